@@ -1,0 +1,463 @@
+package blockdev_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"updater/blockdev"
+)
+
+// need skips when a host tool is missing.
+func need(t *testing.T, tools ...string) {
+	t.Helper()
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+}
+
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// newDisk makes a disk image of 64 MiB with three partitions, one label used twice.
+func newDisk(t *testing.T) string {
+	t.Helper()
+	need(t, "sgdisk")
+	path := filepath.Join(t.TempDir(), "disk.img")
+	truncate(t, path, 64<<20)
+	run(t, "sgdisk", "-n1:2048:+8M", "-t1:ef00", "-c1:esp", "-n2:0:+16M", "-c2:rootfs_a", "-n3:0:+16M", "-c3:rootfs_b",
+		"-n4:0:+1M", "-c4:twice", "-n5:0:+1M", "-c5:twice", "-u2:11111111-2222-3333-4444-555555555555", path)
+	return path
+}
+
+func truncate(t *testing.T, path string, size int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func openDisk(t *testing.T, path string) *blockdev.Disk {
+	t.Helper()
+	d, err := blockdev.OpenDisk(path)
+	if err != nil {
+		t.Fatalf("OpenDisk(%s) = %v", path, err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func find(t *testing.T, d *blockdev.Disk, spec string) blockdev.Partition {
+	t.Helper()
+	p, err := d.Find(spec)
+	if err != nil {
+		t.Fatalf("Find(%q) = %v", spec, err)
+	}
+	return p
+}
+
+func TestFind(t *testing.T) {
+	d := openDisk(t, newDisk(t))
+	for _, c := range []struct {
+		name, spec string
+		number     int
+		want       string // in the error
+	}{
+		{name: "label", spec: "PARTLABEL=rootfs_b", number: 3},
+		{name: "uuid in capitals", spec: "PARTUUID=11111111-2222-3333-4444-555555555555", number: 2},
+		{name: "node of an image file", spec: "/dev/mmcblk0p3", number: 3},
+		{name: "node without p", spec: "/dev/vda2", number: 2},
+		{name: "label is exact", spec: "PARTLABEL=ROOTFS_B", want: `has partitions 1 "esp", 2 "rootfs_a"`},
+		{name: "ambiguous", spec: "PARTLABEL=twice", want: "ambiguous"},
+		{name: "empty", spec: "PARTLABEL=", want: "names no partition"},
+		{name: "other tag", spec: "LABEL=esp", want: "expected PARTLABEL="},
+		{name: "no number", spec: "/dev/disk/by-label/x", want: "by number"},
+		{name: "missing number", spec: "/dev/sda9", want: "is not on disk"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, err := d.Find(c.spec)
+			if c.want != "" {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Fatalf("Find(%q) = %v, %v; want an error with %q", c.spec, p, err, c.want)
+				}
+				return
+			}
+			if err != nil || p.Number != c.number {
+				t.Fatalf("Find(%q) = %d, %v; want partition %d", c.spec, p.Number, err, c.number)
+			}
+		})
+	}
+}
+
+func TestPartitionTableAgreesWithSgdisk(t *testing.T) {
+	path := newDisk(t)
+	p := find(t, openDisk(t, path), "PARTLABEL=rootfs_a")
+	info := run(t, "sgdisk", "-i2", path)
+	if !strings.Contains(info, "First sector: "+itoa(p.Offset/512)+" ") || !strings.Contains(info, "Partition size: "+itoa(p.Size/512)+" sectors") {
+		t.Errorf("partition 2 = offset %d, size %d; sgdisk says\n%s", p.Offset, p.Size, info)
+	}
+}
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }
+
+func TestDamagedTables(t *testing.T) {
+	path := newDisk(t)
+	smash := func(off int64) {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(bytes.Repeat([]byte{0x5a}, 512), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	smash(512)
+	d := openDisk(t, path)
+	if d.Degraded() == "" {
+		t.Error("Degraded() is empty with a damaged primary table")
+	}
+	find(t, d, "PARTLABEL=rootfs_b")
+	smash(64<<20 - 512)
+	if _, err := blockdev.OpenDisk(path); err == nil {
+		t.Error("OpenDisk succeeded with both tables damaged")
+	}
+}
+
+// openers are the kinds of target that every durable-write test runs on.
+func openers(t *testing.T) map[string]func(t *testing.T) *blockdev.Device {
+	return map[string]func(t *testing.T) *blockdev.Device{
+		"window of a file": func(t *testing.T) *blockdev.Device {
+			return open(t, find(t, openDisk(t, newDisk(t)), "PARTLABEL=rootfs_b"))
+		},
+		"loop device": func(t *testing.T) *blockdev.Device {
+			node := loop(t, filepath.Join(t.TempDir(), "loop.img"), 16<<20)
+			d, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { d.Close() })
+			return d
+		},
+	}
+}
+
+func open(t *testing.T, p blockdev.Partition) *blockdev.Device {
+	t.Helper()
+	d, err := p.Open(blockdev.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// loop attaches a file of size bytes to a loop device, or skips.
+func loop(t *testing.T, path string, size int64) string {
+	t.Helper()
+	need(t, "losetup")
+	if os.Getuid() != 0 {
+		t.Skip("loop devices need root")
+	}
+	truncate(t, path, size)
+	out, err := exec.Command("losetup", "--direct-io=on", "-f", "--show", path).Output()
+	if err != nil {
+		t.Skipf("no loop device: %v", err)
+	}
+	node := strings.TrimSpace(string(out))
+	t.Cleanup(func() { _ = exec.Command("losetup", "-d", node).Run() })
+	return node
+}
+
+func TestWriteFlushReadBack(t *testing.T) {
+	for name, opener := range openers(t) {
+		t.Run(name, func(t *testing.T) {
+			d := opener(t)
+			want := make([]byte, d.Size())
+			rng := rand.NewChaCha8([32]byte{1})
+			rng.Read(want)
+			w := d.NewWriter(blockdev.WriterOptions{Window: 1 << 20, Checkpoint: 4 << 20})
+			if _, err := w.WriteAt(want, 0); err != nil {
+				t.Fatal(err)
+			}
+			// Zero over random data first, with edges off every alignment, then data around it.
+			hole := func(off, n int64) {
+				if err := w.Flush(); err != nil {
+					t.Fatal(err)
+				}
+				if err := w.Zero(off, n); err != nil {
+					t.Fatal(err)
+				}
+				clear(want[off : off+n])
+			}
+			hole(0, 4096)
+			hole(1<<20+512, 3<<20)
+			hole(5<<20+1, 100)
+			hole(6<<20, 512)
+			hole(d.Size()-700, 700)
+			for off := int64(7 << 20); off < 12<<20; off += 300_001 {
+				patch := bytes.Repeat([]byte{byte(off)}, 77_777)
+				copy(want[off:], patch)
+				if _, err := w.WriteAt(patch, off); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.WrittenOut(); got < d.Size() {
+				t.Errorf("WrittenOut() = %d after a flush; want at least %d", got, d.Size())
+			}
+			for _, c := range []struct{ off, n int64 }{{0, d.Size()}, {1, 4095}, {511, 2}, {4096, 4096}, {d.Size() - 1, 1}, {3<<20 - 1, 2<<20 + 3}} {
+				got := make([]byte, c.n)
+				if n, err := d.ReadBackAt(got, c.off); err != nil || int64(n) != c.n {
+					t.Fatalf("ReadBackAt(%d bytes, %d) = %d, %v", c.n, c.off, n, err)
+				}
+				if !bytes.Equal(got, want[c.off:c.off+c.n]) {
+					t.Errorf("ReadBackAt(%d bytes, %d): bytes differ", c.n, c.off)
+				}
+			}
+			if !d.ReadBackDirect() {
+				t.Log("no O_DIRECT here: the cache was dropped instead")
+			}
+		})
+	}
+}
+
+func TestBoundsAndNeighbours(t *testing.T) {
+	path := newDisk(t)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := find(t, openDisk(t, path), "PARTLABEL=rootfs_b")
+	d := open(t, p)
+	if _, err := d.WriteAt(make([]byte, 2), d.Size()-1); err == nil {
+		t.Error("a write past the end succeeded")
+	}
+	if _, err := d.WriteAt(make([]byte, 1), -1); err == nil {
+		t.Error("a write at a negative offset succeeded")
+	}
+	if err := d.Zero(d.Size(), 1); err == nil {
+		t.Error("zeroing past the end succeeded")
+	}
+	if n, err := d.ReadAt(make([]byte, 10), d.Size()-4); n != 4 || !errors.Is(err, io.EOF) {
+		t.Errorf("ReadAt over the end = %d, %v; want 4, EOF", n, err)
+	}
+	full := bytes.Repeat([]byte{0xa5}, int(d.Size()))
+	if _, err := d.WriteAt(full, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(before[p.Offset:], full)
+	if !bytes.Equal(before, after) {
+		t.Error("writing a partition changed bytes outside it")
+	}
+}
+
+func TestExclusive(t *testing.T) {
+	t.Run("window", func(t *testing.T) {
+		disk := openDisk(t, newDisk(t))
+		open(t, find(t, disk, "PARTLABEL=rootfs_b"))
+		if _, err := find(t, disk, "PARTLABEL=rootfs_b").Open(blockdev.Exclusive); !isBusy(err) {
+			t.Errorf("opening a held window = %v; want a BusyError", err)
+		}
+		if _, err := find(t, disk, "PARTLABEL=rootfs_b").Open(blockdev.ReadOnly); err != nil {
+			t.Errorf("reading a held window = %v", err)
+		}
+		open(t, find(t, disk, "PARTLABEL=rootfs_a"))
+	})
+	t.Run("mounted", func(t *testing.T) {
+		need(t, "mkfs.ext4", "mount")
+		node := loop(t, filepath.Join(t.TempDir(), "fs.img"), 16<<20)
+		run(t, "mkfs.ext4", "-q", node)
+		dir := t.TempDir()
+		if out, err := exec.Command("mount", node, dir).CombinedOutput(); err != nil {
+			t.Skipf("mount: %v: %s", err, out)
+		}
+		defer func() { _ = exec.Command("umount", dir).Run() }()
+		_, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
+		if !isBusy(err) || !strings.Contains(err.Error(), "mounted on "+dir) {
+			t.Errorf("opening a mounted device = %v; want a BusyError that names %s", err, dir)
+		}
+	})
+	t.Run("loop over the file", func(t *testing.T) {
+		path := newDisk(t)
+		disk := openDisk(t, path)
+		loop(t, path, 64<<20)
+		if _, err := find(t, disk, "PARTLABEL=rootfs_b").Open(blockdev.Exclusive); !isBusy(err) {
+			t.Errorf("opening a file behind a loop device = %v; want a BusyError", err)
+		}
+	})
+}
+
+func isBusy(err error) bool {
+	_, ok := errors.AsType[*blockdev.BusyError](err)
+	return ok
+}
+
+func TestLock(t *testing.T) {
+	path := newDisk(t)
+	first, second := openDisk(t, path), openDisk(t, path)
+	if err := first.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	locked, ok := errors.AsType[*blockdev.LockedError](second.Lock())
+	if !ok || locked.PID != os.Getpid() {
+		t.Errorf("second Lock() = %+v; want a LockedError that names process %d", locked, os.Getpid())
+	}
+	first.Close()
+	if err := second.Lock(); err != nil {
+		t.Errorf("Lock() after the holder closed = %v", err)
+	}
+}
+
+// An error is final: a full backing device fails the flush, and every later call repeats that error.
+func TestErrorsPoison(t *testing.T) {
+	need(t, "mount")
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", dir).CombinedOutput(); err != nil {
+		t.Skipf("mount: %v: %s", err, out)
+	}
+	defer func() { _ = exec.Command("umount", "-l", dir).Run() }()
+	node := loop(t, filepath.Join(dir, "thin.img"), 32<<20)
+	d, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	w := d.NewWriter(blockdev.WriterOptions{Window: 1 << 20})
+	chunk := bytes.Repeat([]byte{1}, 1<<20)
+	var first error
+	for off := int64(0); off < 16<<20 && first == nil; off += int64(len(chunk)) {
+		_, first = w.WriteAt(chunk, off)
+	}
+	if first == nil {
+		first = w.Flush()
+	}
+	if first == nil {
+		t.Fatal("16 MiB were written to a device with 4 MiB behind it without an error")
+	}
+	if err := d.Sync(); err == nil || !strings.Contains(err.Error(), "refused after an earlier error") {
+		t.Errorf("Sync() after %v = %v; want a refusal", first, err)
+	}
+	if _, err := d.WriteAt(chunk, 0); err == nil {
+		t.Error("a write after an error succeeded")
+	}
+}
+
+func TestSyncRange(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	for _, c := range []struct {
+		name     string
+		f        *os.File
+		off, len int64
+		flags    blockdev.SyncFlags
+		want     string
+	}{
+		{"write and wait", f, 0, 4096, blockdev.WriteAndWait, ""},
+		{"start", f, 0, 4096, blockdev.StartAll, ""},
+		{"length 0", f, 0, 0, blockdev.WriteAndWait, ""},
+		{"negative offset", f, -4096, 4096, blockdev.StartWrite, "invalid argument"},
+		{"overflow", f, 1 << 62, 1 << 62, blockdev.StartWrite, "invalid argument"},
+		{"unknown flag", f, 0, 4096, 64, "invalid argument"},
+		{"pipe", w, 0, 4096, blockdev.StartWrite, "illegal seek"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := blockdev.SyncRange(c.f, c.off, c.len, c.flags)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("SyncRange(%d, %d, %d) = %v; want %q", c.off, c.len, c.flags, err, c.want)
+			}
+		})
+	}
+}
+
+func TestOpenFATFile(t *testing.T) {
+	need(t, "mkfs.vfat", "mcopy", "mmd")
+	for _, c := range []struct {
+		bits string
+		size int64
+	}{{"12", 4 << 20}, {"16", 16 << 20}, {"32", 64 << 20}} {
+		t.Run("FAT"+c.bits, func(t *testing.T) {
+			dir := t.TempDir()
+			disk, esp := filepath.Join(dir, "disk.img"), filepath.Join(dir, "esp.img")
+			truncate(t, esp, c.size)
+			run(t, "mkfs.vfat", "-F", c.bits, esp)
+			env := filepath.Join(dir, "grubenv")
+			want := append([]byte("# GRUB Environment Block\n"), bytes.Repeat([]byte("#"), 999)...)
+			if err := os.WriteFile(env, want, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			run(t, "mmd", "-i", esp, "::/grub")
+			run(t, "mcopy", "-i", esp, env, "::/grub/grubenv")
+			truncate(t, disk, c.size+4<<20)
+			run(t, "sgdisk", "-n1:2048:+"+itoa(c.size/1024)+"K", "-c1:esp", disk)
+			run(t, "dd", "if="+esp, "of="+disk, "bs=1M", "seek=1", "conv=notrunc,sparse", "status=none")
+
+			p := find(t, openDisk(t, disk), "PARTLABEL=esp")
+			d, err := p.OpenFATFile("/grub/grubenv", blockdev.Exclusive)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Size() != int64(len(want)) {
+				t.Fatalf("Size() = %d; want %d", d.Size(), len(want))
+			}
+			copy(want[25:], "ORDER=B A\n")
+			if _, err := d.WriteAt(want, 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			d.Close()
+			got := run(t, "mtype", "-i", disk+"@@1M", "::/grub/grubenv")
+			if got != string(want) {
+				t.Errorf("mtype reads %.60q; want %.60q", got, want)
+			}
+			for _, missing := range []string{"/grub/none", "/none/grubenv"} {
+				if _, err := p.OpenFATFile(missing, blockdev.ReadOnly); err == nil {
+					t.Errorf("OpenFATFile(%s) succeeded", missing)
+				}
+			}
+		})
+	}
+}

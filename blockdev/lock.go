@@ -1,0 +1,148 @@
+package blockdev
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// BusyError says that a device is in use and by what, as far as the kernel tells.
+type BusyError struct {
+	Device string // as it was asked for
+	By     string // "mounted on /boot", "held by dm-0", ...
+}
+
+func (e *BusyError) Error() string { return fmt.Sprintf("%s is busy: %s", e.Device, e.By) }
+
+// LockedError says that another process holds the lock of a disk.
+type LockedError struct {
+	Disk string
+	PID  int // 0 when the kernel does not tell
+}
+
+func (e *LockedError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("disk %s is locked by another process", e.Disk)
+	}
+	return fmt.Sprintf("disk %s is locked by process %d", e.Disk, e.PID)
+}
+
+// Lock takes the one lock of the disk, an flock on the disk itself, and never waits: a second taker gets
+// a [LockedError]. It ends with [Disk.Close] or the process, so a lock of a dead process cannot stay. On
+// block devices this is the lock that udev also honours (systemd.io/BLOCK_DEVICE_LOCKING).
+func (d *Disk) Lock() error {
+	err := ignoringEINTR(func() error { return unix.Flock(int(d.f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return &LockedError{Disk: d.path, PID: flockHolder(d.f)}
+	}
+	if err != nil {
+		return fmt.Errorf("locking disk %s: %w", d.path, os.NewSyscallError("flock", err))
+	}
+	return nil
+}
+
+// flockHolder finds in /proc/locks who holds the flock of f's inode; 0 is unknown.
+func flockHolder(f *os.File) int {
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil {
+		return 0
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return 0
+	}
+	want := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
+	for line := range strings.Lines(string(locks)) {
+		// "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"
+		if w := strings.Fields(line); len(w) >= 6 && w[1] == "FLOCK" && w[5] == want {
+			pid, _ := strconv.Atoi(w[4])
+			return pid
+		}
+	}
+	return 0
+}
+
+// lockWindow locks the bytes of a window in a disk image file (an open file description lock, so that it
+// ends with the descriptor), and refuses a file that a loop device uses.
+func lockWindow(name string, f *os.File, base, size int64) error {
+	if loop := loopOf(f); loop != "" {
+		return &BusyError{Device: name, By: "the file is attached to " + loop}
+	}
+	lk := unix.Flock_t{Type: unix.F_WRLCK, Start: base, Len: size}
+	err := ignoringEINTR(func() error { return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lk) })
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return &BusyError{Device: name, By: "another process has locked it"}
+	}
+	if err != nil {
+		return fmt.Errorf("locking %s: %w", name, os.NewSyscallError("fcntl", err))
+	}
+	return nil
+}
+
+// loopOf names the loop device that uses f, or "".
+func loopOf(f *os.File) string {
+	abs, err := filepath.Abs(f.Name())
+	if err != nil {
+		return ""
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	}
+	names, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, name := range names {
+		if b, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(b)) == abs {
+			return "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(name)))
+		}
+	}
+	return ""
+}
+
+// busyBlock says who holds the block device path.
+func busyBlock(name, path string) error {
+	by := "held by another program"
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return &BusyError{Device: name, By: by}
+	}
+	dev := fmt.Sprintf("%d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))
+	if mount, _ := MountPoint(path); mount != "" {
+		by = "mounted on " + mount
+	} else if holders, _ := filepath.Glob("/sys/dev/block/" + dev + "/holders/*"); len(holders) > 0 {
+		by = "held by " + filepath.Base(holders[0])
+	}
+	return &BusyError{Device: name, By: by}
+}
+
+// MountPoint is where the block device node path is mounted in this mount namespace, "" when it is not.
+// Of several mounts it is the first whose root is the file system's root.
+func MountPoint(path string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return "", &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return "", nil
+	}
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", fmt.Errorf("reading the mount table: %w", err)
+	}
+	want := fmt.Sprintf("%d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))
+	for line := range strings.Lines(string(info)) {
+		// "36 35 98:0 /root /mountpoint options..." (proc_pid_mountinfo(5))
+		if w := strings.Fields(line); len(w) > 4 && w[2] == want && w[3] == "/" {
+			return unescapeMount(w[4]), nil
+		}
+	}
+	return "", nil
+}
+
+// unescapeMount undoes the octal escapes of the mount table (space, tab, newline, backslash).
+var unescapeMountReplacer = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+func unescapeMount(s string) string { return unescapeMountReplacer.Replace(s) }

@@ -1,0 +1,77 @@
+package blockdev
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ReadBackAt reads len(p) bytes at off from the medium, past the page cache: with O_DIRECT, and where
+// the file system has none (ReadBackDirect reports it) from the page cache after clean pages were
+// dropped. Call it after [Device.Sync]; a read may otherwise be served from pages that never reached
+// the medium. It may still come from the drive's own cache, which that flush made safe.
+//
+// The error of a bad sector is ENODATA or EIO (block/blk-core.c, blk_errors).
+func (d *Device) ReadBackAt(p []byte, off int64) (int, error) {
+	if off < 0 || off > d.size {
+		return 0, fmt.Errorf("reading back %s: offset %d is outside its %d bytes", d.name, off, d.size)
+	}
+	want := min(int64(len(p)), d.size-off)
+	var n int64
+	for n < want {
+		got, err := d.readBackChunk(p[n:want], off+n)
+		n += int64(got)
+		if err != nil {
+			return int(n), fmt.Errorf("reading back %s at %d: %w", d.name, off+n, err)
+		}
+	}
+	if n < int64(len(p)) {
+		return int(n), io.EOF
+	}
+	return int(n), nil
+}
+
+// ReadBackDirect reports whether read-back uses O_DIRECT.
+func (d *Device) ReadBackDirect() bool { return d.direct != nil }
+
+func (d *Device) readBackChunk(p []byte, off int64) (int, error) {
+	abs := d.base + off
+	if d.direct == nil {
+		d.dropCache(off, int64(len(p)))
+		return d.f.ReadAt(p[:min(len(p), readBackChunk)], abs)
+	}
+	buf := d.buffers.Get().(*[]byte)
+	defer d.buffers.Put(buf)
+	start := abs &^ (directAlign - 1)
+	skip := int(abs - start)
+	length := min((skip+len(p)+directAlign-1)&^(directAlign-1), readBackChunk)
+	got, err := pread(d.direct.Fd(), (*buf)[:length], start)
+	if err != nil {
+		return 0, err
+	}
+	if got <= skip {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return copy(p, (*buf)[skip:got]), nil
+}
+
+// pread is one pread(2): os.File.ReadAt would go on after a short read at an unaligned offset, which
+// O_DIRECT refuses.
+func pread(fd uintptr, p []byte, off int64) (n int, err error) {
+	err = ignoringEINTR(func() error { n, err = unix.Pread(int(fd), p, off); return err })
+	if errors.Is(err, unix.EINVAL) {
+		return 0, fmt.Errorf("direct read of %d bytes at %d: %w", len(p), off, err)
+	}
+	return max(n, 0), err
+}
+
+// alignedBuffer returns n bytes whose address is a multiple of directAlign, as O_DIRECT asks.
+func alignedBuffer(n int) *[]byte {
+	raw := make([]byte, n+directAlign)
+	shift := (directAlign - int(uintptr(unsafe.Pointer(&raw[0]))%directAlign)) % directAlign
+	buf := raw[shift : shift+n : shift+n]
+	return &buf
+}

@@ -1,0 +1,69 @@
+package blockdev
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// SyncFlags say what [SyncRange] does. The zero value does nothing, which serves as a probe for the
+// system call.
+type SyncFlags int
+
+// The flags of sync_file_range(2), and the three combinations that are of use.
+const (
+	// WaitBefore waits for pages of the range that are already under write-out, and returns their
+	// errors. When it fails the write step of the same call is not taken.
+	WaitBefore SyncFlags = unix.SYNC_FILE_RANGE_WAIT_BEFORE
+	// StartWrite begins the write-out of dirty pages of the range that are not under write-out. It may
+	// block when the request queue is full and never reports an error of the medium by itself.
+	StartWrite SyncFlags = unix.SYNC_FILE_RANGE_WRITE
+	// WaitAfter waits, after any write step, for all pages of the range, and returns their errors.
+	WaitAfter SyncFlags = unix.SYNC_FILE_RANGE_WAIT_AFTER
+
+	// StartAll puts all pages of the range that were dirty at the call under write-out.
+	StartAll = WaitBefore | StartWrite
+	// WaitStarted waits for a write-out that was started earlier and returns its result.
+	WaitStarted = WaitBefore
+	// WriteAndWait writes out all pages of the range that were dirty at the call and waits for them.
+	// It is the only combination that submits every dirty page (WB_SYNC_ALL, fs/sync.c).
+	WriteAndWait = WaitBefore | StartWrite | WaitAfter
+)
+
+// SyncRange calls sync_file_range(2) for length bytes of f from off. The kernel rounds off down and the
+// end up to a page border. A length of 0 is a no-op here; to the kernel it would mean "to the end of
+// the file".
+//
+// It does not write metadata and does not flush the drive's cache, so nothing is durable when it
+// returns: [Device.Sync] is the barrier. Errors of the medium are reported once per descriptor, for any
+// range of the file, and only by the two waiting flags.
+//
+// Errors: EBADF; EIO; EINVAL for an unknown flag, a negative or overflowing range; ENOMEM; ENOSPC;
+// ESPIPE when f is neither a regular file, a block device, a directory nor a symbolic link; ENOSYS where
+// the kernel lacks it. Source: sync_file_range(2), fs/sync.c.
+func SyncRange(f *os.File, off, length int64, flags SyncFlags) error {
+	if length == 0 && flags != 0 {
+		return nil
+	}
+	err := ignoringEINTR(func() error { return unix.SyncFileRange(int(f.Fd()), off, length, int(flags)) })
+	if err != nil {
+		return &os.PathError{Op: "sync_file_range", Path: f.Name(), Err: fmt.Errorf("bytes %d to %d: %w", off, off+length, err)}
+	}
+	return nil
+}
+
+// hasSyncRange reports whether the kernel and the file system of f know sync_file_range.
+func hasSyncRange(f *os.File) bool {
+	err := SyncRange(f, 0, 0, 0)
+	return !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.ESPIPE)
+}
+
+func ignoringEINTR(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package blockdev
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// zeroChunk bounds one BLKZEROOUT or fallocate call, which cannot be interrupted.
+const zeroChunk = 64 << 20
+
+// Zero makes length bytes at off read as zero: BLKZEROOUT on a block device (the kernel falls back to
+// writing zeros where the drive has no command for it), a punched hole in a regular file, and written
+// zeros for what is not aligned or where neither works. Discard is never used: discarded blocks may
+// read as anything. Durable after [Device.Sync]. BLKZEROOUT drops cached pages of the range, also
+// dirty ones (block/ioctl.c), so zero a gap before the data beside it is written, or flush in between.
+func (d *Device) Zero(off, length int64) error {
+	if err := d.check("zeroing", off, length); err != nil {
+		return err
+	}
+	for length > 0 {
+		n := min(length, zeroChunk)
+		if err := d.zeroChunk(off, n); err != nil {
+			return d.poison(fmt.Errorf("zeroing %s at %d: %w", d.name, off, err))
+		}
+		off, length = off+n, length-n
+	}
+	return nil
+}
+
+func (d *Device) zeroChunk(off, length int64) error {
+	if !d.isBlock {
+		err := ignoringEINTR(func() error {
+			return unix.Fallocate(int(d.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, d.base+off, length)
+		})
+		if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
+			return err
+		}
+		return d.writeZeros(off, length)
+	}
+	// Page-aligned, so that no dirty page straddles the border.
+	first := (d.base + off + directAlign - 1) &^ (directAlign - 1)
+	end := (d.base + off + length) &^ (directAlign - 1)
+	if first >= end {
+		return d.writeZeros(off, length)
+	}
+	span := [2]uint64{uint64(first), uint64(end - first)}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), unix.BLKZEROOUT, uintptr(unsafe.Pointer(&span)))
+	if errno == unix.EOPNOTSUPP || errno == unix.ENOTTY || errno == unix.EINVAL {
+		return d.writeZeros(off, length)
+	}
+	if errno != 0 {
+		return fmt.Errorf("ioctl BLKZEROOUT of %d bytes at %d: %w", span[1], span[0], errno)
+	}
+	if err := d.writeZeros(off, first-d.base-off); err != nil {
+		return err
+	}
+	return d.writeZeros(end-d.base, d.base+off+length-end)
+}
+
+func (d *Device) writeZeros(off, length int64) error {
+	zeros := make([]byte, min(length, 256<<10))
+	for length > 0 {
+		n, err := d.f.WriteAt(zeros[:min(length, int64(len(zeros)))], d.base+off)
+		if err != nil {
+			return err
+		}
+		off, length = off+int64(n), length-int64(n)
+	}
+	return nil
+}
