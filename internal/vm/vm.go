@@ -1,0 +1,266 @@
+// Package vm runs one virtual machine in QEMU for tests and for the demo, and lets the caller read its serial console.
+//
+// A machine is one boot: a guest reboot, a watchdog reset and a power-off all end QEMU (-no-reboot). The disks and the firmware's variable
+// file carry the state to the next Start, as they do on a device. Wait tells which of them it was (End).
+//
+// What it does not do: it says nothing about power cuts below the host's page cache (PowerCut kills QEMU; everything that the guest has
+// written stays), and it runs no command in the guest: what a machine does is decided by what is on its disks.
+package vm
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Config describes one boot.
+type Config struct {
+	Name     string        // for error messages; "vm" when empty
+	MemMiB   int           // guest memory; 0 means 512
+	Disks    []Disk        // virtio disks in this order: /dev/vda, /dev/vdb, ...
+	OVMFVars string        // path of the UEFI variables: boots OVMF from disk; the file is created from OVMF's template when missing
+	Kernel   string        // boot this kernel directly instead (with Initrd and Append)
+	Initrd   string        // optional, with Kernel
+	Append   string        // kernel command line, with Kernel
+	Args     []string      // further QEMU arguments
+	Timeout  time.Duration // of the whole boot, from Start to the end of QEMU; 0 means 5 minutes
+	Log      io.Writer     // gets each cleaned console line as it comes; nil: nowhere
+}
+
+// Disk is a raw image file as a virtio disk.
+type Disk struct {
+	Path     string
+	Serial   string // what the guest finds in /sys/block/vdX/serial; optional
+	ReadOnly bool
+}
+
+// End says why a machine ended.
+type End string
+
+// The ways a machine ends.
+const (
+	Reset    End = "guest reset"    // the guest rebooted (or panicked with panic=)
+	PowerOff End = "guest shutdown" // the guest switched itself off
+	Watchdog End = "watchdog reset" // nobody fed the watchdog
+	Killed   End = "killed"         // PowerCut, time-out or a cancelled context
+)
+
+// ErrTimeout is in the chain of every error that a boot longer than Config.Timeout causes.
+var ErrTimeout = errors.New("time-out of the virtual machine")
+
+// Machine is a running or ended virtual machine. Its methods may be called from several goroutines, but Expect is meant for one reader.
+type Machine struct {
+	name   string
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	log    io.Writer
+	done   chan struct{} // closed when QEMU has ended and its whole console was read
+
+	mu      sync.Mutex
+	lines   []string
+	next    int           // first line that Expect has not looked at
+	changed chan struct{} // closed, then replaced, with every new line
+	events  []event
+	exit    error
+}
+
+var errPowerCut = errors.New("power cut")
+
+// Start boots a machine. The machine ends at the latest after cfg.Timeout or when ctx is cancelled; whoever starts it must call Wait (or
+// PowerCut), which releases everything.
+func Start(ctx context.Context, cfg Config) (*Machine, error) {
+	args, err := cfg.args()
+	if err != nil {
+		return nil, err
+	}
+	m := &Machine{name: cfg.Name, log: cfg.Log, done: make(chan struct{}), changed: make(chan struct{})}
+	if m.name == "" {
+		m.name = "vm"
+	}
+	timeout := cfg.Timeout
+	if timeout == 0 {
+		timeout = 5 * time.Minute
+	}
+	ctx, m.cancel = context.WithCancelCause(ctx)
+	timed, stop := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w (%v)", ErrTimeout, timeout))
+	m.ctx = timed
+
+	monitor, theirs, err := monitorPair()
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("starting %s: %w", m.name, err)
+	}
+	cmd := exec.CommandContext(timed, qemu, args...)
+	cmd.ExtraFiles = []*os.File{theirs} // file descriptor 3 of QEMU
+	cmd.WaitDelay = 5 * time.Second
+	r, w := io.Pipe()
+	cmd.Stdout, cmd.Stderr = w, w
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		monitor.Close()
+		stop()
+		return nil, fmt.Errorf("starting %s: %w", m.name, err)
+	}
+	go m.run(cmd, monitor, r, w, stop)
+	return m, nil
+}
+
+// run reads console and monitor until QEMU has ended.
+func (m *Machine) run(cmd *exec.Cmd, monitor net.Conn, r *io.PipeReader, w *io.PipeWriter, stop func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() { m.readConsole(r) })
+	wg.Go(func() { m.readMonitor(monitor) })
+	err := cmd.Wait()
+	w.Close()
+	monitor.SetReadDeadline(time.Now().Add(time.Second)) // what QEMU said last is in the socket already
+	wg.Wait()
+	monitor.Close()
+	if m.ctx.Err() != nil {
+		err = context.Cause(m.ctx)
+	}
+	m.mu.Lock()
+	m.exit = err
+	m.mu.Unlock()
+	close(m.done)
+	stop()
+	m.cancel(nil)
+}
+
+func (m *Machine) readConsole(r *io.PipeReader) {
+	b := bufio.NewReader(r)
+	for {
+		s, err := b.ReadString('\n')
+		if s = clean(s); s != "" {
+			m.add(s)
+		}
+		if err != nil {
+			r.CloseWithError(err)
+			return
+		}
+	}
+}
+
+func (m *Machine) add(line string) {
+	if m.log != nil {
+		fmt.Fprintln(m.log, line)
+	}
+	m.mu.Lock()
+	m.lines = append(m.lines, line)
+	close(m.changed)
+	m.changed = make(chan struct{})
+	m.mu.Unlock()
+}
+
+// escapes are the ANSI sequences that firmware, GRUB and systemd send.
+var escapes = regexp.MustCompile(`\x1b(\[[0-9;?=]*[a-zA-Z]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][0-9A-B]|[c=>78])`)
+
+// clean makes a console line readable: no escape sequences, carriage returns, NUL bytes or blanks at its end.
+func clean(s string) string {
+	s = escapes.ReplaceAllString(s, "")
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' {
+			return -1
+		}
+		return r
+	}, s)
+	return strings.TrimRight(s, " \t")
+}
+
+// Lines returns a copy of the console so far, cleaned, without empty lines.
+func (m *Machine) Lines() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]string(nil), m.lines...)
+}
+
+// Expect waits for the next console line that matches re, returns its submatches as regexp.FindStringSubmatch does, and continues behind it
+// with the next call. It fails when the machine ended or timed out first; the error then carries the last 60 console lines.
+func (m *Machine) Expect(re string) ([]string, error) {
+	exp, err := regexp.Compile(re)
+	if err != nil {
+		return nil, fmt.Errorf("console pattern: %w", err)
+	}
+	for {
+		ended := isClosed(m.done) // before looking: nothing comes after the end
+		match, changed := m.scan(exp)
+		switch {
+		case match != nil:
+			return match, nil
+		case ended:
+			return nil, m.failure(fmt.Errorf("ended (%s) before a console line matched %q", m.End(), re))
+		}
+		select {
+		case <-changed:
+		case <-m.done:
+		}
+	}
+}
+
+func (m *Machine) scan(exp *regexp.Regexp) (match []string, changed chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.next < len(m.lines) {
+		match = exp.FindStringSubmatch(m.lines[m.next])
+		m.next++
+		if match != nil {
+			return match, nil
+		}
+	}
+	return nil, m.changed
+}
+
+// Wait waits until the machine has ended by itself. It returns nil after a guest reset, power-off, watchdog reset or PowerCut, else an error
+// with the last 60 console lines; errors.Is(err, ErrTimeout) tells a time-out.
+func (m *Machine) Wait() error {
+	<-m.done
+	m.mu.Lock()
+	err := m.exit
+	m.mu.Unlock()
+	if err == nil || errors.Is(err, errPowerCut) {
+		return nil
+	}
+	return m.failure(err)
+}
+
+// PowerCut kills the machine at once and waits for its end. What the guest wrote to its disks before stays written.
+func (m *Machine) PowerCut() {
+	m.cancel(errPowerCut)
+	<-m.done
+}
+
+// End waits for the end of the machine and tells its cause.
+func (m *Machine) End() End {
+	<-m.done
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return endOf(m.events)
+}
+
+// failure adds the machine's name and the end of its console to err.
+func (m *Machine) failure(err error) error {
+	lines := m.Lines()
+	if cause := context.Cause(m.ctx); cause != nil && !errors.Is(err, cause) && !errors.Is(cause, context.Canceled) {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	tail := lines[max(0, len(lines)-60):]
+	return fmt.Errorf("virtual machine %s: %w; end of its console:\n%s", m.name, err, strings.Join(tail, "\n"))
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
