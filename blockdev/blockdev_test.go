@@ -325,15 +325,15 @@ func isBusy(err error) bool {
 func TestLock(t *testing.T) {
 	path := newDisk(t)
 	first, second := openDisk(t, path), openDisk(t, path)
-	if err := first.Lock(); err != nil {
+	if err := first.Lock(0); err != nil {
 		t.Fatal(err)
 	}
-	locked, ok := errors.AsType[*blockdev.LockedError](second.Lock())
+	locked, ok := errors.AsType[*blockdev.LockedError](second.Lock(0))
 	if !ok || locked.PID != os.Getpid() {
 		t.Errorf("second Lock() = %+v; want a LockedError that names process %d", locked, os.Getpid())
 	}
 	first.Close()
-	if err := second.Lock(); err != nil {
+	if err := second.Lock(0); err != nil {
 		t.Errorf("Lock() after the holder closed = %v", err)
 	}
 }

@@ -18,6 +18,9 @@ const (
 	ReadOnly Mode = iota
 	// Exclusive opens for reading and writing, and refuses what is mounted, claimed or locked.
 	Exclusive
+	// Shared opens for reading and writing beside others: for boot state at a raw offset of a disk whose
+	// partitions are in use. A window of a regular file is locked as with Exclusive.
+	Shared
 )
 
 // directAlign is the alignment of O_DIRECT offsets, lengths and buffers. It covers 512-byte and
@@ -57,10 +60,7 @@ func openDevice(name, path string, base, size int64, mode Mode) (_ *Device, err 
 			d.Close()
 		}
 	}()
-	flags := unix.O_RDONLY
-	if mode == Exclusive {
-		flags = unix.O_RDWR | unix.O_EXCL
-	}
+	flags := [...]int{ReadOnly: unix.O_RDONLY, Exclusive: unix.O_RDWR | unix.O_EXCL, Shared: unix.O_RDWR}[mode]
 	if d.f, err = os.OpenFile(path, flags|unix.O_CLOEXEC, 0); err != nil {
 		if errors.Is(err, unix.EBUSY) {
 			return nil, busyBlock(name, path)
@@ -82,7 +82,7 @@ func openDevice(name, path string, base, size int64, mode Mode) (_ *Device, err 
 	if base+size > total {
 		return nil, fmt.Errorf("opening %s: bytes %d to %d reach past its end at %d", name, base, base+size, total)
 	}
-	if mode == Exclusive {
+	if mode != ReadOnly {
 		if !d.isBlock {
 			if err := lockWindow(name, d.f, base, size); err != nil {
 				return nil, err

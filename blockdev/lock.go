@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,18 +33,25 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("disk %s is locked by process %d", e.Disk, e.PID)
 }
 
-// Lock takes the one lock of the disk, an flock on the disk itself, and never waits: a second taker gets
-// a [LockedError]. It ends with [Disk.Close] or the process, so a lock of a dead process cannot stay. On
-// block devices this is the lock that udev also honours (systemd.io/BLOCK_DEVICE_LOCKING).
-func (d *Disk) Lock() error {
-	err := ignoringEINTR(func() error { return unix.Flock(int(d.f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return &LockedError{Disk: d.path, PID: flockHolder(d.f)}
+// lockRetry is how often a taken lock is tried again within the patience of [Disk.Lock].
+const lockRetry = 10 * time.Millisecond
+
+// Lock takes the one lock of the disk, an flock on the disk itself. Whoever finds it taken for as long as
+// patience gets a [LockedError]; udev holds it for moments while it probes (systemd.io/BLOCK_DEVICE_LOCKING).
+// It ends with [Disk.Close] or the process, so the lock of a dead process cannot stay.
+func (d *Disk) Lock(patience time.Duration) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(lockRetry) {
+		err := ignoringEINTR(func() error { return unix.Flock(int(d.f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("locking disk %s: %w", d.path, os.NewSyscallError("flock", err))
+		}
+		if !time.Now().Before(deadline) {
+			return &LockedError{Disk: d.path, PID: flockHolder(d.f)}
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("locking disk %s: %w", d.path, os.NewSyscallError("flock", err))
-	}
-	return nil
 }
 
 // flockHolder finds in /proc/locks who holds the flock of f's inode; 0 is unknown.
