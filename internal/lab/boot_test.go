@@ -1,0 +1,140 @@
+//go:build vm
+
+package lab_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"updater/internal/lab"
+	"updater/internal/vm"
+)
+
+// rig is one disk that boots several times.
+type rig struct {
+	lab  *lab.Lab
+	disk string
+	vars string
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	if err := vm.Available(); err != nil {
+		t.Skip(err)
+	}
+	if missing := lab.Missing(); missing != nil {
+		t.Skip("missing Debian packages: ", strings.Join(missing, " "))
+	}
+	dir := os.Getenv("UPDATER_LAB_DIR") // keeps the artefacts between runs
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	return &rig{
+		lab:  &lab.Lab{Dir: dir, Updater: placeholder(t, dir), Log: t.Output()},
+		disk: filepath.Join(out, "disk.img"), vars: filepath.Join(out, "vars.fd"),
+	}
+}
+
+// placeholder stands for our binary: what boots here is GRUB and the slots, not the updater.
+func placeholder(t *testing.T, dir string) string {
+	src, bin := filepath.Join(t.TempDir(), "main.go"), filepath.Join(dir, "placeholder")
+	const text = "package main\n\nimport (\n\t\"fmt\"\n\t\"os\"\n)\n\nfunc main() { fmt.Println(\"PLACEHOLDER\", os.Args[1:]) }\n"
+	if err := os.WriteFile(src, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, src)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return bin
+}
+
+func (r *rig) slot(t *testing.T, kind lab.Kind, version string) string {
+	t.Helper()
+	img, err := r.lab.Slot(t.Context(), lab.SlotConfig{Kind: kind, Version: version})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+func (r *rig) makeDisk(t *testing.T, c lab.DiskConfig) {
+	t.Helper()
+	k, err := r.lab.Kernel(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Path, c.RecoveryKernel = r.disk, k.Image
+	if err := r.lab.Disk(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// boot runs the machine once, wants each pattern in turn and then the way it ends, and logs how long that took.
+func (r *rig) boot(t *testing.T, name string, end vm.End, patterns ...string) {
+	t.Helper()
+	start := time.Now()
+	m, err := vm.Start(context.WithoutCancel(t.Context()), vm.Config{
+		Name: name, Disks: []vm.Disk{{Path: r.disk, Serial: "demo"}}, OVMFVars: r.vars, Timeout: 5 * time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.PowerCut()
+	for _, p := range patterns {
+		if _, err := m.Expect(p); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %5.1f s %s", name, time.Since(start).Seconds(), p)
+	}
+	if err := m.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: %5.1f s %s", name, time.Since(start).Seconds(), m.End())
+	if got := m.End(); got != end {
+		t.Errorf("%s: machine ended by %q; want %q; console:\n%s", name, got, end, strings.Join(m.Lines(), "\n"))
+	}
+	if os.Getenv("UPDATER_LAB_CONSOLE") != "" {
+		t.Log(strings.Join(m.Lines(), "\n"))
+	}
+}
+
+func (r *rig) wantEnv(t *testing.T, want map[string]string) {
+	t.Helper()
+	got, err := lab.Env{Disk: r.disk}.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range want {
+		if got[k] != v {
+			t.Errorf("grubenv %s = %q; want %q (all: %v)", k, got[k], v, got)
+		}
+	}
+}
+
+// A slot boots, takes the watchdog over and reboots; then nobody has marked it good and the other one is tried, hangs, and is reset.
+func TestFallBackFromHang(t *testing.T) {
+	r := newRig(t)
+	r.makeDisk(t, lab.DiskConfig{SlotA: r.slot(t, lab.Hang, "3"), SlotB: r.slot(t, lab.Small, "2"), Append: "demo.act=reboot", WatchdogTimeout: 60 * time.Second})
+	r.boot(t, "hang", vm.Watchdog, `GRUB: booting slot A`, `DEMO slot=A version=3 hangs`)
+	r.wantEnv(t, map[string]string{"A_TRY": "1", "B_TRY": "0"})
+	r.boot(t, "fall back", vm.Reset, `GRUB: booting slot B`, `PLACEHOLDER \[mark good\]`, `watchdog=taken over`, `DEMO slot=B version=2 up`)
+	r.wantEnv(t, map[string]string{"A_TRY": "1", "B_TRY": "1"})
+}
+
+// Debian comes up in a slot, with systemd holding the watchdog, longer than GRUB's countdown lasts.
+func TestDebianSlot(t *testing.T) {
+	r := newRig(t)
+	r.makeDisk(t, lab.DiskConfig{SlotA: r.slot(t, lab.Debian, "2"), Append: "demo.act=reboot"})
+	r.boot(t, "debian", vm.Reset, `GRUB: booting slot A`, `PLACEHOLDER \[mark good\]`, `watchdog=taken over`, `DEMO slot=A version=2 up`)
+}
