@@ -1,0 +1,37 @@
+#!/bin/bash
+# Installs what the tests and the demo need on Debian; as another user than root it prints the line.
+set -euo pipefail
+packages=()
+need() { command -v "$1" >/dev/null 2>&1 || [ -e "$1" ] || packages+=("$2"); }
+need bmaptool bmap-tools
+need grub-editenv grub-common
+need /usr/lib/grub/x86_64-efi/iorw.mod grub-efi-amd64-bin
+need mkenvimage u-boot-tools
+need fw_printenv libubootenv-tool
+need sgdisk gdisk
+need mkfs.vfat dosfstools
+need mcopy mtools
+need mke2fs e2fsprogs
+need mkfs.xfs xfsprogs
+need qemu-system-x86_64 qemu-system-x86
+need /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
+need mmdebstrap mmdebstrap
+need busybox busybox-static
+need gpg gnupg
+need gpgv gpgv
+need cpio cpio
+need xz xz-utils
+need zstd zstd
+need lz4 lz4
+need bzip2 bzip2
+need losetup mount
+[ ${#packages[@]} = 0 ] && exit 0
+line="apt-get install -y --no-install-recommends ${packages[*]}"
+if [ "$(id -u)" != 0 ]; then
+	echo "missing; run as root: $line" >&2
+	exit 1
+fi
+echo "deps: $line" >&2
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq >&2
+$line >/dev/null

@@ -1,0 +1,44 @@
+package update
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"updater/bmap"
+)
+
+// CheckImage streams an image through the same reader and hash as [Install] and writes nothing. It returns
+// nil only when every mapped range matches m and the image has its size and ends properly. Errors:
+// [ImageError], [SourceError], the cause of a cancelled context.
+func CheckImage(ctx context.Context, m *bmap.Map, image Image) error {
+	return stream(ctx, m, image, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
+		for c := range in {
+			if err := send(ctx, free, c.buf[:chunkSize]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// stream runs the three stages: one goroutine reads and decodes the image, one hashes and compares, and
+// take consumes the checked chunks and gives their buffers back. Whoever fails first ends the others.
+func stream(ctx context.Context, m *bmap.Map, image Image, take func(ctx context.Context, in <-chan chunk, free chan<- []byte) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	free := make(chan []byte, chunks)
+	for range chunks {
+		free <- make([]byte, chunkSize)
+	}
+	read, checked := make(chan chunk, chunks), make(chan chunk, chunks)
+	group.Go(func() error {
+		defer close(read)
+		return readRanges(ctx, m, image, free, read)
+	})
+	group.Go(func() error {
+		defer close(checked)
+		return checkRanges(ctx, m, read, checked)
+	})
+	group.Go(func() error { return take(ctx, checked, free) })
+	return group.Wait()
+}

@@ -1,0 +1,221 @@
+package update
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"updater/verify"
+)
+
+// Boot is the boot state as an install needs it. Every mutation is durable and read back when it returns.
+type Boot interface {
+	// Slots lists the configured slots in their order, as the boot loader sees them now.
+	Slots(ctx context.Context) ([]Slot, error)
+	// Invalidate makes a slot unbootable. It refuses the booted slot and the last bootable one.
+	Invalidate(ctx context.Context, slot string) error
+	// Activate makes a slot the next choice, for tries boots; then the boot loader falls back. One atomic change.
+	Activate(ctx context.Context, slot string, tries int) error
+}
+
+// Slot is one slot of the boot state.
+type Slot struct {
+	Name     string
+	Booted   bool // the running system came from it
+	Next     bool // the boot loader's next choice
+	Bootable bool
+}
+
+// Disk is where the slots are. Whoever hands it over holds its lock, so that no two installs run at once.
+type Disk interface {
+	// SlotSize is the size in bytes of the slot's partition for a role.
+	SlotSize(slot, role string) (int64, error)
+	// OpenSlot opens that partition for writing, exclusively.
+	OpenSlot(slot, role string) (Target, error)
+}
+
+// Target is a slot's partition, opened exclusively. Any error poisons it: nothing is retried.
+type Target interface {
+	io.WriterAt
+	Zero(off, length int64) error
+	Flush() error                                      // all of it is on stable storage when it returns nil
+	ReadBackAt(p []byte, off int64) (n int, err error) // from the medium, past the page cache
+	Engine() string                                    // how it writes, for the result
+	Close() error
+}
+
+// Image is the decoded image stream.
+type Image interface {
+	io.Reader
+	Skip(n int64) error // moves on n bytes without handing them out
+	End() error         // nil only when nothing is left and its container ended properly
+}
+
+// Job is one install. Every field without a note is required.
+type Job struct {
+	Boot Boot
+	Disk Disk
+
+	Bmap      []byte // as it was found
+	Signature []byte // detached; nil when the bmap is clearsigned
+	Policy    verify.Policy
+	Product   string // the device's; "" when the configuration names none
+	Role      string // partition of the slot to write, such as "rootfs"
+
+	Image     Image
+	ImageSize int64  // decoded size in bytes, -1 when it is not known before the end
+	Slot      string // "" picks the inactive slot
+	Tries     int
+
+	Progress *Progress // may be nil
+}
+
+// Result is what an install did.
+type Result struct {
+	Slot        string          `json:"slot"`
+	Role        string          `json:"role"`
+	Product     string          `json:"product,omitempty"`
+	Version     string          `json:"version,omitempty"`
+	Signers     []verify.Signer `json:"signers"`
+	ImageBytes  int64           `json:"image_bytes"`
+	MappedBytes int64           `json:"mapped_bytes"`
+	ZeroedBytes int64           `json:"zeroed_bytes"`
+	Engine      string          `json:"engine"`
+	Tries       int             `json:"tries"`
+	Seconds     Timings         `json:"seconds"`
+}
+
+// Timings are the seconds that the phases of an install took.
+type Timings map[Phase]float64
+
+// Install runs the steps of the package comment, in that order. A nil error means that the slot holds the
+// signed image, read back from the medium, and is the boot loader's next choice. Errors: [ActiveError],
+// [IncompatibleError], [ExpiredError], [ImageError], [WriteError], [ReadBackError], [BootError], what
+// verify and bmap return, and the cause of a cancelled context.
+func Install(ctx context.Context, job Job) (*Result, error) {
+	run := &run{Job: job, timer: newTimer(job.Progress)}
+
+	run.phase(PhaseCheck)
+	slot, err := run.inactiveSlot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	run.Slot = slot
+	doc, err := run.accept()
+	if err != nil {
+		return nil, err
+	}
+	target, err := job.Disk.OpenSlot(slot, job.Role)
+	if err != nil {
+		return nil, err
+	}
+	defer target.Close()
+	if err := cancelled(ctx); err != nil {
+		return nil, err
+	}
+	if err := job.Boot.Invalidate(ctx, slot); err != nil {
+		return nil, &BootError{Slot: slot, Doing: "marking it bad", Err: err}
+	}
+
+	if err := run.write(ctx, doc, target); err != nil {
+		return nil, err
+	}
+	run.phase(PhaseFlush)
+	if err := target.Flush(); err != nil {
+		return nil, &WriteError{Slot: slot, Err: err}
+	}
+	if err := run.readBack(ctx, doc, target); err != nil {
+		return nil, err
+	}
+
+	run.phase(PhaseSwitch)
+	if err := cancelled(ctx); err != nil {
+		return nil, err
+	}
+	if err := run.activate(context.WithoutCancel(ctx)); err != nil {
+		return nil, err
+	}
+	return run.result(doc, target), nil
+}
+
+// run is one install under way. Its Slot is set from the first step on.
+type run struct {
+	Job
+	*timer
+}
+
+// activate switches and reads the switch back.
+func (r *run) activate(ctx context.Context) error {
+	slot := r.Slot
+	if err := r.Boot.Activate(ctx, slot, r.Tries); err != nil {
+		return &BootError{Slot: slot, Doing: "activating it", Err: err}
+	}
+	slots, err := r.Boot.Slots(ctx)
+	if err != nil {
+		return &BootError{Slot: slot, Doing: "reading the switch back", Err: err}
+	}
+	for _, s := range slots {
+		if s.Next && s.Name == slot {
+			return nil
+		}
+	}
+	return &BootError{Slot: slot, Doing: "reading the switch back", Err: fmt.Errorf("it is not the boot loader's next choice")}
+}
+
+func (r *run) result(doc *Document, target Target) *Result {
+	res := &Result{
+		Slot: r.Slot, Role: r.Role, Signers: doc.Signers, Tries: r.Tries, Engine: target.Engine(),
+		ImageBytes: doc.Map.ImageSize(), MappedBytes: doc.Map.MappedBytes(), Seconds: r.stop(),
+	}
+	if !doc.KeepUnmapped {
+		res.ZeroedBytes = res.ImageBytes - res.MappedBytes
+	}
+	if u := doc.Map.Update(); u != nil {
+		res.Product, res.Version = u.Product, u.Version
+	}
+	return res
+}
+
+// cancelled is the cause of a cancelled context, nil while it is not.
+func cancelled(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// timer records how long the phases take.
+type timer struct {
+	progress *Progress
+	current  Phase
+	since    time.Time
+	spent    Timings
+}
+
+func newTimer(p *Progress) *timer {
+	if p == nil {
+		p = new(Progress)
+	}
+	return &timer{progress: p, spent: Timings{}}
+}
+
+// phase ends the current phase and begins p, whose amount of work is not known.
+func (t *timer) phase(p Phase) { t.phaseOf(p, 0) }
+
+// phaseOf ends the current phase and begins p with total bytes to do.
+func (t *timer) phaseOf(p Phase, total int64) {
+	now := time.Now()
+	if t.current != "" {
+		t.spent[t.current] += now.Sub(t.since).Seconds()
+	}
+	t.current, t.since = p, now
+	if p != "" {
+		t.progress.begin(p, total)
+	}
+}
+
+func (t *timer) stop() Timings {
+	t.phaseOf("", 0)
+	return t.spent
+}

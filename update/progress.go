@@ -1,0 +1,49 @@
+package update
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Phase is a part of an install that a person can tell from the others.
+type Phase string
+
+// The phases in their order.
+const (
+	PhaseCheck    Phase = "check"
+	PhaseWrite    Phase = "write"
+	PhaseFlush    Phase = "flush"
+	PhaseReadBack Phase = "readback"
+	PhaseSwitch   Phase = "switch"
+)
+
+// Progress counts what an install has done; whoever draws it samples it. Safe for concurrent use. The
+// zero value is ready.
+type Progress struct {
+	// OnPhase, when set before the install, is called at the start of each phase from the installing goroutine.
+	OnPhase func(p Phase, total int64)
+
+	mu    sync.Mutex
+	phase Phase
+	total int64
+	done  atomic.Int64
+}
+
+// Sample returns the current phase and how many of its bytes are done; total is 0 where that is not known.
+func (p *Progress) Sample() (phase Phase, done, total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.phase, p.done.Load(), p.total
+}
+
+func (p *Progress) begin(phase Phase, total int64) {
+	p.mu.Lock()
+	p.phase, p.total = phase, total
+	p.done.Store(0)
+	p.mu.Unlock()
+	if p.OnPhase != nil {
+		p.OnPhase(phase, total)
+	}
+}
+
+func (p *Progress) add(n int64) { p.done.Add(n) }
