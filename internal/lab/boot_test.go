@@ -80,16 +80,22 @@ func (r *rig) makeDisk(t *testing.T, c lab.DiskConfig) {
 	}
 }
 
-// boot runs the machine once, wants each pattern in turn and then the way it ends, and logs how long that took.
-func (r *rig) boot(t *testing.T, name string, end vm.End, patterns ...string) {
+// start boots the machine.
+func (r *rig) start(t *testing.T, name string) *vm.Machine {
 	t.Helper()
-	start := time.Now()
 	m, err := vm.Start(context.WithoutCancel(t.Context()), vm.Config{
 		Name: name, Disks: []vm.Disk{{Path: r.disk, Serial: "demo"}}, OVMFVars: r.vars, Timeout: 5 * time.Minute,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return m
+}
+
+// boot runs the machine once, wants each pattern in turn and then the way it ends, and logs how long that took.
+func (r *rig) boot(t *testing.T, name string, end vm.End, patterns ...string) {
+	t.Helper()
+	start, m := time.Now(), r.start(t, name)
 	defer m.PowerCut()
 	for _, p := range patterns {
 		if _, err := m.Expect(p); err != nil {
@@ -122,19 +128,64 @@ func (r *rig) wantEnv(t *testing.T, want map[string]string) {
 	}
 }
 
-// A slot boots, takes the watchdog over and reboots; then nobody has marked it good and the other one is tried, hangs, and is reset.
+// A slot that hangs is reset by the watchdog that GRUB armed; its try is spent and the other slot comes up.
 func TestFallBackFromHang(t *testing.T) {
 	r := newRig(t)
 	r.makeDisk(t, lab.DiskConfig{SlotA: r.slot(t, lab.Hang, "3"), SlotB: r.slot(t, lab.Small, "2"), Append: "demo.act=reboot", WatchdogTimeout: 60 * time.Second})
 	r.boot(t, "hang", vm.Watchdog, `GRUB: booting slot A`, `DEMO slot=A version=3 hangs`)
 	r.wantEnv(t, map[string]string{"A_TRY": "1", "B_TRY": "0"})
-	r.boot(t, "fall back", vm.Reset, `GRUB: booting slot B`, `PLACEHOLDER \[mark good\]`, `watchdog=taken over`, `DEMO slot=B version=2 up`)
+	r.boot(t, "fall back", vm.Reset, `GRUB: booting slot B`, `PLACEHOLDER \[mark good\]`, `watchdog=active`, `DEMO slot=B version=2 up`)
 	r.wantEnv(t, map[string]string{"A_TRY": "1", "B_TRY": "1"})
 }
 
-// Debian comes up in a slot, with systemd holding the watchdog, longer than GRUB's countdown lasts.
+// next_entry=recovery boots the recovery once and spends no try; after that, and with no try left, GRUB does what the slots say.
+func TestRecoveryEntry(t *testing.T) {
+	r := newRig(t)
+	k, err := r.lab.Kernel(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	initrd, err := k.Initrd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	recovery := filepath.Join(t.TempDir(), "initramfs") // it mounts slot B, and so shows itself as another slot
+	if err := os.WriteFile(recovery, initrd, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	small := r.slot(t, lab.Small, "2")
+	r.makeDisk(t, lab.DiskConfig{
+		SlotA: small, SlotB: small, Append: "demo.act=poweroff",
+		Recovery: recovery, RecoveryAppend: "updater.slot=recovery root=PARTLABEL=rootfs_b demo.act=reboot",
+	})
+	env := lab.Env{Disk: r.disk}
+	if err := env.BootRecovery(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.boot(t, "asked for", vm.Reset, `GRUB: booting the recovery`, `DEMO slot=recovery version=2 up`)
+	r.wantEnv(t, map[string]string{"next_entry": "", "A_TRY": "0", "B_TRY": "0"})
+	r.boot(t, "then A", vm.PowerOff, `GRUB: booting slot A`, `DEMO slot=A version=2 up`)
+	if err := env.Set(t.Context(), "A_TRY=1", "B_OK=0"); err != nil {
+		t.Fatal(err)
+	}
+	r.boot(t, "no slot left", vm.Reset, `GRUB: booting the recovery`, `DEMO slot=recovery version=2 up`)
+}
+
+// Debian comes up in a slot and systemd feeds the watchdog: the machine still runs when GRUB's countdown would have ended.
 func TestDebianSlot(t *testing.T) {
 	r := newRig(t)
-	r.makeDisk(t, lab.DiskConfig{SlotA: r.slot(t, lab.Debian, "2"), Append: "demo.act=reboot"})
-	r.boot(t, "debian", vm.Reset, `GRUB: booting slot A`, `PLACEHOLDER \[mark good\]`, `watchdog=taken over`, `DEMO slot=A version=2 up`)
+	const countdown = 30 * time.Second
+	r.makeDisk(t, lab.DiskConfig{SlotA: r.slot(t, lab.Debian, "2"), WatchdogTimeout: countdown})
+	start := time.Now()
+	m := r.start(t, "debian")
+	defer m.PowerCut()
+	for _, p := range []string{`GRUB: booting slot A`, `PLACEHOLDER \[mark good\]`, `watchdog=active`, `DEMO slot=A version=2 up`} {
+		if _, err := m.Expect(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("debian up after %.1f s", time.Since(start).Seconds())
+	if m.Ended(countdown + 15*time.Second) {
+		t.Fatalf("machine ended by %q; want it to run on; console:\n%s", m.End(), strings.Join(m.Lines(), "\n"))
+	}
 }

@@ -29,7 +29,7 @@ type Lab struct {
 var tools = [...][2]string{
 	{"apt-get", "apt"}, {"dpkg-deb", "dpkg"}, {"depmod", "kmod"}, {"mmdebstrap", "mmdebstrap"}, {"mke2fs", "e2fsprogs"}, {"sgdisk", "gdisk"},
 	{"mkfs.vfat", "dosfstools"}, {"mcopy", "mtools"}, {"grub-mkimage", "grub-common"}, {"grub-editenv", "grub-common"},
-	{"gpg", "gnupg"}, {"tar", "tar"}, {"qemu-system-x86_64", "qemu-system-x86"},
+	{"gpg", "gnupg"}, {"zstd", "zstd"}, {"tar", "tar"}, {"qemu-system-x86_64", "qemu-system-x86"},
 }
 
 // files are further files of packages without a program of their own.

@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"os"
 	"path"
 	"strings"
 )
@@ -98,6 +99,7 @@ func (l *Lab) makeExt4(ctx context.Context, image string, sizeMiB int64, base st
 	if base != "" {
 		args = append(args, base)
 	}
+	defer os.Remove(overlay)
 	return l.asRoot(ctx, makeExt4, append(args, overlay)...)
 }
 
@@ -128,7 +130,9 @@ func (l *Lab) slotTree(ctx context.Context, c SlotConfig) (tree, error) {
 		return nil, err
 	}
 	t.bytes("boot/initrd.img", initrd)
-	if err := k.addModules(ctx, t, l.path("modules.tmp")); err != nil {
+	scratch := l.path("modules.tmp")
+	defer os.RemoveAll(scratch)
+	if err := k.addModules(ctx, t, scratch); err != nil {
 		return nil, err
 	}
 	t.script("usr/lib/demo/mark-good", markGood)

@@ -232,6 +232,16 @@ func (m *Machine) Wait() error {
 	return m.failure(err)
 }
 
+// Ended waits at most d and reports whether the machine has ended by then.
+func (m *Machine) Ended(d time.Duration) bool {
+	select {
+	case <-m.done:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
 // PowerCut kills the machine at once and waits for its end. What the guest wrote to its disks before stays written.
 func (m *Machine) PowerCut() {
 	m.cancel(errPowerCut)
