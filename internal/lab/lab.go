@@ -101,7 +101,7 @@ func (l *Lab) asRoot(ctx context.Context, script string, args ...string) error {
 	if os.Geteuid() != 0 {
 		argv = append([]string{"mmdebstrap", "--unshare-helper"}, argv...)
 	}
-	c := command{dir: l.Dir, env: []string{"E2FSPROGS_FAKE_TIME=" + epochString}}
+	c := command{dir: l.Dir, env: []string{"E2FSPROGS_FAKE_TIME=" + epochString, "EPOCH=" + epochString}}
 	if _, err := c.run(ctx, argv[0], argv[1:]...); err != nil {
 		if os.Geteuid() != 0 {
 			err = fmt.Errorf("%w (needs root or unprivileged user namespaces with subordinate ids, see /etc/subuid)", err)

@@ -78,15 +78,18 @@ func (l *Lab) Slot(ctx context.Context, c SlotConfig) (string, error) {
 }
 
 // makeExt4 is the script that turns tar archives into an image. No journal: the slot is mounted read-only. GRUB 2.06 reads neither
-// metadata_csum_seed nor orphan_file.
+// metadata_csum_seed nor orphan_file. mke2fs 1.47.0 copies the host's ctime and atime into the image; debugfs makes them the same every time.
 const makeExt4 = `
 image=$1 size=$2; shift 2
 rm -rf root.tmp; mkdir root.tmp
 for tar in "$@"; do tar -x --numeric-owner --keep-directory-symlink -C root.tmp -f "$tar"; done
+find root.tmp -newermt "@$EPOCH" -exec touch -h -d "@$EPOCH" {} +
 rm -f "$image.tmp"
 mke2fs -q -t ext4 -O ^has_journal,^metadata_csum_seed,^orphan_file -m 0 -b 4096 -L slot \
 	-U 5b2c6a34-0d6f-4a53-9f0e-6d7c1c4f0a11 -E hash_seed=5b2c6a34-0d6f-4a53-9f0e-6d7c1c4f0a12,root_owner=0:0 -d root.tmp "$image.tmp" "${size}M"
-rm -rf root.tmp
+find root.tmp -printf 'sif "/%P" ctime @'$EPOCH'\nsif "/%P" ctime_extra 0\nsif "/%P" atime @'$EPOCH'\nsif "/%P" atime_extra 0\n' >root.times
+debugfs -w -f root.times "$image.tmp" >/dev/null 2>&1
+rm -rf root.tmp root.times
 mv "$image.tmp" "$image"
 `
 

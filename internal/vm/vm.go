@@ -19,6 +19,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -102,6 +103,7 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	cmd := exec.CommandContext(timed, qemu, args...)
 	cmd.ExtraFiles = []*os.File{theirs} // file descriptor 3 of QEMU
 	cmd.WaitDelay = 5 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no machine outlives a test that was killed
 	r, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
 	err = cmd.Start()
