@@ -32,7 +32,11 @@ func newRig(t *testing.T) *rig {
 	}
 	dir := os.Getenv("UPDATER_LAB_DIR") // keeps the artefacts between runs
 	if dir == "" {
-		dir = t.TempDir()
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			cache = t.TempDir()
+		}
+		dir = filepath.Join(cache, "updater-lab")
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)

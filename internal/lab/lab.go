@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -52,7 +53,8 @@ func Missing() []string {
 			out = append(out, f[1])
 		}
 	}
-	return out
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // lookTool finds a program also in the sbin folders, which a plain user's PATH lacks on Debian; "" when it is not there.
