@@ -175,3 +175,30 @@ func TestSign(t *testing.T) {
 		t.Error("a second run made another key")
 	}
 }
+
+// What Update makes is what bmaptool and zstd read; bmaptool also stands for our binary here.
+func TestUpdate(t *testing.T) {
+	need(t)
+	if _, err := exec.LookPath("bmaptool"); err != nil {
+		t.Skip("package bmap-tools: ", err)
+	}
+	l := &lab.Lab{Dir: t.TempDir(), Updater: write(t, "updater", "#!/bin/sh\nexec bmaptool create -o \"$4\" \"$5\"\n")}
+	if err := os.Chmod(l.Updater, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	image := write(t, "image", strings.Repeat("content ", 10000))
+	files, err := l.Update(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stick := filepath.Join(t.TempDir(), "stick.img")
+	if err := l.Stick(t.Context(), stick, files); err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	tool(t, "mcopy", "-s", "-i", stick, "::updater", out)
+	name := func(s string) string { return filepath.Join(out, "updater", s) }
+	tool(t, "bmaptool", "copy", "--bmap", name("image.bmap"), "--no-sig-verify", name("image.zst"), name("image"))
+	tool(t, "cmp", image, name("image"))
+	tool(t, "test", "-s", name("image.bmap.asc"))
+}
