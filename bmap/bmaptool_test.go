@@ -28,6 +28,7 @@ func shapes() map[string]struct {
 		"partial last block unmapped": {mib + 1, []bmap.Span{span(0, 4*kib)}},
 		"hole of one block":           {mib, []bmap.Span{span(0, 4*kib), span(8*kib, 4*kib)}},
 		"unaligned data":              {mib, []bmap.Span{span(4095, 2), span(50*kib+1, 4097)}},
+		"no data":                     {mib, nil},
 	}
 }
 
