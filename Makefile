@@ -33,10 +33,11 @@ MODULES_ROOT   ?= /
 MODULES        ?= virtio_pci,virtio_blk,virtio_scsi,sd_mod,nvme,ahci,usb_storage,uas,xhci_pci,mmc_block,sdhci_pci,ext4,vfat,nls_cp437,nls_iso8859-1,nls_ascii
 KEYRING        ?=
 CONFIG         ?=
+INITRAMFS      ?= bin/initramfs.cpio.zst
 initramfs: bin/updater bin/init bin/mkinitramfs
 	bin/mkinitramfs -init bin/init -updater bin/updater $(foreach k,$(KEYRING),-keyring $(k)) $(if $(CONFIG),-config $(CONFIG)) \
 		$(if $(KERNEL_VERSION),-modules-root $(MODULES_ROOT) -kernel-version $(KERNEL_VERSION) -modules $(MODULES)) \
-		-o bin/initramfs.cpio.zst
+		-o $(INITRAMFS)
 
 deps:
 	scripts/deps.sh
@@ -44,7 +45,7 @@ deps:
 test: deps build
 	go vet ./... && go vet -tags vm ./...
 	go test ./...
-	go test -tags vm -timeout 40m ./internal/lab ./initramfs/...
+	go test -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Debian|Boot' ./internal/... ./initramfs/...
 race: export CGO_ENABLED := 1
 race:
 	go test -race ./...

@@ -1,0 +1,469 @@
+package update_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"updater/bmap"
+	"updater/update"
+	"updater/verify"
+)
+
+// The device of these tests records every operation in one journal, and can fail, lie or cancel at the
+// n-th. Real devices and boot loaders run in the scripts of cmd/updater and in the round trip in QEMU.
+
+var errInjected = errors.New("injected")
+
+type device struct {
+	journal []string
+	slots   []update.Slot
+	size    int64
+	data    []byte // of the slot
+	medium  []byte // what a flush has made durable
+	failAt  int    // operation index from 1; 0 never
+	onOp    func(n int)
+	flip    int64 // byte that the medium corrupts; -1 none
+	opened  int
+}
+
+func newDevice(size int64) *device {
+	return &device{
+		size: size, flip: -1, data: bytes.Repeat([]byte{0xa5}, int(size)), medium: bytes.Repeat([]byte{0xa5}, int(size)),
+		slots: []update.Slot{{Name: "A", Booted: true, Next: true, Bootable: true}, {Name: "B", Bootable: true}},
+	}
+}
+
+// op records an operation and says whether it fails.
+func (d *device) op(format string, a ...any) error {
+	d.journal = append(d.journal, fmt.Sprintf(format, a...))
+	if d.onOp != nil {
+		d.onOp(len(d.journal))
+	}
+	if len(d.journal) == d.failAt {
+		return errInjected
+	}
+	return nil
+}
+
+func (d *device) Slots(context.Context) ([]update.Slot, error) { return slices.Clone(d.slots), nil }
+
+func (d *device) Invalidate(_ context.Context, slot string) error {
+	if err := d.op("invalidate %s", slot); err != nil {
+		return err
+	}
+	for i := range d.slots {
+		if d.slots[i].Name == slot {
+			d.slots[i].Bootable, d.slots[i].Next = false, false
+		}
+	}
+	return nil
+}
+
+func (d *device) Activate(_ context.Context, slot string, tries int) error {
+	if err := d.op("activate %s %d", slot, tries); err != nil {
+		return err
+	}
+	for i := range d.slots {
+		d.slots[i].Next = d.slots[i].Name == slot
+		d.slots[i].Bootable = d.slots[i].Bootable || d.slots[i].Next
+	}
+	return nil
+}
+
+func (d *device) SlotSize(string, string) (int64, error) { return d.size, nil }
+
+func (d *device) OpenSlot(slot, role string) (update.Target, error) {
+	d.opened++
+	return &target{d}, d.op("open %s %s", slot, role)
+}
+
+func (d *device) next() string {
+	for _, s := range d.slots {
+		if s.Next {
+			return s.Name
+		}
+	}
+	return ""
+}
+
+type target struct{ d *device }
+
+func (t *target) WriteAt(p []byte, off int64) (int, error) {
+	if err := t.d.op("write %d", off); err != nil {
+		return 0, err
+	}
+	return copy(t.d.data[off:], p), nil
+}
+
+func (t *target) Zero(off, n int64) error {
+	clear(t.d.data[off : off+n])
+	return t.d.op("zero %d", off)
+}
+
+func (t *target) Flush() error {
+	copy(t.d.medium, t.d.data)
+	if t.d.flip >= 0 {
+		t.d.medium[t.d.flip] ^= 1
+	}
+	return t.d.op("flush")
+}
+
+func (t *target) ReadBackAt(p []byte, off int64) (int, error) {
+	return copy(p, t.d.medium[off:]), t.d.op("read back")
+}
+func (t *target) Engine() string { return "memory" }
+func (t *target) Close() error   { return nil }
+
+// stream is an image in memory.
+type stream struct {
+	*bytes.Reader
+	end error
+}
+
+func (s stream) Skip(n int64) error {
+	if n > int64(s.Len()) {
+		return io.ErrUnexpectedEOF
+	}
+	_, err := s.Seek(n, io.SeekCurrent)
+	return err
+}
+
+func (s stream) End() error {
+	if s.Len() > 0 {
+		return fmt.Errorf("%d bytes are left", s.Len())
+	}
+	return s.end
+}
+
+// kit is a signed image.
+type kit struct {
+	image     []byte
+	doc, sig  []byte
+	policy    verify.Policy
+	signed    func(doc []byte) []byte
+	mapped    []bool // per byte
+	imageSize int64
+}
+
+func newKit(t *testing.T, o bmap.CreateOptions) *kit {
+	t.Helper()
+	dir := t.TempDir()
+	k := &kit{imageSize: 700_000, image: make([]byte, 700_000)}
+	rng := rand.NewChaCha8([32]byte{7})
+	for _, run := range [][2]int{{0, 8192}, {65536, 200_000}, {400_000, 400_100}, {696_320, 700_000}} {
+		rng.Read(k.image[run[0]:run[1]])
+	}
+	path := filepath.Join(dir, "image")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(k.imageSize); err != nil {
+		t.Fatal(err)
+	}
+	for off := 0; off < len(k.image); off += 4096 {
+		if p := k.image[off:min(off+4096, len(k.image))]; !isZero(p) {
+			if _, err := f.WriteAt(p, int64(off)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	o.MaxRange = max(o.MaxRange, -1)
+	m, err := bmap.Create(t.Context(), f, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.doc = m.Encode()
+	entity, err := openpgp.NewEntity("release", "", "release@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cert bytes.Buffer
+	w, err := armor.Encode(&cert, openpgp.PublicKeyType, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(entity.Serialize(w), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	keys := filepath.Join(dir, "release.asc")
+	if err := os.WriteFile(keys, cert.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ring, err := verify.LoadKeyring(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.policy = verify.Policy{Keyring: ring, Time: time.Now()}
+	k.signed = func(doc []byte) []byte {
+		var sig bytes.Buffer
+		if err := openpgp.DetachSign(&sig, []*openpgp.Entity{entity}, bytes.NewReader(doc), nil); err != nil {
+			t.Fatal(err)
+		}
+		return sig.Bytes()
+	}
+	k.sig = k.signed(k.doc)
+	return k
+}
+
+func isZero(p []byte) bool { return bytes.Count(p, []byte{0}) == len(p) }
+
+func (k *kit) job(d *device) update.Job {
+	return update.Job{
+		Boot: d, Disk: d, Bmap: k.doc, Signature: k.sig, Policy: k.policy, Product: "demo", Role: "rootfs",
+		Image: stream{Reader: bytes.NewReader(k.image)}, ImageSize: -1, Tries: 3,
+	}
+}
+
+func TestInstall(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	d := newDevice(1 << 20)
+	res, err := update.Install(t.Context(), k.job(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte{0xa5}, 1<<20)
+	copy(want, k.image)
+	if !bytes.Equal(d.medium, want) {
+		t.Error("the slot is not the image with its holes as zeros and its tail untouched")
+	}
+	if d.next() != "B" || res.Slot != "B" || res.MappedBytes+res.ZeroedBytes != k.imageSize || len(res.Signers) != 1 {
+		t.Errorf("next slot %q, result %+v", d.next(), res)
+	}
+	// The order that is safe.
+	order := []string{"open B rootfs", "invalidate B", "write 0", "flush", "read back", "activate B 3"}
+	at := -1
+	for _, step := range order {
+		i := slices.Index(d.journal, step)
+		if i <= at {
+			t.Fatalf("%q is operation %d, not after %d: %v", step, i, at, d.journal)
+		}
+		at = i
+	}
+	if at != len(d.journal)-1 {
+		t.Errorf("operations after the switch: %v", d.journal[at:])
+	}
+	if flush := slices.Index(d.journal, "flush"); slices.ContainsFunc(d.journal[flush:], func(s string) bool { return strings.HasPrefix(s, "write") || strings.HasPrefix(s, "zero") }) {
+		t.Errorf("data was written after the last flush: %v", d.journal)
+	}
+}
+
+// A range longer than what is held is written as it streams, and judged before the switch.
+func TestLongRanges(t *testing.T) {
+	image := make([]byte, 11<<20)
+	rng := rand.NewChaCha8([32]byte{9})
+	rng.Read(image)
+	k := newKit(t, bmap.CreateOptions{})
+	f, err := os.Create(filepath.Join(t.TempDir(), "long"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(image); err != nil {
+		t.Fatal(err)
+	}
+	m, err := bmap.Create(t.Context(), f, bmap.CreateOptions{MaxRange: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Len() != 1 {
+		t.Fatalf("%d ranges; want 1", m.Len())
+	}
+	k.image, k.doc, k.imageSize = image, m.Encode(), int64(len(image))
+	k.sig = k.signed(k.doc)
+	d := newDevice(12 << 20)
+	if _, err := update.Install(t.Context(), k.job(d)); err != nil || d.next() != "B" {
+		t.Fatalf("Install = %v, next %s", err, d.next())
+	}
+	image[10<<20] ^= 1
+	d = newDevice(12 << 20)
+	_, err = update.Install(t.Context(), k.job(d))
+	if _, ok := errors.AsType[*update.ImageError](err); !ok || d.next() != "A" {
+		t.Errorf("Install of a changed image = %v, next %s; want an ImageError and A", err, d.next())
+	}
+}
+
+// Whatever operation fails: an error, the old choice, and a new slot that cannot be booted once it was touched.
+func TestEveryFailure(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	for n := 1; ; n++ {
+		d := newDevice(1 << 20)
+		d.failAt = n
+		_, err := update.Install(t.Context(), k.job(d))
+		if len(d.journal) < n {
+			if err != nil {
+				t.Fatalf("no operation failed, but Install = %v", err)
+			}
+			if n < 20 {
+				t.Fatalf("an install has only %d operations", n)
+			}
+			return
+		}
+		if !errors.Is(err, errInjected) {
+			t.Fatalf("operation %d (%s) failed; Install = %v", n, d.journal[n-1], err)
+		}
+		if d.next() != "A" {
+			t.Fatalf("operation %d (%s) failed and slot %s is the next choice", n, d.journal[n-1], d.next())
+		}
+		if n > 2 && d.slots[1].Bootable {
+			t.Fatalf("operation %d (%s) failed and slot B is bootable", n, d.journal[n-1])
+		}
+	}
+}
+
+// Cancelled at any operation, an install is never a success, unless the switch has begun.
+func TestEveryCancel(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	stop := errors.New("signal")
+	for n := 1; ; n++ {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		d := newDevice(1 << 20)
+		d.onOp = func(i int) {
+			if i == n {
+				cancel(stop)
+			}
+		}
+		_, err := update.Install(ctx, k.job(d))
+		cancel(nil)
+		if len(d.journal) < n {
+			return
+		}
+		if strings.HasPrefix(d.journal[n-1], "activate") {
+			if err != nil || d.next() != "B" {
+				t.Fatalf("cancelled within the switch: Install = %v, next %s; want a finished switch", err, d.next())
+			}
+			continue
+		}
+		if !errors.Is(err, stop) || d.next() != "A" {
+			t.Fatalf("cancelled at operation %d (%s): Install = %v, next %s; want the cause, and A", n, d.journal[n-1], err, d.next())
+		}
+	}
+}
+
+// A medium that does not hold what it was given is found out wherever the byte is, mapped or not.
+func TestReadBack(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	for _, flip := range []int64{0, 8191, 8192, 65535, 65536, 300_000, 400_000, 699_999} {
+		d := newDevice(1 << 20)
+		d.flip = flip
+		_, err := update.Install(t.Context(), k.job(d))
+		if _, ok := errors.AsType[*update.ReadBackError](err); !ok || d.next() != "A" || d.slots[1].Bootable {
+			t.Errorf("byte %d flipped: Install = %v, next %s; want a ReadBackError, A, and B unbootable", flip, err, d.next())
+		}
+	}
+	d := newDevice(1 << 20)
+	d.flip = 800_000 // beyond the image
+	if _, err := update.Install(t.Context(), k.job(d)); err != nil {
+		t.Errorf("a byte beyond the image flipped: Install = %v", err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	weak := newKit(t, bmap.CreateOptions{MaxRange: 65536, ChecksumType: "md5"})
+	for _, c := range []struct {
+		name    string
+		change  func(j *update.Job, d *device)
+		want    string
+		touched bool // the slot may have been marked bad
+	}{
+		{name: "no signature", change: func(j *update.Job, _ *device) { j.Signature = nil }, want: "sign"},
+		{name: "other bytes signed", change: func(j *update.Job, _ *device) { j.Bmap = append(slices.Clone(j.Bmap), '\n') }, want: "sign"},
+		{name: "zero clock", change: func(j *update.Job, _ *device) { j.Policy.Time = time.Time{} }, want: ""},
+		{name: "weak checksums", change: func(j *update.Job, _ *device) { j.Bmap, j.Signature, j.Policy = weak.doc, weak.sig, weak.policy }, want: "md5"},
+		{name: "booted slot", change: func(j *update.Job, _ *device) { j.Slot = "A" }, want: "running"},
+		{name: "unknown slot", change: func(j *update.Job, _ *device) { j.Slot = "C" }, want: "not configured"},
+		{name: "slot too small", change: func(_ *update.Job, d *device) { d.size = 699_999 }, want: "does not fit"},
+		{name: "known size differs", change: func(j *update.Job, _ *device) { j.ImageSize = 699_999 }, want: "the bmap says"},
+		{name: "image ends early", touched: true, change: func(j *update.Job, _ *device) {
+			j.Image = stream{Reader: bytes.NewReader(k.image[:500_000])}
+		}, want: "unexpected EOF"},
+		{name: "image goes on", touched: true, change: func(j *update.Job, _ *device) {
+			j.Image = stream{Reader: bytes.NewReader(append(slices.Clone(k.image), 0))}
+		}, want: "1 bytes are left"},
+		{name: "container does not end", touched: true, change: func(j *update.Job, _ *device) {
+			j.Image = stream{Reader: bytes.NewReader(k.image), end: io.ErrUnexpectedEOF}
+		}, want: "unexpected EOF"},
+		{name: "image changed", touched: true, change: func(j *update.Job, _ *device) {
+			other := slices.Clone(k.image)
+			other[70_000] ^= 1
+			j.Image = stream{Reader: bytes.NewReader(other)}
+		}, want: "sha256 is"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDevice(1 << 20)
+			j := k.job(d)
+			c.change(&j, d)
+			_, err := update.Install(t.Context(), j)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("Install = %v; want an error with %q", err, c.want)
+			}
+			if d.next() != "A" {
+				t.Errorf("slot %s is the next choice", d.next())
+			}
+			if !c.touched && len(d.journal) > 0 {
+				t.Errorf("refused after %v", d.journal)
+			}
+			if c.touched && d.slots[1].Bootable {
+				t.Error("slot B is bootable")
+			}
+		})
+	}
+}
+
+// A changed range is refused before its first byte is written.
+func TestComparedBeforeWritten(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	k.image[70_000] ^= 1
+	d := newDevice(1 << 20)
+	if _, err := update.Install(t.Context(), k.job(d)); err == nil {
+		t.Fatal("a changed image was installed")
+	}
+	if !bytes.Equal(d.data[65536:131072], bytes.Repeat([]byte{0xa5}, 65536)) {
+		t.Error("bytes of a range that does not match were written")
+	}
+}
+
+func TestInactiveSlot(t *testing.T) {
+	slot := func(name string, flags string) update.Slot {
+		return update.Slot{Name: name, Booted: strings.Contains(flags, "r"), Next: strings.Contains(flags, "n"), Bootable: true}
+	}
+	k := newKit(t, bmap.CreateOptions{})
+	for _, c := range []struct {
+		name  string
+		slots []update.Slot
+		want  string
+	}{
+		{"A runs", []update.Slot{slot("A", "rn"), slot("B", "")}, "B"},
+		{"B runs", []update.Slot{slot("A", ""), slot("B", "rn")}, "A"},
+		{"A runs, B was activated", []update.Slot{slot("A", "r"), slot("B", "n")}, "B"},
+		{"recovery, A is next", []update.Slot{slot("A", "n"), slot("B", "")}, "B"},
+		{"recovery, B is next", []update.Slot{slot("A", ""), slot("B", "n")}, "A"},
+		{"recovery, nothing boots", []update.Slot{slot("A", ""), slot("B", "")}, "A"},
+		{"three slots", []update.Slot{slot("A", "r"), slot("B", "n"), slot("C", "")}, "C"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDevice(1 << 20)
+			d.slots = c.slots
+			res, err := update.Install(t.Context(), k.job(d))
+			if err != nil || res.Slot != c.want {
+				t.Fatalf("Install chose %+v, %v; want slot %s", res, err, c.want)
+			}
+		})
+	}
+}
