@@ -52,8 +52,8 @@ func parseClearsigned(doc []byte) (*clearsigned, error) {
 		return nil, fmt.Errorf("reading its signature: %w", err)
 	case kind != armorSignature:
 		return nil, fmt.Errorf("its signature is armored as %q, expected %q", kind, armorSignature)
-	case len(rest) > 0:
-		return nil, fmt.Errorf("%d bytes follow the signature", len(rest))
+	case len(rest) > 0 || bytes.HasSuffix(doc, []byte("\n\n")):
+		return nil, fmt.Errorf("something follows the signature; expected the end of the file")
 	}
 	c.sig = sig
 	return c, nil

@@ -1,54 +1,65 @@
 package verify
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/ProtonMail/go-crypto/openpgp/armor"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
-	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 )
 
-// MaxKeyringSize bounds all certificates of a keyring together, in bytes.
+// MaxKeyringSize limits the sum of the sizes of the files of a keyring, in bytes.
 const MaxKeyringSize = 1 << 20
 
-// Keyring is a set of OpenPGP certificates that may sign. It is not empty.
-type Keyring struct{ entities openpgp.EntityList }
+// Keyring is a set of trusted OpenPGP certificates. It never changes and is safe for concurrent use.
+type Keyring struct {
+	certificates map[string]*certificate // by fingerprint of the primary key
+	byKeyID      map[uint64]*certificate // primary keys and subkeys
+}
 
-// LoadKeyring reads certificates, armored or binary, from files, and from every file of folders (not below
-// them, and not hidden ones). Copies of one certificate are merged so that a revocation in any of them
-// counts. No path, an unreadable or empty file or folder, junk and secret keys are errors that name the path.
+// LoadKeyring reads certificates from files and folders. A file is binary or armored, of one or several blocks, as
+// `gpg --export` writes it. Of a folder every regular file (or link to one) is read, sorted by name, except hidden ones
+// (.name); its subfolders are not.
+//
+// Nothing is skipped, because a skipped file could be the one with a revocation: a path that cannot be read, an empty file
+// or folder, a secret key, a lone revocation, anything that is not a certificate, and an unreadable key or revocation in a
+// certificate are errors that name the path. So is a call without paths. Copies of one certificate are merged, and a
+// revocation in any of them counts. Keys that are expired, revoked or too weak do load; they are refused when used.
 func LoadKeyring(paths ...string) (*Keyring, error) {
 	if len(paths) == 0 {
-		return nil, errors.New("no keyring is named")
+		return nil, errors.New("no keyring: no file or folder is named, so nothing can be trusted")
 	}
-	k, room := new(Keyring), int64(MaxKeyringSize)
+	k := &Keyring{certificates: map[string]*certificate{}, byKeyID: map[uint64]*certificate{}}
+	room := int64(MaxKeyringSize)
 	for _, path := range paths {
-		files, err := keyringFiles(path)
+		files, err := keyFiles(path)
 		if err != nil {
-			return nil, fmt.Errorf("keyring %s: %w", path, err)
+			return nil, fmt.Errorf("reading keyring %s: %w", path, err)
 		}
 		for _, file := range files {
-			data, err := readUpTo(file, room)
-			if err != nil {
-				return nil, fmt.Errorf("keyring %s: %w", file, err)
+			data, err := readKeyFile(file, room)
+			if err == nil {
+				room -= int64(len(data))
+				err = k.add(data)
 			}
-			room -= int64(len(data))
-			if err := k.add(data); err != nil {
-				return nil, fmt.Errorf("keyring %s: %w", file, err)
+			if err != nil {
+				return nil, fmt.Errorf("reading keyring %s: %w", file, err)
 			}
 		}
 	}
 	return k, nil
 }
 
-func keyringFiles(path string) ([]string, error) {
+// Len returns the number of distinct primary keys; it is at least 1.
+func (k *Keyring) Len() int { return len(k.certificates) }
+
+// Fingerprints returns the fingerprints of the primary keys as upper-case hex, sorted.
+func (k *Keyring) Fingerprints() []string { return slices.Sorted(maps.Keys(k.certificates)) }
+
+// keyFiles lists the files that path stands for.
+func keyFiles(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -56,134 +67,142 @@ func keyringFiles(path string) ([]string, error) {
 	if !info.IsDir() {
 		return []string{path}, nil
 	}
-	entries, err := os.ReadDir(path)
+	entries, err := os.ReadDir(path) // sorted
 	if err != nil {
 		return nil, err
 	}
 	var files []string
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") && !e.IsDir() {
-			files = append(files, filepath.Join(path, e.Name()))
+		if strings.HasPrefix(e.Name(), ".") || e.IsDir() {
+			continue
 		}
+		files = append(files, filepath.Join(path, e.Name()))
 	}
 	if len(files) == 0 {
-		return nil, errors.New("the folder holds no certificate")
+		return nil, errors.New("folder holds no key file")
 	}
 	return files, nil
 }
 
-func readUpTo(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+// readKeyFile reads a regular file of at most room bytes.
+func readKeyFile(path string, room int64) ([]byte, error) {
+	info, err := os.Stat(path) // before it is opened: opening a FIFO waits
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New("not a regular file")
+	case info.Size() > room:
+		return nil, fmt.Errorf("keyring is larger than %d bytes", MaxKeyringSize)
+	}
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("a keyring may have %d bytes at most", int64(MaxKeyringSize))
+	if int64(len(data)) > room {
+		return nil, fmt.Errorf("keyring is larger than %d bytes", MaxKeyringSize)
 	}
-	return data, err
+	return data, nil
 }
 
-const armorStart = "-----BEGIN PGP "
-
-// add reads the certificates of one file.
+// add puts every certificate of one file into the keyring.
 func (k *Keyring) add(data []byte) error {
-	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte(armorStart)) {
-		return k.addBinary(bytes.NewReader(data))
+	blocks, err := keyBlocks(data)
+	if err != nil {
+		return err
 	}
-	for rest := bytes.TrimSpace(data); len(rest) > 0; {
-		if !bytes.HasPrefix(rest, []byte(armorStart)) {
-			return errors.New("holds text outside its armored blocks")
-		}
-		// The armor reader reads ahead, so that the blocks are cut apart here.
-		block := rest
-		if next := bytes.Index(rest[1:], []byte(armorStart)); next >= 0 {
-			block, rest = rest[:next+1], rest[next+1:]
-		} else {
-			rest = nil
-		}
-		b, err := armor.Decode(bytes.NewReader(block))
+	for _, block := range blocks {
+		packets, err := splitPackets(block)
 		if err != nil {
-			return fmt.Errorf("armor: %w", err)
+			return fmt.Errorf("not an OpenPGP certificate: %w", err)
 		}
-		if b.Type != openpgp.PublicKeyType {
-			return fmt.Errorf("holds a %q block, expected %q", b.Type, openpgp.PublicKeyType)
-		}
-		if err := k.addBinary(b.Body); err != nil {
+		copies, err := splitCertificates(packets)
+		if err != nil {
 			return err
 		}
+		for _, packets := range copies {
+			if err := k.addCertificate(packets); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-func (k *Keyring) addBinary(r io.Reader) error {
-	packets, n := packet.NewReader(r), 0
-	for ; ; n++ {
-		e, err := openpgp.ReadEntity(packets)
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("certificate %d: %w", n+1, err)
-		}
-		if e.PrivateKey != nil {
-			return errors.New("holds a secret key, which must never be on a device; export the public one")
-		}
-		k.merge(e)
+// keyBlocks returns the binary content of a key file, one block for each armor.
+func keyBlocks(data []byte) ([][]byte, error) {
+	switch {
+	case len(data) == 0:
+		return nil, errors.New("file is empty")
+	case len(data) >= 12 && string(data[8:12]) == "KBXf":
+		return nil, errors.New("file is a GnuPG keybox; write a keyring with gpg --export")
+	case !isArmored(data):
+		return [][]byte{data}, nil
 	}
-	if n == 0 {
-		return errors.New("holds no certificate")
+	var blocks [][]byte
+	for rest := data; len(rest) > 0; {
+		kind, block, after, err := dearmor(rest)
+		switch {
+		case err != nil:
+			return nil, err
+		case kind == armorSecretKey:
+			return nil, errSecretKey
+		case kind != armorPublicKey:
+			return nil, fmt.Errorf("armored block is a %q, expected %q", kind, armorPublicKey)
+		}
+		blocks, rest = append(blocks, block), after
 	}
-	return nil
+	return blocks, nil
 }
 
-// merge adds a certificate, or what another copy of it has in addition: a stale copy must not hide a
-// revocation.
-func (k *Keyring) merge(e *openpgp.Entity) {
-	for _, have := range k.entities {
-		if !bytes.Equal(have.PrimaryKey.Fingerprint, e.PrimaryKey.Fingerprint) {
+var errSecretKey = errors.New("file holds a secret key, which must not be on a device; write a keyring with gpg --export")
+
+// splitCertificates cuts packets before each primary key, and refuses what is not part of a certificate
+// (RFC 9580 section 10.1).
+func splitCertificates(packets []rawPacket) ([][]rawPacket, error) {
+	var list [][]rawPacket
+	for _, p := range packets {
+		switch p.tag {
+		case tagSecretKey, tagSecretSubkey:
+			return nil, errSecretKey
+		case tagPublicKey:
+			list = append(list, nil)
+		case tagSignature, tagUserID, tagUserAttribute, tagPublicSubkey:
+		case tagTrust: // gpg's own note to itself, in its keyring files
 			continue
+		default:
+			return nil, fmt.Errorf("byte %d: packet of type %d does not belong into a certificate", p.offset, p.tag)
 		}
-		have.Revocations = append(have.Revocations, e.Revocations...)
-		have.DirectSignatures = append(have.DirectSignatures, e.DirectSignatures...)
-		for name, id := range e.Identities {
-			if old, ok := have.Identities[name]; ok {
-				old.SelfCertifications = append(old.SelfCertifications, id.SelfCertifications...)
-				old.Revocations = append(old.Revocations, id.Revocations...)
-				continue
+		if len(list) == 0 {
+			if p.signatureType() == int(sigKeyRevocation) {
+				return nil, errors.New("lone revocation certificate; import it with gpg, then export the revoked key")
 			}
-			id.Primary = have
-			have.Identities[name] = id
+			return nil, fmt.Errorf("byte %d: packet of type %d comes before any public key", p.offset, p.tag)
 		}
-		for _, sub := range e.Subkeys {
-			i := slices.IndexFunc(have.Subkeys, func(s openpgp.Subkey) bool {
-				return bytes.Equal(s.PublicKey.Fingerprint, sub.PublicKey.Fingerprint)
-			})
-			if i < 0 {
-				sub.Primary = have
-				have.Subkeys = append(have.Subkeys, sub)
-				continue
-			}
-			have.Subkeys[i].Bindings = append(have.Subkeys[i].Bindings, sub.Bindings...)
-			have.Subkeys[i].Revocations = append(have.Subkeys[i].Revocations, sub.Revocations...)
-		}
-		return
+		last := len(list) - 1
+		list[last] = append(list[last], p)
 	}
-	k.entities = append(k.entities, e)
+	return list, nil
 }
 
-// Len is the number of certificates.
-func (k *Keyring) Len() int { return len(k.entities) }
-
-// Fingerprints lists the primary keys, in capitals, sorted.
-func (k *Keyring) Fingerprints() []string {
-	var list []string
-	for _, e := range k.entities {
-		list = append(list, fingerprint(e.PrimaryKey))
+// addCertificate adds one copy of a certificate, or merges it with those already there.
+func (k *Keyring) addCertificate(packets []rawPacket) error {
+	part, err := readCertificate(packets)
+	if err != nil {
+		return err
 	}
-	slices.Sort(list)
-	return list
+	c := k.certificates[part.fingerprint]
+	if c == nil {
+		c = part
+		k.certificates[c.fingerprint] = c
+	} else {
+		c.merge(part)
+	}
+	for _, id := range part.keyIDs {
+		if other := k.byKeyID[id]; other != nil && other != c {
+			return fmt.Errorf("key %016X belongs to two certificates, %s and %s", id, c.fingerprint, other.fingerprint)
+		}
+		k.byKeyID[id] = c
+	}
+	return nil
 }
-
-func fingerprint(key *packet.PublicKey) string { return fmt.Sprintf("%X", key.Fingerprint) }

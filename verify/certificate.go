@@ -1,0 +1,190 @@
+package verify
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+)
+
+const (
+	sigKeyRevocation    = packet.SigTypeKeyRevocation
+	sigSubkeyRevocation = packet.SigTypeSubkeyRevocation
+	sigUserIDRevocation = packet.SigTypeCertificationRevocation
+)
+
+// certificate is one primary key with its user IDs and subkeys, from one or more copies. The packets are kept, not the
+// library's parsed form: that caches verdicts which depend on time and policy, and is not safe for concurrent use.
+type certificate struct {
+	fingerprint string                // of the primary key, upper-case hex
+	keyIDs      []uint64              // of the primary key and the subkeys
+	copies      [][]byte              // packets of each distinct copy
+	revoked     map[uint64]revocation // by key ID; a revoked primary key revokes all
+	primaryID   uint64
+}
+
+// revocation says when and why a key was revoked, in the words of its owner.
+type revocation struct {
+	at     time.Time
+	reason string
+}
+
+// readCertificate reads one copy: a primary key packet and what follows it up to the next one.
+func readCertificate(packets []rawPacket) (*certificate, error) {
+	var raw []byte
+	for _, p := range packets {
+		raw = append(raw, p.bytes...)
+	}
+	entity, err := parseEntity(raw)
+	if err != nil {
+		return nil, fmt.Errorf("byte %d: reading the certificate: %w", packets[0].offset, err)
+	}
+	c := &certificate{
+		fingerprint: fmt.Sprintf("%X", entity.PrimaryKey.Fingerprint),
+		copies:      [][]byte{raw},
+		primaryID:   entity.PrimaryKey.KeyId,
+		keyIDs:      []uint64{entity.PrimaryKey.KeyId},
+		revoked:     map[uint64]revocation{},
+	}
+	for _, s := range entity.Subkeys {
+		c.keyIDs = append(c.keyIDs, s.PublicKey.KeyId)
+	}
+	if err := c.readRevocations(entity.PrimaryKey, packets); err != nil {
+		return nil, fmt.Errorf("certificate %s: %w", c.fingerprint, err)
+	}
+	return c, nil
+}
+
+// parseEntity parses exactly one certificate.
+func parseEntity(raw []byte) (*openpgp.Entity, error) {
+	packets := packet.NewReader(bytes.NewReader(raw))
+	entity, err := openpgp.ReadEntity(packets)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := packets.Next(); err != io.EOF {
+		return nil, errors.New("more than one certificate where one was expected")
+	}
+	return entity, nil
+}
+
+// readRevocations finds every revocation of a key itself, because the library loses those that stand in an unusual place
+// and weighs their dates. Here a revocation counts wherever it stands, for ever, whatever its hash. One that cannot be
+// judged makes the certificate unusable: better no key than one whose owner gave it up.
+func (c *certificate) readRevocations(primary *packet.PublicKey, packets []rawPacket) error {
+	var subkey *packet.PublicKey // the last subkey; nil when there is none or it is of an unknown kind
+	var inSubkey bool
+	for _, p := range packets {
+		if p.tag == tagPublicSubkey {
+			parsed, _ := p.parse()
+			subkey, _ = parsed.(*packet.PublicKey)
+			inSubkey = true
+			continue
+		}
+		kind := packet.SignatureType(max(p.signatureType(), 0))
+		if kind != sigKeyRevocation && kind != sigSubkeyRevocation && kind != sigUserIDRevocation || kind == sigSubkeyRevocation && inSubkey && subkey == nil {
+			continue
+		}
+		sig, err := p.signature()
+		id := c.primaryID
+		switch {
+		case err != nil:
+		case kind == sigKeyRevocation:
+			err = primary.VerifyRevocationSignature(sig)
+		case kind == sigSubkeyRevocation && subkey == nil:
+			err = errors.New("it follows no subkey")
+		case kind == sigSubkeyRevocation:
+			id = subkey.KeyId
+			err = primary.VerifySubkeyRevocationSignature(sig, subkey)
+		default:
+			continue // of a user ID, readable: the library weighs it
+		}
+		if err != nil {
+			return fmt.Errorf("byte %d: a revocation cannot be checked: %w", p.offset, err)
+		}
+		c.revoked[id] = revocation{at: sig.CreationTime, reason: reasonOf(sig)}
+	}
+	return nil
+}
+
+func reasonOf(sig *packet.Signature) string {
+	if sig.RevocationReason == nil {
+		return "no reason given"
+	}
+	switch *sig.RevocationReason {
+	case packet.NoReason:
+		return "no reason given"
+	case packet.KeySuperseded:
+		return "superseded by another key"
+	case packet.KeyCompromised:
+		return "the secret key is in wrong hands"
+	case packet.KeyRetired:
+		return "no longer used"
+	}
+	return "of an unknown reason"
+}
+
+// merge adds another copy of the same certificate.
+func (c *certificate) merge(other *certificate) {
+	for _, raw := range other.copies {
+		if !slices.ContainsFunc(c.copies, func(b []byte) bool { return bytes.Equal(b, raw) }) {
+			c.copies = append(c.copies, raw)
+		}
+	}
+	for id, r := range other.revoked {
+		c.revoked[id] = r
+	}
+	for _, id := range other.keyIDs {
+		if !slices.Contains(c.keyIDs, id) {
+			c.keyIDs = append(c.keyIDs, id)
+		}
+	}
+}
+
+// entity parses all copies and joins them: every user ID, subkey and self-signature that is in any of them.
+func (c *certificate) entity() (*openpgp.Entity, error) {
+	var all *openpgp.Entity
+	for _, raw := range c.copies {
+		e, err := parseEntity(raw)
+		if err != nil {
+			return nil, fmt.Errorf("internal error: certificate %s was readable once: %w", c.fingerprint, err)
+		}
+		if all == nil {
+			all = e
+			continue
+		}
+		join(all, e)
+	}
+	return all, nil
+}
+
+func join(all, e *openpgp.Entity) {
+	all.DirectSignatures = append(all.DirectSignatures, e.DirectSignatures...)
+	all.Revocations = append(all.Revocations, e.Revocations...)
+	for name, id := range e.Identities {
+		if have := all.Identities[name]; have != nil {
+			have.SelfCertifications = append(have.SelfCertifications, id.SelfCertifications...)
+			have.Revocations = append(have.Revocations, id.Revocations...)
+			continue
+		}
+		id.Primary = all
+		all.Identities[name] = id
+	}
+	for _, s := range e.Subkeys {
+		i := slices.IndexFunc(all.Subkeys, func(have openpgp.Subkey) bool {
+			return bytes.Equal(have.PublicKey.Fingerprint, s.PublicKey.Fingerprint)
+		})
+		if i < 0 {
+			s.Primary = all
+			all.Subkeys = append(all.Subkeys, s)
+			continue
+		}
+		all.Subkeys[i].Bindings = append(all.Subkeys[i].Bindings, s.Bindings...)
+	}
+}

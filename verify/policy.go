@@ -1,0 +1,163 @@
+package verify
+
+import (
+	"fmt"
+	"time"
+)
+
+const (
+	// MaxSignatureSize limits a signature, detached or inside a clearsigned document, in bytes.
+	MaxSignatureSize = 64 << 10
+
+	// MaxDocumentSize limits a document, in bytes. A clearsigned one may be larger by MaxSignatureSize for its armor.
+	MaxDocumentSize = 64 << 20
+
+	// DefaultMinRSABits is the smallest RSA key that is accepted without an explicit Policy.MinRSABits.
+	DefaultMinRSABits = 3072
+
+	minRSABits    = 2048  // what a policy may go down to
+	maxRSABits    = 16384 // the largest key gpg and the library handle
+	maxSignatures = 16    // in one document: a bound on the time to judge it
+)
+
+// Policy says which signatures are accepted. It is a value; Verify may be called concurrently.
+type Policy struct {
+	Keyring    *Keyring  // trusted certificates; required
+	Time       time.Time // the trusted clock, see TrustedClock; required, the zero time is refused
+	LowerBound bool      // Time is only known to be past: signatures from any later time are accepted
+	MinRSABits int       // smallest RSA key in bits, 2048 to 16384; 0 = DefaultMinRSABits
+	MinSigners int       // distinct primary keys that must have signed; 0 = 1
+}
+
+// Signer is one primary key that signed a document.
+type Signer struct {
+	Fingerprint string    // of the primary key, upper-case hex
+	KeyID       string    // of the primary key or subkey that made the signature, upper-case hex
+	UserID      string    // primary user ID of the certificate, unprintable characters replaced; may be empty
+	Time        time.Time // when the signature was made, as it says itself, UTC
+	Hash        string    // such as "sha512"
+	Algorithm   string    // such as "ed25519", "rsa3072", "nistp256"
+}
+
+// Signed is a document whose signatures were accepted.
+type Signed struct {
+	Data    []byte   // exactly the bytes that were signed: parse these and nothing else
+	Form    string   // "detached" or "clearsigned"
+	Signers []Signer // one for each distinct primary key, in the order of the signatures; at least Policy.MinSigners
+}
+
+// Verify checks the signatures of a document. With sig it is a detached signature, armored or binary, over doc as it is;
+// sig == nil means that doc is clearsigned. A clearsigned document beside a detached signature is refused, because two
+// readers could disagree on what is signed.
+//
+// For a detached signature Signed.Data is doc itself, so the caller must not change doc before it is parsed. For a
+// clearsigned document Data is the text, each line ended by LF, including the last one.
+//
+// Every error is a [*SignatureError]. The result is nil unless all checks passed.
+func (p Policy) Verify(doc, sig []byte) (*Signed, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	if sig == nil {
+		return p.verifyClearsigned(doc)
+	}
+	return p.verifyDetached(doc, sig)
+}
+
+// check refuses a policy that cannot decide.
+func (p Policy) check() error {
+	switch {
+	case p.Keyring == nil || p.Keyring.Len() == 0:
+		return &SignatureError{Reason: "no key is trusted: the keyring is empty", Advice: "name a keyring in the configuration"}
+	case p.Time.IsZero():
+		// The library takes a zero time for "do not check expiry".
+		return &SignatureError{Reason: "no trusted time is set, so expiry cannot be checked", Advice: "set the clock"}
+	case p.MinRSABits != 0 && (p.MinRSABits < minRSABits || p.MinRSABits > maxRSABits):
+		return &SignatureError{Reason: fmt.Sprintf("the policy asks for RSA keys of %d bits, expected %d to %d", p.MinRSABits, minRSABits, maxRSABits), Advice: "correct the configuration"}
+	case p.MinSigners < 0 || p.MinSigners > p.Keyring.Len():
+		return &SignatureError{Reason: fmt.Sprintf("the policy asks for %d signers, but the keyring has %d", p.MinSigners, p.Keyring.Len()), Advice: "correct the configuration or the keyring"}
+	}
+	return nil
+}
+
+func (p Policy) rsaBits() int {
+	if p.MinRSABits == 0 {
+		return DefaultMinRSABits
+	}
+	return p.MinRSABits
+}
+
+func (p Policy) verifyDetached(doc, sig []byte) (*Signed, error) {
+	switch {
+	case IsClearsigned(doc):
+		return nil, &SignatureError{Reason: "document is clearsigned and has a detached signature as well", Advice: "use one of both"}
+	case len(doc) > MaxDocumentSize:
+		return nil, &SignatureError{Reason: fmt.Sprintf("document has %d bytes, at most %d are allowed", len(doc), MaxDocumentSize)}
+	case len(doc) == 0:
+		return nil, &SignatureError{Reason: "document is empty"}
+	case len(sig) == 0:
+		return nil, &SignatureError{Reason: "signature file is empty"}
+	case len(sig) > MaxSignatureSize:
+		return nil, &SignatureError{Reason: fmt.Sprintf("signature has %d bytes, at most %d are allowed", len(sig), MaxSignatureSize)}
+	}
+	packets, err := detachedPackets(sig)
+	if err != nil {
+		return nil, err
+	}
+	signers, err := p.judge(packets, message{signed: doc})
+	if err != nil {
+		return nil, err
+	}
+	return &Signed{Data: doc, Form: "detached", Signers: signers}, nil
+}
+
+// detachedPackets unpacks a detached signature.
+func detachedPackets(sig []byte) ([]rawPacket, error) {
+	if IsClearsigned(sig) {
+		return nil, &SignatureError{Reason: "signature file is a clearsigned document", Advice: "sign with gpg --detach-sign, or give the clearsigned file as the document"}
+	}
+	if isArmored(sig) {
+		kind, data, rest, err := dearmor(sig)
+		switch {
+		case err != nil:
+			return nil, &SignatureError{Reason: "reading the signature", Err: err}
+		case kind != armorSignature:
+			return nil, &SignatureError{Reason: fmt.Sprintf("signature file holds a %q, expected %q", kind, armorSignature), Advice: "sign with gpg --detach-sign --armor"}
+		case isArmored(rest):
+			return nil, &SignatureError{Reason: "signature file holds several armored blocks, expected one", Advice: "sign once with several keys (gpg -u KEY1 -u KEY2 --detach-sign), or join binary signatures"}
+		case len(rest) > 0:
+			return nil, &SignatureError{Reason: fmt.Sprintf("%d bytes follow the armored signature", len(rest))}
+		}
+		sig = data
+	}
+	packets, err := splitPackets(sig)
+	if err != nil {
+		return nil, &SignatureError{Reason: "reading the signature", Err: err}
+	}
+	return packets, nil
+}
+
+func (p Policy) verifyClearsigned(doc []byte) (*Signed, error) {
+	switch {
+	case !IsClearsigned(doc):
+		return nil, &SignatureError{Reason: "document is not signed: it is not clearsigned, and no detached signature is given", Advice: "sign it with gpg --detach-sign and keep the .sig or .asc file beside it"}
+	case len(doc) > MaxDocumentSize+MaxSignatureSize:
+		return nil, &SignatureError{Reason: fmt.Sprintf("document has %d bytes, at most %d are allowed", len(doc), MaxDocumentSize)}
+	}
+	c, err := parseClearsigned(doc)
+	if err != nil {
+		return nil, &SignatureError{Reason: "reading the clearsigned document", Err: err, Advice: "sign it again with gpg --clearsign, or better with gpg --detach-sign"}
+	}
+	if len(c.sig) > MaxSignatureSize {
+		return nil, &SignatureError{Reason: fmt.Sprintf("signature has %d bytes, at most %d are allowed", len(c.sig), MaxSignatureSize)}
+	}
+	packets, err := splitPackets(c.sig)
+	if err != nil {
+		return nil, &SignatureError{Reason: "reading the signature of the clearsigned document", Err: err}
+	}
+	signers, err := p.judge(packets, message{signed: c.signed, clearsigned: true, hashes: c.hashes})
+	if err != nil {
+		return nil, err
+	}
+	return &Signed{Data: c.text, Form: "clearsigned", Signers: signers}, nil
+}
