@@ -11,6 +11,9 @@ import (
 	"updater/verify"
 )
 
+// AnyProduct is the product of a check on a host, which is no device. Never install with it.
+const AnyProduct = "*"
+
 // Document is an accepted bmap: signed by enough trusted keys, for this device and role, and fresh.
 type Document struct {
 	Map          *bmap.Map
@@ -102,7 +105,7 @@ func Accept(doc, signature []byte, policy verify.Policy, product, role string) (
 
 // obey applies the optional <Update> element of the signed document.
 func (d *Document) obey(u *bmap.Update, now time.Time, product, role string) error {
-	if u.Product != "" && u.Product != product {
+	if u.Product != "" && product != AnyProduct && u.Product != product {
 		return &IncompatibleError{Reason: fmt.Sprintf("the update is for product %q; this device is %q", u.Product, product)}
 	}
 	if u.Role != "" && role != "" && u.Role != role {

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// DefaultConfig is where the configuration is unless --config says otherwise.
+const DefaultConfig = "/etc/updater/config.toml"
+
+var errNoModule = errors.New("no module named")
+
+// Env is what a run of the program may touch besides its arguments.
+type Env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+}
+
+// Run runs one command line and returns its exit code. It prints results to Stdout, and everything for
+// people to Stderr. A cancelled ctx ends it with [ExitInterrupted].
+func Run(ctx context.Context, args []string, env Env) int {
+	root := newRoot(env)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, cause) {
+		err = &interruptedError{cause: cause}
+	}
+	return env.fail(err)
+}
+
+// fail tells people about err, if any, and returns its exit code.
+func (e Env) fail(err error) int {
+	if err == nil {
+		return ExitDone
+	}
+	code, hint := classify(err)
+	if said, ok := errors.AsType[*reportedError](err); ok {
+		err = said.err // stdout has it already
+	}
+	fmt.Fprintf(e.Stderr, "updater: error: %v\n", err)
+	if hint != "" {
+		fmt.Fprintf(e.Stderr, "updater: hint: %s\n", hint)
+	}
+	return code
+}
+
+func (e Env) warn(format string, a ...any) {
+	fmt.Fprintf(e.Stderr, "updater: warning: "+format+"\n", a...)
+}
+
+// json prints v as one line.
+func (e Env) json(v any) error {
+	enc := json.NewEncoder(e.Stdout)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+func newRoot(env Env) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "updater",
+		Short:         "Install a signed image into the inactive slot, safely",
+		Long:          rootHelp,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(env.Stdin)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
+	root.AddCommand(
+		newInstall(env), newVerify(env), newStatus(env), newMark(env), newActivate(env), newRollback(env),
+		newBmap(env), newVersion(env),
+	)
+	return root
+}
+
+const rootHelp = `updater writes a new system image to the inactive A/B slot: it verifies the GPG
+signature of the image's block map (bmap), writes the mapped blocks with paced
+flushes, reads everything back from the medium, and only then switches the boot
+slot. A power cut at any moment leaves a complete, verified system to boot.
+
+EXIT STATUS
+` + exitTable
+
+// noArgs and argsN refuse a wrong number of arguments as a usage error.
+func noArgs(cmd *cobra.Command, args []string) error { return argsN(0, 0)(cmd, args) }
+
+func argsN(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 && least > 0 {
+			return usagef("%s: an argument is missing; usage: %s", cmd.CommandPath(), cmd.UseLine())
+		}
+		if len(args) < least || len(args) > most {
+			if most == 0 && !cmd.HasParent() {
+				return usagef("unknown command %q", args[0])
+			}
+			return usagef("%s: %d arguments, expected %s; usage: %s", cmd.CommandPath(), len(args), count(least, most), cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+func count(least, most int) string {
+	if least == most {
+		return fmt.Sprint(least)
+	}
+	return fmt.Sprintf("%d to %d", least, most)
+}

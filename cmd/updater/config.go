@@ -1,0 +1,230 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"updater/boot/uboot"
+)
+
+// maxConfig bounds the configuration file.
+const maxConfig = 1 << 20
+
+// Config is /etc/updater/config.toml. An unknown key is an error.
+type Config struct {
+	Product string   `toml:"product"` // must equal a signed <Product>
+	Keyring []string `toml:"keyring"` // files or folders of OpenPGP certificates
+	State   string   `toml:"state"`   // reserved for the state store
+	Disk    struct {
+		Path string `toml:"path"` // block device or disk image file; "" is the disk that booted
+	} `toml:"disk"`
+	Boot BootConfig   `toml:"boot"`
+	Slot []SlotConfig `toml:"slot"`
+}
+
+// BootConfig says where the boot loader keeps its choice.
+type BootConfig struct {
+	Backend     string    `toml:"backend"` // grub | uboot
+	Env         EnvConfig `toml:"env"`
+	FWEnvConfig string    `toml:"fw_env_config"` // instead of env: a fw_env.config file
+	Tries       int       `toml:"tries"`         // boots that a new slot gets; 0 is 3, and never more than the backend can count
+	Booted      string    `toml:"booted"`        // slot that counts as running on a disk image file
+}
+
+// SlotConfig is one slot: its name to the boot loader, and its partitions by role.
+type SlotConfig struct {
+	Name       string            `toml:"name"`
+	Partitions map[string]string `toml:"partitions"`
+}
+
+// EnvConfig is the env key: one string for GRUB, a list of areas for U-Boot.
+type EnvConfig struct {
+	File  string
+	Areas []uboot.AreaConfig
+}
+
+// UnmarshalTOML takes both forms, strictly.
+func (e *EnvConfig) UnmarshalTOML(v any) error {
+	switch v := v.(type) {
+	case string:
+		e.File = v
+		return nil
+	case []map[string]any:
+		for _, m := range v {
+			if err := e.add(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	case []any:
+		for _, x := range v {
+			m, ok := x.(map[string]any)
+			if !ok {
+				return fmt.Errorf("boot.env: expected { device = ..., offset = ..., size = ... }, got %T", x)
+			}
+			if err := e.add(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("boot.env: expected a string or a list of areas, got %T", v)
+}
+
+func (e *EnvConfig) add(m map[string]any) error {
+	var a uboot.AreaConfig
+	for key, v := range m {
+		var ok bool
+		switch key {
+		case "device":
+			a.Device, ok = v.(string)
+		case "offset":
+			a.Offset, ok = v.(int64)
+		case "size":
+			a.Size, ok = v.(int64)
+		default:
+			return fmt.Errorf("boot.env: unknown key %q; expected device, offset, size", key)
+		}
+		if !ok {
+			return fmt.Errorf("boot.env: %s is %v, of the wrong type", key, v)
+		}
+	}
+	if a.Device == "" || a.Size <= 0 {
+		return errors.New("boot.env: every area needs device and size")
+	}
+	e.Areas = append(e.Areas, a)
+	return nil
+}
+
+// LoadConfig reads and checks a configuration. Every error is a usage error that names the file and key.
+func LoadConfig(path string) (*Config, error) {
+	c, err := loadConfig(path)
+	if err != nil {
+		return nil, &usageError{err: fmt.Errorf("configuration %s: %w", path, err), hint: "docs/config.md lists every key"}
+	}
+	return c, nil
+}
+
+func loadConfig(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxConfig {
+		return nil, fmt.Errorf("is longer than %d bytes", maxConfig)
+	}
+	c := new(Config)
+	meta, err := toml.Decode(string(data), c)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range meta.Undecoded() {
+		if len(key) > 2 && key[0] == "boot" && key[1] == "env" {
+			continue // EnvConfig has checked what is below it
+		}
+		return nil, fmt.Errorf("unknown key %q", key)
+	}
+	if c.Disk.Path != "" && !filepath.IsAbs(c.Disk.Path) {
+		c.Disk.Path = filepath.Join(filepath.Dir(path), c.Disk.Path)
+	}
+	for i, k := range c.Keyring {
+		if !filepath.IsAbs(k) {
+			c.Keyring[i] = filepath.Join(filepath.Dir(path), k)
+		}
+	}
+	return c, c.check()
+}
+
+func (c *Config) check() error {
+	switch c.Boot.Backend {
+	case "grub", "uboot":
+	case "":
+		return errors.New("boot.backend is missing; expected grub or uboot")
+	default:
+		return fmt.Errorf("boot.backend is %q; this version has grub and uboot", c.Boot.Backend)
+	}
+	if c.Boot.Tries < 0 || c.Boot.Tries > 9 {
+		return fmt.Errorf("boot.tries is %d, expected 1 to 9", c.Boot.Tries)
+	}
+	if c.Boot.Tries == 0 {
+		c.Boot.Tries = 3
+	}
+	if len(c.Slot) < 2 {
+		return fmt.Errorf("%d [[slot]] tables, expected at least 2", len(c.Slot))
+	}
+	seen := map[string]string{}
+	for i, s := range c.Slot {
+		if !validSlotName(s.Name) {
+			return fmt.Errorf("slot %d: name is %q, expected letters, digits and underscores", i+1, s.Name)
+		}
+		if len(s.Partitions) == 0 {
+			return fmt.Errorf("slot %s: partitions is missing", s.Name)
+		}
+		if slices.ContainsFunc(c.Slot[:i], func(o SlotConfig) bool { return o.Name == s.Name }) {
+			return fmt.Errorf("slot %s is there twice", s.Name)
+		}
+		for role, p := range s.Partitions {
+			if other, ok := seen[p]; ok {
+				return fmt.Errorf("slot %s: partition %s of role %s belongs to slot %s too", s.Name, p, role, other)
+			}
+			seen[p] = s.Name
+		}
+	}
+	if c.Boot.Booted != "" && !slices.ContainsFunc(c.Slot, func(s SlotConfig) bool { return s.Name == c.Boot.Booted }) {
+		return fmt.Errorf("boot.booted is %q, which is no slot", c.Boot.Booted)
+	}
+	return nil
+}
+
+// validSlotName: the name becomes part of a boot loader's variable names.
+func validSlotName(s string) bool {
+	return s != "" && len(s) <= 32 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == ""
+}
+
+func (c *Config) slotNames() []string {
+	names := make([]string, len(c.Slot))
+	for i, s := range c.Slot {
+		names[i] = s.Name
+	}
+	return names
+}
+
+// partition is the specification of a slot's partition for a role.
+func (c *Config) partition(slot, role string) (string, error) {
+	for _, s := range c.Slot {
+		if s.Name != slot {
+			continue
+		}
+		if p, ok := s.Partitions[role]; ok {
+			return p, nil
+		}
+		return "", usagef("slot %s has no partition for role %q", slot, role)
+	}
+	return "", usagef("slot %q is not configured; there are %s", slot, strings.Join(c.slotNames(), ", "))
+}
+
+// role is the role to write: the one asked for, or the only one there is.
+func (c *Config) role(asked string) (string, error) {
+	if asked != "" {
+		_, err := c.partition(c.Slot[0].Name, asked)
+		return asked, err
+	}
+	if len(c.Slot[0].Partitions) == 1 {
+		for role := range c.Slot[0].Partitions {
+			return role, nil
+		}
+	}
+	return "", usagef("the slots have several partitions; say which one with --role")
+}

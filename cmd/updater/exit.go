@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"updater/blockdev"
+	"updater/bmap"
+	"updater/boot"
+	"updater/source"
+	"updater/update"
+	"updater/verify"
+)
+
+// The exit codes. They are never renumbered.
+const (
+	ExitDone         = 0
+	ExitFailed       = 1
+	ExitUsage        = 2
+	ExitNothing      = 3
+	ExitTrust        = 10
+	ExitIncompatible = 11
+	ExitTooOld       = 12
+	ExitSource       = 13
+	ExitWrite        = 14
+	ExitBusy         = 15
+	ExitBootState    = 16
+	ExitLocked       = 17
+	ExitInterrupted  = 130
+)
+
+const exitTable = `    0  done
+    1  failed
+    2  usage: command line or configuration
+    3  nothing to do
+   10  signature or trust: not signed by a trusted key, or the image is not the signed one
+   11  incompatible: product, role, slot or size
+   12  too old or expired
+   13  source unreachable or damaged: get it again
+   14  write or read-back
+   15  target busy or active
+   16  boot state
+   17  locked by another updater
+  130  interrupted`
+
+// usageError is a wrong command line or configuration.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, a ...any) error { return &usageError{err: fmt.Errorf(format, a...)} }
+
+// interruptedError is a run that a signal ended.
+type interruptedError struct{ cause error }
+
+func (e *interruptedError) Error() string { return "interrupted: " + e.cause.Error() }
+
+// reportedError is an error that was printed as JSON already.
+type reportedError struct{ err error }
+
+func (e *reportedError) Error() string { return e.err.Error() }
+func (e *reportedError) Unwrap() error { return e.err }
+
+// nothingError is a request that is fulfilled already.
+type nothingError struct{ what string }
+
+func (e *nothingError) Error() string { return e.what }
+
+// hinter is an error that knows what to do next.
+type hinter interface {
+	error
+	Hint() string
+}
+
+// classify maps an error to its exit code and to what a person should do next: the one table of both.
+// The order matters where errors wrap each other: the outer meaning comes first.
+func classify(err error) (code int, hint string) {
+	defer func() {
+		if h, ok := errors.AsType[hinter](err); ok && h.Hint() != "" {
+			hint = h.Hint()
+		}
+	}()
+	switch {
+	case is[*interruptedError](err):
+		return ExitInterrupted, "run it again; a slot that was being written is marked bad until then"
+	case is[*usageError](err):
+		if u, _ := errors.AsType[*usageError](err); u.hint != "" {
+			return ExitUsage, u.hint
+		}
+		return ExitUsage, "see updater --help"
+	case is[*nothingError](err):
+		return ExitNothing, ""
+	case is[*update.WriteError](err), is[*update.ReadBackError](err):
+		return ExitWrite, "the slot is marked bad and the other one still boots; check the medium, then install again"
+	case is[*update.ActiveError](err):
+		return ExitBusy, "leave out --slot, and the inactive slot is chosen"
+	case is[*blockdev.BusyError](err):
+		return ExitBusy, "unmount or release it, then try again"
+	case is[*blockdev.LockedError](err):
+		return ExitLocked, "wait until the other one has ended"
+	case is[*update.BootError](err), errors.Is(err, boot.ErrState), errors.Is(err, boot.ErrRefused):
+		return ExitBootState, "updater status shows what the boot loader will do"
+	case is[*update.ImageError](err):
+		return ExitTrust, "image and bmap do not belong together, or the image was changed; get both again"
+	case is[*update.SourceError](err), is[*source.CorruptError](err), is[*source.TrailingError](err):
+		return ExitSource, "get the image again"
+	case is[*update.IncompatibleError](err):
+		return ExitIncompatible, "this update is not for this device"
+	case is[*update.ExpiredError](err):
+		return ExitTooOld, "get a newer update, or set the clock when it is ahead"
+	case is[*verify.SignatureError](err), is[*verify.MismatchError](err):
+		return ExitTrust, "nothing was written"
+	case is[*bmap.SyntaxError](err):
+		return ExitFailed, "make the bmap again with updater bmap create"
+	}
+	return ExitFailed, ""
+}
+
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}

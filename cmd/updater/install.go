@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"updater/blockdev"
+	"updater/initramfs"
+	"updater/source"
+	"updater/update"
+	"updater/verify"
+)
+
+// trustOptions say what an image must be signed by.
+type trustOptions struct {
+	config  string
+	bmap    string
+	sig     string
+	keyring []string
+}
+
+func (o *trustOptions) AddFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.config, "config", DefaultConfig, "device configuration `FILE`")
+	f.StringVar(&o.bmap, "bmap", "", "block map `FILE` (default: beside the image)")
+	f.StringVar(&o.sig, "sig", "", "detached signature `FILE` of the block map (default: BMAP.asc, BMAP.sig, or inside the bmap)")
+	f.StringArrayVar(&o.keyring, "keyring", nil, "certificate file or folder `PATH`; replaces the configured ones; may be repeated")
+}
+
+// signedFiles are the bmap and its signature as they were found, unverified.
+type signedFiles struct{ unverifiedBmap, unverifiedSig []byte }
+
+// find reads the bmap and its signature, discovering what was not named.
+func (o *trustOptions) find(image string) (signedFiles, error) {
+	var files signedFiles
+	path := o.bmap
+	if path == "" {
+		if image == "" || image == "-" {
+			return files, usagef("a bmap cannot be looked for beside standard input; name it with --bmap")
+		}
+		var err error
+		if path, err = source.FindBmap(image); err != nil {
+			return files, &usageError{err: err, hint: "name the bmap with --bmap"}
+		}
+	}
+	var err error
+	if files.unverifiedBmap, err = readCapped(path, verify.MaxDocumentSize); err != nil {
+		return files, fmt.Errorf("reading the bmap: %w", err)
+	}
+	sig := o.sig
+	if sig == "" && !verify.IsClearsigned(files.unverifiedBmap) {
+		var found bool
+		if sig, found = source.FindSignature(path); !found {
+			return files, &verify.SignatureError{Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and there is no %s.asc or %s.sig", path, path, path)}
+		}
+	}
+	if sig != "" {
+		if files.unverifiedSig, err = readCapped(sig, verify.MaxSignatureSize); err != nil {
+			return files, fmt.Errorf("reading the signature: %w", err)
+		}
+	}
+	return files, nil
+}
+
+// readCapped reads a file of at most limit bytes.
+func readCapped(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s is longer than %d bytes", path, limit)
+	}
+	return data, err
+}
+
+// policy is the trust policy of a device: the given keyrings, else the configured ones, and the trusted clock.
+func policy(keyring, configured []string) (verify.Policy, error) {
+	if len(keyring) == 0 {
+		keyring = configured
+	}
+	if len(keyring) == 0 {
+		return verify.Policy{}, &verify.SignatureError{Reason: "no keyring is configured, so nothing can be trusted; set keyring in the configuration or --keyring"}
+	}
+	k, err := verify.LoadKeyring(keyring...)
+	if err != nil {
+		return verify.Policy{}, &verify.SignatureError{Reason: "loading the keyring", Err: err}
+	}
+	return verify.Policy{Keyring: k, Time: verify.TrustedTime(buildTime())}, nil
+}
+
+type installOptions struct {
+	trustOptions
+	slot, role, booted string
+	reboot, json       bool
+}
+
+func newInstall(env Env) *cobra.Command {
+	var o installOptions
+	cmd := &cobra.Command{
+		Use:   "install [flags] IMAGE",
+		Short: "Write a signed image to the inactive slot and switch to it",
+		Long: `install verifies the signed bmap of IMAGE, marks the inactive slot bad, writes the
+mapped blocks, zeroes the others, flushes, reads everything back from the medium,
+and only then makes the slot the boot loader's next choice. IMAGE may be raw or
+compressed by gzip, zstd, xz, lz4 or bzip2; "-" reads it from standard input.`,
+		Args: argsN(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runInstall(cmd.Context(), o, args[0], env) },
+	}
+	f := cmd.Flags()
+	o.AddFlags(f)
+	f.StringVar(&o.slot, "slot", "", "slot `NAME` to write (default: the inactive one)")
+	f.StringVar(&o.role, "role", "", "partition role `NAME` to write (default: the only one)")
+	f.StringVar(&o.booted, "booted", "", "slot `NAME` that counts as running, for a disk that no kernel booted from")
+	f.BoolVar(&o.reboot, "reboot", false, "reboot after success")
+	f.BoolVar(&o.json, "json", false, "print events and the result as JSON lines on standard output")
+	return cmd
+}
+
+func runInstall(ctx context.Context, o installOptions, image string, env Env) error {
+	out := newReport(env, o.json)
+	res, err := install(ctx, o, image, env, out)
+	if err != nil {
+		return out.failed(err)
+	}
+	if err := out.installed(res); err != nil {
+		return err
+	}
+	if o.reboot {
+		return initramfs.Reboot()
+	}
+	return nil
+}
+
+// install wires a job and runs it.
+func install(ctx context.Context, o installOptions, image string, env Env, out *report) (*update.Result, error) {
+	config, err := LoadConfig(o.config)
+	if err != nil {
+		return nil, err
+	}
+	role, err := config.role(o.role)
+	if err != nil {
+		return nil, err
+	}
+	trust, err := policy(o.keyring, config.Keyring)
+	if err != nil {
+		return nil, err
+	}
+	files, err := o.find(image)
+	if err != nil {
+		return nil, err
+	}
+	img, size, err := openImage(ctx, image, env)
+	if err != nil {
+		return nil, err
+	}
+	defer img.Close()
+	dev, err := openDevice(config, o.booted, blockdev.Exclusive)
+	if err != nil {
+		return nil, err
+	}
+	defer dev.Close()
+	if dev.tries() < config.Boot.Tries {
+		out.warn("the boot loader counts %d tries at most, not the configured %d", dev.tries(), config.Boot.Tries)
+	}
+	job := update.Job{
+		Boot: dev, Disk: dev,
+		Bmap: files.unverifiedBmap, Signature: files.unverifiedSig, Policy: trust,
+		Product: config.Product, Role: role,
+		Image: img, ImageSize: size, Slot: o.slot, Tries: dev.tries(),
+		Progress: out.progress(),
+	}
+	defer out.stop()
+	return update.Install(ctx, job)
+}
+
+// openImage opens the image and tells its decoded size where that is known before the end: for raw files.
+func openImage(ctx context.Context, path string, env Env) (*source.Image, int64, error) {
+	img, err := source.Open(path, interruptible{ctx: ctx, r: env.Stdin}, source.Limits{})
+	if err != nil {
+		return nil, 0, &update.SourceError{Err: err}
+	}
+	size := int64(-1)
+	if img.Codec() == "raw" {
+		_, size = img.Consumed()
+	}
+	return img, size, nil
+}
+
+// interruptible ends a blocked Read of standard input when ctx ends; the read itself goes on until the
+// process ends.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i interruptible) Read(p []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	done, own := make(chan result, 1), make([]byte, len(p))
+	go func() {
+		n, err := i.r.Read(own)
+		done <- result{n, err}
+	}()
+	select {
+	case r := <-done:
+		return copy(p, own[:r.n]), r.err
+	case <-i.ctx.Done():
+		return 0, context.Cause(i.ctx)
+	}
+}
+
+// buildTime is when the program was built, the floor of the trusted clock; zero when it was not stamped.
+func buildTime() time.Time {
+	t, err := time.Parse(time.RFC3339, strings.TrimSpace(stampTime))
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+

@@ -1,0 +1,44 @@
+// Command updater puts a new system image on a device so that no power cut can brick it. See README.md.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"updater/initramfs"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	code := dispatch(ctx, os.Args, env)
+	stop()
+	os.Exit(code)
+}
+
+// dispatch picks the role of the binary by the name it was called by: the kernel calls it as modprobe,
+// u-root's init as uinit, people as updater.
+func dispatch(ctx context.Context, args []string, env Env) int {
+	switch filepath.Base(args[0]) {
+	case "modprobe":
+		return modprobe(args[1:], env)
+	case "uinit":
+		return uinit(ctx, env)
+	}
+	return Run(ctx, args[1:], env)
+}
+
+// modprobe loads the module that is the last argument, as the kernel asks: modprobe -q -- NAME.
+func modprobe(args []string, env Env) int {
+	if len(args) == 0 {
+		return env.fail(&usageError{err: errNoModule})
+	}
+	if err := initramfs.Modprobe(args[len(args)-1]); err != nil {
+		return env.fail(err)
+	}
+	return ExitDone
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The scripts run the real main on disk image files, once for each boot loader. The fixtures are made once
+// with the real tools (sgdisk, mkfs.vfat, grub-editenv, mkenvimage, gpg) and copied for every script.
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"updater": main})
+}
+
+const (
+	slotBytes  = 16 << 20
+	imageBytes = 8<<20 + 1000 // ends inside a block
+)
+
+func TestScripts(t *testing.T) {
+	for _, tool := range []string{"sgdisk", "mkfs.vfat", "mcopy", "grub-editenv", "mkenvimage", "fw_printenv", "gpg", "zstd", "xz", "gzip", "lz4", "bzip2"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	fixtures := makeFixtures(t)
+	for _, backend := range []string{"grub", "uboot"} {
+		t.Run(backend, func(t *testing.T) {
+			testscript.Run(t, testscript.Params{
+				Dir:   "testdata/script",
+				Setup: func(env *testscript.Env) error { return setup(env, fixtures, backend) },
+				Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+					"choice":   func(ts *testscript.TestScript, _ bool, args []string) { checkChoice(ts, backend, args[0]) },
+					"variable": func(ts *testscript.TestScript, _ bool, args []string) { checkVariable(ts, backend, args[0], args[1]) },
+					"slot-is":  checkSlot,
+					"pristine": checkPristine,
+					"damage":   damage,
+					"exits":    exits,
+				},
+				Condition: func(cond string) (bool, error) { return cond == backend, nil },
+			})
+		})
+	}
+}
+
+// makeFixtures builds what every script finds in its folder.
+func makeFixtures(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	sh := func(script string) {
+		t.Helper()
+		cmd := exec.Command("bash", "-euc", script)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "GNUPGHOME="+filepath.Join(dir, "gnupg"), "LC_ALL=C")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+	}
+	sh(`mkdir -m 700 gnupg keys
+		for who in release other; do
+			gpg -q --batch --passphrase '' --quick-generate-key "$who <$who@example.com>" ed25519 sign never 2>/dev/null
+			gpg -q --armor --export $who@example.com > $who.asc
+		done
+		cp release.asc keys/`)
+	sh(fmt.Sprintf(`head -c 700000 /dev/urandom > data
+		truncate -s %d image.img
+		dd if=data of=image.img conv=notrunc status=none
+		dd if=data of=image.img bs=4096 seek=700 conv=notrunc status=none
+		head -c 1000 data | dd of=image.img bs=4096 seek=2048 conv=notrunc status=none
+		truncate -s %d big.img; dd if=data of=big.img conv=notrunc status=none
+		yes A | head -c %d > slot_a; yes B | head -c %d > slot_b`, imageBytes, slotBytes+4096, slotBytes, slotBytes))
+	for _, img := range []string{"image.img", "big.img"} {
+		if code := Run(t.Context(), []string{"bmap", "create", "--max-range", "256K", "-o", filepath.Join(dir, img+".bmap"), filepath.Join(dir, img)}, Env{Stdout: os.Stdout, Stderr: os.Stderr}); code != 0 {
+			t.Fatalf("bmap create %s: exit %d", img, code)
+		}
+		sh("gpg -q --batch -u release@example.com --armor --detach-sign " + img + ".bmap")
+	}
+	sh(`gpg -q --batch -u release@example.com --clearsign -o clear.bmap image.img.bmap
+		gpg -q --batch -u other@example.com --armor --detach-sign -o other.sig image.img.bmap
+		gpg -q --batch -u release@example.com --detach-sign -o image.sig image.img.bmap
+		gpgconf --kill all 2>/dev/null || true`)
+	const slots = `-n2:0:+16M -c2:rootfs_a -n3:0:+16M -c3:rootfs_b`
+	fill := `for s in a:2 b:3; do
+			dd if=slot_${s%:*} of=$disk bs=512 seek=$(sgdisk -i${s#*:} $disk | awk '/First sector/{print $3}') conv=notrunc status=none
+		done`
+	sh(`disk=grub.img; truncate -s 48M $disk
+		sgdisk -n1:2048:+8M -t1:ef00 -c1:esp ` + slots + ` $disk >/dev/null; ` + fill + `
+		truncate -s 8M esp; mkfs.vfat esp >/dev/null; grub-editenv grubenv create
+		grub-editenv grubenv set keep=me ORDER="A B" A_OK=1 A_TRY=0 B_OK=1 B_TRY=0
+		mmd -i esp ::/grub; mcopy -i esp grubenv ::/grub/grubenv
+		dd if=esp of=$disk bs=1M seek=1 conv=notrunc status=none`)
+	sh(`disk=uboot.img; truncate -s 48M $disk
+		sgdisk -n1:2048:+1M -c1:env ` + slots + ` $disk >/dev/null; ` + fill + `
+		printf 'BOOT_ORDER=A B\nBOOT_A_LEFT=3\nBOOT_B_LEFT=3\nkeep=me\n' > vars
+		mkenvimage -r -s 0x4000 -o env vars
+		dd if=env of=$disk bs=1K seek=1024 conv=notrunc status=none
+		dd if=env of=$disk bs=1K seek=1040 conv=notrunc status=none`)
+	return dir
+}
+
+const configTail = `
+[[slot]]
+name = "A"
+partitions = { rootfs = "PARTLABEL=rootfs_a" }
+[[slot]]
+name = "B"
+partitions = { rootfs = "PARTLABEL=rootfs_b" }
+`
+
+var configs = map[string]string{
+	"grub": `product = "demo"
+keyring = ["keys"]
+[disk]
+path = "disk.img"
+[boot]
+backend = "grub"
+env = "PARTLABEL=esp:/grub/grubenv"
+tries = 1
+booted = "A"` + configTail,
+	"uboot": `product = "demo"
+keyring = ["keys"]
+[disk]
+path = "disk.img"
+[boot]
+backend = "uboot"
+env = [ { device = "PARTLABEL=env", offset = 0, size = 0x4000 }, { device = "PARTLABEL=env", offset = 0x4000, size = 0x4000 } ]
+tries = 3
+booted = "A"` + configTail,
+}
+
+func setup(env *testscript.Env, fixtures, backend string) error {
+	cp := exec.Command("bash", "-euc", `cp -r --sparse=always image.img* big.img* clear.bmap other.sig other.asc image.sig keys data "$1"
+		cp --sparse=always $2.img "$1/disk.img"; cp --sparse=always $2.img "$1/disk.orig"`, "setup", env.WorkDir, backend)
+	cp.Dir = fixtures
+	if out, err := cp.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	env.Setenv("GNUPGHOME", filepath.Join(fixtures, "gnupg"))
+	env.Setenv("BACKEND", backend)
+	return os.WriteFile(filepath.Join(env.WorkDir, "config.toml"), []byte(configs[backend]), 0o600)
+}
+
+// variables reads the boot state with the boot loader's own tool.
+func variables(ts *testscript.TestScript, backend string) map[string]string {
+	script := `at=disk.img@@1M; mcopy -n -o -i $at ::/grub/grubenv env.cur && grub-editenv env.cur list`
+	if backend == "uboot" {
+		script = `printf 'disk.img 0x100000 0x4000\ndisk.img 0x104000 0x4000\n' > fw.config; fw_printenv -c fw.config`
+	}
+	cmd := exec.Command("bash", "-euc", script)
+	cmd.Dir = ts.Getenv("WORK")
+	out, err := cmd.Output()
+	ts.Check(err)
+	vars := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			vars[k] = v
+		}
+	}
+	return vars
+}
+
+// checkChoice asserts which slot the boot loader's script would boot next.
+func checkChoice(ts *testscript.TestScript, backend, want string) {
+	vars := variables(ts, backend)
+	order, bootable := vars["ORDER"], func(s string) bool { return vars[s+"_OK"] == "1" && vars[s+"_TRY"] == "0" }
+	if backend == "uboot" {
+		order, bootable = vars["BOOT_ORDER"], func(s string) bool { v := vars["BOOT_"+s+"_LEFT"]; return v != "" && v != "0" }
+	}
+	for s := range strings.FieldsSeq(order) {
+		if bootable(s) {
+			if s != want {
+				ts.Fatalf("the boot loader chooses slot %s, want %s: %v", s, want, vars)
+			}
+			return
+		}
+	}
+	ts.Fatalf("the boot loader finds no slot, want %s: %v", want, vars)
+}
+
+func checkVariable(ts *testscript.TestScript, backend, name, want string) {
+	if got := variables(ts, backend)[name]; got != want {
+		ts.Fatalf("%s is %q, want %q", name, got, want)
+	}
+}
+
+// checkSlot asserts what a slot holds: "slot-is B image.img" the image with its holes as zeros, and its own
+// old bytes after the image's end; "slot-is A" its old content.
+func checkSlot(ts *testscript.TestScript, _ bool, args []string) {
+	off := map[string]int64{"grub": 9, "uboot": 2}[ts.Getenv("BACKEND")]<<20 + map[string]int64{"A": 0, "B": slotBytes}[args[0]]
+	disk, err := os.ReadFile(ts.MkAbs("disk.img"))
+	ts.Check(err)
+	got, want := disk[off:off+slotBytes], bytes.Repeat([]byte(args[0]+"\n"), slotBytes/2)
+	if len(args) == 2 {
+		image, err := os.ReadFile(ts.MkAbs(args[1]))
+		ts.Check(err)
+		copy(want, image)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			ts.Fatalf("slot %s differs from what is expected at byte %d: %#x, want %#x", args[0], i, got[i], want[i])
+		}
+	}
+}
+
+// checkPristine asserts that no byte of the disk has changed.
+func checkPristine(ts *testscript.TestScript, _ bool, _ []string) {
+	got, err := os.ReadFile(ts.MkAbs("disk.img"))
+	ts.Check(err)
+	want, err := os.ReadFile(ts.MkAbs("disk.orig"))
+	ts.Check(err)
+	if !bytes.Equal(got, want) {
+		ts.Fatalf("the disk has changed")
+	}
+}
+
+// damage flips one byte of a file: "damage FILE OFFSET".
+func damage(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	var off int
+	_, err = fmt.Sscan(args[1], &off)
+	ts.Check(err)
+	data[off] ^= 0x40
+	ts.Check(os.WriteFile(path, data, 0o600))
+}
+
+// exits runs a command that must end with an exit code: "exits 10 updater install ...".
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	want, got := args[0], "0"
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = strconv.Itoa(exit.ExitCode())
+	}
+	if got != want {
+		ts.Fatalf("exit %s, want %s", got, want)
+	}
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"updater/blockdev"
+	"updater/boot"
+)
+
+// statusReport is the result of status.
+type statusReport struct {
+	Product  string       `json:"product,omitempty"`
+	Disk     string       `json:"disk"`
+	Backend  string       `json:"backend"`
+	Booted   string       `json:"booted"`  // "" outside every slot
+	Primary  string       `json:"primary"` // boots next; "" is none
+	Slots    []slotReport `json:"slots"`
+	Degraded []string     `json:"degraded,omitempty"`
+}
+
+type slotReport struct {
+	Name       string            `json:"name"`
+	State      string            `json:"state"` // good | trying | bad
+	TriesLeft  int               `json:"tries_left"`
+	Booted     bool              `json:"booted"`
+	Primary    bool              `json:"primary"`
+	Partitions map[string]string `json:"partitions"`        // role to partition
+	Version    string            `json:"version,omitempty"` // known once the state store records it
+}
+
+func newStatus(env Env) *cobra.Command {
+	var config, booted string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the slots and what the boot loader does next",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := status(cmd.Context(), config, booted)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return env.json(s)
+			}
+			return printStatus(env, s)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&config, "config", DefaultConfig, "device configuration `FILE`")
+	f.StringVar(&booted, "booted", "", "slot `NAME` that counts as running, for a disk that no kernel booted from")
+	f.BoolVar(&asJSON, "json", false, "print as JSON")
+	return cmd
+}
+
+func status(ctx context.Context, configPath, booted string) (*statusReport, error) {
+	config, err := LoadConfig(configPath)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := openDevice(config, booted, blockdev.ReadOnly)
+	if err != nil {
+		return nil, err
+	}
+	defer dev.Close()
+	st, err := dev.backend.State(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &statusReport{
+		Product: config.Product, Disk: dev.disk.Path(), Backend: config.Boot.Backend,
+		Booted: st.Booted, Primary: st.Next, Degraded: st.Degraded,
+	}
+	if d := dev.disk.Degraded(); d != "" {
+		s.Degraded = append(s.Degraded, d)
+	}
+	for _, slot := range st.Slots {
+		r := slotReport{
+			Name: slot.Name, State: stateWord(slot), TriesLeft: slot.TriesLeft,
+			Booted: slot.Name == st.Booted, Primary: slot.Name == st.Next, Partitions: map[string]string{},
+		}
+		for _, c := range config.Slot {
+			if c.Name != slot.Name {
+				continue
+			}
+			for role, spec := range c.Partitions {
+				p, err := dev.disk.Find(spec)
+				if err != nil {
+					s.Degraded = append(s.Degraded, err.Error())
+					continue
+				}
+				r.Partitions[role] = p.String()
+			}
+		}
+		s.Slots = append(s.Slots, r)
+	}
+	return s, nil
+}
+
+// stateWord is one word for a slot's state.
+func stateWord(s boot.SlotState) string {
+	switch {
+	case s.Good:
+		return "good"
+	case s.Bootable:
+		return "trying"
+	}
+	return "bad"
+}
+
+func printStatus(env Env, s *statusReport) error {
+	w := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "disk %s, boot loader %s, running %s, boots next %s\n", s.Disk, s.Backend, orNone(s.Booted), orNone(s.Primary))
+	for _, slot := range s.Slots {
+		var marks []string
+		if slot.Booted {
+			marks = append(marks, "running")
+		}
+		if slot.Primary {
+			marks = append(marks, "next")
+		}
+		left := "not counted"
+		if slot.TriesLeft >= 0 {
+			left = tries(slot.TriesLeft) + " left"
+		}
+		var parts []string
+		for role, p := range slot.Partitions {
+			parts = append(parts, role+" on "+p)
+		}
+		fmt.Fprintf(w, "slot %s\t%s\t%s\t%s\t%s\n", slot.Name, slot.State, left, strings.Join(marks, ", "), strings.Join(parts, ", "))
+	}
+	for _, d := range s.Degraded {
+		env.warn("%s", d)
+	}
+	return w.Flush()
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "no slot"
+	}
+	return "slot " + s
+}

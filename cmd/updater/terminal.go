@@ -1,0 +1,237 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/sys/unix"
+
+	"updater/update"
+	"updater/verify"
+)
+
+// This file is the only one that formats for people. Results go to standard output; all else goes to
+// standard error with the prefix "updater:", in lower case and without a period. A bar is drawn only on a
+// terminal; elsewhere there is a line per phase and per tenth, never a carriage return.
+
+// report tells people and machines how a command goes.
+type report struct {
+	env    Env
+	asJSON bool
+	start  time.Time
+
+	mu     sync.Mutex // of the output
+	seq    int
+	ticker chan struct{}
+	done   sync.WaitGroup
+	bars   *mpb.Progress
+	bar    *mpb.Bar
+	last   int64 // tenth that was printed
+}
+
+func newReport(env Env, asJSON bool) *report {
+	return &report{env: env, asJSON: asJSON, start: time.Now()}
+}
+
+// event is one line of --json.
+type event struct {
+	TS     string         `json:"ts"`
+	Seq    int            `json:"seq"`
+	Event  string         `json:"ev"` // phase | progress | warn | result
+	Phase  update.Phase   `json:"phase,omitempty"`
+	Bytes  int64          `json:"bytes,omitempty"`
+	Total  int64          `json:"total,omitempty"`
+	Code   *int           `json:"code,omitempty"`
+	Msg    string         `json:"msg,omitempty"`
+	Hint   string         `json:"hint,omitempty"`
+	Result *update.Result `json:"result,omitempty"`
+}
+
+func (r *report) emit(e event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seq++
+	e.TS, e.Seq = time.Now().UTC().Format(time.RFC3339Nano), r.seq
+	_ = r.env.json(e)
+}
+
+func (r *report) warn(format string, a ...any) {
+	if r.asJSON {
+		r.emit(event{Event: "warn", Msg: fmt.Sprintf(format, a...)})
+		return
+	}
+	r.env.warn(format, a...)
+}
+
+// phaseWords are what people read.
+var phaseWords = map[update.Phase]string{
+	update.PhaseCheck:    "checking the signature",
+	update.PhaseWrite:    "writing",
+	update.PhaseFlush:    "flushing the device",
+	update.PhaseReadBack: "reading back",
+	update.PhaseSwitch:   "switching the boot slot",
+}
+
+// progress returns the counters that an install fills, and draws them until stop.
+func (r *report) progress() *update.Progress {
+	p := new(update.Progress)
+	p.OnPhase = func(phase update.Phase, total int64) { r.phase(phase, total) }
+	if isTerminal(r.env.Stderr) && !r.asJSON {
+		r.bars = mpb.New(mpb.WithOutput(r.env.Stderr), mpb.WithWidth(48))
+	}
+	r.ticker = make(chan struct{})
+	r.done.Go(func() {
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				r.sample(p.Sample())
+			case <-r.ticker:
+				return
+			}
+		}
+	})
+	return p
+}
+
+// stop ends the drawing. It may be called once after progress.
+func (r *report) stop() {
+	close(r.ticker)
+	r.done.Wait()
+	if r.bars != nil {
+		if r.bar != nil {
+			r.bar.Abort(false)
+		}
+		r.bars.Wait()
+	}
+}
+
+func (r *report) phase(phase update.Phase, total int64) {
+	if r.asJSON {
+		r.emit(event{Event: "phase", Phase: phase, Total: total})
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last = 0
+	if r.bars == nil || total == 0 {
+		if r.bar == nil {
+			fmt.Fprintf(r.env.Stderr, "updater: %s\n", phaseWords[phase])
+		}
+		return
+	}
+	if r.bar != nil {
+		r.bar.SetCurrent(r.bar.Current())
+		r.bar.EnableTriggerComplete()
+		r.bar.Abort(false)
+	}
+	r.bar = r.bars.AddBar(total,
+		mpb.PrependDecorators(decor.Name(phaseWords[phase], decor.WC{W: 16, C: decor.DindentRight})),
+		mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f")))
+}
+
+// sample draws or prints what is done of the current phase.
+func (r *report) sample(phase update.Phase, done, total int64) {
+	if total == 0 {
+		return
+	}
+	if r.asJSON {
+		r.emit(event{Event: "progress", Phase: phase, Bytes: done, Total: total})
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bar != nil {
+		r.bar.SetCurrent(done)
+		return
+	}
+	if tenth := done * 10 / total; tenth > r.last {
+		r.last = tenth
+		fmt.Fprintf(r.env.Stderr, "updater: %s %d%% (%s)\n", phaseWords[phase], tenth*10, size(done))
+	}
+}
+
+// failed reports an error as the last event, and passes it on.
+func (r *report) failed(err error) error {
+	if !r.asJSON {
+		return err
+	}
+	code, hint := classify(err)
+	r.emit(event{Event: "result", Code: &code, Msg: err.Error(), Hint: hint})
+	return &reportedError{err: err}
+}
+
+func (r *report) installed(res *update.Result) error {
+	if r.asJSON {
+		code := ExitDone
+		r.emit(event{Event: "result", Code: &code, Result: res})
+		return nil
+	}
+	what := "image"
+	if res.Version != "" {
+		what = "version " + res.Version
+	}
+	_, err := fmt.Fprintf(r.env.Stdout, "installed %s into slot %s: %s written, %s zeroed, all read back, in %.1f s\nsigned by %s\nslot %s boots next, with %s\n",
+		what, res.Slot, size(res.MappedBytes), size(res.ZeroedBytes), time.Since(r.start).Seconds(), signers(res.Signers), res.Slot, tries(res.Tries))
+	return err
+}
+
+func (r *report) verified(v *verdict) error {
+	if r.asJSON {
+		return r.env.json(v)
+	}
+	if _, err := fmt.Fprintf(r.env.Stdout, "trusted: signed by %s\nimage of %s, %s mapped in %d ranges\n",
+		signers(v.Signers), size(v.ImageBytes), size(v.MappedBytes), v.Ranges); err != nil {
+		return err
+	}
+	if v.ImageVerified {
+		_, err := fmt.Fprintln(r.env.Stdout, "the image matches")
+		return err
+	}
+	return nil
+}
+
+func signers(list []verify.Signer) string {
+	var names []string
+	for _, s := range list {
+		names = append(names, fmt.Sprintf("%s (%s) on %s", s.Fingerprint, s.UserID, s.Time.UTC().Format(time.DateOnly)))
+	}
+	return strings.Join(names, ", ")
+}
+
+func tries(n int) string {
+	if n == 1 {
+		return "1 try"
+	}
+	return fmt.Sprintf("%d tries", n)
+}
+
+// size formats bytes in the largest binary unit that keeps the number at 1 or more.
+func size(n int64) string {
+	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB"}
+	v, u := float64(n), 0
+	for v >= 1024 && u < len(units)-1 {
+		v, u = v/1024, u+1
+	}
+	if u == 0 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return fmt.Sprintf("%.1f %s", v, units[u])
+}
+
+// isTerminal reports whether w is a terminal.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
