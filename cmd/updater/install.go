@@ -228,4 +228,3 @@ func buildTime() time.Time {
 	}
 	return t
 }
-
