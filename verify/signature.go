@@ -121,20 +121,13 @@ func (p Policy) effectiveTime(sig *packet.Signature) time.Time {
 	return p.Time
 }
 
-// config is the strict configuration for the library's checks of self-signatures: which hashes are refused, no known
-// notations (so that a critical one refuses the signature), flags that are missing grant nothing.
+// config holds what the library needs to judge self-signatures: the time, and which hashes are refused. It knows no
+// notation, so that a critical one makes a self-signature invalid. Keys are judged by weakness.
 func (p Policy) config(sig *packet.Signature) *packet.Config {
 	weak := map[crypto.Hash]bool{crypto.MD5: true, crypto.SHA1: true, crypto.RIPEMD160: true, crypto.SHA224: true}
 	return &packet.Config{
 		Time:                        func() time.Time { return p.effectiveTime(sig) },
-		MinRSABits:                  uint16(p.rsaBits()),
 		RejectHashAlgorithms:        weak,
 		RejectMessageHashAlgorithms: weak,
-		RejectPublicKeyAlgorithms: map[packet.PublicKeyAlgorithm]bool{
-			packet.PubKeyAlgoDSA: true, packet.PubKeyAlgoElGamal: true, packet.PubKeyAlgoRSAEncryptOnly: true,
-		},
-		RejectCurves: map[packet.Curve]bool{
-			packet.CurveSecP256k1: true, packet.CurveBrainpoolP256: true, packet.CurveBrainpoolP384: true, packet.CurveBrainpoolP512: true,
-		},
 	}
 }

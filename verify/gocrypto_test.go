@@ -1,0 +1,174 @@
+package verify_test
+
+import (
+	"bytes"
+	"crypto"
+	"testing"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"updater/verify"
+)
+
+// goKey makes a key pair with go-crypto, of 2024-01-01.
+func goKey(t testing.TB, config packet.Config) *openpgp.Entity {
+	t.Helper()
+	config.Time = func() time.Time { return time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC) }
+	e, err := openpgp.NewEntity("carol", "", "carol@example.com", &config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func goConfig() *packet.Config {
+	return &packet.Config{DefaultHash: crypto.SHA512, Time: func() time.Time { return time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC) }}
+}
+
+func goExport(t testing.TB, e *openpgp.Entity) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := e.Serialize(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func goSign(t testing.TB, e *openpgp.Entity, doc []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := openpgp.DetachSign(&b, []*openpgp.Entity{e}, bytes.NewReader(doc), goConfig()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// goClearsign signs doc without its final newline, because the encoder adds one.
+func goClearsign(t testing.TB, e *openpgp.Entity, doc []byte) []byte {
+	t.Helper()
+	key, ok := e.SigningKey(goConfig().Now(), goConfig())
+	if !ok {
+		t.Fatal("no signing key")
+	}
+	var b bytes.Buffer
+	w, err := clearsign.Encode(&b, key.PrivateKey, goConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(bytes.TrimSuffix(doc, []byte("\n")))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteByte('\n')
+	return b.Bytes()
+}
+
+func TestGoCrypto(t *testing.T) {
+	legacy := goKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	modern := goKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEd25519, V6Keys: true})
+	p384 := goKey(t, packet.Config{Algorithm: packet.PubKeyAlgoECDSA, Curve: packet.CurveNistP384})
+	for name, e := range map[string]*openpgp.Entity{"ed25519 v4": legacy, "ed25519 v6": modern, "nistp384": p384} {
+		t.Run(name, func(t *testing.T) {
+			p := verify.Policy{Keyring: ring(t, goExport(t, e)), Time: now2025}
+			sig := goSign(t, e, testDoc)
+			got, err := p.Verify(testDoc, sig)
+			checkVerdict(t, got, err, testDoc, "")
+			got, err = p.Verify(testDoc, armored(t, sig))
+			checkVerdict(t, got, err, testDoc, "")
+			got, err = p.Verify(goClearsign(t, e, testDoc), nil)
+			checkVerdict(t, got, err, testDoc, "")
+			got, err = p.Verify(testDoc[1:], sig)
+			checkVerdict(t, got, err, nil, "not over this document")
+		})
+	}
+}
+
+func armored(t testing.TB, sig []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := armor.Encode(&b, "PGP SIGNATURE", map[string]string{"Comment": "a test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(sig)
+	w.Close()
+	return b.Bytes()
+}
+
+// TestSubkeyWithoutCrossCertificate: whoever adopts another's signing key as a subkey must not count as its owner.
+func TestSubkeyWithoutCrossCertificate(t *testing.T) {
+	e := goKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	config := &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Time: func() time.Time { return time.Date(2024, 1, 2, 0, 0, 0, 0, time.UTC) }}
+	if err := e.AddSigningSubkey(config); err != nil {
+		t.Fatal(err)
+	}
+	sig := goSign(t, e, testDoc) // by the subkey
+	got, err := verify.Policy{Keyring: ring(t, goExport(t, e)), Time: now2025}.Verify(testDoc, sig)
+	checkVerdict(t, got, err, testDoc, "")
+	if got.Signers[0].KeyID == got.Signers[0].Fingerprint[24:] {
+		t.Fatal("the primary key signed; want the subkey")
+	}
+	s := e.Subkeys[len(e.Subkeys)-1]
+	s.Bindings[0].Packet.EmbeddedSignature = nil
+	if err := s.Bindings[0].Packet.SignKey(s.PublicKey, e.PrivateKey, config); err != nil {
+		t.Fatal(err)
+	}
+	got, err = verify.Policy{Keyring: ring(t, goExport(t, e)), Time: now2025}.Verify(testDoc, sig)
+	checkVerdict(t, got, err, nil, "not validly bound")
+}
+
+// TestSignedWhileInvalid: gpg refuses to make these signatures, who has the key can.
+func TestSignedWhileInvalid(t *testing.T) {
+	at := func(year int) func() time.Time {
+		return func() time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) }
+	}
+	month := uint32(30 * 24 * 3600)
+	tests := []struct {
+		name     string
+		lifetime uint32
+		flags    func(*packet.Signature)
+		made     int
+		want     string
+	}{
+		{name: "before the key", made: 2023, want: "made before its key, which is of 2024-01-01"},
+		{name: "after it expired", lifetime: month, made: 2025, want: "the key had expired on 2024-01-31"},
+		{name: "without the signing flag", flags: func(s *packet.Signature) { s.FlagSign = false }, made: 2025, want: "signing flag"},
+		{name: "without any flags", flags: func(s *packet.Signature) { s.FlagsValid = false }, made: 2025, want: "signing flag"},
+		{name: "good", made: 2025},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			config := packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, KeyLifetimeSecs: tc.lifetime, Time: at(2024)}
+			e := goKey(t, config)
+			for _, id := range e.Identities {
+				self := id.SelfCertifications[0].Packet
+				if tc.flags != nil {
+					tc.flags(self)
+				}
+				if err := self.SignUserId(id.Name, e.PrimaryKey, e.PrivateKey, &config); err != nil {
+					t.Fatal(err)
+				}
+			}
+			id := e.PrimaryKey.KeyId
+			sig := &packet.Signature{
+				Version: 4, SigType: packet.SigTypeBinary, PubKeyAlgo: e.PrimaryKey.PubKeyAlgo,
+				Hash: crypto.SHA512, CreationTime: at(tc.made)(), IssuerKeyId: &id,
+			}
+			h := crypto.SHA512.New()
+			h.Write(testDoc)
+			if err := sig.Sign(h, e.PrivateKey, goConfig()); err != nil {
+				t.Fatal(err)
+			}
+			var b bytes.Buffer
+			if err := sig.Serialize(&b); err != nil {
+				t.Fatal(err)
+			}
+			got, err := verify.Policy{Keyring: ring(t, goExport(t, e)), Time: now2025}.Verify(testDoc, b.Bytes())
+			checkVerdict(t, got, err, testDoc, tc.want)
+		})
+	}
+}

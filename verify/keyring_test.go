@@ -1,0 +1,137 @@
+package verify_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"updater/verify"
+)
+
+func writeFile(t testing.TB, path string, data []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLoadKeyring(t *testing.T) {
+	l := newLab(t)
+	alice, bob := l.export(t, "alice"), l.export(t, "bob")
+	armor := func(name string) []byte { return l.gpg(t, jan2025, nil, "--armor", "--export", l.fpr[name]) }
+	secret := l.gpg(t, jan2025, nil, "--export-secret-keys", l.fpr["alice"])
+	secretArmor := l.gpg(t, jan2025, nil, "--armor", "--export-secret-keys", l.fpr["alice"])
+	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+
+	tests := []struct {
+		name  string
+		files map[string][]byte
+		paths []string // default "."
+		keys  string   // names of the keys that are there
+		want  string   // part of the error
+	}{
+		{name: "binary file", files: map[string][]byte{"a.gpg": alice}, paths: []string{"a.gpg"}, keys: "alice"},
+		{name: "two in one binary file", files: map[string][]byte{"a.gpg": join(alice, bob)}, paths: []string{"a.gpg"}, keys: "alice bob"},
+		{name: "armored", files: map[string][]byte{"a.asc": armor("alice")}, paths: []string{"a.asc"}, keys: "alice"},
+		{name: "several armored blocks", files: map[string][]byte{"a.asc": join(armor("alice"), []byte("\n\n"), armor("bob"))}, paths: []string{"a.asc"}, keys: "alice bob"},
+		{name: "folder", files: map[string][]byte{"a.asc": armor("alice"), "b.gpg": bob, ".hidden": []byte("junk"), "deeper/x": []byte("junk")}, keys: "alice bob"},
+		{name: "file and folder", files: map[string][]byte{"a.gpg": alice, "d/b.gpg": bob}, paths: []string{"a.gpg", "d"}, keys: "alice bob"},
+		{name: "the same twice", files: map[string][]byte{"a.gpg": alice, "b.gpg": alice}, keys: "alice"},
+		{name: "gpg's own keyring file", files: map[string][]byte{"pubring.kbx": read(t, filepath.Join(l.home, "pubring.kbx"))}, want: "keybox"},
+		{name: "empty folder", files: map[string][]byte{"d/.hidden": nil}, paths: []string{"d"}, want: "no key file"},
+		{name: "empty file", files: map[string][]byte{"a.gpg": {}}, want: "a.gpg: file is empty"},
+		{name: "junk", files: map[string][]byte{"a.gpg": alice, "README": []byte("hello\n")}, want: "README: not an OpenPGP certificate"},
+		{name: "junk after a key", files: map[string][]byte{"a.gpg": append(slices.Clone(alice), "junk"...)}, want: "not an OpenPGP certificate"},
+		{name: "text before armor", files: map[string][]byte{"a.asc": join([]byte("Alice:\n"), armor("alice"))}, want: "not an OpenPGP certificate"},
+		{name: "text between armor", files: map[string][]byte{"a.asc": join(armor("alice"), []byte("Bob:\n"), armor("bob"))}, want: "does not begin an armored block"},
+		{name: "truncated", files: map[string][]byte{"a.gpg": alice[:len(alice)-3]}, want: "truncated"},
+		{name: "truncated armor", files: map[string][]byte{"a.asc": armor("alice")[:200]}, want: "truncated"},
+		{name: "damaged armor", files: map[string][]byte{"a.asc": bytes.Replace(armor("alice"), []byte("mDMEZ"), []byte("mDMEa"), 1)}, want: "checksum"},
+		{name: "secret key", files: map[string][]byte{"a.gpg": secret}, want: "a.gpg: file holds a secret key"},
+		{name: "secret key, armored", files: map[string][]byte{"a.asc": secretArmor}, want: "secret key"},
+		{name: "secret key after a public one", files: map[string][]byte{"a.gpg": join(bob, secret)}, want: "secret key"},
+		{name: "secret block after a public one", files: map[string][]byte{"a.asc": join(armor("bob"), secretArmor)}, want: "secret key"},
+		{name: "a signature", files: map[string][]byte{"a.sig": l.sign(t, "alice", jan2025, testDoc)}, want: "before any public key"},
+		{name: "an armored signature", files: map[string][]byte{"a.asc": l.sign(t, "alice", jan2025, testDoc, "--armor")}, want: `"PGP SIGNATURE"`},
+		{name: "lone revocation", files: map[string][]byte{"a.rev": l.revocation(t, "alice")}, want: "lone revocation certificate"},
+		{name: "key without user ID", files: map[string][]byte{"a.gpg": alice[:2+int(alice[1])]}, want: "without any identities"},
+		{name: "too large", files: map[string][]byte{"a.gpg": make([]byte, verify.MaxKeyringSize+1)}, want: "larger than"},
+		{name: "too large in all", files: map[string][]byte{"a.gpg": alice, "b.gpg": make([]byte, verify.MaxKeyringSize)}, want: "b.gpg: keyring is larger than"},
+		{name: "missing", paths: []string{"nowhere"}, want: "nowhere"},
+		{name: "one of two missing", files: map[string][]byte{"a.gpg": alice}, paths: []string{"a.gpg", "nowhere"}, want: "nowhere"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, data := range tc.files {
+				writeFile(t, filepath.Join(dir, name), data)
+			}
+			paths := []string{dir}
+			if tc.paths != nil {
+				paths = nil
+			}
+			for _, p := range tc.paths {
+				paths = append(paths, filepath.Join(dir, p))
+			}
+			k, err := verify.LoadKeyring(paths...)
+			if tc.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.want) || k != nil {
+					t.Fatalf("LoadKeyring() = %v, %v; want an error with %q", k, err, tc.want)
+				}
+				if !strings.Contains(err.Error(), dir) {
+					t.Errorf("LoadKeyring() = %q; want the path in it", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want []string
+			for name := range strings.FieldsSeq(tc.keys) {
+				want = append(want, l.fpr[name])
+			}
+			slices.Sort(want)
+			if diff := cmp.Diff(want, k.Fingerprints()); diff != "" || k.Len() != len(want) {
+				t.Errorf("Fingerprints() differ (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestLoadKeyringOddFiles(t *testing.T) {
+	if _, err := verify.LoadKeyring(); err == nil {
+		t.Error("LoadKeyring() without a path succeeded")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Skip(err)
+	}
+	if _, err := verify.LoadKeyring(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("LoadKeyring(folder with a FIFO) = %v", err)
+	}
+	os.Remove(filepath.Join(dir, "pipe"))
+	if err := os.Symlink("nowhere", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := verify.LoadKeyring(dir); err == nil {
+		t.Error("LoadKeyring(folder with a dangling link) succeeded")
+	}
+}
+
+func read(t testing.TB, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
