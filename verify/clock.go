@@ -18,7 +18,11 @@ func TrustedTime(floors ...time.Time) time.Time {
 
 // TrustedClock is [TrustedTime] that also says whether the result is only a lower bound, for [Policy.LowerBound]: the
 // system clock was behind a floor, or less than [MaxClockSkew] after the latest one, as after someone set it to that floor.
-// Without a floor nothing supports the system clock, and lowerBound is true.
+// Without a floor nothing supports the system clock, and lowerBound is true. Pass both results on: with a build time as the
+// clock and without LowerBound, a device that has no clock would refuse every update signed a day after its build.
+//
+// What it cannot see: a clock that was set to a floor and then ran for more than a day without being corrected. Signatures
+// younger than that clock are refused as from the future until someone sets it.
 func TrustedClock(floors ...time.Time) (now time.Time, lowerBound bool) {
 	return trustedClock(time.Now(), floors)
 }

@@ -24,19 +24,19 @@ const (
 type Policy struct {
 	Keyring    *Keyring  // trusted certificates; required
 	Time       time.Time // the trusted clock, see TrustedClock; required, the zero time is refused
-	LowerBound bool      // Time is only known to be past: signatures from any later time are accepted
+	LowerBound bool      // Time is only known to be past (no clock was ever set): signatures from any later time are accepted
 	MinRSABits int       // smallest RSA key in bits, 2048 to 16384; 0 = DefaultMinRSABits
 	MinSigners int       // distinct primary keys that must have signed; 0 = 1
 }
 
 // Signer is one primary key that signed a document.
 type Signer struct {
-	Fingerprint string    // of the primary key, upper-case hex
-	KeyID       string    // of the primary key or subkey that made the signature, upper-case hex
-	UserID      string    // primary user ID of the certificate, unprintable characters replaced; may be empty
-	Time        time.Time // when the signature was made, as it says itself, UTC
-	Hash        string    // such as "sha512"
-	Algorithm   string    // such as "ed25519", "rsa3072", "nistp256"
+	Fingerprint string    `json:"fingerprint"` // of the primary key, upper-case hex
+	KeyID       string    `json:"key_id"`      // of the primary key or subkey that made the signature, upper-case hex
+	UserID      string    `json:"user_id"`     // primary user ID of the certificate, unprintable characters replaced; may be empty
+	Time        time.Time `json:"time"`        // when the signature was made, as it says itself, UTC
+	Hash        string    `json:"hash"`        // such as "sha512"
+	Algorithm   string    `json:"algorithm"`   // such as "ed25519", "rsa3072", "nistp256"
 }
 
 // Signed is a document whose signatures were accepted.
