@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"updater/blockdev"
-	"updater/initramfs"
 	"updater/source"
 	"updater/update"
 	"updater/verify"
@@ -50,7 +50,7 @@ func (o *trustOptions) find(image string) (signedFiles, error) {
 		}
 	}
 	var err error
-	if files.unverifiedBmap, err = readCapped(path, verify.MaxDocumentSize); err != nil {
+	if files.unverifiedBmap, err = readCapped(path, verify.MaxDocumentSize+verify.MaxSignatureSize); err != nil {
 		return files, fmt.Errorf("reading the bmap: %w", err)
 	}
 	sig := o.sig
@@ -94,7 +94,8 @@ func policy(keyring, configured []string) (verify.Policy, error) {
 	if err != nil {
 		return verify.Policy{}, &verify.SignatureError{Reason: "loading the keyring", Err: err}
 	}
-	return verify.Policy{Keyring: k, Time: verify.TrustedTime(buildTime())}, nil
+	now, lower := verify.TrustedClock(buildTime())
+	return verify.Policy{Keyring: k, Time: now, LowerBound: lower}, nil
 }
 
 type installOptions struct {
@@ -135,7 +136,16 @@ func runInstall(ctx context.Context, o installOptions, image string, env Env) er
 		return err
 	}
 	if o.reboot {
-		return initramfs.Reboot()
+		return askReboot()
+	}
+	return nil
+}
+
+// askReboot asks the running system to restart in good order: SIGINT is to init what Ctrl-Alt-Del is, for
+// systemd, SysV init and busybox (signal(7), reboot(2) on LINUX_REBOOT_CMD_CAD_OFF).
+func askReboot() error {
+	if err := unix.Kill(1, unix.SIGINT); err != nil {
+		return fmt.Errorf("asking init to reboot: %w; the new slot boots next whenever you do", err)
 	}
 	return nil
 }

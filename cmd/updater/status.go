@@ -81,7 +81,7 @@ func status(ctx context.Context, configPath, booted string) (*statusReport, erro
 	}
 	for _, slot := range st.Slots {
 		r := slotReport{
-			Name: slot.Name, State: stateWord(slot), TriesLeft: slot.TriesLeft,
+			Name: slot.Name, State: stateWord(slot, st.Booted), TriesLeft: slot.TriesLeft,
 			Booted: slot.Name == st.Booted, Primary: slot.Name == st.Next, Partitions: map[string]string{},
 		}
 		for _, c := range config.Slot {
@@ -102,12 +102,13 @@ func status(ctx context.Context, configPath, booted string) (*statusReport, erro
 	return s, nil
 }
 
-// stateWord is one word for a slot's state.
-func stateWord(s boot.SlotState) string {
+// stateWord is one word for a slot's state. A slot that runs and was not marked good yet is being tried, also
+// when this boot has spent its last try.
+func stateWord(s boot.SlotState, booted string) string {
 	switch {
 	case s.Good:
 		return "good"
-	case s.Bootable:
+	case s.Bootable, s.Name == booted && s.Priority > 0:
 		return "trying"
 	}
 	return "bad"

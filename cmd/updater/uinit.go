@@ -28,7 +28,11 @@ func uinit(ctx context.Context, env Env) int {
 		Log:     func(format string, a ...any) { fmt.Fprintf(env.Stdout, "updater: "+format+"\n", a...) },
 	}
 	err = initramfs.Run(ctx, o, func(ctx context.Context, u initramfs.Update) error {
-		return runInstall(ctx, installOptions{trustOptions: trustOptions{config: DefaultConfig, bmap: u.Bmap, sig: u.Signature}}, u.Image, env)
+		err := runInstall(ctx, installOptions{trustOptions: trustOptions{config: DefaultConfig, bmap: u.Bmap, sig: u.Signature}}, u.Image, env)
+		if _, hint := classify(err); err != nil && hint != "" {
+			err = fmt.Errorf("%w (hint: %s)", err, hint)
+		}
+		return err
 	})
 	return env.fail(err)
 }

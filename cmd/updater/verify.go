@@ -156,7 +156,7 @@ func newBmapInfo(env Env) *cobra.Command {
 
 // readBmap parses a bmap, clearsigned or not, without judging its signature.
 func readBmap(path string) (*bmap.Map, error) {
-	data, err := readCapped(path, verify.MaxDocumentSize)
+	data, err := readCapped(path, bmap.MaxFileSize)
 	if err != nil {
 		return nil, fmt.Errorf("reading the bmap: %w", err)
 	}
