@@ -201,10 +201,11 @@ func (b *Backend) load() (*loaded, error) {
 	envs, raws, errs := make([]*env, len(b.areas)), make([][]byte, len(b.areas)), make([]error, len(b.areas))
 	for i, a := range b.areas {
 		raws[i] = make([]byte, a.Size())
-		if _, errs[i] = a.ReadBackAt(raws[i], 0); errs[i] == nil || errs[i] == io.EOF {
-			envs[i], errs[i] = parse(raws[i], b.redundant())
+		// A copy that cannot be read may be the newer one: nothing is changed on the strength of the other.
+		if _, err := a.ReadBackAt(raws[i], 0); err != nil && err != io.EOF {
+			return nil, fmt.Errorf("%w: %w", boot.ErrState, err)
 		}
-		if errs[i] != nil {
+		if envs[i], errs[i] = parse(raws[i], b.redundant()); errs[i] != nil {
 			errs[i] = fmt.Errorf("environment copy %d (%s) %w", i+1, a, errs[i])
 		}
 	}

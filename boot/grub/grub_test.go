@@ -1,0 +1,200 @@
+package grub_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"updater/boot"
+	"updater/boot/boottest"
+	"updater/boot/grub"
+)
+
+// env makes a block of size bytes.
+func env(size int, lines ...string) []byte {
+	s := "# GRUB Environment Block\n" + strings.Join(lines, "\n") + "\n"
+	return []byte(s + strings.Repeat("#", size-len(s)))
+}
+
+var good = []string{"ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0"}
+
+// script is RAUC's grub.cfg: the first slot of ORDER with OK=1 and TRY=0, whose TRY it sets; else it clears
+// the tries and says none. It knows the block only as lines.
+func script(areas [][]byte) string {
+	lines := strings.Split(string(areas[0]), "\n")
+	get := func(name string) string {
+		for _, l := range lines {
+			if v, ok := strings.CutPrefix(l, name+"="); ok {
+				return v
+			}
+		}
+		return ""
+	}
+	set := func(name, old, new string) {
+		areas[0] = bytes.Replace(areas[0], []byte("\n"+name+"="+old+"\n"), []byte("\n"+name+"="+new+"\n"), 1)
+	}
+	for s := range strings.FieldsSeq(get("ORDER")) {
+		if get(s+"_OK") == "1" && get(s+"_TRY") == "0" {
+			set(s+"_TRY", "0", "1")
+			return s
+		}
+	}
+	set("A_TRY", "1", "0")
+	set("B_TRY", "1", "0")
+	return ""
+}
+
+func TestContract(t *testing.T) {
+	for _, size := range []int{512, 1024} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			boottest.Contract(t, boottest.Rig{
+				Fresh: func(*testing.T) [][]byte { return [][]byte{env(size, good...)} },
+				Open: func(a []boot.Area, booted string) (boot.Backend, error) {
+					return grub.New(a[0], []string{"A", "B"}, booted)
+				},
+				Boot: script,
+			})
+		})
+	}
+}
+
+// Every operation is understood by grub-editenv, and what is not ours survives in its place.
+func TestGrubEditenv(t *testing.T) {
+	if _, err := exec.LookPath("grub-editenv"); err != nil {
+		t.Skip("grub-editenv is not installed")
+	}
+	path := filepath.Join(t.TempDir(), "grubenv")
+	tool := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("grub-editenv", append([]string{path}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("grub-editenv %v: %v: %s", args, err, out)
+		}
+		return string(out)
+	}
+	tool("create")
+	tool("set", `first=a\b`, "saved_entry=x y", "ORDER=A B", "A_OK=1", "A_TRY=1", "B_OK=1", "B_TRY=0", "last=#not a comment")
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := grub.New(boottest.OpenFileArea(t, path), []string{"A", "B"}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want string
+	}{
+		{"mark good", func() error { return b.MarkGood(t.Context(), "A") }, "ORDER=A B\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=0\n"},
+		{"invalidate", func() error { return b.Invalidate(t.Context(), "B") }, "ORDER=A\nA_OK=1\nA_TRY=0\nB_OK=0\nB_TRY=0\n"},
+		{"activate", func() error { return b.Activate(t.Context(), "B", 1) }, "ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=0\n"},
+		{"mark bad", func() error { return b.MarkBad(t.Context(), "B") }, "ORDER=A\nA_OK=1\nA_TRY=0\nB_OK=0\nB_TRY=0\n"},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		want := "first=a\\b\nsaved_entry=x y\n" + step.want + "last=#not a comment\n"
+		if got := tool("list"); got != want {
+			t.Errorf("after %s grub-editenv lists\n%swant\n%s", step.name, got, want)
+		}
+	}
+	after, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(after) != len(before) {
+		t.Errorf("the file has %d bytes; want %d", len(after), len(before))
+	}
+	tool("set", "A_TRY=1")
+	if st, err := b.State(t.Context()); err != nil || st.Next != "" {
+		t.Errorf("State = %+v, %v; want no slot with A tried and B bad", st, err)
+	}
+}
+
+func TestBadBlocks(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"empty", nil, "0 bytes"},
+		{"zeros", make([]byte, 1024), "does not begin"},
+		{"other text", env(1024, "junk"), "neither a comment nor name=value"},
+		{"no padding", append(env(1024, good...)[:60], bytes.Repeat([]byte("x"), 964)...), "inside a line"},
+		{"quoted end", []byte("# GRUB Environment Block\na=b\\\n"), "inside a line"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := boottest.NewMedium(c.data)
+			b, err := grub.New(m.Areas()[0], []string{"A", "B"}, "A")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, err := range map[string]error{
+				"Invalidate": b.Invalidate(t.Context(), "B"), "Activate": b.Activate(t.Context(), "B", 1), "MarkGood": b.MarkGood(t.Context(), "A"), "Repair": b.Repair(t.Context()),
+			} {
+				if !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%s = %v; want ErrState with %q", name, err, c.want)
+				}
+			}
+			if m.Writes() > 0 {
+				t.Error("a block that was not understood was written")
+			}
+		})
+	}
+}
+
+// A block without our variables gets them before all others, and a full one is an error.
+func TestRoom(t *testing.T) {
+	m := boottest.NewMedium(env(1024, "# WARNING: do not edit", "x=y"))
+	b, err := grub.New(m.Areas()[0], []string{"A", "B"}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.MarkGood(t.Context(), "A"); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(m.Snapshot()[0]); !strings.HasPrefix(got, "# GRUB Environment Block\n# WARNING: do not edit\n") || !strings.Contains(got, "\nA_OK=1\n") || !strings.Contains(got, "\nx=y\n#") {
+		t.Errorf("the block is %.200q", got)
+	}
+	full := boottest.NewMedium(env(60, "a=b", "c=234567890"))
+	if b, err = grub.New(full.Areas()[0], []string{"A", "B"}, "A"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.MarkGood(t.Context(), "A"); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "no room") || full.Writes() > 0 {
+		t.Errorf("MarkGood in a full block = %v, %d writes; want no room", err, full.Writes())
+	}
+}
+
+func FuzzBlock(f *testing.F) {
+	f.Add(env(1024, good...))
+	f.Add(env(512, "ORDER=B", `q=\\\`+"\n", "# c"))
+	f.Add([]byte("# GRUB Environment Block\n"))
+	f.Add(make([]byte, 1024))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m := boottest.NewMedium(data)
+		b, err := grub.New(m.Areas()[0], []string{"A", "B"}, "A")
+		if err != nil {
+			return
+		}
+		if _, err := b.State(t.Context()); err != nil {
+			return
+		}
+		if err := b.MarkGood(t.Context(), "A"); err != nil {
+			return
+		}
+		st, err := b.State(t.Context())
+		if err != nil || st.Next == "" {
+			t.Fatalf("after mark good State = %+v, %v", st, err)
+		}
+		if len(m.Snapshot()[0]) != len(data) {
+			t.Fatal("the block changed its size")
+		}
+	})
+}
