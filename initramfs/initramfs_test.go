@@ -1,0 +1,123 @@
+package initramfs
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestParseCmdline(t *testing.T) {
+	for _, c := range []struct {
+		cmdline, onDone string
+		unknown         []string
+	}{
+		{"", "reboot", nil},
+		{"console=ttyS0 updater.on_done=poweroff quiet", "poweroff", nil},
+		{"updater.on_done=halt updater.mode=install updater.slot=A", "halt", nil},
+		// Nothing that is trusted can be chosen here: such words are reported and do nothing.
+		{"updater.on_done=shell updater.key=0123 updater.keyring=/evil updater.insecure", "reboot",
+			[]string{`"updater.on_done=shell"`, `"updater.key=0123"`, `"updater.keyring=/evil"`, `"updater.insecure"`}},
+		{"updater.mode=recover", "reboot", []string{`"updater.mode=recover"`}},
+	} {
+		p := ParseCmdline(c.cmdline)
+		if p.OnDone != c.onDone || !slices.Equal(p.Unknown, c.unknown) {
+			t.Errorf("ParseCmdline(%q) = %+v; want %s, %v", c.cmdline, p, c.onDone, c.unknown)
+		}
+	}
+}
+
+// A medium's folder holds one bmap and its image; all else is refused with what is there.
+func TestPick(t *testing.T) {
+	for _, c := range []struct {
+		name, files, image, sig, want string
+	}{
+		{name: "plain", files: "a.bmap a a.bmap.asc", image: "a", sig: "a.bmap.asc"},
+		{name: "compressed", files: "image.bmap image.zst image.bmap.sig readme.txt", image: "image.zst", sig: "image.bmap.sig"},
+		{name: "clearsigned", files: "a.img.bmap a.img.xz", image: "a.img.xz"},
+		{name: "img left out", files: "a.bmap a.img.gz", image: "a.img.gz"},
+		{name: "no bmap", files: "a", want: "0 bmaps"},
+		{name: "two bmaps", files: "a.bmap b.bmap a b", want: "2 bmaps (a.bmap, b.bmap)"},
+		{name: "no image", files: "a.bmap b.zst", want: "not its image"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for f := range strings.FieldsSeq(c.files) {
+				if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			u, err := pick(dir)
+			if c.want != "" {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Fatalf("pick = %+v, %v; want %q", u, err, c.want)
+				}
+				return
+			}
+			if err != nil || filepath.Base(u.Image) != c.image || c.sig != "" && filepath.Base(u.Signature) != c.sig || c.sig == "" && u.Signature != "" {
+				t.Fatalf("pick = %+v, %v; want %s, %s", u, err, c.image, c.sig)
+			}
+		})
+	}
+	if u, err := pick(filepath.Join(t.TempDir(), "none")); u != nil || err != nil {
+		t.Errorf("pick of a medium without the folder = %v, %v; want nil, nil", u, err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a.bmap"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := pick(dir); err == nil {
+		t.Errorf("a symbolic link was taken as image: %+v", u)
+	}
+}
+
+func TestLoader(t *testing.T) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	root := t.TempDir()
+	discard := func(string, ...any) {}
+	l, err := NewLoader(root, discard)
+	if err != nil {
+		t.Fatalf("without modules: %v", err)
+	}
+	if err := l.Load("ext4"); err != nil {
+		t.Errorf("Load of what is not packed = %v; want nil, as for what is built in", err)
+	}
+	write := func(release, name, text string) {
+		t.Helper()
+		dir := filepath.Join(root, "lib/modules", release)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("0.0.1-other", "modules.dep", "")
+	if _, err := NewLoader(root, discard); err == nil || !strings.Contains(err.Error(), "kernel 0.0.1-other, but "+release) {
+		t.Errorf("modules of another kernel: %v", err)
+	}
+	write(release, "modules.dep", "kernel/virtio-blk.ko: kernel/virtio.ko\nkernel/virtio.ko: \n")
+	write(release, "modules.alias", "# comment\nalias virtio:d00000002v* virtio_blk\nalias fs-ext4 ext4\n")
+	write(release, "modules.softdep", "softdep ext4 pre: crypto-crc32c\n")
+	if l, err = NewLoader(root, discard); err != nil {
+		t.Fatal(err)
+	}
+	// The files are not there: the error says which one would have been loaded first.
+	if err := l.Load("virtio:d00000002v00001AF4"); err == nil || !strings.Contains(err.Error(), "kernel/virtio.ko") {
+		t.Errorf("Load by modalias = %v; want the dependency first", err)
+	}
+	_ = l.Load("pci:v00008086d0000")
+	if got := l.Unmatched(); !slices.Equal(got, []string{"pci:v00008086d0000"}) {
+		t.Errorf("Unmatched() = %v", got)
+	}
+}
