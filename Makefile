@@ -6,6 +6,7 @@
 .DEFAULT_GOAL := build
 
 export CGO_ENABLED := 0
+export PATH := $(PATH):/usr/sbin:/sbin
 export GOAMD64 := v1
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unreleased)
 # The commit's time is the floor of the trusted clock, and makes the same bytes from the same commit.
@@ -45,7 +46,7 @@ deps:
 test: deps build
 	go vet ./... && go vet -tags vm ./...
 	go test ./...
-	go test -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Debian|Boot|Reproducible' ./internal/... ./initramfs/...
+	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Debian|Boot|Reproducible' ./internal/lab ./internal/vm ./internal/demo
 race: export CGO_ENABLED := 1
 race:
 	go test -race ./...

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what the tests and the demo need on Debian; as another user than root it prints the line.
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin
 packages=()
 need() { command -v "$1" >/dev/null 2>&1 || [ -e "$1" ] || packages+=("$2"); }
 need bmaptool bmap-tools
@@ -12,10 +13,10 @@ need sgdisk gdisk
 need mkfs.vfat dosfstools
 need mcopy mtools
 need mke2fs e2fsprogs
-need mkfs.xfs xfsprogs
 need qemu-system-x86_64 qemu-system-x86
 need /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
 need mmdebstrap mmdebstrap
+need depmod kmod
 need busybox busybox-static
 need gpg gnupg
 need gpgv gpgv
@@ -25,6 +26,10 @@ need zstd zstd
 need lz4 lz4
 need bzip2 bzip2
 need losetup mount
+# The package lists are needed too: the lab downloads a kernel and a root file system.
+if [ "$(id -u)" = 0 ] && ! apt-cache show linux-image-amd64 >/dev/null 2>&1; then
+	apt-get update -qq >&2
+fi
 [ ${#packages[@]} = 0 ] && exit 0
 line="apt-get install -y --no-install-recommends ${packages[*]}"
 if [ "$(id -u)" != 0 ]; then

@@ -86,17 +86,26 @@ func (b *block) set(name, value string) {
 	b.lines = append(b.lines[:at], append([]string{line}, b.lines[at:]...)...)
 }
 
+// used is how many bytes the block needs without its padding.
+func (b *block) used() int {
+	n := len(signature)
+	for _, l := range b.lines {
+		n += len(l) + 1
+	}
+	return n
+}
+
 // encode gives the block in its fixed size.
 func (b *block) encode() ([]byte, error) {
+	if b.used() > b.size {
+		return nil, fmt.Errorf("%w: the environment block of %d bytes has no room for %d", boot.ErrState, b.size, b.used())
+	}
 	var out strings.Builder
 	out.WriteString(signature)
 	for _, l := range b.lines {
 		out.WriteString(l + "\n")
 	}
-	if out.Len() > b.size {
-		return nil, fmt.Errorf("%w: the environment block of %d bytes has no room for %d", boot.ErrState, b.size, out.Len())
-	}
-	return []byte(out.String() + strings.Repeat("#", b.size-out.Len())), nil
+	return []byte(out.String() + strings.Repeat("#", b.size-b.used())), nil
 }
 
 func escape(s string) string {

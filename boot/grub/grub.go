@@ -5,8 +5,9 @@
 // The block has a fixed size and no checksum. It is changed in place, never truncated: GRUB writes through
 // the file's block list and does not replay a journal (grub-core/commands/loadenv.c), so a new file would
 // not be seen. Only the 512-byte sectors that change are written, and the variables are kept in the first
-// one where there is room: such a change is old-or-new whatever the power does. Invalidate, Activate and
-// mark-good are each one write.
+// one where there is room: such a change is old-or-new whatever the power does. Where other variables fill
+// more than a sector that promise is weaker, and State says so. Invalidate, Activate and mark-good are each
+// one write.
 package grub
 
 import (
@@ -54,6 +55,9 @@ func (b *Backend) State(context.Context) (boot.State, error) {
 		return boot.State{}, err
 	}
 	st := boot.State{Booted: b.booted, Next: b.next(env)}
+	if used := env.used(); used > sector {
+		st.Degraded = append(st.Degraded, fmt.Sprintf("%s holds %d bytes of variables, more than one sector of %d: a power cut can tear a change; remove variables that are not needed", b.area, used, sector))
+	}
 	order := b.order(env)
 	for _, s := range b.slots {
 		ok, try := env.get(s+"_OK") == "1", env.get(s+"_TRY")

@@ -198,3 +198,17 @@ func FuzzBlock(f *testing.F) {
 		}
 	})
 }
+
+// More variables than a sector holds: the weaker promise is said aloud.
+func TestBeyondOneSector(t *testing.T) {
+	for _, c := range []struct{ filler, degraded int }{{300, 0}, {500, 1}} {
+		m := boottest.NewMedium(env(1024, append([]string{"filler=" + strings.Repeat("x", c.filler)}, good...)...))
+		b, err := grub.New(m.Areas()[0], []string{"A", "B"}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || len(st.Degraded) != c.degraded {
+			t.Errorf("with %d bytes of others State = %+v, %v; want %d complaints", c.filler, st, err, c.degraded)
+		}
+	}
+}

@@ -90,10 +90,11 @@ func (o bmapCreateOptions) options() (bmap.CreateOptions, error) {
 	return c, nil
 }
 
-// parseSize reads a number of bytes with an optional binary unit K, M or G.
+// parseSize reads a number of bytes with an optional binary unit: K, M, G, or KiB, MiB, GiB.
 func parseSize(s string) (int64, error) {
-	digits, unit := strings.TrimRight(s, "KMG"), int64(1)
-	switch s[len(digits):] {
+	short := strings.TrimSuffix(s, "iB")
+	digits, unit := strings.TrimRight(short, "KMG"), int64(1)
+	switch short[len(digits):] {
 	case "":
 	case "K":
 		unit = 1 << 10
@@ -105,7 +106,7 @@ func parseSize(s string) (int64, error) {
 		return 0, fmt.Errorf("%q is no size; expected a number with K, M or G", s)
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64/unit {
+	if err != nil || short != s && unit == 1 || n < 0 || n > math.MaxInt64/unit {
 		return 0, fmt.Errorf("%q is no size; expected a number with K, M or G", s)
 	}
 	return n * unit, nil
