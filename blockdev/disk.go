@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"github.com/diskfs/go-diskfs/backend"
@@ -26,6 +27,9 @@ type Disk struct {
 	block bool
 	parts []Partition
 	fixed bool // the primary table was bad, the backup was read
+
+	mu    sync.Mutex
+	claim *os.File // holds a block device without partition nodes exclusively, for all its windows
 }
 
 // Partition is one entry of a disk's partition table. The zero value is no partition.
@@ -37,7 +41,7 @@ type Partition struct {
 	Size   int64  // bytes
 	Path   string // device node, or the path of the disk image file
 	window bool   // Path is the disk, the partition a window of it
-	disk   string
+	disk   *Disk
 }
 
 // OpenDisk opens a disk and reads its partition table, from the backup where the primary is damaged
@@ -69,8 +73,16 @@ func OpenDisk(path string) (_ *Disk, err error) {
 	return d, nil
 }
 
-// Close closes the disk and gives up its lock.
-func (d *Disk) Close() error { return d.f.Close() }
+// Close closes the disk and gives up its lock. Devices opened from it stay open, but those of a block device
+// without partition nodes lose their exclusiveness.
+func (d *Disk) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.claim != nil {
+		return errors.Join(d.claim.Close(), d.f.Close())
+	}
+	return d.f.Close()
+}
 
 // Path is the path that the disk was opened by.
 func (d *Disk) Path() string { return d.path }
@@ -135,7 +147,7 @@ func (d *Disk) takeTable(table *gpt.Table, sector int64) error {
 		part := Partition{
 			Number: number, Label: p.Name, UUID: strings.ToLower(p.GUID),
 			Offset: int64(p.Start) * sector, Size: int64(p.End-p.Start+1) * sector,
-			Path: d.path, window: true, disk: d.path,
+			Path: d.path, window: true, disk: d,
 		}
 		if node := d.partitionNode(number); node != "" {
 			part.Path, part.window = node, false
@@ -234,18 +246,13 @@ func (d *Disk) describe() string {
 // String names a partition for people: its label where it has one, and the device or window behind it.
 func (p Partition) String() string {
 	if p.window {
-		return fmt.Sprintf("%s partition %d %q", p.disk, p.Number, p.Label)
+		return fmt.Sprintf("%s partition %d %q", p.disk.path, p.Number, p.Label)
 	}
 	return p.Path
 }
 
 // Open opens the partition. Exclusive refuses one that is mounted, claimed or locked ([BusyError]).
-func (p Partition) Open(mode Mode) (*Device, error) {
-	if !p.window {
-		return openDevice(p.String(), p.Path, 0, p.Size, mode)
-	}
-	return openDevice(p.String(), p.Path, p.Offset, p.Size, mode)
-}
+func (p Partition) Open(mode Mode) (*Device, error) { return p.open(p.String(), 0, p.Size, mode) }
 
 // OpenWindow opens size bytes at off of the partition; a negative off counts from its end.
 func (p Partition) OpenWindow(off, size int64, mode Mode) (*Device, error) {
@@ -255,11 +262,39 @@ func (p Partition) OpenWindow(off, size int64, mode Mode) (*Device, error) {
 	if off < 0 || size <= 0 || off > p.Size-size {
 		return nil, fmt.Errorf("opening %s: %d bytes at offset %d are not inside its %d bytes", p, size, off, p.Size)
 	}
-	name := fmt.Sprintf("%s at %#x", p, off)
+	return p.open(fmt.Sprintf("%s at %#x", p, off), off, size, mode)
+}
+
+func (p Partition) open(name string, off, size int64, mode Mode) (*Device, error) {
 	if !p.window {
 		return openDevice(name, p.Path, off, size, mode)
 	}
+	if mode == Exclusive && p.disk.block {
+		// O_EXCL is for a whole node: one claim serves every window of it.
+		if err := p.disk.claimWhole(); err != nil {
+			return nil, err
+		}
+		mode = Shared
+	}
 	return openDevice(name, p.Path, p.Offset+off, size, mode)
+}
+
+// claimWhole holds the disk's node exclusively until Close.
+func (d *Disk) claimWhole() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.claim != nil {
+		return nil
+	}
+	f, err := os.OpenFile(d.path, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return busyBlock(d.path, d.path)
+	}
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", d.path, err)
+	}
+	d.claim = f
+	return nil
 }
 
 // OpenPath opens size bytes at off of a regular file or block device; size 0 is to its end, a negative

@@ -33,11 +33,7 @@ func (p Partition) OpenFATFile(path string, mode Mode) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("locating %s in the FAT file system of %s: %w", path, p, err)
 	}
-	base := off
-	if p.window {
-		base += p.Offset
-	}
-	return openDevice(fmt.Sprintf("%s:%s", p, path), p.Path, base, size, mode)
+	return p.open(fmt.Sprintf("%s:%s", p, path), off, size, mode)
 }
 
 // locateFAT returns where the file lies in the partition. The library's parser is guarded against what a

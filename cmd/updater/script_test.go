@@ -52,6 +52,65 @@ func TestScripts(t *testing.T) {
 	}
 }
 
+// TestBlockDevice installs on a real block device: exclusive open, BLKZEROOUT, O_DIRECT, partitions through
+// their own nodes where the kernel makes them.
+func TestBlockDevice(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("loop devices need root")
+	}
+	for _, tool := range []string{"losetup", "sgdisk", "mkfs.vfat", "mcopy", "grub-editenv", "mkenvimage", "gpg"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	fixtures := makeFixtures(t)
+	for backend, disk := range map[string]string{"grub": "grub.img", "uboot": "uboot.img"} {
+		t.Run(backend, func(t *testing.T) {
+			node, err := exec.Command("losetup", "--direct-io=on", "-P", "-f", "--show", filepath.Join(fixtures, disk)).Output()
+			if err != nil {
+				t.Skipf("no loop device: %v", err)
+			}
+			loop := strings.TrimSpace(string(node))
+			t.Cleanup(func() { _ = exec.Command("losetup", "-d", loop).Run() })
+			config := filepath.Join(fixtures, backend+".toml")
+			if err := os.WriteFile(config, []byte(strings.Replace(configs[backend], "disk.img", loop, 1)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var out, errs bytes.Buffer
+			code := Run(t.Context(), []string{"install", "--config", config, filepath.Join(fixtures, "image.img")}, Env{Stdout: &out, Stderr: &errs})
+			if code != ExitDone || !strings.Contains(out.String(), "slot B boots next") {
+				t.Fatalf("install: exit %d: %s%s", code, out.String(), errs.String())
+			}
+			out.Reset()
+			if code := Run(t.Context(), []string{"status", "--json", "--config", config}, Env{Stdout: &out, Stderr: &errs}); code != ExitDone || !strings.Contains(out.String(), `"primary":"B"`) {
+				t.Fatalf("status: exit %d: %s%s", code, out.String(), errs.String())
+			}
+			t.Log(out.String())
+			got := make([]byte, slotBytes)
+			f, err := os.Open(filepath.Join(fixtures, disk))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.ReadAt(got, slotOffset(backend, "B")); err != nil {
+				t.Fatal(err)
+			}
+			image, err := os.ReadFile(filepath.Join(fixtures, "image.img"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got[:len(image)], image) {
+				t.Error("the slot does not hold the image")
+			}
+		})
+	}
+}
+
+// slotOffset is where a slot begins on the fixtures' disks, in bytes.
+func slotOffset(backend, slot string) int64 {
+	return map[string]int64{"grub": 9, "uboot": 2}[backend]<<20 + map[string]int64{"A": 0, "B": slotBytes}[slot]
+}
+
 // makeFixtures builds what every script finds in its folder.
 func makeFixtures(t *testing.T) string {
 	t.Helper()
@@ -195,7 +254,7 @@ func checkVariable(ts *testscript.TestScript, backend, name, want string) {
 // checkSlot asserts what a slot holds: "slot-is B image.img" the image with its holes as zeros, and its own
 // old bytes after the image's end; "slot-is A" its old content.
 func checkSlot(ts *testscript.TestScript, _ bool, args []string) {
-	off := map[string]int64{"grub": 9, "uboot": 2}[ts.Getenv("BACKEND")]<<20 + map[string]int64{"A": 0, "B": slotBytes}[args[0]]
+	off := slotOffset(ts.Getenv("BACKEND"), args[0])
 	disk, err := os.ReadFile(ts.MkAbs("disk.img"))
 	ts.Check(err)
 	got, want := disk[off:off+slotBytes], bytes.Repeat([]byte(args[0]+"\n"), slotBytes/2)
