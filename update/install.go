@@ -35,7 +35,8 @@ type Disk interface {
 	OpenSlot(slot, role string) (Target, error)
 }
 
-// Target is a slot's partition, opened exclusively. Any error poisons it: nothing is retried.
+// Target is a slot's partition, opened exclusively. Any error poisons it: nothing is retried. ReadBackAt is
+// called from several goroutines at a time, the others from one.
 type Target interface {
 	io.WriterAt
 	Zero(off, length int64) error

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +30,7 @@ import (
 var errInjected = errors.New("injected")
 
 type device struct {
+	mu      sync.Mutex // of the journal and the medium: read-back is concurrent
 	journal []string
 	slots   []update.Slot
 	size    int64
@@ -49,6 +51,8 @@ func newDevice(size int64) *device {
 
 // op records an operation and says whether it fails.
 func (d *device) op(format string, a ...any) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.journal = append(d.journal, fmt.Sprintf(format, a...))
 	if d.onOp != nil {
 		d.onOp(len(d.journal))
