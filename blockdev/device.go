@@ -130,7 +130,7 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	if err == nil && n < len(p) {
 		err = io.EOF
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = fmt.Errorf("reading %s at %d: %w", d.name, off, err)
 	}
 	return n, err

@@ -229,7 +229,7 @@ func (d *Disk) matcher(spec string) (func(Partition) bool, error) {
 		}
 		return nil, fmt.Errorf("%s names no partition by number, which a disk image file needs; use PARTLABEL= or PARTUUID=", spec)
 	}
-	return nil, fmt.Errorf("%q names no partition; expected PARTLABEL=..., PARTUUID=... or /dev/...", spec)
+	return nil, fmt.Errorf("%q names no partition; expected PARTLABEL=, PARTUUID= or a path below /dev", spec)
 }
 
 func (d *Disk) describe() string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -64,7 +65,7 @@ func sha1Algorithm() algorithm {
 func (p *parser) document() error {
 	for {
 		tok, err := p.next()
-		if err == io.EOF && p.root > 0 {
+		if errors.Is(err, io.EOF) && p.root > 0 {
 			return nil
 		}
 		if err != nil {

@@ -157,7 +157,7 @@ func TestGaps(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			start, end := strings.Index(valid, "<BlockMap>"), strings.Index(valid, "</BlockMap>")
 			text := valid[:start] + "<BlockMap>"
-			for _, r := range strings.Fields(tt.ranges) {
+			for r := range strings.FieldsSeq(tt.ranges) {
 				text += "<Range>" + r + "</Range>"
 			}
 			text = strings.Replace(text+valid[end:], "Count> 3 ", fmt.Sprintf("Count> %d ", tt.mapped), 1)

@@ -224,7 +224,7 @@ func (s *scanner) trim(at span) span {
 
 // inside turns the end of the file inside an element into an error.
 func (s *scanner) inside(name string, err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return s.errorf(name, "is cut off: the file ends inside it")
 	}
 	return err
@@ -234,7 +234,7 @@ func (s *scanner) wrap(err error) error {
 	if bad, ok := errors.AsType[*xml.SyntaxError](err); ok {
 		return &SyntaxError{Line: bad.Line, Msg: "not well-formed XML: " + bad.Msg}
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return err
 	}
 	return s.errorf("", "not well-formed XML: %s", strings.TrimPrefix(err.Error(), "xml: "))

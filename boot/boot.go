@@ -110,7 +110,7 @@ type SlotRoot struct {
 func Booted(cmdline string, slots []SlotRoot) (string, error) {
 	found := map[string]string{} // slot to the parameter that named it
 	byRoot := ""
-	for _, word := range strings.Fields(cmdline) {
+	for word := range strings.FieldsSeq(cmdline) {
 		key, value, _ := strings.Cut(word, "=")
 		switch key {
 		case "updater.slot", "rauc.slot":

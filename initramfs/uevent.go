@@ -23,8 +23,7 @@ func ListenUevents() (*Uevents, error) {
 	// A burst at boot must fit; without the privilege the default is kept, and an overrun only costs a rescan.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("listening for devices: %w", os.NewSyscallError("bind", err))
+		return nil, fmt.Errorf("listening for devices: %w", errors.Join(os.NewSyscallError("bind", err), unix.Close(fd)))
 	}
 	return &Uevents{fd: fd}, nil
 }

@@ -45,7 +45,7 @@ func (r *run) inactiveSlot(ctx context.Context) (string, error) {
 	}
 	for _, skipNext := range []bool{true, false} {
 		for _, s := range slots {
-			if !s.Booted && !(skipNext && s.Next) {
+			if !s.Booted && (!skipNext || !s.Next) {
 				return s.Name, nil
 			}
 		}

@@ -111,7 +111,7 @@ func Install(ctx context.Context, job Job) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer target.Close()
+	defer func() { _ = target.Close() }() // everything that matters was flushed and read back by then
 	if err := cancelled(ctx); err != nil {
 		return nil, err
 	}

@@ -159,7 +159,6 @@ type kit struct {
 	doc, sig  []byte
 	policy    verify.Policy
 	signed    func(doc []byte) []byte
-	mapped    []bool // per byte
 	imageSize int64
 }
 

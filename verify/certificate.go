@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -137,9 +138,7 @@ func (c *certificate) merge(other *certificate) {
 			c.copies = append(c.copies, raw)
 		}
 	}
-	for id, r := range other.revoked {
-		c.revoked[id] = r
-	}
+	maps.Copy(c.revoked, other.revoked)
 	for _, id := range other.keyIDs {
 		if !slices.Contains(c.keyIDs, id) {
 			c.keyIDs = append(c.keyIDs, id)

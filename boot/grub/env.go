@@ -3,6 +3,7 @@ package grub
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"updater/boot"
@@ -62,8 +63,8 @@ func lineEnd(s string) int {
 
 // get returns a variable's value; the last assignment counts, as in GRUB.
 func (b *block) get(name string) string {
-	for i := len(b.lines) - 1; i >= 0; i-- {
-		if v, ok := strings.CutPrefix(b.lines[i], name+"="); ok {
+	for _, line := range slices.Backward(b.lines) {
+		if v, ok := strings.CutPrefix(line, name+"="); ok {
 			return unescape(v)
 		}
 	}
@@ -73,8 +74,8 @@ func (b *block) get(name string) string {
 // set changes a variable where it stands, or adds it before all others, so that ours lie in the first sector.
 func (b *block) set(name, value string) {
 	line := name + "=" + escape(value)
-	for i := len(b.lines) - 1; i >= 0; i-- {
-		if strings.HasPrefix(b.lines[i], name+"=") {
+	for i, old := range slices.Backward(b.lines) {
+		if strings.HasPrefix(old, name+"=") {
 			b.lines[i] = line
 			return
 		}

@@ -13,6 +13,7 @@ package grub
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -174,7 +175,7 @@ func (b *Backend) load() ([]byte, *block, error) {
 		return nil, nil, fmt.Errorf("%w: %s has %d bytes, an environment block at most %d", boot.ErrState, b.area, b.area.Size(), maxBlock)
 	}
 	data := make([]byte, b.area.Size())
-	if _, err := b.area.ReadBackAt(data, 0); err != nil && err != io.EOF {
+	if _, err := b.area.ReadBackAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, fmt.Errorf("%w: %w", boot.ErrState, err)
 	}
 	env, err := parseBlock(data)

@@ -202,7 +202,7 @@ func (b *Backend) load() (*loaded, error) {
 	for i, a := range b.areas {
 		raws[i] = make([]byte, a.Size())
 		// A copy that cannot be read may be the newer one: nothing is changed on the strength of the other.
-		if _, err := a.ReadBackAt(raws[i], 0); err != nil && err != io.EOF {
+		if _, err := a.ReadBackAt(raws[i], 0); err != nil && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("%w: %w", boot.ErrState, err)
 		}
 		if envs[i], errs[i] = parse(raws[i], b.redundant()); errs[i] != nil {
