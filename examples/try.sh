@@ -2,7 +2,8 @@
 # Installs a signed image into slot B of a disk image file: no root, no device, no virtual machine.
 # Needs sgdisk, mkfs.vfat, mtools, grub-editenv, gpg and zstd. Run: examples/try.sh [UPDATER]
 set -euo pipefail
-updater=$(command -v "${1:-bin/updater}"); updater=$(realpath "$updater")
+updater=$(command -v "${1:-bin/updater}")
+case $updater in /*) ;; *) updater=$PWD/$updater ;; esac
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; cd "$work"
 step() { echo; echo "\$ ${1##*/} ${*:2}"; "$@"; }
 

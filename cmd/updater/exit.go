@@ -102,7 +102,9 @@ func classify(err error) (code int, hint string) {
 		return ExitBusy, "unmount or release it, then try again"
 	case is[*blockdev.LockedError](err):
 		return ExitLocked, "wait until the other one has ended"
-	case is[*update.BootError](err), errors.Is(err, boot.ErrState), errors.Is(err, boot.ErrRefused):
+	case errors.Is(err, boot.ErrState):
+		return ExitBootState, "look at the boot loader's environment with its own tool (grub-editenv, fw_printenv), and restore it"
+	case is[*update.BootError](err), errors.Is(err, boot.ErrRefused):
 		return ExitBootState, "updater status shows what the boot loader will do"
 	case is[*update.ImageError](err):
 		return ExitTrust, "image and bmap do not belong together, or the image was changed; get both again"

@@ -205,6 +205,11 @@ func setup(env *testscript.Env, fixtures, backend string) error {
 	}
 	env.Setenv("GNUPGHOME", filepath.Join(fixtures, "gnupg"))
 	env.Setenv("BACKEND", backend)
+	examples, err := filepath.Abs("../../examples")
+	if err != nil {
+		return err
+	}
+	env.Setenv("EXAMPLES", examples)
 	return os.WriteFile(filepath.Join(env.WorkDir, "config.toml"), []byte(configs[backend]), 0o600)
 }
 

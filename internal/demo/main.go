@@ -45,6 +45,7 @@ func tell(ctx context.Context, w io.Writer) error {
 	s.say("    %5.1f s", time.Since(begin).Seconds())
 	acts := []func(context.Context) error{
 		s.bootFirst,
+		s.cut,
 		func(ctx context.Context) error { return s.install(ctx, 0, "B") },
 		func(context.Context) error { return s.holds("B", s.images[0]) },
 		s.bootSecond,

@@ -58,6 +58,9 @@ func TestRoundTrip(t *testing.T) {
 	act("boot A", s.bootFirst)
 	env(map[string]string{"ORDER": "A B", "A_OK": "1", "A_TRY": "0"})
 
+	act("power cut", s.cut)
+	env(map[string]string{"ORDER": "A", "A_OK": "1", "A_TRY": "0", "B_OK": "0"})
+
 	act("install 2", func(ctx context.Context) error { return s.install(ctx, 0, "B") })
 	env(map[string]string{"ORDER": "B A", "B_OK": "1", "B_TRY": "0", "A_OK": "1", "A_TRY": "0", "next_entry": ""})
 	act("slot B", func(context.Context) error { return s.holds("B", s.images[0]) })

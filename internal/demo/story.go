@@ -1,6 +1,7 @@
 // Command demo plays, in QEMU, the life of an A/B device: GRUB boots slot A; the recovery's u-root initramfs
-// installs a signed Debian from a stick into slot B; B comes up and marks itself good; a second update hangs
-// at boot, the watchdog resets the machine, and GRUB falls back to B by itself.
+// installs a signed Debian from a stick into slot B, where the power fails in the middle and A still boots;
+// the second try succeeds, B comes up and marks itself good; another update hangs at boot, the watchdog resets
+// the machine, and GRUB falls back to B by itself.
 //
 // The same story is the round-trip test (build tag vm). Nothing in it is simulated but the hardware.
 package main
@@ -97,17 +98,22 @@ func (s *story) make(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// boot runs the machine once, with the stick when it is not "", until it ends by itself, and wants every
-// pattern in turn and that end. The last match of the last pattern is returned.
-func (s *story) boot(ctx context.Context, what, stick string, end vm.End, patterns ...string) error {
-	start := time.Now()
+// start switches the machine on, with the stick when it is not "".
+func (s *story) start(ctx context.Context, what, stick string) (*vm.Machine, error) {
 	disks := []vm.Disk{{Path: s.disk, Serial: "device"}}
 	if stick != "" {
 		disks = append(disks, vm.Disk{Path: stick, Serial: "stick", ReadOnly: true})
 	}
-	m, err := vm.Start(ctx, vm.Config{
+	return vm.Start(ctx, vm.Config{
 		Name: what, Disks: disks, OVMFVars: filepath.Join(s.dir, "vars.fd"), Timeout: s.timeout, Log: s.console,
 	})
+}
+
+// boot runs the machine once, with the stick when it is not "", until it ends by itself, and wants every
+// pattern in turn and that end.
+func (s *story) boot(ctx context.Context, what, stick string, end vm.End, patterns ...string) error {
+	start := time.Now()
+	m, err := s.start(ctx, what, stick)
 	if err != nil {
 		return err
 	}
@@ -148,6 +154,27 @@ func (s *story) install(ctx context.Context, i int, slot string) error {
 	}
 	return s.boot(ctx, fmt.Sprintf("the recovery installs update %d", i+2), s.sticks[i], vm.Reset,
 		`GRUB: booting the recovery`, `checking the signature`, `writing`, `reading back`, `installed .* into slot `+slot+`.*`, `slot `+slot+` boots next`)
+}
+
+// cut pulls the plug in the middle of an install, when half of the first update is written.
+func (s *story) cut(ctx context.Context) error {
+	const at = `writing 50%`
+	s.say("The power fails in the middle of writing slot B")
+	if err := (lab.Env{Disk: s.disk}).BootRecovery(ctx); err != nil {
+		return err
+	}
+	start := time.Now()
+	m, err := s.start(ctx, "power cut", s.sticks[0])
+	if err != nil {
+		return err
+	}
+	defer m.PowerCut()
+	if _, err := m.Expect(at); err != nil {
+		return fmt.Errorf("power cut: %w", err)
+	}
+	m.PowerCut()
+	s.say("    %5.1f s  (cut at %q)", time.Since(start).Seconds(), at)
+	return s.boot(ctx, "after a power cut slot A boots", "", vm.PowerOff, `GRUB: booting slot A`, `slot A is good`, `DEMO slot=A version=1 up`)
 }
 
 func (s *story) bootSecond(ctx context.Context) error {
