@@ -73,12 +73,12 @@ func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 // Zero is [Device.Zero] in the order of the writes.
 func (w *Writer) Zero(off, length int64) error { return w.d.Zero(off, length) }
 
-// turn submits the current window and waits for the one before it.
+// turn submits the current window and waits for the one before it. Without sync_file_range every window is
+// flushed instead.
 func (w *Writer) turn() error {
+	w.sinceBar += w.cur.bytes
 	if !w.d.paced {
-		w.sinceBar += w.cur.bytes
-		w.prev, w.cur = w.cur, span{}
-		return w.Flush()
+		return w.barrier()
 	}
 	if err := w.d.syncRange(w.cur.off, w.cur.end-w.cur.off, StartWrite); err != nil {
 		return err
@@ -86,51 +86,53 @@ func (w *Writer) turn() error {
 	if err := w.wait(); err != nil {
 		return err
 	}
-	w.sinceBar += w.cur.bytes
 	w.prev, w.cur = w.cur, span{}
 	return nil
 }
 
-// wait waits for the submitted window and drops its pages.
+// wait waits for the submitted window.
 func (w *Writer) wait() error {
-	if w.prev.bytes == 0 {
-		return nil
-	}
-	length := w.prev.end - w.prev.off
-	if w.d.paced {
-		if err := w.d.syncRange(w.prev.off, length, WriteAndWait); err != nil {
+	if w.prev.bytes > 0 {
+		if err := w.d.syncRange(w.prev.off, w.prev.end-w.prev.off, WriteAndWait); err != nil {
 			return err
 		}
 	}
-	w.d.dropCache(w.prev.off, length)
-	w.out.Add(w.prev.bytes)
-	w.prev = span{}
+	w.taken(&w.prev)
 	return nil
+}
+
+// taken counts a window that the medium has taken, and drops its pages.
+func (w *Writer) taken(s *span) {
+	if s.bytes > 0 {
+		w.d.dropCache(s.off, s.end-s.off)
+		w.out.Add(s.bytes)
+	}
+	*s = span{}
 }
 
 // Flush writes out everything and flushes the drive's cache. What was written before is on stable
 // storage when it returns nil.
 func (w *Writer) Flush() error {
-	if w.cur.bytes > 0 && w.d.paced {
-		if err := w.turn(); err != nil {
-			return err
-		}
-	}
 	if w.d.paced {
+		if w.cur.bytes > 0 {
+			if err := w.turn(); err != nil {
+				return err
+			}
+		}
 		if err := w.wait(); err != nil {
 			return err
 		}
 	}
+	return w.barrier()
+}
+
+// barrier flushes; nothing is under way after it.
+func (w *Writer) barrier() error {
 	if err := w.d.Sync(); err != nil {
 		return err
 	}
-	if !w.d.paced {
-		w.out.Add(w.cur.bytes)
-		w.cur = span{}
-		if err := w.wait(); err != nil {
-			return err
-		}
-	}
+	w.taken(&w.prev)
+	w.taken(&w.cur)
 	w.sinceBar = 0
 	return nil
 }

@@ -106,6 +106,8 @@ func classify(err error) (code int, hint string) {
 		return ExitBootState, "look at the boot loader's environment with its own tool (grub-editenv, fw_printenv), and restore it"
 	case is[*update.BootError](err), errors.Is(err, boot.ErrRefused):
 		return ExitBootState, "updater status shows what the boot loader will do"
+	case is[*bmap.MismatchError](err), is[*bmap.MismatchesError](err):
+		return ExitWrite, "write or copy the image again"
 	case is[*update.ImageError](err):
 		return ExitTrust, "image and bmap do not belong together, or the image was changed; get both again"
 	case is[*update.SourceError](err), is[*source.CorruptError](err), is[*source.TrailingError](err):

@@ -36,6 +36,16 @@ func (o *trustOptions) AddFlags(f *pflag.FlagSet) {
 // signedFiles are the bmap and its signature as they were found, unverified.
 type signedFiles struct{ unverifiedBmap, unverifiedSig []byte }
 
+// load makes the policy, from the given keyrings or else the configured ones, and finds the files.
+func (o *trustOptions) load(image string, configured []string) (verify.Policy, signedFiles, error) {
+	trust, err := policy(o.keyring, configured)
+	if err != nil {
+		return trust, signedFiles{}, err
+	}
+	files, err := o.find(image)
+	return trust, files, err
+}
+
 // find reads the bmap and its signature, discovering what was not named.
 func (o *trustOptions) find(image string) (signedFiles, error) {
 	var files signedFiles
@@ -160,11 +170,7 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 	if err != nil {
 		return nil, err
 	}
-	trust, err := policy(o.keyring, config.Keyring)
-	if err != nil {
-		return nil, err
-	}
-	files, err := o.find(image)
+	trust, files, err := o.load(image, config.Keyring)
 	if err != nil {
 		return nil, err
 	}

@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"updater/bmap"
-	"updater/source"
 	"updater/update"
 	"updater/verify"
 )
@@ -66,11 +65,7 @@ func runVerify(ctx context.Context, configNamed bool, o verifyOptions, args []st
 			return nil, err
 		}
 	}
-	trust, err := policy(o.keyring, config.Keyring)
-	if err != nil {
-		return nil, err
-	}
-	files, err := o.find(image)
+	trust, files, err := o.load(image, config.Keyring)
 	if err != nil {
 		return nil, err
 	}
@@ -180,19 +175,33 @@ func newBmapVerify(env Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			img, err := source.Open(args[1], env.Stdin, source.Limits{})
-			if err != nil {
-				return err
-			}
-			defer img.Close()
-			if err := update.CheckImage(cmd.Context(), m, img); err != nil {
-				if e, ok := errors.AsType[*update.ImageError](err); ok {
-					return &update.ReadBackError{Err: e.Err}
-				}
+			if err := compareImage(cmd.Context(), m, args[1], env); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(env.Stdout, "%s matches %s: %d ranges, %s\n", args[1], args[0], m.Len(), size(m.MappedBytes()))
 			return err
 		},
 	}
+}
+
+// compareImage compares an image with a map. A raw file or device is read in parallel, and every bad range is
+// reported; a compressed one is streamed, and the first bad range ends it.
+func compareImage(ctx context.Context, m *bmap.Map, path string, env Env) error {
+	img, size, err := openImage(ctx, path, env)
+	if err != nil {
+		return err
+	}
+	defer img.Close()
+	if img.Codec() != "raw" || path == "-" {
+		return update.CheckImage(ctx, m, img)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && size != m.ImageSize() {
+		return &update.ImageError{Err: fmt.Errorf("%s has %d bytes, the bmap says %d", path, size, m.ImageSize())}
+	}
+	return bmap.Verify(ctx, m, f, nil)
 }
