@@ -65,11 +65,6 @@ type reportedError struct{ err error }
 func (e *reportedError) Error() string { return e.err.Error() }
 func (e *reportedError) Unwrap() error { return e.err }
 
-// nothingError is a request that is fulfilled already.
-type nothingError struct{ what string }
-
-func (e *nothingError) Error() string { return e.what }
-
 // hinter is an error that knows what to do next.
 type hinter interface {
 	error
@@ -92,8 +87,6 @@ func classify(err error) (code int, hint string) {
 			return ExitUsage, u.hint
 		}
 		return ExitUsage, "see updater --help"
-	case is[*nothingError](err):
-		return ExitNothing, ""
 	case is[*update.WriteError](err), is[*update.ReadBackError](err):
 		return ExitWrite, "the slot is marked bad and the other one still boots; check the medium, then install again"
 	case is[*update.ActiveError](err):
