@@ -2,6 +2,7 @@ package source_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -142,6 +143,21 @@ func TestTruncated(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An lz4 file cut exactly behind a block has no end mark, which the library alone does not miss.
+func TestTruncatedBehindBlock(t *testing.T) {
+	packed := compress(t, sample(400_000), "lz4", "-c", "-B4", "--no-frame-crc")
+	cuts := 0
+	for at := 7; at+4 < len(packed); cuts++ {
+		at += 4 + int(binary.LittleEndian.Uint32(packed[at:])&^(1<<31))
+		if _, err := decode(packed[:at]); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("cut at %d of %d: %v; want an unexpected EOF", at, len(packed), err)
+		}
+	}
+	if cuts < 5 {
+		t.Errorf("only %d blocks", cuts)
 	}
 }
 
