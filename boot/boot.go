@@ -60,7 +60,7 @@ type Backend interface {
 	// State reads and changes nothing.
 	State(ctx context.Context) (State, error)
 	// Invalidate makes a slot unbootable before its first byte changes. It refuses the booted slot, and one
-	// without which nothing is bootable.
+	// without which nothing is bootable any more.
 	Invalidate(ctx context.Context, slot string) error
 	// Activate makes a slot the next choice for tries boots, and refills the tries of the slot behind it.
 	Activate(ctx context.Context, slot string, tries int) error

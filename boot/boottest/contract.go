@@ -24,6 +24,7 @@ func Contract(t *testing.T, r Rig) {
 	t.Run("Life", r.life)
 	t.Run("Refusals", r.refusals)
 	t.Run("NoNeedlessWrite", r.noNeedlessWrite)
+	t.Run("NothingBootable", r.nothingBootable)
 	t.Run("PowerCuts", r.powerCuts)
 	t.Run("Failures", r.failures)
 	t.Run("Lies", r.lies)
@@ -145,6 +146,30 @@ func (r Rig) noNeedlessWrite(t *testing.T) {
 	m := NewMedium(r.Fresh(t)...)
 	if err := r.open(t, m, "A").MarkGood(t.Context(), "A"); err != nil || m.Writes() > 0 {
 		t.Errorf("mark good of a good slot = %v and wrote %d sectors", err, m.Writes())
+	}
+}
+
+// nothingBootable: when no slot boots any more, a recovery can still install into one.
+func (r Rig) nothingBootable(t *testing.T) {
+	m := NewMedium(r.Fresh(t)...)
+	b := r.open(t, m, "B")
+	for _, err := range []error{b.Invalidate(t.Context(), "A"), b.Activate(t.Context(), "B", 1)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.Boot(m.areas); got != "B" {
+		t.Fatalf("the boot loader chose %q; want B", got)
+	}
+	b = r.open(t, m, "") // the recovery, after B did not come up
+	if st, err := b.State(t.Context()); err != nil || st.Next != "" {
+		t.Fatalf("State = %+v, %v; want no slot", st, err)
+	}
+	if err := b.Invalidate(t.Context(), "A"); err != nil {
+		t.Fatalf("Invalidate with nothing to lose = %v", err)
+	}
+	if err := b.Activate(t.Context(), "A", 1); err != nil || r.next(t, m) != "A" {
+		t.Fatalf("Activate = %v; the boot loader chooses %q", err, r.next(t, m))
 	}
 }
 

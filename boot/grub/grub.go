@@ -108,10 +108,12 @@ func (b *Backend) Invalidate(_ context.Context, slot string) error {
 // MarkBad implements [boot.Backend].
 func (b *Backend) MarkBad(_ context.Context, slot string) error { return b.disable(slot) }
 
-// disable takes a slot out of the choice, as long as another one stays in it. The running slot, whose try
+// disable takes a slot out of the choice, as long as another one stays in it, or none was in it before: then
+// a recovery has nothing to lose. The running slot, whose try
 // is spent, counts as one that boots again once it is marked good, so its tries are refilled in the same write.
 func (b *Backend) disable(slot string) error {
 	return b.change(slot, func(env *block) error {
+		before := b.next(env)
 		left := slices.DeleteFunc(b.order(env), func(s string) bool { return s == slot })
 		if b.booted != "" && b.booted != slot && env.get(b.booted+"_OK") == "1" {
 			env.set(b.booted+"_TRY", "0")
@@ -119,7 +121,7 @@ func (b *Backend) disable(slot string) error {
 		env.set("ORDER", strings.Join(left, " "))
 		env.set(slot+"_OK", "0")
 		env.set(slot+"_TRY", "0")
-		if b.next(env) == "" {
+		if before != "" && b.next(env) == "" {
 			return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
 		}
 		return nil

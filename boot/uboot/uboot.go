@@ -123,14 +123,15 @@ func (b *Backend) Invalidate(_ context.Context, slot string) error {
 func (b *Backend) MarkBad(_ context.Context, slot string) error { return b.disable(slot) }
 
 // disable takes a slot out of the choice, and refills the tries of the running one, which the choice now
-// rests on.
+// rests on. Where no slot was bootable before there is nothing to lose, and a recovery may go on.
 func (b *Backend) disable(slot string) error {
 	return b.change(slot, func(e *env) error {
+		before := b.next(e)
 		left := slices.DeleteFunc(b.order(e), func(s string) bool { return s == slot })
 		b.refill(e, slot)
 		e.set("BOOT_ORDER", strings.Join(left, " "))
 		e.set(leftName(slot), "0")
-		if b.next(e) == "" {
+		if before != "" && b.next(e) == "" {
 			return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
 		}
 		return nil
