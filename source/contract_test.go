@@ -37,9 +37,9 @@ func members(t *testing.T) []struct {
 		{"gzip with names", [][]byte{pack("gzip", "-c", named), pack("gzip", "-c", named)}},
 		{"zstd", [][]byte{pack("zstd", "-c"), skippable, pack("zstd", "-c", "--no-check")}},
 		{"zstd behind a skippable frame", [][]byte{skippable, pack("zstd", "-c"), pack("zstd", "-c")}},
-		{"xz with padding", [][]byte{pack("xz", "-c", "--block-size=256"), make([]byte, 4), make([]byte, 4), pack("xz", "-c", "--check=none")}},
+		{"xz with padding", [][]byte{pack("xz", "-c", "--lzma2=dict=64KiB", "--block-size=256"), make([]byte, 4), make([]byte, 4), pack("xz", "-c", "--lzma2=dict=64KiB", "--check=none")}},
 		{"lz4", [][]byte{pack("lz4", "-c", "-B32"), skippable, pack("lz4", "-c", "-BX", "--no-frame-crc", "-B32")}},
-		{"bzip2", [][]byte{pack("bzip2", "-c"), pack("bzip2", "-c")}},
+		{"bzip2", [][]byte{pack("bzip2", "-c", "-1"), pack("bzip2", "-c", "-1")}},
 	}
 }
 
@@ -125,7 +125,7 @@ func TestOriginErrors(t *testing.T) {
 
 // Small files that inflate a lot stream in bounded memory.
 func TestBombs(t *testing.T) {
-	const size = 96 << 20
+	const size = 48 << 20
 	zeros := make([]byte, size)
 	var bombs [][]byte
 	codecs := []string{"gzip", "zstd", "xz", "lz4", "bzip2"}
