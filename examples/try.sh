@@ -2,6 +2,7 @@
 # Installs a signed image into slot B of a disk image file: no root, no device, no virtual machine.
 # Needs sgdisk, mkfs.vfat, mtools, grub-editenv, gpg and zstd. Run: examples/try.sh [UPDATER]
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin # where a user's path lacks sgdisk and mkfs.vfat
 updater=$(command -v "${1:-bin/updater}")
 case $updater in /*) ;; *) updater=$PWD/$updater ;; esac
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; cd "$work"
