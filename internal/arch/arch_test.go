@@ -15,6 +15,7 @@ var allowed = map[string][]string{
 	"updater/verify":          {},
 	"updater/blockdev":        {},
 	"updater/source":          {},
+	"updater/state":           {},
 	"updater/boot":            {},
 	"updater/boot/grub":       {"updater/boot"},
 	"updater/boot/uboot":      {"updater/boot"},

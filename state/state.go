@@ -1,0 +1,202 @@
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// maxHistory is how many events are kept; fewer where the area is small.
+const maxHistory = 64
+
+// maxText bounds every text that is kept, in bytes.
+const maxText = 255
+
+// State is what is remembered.
+type State struct {
+	Floor   int64           // lowest rollback index that may be installed; it never falls
+	Time    time.Time       // the last trusted time, UTC; zero is none
+	Slots   map[string]Slot // by name
+	History []Event         // the newest last, bounded
+
+	unknown map[string]json.RawMessage // members of a later version, kept as they are
+}
+
+// Slot is what one slot holds, by the role of its partitions.
+type Slot map[string]Image
+
+// Result says how an installation went.
+type Result string
+
+// The results. Only an image that is Installed or Good is whole.
+const (
+	Writing   Result = "writing"   // begun; a power cut leaves it so
+	Failed    Result = "failed"    // ended with an error
+	Installed Result = "installed" // written and read back, not yet marked good
+	Good      Result = "good"      // it ran, and was marked good
+	Bad       Result = "bad"       // it was marked bad
+)
+
+func (r Result) whole() bool { return r == Installed || r == Good }
+
+// Image is what was installed into one partition of a slot.
+type Image struct {
+	Version       string    `json:"version,omitempty"`
+	RollbackIndex int64     `json:"rollback_index"`           // 0 is none
+	ImageChecksum string    `json:"image_checksum,omitempty"` // hex, of the whole image, when the document has it
+	BmapChecksum  string    `json:"bmap_checksum,omitempty"`  // hex sha256 of the signed document, which lists every range
+	Signed        time.Time `json:"signed,omitzero"`          // newest time of its signatures
+	At            time.Time `json:"at"`                       // trusted time of the result
+	Result        Result    `json:"result"`
+}
+
+// Event is one line of the history.
+type Event struct {
+	At            time.Time `json:"at"`
+	Slot          string    `json:"slot"`
+	Role          string    `json:"role,omitempty"`
+	Version       string    `json:"version,omitempty"`
+	RollbackIndex int64     `json:"rollback_index,omitempty"`
+	Result        Result    `json:"result"`
+	Detail        string    `json:"detail,omitempty"` // why it failed
+}
+
+// Put notes what became of one partition of a slot, and adds it to the history unless it only began.
+func (s *State) Put(slot, role string, image Image, detail string) {
+	image.Version = clip(image.Version)
+	roles := maps.Clone(s.Slots[slot])
+	if roles == nil {
+		roles = Slot{}
+	}
+	roles[role] = image
+	if s.Slots == nil {
+		s.Slots = map[string]Slot{}
+	}
+	s.Slots[slot] = roles
+	if image.Result != Writing {
+		s.log(slot, role, image, detail)
+	}
+}
+
+// MarkGood notes that a slot works, and raises the floor to its rollback index. A slot with several images counts as
+// the lowest of them. An image that was not installed whole is left alone and raises nothing.
+func (s *State) MarkGood(slot string, at time.Time) {
+	index, whole := int64(-1), true
+	for _, role := range slices.Sorted(maps.Keys(s.Slots[slot])) {
+		image := s.Slots[slot][role]
+		if !image.Result.whole() {
+			whole = false
+			continue
+		}
+		if index < 0 || image.RollbackIndex < index {
+			index = image.RollbackIndex
+		}
+		if image.Result != Good {
+			image.Result, image.At = Good, at
+			s.Put(slot, role, image, "")
+		}
+	}
+	if whole && index > s.Floor {
+		s.Floor = index
+	}
+}
+
+// MarkBad notes that a slot was marked bad.
+func (s *State) MarkBad(slot string, at time.Time) {
+	for _, role := range slices.Sorted(maps.Keys(s.Slots[slot])) {
+		if image := s.Slots[slot][role]; image.Result.whole() {
+			image.Result, image.At = Bad, at
+			s.Put(slot, role, image, "")
+		}
+	}
+}
+
+func (s *State) log(slot, role string, i Image, detail string) {
+	s.History = append(s.History, Event{
+		At: i.At, Slot: slot, Role: role, Version: i.Version, RollbackIndex: i.RollbackIndex, Result: i.Result, Detail: clip(detail),
+	})
+	if over := len(s.History) - maxHistory; over > 0 {
+		s.History = slices.Delete(s.History, 0, over)
+	}
+}
+
+func clip(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText]
+	}
+	return s
+}
+
+// Clone returns a copy that shares nothing that changes.
+func (s State) Clone() State {
+	slots := make(map[string]Slot, len(s.Slots))
+	for name, roles := range s.Slots {
+		slots[name] = maps.Clone(roles)
+	}
+	s.Slots, s.History, s.unknown = slots, slices.Clone(s.History), maps.Clone(s.unknown)
+	return s
+}
+
+// marshal writes the payload, always the same bytes for the same state. It leaves out the oldest events until it fits.
+func (s State) marshal(room int) ([]byte, error) {
+	for {
+		members := maps.Clone(s.unknown)
+		if members == nil {
+			members = map[string]json.RawMessage{}
+		}
+		for _, m := range s.members() {
+			raw, err := json.Marshal(m.value)
+			if err != nil {
+				return nil, err
+			}
+			members[m.name] = raw
+		}
+		payload, err := json.Marshal(members) // sorts
+		if err != nil || len(payload) <= room {
+			return payload, err
+		}
+		if len(s.History) == 0 {
+			return nil, fmt.Errorf("the state needs %d bytes, its copies have room for %d", len(payload), room)
+		}
+		s.History = s.History[1:]
+	}
+}
+
+type member struct {
+	name  string
+	value any
+}
+
+// members are the parts of the payload; unmarshal sets through the pointers.
+func (s *State) members() []member {
+	return []member{{"floor", &s.Floor}, {"time", &s.Time}, {"slots", &s.Slots}, {"history", &s.History}}
+}
+
+// unmarshal reads a payload.
+func unmarshal(payload []byte) (State, error) {
+	var s State
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(payload, &all); err != nil {
+		return State{}, err
+	}
+	for _, m := range s.members() {
+		raw, ok := all[m.name]
+		if !ok {
+			return State{}, fmt.Errorf("member %q is missing", m.name)
+		}
+		if err := json.Unmarshal(raw, m.value); err != nil {
+			return State{}, fmt.Errorf("member %q: %w", m.name, err)
+		}
+		delete(all, m.name)
+	}
+	if s.Floor < 0 {
+		return State{}, errors.New("the floor is negative")
+	}
+	if len(all) > 0 {
+		s.unknown = all
+	}
+	return s, nil
+}

@@ -1,0 +1,173 @@
+package state
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Area is the fixed-size place that holds the store: a small partition, a window of a disk, or a file. Writing never
+// changes its size.
+type Area interface {
+	io.WriterAt
+	Size() int64                                 // bytes
+	Sync() error                                 // what was written is on stable storage, the drive's cache flushed
+	ReadBackAt(p []byte, off int64) (int, error) // from the medium, past the page cache
+	String() string                              // names it in errors
+}
+
+// Error is a store that cannot be used, or a change that is not known to be stored.
+type Error struct {
+	Area string
+	Err  error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("state store %s: %v", e.Area, e.Err) }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Store is an open state store. Not safe for concurrent use, and only one process may change one at a time: hold the
+// disk's lock.
+type Store struct {
+	area   Area
+	room   int // bytes of one copy
+	copies [2]readCopy
+	state  State
+	gen    uint64 // of the newest copy; 0 when there is none
+	broken error  // a change that failed: nothing is known any more
+}
+
+// readCopy is what was found in one copy.
+type readCopy struct {
+	offset int64
+	gen    uint64
+	state  State
+	blank  bool  // never written
+	err    error // why it does not count; nil when it does
+}
+
+// Open reads both copies from the medium and writes nothing. The state is that of the newer good copy; when there is
+// none it is fallback, and [Store.Lost] says why. An error is an area that is too small, that cannot be read at all, or
+// that holds a later format.
+func Open(area Area, fallback State) (*Store, error) {
+	fail := func(err error) (*Store, error) { return nil, &Error{Area: area.String(), Err: err} }
+	half := area.Size() / 2 &^ (align - 1)
+	if half < align {
+		return fail(fmt.Errorf("has %d bytes, expected at least %d", area.Size(), 2*align))
+	}
+	s := &Store{area: area, room: int(min(half, maxCopy)), state: fallback.Clone()}
+	for i := range s.copies {
+		s.copies[i] = readOne(area, int64(i)*half, s.room)
+		switch c := s.copies[i]; {
+		case errors.Is(c.err, errLater):
+			return fail(fmt.Errorf("copy %d is %w; use the version of updater that wrote it, or a later one", i+1, c.err))
+		case c.err == nil && (s.gen == 0 || c.gen > s.gen):
+			s.gen, s.state = c.gen, c.state.Clone()
+		}
+	}
+	if unreadable(s.copies[0].err) && unreadable(s.copies[1].err) {
+		return fail(errors.Join(s.copies[0].err, s.copies[1].err))
+	}
+	return s, nil
+}
+
+// State returns a copy of the state.
+func (s *Store) State() State { return s.state.Clone() }
+
+// Lost says why the state is the fallback; "" when it is not. A store that was never written is lost too.
+func (s *Store) Lost() string {
+	switch {
+	case s.gen > 0:
+		return ""
+	case s.copies[0].blank && s.copies[1].blank:
+		return "it is empty"
+	}
+	return fmt.Sprintf("both copies are lost: copy 1 %v; copy 2 %v", s.copies[0].err, s.copies[1].err)
+}
+
+// Degraded says what is wrong with one copy while the other is good; "" is nothing.
+func (s *Store) Degraded() string {
+	for i, c := range s.copies {
+		if s.gen > 0 && c.err != nil {
+			return fmt.Sprintf("copy %d %v; the other one counts", i+1, c.err)
+		}
+	}
+	return ""
+}
+
+// Heal writes the state over copies that are bad. It returns once both hold it.
+func (s *Store) Heal() error {
+	for range s.copies {
+		if s.copies[0].err == nil && s.copies[1].err == nil {
+			return nil
+		}
+		if err := s.write(s.state); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Update changes the state durably: when it returns nil the new state is on stable storage and was read back. A change
+// that changes nothing writes nothing. After an error the medium holds the old state or the new one, and every later
+// call returns that error. The floor never falls, whatever change does.
+func (s *Store) Update(change func(*State)) error {
+	next := s.state.Clone()
+	change(&next)
+	next.Floor = max(next.Floor, s.state.Floor)
+	before, err := s.state.marshal(s.room - headerSize)
+	if err != nil {
+		return &Error{Area: s.area.String(), Err: err}
+	}
+	after, err := next.marshal(s.room - headerSize)
+	if err != nil {
+		return &Error{Area: s.area.String(), Err: err}
+	}
+	if s.gen > 0 && bytes.Equal(before, after) {
+		return s.broken
+	}
+	raised := next.Floor > s.state.Floor || s.gen == 0
+	if err := s.write(next); err != nil || !raised {
+		return err
+	}
+	return s.write(next) // the other copy too
+}
+
+// write stores next in the bad or the older copy, and reads it back.
+func (s *Store) write(next State) error {
+	if s.broken != nil {
+		return s.broken
+	}
+	to := &s.copies[0]
+	if one := &s.copies[1]; to.err == nil && (one.err != nil || one.gen < to.gen) {
+		to = one
+	}
+	data, err := encode(next, s.gen+1, s.room)
+	if err != nil {
+		return &Error{Area: s.area.String(), Err: err}
+	}
+	if err := s.put(data, to.offset); err != nil {
+		s.broken = &Error{Area: s.area.String(), Err: err}
+		return s.broken
+	}
+	s.gen, s.state = s.gen+1, next
+	*to = readCopy{offset: to.offset, gen: s.gen, state: next}
+	return nil
+}
+
+func (s *Store) put(data []byte, off int64) error {
+	if _, err := s.area.WriteAt(data, off); err != nil {
+		return err
+	}
+	if err := s.area.Sync(); err != nil {
+		return err
+	}
+	got := make([]byte, len(data))
+	if _, err := s.area.ReadBackAt(got, off); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, data) {
+		return fmt.Errorf("does not hold what was written at %d", off)
+	}
+	return nil
+}
