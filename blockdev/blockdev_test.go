@@ -397,10 +397,10 @@ func TestSyncRange(t *testing.T) {
 		{"write and wait", f, 0, 4096, blockdev.WriteAndWait, ""},
 		{"start", f, 0, 4096, blockdev.StartAll, ""},
 		{"length 0", f, 0, 0, blockdev.WriteAndWait, ""},
-		{"negative offset", f, -4096, 4096, blockdev.StartWrite, "invalid argument"},
-		{"overflow", f, 1 << 62, 1 << 62, blockdev.StartWrite, "invalid argument"},
+		{"negative offset", f, -4096, 4096, blockdev.Write, "invalid argument"},
+		{"overflow", f, 1 << 62, 1 << 62, blockdev.Write, "invalid argument"},
 		{"unknown flag", f, 0, 4096, 64, "invalid argument"},
-		{"pipe", w, 0, 4096, blockdev.StartWrite, "illegal seek"},
+		{"pipe", w, 0, 4096, blockdev.Write, "illegal seek"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := blockdev.SyncRange(c.f, c.off, c.len, c.flags)

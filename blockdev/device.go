@@ -37,15 +37,37 @@ type Device struct {
 	name     string
 	base     int64 // of the window in the file
 	size     int64
-	f        *os.File // reads, writes, sync_file_range
-	sentinel *os.File // the flush barrier; opened before the first write
-	direct   *os.File // O_DIRECT; nil where the file system has none
-	isBlock  bool
-	paced    bool // sync_file_range works
+	f        File  // reads, writes, sync_file_range
+	sentinel File  // the flush barrier; opened before the first write; nil when read-only
+	direct   File  // O_DIRECT; nil where the file system has none
+	align    int64 // of O_DIRECT offsets and lengths in the file, bytes: a logical block
+	paced    bool  // sync_file_range works
 
 	mu       sync.Mutex
 	poisoned error
 	buffers  sync.Pool // of *[]byte, readBackChunk long, aligned to directAlign
+}
+
+// Files are the descriptors that a [Device] works with.
+type Files struct {
+	Main     File  // reads, writes, sync_file_range
+	Sentinel File  // the barrier; opened before anything is written; nil for a read-only device
+	Direct   File  // O_DIRECT; nil where there is none
+	Align    int64 // of O_DIRECT offsets and lengths, bytes: a logical block; 0 is 4096
+	Base     int64 // where the window begins in the file, bytes
+	Size     int64 // of the window, bytes
+}
+
+// New returns the device behind open descriptors, which it owns from now on. name is used in errors. It is for
+// disk models; [Partition.Open] and [OpenPath] open what the kernel has.
+func New(name string, f Files) *Device {
+	d := &Device{name: name, base: f.Base, size: f.Size, f: f.Main, sentinel: f.Sentinel, direct: f.Direct, align: f.Align}
+	if d.align == 0 {
+		d.align = directAlign
+	}
+	d.buffers.New = func() any { return alignedBuffer(readBackChunk) }
+	d.paced = d.sentinel != nil && hasSyncRange(d.f)
+	return d
 }
 
 // openDevice opens size bytes at base of the file or block device path. name is used in errors.
@@ -53,54 +75,93 @@ func openDevice(name, path string, base, size int64, mode Mode) (_ *Device, err 
 	if base < 0 || size <= 0 || base > base+size {
 		return nil, fmt.Errorf("opening %s: %d bytes at offset %d is no usable window", name, size, base)
 	}
-	d := &Device{name: name, base: base, size: size}
-	d.buffers.New = func() any { return alignedBuffer(readBackChunk) }
+	files := Files{Base: base, Size: size}
 	defer func() {
 		if err != nil {
-			d.Close()
+			files.close()
 		}
 	}()
 	flags := [...]int{ReadOnly: unix.O_RDONLY, Exclusive: unix.O_RDWR | unix.O_EXCL, Shared: unix.O_RDWR}[mode]
-	if d.f, err = os.OpenFile(path, flags|unix.O_CLOEXEC, 0); err != nil {
+	f, err := os.OpenFile(path, flags|unix.O_CLOEXEC, 0)
+	if err != nil {
 		if errors.Is(err, unix.EBUSY) {
 			return nil, busyBlock(name, path)
 		}
 		return nil, fmt.Errorf("opening %s: %w", name, err)
 	}
-	info, err := d.f.Stat()
-	if err != nil {
+	main := &kernelFile{File: f}
+	files.Main = main
+	if main.block, err = checkWindow(f, base, size); err != nil {
 		return nil, fmt.Errorf("opening %s: %w", name, err)
-	}
-	d.isBlock = info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0
-	if !d.isBlock && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("opening %s: is neither a block device nor a regular file", name)
-	}
-	total, err := sizeOf(d.f, info)
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", name, err)
-	}
-	if base+size > total {
-		return nil, fmt.Errorf("opening %s: bytes %d to %d reach past its end at %d", name, base, base+size, total)
 	}
 	if mode != ReadOnly {
-		if !d.isBlock {
-			if err := lockWindow(name, d.f, base, size); err != nil {
+		if !main.block {
+			if err := lockWindow(name, f, base, size); err != nil {
 				return nil, err
 			}
 		}
-		if d.sentinel, err = os.OpenFile(path, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		s, err := os.OpenFile(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
 			return nil, fmt.Errorf("opening %s: sentinel descriptor: %w", name, err)
 		}
-		d.paced = hasSyncRange(d.f)
+		files.Sentinel = &kernelFile{File: s, block: main.block}
 	}
 	// A file system without O_DIRECT answers EINVAL here; ReadBackAt then drops the cache instead.
-	if d.direct, err = os.OpenFile(path, unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0); err != nil {
-		if !errors.Is(err, unix.EINVAL) {
-			return nil, fmt.Errorf("opening %s: for direct reads: %w", name, err)
-		}
-		d.direct = nil
+	direct, err := os.OpenFile(path, flags&^unix.O_EXCL|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil && !errors.Is(err, unix.EINVAL) {
+		return nil, fmt.Errorf("opening %s: for direct access: %w", name, err)
 	}
-	return d, nil
+	if err == nil {
+		files.Direct, files.Align = &kernelFile{File: direct, block: main.block}, alignOf(f, main.block)
+	}
+	return New(name, files), nil
+}
+
+func (f *Files) close() error {
+	var errs []error
+	for _, file := range []File{f.Direct, f.Main, f.Sentinel} {
+		if file != nil {
+			errs = append(errs, file.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkWindow refuses what is neither a block device nor a regular file, and a window past its end.
+func checkWindow(f *os.File, base, size int64) (block bool, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	block = info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0
+	if !block && !info.Mode().IsRegular() {
+		return false, errors.New("is neither a block device nor a regular file")
+	}
+	total, err := sizeOf(f, info)
+	if err != nil {
+		return false, err
+	}
+	if base+size > total {
+		return false, fmt.Errorf("bytes %d to %d reach past its end at %d", base, base+size, total)
+	}
+	return block, nil
+}
+
+// alignOf is what O_DIRECT offsets and lengths on f must be a multiple of: the logical block of a block device;
+// of a file what the file system says, and 4096 where it does not (statx(2), STATX_DIOALIGN).
+func alignOf(f *os.File, block bool) int64 {
+	if block {
+		if n, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET); err == nil && n > 0 {
+			return int64(n)
+		}
+		return directAlign
+	}
+	var st unix.Statx_t
+	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st)
+	if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 || st.Dio_offset_align == 0 {
+		return directAlign
+	}
+	return int64(st.Dio_offset_align)
 }
 
 // String names the device as it was asked for, for errors.
@@ -112,13 +173,8 @@ func (d *Device) Size() int64 { return d.size }
 // Close releases the device and its claim. It does not flush: data without a successful [Device.Sync]
 // before is not durable.
 func (d *Device) Close() error {
-	var errs []error
-	for _, f := range []*os.File{d.direct, d.f, d.sentinel} {
-		if f != nil {
-			errs = append(errs, f.Close())
-		}
-	}
-	return errors.Join(errs...)
+	files := Files{Main: d.f, Sentinel: d.sentinel, Direct: d.direct}
+	return files.close()
 }
 
 // ReadAt reads through the page cache. It is of no use to verify what was written; see [Device.ReadBackAt].
@@ -126,14 +182,21 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 || off > d.size {
 		return 0, fmt.Errorf("reading %s: offset %d is outside its %d bytes", d.name, off, d.size)
 	}
-	n, err := d.f.ReadAt(p[:min(int64(len(p)), d.size-off)], d.base+off)
-	if err == nil && n < len(p) {
-		err = io.EOF
+	var n int
+	for want := int(min(int64(len(p)), d.size-off)); n < want; {
+		got, err := d.f.Pread(p[n:want], d.base+off+int64(n))
+		if err == nil && got == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return n, fmt.Errorf("reading %s at %d: %w", d.name, off+int64(n), err)
+		}
+		n += got
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("reading %s at %d: %w", d.name, off, err)
+	if n < len(p) {
+		return n, io.EOF
 	}
-	return n, err
+	return n, nil
 }
 
 // WriteAt writes into the page cache; [Device.Sync] makes it durable. A write past the end is refused
@@ -142,11 +205,21 @@ func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.check("writing", off, int64(len(p))); err != nil {
 		return 0, err
 	}
-	n, err := d.f.WriteAt(p, d.base+off)
+	n, err := pwrite(d.f, p, d.base+off)
 	if err != nil {
 		return n, d.poison(fmt.Errorf("writing %s at %d: %w", d.name, off+int64(n), err))
 	}
 	return n, nil
+}
+
+// pwrite writes p with one call. A short write to a device is the end of it or an error on the way: it is
+// never continued.
+func pwrite(f File, p []byte, off int64) (int, error) {
+	n, err := f.Pwrite(p, off)
+	if err == nil && n < len(p) {
+		err = fmt.Errorf("%d of %d bytes: %w", n, len(p), io.ErrShortWrite)
+	}
+	return n, err
 }
 
 // Sync is the barrier: it writes out every dirty page and flushes the drive's cache (fdatasync on the
@@ -157,8 +230,8 @@ func (d *Device) Sync() error {
 	if err := d.check("flushing", 0, 0); err != nil {
 		return err
 	}
-	if err := ignoringEINTR(func() error { return unix.Fdatasync(int(d.sentinel.Fd())) }); err != nil {
-		return d.poison(fmt.Errorf("flushing %s: %w", d.name, os.NewSyscallError("fdatasync", err)))
+	if err := d.sentinel.Datasync(); err != nil {
+		return d.poison(fmt.Errorf("flushing %s: %w", d.name, err))
 	}
 	return nil
 }
@@ -168,7 +241,10 @@ func (d *Device) syncRange(off, length int64, flags SyncFlags) error {
 	if err := d.check("writing out", off, length); err != nil {
 		return err
 	}
-	if err := SyncRange(d.f, d.base+off, length, flags); err != nil {
+	if length == 0 {
+		return nil
+	}
+	if err := d.f.SyncRange(d.base+off, length, flags); err != nil {
 		return d.poison(fmt.Errorf("writing out %s at %d: %w", d.name, off, err))
 	}
 	return nil
@@ -176,7 +252,7 @@ func (d *Device) syncRange(off, length int64, flags SyncFlags) error {
 
 // dropCache asks the kernel to forget clean pages of the range. It is advice: dirty and locked pages stay.
 func (d *Device) dropCache(off, length int64) {
-	_ = unix.Fadvise(int(d.f.Fd()), d.base+off, length, unix.FADV_DONTNEED)
+	d.f.DropCache(d.base+off, length)
 }
 
 func (d *Device) check(doing string, off, length int64) error {

@@ -1,12 +1,9 @@
 package blockdev
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // ReadBackAt reads len(p) bytes at off from the medium, past the page cache: with O_DIRECT, and where
@@ -41,31 +38,25 @@ func (d *Device) readBackChunk(p []byte, off int64) (int, error) {
 	abs := d.base + off
 	if d.direct == nil {
 		d.dropCache(off, int64(len(p)))
-		return d.f.ReadAt(p[:min(len(p), readBackChunk)], abs)
+		n, err := d.f.Pread(p[:min(len(p), readBackChunk)], abs)
+		if err == nil && n == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return n, err
 	}
 	buf := d.buffers.Get().(*[]byte)
 	defer d.buffers.Put(buf)
 	start := abs &^ (directAlign - 1)
 	skip := int(abs - start)
 	length := min((skip+len(p)+directAlign-1)&^(directAlign-1), readBackChunk)
-	got, err := pread(d.direct.Fd(), (*buf)[:length], start)
+	got, err := d.direct.Pread((*buf)[:length], start)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("direct read of %d bytes at %d: %w", length, start, err)
 	}
 	if got <= skip {
 		return 0, io.ErrUnexpectedEOF
 	}
 	return copy(p, (*buf)[skip:got]), nil
-}
-
-// pread is one pread(2): os.File.ReadAt would go on after a short read at an unaligned offset, which
-// O_DIRECT refuses.
-func pread(fd uintptr, p []byte, off int64) (n int, err error) {
-	err = ignoringEINTR(func() error { n, err = unix.Pread(int(fd), p, off); return err })
-	if errors.Is(err, unix.EINVAL) {
-		return 0, fmt.Errorf("direct read of %d bytes at %d: %w", len(p), off, err)
-	}
-	return max(n, 0), err
 }
 
 // alignedBuffer returns n bytes whose address is a multiple of directAlign, as O_DIRECT asks.

@@ -17,19 +17,19 @@ const (
 	// WaitBefore waits for pages of the range that are already under write-out, and returns their
 	// errors. When it fails the write step of the same call is not taken.
 	WaitBefore SyncFlags = unix.SYNC_FILE_RANGE_WAIT_BEFORE
-	// StartWrite begins the write-out of dirty pages of the range that are not under write-out. It may
+	// Write begins the write-out of dirty pages of the range that are not under write-out. It may
 	// block when the request queue is full and never reports an error of the medium by itself.
-	StartWrite SyncFlags = unix.SYNC_FILE_RANGE_WRITE
+	Write SyncFlags = unix.SYNC_FILE_RANGE_WRITE
 	// WaitAfter waits, after any write step, for all pages of the range, and returns their errors.
 	WaitAfter SyncFlags = unix.SYNC_FILE_RANGE_WAIT_AFTER
 
 	// StartAll puts all pages of the range that were dirty at the call under write-out.
-	StartAll = WaitBefore | StartWrite
+	StartAll = WaitBefore | Write
 	// WaitStarted waits for a write-out that was started earlier and returns its result.
 	WaitStarted = WaitBefore
 	// WriteAndWait writes out all pages of the range that were dirty at the call and waits for them.
 	// It is the only combination that submits every dirty page (WB_SYNC_ALL, fs/sync.c).
-	WriteAndWait = WaitBefore | StartWrite | WaitAfter
+	WriteAndWait = WaitBefore | Write | WaitAfter
 )
 
 // SyncRange calls sync_file_range(2) for length bytes of f from off. The kernel rounds off down and the
@@ -54,11 +54,9 @@ func SyncRange(f *os.File, off, length int64, flags SyncFlags) error {
 	return nil
 }
 
-// hasSyncRange reports whether the kernel and the file system of f know sync_file_range.
-func hasSyncRange(f *os.File) bool {
-	err := SyncRange(f, 0, 0, 0)
-	return !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.ESPIPE)
-}
+// hasSyncRange probes whether sync_file_range works on f: kernels and compatibility layers may lack it, and
+// sandboxes forbid it. Without flags the call checks its arguments and does nothing.
+func hasSyncRange(f File) bool { return f.SyncRange(0, 0, 0) == nil }
 
 func ignoringEINTR(call func() error) error {
 	for {

@@ -80,7 +80,7 @@ func (w *Writer) turn() error {
 	if !w.d.paced {
 		return w.barrier()
 	}
-	if err := w.d.syncRange(w.cur.off, w.cur.end-w.cur.off, StartWrite); err != nil {
+	if err := w.d.syncRange(w.cur.off, w.cur.end-w.cur.off, Write); err != nil {
 		return err
 	}
 	if err := w.wait(); err != nil {

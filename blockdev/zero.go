@@ -3,9 +3,6 @@ package blockdev
 import (
 	"errors"
 	"fmt"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // zeroChunk bounds one BLKZEROOUT or fallocate call, which cannot be interrupted.
@@ -31,28 +28,18 @@ func (d *Device) Zero(off, length int64) error {
 }
 
 func (d *Device) zeroChunk(off, length int64) error {
-	if !d.isBlock {
-		err := ignoringEINTR(func() error {
-			return unix.Fallocate(int(d.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, d.base+off, length)
-		})
-		if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
-			return err
-		}
-		return d.writeZeros(off, length)
-	}
 	// Page-aligned, so that no dirty page straddles the border.
 	first := (d.base + off + directAlign - 1) &^ (directAlign - 1)
 	end := (d.base + off + length) &^ (directAlign - 1)
 	if first >= end {
 		return d.writeZeros(off, length)
 	}
-	span := [2]uint64{uint64(first), uint64(end - first)}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), unix.BLKZEROOUT, uintptr(unsafe.Pointer(&span)))
-	if errno == unix.EOPNOTSUPP || errno == unix.ENOTTY || errno == unix.EINVAL {
+	err := d.f.ZeroOut(first, end-first)
+	if errors.Is(err, errors.ErrUnsupported) {
 		return d.writeZeros(off, length)
 	}
-	if errno != 0 {
-		return fmt.Errorf("ioctl BLKZEROOUT of %d bytes at %d: %w", span[1], span[0], errno)
+	if err != nil {
+		return err
 	}
 	if err := d.writeZeros(off, first-d.base-off); err != nil {
 		return err
@@ -63,7 +50,7 @@ func (d *Device) zeroChunk(off, length int64) error {
 func (d *Device) writeZeros(off, length int64) error {
 	zeros := make([]byte, min(length, 256<<10))
 	for length > 0 {
-		n, err := d.f.WriteAt(zeros[:min(length, int64(len(zeros)))], d.base+off)
+		n, err := pwrite(d.f, zeros[:min(length, int64(len(zeros)))], d.base+off)
 		if err != nil {
 			return err
 		}
