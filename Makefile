@@ -1,5 +1,6 @@
 # make build      the static binary, bin/updater
-# make initramfs  bin/initramfs.cpio.zst for KERNEL_VERSION, reproducibly
+# make initramfs  bin/initramfs.cpio.zst for ARCH and KERNEL, reproducibly
+# make uki        the same and its kernel as one EFI program
 # make test       everything, with the QEMU round trip; installs what it needs
 # make demo       the whole story in QEMU
 # make size       binary and initramfs against their budget
@@ -15,30 +16,47 @@ FLAGS   := -trimpath -buildvcs=false
 STRIP   := -s -w -buildid=
 LDFLAGS := $(STRIP) -X main.stampVersion=$(VERSION) -X main.stampTime=$(STAMP)
 
-.PHONY: build host initramfs deps test race fuzz demo size reproduce lint vet clean
+.PHONY: build initramfs uki deps test race fuzz demo size reproduce lint vet clean
 
 build: bin/updater
 bin/updater: FORCE
 	go build $(FLAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/updater
 FORCE:
 
-# u-root's init, and our host-side archiver.
-bin/init: go.mod
-	go build $(FLAGS) -ldflags '$(STRIP)' -o $@ github.com/u-root/u-root/cmds/core/init
+# For another architecture: amd64, arm64, arm or riscv64. GOARM=7 unless it says otherwise.
+ARCH ?= $(shell go env GOARCH)
+export GOARM ?= 7
+DEVICE := bin/$(ARCH)
+$(DEVICE)/updater: FORCE
+	GOARCH=$(ARCH) go build $(FLAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/updater
+# u-root's init.
+$(DEVICE)/init: go.mod
+	GOARCH=$(ARCH) go build $(FLAGS) -ldflags '$(STRIP)' -o $@ github.com/u-root/u-root/cmds/core/init
+# Our host-side archiver.
 bin/mkinitramfs: FORCE
 	go build $(FLAGS) -ldflags '$(STRIP)' -o $@ ./cmd/mkinitramfs
 
-# Modules of KERNEL_VERSION below MODULES_ROOT, with what they depend on; empty packs none.
+# The kernel image that will run it, or its release alone; neither packs no modules. MODULES are names or sets
+# (docs/initramfs.md), below MODULES_ROOT. COMPRESS is zstd, xz or none.
+KERNEL         ?=
 KERNEL_VERSION ?=
 MODULES_ROOT   ?= /
-MODULES        ?= virtio_pci,virtio_blk,virtio_scsi,sd_mod,nvme,ahci,usb_storage,uas,xhci_pci,mmc_block,sdhci_pci,ext4,vfat,nls_cp437,nls_iso8859-1,nls_ascii
+MODULES        ?= virtio,storage,usb-storage,input,fs,watchdog
+COMPRESS       ?= zstd
 KEYRING        ?=
 CONFIG         ?=
 INITRAMFS      ?= bin/initramfs.cpio.zst
-initramfs: bin/updater bin/init bin/mkinitramfs
-	bin/mkinitramfs -init bin/init -updater bin/updater $(foreach k,$(KEYRING),-keyring $(k)) $(if $(CONFIG),-config $(CONFIG)) \
-		$(if $(KERNEL_VERSION),-modules-root $(MODULES_ROOT) -kernel-version $(KERNEL_VERSION) -modules $(MODULES)) \
-		-o $(INITRAMFS)
+initramfs: $(DEVICE)/updater $(DEVICE)/init bin/mkinitramfs
+	bin/mkinitramfs -init $(DEVICE)/init -updater $(DEVICE)/updater $(foreach k,$(KEYRING),-keyring $(k)) $(if $(CONFIG),-config $(CONFIG)) \
+		$(if $(KERNEL)$(KERNEL_VERSION),-modules-root $(MODULES_ROOT) -modules $(MODULES)) \
+		$(if $(KERNEL),-kernel $(KERNEL)) $(if $(KERNEL_VERSION),-kernel-version $(KERNEL_VERSION)) \
+		-compress $(COMPRESS) -report $(INITRAMFS).report -o $(INITRAMFS)
+
+# One signable EFI program of KERNEL, the initramfs and CMDLINE, with systemd's stub.
+CMDLINE ?= console=ttyS0
+UKI     ?= bin/updater.efi
+uki: initramfs
+	scripts/uki.sh $(ARCH) $(KERNEL) $(INITRAMFS) "$(CMDLINE)" $(UKI)
 
 deps:
 	scripts/deps.sh

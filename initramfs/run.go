@@ -92,9 +92,9 @@ func end(how string) error {
 // it does not stop services; use it where none runs, or where the system may be cut off.
 func Reboot() error { return restart(unix.LINUX_REBOOT_CMD_RESTART) }
 
-func restart(cmd int) error {
+func restart(cmd uint32) error {
 	unix.Sync()
-	if err := unix.Reboot(cmd); err != nil {
+	if err := unix.Reboot(int(cmd)); err != nil { // an int of 32 bits wraps, as the kernel wants it
 		return fmt.Errorf("restarting: %w", os.NewSyscallError("reboot", err))
 	}
 	select {} // the kernel is on its way down

@@ -15,6 +15,8 @@ need mcopy mtools
 need mke2fs e2fsprogs
 need qemu-system-x86_64 qemu-system-x86
 need /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
+need /usr/lib/systemd/boot/efi/linuxx64.efi.stub systemd-boot-efi
+need objcopy binutils
 need mmdebstrap mmdebstrap
 need depmod kmod
 need busybox busybox-static

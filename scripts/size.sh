@@ -7,7 +7,7 @@ row() { # name, bytes, limit in MiB
 	[ "$2" -le $(($3 * 1048576)) ] || { echo "over budget: $1" >&2; bad=1; }
 }
 stamp="-s -w -buildid="
-for arch in amd64 arm64; do
+for arch in amd64 arm64 arm riscv64; do
 	CGO_ENABLED=0 GOARCH=$arch go build -trimpath -buildvcs=false -ldflags "$stamp" -o "build/size/updater-$arch" ./cmd/updater
 	row "updater $arch" "$(stat -c %s "build/size/updater-$arch")" 12
 done

@@ -105,6 +105,9 @@ func (e *EnvConfig) add(m map[string]any) error {
 
 // LoadConfig reads and checks a configuration. Every error is a usage error that names the file and key.
 func LoadConfig(path string) (*Config, error) {
+	if err := checkSealed(path); err != nil {
+		return nil, err
+	}
 	c, err := loadConfig(path)
 	if err != nil {
 		return nil, &usageError{err: fmt.Errorf("configuration %s: %w", path, err), hint: "docs/config.md lists every key"}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"updater/blockdev"
+	"updater/initramfs"
 	"updater/source"
 	"updater/update"
 	"updater/verify"
@@ -94,6 +95,9 @@ func readCapped(path string, limit int64) ([]byte, error) {
 
 // policy is the trust policy of a device: the given keyrings, else the configured ones, and the trusted clock.
 func policy(keyring, configured []string) (verify.Policy, error) {
+	if len(keyring) > 0 && initramfs.Sealed() {
+		return verify.Policy{}, &verify.SignatureError{Reason: "this program is sealed with its keyring, and takes no other"}
+	}
 	if len(keyring) == 0 {
 		keyring = configured
 	}

@@ -2,23 +2,27 @@
 // the configuration, and the kernel modules that were asked for with what they depend on.
 //
 // The same inputs give the same bytes wherever they lie and whatever the umask is: modes are fixed here,
-// names are sorted, times are 0. A second archive may be appended to the result; the kernel unpacks both, and
-// the later file wins. So whoever can append can replace the keyring: have the whole image signed where that
-// matters (secure boot, FIT).
+// names are sorted, times are 0.
+//
+// A second archive may be appended to the result; the kernel unpacks both, and the later file wins. Keyring
+// and configuration are therefore sealed: their digest is stamped into the packed updater, which refuses any
+// other. Whoever can append could still replace that program or a module: have the whole image signed where
+// that matters (a UKI under secure boot, FIT).
 package build
 
 import (
 	"cmp"
+	"debug/elf"
 	"fmt"
 	"io"
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/u-root/pkg/cpio"
+
+	"updater/initramfs"
 )
 
 // Options name what goes in. Init and Updater are required.
@@ -29,152 +33,221 @@ type Options struct {
 	Config  string            // -> etc/updater/config.toml; "" packs none
 	Files   map[string]string // further files: path in the archive to path on the host, mode 0644
 
-	ModulesRoot   string   // below it lies lib/modules/KernelVersion; "" is /
-	KernelVersion string   // "" packs no modules
-	Modules       []string // names; built-in ones are left out
+	ModulesRoot   string   // below it lie lib/modules/KernelVersion and lib/firmware; "" is /
+	Kernel        string   // kernel image that will run it; "" is not checked
+	KernelVersion string   // release; "" is the one of Kernel, and without Kernel no modules are packed
+	Modules       []string // names, or [Sets]; built-in ones are left out
 
-	Compress string // "zstd" or "none"; "" is zstd
+	Compress string // "zstd", "xz" or "none"; "" is zstd
 }
 
-// Write packs the archive into w, in the newc format (kernel, Documentation/driver-api/early-userspace).
-func Write(w io.Writer, o Options) error {
-	t := tree{}
+// The parts of a report.
+const (
+	partInit     = "u-root init"
+	partUpdater  = "updater"
+	partPolicy   = "keyring and configuration"
+	partFiles    = "further files"
+	partModules  = "modules"
+	partFirmware = "firmware"
+)
+
+// Write packs the archive into w, in the newc format (kernel, Documentation/driver-api/early-userspace), and
+// reports what went in.
+func Write(w io.Writer, o Options) (*Report, error) {
+	p := &packing{tree: tree{}, parts: map[string]tree{}, report: new(Report)}
 	for _, dir := range []string{"dev", "proc", "sys", "etc", "bin", "sbin", "tmp", "run", "root", "mnt", "lib", "etc/updater/keys"} {
-		t.dir(dir)
+		p.tree.dir(dir)
 	}
-	t["dev/console"] = cpio.CharDev("dev/console", 0o600, 5, 1)
-	t["dev/null"] = cpio.CharDev("dev/null", 0o666, 1, 3)
-	if err := t.program("init", o.Init); err != nil {
-		return err
+	p.tree["dev/console"] = cpio.CharDev("dev/console", 0o600, 5, 1)
+	p.tree["dev/null"] = cpio.CharDev("dev/null", 0o666, 1, 3)
+	if err := p.fill(o); err != nil {
+		return nil, err
 	}
-	if err := t.program("bin/uinit", o.Updater); err != nil {
-		return err
-	}
-	t["bin/updater"] = cpio.Symlink("bin/updater", "uinit")
-	t["sbin/modprobe"] = cpio.Symlink("sbin/modprobe", "../bin/uinit")
-	if o.Config != "" {
-		if err := t.hostFile("etc/updater/config.toml", o.Config); err != nil {
-			return err
+	compress := cmp.Or(o.Compress, "zstd")
+	for _, name := range []string{partInit, partUpdater, partPolicy, partFiles, partModules, partFirmware} {
+		if err := p.measure(name, compress); err != nil {
+			return nil, err
 		}
 	}
-	for _, k := range o.Keyring {
-		if err := t.keys(k); err != nil {
-			return err
-		}
-	}
-	for name, host := range o.Files {
-		if err := t.hostFile(name, host); err != nil {
-			return err
-		}
-	}
-	if o.KernelVersion != "" {
-		if err := t.modules(cmp.Or(o.ModulesRoot, "/"), o.KernelVersion, o.Modules); err != nil {
-			return err
-		}
-	}
-	return t.write(w, cmp.Or(o.Compress, "zstd"))
+	return p.report, p.tree.write(w, compress)
 }
 
-// tree is the content of the archive by path.
-type tree map[string]cpio.Record
-
-// dir adds a folder and those above it, which the kernel does not make by itself.
-func (t tree) dir(name string) {
-	for ; name != "." && name != "/"; name = path.Dir(name) {
-		if _, ok := t[name]; ok {
-			return
-		}
-		t[name] = cpio.Directory(name, 0o755)
-	}
+// packing is one run of Write.
+type packing struct {
+	tree    tree
+	parts   map[string]tree // the same files, by part
+	machine elf.Machine     // that the programs are for
+	report  *Report
 }
 
-func (t tree) file(name string, data []byte, mode uint64) error {
-	clean := strings.TrimPrefix(path.Clean("/"+name), "/")
-	if _, ok := t[clean]; ok {
-		return fmt.Errorf("packing %s: it is there twice", clean)
-	}
-	t.dir(path.Dir(clean))
-	t[clean] = cpio.StaticFile(clean, string(data), mode)
-	return nil
-}
-
-func (t tree) hostFile(name, host string) error {
-	data, err := os.ReadFile(host)
-	if err != nil {
-		return fmt.Errorf("packing %s: %w", name, err)
-	}
-	return t.file(name, data, 0o644)
-}
-
-// program adds an executable; one that needs a dynamic linker would not start.
-func (t tree) program(name, host string) error {
-	data, err := os.ReadFile(host)
-	if err != nil {
-		return fmt.Errorf("packing %s: %w", name, err)
-	}
-	if err := mustBeStatic(data); err != nil {
-		return fmt.Errorf("packing %s as %s: %w", host, name, err)
-	}
-	return t.file(name, data, 0o755)
-}
-
-// keys adds a certificate file, or those of a folder.
-func (t tree) keys(host string) error {
-	info, err := os.Stat(host)
-	if err != nil {
-		return fmt.Errorf("packing the keyring: %w", err)
-	}
-	if !info.IsDir() {
-		return t.hostFile("etc/updater/keys/"+filepath.Base(host), host)
-	}
-	entries, err := os.ReadDir(host)
-	if err != nil {
-		return fmt.Errorf("packing the keyring: %w", err)
-	}
-	for _, e := range entries {
-		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		if err := t.hostFile("etc/updater/keys/"+e.Name(), filepath.Join(host, e.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t tree) write(w io.Writer, compress string) error {
-	out := nopCloser(w)
-	switch compress {
-	case "none":
-	case "zstd":
-		// One goroutine and a fixed window: the bytes do not depend on the machine.
-		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
+func (p *packing) fill(o Options) error {
+	release := o.KernelVersion
+	if o.Kernel != "" {
+		is, err := KernelRelease(o.Kernel)
 		if err != nil {
 			return err
 		}
-		out = z
-	default:
-		return fmt.Errorf("compression %q is unknown; expected zstd or none", compress)
+		if release != "" && release != is {
+			return fmt.Errorf("kernel image %s is release %s, not %s", o.Kernel, is, release)
+		}
+		release = is
 	}
-	records := make([]cpio.Record, 0, len(t))
-	for _, r := range t {
-		records = append(records, r)
-	}
-	slices.SortFunc(records, func(a, b cpio.Record) int { return strings.Compare(a.Name, b.Name) })
-	cpio.MakeAllReproducible(records)
-	rw := cpio.Newc.Writer(out)
-	if err := cpio.WriteRecords(rw, records); err != nil {
+	policy, err := readPolicy(o)
+	if err != nil {
 		return err
 	}
-	if err := cpio.WriteTrailer(rw); err != nil {
+	for name, data := range policy {
+		if err := p.file(partPolicy, name, data, 0o644); err != nil {
+			return err
+		}
+	}
+	if err := p.programs(o, policy); err != nil {
 		return err
 	}
-	return out.Close()
+	for name, host := range o.Files {
+		data, err := os.ReadFile(host)
+		if err != nil {
+			return fmt.Errorf("packing %s: %w", name, err)
+		}
+		if err := p.file(partFiles, name, data, 0o644); err != nil {
+			return err
+		}
+	}
+	if release == "" {
+		return nil
+	}
+	return p.modules(cmp.Or(o.ModulesRoot, "/"), release, o.Modules)
 }
 
-func nopCloser(w io.Writer) io.WriteCloser {
-	return struct {
-		io.Writer
-		io.Closer
-	}{w, io.NopCloser(nil)}
+// programs adds init, and the updater sealed with the policy.
+func (p *packing) programs(o Options, policy map[string][]byte) error {
+	init, machine, err := readProgram("init", o.Init)
+	if err != nil {
+		return err
+	}
+	updater, own, err := readProgram("bin/uinit", o.Updater)
+	if err != nil {
+		return err
+	}
+	if machine != own {
+		return fmt.Errorf("%s is for %s, %s is for %s", o.Init, machine, o.Updater, own)
+	}
+	if len(policy) > 0 {
+		if updater, err = stampSeal(updater, policy); err != nil {
+			return fmt.Errorf("packing %s as bin/uinit: %w", o.Updater, err)
+		}
+	}
+	p.machine = machine
+	p.tree["bin/updater"] = cpio.Symlink("bin/updater", "uinit")
+	p.tree["sbin/modprobe"] = cpio.Symlink("sbin/modprobe", "../bin/uinit")
+	if err := p.file(partInit, "init", init, 0o755); err != nil {
+		return err
+	}
+	return p.file(partUpdater, "bin/uinit", updater, 0o755)
+}
+
+// readProgram reads an executable; one that needs a dynamic linker would not start.
+func readProgram(name, host string) ([]byte, elf.Machine, error) {
+	data, err := os.ReadFile(host)
+	if err != nil {
+		return nil, 0, fmt.Errorf("packing %s: %w", name, err)
+	}
+	machine, err := staticProgram(data)
+	if err != nil {
+		return nil, 0, fmt.Errorf("packing %s as %s: %w", host, name, err)
+	}
+	return data, machine, nil
+}
+
+// file adds a file to the archive and to its part.
+func (p *packing) file(part, name string, data []byte, mode uint64) error {
+	clean := strings.TrimPrefix(path.Clean("/"+name), "/")
+	if part == partFiles && (clean == initramfs.PolicyDir || strings.HasPrefix(clean, initramfs.PolicyDir+"/")) {
+		return fmt.Errorf("packing %s: /%s takes keyring and configuration only", clean, initramfs.PolicyDir)
+	}
+	if _, ok := p.tree[clean]; ok {
+		return fmt.Errorf("packing %s: it is there twice", clean)
+	}
+	p.tree.dir(path.Dir(clean))
+	p.tree[clean] = cpio.StaticFile(clean, string(data), mode)
+	if p.parts[part] == nil {
+		p.parts[part] = tree{}
+	}
+	p.parts[part][clean] = p.tree[clean]
+	return nil
+}
+
+// measure adds a part to the report, with what it takes when it is compressed by itself.
+func (p *packing) measure(name, compress string) error {
+	t := p.parts[name]
+	if len(t) == 0 {
+		return nil
+	}
+	part := Part{Name: name}
+	for _, r := range t {
+		part.Bytes += int64(r.FileSize)
+	}
+	var n counter
+	if err := t.write(&n, compress); err != nil {
+		return err
+	}
+	part.Packed = int64(n)
+	p.report.Parts = append(p.report.Parts, part)
+	return nil
+}
+
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
+}
+
+// readPolicy reads keyring and configuration under their names in the archive.
+func readPolicy(o Options) (map[string][]byte, error) {
+	policy := map[string][]byte{}
+	add := func(name, host string) error {
+		if _, twice := policy[name]; twice {
+			return fmt.Errorf("packing %s: it is there twice", name)
+		}
+		data, err := os.ReadFile(host)
+		policy[name] = data
+		return err
+	}
+	if o.Config != "" {
+		if err := add(initramfs.PolicyDir+"/config.toml", o.Config); err != nil {
+			return nil, fmt.Errorf("packing the configuration: %w", err)
+		}
+	}
+	for _, host := range o.Keyring {
+		files, err := keyFiles(host)
+		if err != nil {
+			return nil, fmt.Errorf("packing the keyring: %w", err)
+		}
+		for _, f := range files {
+			if err := add(initramfs.PolicyDir+"/keys/"+filepath.Base(f), f); err != nil {
+				return nil, fmt.Errorf("packing the keyring: %w", err)
+			}
+		}
+	}
+	return policy, nil
+}
+
+// keyFiles is a certificate file, or those of a folder.
+func keyFiles(host string) ([]string, error) {
+	info, err := os.Stat(host)
+	if err != nil || !info.IsDir() {
+		return []string{host}, err
+	}
+	entries, err := os.ReadDir(host)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			files = append(files, filepath.Join(host, e.Name()))
+		}
+	}
+	return files, nil
 }

@@ -1,48 +1,38 @@
 package build
 
 import (
-	"bytes"
-	"compress/gzip"
 	"debug/elf"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/therootcompany/xz"
 )
 
-// modules adds the wanted modules with all that they depend on, and indexes cut down to them. Dependencies
-// come from the modules themselves (their .modinfo section), so that a kernel package that was only
-// unpacked, without depmod, is good enough.
-func (t tree) modules(root, release string, wanted []string) error {
-	dir := filepath.Join(root, "lib/modules", release)
-	c, err := openCatalogue(dir)
+// modules adds the wanted modules with all that they depend on, the firmware that they name, and indexes cut
+// down to them. Dependencies come from the modules themselves (their .modinfo section), so that a kernel
+// package that was only unpacked, without depmod, is good enough.
+func (p *packing) modules(root, release string, wanted []string) error {
+	c, err := openCatalogue(filepath.Join(root, "lib/modules", release), release, p.machine)
+	if err == nil {
+		err = c.choose(wanted)
+	}
 	if err != nil {
 		return fmt.Errorf("modules of kernel %s: %w", release, err)
 	}
-	for _, name := range wanted {
-		if name = strings.TrimSpace(name); name == "" {
-			continue
-		}
-		if err := c.want(normal(name), nil); err != nil {
-			return fmt.Errorf("modules of kernel %s: %w", release, err)
-		}
-	}
 	base := path.Join("lib/modules", release)
 	var dep, alias, soft strings.Builder
-	for _, name := range slices.Sorted(mapKeys(c.packed)) {
+	for _, name := range slices.Sorted(maps.Keys(c.packed)) {
 		m := c.packed[name]
 		file := "kernel/" + name + ".ko"
-		if err := t.file(path.Join(base, file), m.data, 0o644); err != nil {
+		if err := p.file(partModules, path.Join(base, file), m.data, 0o644); err != nil {
 			return err
 		}
+		p.report.Modules = append(p.report.Modules, Module{Name: name, Bytes: int64(len(m.data)), Why: m.why})
 		fmt.Fprintf(&dep, "%s:", file)
 		for _, d := range c.closure(name) {
 			fmt.Fprintf(&dep, " kernel/%s.ko", d)
@@ -51,45 +41,66 @@ func (t tree) modules(root, release string, wanted []string) error {
 		for _, a := range m.aliases {
 			fmt.Fprintf(&alias, "alias %s %s\n", a, name)
 		}
-		if len(m.soft) > 0 {
-			fmt.Fprintf(&soft, "softdep %s pre: %s\n", name, strings.Join(m.soft, " "))
+		soft.WriteString(m.softdep(name))
+		if err := p.firmware(root, release, name, m.firmware); err != nil {
+			return err
 		}
 	}
+	p.report.Release, p.report.BuiltIn, p.report.LeftOut = release, c.inKernel, c.leftOut
 	return errors.Join(
-		t.file(path.Join(base, "modules.dep"), []byte(dep.String()), 0o644),
-		t.file(path.Join(base, "modules.alias"), []byte(alias.String()), 0o644),
-		t.file(path.Join(base, "modules.softdep"), []byte(soft.String()), 0o644),
+		p.file(partModules, path.Join(base, "modules.dep"), []byte(dep.String()), 0o644),
+		p.file(partModules, path.Join(base, "modules.alias"), []byte(alias.String()), 0o644),
+		p.file(partModules, path.Join(base, "modules.softdep"), []byte(soft.String()), 0o644),
 	)
 }
 
-func mapKeys[K comparable, V any](m map[K]V) func(yield func(K) bool) {
-	return func(yield func(K) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
+// firmware adds what a module names, from where the kernel would look for it (drivers/base/firmware_loader),
+// unpacked. What the host does not have is in the report: many modules name files for hardware of ten years.
+func (p *packing) firmware(root, release, name string, files []string) error {
+	base := filepath.Join(root, "lib/firmware")
+	for _, f := range files {
+		if !filepath.IsLocal(f) {
+			return fmt.Errorf("module %s names the firmware %q, which is not below lib/firmware", name, f)
+		}
+		entry := Firmware{Name: f, Module: name}
+		for _, dir := range []string{"updates/" + release, "updates", release, ""} {
+			for _, ext := range []string{"", ".xz", ".zst"} {
+				data, err := readUnpacked(filepath.Join(base, dir, f+ext))
+				if errors.Is(err, fs.ErrNotExist) || entry.Found {
+					continue
+				}
+				if err != nil {
+					return fmt.Errorf("firmware %s: %w", f, err)
+				}
+				entry.Found, entry.Bytes = true, int64(len(data))
+				target := path.Join("lib/firmware", f)
+				if _, twice := p.tree[target]; twice {
+					continue // another module names it too
+				}
+				if err := p.file(partFirmware, target, data, 0o644); err != nil {
+					return err
+				}
 			}
 		}
+		p.report.Firmware = append(p.report.Firmware, entry)
 	}
-}
-
-// module is what a .ko says of itself.
-type module struct {
-	data    []byte // uncompressed
-	depends []string
-	soft    []string
-	aliases []string
+	return nil
 }
 
 // catalogue is a folder of modules.
 type catalogue struct {
-	files   map[string]string // by normal name
-	builtin map[string]bool
-	packed  map[string]*module
-	byAlias map[string]string // exact aliases of all modules; made when a soft dependency first needs it
+	release  string
+	machine  elf.Machine
+	files    map[string]string // by normal name
+	builtin  map[string]bool
+	packed   map[string]*module
+	byAlias  map[string]string // exact aliases of all modules; made when a soft dependency first needs it
+	inKernel []string
+	leftOut  []string
 }
 
-func openCatalogue(dir string) (*catalogue, error) {
-	c := &catalogue{files: map[string]string{}, builtin: map[string]bool{}, packed: map[string]*module{}}
+func openCatalogue(dir, release string, machine elf.Machine) (*catalogue, error) {
+	c := &catalogue{release: release, machine: machine, files: map[string]string{}, builtin: map[string]bool{}, packed: map[string]*module{}}
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() && strings.Contains(d.Name(), ".ko") {
 			c.files[normal(d.Name())] = name
@@ -115,37 +126,20 @@ func normal(name string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// want packs a module with what it depends on. by is the chain that asked for it.
-func (c *catalogue) want(name string, by []string) error {
-	if c.builtin[name] || c.packed[name] != nil {
-		return nil
-	}
-	file, ok := c.files[name]
-	if !ok {
-		if len(by) > 0 {
-			return fmt.Errorf("module %s, needed by %s, is neither there nor built in", name, strings.Join(by, " needed by "))
-		}
-		return fmt.Errorf("module %s is neither there nor built in", name)
-	}
-	m, err := readModule(file)
-	if err != nil {
-		return fmt.Errorf("module %s: %w", name, err)
-	}
-	c.packed[name] = m
-	for _, d := range m.depends {
-		if err := c.want(d, append([]string{name}, by...)); err != nil {
-			return err
-		}
-	}
-	for _, s := range m.soft { // optional: ext4 asks for "crypto-crc32c", which is an alias
-		target := normal(s)
-		if c.files[target] == "" {
-			if target, err = c.aliased(s); err != nil {
+// choose packs what was asked for: modules by name, which have to be there, and sets, of which is taken what
+// the kernel has.
+func (c *catalogue) choose(wanted []string) error {
+	for _, name := range wanted {
+		name = strings.TrimSpace(name)
+		members, isSet := Sets[name]
+		switch {
+		case name == "":
+		case !isSet:
+			if err := c.want(normal(name), "asked for"); err != nil {
 				return err
 			}
-		}
-		if target != "" && c.files[target] != "" {
-			if err := c.want(target, append([]string{name}, by...)); err != nil {
+		default:
+			if err := c.chooseSet(name, members); err != nil {
 				return err
 			}
 		}
@@ -153,11 +147,83 @@ func (c *catalogue) want(name string, by []string) error {
 	return nil
 }
 
+func (c *catalogue) chooseSet(set string, members []string) error {
+	found := false
+	for _, m := range members {
+		m = normal(m)
+		if !c.builtin[m] && c.files[m] == "" {
+			c.leftOut = append(c.leftOut, m)
+			continue
+		}
+		found = true
+		if err := c.want(m, "set "+set); err != nil {
+			return err
+		}
+	}
+	if !found {
+		return fmt.Errorf("of the set %s none is there: %s", set, strings.Join(members, " "))
+	}
+	return nil
+}
+
+// want packs a module with what it depends on. why is for the report.
+func (c *catalogue) want(name, why string) error {
+	if c.packed[name] != nil {
+		return nil
+	}
+	if c.builtin[name] {
+		c.inKernel = append(c.inKernel, name)
+		return nil
+	}
+	file, ok := c.files[name]
+	if !ok {
+		return fmt.Errorf("module %s (%s) is neither there nor built in", name, why)
+	}
+	m, err := readModule(file)
+	if err != nil {
+		return fmt.Errorf("module %s: %w", name, err)
+	}
+	if m.vermagic != "" && m.vermagic != c.release {
+		return fmt.Errorf("module %s is for kernel %s", name, m.vermagic)
+	}
+	if m.machine != c.machine {
+		return fmt.Errorf("module %s is for %s, the programs are for %s", name, m.machine, c.machine)
+	}
+	m.why = why
+	c.packed[name] = m
+	for _, d := range m.depends {
+		if err := c.want(d, "needed by "+name); err != nil {
+			return err
+		}
+	}
+	for _, s := range slices.Concat(m.pre, m.post) {
+		if err := c.wantSoft(s, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wantSoft packs a soft dependency, which is optional: ext4 asks for "crypto-crc32c", an alias.
+func (c *catalogue) wantSoft(s, name string) error {
+	target := normal(s)
+	if c.files[target] == "" {
+		var err error
+		if target, err = c.aliased(s); err != nil {
+			return err
+		}
+	}
+	if target == "" || c.files[target] == "" {
+		return nil
+	}
+	return c.want(target, fmt.Sprintf("soft dependency of %s (%s)", name, s))
+}
+
 // aliased finds the generic module behind an exact alias; "" is none.
 func (c *catalogue) aliased(alias string) (string, error) {
 	if c.byAlias == nil {
 		c.byAlias = map[string]string{}
-		for _, name := range slices.Sorted(mapKeys(c.files)) {
+		for _, name := range slices.Sorted(maps.Keys(c.files)) {
 			m, err := readModule(c.files[name])
 			if err != nil {
 				return "", fmt.Errorf("module %s: %w", name, err)
@@ -190,78 +256,4 @@ func (c *catalogue) closure(name string) []string {
 	visit(name)
 	slices.Reverse(list)
 	return list
-}
-
-// readModule unpacks a module and reads its .modinfo section: NUL-separated key=value strings.
-func readModule(file string) (*module, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case strings.HasSuffix(file, ".xz"):
-		data, err = unpack(func(r io.Reader) (io.Reader, error) { return xz.NewReader(r, 0) }, data)
-	case strings.HasSuffix(file, ".zst"):
-		data, err = unpack(func(r io.Reader) (io.Reader, error) { return zstd.NewReader(r) }, data)
-	case strings.HasSuffix(file, ".gz"):
-		data, err = unpack(func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }, data)
-	}
-	if err != nil {
-		return nil, err
-	}
-	f, err := elf.NewFile(bytes.NewReader(data))
-	if err != nil {
-		return nil, err
-	}
-	m := &module{data: data}
-	section := f.Section(".modinfo")
-	if section == nil {
-		return nil, errors.New("has no .modinfo section")
-	}
-	info, err := section.Data()
-	if err != nil {
-		return nil, err
-	}
-	for field := range bytes.SplitSeq(info, []byte{0}) {
-		key, value, _ := strings.Cut(string(field), "=")
-		switch key {
-		case "depends":
-			for d := range strings.SplitSeq(value, ",") {
-				if d != "" {
-					m.depends = append(m.depends, normal(d))
-				}
-			}
-		case "alias":
-			m.aliases = append(m.aliases, value)
-		case "softdep":
-			for s := range strings.FieldsSeq(value) {
-				if s != "pre:" && s != "post:" {
-					m.soft = append(m.soft, s)
-				}
-			}
-		}
-	}
-	return m, nil
-}
-
-func unpack(open func(io.Reader) (io.Reader, error), data []byte) ([]byte, error) {
-	r, err := open(bytes.NewReader(data))
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(r)
-}
-
-// mustBeStatic refuses a program that asks for a dynamic linker, which the archive does not have.
-func mustBeStatic(data []byte) error {
-	f, err := elf.NewFile(bytes.NewReader(data))
-	if err != nil {
-		return fmt.Errorf("is no program: %w", err)
-	}
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			return errors.New("is not static; build it with CGO_ENABLED=0")
-		}
-	}
-	return nil
 }

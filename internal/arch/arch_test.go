@@ -20,7 +20,7 @@ var allowed = map[string][]string{
 	"updater/boot/grub":       {"updater/boot"},
 	"updater/boot/uboot":      {"updater/boot"},
 	"updater/initramfs":       {},
-	"updater/initramfs/build": {},
+	"updater/initramfs/build": {"updater/initramfs"},
 	"updater/update":          {"updater/bmap", "updater/verify"},
 }
 

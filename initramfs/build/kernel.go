@@ -1,0 +1,67 @@
+package build
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// maxKernel bounds an unpacked kernel image.
+const maxKernel = 256 << 20
+
+// KernelRelease reads a kernel image's release, such as 6.1.0-56-amd64: from the header of an x86 bzImage
+// (Documentation/arch/x86/boot.rst, kernel_version), else from the banner of an image that is plain or gzip.
+func KernelRelease(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("kernel image: %w", err)
+	}
+	if release := bzImageRelease(data); release != "" {
+		return release, nil
+	}
+	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
+		z, err := gzip.NewReader(bytes.NewReader(data))
+		if err == nil {
+			data, err = io.ReadAll(io.LimitReader(z, maxKernel))
+		}
+		if err != nil {
+			return "", fmt.Errorf("kernel image %s: %w", path, err)
+		}
+	}
+	const banner = "Linux version "
+	for rest := data; ; {
+		i := bytes.Index(rest, []byte(banner))
+		if i < 0 {
+			return "", fmt.Errorf("kernel image %s does not tell its release; say it", path)
+		}
+		rest = rest[i+len(banner):]
+		if release := firstWord(rest); release != "" && release[0] >= '0' && release[0] <= '9' {
+			return release, nil
+		}
+	}
+}
+
+func bzImageRelease(data []byte) string {
+	if len(data) < 0x210 || string(data[0x202:0x206]) != "HdrS" {
+		return ""
+	}
+	at := int(binary.LittleEndian.Uint16(data[0x20e:])) + 0x200
+	if at >= len(data) {
+		return ""
+	}
+	return firstWord(data[at:])
+}
+
+// firstWord is the text before the first blank or NUL, when it is short and plain.
+func firstWord(data []byte) string {
+	word := string(data[:min(len(data), 65)])
+	end := strings.IndexAny(word, " \x00\n")
+	if end < 0 || strings.ContainsFunc(word[:end], func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return ""
+	}
+	return word[:end]
+}
