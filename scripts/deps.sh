@@ -27,6 +27,8 @@ need xz xz-utils
 need zstd zstd
 need lz4 lz4
 need bzip2 bzip2
+need nginx nginx-light
+need ip iproute2
 need losetup mount
 # The package lists are needed too: the lab downloads a kernel and a root file system.
 if [ "$(id -u)" = 0 ] && ! apt-cache show linux-image-amd64 >/dev/null 2>&1; then

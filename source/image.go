@@ -12,16 +12,16 @@ import (
 // Image is a decoded image stream. It is not safe for concurrent use, but for Consumed. After an error every
 // Read returns that error.
 type Image struct {
-	name     string
-	codec    string
-	size     int64 // of the container in bytes, -1 unknown
-	in       *input
-	dec      io.Reader
-	release  func()   // of the decoder, or nil
-	file     *os.File // to close, or nil
-	seekable bool     // file is the decoded image itself
-	offset   int64
-	err      error // sticky
+	name    string
+	codec   string
+	size    int64 // of the container in bytes, -1 unknown
+	in      *input
+	dec     io.Reader
+	release func()              // of the decoder, or nil
+	closer  io.Closer           // of the origin, or nil
+	jump    func(n int64) error // moves on without reading, or nil; n is within size
+	offset  int64
+	err     error // sticky
 }
 
 // start detects the codec by head, the first bytes of r, and opens its decoder.
@@ -49,7 +49,7 @@ func (i *Image) start(head []byte, r io.Reader, l Limits) error {
 	return nil
 }
 
-// Name is the path, or "standard input".
+// Name is the path, the address without its password, or "standard input".
 func (i *Image) Name() string { return i.name }
 
 // Codec is "raw", "gzip", "zstd", "xz", "lz4" or "bzip2".
@@ -84,15 +84,18 @@ func (i *Image) Read(p []byte) (int, error) {
 
 // failure tells an error of the origin from one of the container.
 func (i *Image) failure(err error) error {
+	if _, ok := errors.AsType[*FetchError](i.in.err); ok {
+		return i.in.err // it names the file and the byte
+	}
 	if i.in.err != nil && i.in.err != io.EOF {
 		return fmt.Errorf("reading %s at byte %d: %w", i.name, i.in.read.Load(), i.in.err)
 	}
 	return &CorruptError{Name: i.name, Codec: i.codec, Offset: i.offset, Err: err}
 }
 
-// Skip moves n decoded bytes on. A raw file seeks, so that holes and what nobody wants are not read; all else
-// is decoded and dropped. An image that ends properly before n bytes is io.ErrUnexpectedEOF; a raw file then
-// stays where it was.
+// Skip moves n decoded bytes on. A raw image is not read there: a file seeks, and from an HTTP server large
+// holes are not fetched; all else is decoded and dropped. An image that ends properly before n bytes is
+// io.ErrUnexpectedEOF; a raw one then stays where it was.
 func (i *Image) Skip(n int64) error {
 	switch {
 	case n < 0:
@@ -101,27 +104,17 @@ func (i *Image) Skip(n int64) error {
 		return nil
 	case i.err != nil && i.err != io.EOF:
 		return i.err
-	case i.seekable:
-		return i.seek(n)
+	case i.jump != nil:
+		if n > i.size-i.offset {
+			return i.short(i.size, n-(i.size-i.offset))
+		}
+		return i.jump(n)
 	}
 	got, err := io.CopyN(io.Discard, i, n)
 	if err == io.EOF {
 		return i.short(i.offset, n-got)
 	}
 	return err
-}
-
-func (i *Image) seek(n int64) error {
-	if n > i.size-i.offset {
-		return i.short(i.size, n-(i.size-i.offset))
-	}
-	if _, err := i.file.Seek(n, io.SeekCurrent); err != nil {
-		i.err = fmt.Errorf("skipping %d bytes of %s at %d: %w", n, i.name, i.offset, err)
-		return i.err
-	}
-	i.offset += n
-	i.in.read.Add(n)
-	return nil
 }
 
 func (i *Image) short(end, missing int64) error {
@@ -146,7 +139,7 @@ func (i *Image) End() error {
 	}
 }
 
-// Close frees the decoder and closes the file that Open opened; standard input, or the reader given to
+// Close frees the decoder and closes the file or the transfer that Open opened; standard input, or the reader given to
 // NewImage, stays open. Reading a closed image is os.ErrClosed. Close again does nothing.
 func (i *Image) Close() error {
 	if errors.Is(i.err, os.ErrClosed) {
@@ -156,8 +149,8 @@ func (i *Image) Close() error {
 	if i.release != nil {
 		i.release()
 	}
-	if i.file != nil {
-		return i.file.Close()
+	if i.closer != nil {
+		return i.closer.Close()
 	}
 	return nil
 }

@@ -79,12 +79,24 @@ func newFileImage(f *os.File, name string, size int64, l Limits) (*Image, error)
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
-	img := &Image{name: name, size: size, in: &input{r: f}, file: f}
+	img := &Image{name: name, size: size, in: &input{r: f}, closer: f}
 	if err := img.start(head[:n], img.in, l); err != nil {
 		return nil, err
 	}
-	img.seekable = img.codec == raw
+	if img.codec == raw {
+		img.jump = func(n int64) error { return seekFile(img, f, n) }
+	}
 	return img, nil
+}
+
+func seekFile(img *Image, f *os.File, n int64) error {
+	if _, err := f.Seek(n, io.SeekCurrent); err != nil {
+		img.err = fmt.Errorf("skipping %d bytes of %s at %d: %w", n, img.name, img.offset, err)
+		return img.err
+	}
+	img.offset += n
+	img.in.read.Add(n)
+	return nil
 }
 
 // NewImage makes the image of a stream, and detects its codec by its first bytes. name stands for it in

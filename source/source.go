@@ -1,6 +1,6 @@
 // Package source opens an image where it is and hands out its decoded bytes.
 //
-// The origin (a file, a block device, a stream) and the codec (raw, gzip, zstd, xz, lz4, bzip2) are separate:
+// The origin (a file, a block device, a stream, an HTTP server) and the codec (raw, gzip, zstd, xz, lz4, bzip2) are separate:
 // an origin is an io.Reader, a codec is found by the first bytes, never by the name.
 //
 // What it guarantees: [Image.Read] returns io.EOF only after the container has ended properly, that is after
@@ -8,6 +8,9 @@
 // byte. Concatenated gzip members, zstd and lz4 frames (also skippable ones), xz streams (with their padding)
 // and bzip2 streams are one image; such a file that was cut exactly between two of them cannot be told from a
 // whole one. Memory is bounded by [Limits], whatever the container asks for.
+//
+// A [Client] fetches one unchanging file over as many HTTP requests as a bad link takes; an answer that cannot
+// belong to that file ends it.
 //
 // What it does not: a codec's checksum is no signature, and a raw image has none at all; the caller compares
 // the bytes with signed ones. The decoded length is not limited either; the caller knows it from the signed

@@ -25,8 +25,9 @@ type Config struct {
 	Disk    struct {
 		Path string `toml:"path"` // block device or disk image file; "" is the disk that booted
 	} `toml:"disk"`
-	Boot BootConfig   `toml:"boot"`
-	Slot []SlotConfig `toml:"slot"`
+	Boot   BootConfig   `toml:"boot"`
+	Slot   []SlotConfig `toml:"slot"`
+	Source SourceConfig `toml:"source"`
 }
 
 // BootConfig says where the boot loader keeps its choice.
@@ -147,10 +148,14 @@ func loadConfig(path string) (*Config, error) {
 			c.Keyring[i] = filepath.Join(filepath.Dir(path), k)
 		}
 	}
+	c.Source.resolve(filepath.Dir(path))
 	return c, c.check()
 }
 
 func (c *Config) check() error {
+	if err := c.Source.check(); err != nil {
+		return err
+	}
 	switch c.Boot.Backend {
 	case "grub", "uboot":
 	case "":

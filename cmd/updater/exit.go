@@ -103,6 +103,8 @@ func classify(err error) (code int, hint string) {
 		return ExitWrite, "write or copy the image again"
 	case is[*update.ImageError](err):
 		return ExitTrust, "image and bmap do not belong together, or the image was changed; get both again"
+	case is[*source.FetchError](err):
+		return ExitSource, "check the address, the link, the [source] table of the configuration, and the clock when a certificate is refused; then run it again"
 	case is[*update.SourceError](err), is[*source.CorruptError](err), is[*source.TrailingError](err):
 		return ExitSource, "get the image again"
 	case is[*update.IncompatibleError](err):

@@ -14,7 +14,6 @@ import (
 
 	"updater/blockdev"
 	"updater/initramfs"
-	"updater/source"
 	"updater/update"
 	"updater/verify"
 )
@@ -29,8 +28,8 @@ type trustOptions struct {
 
 func (o *trustOptions) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.config, "config", DefaultConfig, "device configuration `FILE`")
-	f.StringVar(&o.bmap, "bmap", "", "block map `FILE` (default: beside the image)")
-	f.StringVar(&o.sig, "sig", "", "detached signature `FILE` of the block map (default: BMAP.asc, BMAP.sig, or inside the bmap)")
+	f.StringVar(&o.bmap, "bmap", "", "block map `FILE` or address (default: beside the image)")
+	f.StringVar(&o.sig, "sig", "", "detached signature `FILE` or address of the block map (default: BMAP.asc, BMAP.sig, or inside the bmap)")
 	f.StringArrayVar(&o.keyring, "keyring", nil, "certificate file or folder `PATH`; replaces the configured ones; may be repeated")
 }
 
@@ -38,43 +37,43 @@ func (o *trustOptions) AddFlags(f *pflag.FlagSet) {
 type signedFiles struct{ unverifiedBmap, unverifiedSig []byte }
 
 // load makes the policy, from the given keyrings or else the configured ones, and finds the files.
-func (o *trustOptions) load(image string, configured []string) (verify.Policy, signedFiles, error) {
+func (o *trustOptions) load(ctx context.Context, image string, configured []string, from *origins) (verify.Policy, signedFiles, error) {
 	trust, err := policy(o.keyring, configured)
 	if err != nil {
 		return trust, signedFiles{}, err
 	}
-	files, err := o.find(image)
+	files, err := o.find(ctx, image, from)
 	return trust, files, err
 }
 
 // find reads the bmap and its signature, discovering what was not named.
-func (o *trustOptions) find(image string) (signedFiles, error) {
+func (o *trustOptions) find(ctx context.Context, image string, from *origins) (signedFiles, error) {
+	const maxBmap = verify.MaxDocumentSize + verify.MaxSignatureSize // it may be clearsigned
 	var files signedFiles
 	path := o.bmap
-	if path == "" {
-		if image == "" || image == "-" {
-			return files, usagef("a bmap cannot be looked for beside standard input; name it with --bmap")
-		}
-		var err error
-		if path, err = source.FindBmap(image); err != nil {
-			return files, &usageError{err: err, hint: "name the bmap with --bmap"}
-		}
-	}
 	var err error
-	if files.unverifiedBmap, err = readCapped(path, verify.MaxDocumentSize+verify.MaxSignatureSize); err != nil {
+	switch {
+	case path != "":
+		files.unverifiedBmap, err = from.read(ctx, path, maxBmap)
+	case image == "" || image == "-":
+		return files, usagef("a bmap cannot be looked for beside standard input; name it with --bmap")
+	default:
+		path, files.unverifiedBmap, err = from.findBmap(ctx, image, maxBmap)
+	}
+	if err != nil {
 		return files, fmt.Errorf("reading the bmap: %w", err)
 	}
-	sig := o.sig
-	if sig == "" && !verify.IsClearsigned(files.unverifiedBmap) {
+	switch {
+	case o.sig != "":
+		files.unverifiedSig, err = from.read(ctx, o.sig, verify.MaxSignatureSize)
+	case !verify.IsClearsigned(files.unverifiedBmap):
 		var found bool
-		if sig, found = source.FindSignature(path); !found {
+		if files.unverifiedSig, found, err = from.findSignature(ctx, path, verify.MaxSignatureSize); err == nil && !found {
 			return files, &verify.SignatureError{Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and there is no %s.asc or %s.sig", path, path, path)}
 		}
 	}
-	if sig != "" {
-		if files.unverifiedSig, err = readCapped(sig, verify.MaxSignatureSize); err != nil {
-			return files, fmt.Errorf("reading the signature: %w", err)
-		}
+	if err != nil {
+		return files, fmt.Errorf("reading the signature: %w", err)
 	}
 	return files, nil
 }
@@ -126,7 +125,8 @@ func newInstall(env Env) *cobra.Command {
 		Long: `install verifies the signed bmap of IMAGE, marks the inactive slot bad, writes the
 mapped blocks, zeroes the others, flushes, reads everything back from the medium,
 and only then makes the slot the boot loader's next choice. IMAGE may be raw or
-compressed by gzip, zstd, xz, lz4 or bzip2; "-" reads it from standard input.`,
+compressed by gzip, zstd, xz, lz4 or bzip2: a file, an http:// or https:// address,
+or "-", standard input. A bmap and its signature may be addresses too.`,
 		Args: argsN(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runInstall(cmd.Context(), o, args[0], env) },
 	}
@@ -174,11 +174,16 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 	if err != nil {
 		return nil, err
 	}
-	trust, files, err := o.load(image, config.Keyring)
+	from, err := config.Source.origins(env, out.warn)
 	if err != nil {
 		return nil, err
 	}
-	img, size, err := openImage(ctx, image, env)
+	defer from.Close()
+	trust, files, err := o.load(ctx, image, config.Keyring, from)
+	if err != nil {
+		return nil, err
+	}
+	img, size, err := from.open(ctx, image)
 	if err != nil {
 		return nil, err
 	}
@@ -200,19 +205,6 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 	}
 	defer out.stop()
 	return update.Install(ctx, job)
-}
-
-// openImage opens the image and tells its decoded size where that is known before the end: for raw files.
-func openImage(ctx context.Context, path string, env Env) (*source.Image, int64, error) {
-	img, err := source.Open(path, interruptible{ctx: ctx, r: env.Stdin}, source.Limits{})
-	if err != nil {
-		return nil, 0, &update.SourceError{Err: err}
-	}
-	size := int64(-1)
-	if img.Codec() == "raw" {
-		_, size = img.Consumed()
-	}
-	return img, size, nil
 }
 
 // interruptible ends a blocked Read of standard input when ctx ends; the read itself goes on until the

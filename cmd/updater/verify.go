@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"updater/bmap"
+	"updater/source"
 	"updater/update"
 	"updater/verify"
 )
@@ -37,7 +38,7 @@ func newVerify(env Env) *cobra.Command {
 		Args:  argsN(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := newReport(env, o.json)
-			v, err := runVerify(cmd.Context(), cmd.Flags().Changed("config"), o, args, env)
+			v, err := runVerify(cmd.Context(), cmd.Flags().Changed("config"), o, args, env, out)
 			if err != nil {
 				return out.failed(err)
 			}
@@ -50,7 +51,7 @@ func newVerify(env Env) *cobra.Command {
 }
 
 // runVerify needs the configuration only for what the command line does not say.
-func runVerify(ctx context.Context, configNamed bool, o verifyOptions, args []string, env Env) (*verdict, error) {
+func runVerify(ctx context.Context, configNamed bool, o verifyOptions, args []string, env Env, out *report) (*verdict, error) {
 	image := ""
 	if len(args) == 1 {
 		image = args[0]
@@ -65,7 +66,12 @@ func runVerify(ctx context.Context, configNamed bool, o verifyOptions, args []st
 			return nil, err
 		}
 	}
-	trust, files, err := o.load(image, config.Keyring)
+	from, err := config.Source.origins(env, out.warn)
+	if err != nil {
+		return nil, err
+	}
+	defer from.Close()
+	trust, files, err := o.load(ctx, image, config.Keyring, from)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +93,7 @@ func runVerify(ctx context.Context, configNamed bool, o verifyOptions, args []st
 	if image == "" {
 		return v, nil
 	}
-	img, _, err := openImage(ctx, image, env)
+	img, _, err := from.open(ctx, image)
 	if err != nil {
 		return nil, err
 	}
@@ -187,12 +193,17 @@ func newBmapVerify(env Env) *cobra.Command {
 // compareImage compares an image with a map. A raw file or device is read in parallel, and every bad range is
 // reported; a compressed one is streamed, and the first bad range ends it.
 func compareImage(ctx context.Context, m *bmap.Map, path string, env Env) error {
-	img, size, err := openImage(ctx, path, env)
+	from, err := SourceConfig{}.origins(env, env.warn)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	img, size, err := from.open(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer img.Close()
-	if img.Codec() != "raw" || path == "-" {
+	if _, isURL, _ := source.ParseURL(path); img.Codec() != "raw" || path == "-" || isURL {
 		return update.CheckImage(ctx, m, img)
 	}
 	f, err := os.Open(path)
