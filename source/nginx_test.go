@@ -163,6 +163,7 @@ func TestNginx(t *testing.T) {
 	}
 	k.bytes.Store(300_000)
 	k.dead.Store(false)
+	c.Close() // the connection that does not break
 	if _, err := get(t, c, bad+"/none/image.cat"); err == nil || !strings.Contains(err.Error(), "whole file (200)") {
 		t.Errorf("a server without ranges, cut: %v", err)
 	}
