@@ -28,7 +28,7 @@ const (
 	// MaxFileSize is the largest map, in bytes of XML.
 	MaxFileSize = 64 << 20
 	// MaxRanges is the largest number of ranges in a map.
-	MaxRanges = 4 << 20
+	MaxRanges = 1 << 20
 	// MaxBlockSize is the largest block, in bytes. Block sizes are powers of two.
 	MaxBlockSize = 16 << 20
 	// MaxImageSize is the largest image, in bytes. It keeps all arithmetic on whole blocks inside int64.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,14 +36,17 @@ type CreateOptions struct {
 	// mapped, because whoever allocated them may count on the zeros. It has no effect where only SEEK_HOLE works, which
 	// shows them as holes always.
 	UnwrittenAsHole bool
+	// ScanZeros maps the blocks that hold a byte that is not zero, whatever the file system says. It reads what it maps
+	// a second time. It is what happens anyway on block devices, and on file systems that cannot tell where holes are.
+	ScanZeros bool
 	// Progress, unless nil, is called from several goroutines, one at a time, with bytes.
 	Progress func(done, total int64)
 }
 
-// Create makes the map of an image: a regular file, or a block device (all of which is mapped). It syncs the file, asks
-// the file system where data is, hashes that on GOMAXPROCS goroutines, and reads everything else to make sure that it is
-// zero: a byte that is not is an error with its offset. It only reads, and needs f to itself while it runs: the file
-// offset may move and is put back.
+// Create makes the map of an image: a regular file or a block device. It syncs the file, asks the file system where data
+// is (or else looks, see ScanZeros), hashes that on GOMAXPROCS goroutines, and reads everything else to make sure that it
+// is zero: a byte that is not is a [NotZeroError] with its offset. It only reads, and needs f to itself while it runs:
+// the file offset may move and is put back.
 //
 // The image must not change meanwhile. When its size, mtime, ctime or inode did, the error wraps ErrChanged; on a block
 // device such a change goes unnoticed. The same image and options give the same map wherever the file system reports the
@@ -72,14 +76,7 @@ func create(ctx context.Context, f *os.File, o CreateOptions) (*Map, error) {
 	if m.imageSize < 1 || m.imageSize > MaxImageSize {
 		return nil, fmt.Errorf("image has %d bytes, expected 1 to %d", m.imageSize, int64(MaxImageSize))
 	}
-	extents, err := mappedExtents(ctx, f, m.imageSize, o.UnwrittenAsHole)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.cut(toBlocks(extents, m.imageSize, m.blockSize), o.maxRange()); err != nil {
-		return nil, err
-	}
-	err = m.readImage(ctx, f, o.Progress)
+	err = m.mapImage(ctx, f, o)
 	// Whatever reading ran into, a changed image explains it better.
 	if after, statErr := identify(f); statErr != nil {
 		return nil, errors.Join(err, statErr)
@@ -92,11 +89,42 @@ func create(ctx context.Context, f *os.File, o CreateOptions) (*Map, error) {
 	return m, nil
 }
 
+// mapImage finds the mapped blocks, cuts them into ranges and reads the image.
+func (m *Map) mapImage(ctx context.Context, f *os.File, o CreateOptions) error {
+	progress := &meter{total: m.imageSize, report: o.Progress}
+	extents, err := []Span(nil), errNoExtents
+	if !o.ScanZeros {
+		extents, err = mappedExtents(ctx, f, m.imageSize, o.UnwrittenAsHole)
+	}
+	scan := errors.Is(err, errNoExtents)
+	if scan {
+		progress.total *= 2
+		extents, err = scanZeros(ctx, f, m.imageSize, m.blockSize, progress)
+	}
+	if err != nil {
+		return err
+	}
+	if err := m.cut(toBlocks(extents, m.imageSize, m.blockSize), o.maxRange()); err != nil {
+		return err
+	}
+	if scan { // the gaps were read as zero just now
+		progress.add(m.imageSize - m.MappedBytes())
+		return m.readImage(ctx, f, nil, progress)
+	}
+	return m.readImage(ctx, f, slices.Collect(m.Gaps()), progress)
+}
+
 func (o CreateOptions) maxRange() int64 {
 	if o.MaxRange == 0 {
 		return max(DefaultMaxRange, o.BlockSize)
 	}
 	return o.MaxRange
+}
+
+// Check says what is wrong with the options, as Create would, before any image is opened.
+func (o CreateOptions) Check() error {
+	_, err := o.newMap()
+	return err
 }
 
 // newMap checks the options and returns a map without an image.

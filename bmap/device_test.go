@@ -9,7 +9,7 @@ import (
 	"updater/bmap"
 )
 
-// TestCreateDevice maps a block device, which has neither FIEMAP nor SEEK_HOLE: all of it is mapped.
+// TestCreateDevice maps a block device, which has neither FIEMAP nor SEEK_HOLE: what is not zero is mapped.
 func TestCreateDevice(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("a loop device needs root")
@@ -23,8 +23,8 @@ func TestCreateDevice(t *testing.T) {
 	device := strings.TrimSpace(string(out))
 	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
 	m := create(t, device, bmap.CreateOptions{MaxRange: -1})
-	if got := rangeTexts(m); got != "0-255" || m.ImageSize() != mib {
-		t.Errorf("ranges of the device are %s of %d bytes; want all 256 blocks", got, m.ImageSize())
+	if got := rangeTexts(m); got != "2-3" || m.ImageSize() != mib {
+		t.Errorf("ranges of the device are %s of %d bytes; want 2-3", got, m.ImageSize())
 	}
 	wantSound(t, m, image)
 }

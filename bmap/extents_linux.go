@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mappedExtents asks the file system which bytes of f hold data: by FIEMAP, else by SEEK_DATA and SEEK_HOLE, else it
-// takes all. The spans may overlap, touch, and reach past size.
+// mappedExtents asks the file system which bytes of f hold data: by FIEMAP, else by SEEK_DATA and SEEK_HOLE. The spans
+// may overlap, touch, and reach past size. errNoExtents says that neither is there, or that the second is a stub.
 func mappedExtents(ctx context.Context, f *os.File, size int64, unwrittenAsHole bool) ([]Span, error) {
 	var spans []Span
 	err := control(f, func(fd int) (err error) {
-		spans, err = fiemap(ctx, fd, size, unwrittenAsHole)
+		spans, err = fiemap(ctx, func(r *fiemapRequest) error { return fiemapCall(fd, r) }, size, unwrittenAsHole)
 		return err
 	})
 	if !errors.Is(err, errNoExtents) {
@@ -24,17 +24,29 @@ func mappedExtents(ctx context.Context, f *os.File, size int64, unwrittenAsHole 
 		spans, err = seekExtents(ctx, fd, size)
 		return err
 	})
-	if !errors.Is(err, errNoExtents) {
-		return spans, err
+	if err == nil && len(spans) == 1 && spans[0] == (Span{0, size}) {
+		return spans, control(f, func(fd int) error { return checkStub(fd, size) })
 	}
-	return []Span{{0, size}}, nil
+	return spans, err
+}
+
+// checkStub tells a file without holes from a file system whose SEEK_HOLE always answers with the end of the file (ZFS
+// with its default settings, fuse-overlayfs): there the file takes less room than its size.
+func checkStub(fd int, size int64) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if st.Blocks < size/512 {
+		return errNoExtents
+	}
+	return nil
 }
 
 // errNoExtents says that the file system does not offer this way of asking.
 var errNoExtents = errors.New("no extent information")
 
-// seekExtents walks the file with SEEK_DATA and SEEK_HOLE (lseek(2)). It sees dirty pages. A file system with a stub
-// answers with one extent over the whole file.
+// seekExtents walks the file with SEEK_DATA and SEEK_HOLE (lseek(2)). It sees dirty pages, and unwritten extents as holes.
 func seekExtents(ctx context.Context, fd int, size int64) ([]Span, error) {
 	var spans []Span
 	for offset := int64(0); offset < size; {

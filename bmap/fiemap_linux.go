@@ -39,7 +39,7 @@ type fiemapExtent struct {
 // FIEMAP_FLAG_SYNC each time: without, data still in the page cache over a preallocated extent shows as unwritten.
 // It does not trust the flag for the last extent, which some file systems set on the last one of the window, but asks
 // until nothing comes. All flags but UNWRITTEN mean data somewhere inside the extent.
-func fiemap(ctx context.Context, fd int, size int64, unwrittenAsHole bool) ([]Span, error) {
+func fiemap(ctx context.Context, call func(*fiemapRequest) error, size int64, unwrittenAsHole bool) ([]Span, error) {
 	var spans []Span
 	req := new(fiemapRequest)
 	for start := int64(0); start < size; {
@@ -48,7 +48,7 @@ func fiemap(ctx context.Context, fd int, size int64, unwrittenAsHole bool) ([]Sp
 		}
 		req.start, req.length = uint64(start), uint64(size-start)
 		req.flags, req.mapped, req.count = fiemapSync, 0, fiemapExtents
-		if err := fiemapCall(fd, req); err != nil {
+		if err := call(req); err != nil {
 			return nil, fmt.Errorf("asking for extents from byte %d: %w", start, err)
 		}
 		if req.mapped == 0 {
@@ -56,7 +56,7 @@ func fiemap(ctx context.Context, fd int, size int64, unwrittenAsHole bool) ([]Sp
 		}
 		asked := start
 		for _, e := range req.extents[:min(req.mapped, fiemapExtents)] {
-			if e.length == 0 || e.logical > math.MaxInt64-e.length {
+			if e.length == 0 || e.length > math.MaxInt64 || e.logical > math.MaxInt64-e.length {
 				return nil, fmt.Errorf("file system reports an extent of %d bytes at byte %d", e.length, e.logical)
 			}
 			start = max(start, int64(e.logical+e.length))

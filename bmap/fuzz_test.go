@@ -2,6 +2,10 @@ package bmap_test
 
 import (
 	"bytes"
+	"encoding/xml"
+	"fmt"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,6 +21,7 @@ func addSeeds(f *testing.F) {
 	f.Add([]byte(`<bmap version="1.2"><ImageSize>4097</ImageSize><BlockSize>4096</BlockSize><BlocksCount>2</BlocksCount>` +
 		`<BlockMap><Range sha1="` + digestA[:40] + `">0</Range><Range> 1 </Range></BlockMap><MappedBlocksCount>2</MappedBlocksCount></bmap>`))
 	f.Add([]byte("<bmap version='2.0'><a><b/></a><BlockMap/></bmap>"))
+	f.Add(seal(strings.Replace(valid, "<BlockMap>", "<x a='&#65;' b=\"c\"><![CDATA[]]>&lt;<!-- --><y/></x><BlockMap>", 1)))
 	f.Add([]byte("<!DOCTYPE a [<!ENTITY b 'c'>]><bmap/>"))
 }
 
@@ -34,8 +39,44 @@ func FuzzParse(f *testing.F) {
 				continue
 			}
 			wantConsistent(t, m)
+			wantSameXML(t, m, data)
 		}
 	})
+}
+
+// wantSameXML reads an accepted map once more with encoding/xml, which must see the same ranges and the same head.
+func wantSameXML(t *testing.T, m *bmap.Map, data []byte) {
+	t.Helper()
+	var doc struct {
+		Version      string `xml:"version,attr"`
+		ImageSize    int64
+		BlockSize    int64
+		MappedBlocks int64 `xml:"MappedBlocksCount"`
+		Ranges       []struct {
+			SHA1   string `xml:"sha1,attr"`
+			Chksum string `xml:"chksum,attr"`
+			Blocks string `xml:",chardata"`
+		} `xml:"BlockMap>Range"`
+	}
+	if err := xml.Unmarshal(data, &doc); err != nil {
+		if strings.Contains(err.Error(), "invalid XML name") { // its tables are older than Unicode's letters
+			return
+		}
+		t.Fatalf("Parse accepts what encoding/xml does not: %v\n%q", err, data)
+	}
+	if doc.Version != m.Version() || doc.ImageSize != m.ImageSize() || doc.BlockSize != m.BlockSize() || doc.MappedBlocks != m.MappedBlocks() || len(doc.Ranges) != m.Len() {
+		t.Fatalf("encoding/xml reads %+v of\n%q", doc, data)
+	}
+	for i, r := range m.Ranges() {
+		theirs := doc.Ranges[i]
+		first, last, isPair := strings.Cut(strings.Join(strings.Fields(theirs.Blocks), ""), "-")
+		if !isPair {
+			last = first
+		}
+		if fmt.Sprint(r.First) != first || fmt.Sprint(r.Last) != last || r.Checksum != strings.ToLower(theirs.SHA1+theirs.Chksum) {
+			t.Fatalf("range %d is %+v, encoding/xml reads %+v", i, r, theirs)
+		}
+	}
 }
 
 // FuzzRoundTrip checks that what we write of a map is the same map.
@@ -94,5 +135,30 @@ func wantConsistent(t *testing.T, m *bmap.Map) {
 	}
 	if bytes != m.ImageSize() {
 		t.Fatalf("ranges and gaps are %d bytes of %d", bytes, m.ImageSize())
+	}
+}
+
+// TestSeeds counts the seeds that are checked in, and wants most of them to be maps: a target that only ever sees
+// refusals finds nothing behind them.
+func TestSeeds(t *testing.T) {
+	for _, target := range []string{"FuzzParse", "FuzzRoundTrip"} {
+		names, err := filepath.Glob("testdata/fuzz/" + target + "/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted := 0
+		for _, name := range names {
+			_, literal, _ := strings.Cut(string(readFile(t, name)), "[]byte(")
+			text, err := strconv.Unquote(strings.TrimSuffix(strings.TrimSpace(literal), ")"))
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if _, err := bmap.Parse(reseal([]byte(text))); err == nil {
+				accepted++
+			}
+		}
+		if len(names) < 13 || accepted < 8 {
+			t.Errorf("%s has %d seeds, of which %d are maps; want at least 13 and 8", target, len(names), accepted)
+		}
 	}
 }

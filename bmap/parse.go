@@ -3,10 +3,7 @@ package bmap
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/xml"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"strings"
 )
@@ -64,20 +61,22 @@ func sha1Algorithm() algorithm {
 // document reads the whole file: one root, and nothing but white space and comments around it.
 func (p *parser) document() error {
 	for {
-		tok, err := p.next()
-		if errors.Is(err, io.EOF) && p.root > 0 {
-			return nil
-		}
+		kind, err := p.next()
 		if err != nil {
-			return p.inside("", err)
+			return err
 		}
-		switch t := tok.(type) {
-		case xml.StartElement:
-			err = p.bmap(t)
-		case xml.EndElement:
-			err = p.errorf(t.Name.Local, "ends without a start")
-		case xml.CharData:
-			err = p.checkBlank(t, "")
+		switch kind {
+		case tokenEnd:
+			if p.root == 0 {
+				return p.cutOff("")
+			}
+			return nil
+		case tokenStart:
+			err = p.bmap(p.tag)
+		case tokenClose:
+			err = p.errorf(string(p.tag.name), "ends without a start")
+		default:
+			err = p.checkBlank("")
 		}
 		if err != nil {
 			return err
@@ -85,20 +84,20 @@ func (p *parser) document() error {
 	}
 }
 
-func (p *parser) bmap(start xml.StartElement) error {
+func (p *parser) bmap(start tag) error {
 	if p.root > 0 {
-		return p.errorf(start.Name.Local, "stands after the end of <bmap>, expected the end of the file")
+		return p.errorf(string(start.name), "stands after the end of <bmap>, expected the end of the file")
 	}
-	if start.Name.Local != "bmap" {
-		return p.errorf(start.Name.Local, "is the root element, expected <bmap>")
+	if string(start.name) != "bmap" {
+		return p.errorf(string(start.name), "is the root element, expected <bmap>")
 	}
 	p.root = p.line
 	version, _, err := p.attribute(start, "version")
 	if err != nil {
 		return err
 	}
-	p.version = version
-	if p.dialect, err = p.dialectOf(version); err != nil {
+	p.version = string(version)
+	if p.dialect, err = p.dialectOf(p.version); err != nil {
 		return err
 	}
 	return p.children("bmap", p.child)
@@ -108,7 +107,7 @@ func (p *parser) bmap(start xml.StartElement) error {
 // unknown one must never pass.
 func (p *parser) dialectOf(version string) (dialect, error) {
 	minor, isV2 := strings.CutPrefix(version, "2.")
-	if n, err := parseDecimal(minor); isV2 && err == nil && n < 1000 {
+	if n, err := parseDecimal([]byte(minor)); isV2 && err == nil && n < 1000 {
 		version = "2.0"
 	}
 	switch version {
@@ -123,8 +122,8 @@ func (p *parser) dialectOf(version string) (dialect, error) {
 }
 
 // child reads one child of <bmap>.
-func (p *parser) child(start xml.StartElement) error {
-	name := start.Name.Local
+func (p *parser) child(start tag) error {
+	name := string(start.name)
 	switch name {
 	case "BlockMap":
 		if p.blockMap > 0 {
@@ -147,15 +146,15 @@ func (p *parser) child(start xml.StartElement) error {
 	return p.skip(start, 2)
 }
 
-func (p *parser) scalarOf(start xml.StartElement, known bool) error {
+func (p *parser) scalarOf(start tag, known bool) error {
 	if !known {
-		return p.errorf(start.Name.Local, "does not belong to version %s", p.version)
+		return p.errorf(string(start.name), "does not belong to version %s", p.version)
 	}
 	return p.scalar(start)
 }
 
-func (p *parser) scalar(start xml.StartElement) error {
-	name := start.Name.Local
+func (p *parser) scalar(start tag) error {
+	name := string(start.name)
 	if first, ok := p.fields[name]; ok {
 		return p.errorf(name, "stands twice, first on line %d", first.line)
 	}
@@ -171,18 +170,22 @@ func (p *parser) scalar(start xml.StartElement) error {
 	return nil
 }
 
-// attribute returns the value of the one attribute the element may have; name "" means none.
-func (p *parser) attribute(start xml.StartElement, name string) (value string, ok bool, err error) {
-	for _, a := range start.Attr {
-		if a.Name.Local != name {
-			return "", false, p.errorf(start.Name.Local, "has the unknown attribute %.40s", a.Name.Local)
+// attribute returns the value of the one attribute the element may have; name "" means none. A value with an entity is
+// refused: readers need not agree on it.
+func (p *parser) attribute(start tag, name string) (value []byte, ok bool, err error) {
+	for _, a := range start.attrs {
+		if string(a.name) != name {
+			return nil, false, p.errorf(string(start.name), "has the unknown attribute %.40s", a.name)
 		}
-		value, ok = a.Value, true
+		if bytes.IndexByte(a.value, '&') >= 0 {
+			return nil, false, p.errorf(string(start.name), "has an entity in attribute %s, expected plain text", name)
+		}
+		value, ok = a.value, true
 	}
 	return value, ok, nil
 }
 
-func (p *parser) updateElement(start xml.StartElement) error {
+func (p *parser) updateElement(start tag) error {
 	if p.update != nil {
 		return p.errorf("Update", "stands twice")
 	}
@@ -191,17 +194,17 @@ func (p *parser) updateElement(start xml.StartElement) error {
 	}
 	p.update, p.updates = &Update{}, map[string]int{"Update": p.line}
 	known := updateFields()
-	return p.children("Update", func(start xml.StartElement) error {
+	return p.children("Update", func(start tag) error {
 		for _, f := range known {
-			if f.name == start.Name.Local {
+			if f.name == string(start.name) {
 				return p.updateChild(start, f)
 			}
 		}
-		return p.errorf(start.Name.Local, "is unknown inside <Update>")
+		return p.errorf(string(start.name), "is unknown inside <Update>")
 	})
 }
 
-func (p *parser) updateChild(start xml.StartElement, f updateField) error {
+func (p *parser) updateChild(start tag, f updateField) error {
 	if first, ok := p.updates[f.name]; ok {
 		return p.errorf(f.name, "stands twice, first on line %d", first)
 	}
@@ -309,7 +312,7 @@ func (p *parser) integer(name string, low, high int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := parseDecimal(f.text)
+	n, err := parseDecimal([]byte(f.text))
 	if err != nil {
 		return 0, p.fieldErrorf(name, "%s", err)
 	}

@@ -97,6 +97,9 @@ func TestParseAccepts(t *testing.T) {
 		{"comment after the root", "</bmap>\n", "</bmap>\n<!-- end -->\n"},
 		{"comment between elements", "    <BlockMap>\n", "    <BlockMap><!-- <Range> 9 </Range> -->\n"},
 		{"unknown element", "<BlockMap>", "<Future a='b'><Deep>text &amp; more</Deep><E/></Future><BlockMap>"},
+		{"unknown element with all of XML", "<BlockMap>", "<x a=\"&#x41;&quot;>\" b = 'é'>&lt;<![CDATA[<&]]]]><!-- > --><größe/></x ><BlockMap>"},
+		{"declaration in full", `version="1.0" ?`, `version='1.0' encoding = "UTF-8" standalone="yes"?`},
+		{"space in tags", "</BlockMap>\n</bmap>", "</BlockMap  >\n</bmap\n>"},
 		{"unknown element among ranges", "<BlockMap>", "<BlockMap><Note> x </Note>"},
 		{"values over lines", " 16000 ", "\n16000\n"},
 		{"white space around the dash", "0-1", "0 -\t1"},
@@ -190,6 +193,13 @@ func TestParseLimits(t *testing.T) {
 	if got, want := err.Error(), "bmap: file has 67108865 bytes, expected at most 67108864"; got != want {
 		t.Errorf("error is %q; want %q", got, want)
 	}
+	var b strings.Builder
+	b.WriteString(valid[:strings.Index(valid, "<BlockMap>")] + "<BlockMap>")
+	for i := range bmap.MaxRanges + 1 {
+		fmt.Fprintf(&b, "<Range>%d</Range>\n", i)
+	}
+	_, err = bmap.Parse([]byte(b.String() + "</BlockMap></bmap>"))
+	wantSyntaxError(t, err, 14+bmap.MaxRanges, "Range", "is one too many, expected at most 1048576 ranges")
 	deep := strings.Replace(valid, "<BlockMap>", strings.Repeat("<a>", 100)+strings.Repeat("</a>", 100)+"<BlockMap>", 1)
 	_, err = bmap.Parse(seal(deep))
 	wantSyntaxError(t, err, 14, "a", "nested deeper")

@@ -20,7 +20,8 @@ type worker struct {
 }
 
 // forEach calls do for every index below n, in ascending order of start, on as many goroutines as GOMAXPROCS allows. It
-// returns when all have returned: with the first error, or with the cause of ctx's end, even if that came last.
+// returns when all have returned: with the first error, or with the cause of ctx's end, even if that came last. Without
+// newHash the workers have no hash.
 func forEach(ctx context.Context, n int, newHash func() hash.Hash, do func(ctx context.Context, w *worker, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -28,7 +29,10 @@ func forEach(ctx context.Context, n int, newHash func() hash.Hash, do func(ctx c
 	var wg sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), n) {
 		wg.Go(func() {
-			w := worker{buf: make([]byte, chunkSize), hash: newHash()}
+			w := worker{buf: make([]byte, chunkSize)}
+			if newHash != nil {
+				w.hash = newHash()
+			}
 			for ctx.Err() == nil {
 				i := int(next.Add(1) - 1)
 				if i >= n {

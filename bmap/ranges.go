@@ -3,7 +3,6 @@ package bmap
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/xml"
 	"fmt"
 	"math"
 )
@@ -21,8 +20,8 @@ type rangeList struct {
 }
 
 // rangeOrUnknown reads one child of <BlockMap>.
-func (p *parser) rangeOrUnknown(start xml.StartElement) error {
-	if start.Name.Local != "Range" {
+func (p *parser) rangeOrUnknown(start tag) error {
+	if string(start.name) != "Range" {
 		return p.skip(start, 3)
 	}
 	l := &p.ranges
@@ -54,14 +53,14 @@ func (p *parser) rangeOrUnknown(start xml.StartElement) error {
 // parseBlocks reads "a" or "a-b", white space allowed around each number.
 func parseBlocks(text []byte) (blockRange, error) {
 	a, b, isPair := bytes.Cut(text, []byte("-"))
-	first, err := parseDecimal(string(bytes.Trim(a, spaces)))
+	first, err := parseDecimal(bytes.Trim(a, spaces))
 	if err != nil {
 		return blockRange{}, fmt.Errorf("first block %w", err)
 	}
 	if !isPair {
 		return blockRange{first, first}, nil
 	}
-	last, err := parseDecimal(string(bytes.Trim(b, spaces)))
+	last, err := parseDecimal(bytes.Trim(b, spaces))
 	if err != nil {
 		return blockRange{}, fmt.Errorf("last block %w", err)
 	}
@@ -86,7 +85,7 @@ func (l *rangeList) add(b blockRange, line int) error {
 }
 
 // addSum adds the digest of the range added last. The hash may be named only later, but all digests are of one length.
-func (l *rangeList) addSum(digest string, ok bool, line int) error {
+func (l *rangeList) addSum(digest []byte, ok bool, line int) error {
 	l.summed = append(l.summed, ok)
 	if !ok {
 		l.sums = append(l.sums, make([]byte, l.size)...)
@@ -101,7 +100,7 @@ func (l *rangeList) addSum(digest string, ok bool, line int) error {
 	}
 	n := len(l.sums)
 	var err error
-	if l.sums, err = hex.AppendDecode(l.sums, []byte(digest)); err != nil || len(digest) == 0 {
+	if l.sums, err = hex.AppendDecode(l.sums, digest); err != nil || len(digest) == 0 {
 		return fmt.Errorf("is %.140q, expected hex digits", digest)
 	}
 	if got := len(l.sums) - n; got != l.size {

@@ -2,19 +2,16 @@ package bmap
 
 import (
 	"bytes"
-	"encoding/xml"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"unicode/utf8"
 )
 
-// Limits of the XML itself; real maps have two attributes and four levels.
-const (
-	maxDepth      = 16
-	maxAttributes = 16
-)
+// maxDepth bounds how deep elements nest; real maps have three levels.
+const maxDepth = 16
+
+// spaces is the white space of XML.
+const spaces = " \t\r\n"
 
 // A SyntaxError says what is wrong with a bmap file and where.
 type SyntaxError struct {
@@ -35,14 +32,8 @@ func (e *SyntaxError) Error() string {
 	return b.String() + ": " + e.Msg
 }
 
-// A scanner cuts the file into XML tokens with their line and exact byte span. It lets through only the XML that every
-// reader understands in the same way: no DOCTYPE, no processing instruction, no name with a prefix, no attribute twice.
-type scanner struct {
-	data []byte
-	dec  *xml.Decoder
-	line int  // line on which the last token starts
-	at   span // bytes of the last token
-}
+// A scanner walks the elements of the file.
+type scanner struct{ lexer }
 
 func newScanner(data []byte) (*scanner, error) {
 	if len(data) > MaxFileSize {
@@ -52,11 +43,10 @@ func newScanner(data []byte) (*scanner, error) {
 		line := 1 + bytes.Count(data[:i], []byte("\n"))
 		return nil, &SyntaxError{Line: line, Msg: fmt.Sprintf("byte 0x%02x at offset %d is not UTF-8 text", data[i], i)}
 	}
-	return &scanner{data: data, dec: xml.NewDecoder(bytes.NewReader(data))}, nil
+	return &scanner{newLexer(data)}, nil
 }
 
-// invalidByte returns the offset of the first control byte or broken UTF-8 sequence, or -1. encoding/xml does not look
-// inside comments.
+// invalidByte returns the offset of the first byte that is neither a character of XML nor part of one, or -1.
 func invalidByte(data []byte) int {
 	for i := 0; i < len(data); {
 		switch c := data[i]; {
@@ -66,7 +56,7 @@ func invalidByte(data []byte) int {
 			return i
 		default:
 			r, n := utf8.DecodeRune(data[i:])
-			if r == utf8.RuneError && n == 1 {
+			if r == utf8.RuneError && n == 1 || !isChar(r) {
 				return i
 			}
 			i += n
@@ -75,68 +65,33 @@ func invalidByte(data []byte) int {
 	return -1
 }
 
-// next returns the next start, end or text token, or io.EOF. It drops comments and the XML declaration.
-func (s *scanner) next() (xml.Token, error) {
+// next returns the next token that is no comment.
+func (s *scanner) next() (tokenKind, error) {
 	for {
-		s.line, _ = s.dec.InputPos()
-		s.at.from = int(s.dec.InputOffset())
-		// RawToken: names as written; who calls matches the end tags.
-		tok, err := s.dec.RawToken()
-		s.at.to = int(s.dec.InputOffset())
-		if err != nil {
-			return nil, s.wrap(err)
-		}
-		switch t := tok.(type) {
-		case xml.StartElement:
-			return t, s.checkStart(t)
-		case xml.Comment:
-		case xml.ProcInst:
-			if t.Target != "xml" || s.at.from != 0 {
-				return nil, s.errorf("", "processing instruction <?%.40s, expected none but the XML declaration at the start", t.Target)
-			}
-		case xml.Directive:
-			return nil, s.errorf("", "directive <!%.20s, expected no DOCTYPE or other directive", t)
-		default:
-			return tok, nil
+		kind, err := s.token()
+		if err != nil || kind != tokenComment {
+			return kind, err
 		}
 	}
-}
-
-func (s *scanner) checkStart(t xml.StartElement) error {
-	if t.Name.Space != "" {
-		return s.errorf(t.Name.Local, "has the name-space prefix %.40q, expected none", t.Name.Space)
-	}
-	if len(t.Attr) > maxAttributes {
-		return s.errorf(t.Name.Local, "has %d attributes, expected at most %d", len(t.Attr), maxAttributes)
-	}
-	for i, a := range t.Attr {
-		if a.Name.Space != "" || a.Name.Local == "xmlns" {
-			return s.errorf(t.Name.Local, "has a name-space attribute, expected none")
-		}
-		for _, b := range t.Attr[:i] {
-			if a.Name == b.Name {
-				return s.errorf(t.Name.Local, "has attribute %s twice", a.Name.Local)
-			}
-		}
-	}
-	return nil
 }
 
 // children calls start for each child of the element called name, whose start tag was read last, up to its end tag.
 // start must read the child whole. Only white space and comments may stand between children.
-func (s *scanner) children(name string, start func(xml.StartElement) error) error {
+func (s *scanner) children(name string, start func(tag) error) error {
 	for {
-		tok, err := s.next()
+		kind, err := s.next()
 		if err != nil {
-			return s.inside(name, err)
+			return err
 		}
-		switch t := tok.(type) {
-		case xml.StartElement:
-			err = start(t)
-		case xml.EndElement:
-			return s.checkEnd(t, name)
-		case xml.CharData:
-			err = s.checkBlank(t, name)
+		switch kind {
+		case tokenEnd:
+			return s.cutOff(name)
+		case tokenClose:
+			return s.checkClose(name)
+		case tokenStart:
+			err = start(s.tag)
+		default:
+			err = s.checkBlank(name)
 		}
 		if err != nil {
 			return err
@@ -148,59 +103,70 @@ func (s *scanner) children(name string, start func(xml.StartElement) error) erro
 // the text without the white space around it, and where that stands in the file. Nothing may split or encode the text,
 // neither a comment nor CDATA nor an entity: other readers disagree on what such a value is.
 func (s *scanner) text(name string) ([]byte, span, error) {
-	line, from := s.line, s.at.to
+	line, from, plain := s.line, s.at.to, true
 	for {
-		tok, err := s.next()
+		kind, err := s.token()
 		if err != nil {
-			return nil, span{}, s.inside(name, err)
+			return nil, span{}, err
 		}
-		switch t := tok.(type) {
-		case xml.StartElement:
-			return nil, span{}, s.errorf(name, "contains element <%.40s>, expected plain text", t.Name.Local)
-		case xml.EndElement:
-			if err := s.checkEnd(t, name); err != nil {
+		switch kind {
+		case tokenEnd:
+			return nil, span{}, s.cutOff(name)
+		case tokenStart:
+			return nil, span{}, s.errorf(name, "contains element <%.40s>, expected plain text", s.tag.name)
+		case tokenClose:
+			if err := s.checkClose(name); err != nil {
 				return nil, span{}, err
 			}
 			at := s.trim(span{from, s.at.from})
 			raw := s.data[at.from:at.to]
-			s.line = line
-			if bytes.ContainsAny(raw, "<&") {
+			s.line, s.lineFrom = line, from
+			if !plain || bytes.IndexByte(raw, '&') >= 0 {
 				return nil, span{}, s.errorf(name, "contains a comment, CDATA or an entity, expected plain text")
 			}
 			return raw, at, nil
+		case tokenText:
+		default:
+			plain = false
 		}
 	}
 }
 
 // skip reads past the element whose start tag was read last.
-func (s *scanner) skip(start xml.StartElement, depth int) error {
+func (s *scanner) skip(start tag, depth int) error {
+	name := string(start.name)
 	if depth > maxDepth {
-		return s.errorf(start.Name.Local, "is nested deeper than %d elements", maxDepth)
+		return s.errorf(name, "is nested deeper than %d elements", maxDepth)
 	}
 	for {
-		tok, err := s.next()
+		kind, err := s.next()
 		if err != nil {
-			return s.inside(start.Name.Local, err)
+			return err
 		}
-		switch t := tok.(type) {
-		case xml.StartElement:
-			if err := s.skip(t, depth+1); err != nil {
+		switch kind {
+		case tokenEnd:
+			return s.cutOff(name)
+		case tokenClose:
+			return s.checkClose(name)
+		case tokenStart:
+			if err := s.skip(s.tag, depth+1); err != nil {
 				return err
 			}
-		case xml.EndElement:
-			return s.checkEnd(t, start.Name.Local)
 		}
 	}
 }
 
-func (s *scanner) checkEnd(t xml.EndElement, name string) error {
-	if t.Name.Local != name || t.Name.Space != "" {
-		return s.errorf(name, "ends with </%.40s>", t.Name.Local)
+// checkClose compares the end tag that was read last with the element it must end.
+func (s *scanner) checkClose(name string) error {
+	if string(s.tag.name) != name {
+		return s.errorf(name, "ends with </%.40s>", s.tag.name)
 	}
 	return nil
 }
 
-func (s *scanner) checkBlank(text []byte, parent string) error {
+// checkBlank refuses the text or CDATA section that was read last, unless it is white space.
+func (s *scanner) checkBlank(parent string) error {
+	text := s.data[s.at.from:s.at.to]
 	white := len(text) - len(bytes.TrimLeft(text, spaces))
 	if white == len(text) {
 		return nil
@@ -208,9 +174,6 @@ func (s *scanner) checkBlank(text []byte, parent string) error {
 	s.line += bytes.Count(text[:white], []byte("\n"))
 	return s.errorf(parent, "has text %.40q between elements, expected white space", bytes.TrimSpace(text))
 }
-
-// spaces is the white space of XML.
-const spaces = " \t\r\n"
 
 func (s *scanner) trim(at span) span {
 	for at.from < at.to && strings.IndexByte(spaces, s.data[at.from]) >= 0 {
@@ -222,25 +185,6 @@ func (s *scanner) trim(at span) span {
 	return at
 }
 
-// inside turns the end of the file inside an element into an error.
-func (s *scanner) inside(name string, err error) error {
-	if errors.Is(err, io.EOF) {
-		return s.errorf(name, "is cut off: the file ends inside it")
-	}
-	return err
-}
-
-func (s *scanner) wrap(err error) error {
-	if bad, ok := errors.AsType[*xml.SyntaxError](err); ok {
-		return &SyntaxError{Line: bad.Line, Msg: "not well-formed XML: " + bad.Msg}
-	}
-	if errors.Is(err, io.EOF) {
-		return err
-	}
-	return s.errorf("", "not well-formed XML: %s", strings.TrimPrefix(err.Error(), "xml: "))
-}
-
-// errorf makes an error at the line of the last token.
-func (s *scanner) errorf(element, format string, args ...any) error {
-	return &SyntaxError{Line: s.line, Element: element, Msg: fmt.Sprintf(format, args...)}
+func (s *scanner) cutOff(name string) error {
+	return s.errorf(name, "is cut off: the file ends inside it")
 }

@@ -19,25 +19,23 @@ func (e *NotZeroError) Error() string {
 	return fmt.Sprintf("byte %d is not zero, but lies in a hole of the image", e.Offset)
 }
 
-// readImage reads the whole image once: it fills in the checksum of every range, and fails on a byte of a gap that is
-// not zero.
-func (m *Map) readImage(ctx context.Context, r io.ReaderAt, progress func(done, total int64)) error {
-	var gaps []Span
-	for gap := range m.Gaps() {
+// readImage fills in the checksum of every range, and fails on a byte of the gaps that is not zero.
+func (m *Map) readImage(ctx context.Context, r io.ReaderAt, gaps []Span, progress *meter) error {
+	var pieces []Span
+	for _, gap := range gaps {
 		for ; gap.Length > 0; gap.Offset, gap.Length = gap.Offset+gapPiece, gap.Length-gapPiece {
-			gaps = append(gaps, Span{gap.Offset, min(gap.Length, gapPiece)})
+			pieces = append(pieces, Span{gap.Offset, min(gap.Length, gapPiece)})
 		}
 	}
 	m.sums = make([]byte, len(m.blocks)*m.algorithm.size)
-	meter := &meter{total: m.imageSize, report: progress}
-	err := forEach(ctx, len(m.blocks)+len(gaps), m.NewHash, func(ctx context.Context, w *worker, i int) error {
+	err := forEach(ctx, len(m.blocks)+len(pieces), m.NewHash, func(ctx context.Context, w *worker, i int) error {
 		if i >= len(m.blocks) {
-			return w.checkZero(ctx, r, gaps[i-len(m.blocks)], meter)
+			return w.checkZero(ctx, r, pieces[i-len(m.blocks)], progress)
 		}
 		b := m.blocks[i]
 		offset := b.first * m.blockSize
 		length := min((b.last-b.first+1)*m.blockSize, m.imageSize-offset)
-		sum, at, err := w.sum(ctx, r, Span{offset, length}, meter)
+		sum, at, err := w.sum(ctx, r, Span{offset, length}, progress)
 		if err != nil {
 			return readError(at, err)
 		}

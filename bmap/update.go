@@ -115,7 +115,7 @@ func timeText(t time.Time) string {
 }
 
 func setRollbackIndex(u *Update, text string) (err error) {
-	u.RollbackIndex, err = parseDecimal(text)
+	u.RollbackIndex, err = parseDecimal([]byte(text))
 	return err
 }
 
