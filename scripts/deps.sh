@@ -29,6 +29,8 @@ need lz4 lz4
 need bzip2 bzip2
 need nginx nginx-light
 need ip iproute2
+need mkfs.xfs xfsprogs
+need mkfs.btrfs btrfs-progs
 need losetup mount
 # The package lists are needed too: the lab downloads a kernel and a root file system.
 if [ "$(id -u)" = 0 ] && ! apt-cache show linux-image-amd64 >/dev/null 2>&1; then
