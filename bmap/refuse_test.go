@@ -45,6 +45,7 @@ func TestParseRefuses(t *testing.T) {
 		{"XML 1.1", `<?xml version="1.0" ?>`, `<?xml version="1.1" ?>`, 1, "", "expected version 1.0"},
 		{"declaration without a version", `<?xml version="1.0" ?>`, `<?xml encoding="utf-8"?>`, 1, "", "XML declaration"},
 		{"declaration with more", `version="1.0" ?`, `version="1.0" more="x" ?`, 1, "", "XML declaration"},
+		{"empty instruction", "<?xml version=\"1.0\" ?>", "<?>", 1, "", "processing instruction without ?>"},
 		{"declaration not closed", `version="1.0" ?>`, `version="1.0">`, 1, "", "processing instruction without ?>"},
 		{"comment not closed", "a comment -->", "a comment", 2, "", "comment without -->"},
 		{"dashes in a comment", "a comment", "a -- comment", 2, "", "with -- in it"},

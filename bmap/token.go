@@ -54,7 +54,7 @@ func (l *lexer) token() (tokenKind, error) {
 	case bytes.HasPrefix(rest, []byte("<!--")):
 		return tokenComment, l.comment(rest)
 	case bytes.HasPrefix(rest, []byte("<![CDATA[")):
-		return tokenCDATA, l.until(rest, "]]>", "CDATA section")
+		return tokenCDATA, l.until(rest, "<![CDATA[", "]]>", "CDATA section")
 	case bytes.HasPrefix(rest, []byte("<!")):
 		return 0, l.errorf("", "directive <!%.20s, expected no DOCTYPE or other directive", rest[2:])
 	case bytes.HasPrefix(rest, []byte("<?")):
@@ -63,13 +63,13 @@ func (l *lexer) token() (tokenKind, error) {
 	return tokenStart, l.startTag(rest)
 }
 
-// until ends the token behind the first end in rest.
-func (l *lexer) until(rest []byte, end, what string) error {
-	n := bytes.Index(rest, []byte(end))
+// until ends the token behind the first end in what follows open.
+func (l *lexer) until(rest []byte, open, end, what string) error {
+	n := bytes.Index(rest[len(open):], []byte(end))
 	if n < 0 {
 		return l.malformed("%s without %s", what, end)
 	}
-	l.at.to = l.at.from + n + len(end)
+	l.at.to = l.at.from + len(open) + n + len(end)
 	return nil
 }
 
@@ -97,7 +97,7 @@ func (l *lexer) comment(rest []byte) error {
 
 // instruction reads the XML declaration, which may only stand at the very start.
 func (l *lexer) instruction(rest []byte) error {
-	if err := l.until(rest, "?>", "processing instruction"); err != nil {
+	if err := l.until(rest, "<?", "?>", "processing instruction"); err != nil {
 		return err
 	}
 	body := rest[len("<?") : l.at.to-l.at.from-len("?>")]
