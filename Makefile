@@ -4,6 +4,7 @@
 # make test       everything, with the QEMU round trip; installs what it needs
 # make demo       the whole story in QEMU
 # make size       binary and initramfs against their budget
+# make package    packages, tarballs, SBOM and SHA256SUMS in dist/
 .DEFAULT_GOAL := build
 
 export CGO_ENABLED := 0
@@ -17,7 +18,7 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
 STRIP   := -s -w -buildid=
 LDFLAGS := $(STRIP) -X main.stampVersion=$(VERSION) -X main.stampTime=$(STAMP)
 
-.PHONY: build initramfs uki deps test race fuzz demo size reproduce lint vet clean
+.PHONY: build initramfs uki deps test race fuzz demo size package reproduce lint vet clean
 
 build: bin/updater
 bin/updater: FORCE
@@ -81,6 +82,11 @@ demo: deps build
 size: initramfs
 	scripts/size.sh
 
+# dist/: .deb, .rpm, .apk and a tarball for each of ARCHES, man pages and completions in them, an SBOM, SHA256SUMS.
+ARCHES ?= amd64 arm64 arm
+package:
+	VERSION=$(VERSION) STAMP=$(STAMP) ARCHES="$(ARCHES)" scripts/package.sh
+
 # Builds twice, from two folders, and compares.
 reproduce:
 	scripts/reproduce.sh
@@ -91,4 +97,4 @@ vet:
 	go vet ./...
 
 clean:
-	rm -rf bin build
+	rm -rf bin build dist

@@ -78,6 +78,7 @@ func newRoot(env Env) *cobra.Command {
 		newInstall(env), newVerify(env), newStatus(env), newMark(env), newActivate(env), newRollback(env),
 		newBmap(env), newVersion(env),
 	)
+	addManPages(root)
 	return root
 }
 

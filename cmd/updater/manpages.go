@@ -1,0 +1,99 @@
+//go:build docs
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cpuguy83/go-md2man/v2/md2man"
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+)
+
+// pages are the man pages beside those of the verbs: a file of docs to its name and section.
+var pages = []struct{ file, name, section, title string }{
+	{"config.md", "updater.toml", "5", "configuration of updater"},
+	{"bmap.md", "updater-bmap", "5", "the signed block map"},
+}
+
+// addManPages adds the verb that writes man pages and completions, in a program that is built for that with
+// -tags docs. The device's program does not carry it.
+func addManPages(root *cobra.Command) {
+	var docs string
+	cmd := &cobra.Command{
+		Use:    "man-pages DIR",
+		Short:  "Write man pages and completions",
+		Hidden: true,
+		Args:   argsN(1, 1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return writeManPages(root, docs, args[0])
+		},
+	}
+	cmd.Flags().StringVar(&docs, "docs", "docs", "`FOLDER` with the Markdown pages")
+	root.AddCommand(cmd)
+}
+
+func writeManPages(root *cobra.Command, docs, dir string) error {
+	date, err := manDate()
+	if err != nil {
+		return err
+	}
+	man, completions := filepath.Join(dir, "man"), filepath.Join(dir, "completions")
+	for _, d := range []string{man, completions} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	root.DisableAutoGenTag = true
+	root.InitDefaultCompletionCmd()
+	header := &doc.GenManHeader{Title: "UPDATER", Section: "1", Date: &date, Source: "updater", Manual: "updater"}
+	if err := doc.GenManTree(root, header, man); err != nil {
+		return err
+	}
+	for _, p := range pages {
+		text, err := os.ReadFile(filepath.Join(docs, p.file))
+		if err != nil {
+			return err
+		}
+		// The heading of a Markdown page becomes the NAME of a man page; the others become its sections.
+		_, body, _ := strings.Cut(string(text), "\n")
+		page := fmt.Sprintf("%% %q %q %q \"updater\" \"updater\"\n\n# NAME\n\n%s - %s\n\n# DESCRIPTION\n%s",
+			strings.ToUpper(p.name), p.section, date.Format("January 2006"), p.name, p.title, strings.ReplaceAll(body, "\n## ", "\n# "))
+		if err := os.WriteFile(filepath.Join(man, p.name+"."+p.section), md2man.Render([]byte(page)), 0o644); err != nil {
+			return err
+		}
+	}
+	for name, write := range map[string]func(*bytes.Buffer) error{
+		"updater.bash": func(b *bytes.Buffer) error { return root.GenBashCompletionV2(b, true) },
+		"_updater":     func(b *bytes.Buffer) error { return root.GenZshCompletion(b) },
+		"updater.fish": func(b *bytes.Buffer) error { return root.GenFishCompletion(b, true) },
+	} {
+		var b bytes.Buffer
+		if err := write(&b); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(completions, name), b.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// manDate is SOURCE_DATE_EPOCH, so that the same tree gives the same pages.
+func manDate() (time.Time, error) {
+	epoch := os.Getenv("SOURCE_DATE_EPOCH")
+	if epoch == "" {
+		return time.Now().UTC(), nil
+	}
+	seconds, err := strconv.ParseInt(epoch, 10, 64)
+	if err != nil {
+		return time.Time{}, usagef("SOURCE_DATE_EPOCH is %q, expected seconds since 1970", epoch)
+	}
+	return time.Unix(seconds, 0).UTC(), nil
+}
