@@ -68,8 +68,8 @@ func (e *MismatchesError) Unwrap() []error {
 // Bytes of unmapped blocks and bytes past ImageSize are not looked at. progress may be nil; it is called from several
 // goroutines, one at a time, with bytes.
 func Verify(ctx context.Context, m *Map, r io.ReaderAt, progress func(done, total int64)) error {
-	if i := slices.Index(m.summed, false); i >= 0 {
-		return fmt.Errorf("range %d (%s): %w", i, m.Range(i), ErrNoChecksum)
+	if err := m.CheckSummed(); err != nil {
+		return err
 	}
 	if err := m.checkLength(r); err != nil {
 		return err
@@ -92,6 +92,15 @@ func Verify(ctx context.Context, m *Map, r io.ReaderAt, progress func(done, tota
 	})
 	slices.SortFunc(bad, func(a, b *MismatchError) int { return cmp.Compare(a.Index, b.Index) })
 	return joinMismatches(err, bad, m.Len())
+}
+
+// CheckSummed returns nil when every range has a checksum, else an error that wraps ErrNoChecksum and names the first
+// that has none.
+func (m *Map) CheckSummed() error {
+	if i := slices.Index(m.summed, false); i >= 0 {
+		return fmt.Errorf("range %d (%s): %w", i, m.Range(i), ErrNoChecksum)
+	}
+	return nil
 }
 
 // checkLength reads the last byte of the image, which may be unmapped.

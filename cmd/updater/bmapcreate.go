@@ -17,10 +17,13 @@ import (
 )
 
 type bmapCreateOptions struct {
-	output   string
-	maxRange string
-	update   bmap.Update
-	expires  string
+	output    string
+	maxRange  string
+	unwritten string
+	checksum  string
+	scanZeros bool
+	update    bmap.Update
+	expires   string
 }
 
 func newBmapCreate(env Env) *cobra.Command {
@@ -28,18 +31,33 @@ func newBmapCreate(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create [flags] IMAGE",
 		Short: "Make the bmap of an image",
-		Long: `create asks the file system where IMAGE has data, hashes that, makes sure that all
-else reads as zero, and prints the bmap (version 2.0, as bmaptool reads it).
+		Long: `create asks the file system where IMAGE has data, hashes that on all CPUs, makes sure
+that all else reads as zero, and prints the bmap (version 2.0, as bmaptool reads it).
 
-The image must not change while the bmap is made, nor afterwards: a change during
-the run is noticed and refused, a later one makes every install fail. Sign the
-bmap with plain gpg --armor --detach-sign FILE.bmap.`,
+The image must not change while the bmap is made, nor afterwards. A change during the
+run is noticed by its size, mtime, ctime or inode and is an error that leaves no bmap
+behind; a change after it makes every install fail. A byte that is not zero in a hole
+is an error too.
+
+On a block device, and on a file system that cannot tell where holes are, the blocks
+that hold a byte other than zero are mapped, as --scan-zeros does everywhere.
+
+--checksum is sha256, sha384 or sha512. sha1 and md5 can be made and are shown and
+compared, but never installed from.
+
+With SOURCE_DATE_EPOCH in the environment, an update element says that time as Created.
+The same image and options give the same bytes.
+
+Sign the bmap with plain gpg --armor --detach-sign FILE.bmap, or gpg --clearsign.`,
 		Args: argsN(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runBmapCreate(cmd.Context(), o, args[0], env) },
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (default: standard output)")
-	f.StringVar(&o.maxRange, "max-range", "1M", "split mapped runs into ranges of at most `SIZE` (K, M, G); 0 does not split")
+	f.StringVar(&o.maxRange, "max-range", sizeFlag(bmap.DefaultMaxRange), "split mapped runs into ranges of at most `SIZE` (K, M, G); 0 does not split")
+	f.StringVar(&o.checksum, "checksum", "sha256", "hash `NAME` of the checksums")
+	f.StringVar(&o.unwritten, "unwritten", "data", "what preallocated, never written extents are: `data` or hole")
+	f.BoolVar(&o.scanZeros, "scan-zeros", false, "map what is not zero, whatever the file system says")
 	f.StringVar(&o.update.Product, "product", "", "sign for this product `NAME` only")
 	f.StringVar(&o.update.Version, "version", "", "version `TEXT` of the image, for people and records")
 	f.Int64Var(&o.update.RollbackIndex, "rollback-index", 0, "rollback index `N`, which only grows")
@@ -59,8 +77,14 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 		return fmt.Errorf("opening the image: %w", err)
 	}
 	defer f.Close()
+	progress, stop := newReport(env, false).meter("reading")
+	options.Progress = progress
 	m, err := bmap.Create(ctx, f, options)
+	stop()
 	if err != nil {
+		return err
+	}
+	if err := stillThere(f, image); err != nil {
 		return err
 	}
 	if o.output == "" || o.output == "-" {
@@ -70,8 +94,20 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 	return writeFile(o.output, m.Encode())
 }
 
+// stillThere makes sure that the path still names the file that was read.
+func stillThere(f *os.File, path string) error {
+	opened, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if now, err := os.Stat(path); err != nil || !os.SameFile(opened, now) {
+		return fmt.Errorf("making the bmap of %s: %w: another file has its name now", path, bmap.ErrChanged)
+	}
+	return nil
+}
+
 func (o bmapCreateOptions) options() (bmap.CreateOptions, error) {
-	var c bmap.CreateOptions
+	c := bmap.CreateOptions{ChecksumType: o.checksum, UnwrittenAsHole: o.unwritten == "hole", ScanZeros: o.scanZeros}
 	n, err := parseSize(o.maxRange)
 	if err != nil {
 		return c, usagef("--max-range: %w", err)
@@ -79,15 +115,55 @@ func (o bmapCreateOptions) options() (bmap.CreateOptions, error) {
 	if c.MaxRange = n; n == 0 {
 		c.MaxRange = -1
 	}
+	if o.unwritten != "data" && o.unwritten != "hole" {
+		return c, usagef("--unwritten is %q, expected data or hole", o.unwritten)
+	}
+	if o.update.RollbackIndex < 0 {
+		return c, usagef("--rollback-index is %d, expected no negative number", o.update.RollbackIndex)
+	}
 	if o.expires != "" {
 		if o.update.Expires, err = time.Parse(time.RFC3339, o.expires); err != nil {
 			return c, usagef("--expires: %w", err)
 		}
 	}
 	if o.update != (bmap.Update{}) {
+		if o.update.Created, err = sourceDate(os.Getenv("SOURCE_DATE_EPOCH")); err != nil {
+			return c, err
+		}
 		c.Update = &o.update
 	}
+	if err := c.Check(); err != nil {
+		return c, &usageError{err: err}
+	}
 	return c, nil
+}
+
+// sourceDate reads SOURCE_DATE_EPOCH (reproducible-builds.org/specs/source-date-epoch): seconds since 1970. Without it
+// there is no time, so that the same input always gives the same bytes.
+func sourceDate(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || n > 253402300799 { // the end of the year 9999, which RFC 3339 can still write
+		return time.Time{}, usagef("SOURCE_DATE_EPOCH is %q, expected seconds since 1970", text)
+	}
+	return time.Unix(n, 0).UTC(), nil
+}
+
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+// sizeFlag writes a size as parseSize reads it.
+func sizeFlag(n int64) string {
+	if n%(1<<20) == 0 {
+		return fmt.Sprintf("%dM", n>>20)
+	}
+	return fmt.Sprintf("%dK", n>>10)
 }
 
 // parseSize reads a number of bytes with an optional binary unit: K, M, G, or KiB, MiB, GiB.

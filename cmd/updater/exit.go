@@ -113,6 +113,12 @@ func classify(err error) (code int, hint string) {
 		return ExitTooOld, "get a newer update, or set the clock when it is ahead"
 	case is[*verify.SignatureError](err), is[*verify.MismatchError](err):
 		return ExitTrust, "nothing was written"
+	case errors.Is(err, bmap.ErrChanged):
+		return ExitFailed, "make the bmap again while nothing writes to the image"
+	case is[*bmap.NotZeroError](err):
+		return ExitFailed, "copy the image, or make the bmap with --scan-zeros; the file system misreports its holes"
+	case errors.Is(err, bmap.ErrNoChecksum):
+		return ExitFailed, "make the bmap again with updater bmap create, which gives every range a checksum"
 	case is[*bmap.SyntaxError](err):
 		return ExitFailed, "make the bmap again with updater bmap create"
 	}

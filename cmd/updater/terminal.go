@@ -101,6 +101,27 @@ func (r *report) progress() *update.Progress {
 	return p
 }
 
+// meter draws one step that tells its own progress, until stop. It is nil where nobody would see it.
+func (r *report) meter(doing string) (progress func(done, total int64), stop func()) {
+	if r.asJSON || !isTerminal(r.env.Stderr) {
+		return nil, func() {}
+	}
+	bars := mpb.New(mpb.WithOutput(r.env.Stderr), mpb.WithWidth(48))
+	var bar *mpb.Bar
+	progress = func(done, total int64) {
+		if bar == nil {
+			bar = r.addBar(bars, doing, total)
+		}
+		bar.SetCurrent(done)
+	}
+	return progress, func() {
+		if bar != nil {
+			bar.Abort(false)
+		}
+		bars.Wait()
+	}
+}
+
 // stop ends the drawing. It may be called once after progress.
 func (r *report) stop() {
 	close(r.ticker)
@@ -132,8 +153,12 @@ func (r *report) phase(phase update.Phase, total int64) {
 		r.bar.EnableTriggerComplete()
 		r.bar.Abort(false)
 	}
-	r.bar = r.bars.AddBar(total,
-		mpb.PrependDecorators(decor.Name(phaseWords[phase], decor.WC{W: 16, C: decor.DindentRight})),
+	r.bar = r.addBar(r.bars, phaseWords[phase], total)
+}
+
+func (r *report) addBar(bars *mpb.Progress, doing string, total int64) *mpb.Bar {
+	return bars.AddBar(total,
+		mpb.PrependDecorators(decor.Name(doing, decor.WC{W: 16, C: decor.DindentRight})),
 		mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f")))
 }
 
