@@ -161,7 +161,8 @@ func (s State) marshal(room int) ([]byte, error) {
 		if len(s.History) == 0 {
 			return nil, fmt.Errorf("the state needs %d bytes, its copies have room for %d", len(payload), room)
 		}
-		s.History = s.History[1:]
+		over := len(s.History) * (len(payload) - room) / len(payload)
+		s.History = s.History[max(over, 1):]
 	}
 }
 

@@ -97,6 +97,9 @@ func (s *Store) Degraded() string {
 
 // Heal writes the state over copies that are bad. It returns once both hold it.
 func (s *Store) Heal() error {
+	if s.broken != nil {
+		return s.broken
+	}
 	for range s.copies {
 		if s.copies[0].err == nil && s.copies[1].err == nil {
 			return nil
@@ -108,8 +111,8 @@ func (s *Store) Heal() error {
 	return nil
 }
 
-// Update changes the state durably: when it returns nil the new state is on stable storage and was read back. A change
-// that changes nothing writes nothing. After an error the medium holds the old state or the new one, and every later
+// Update changes the state durably: when it returns nil the new state is on stable storage and was read back, and no copy
+// is bad any more. A change that changes nothing writes nothing but copies that were bad. After an error the medium holds the old state or the new one, and every later
 // call returns that error. The floor never falls, whatever change does.
 func (s *Store) Update(change func(*State)) error {
 	next := s.state.Clone()
@@ -124,7 +127,7 @@ func (s *Store) Update(change func(*State)) error {
 		return &Error{Area: s.area.String(), Err: err}
 	}
 	if s.gen > 0 && bytes.Equal(before, after) {
-		return s.broken
+		return s.Heal()
 	}
 	raised := next.Floor > s.state.Floor || s.gen == 0
 	if err := s.write(next); err != nil || !raised {

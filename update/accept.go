@@ -2,10 +2,11 @@ package update
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"updater/bmap"
 	"updater/verify"
@@ -14,11 +15,30 @@ import (
 // AnyProduct is the product of a check on a host, which is no device. Never install with it.
 const AnyProduct = "*"
 
-// Document is an accepted bmap: signed by enough trusted keys, for this device and role, and fresh.
+// Conditions are what a device asks of a signed bmap.
+type Conditions struct {
+	Policy  verify.Policy
+	Product string   // the device's; AnyProduct on a host; "" when the configuration names none
+	Role    string   // partition of the slot to write, such as "rootfs"; "" when the document may say it
+	Floor   int64    // lowest rollback index that may be installed
+	Require []string // fields of <Update> that must be there, see Fields
+}
+
+// Document is an accepted bmap: signed by enough trusted keys, for this device and role, fresh, and not below the floor.
 type Document struct {
 	Map          *bmap.Map
 	KeepUnmapped bool // leave unmapped blocks as they are; else they become zero
 	Signers      []verify.Signer
+	Checksum     string   // hex sha256 of the signed bytes
+	Warnings     []string // what it does not protect from
+}
+
+// update is the optional element of the document, empty when there is none.
+func (d *Document) update() bmap.Update {
+	if u := d.Map.Update(); u != nil {
+		return *u
+	}
+	return bmap.Update{}
 }
 
 // inactiveSlot picks the slot to write. Asked for by name, it is any slot but the booted one. Else it is
@@ -55,7 +75,11 @@ func (r *run) inactiveSlot(ctx context.Context) (string, error) {
 
 // accept is everything that must hold before the target is opened for writing.
 func (r *run) accept() (*Document, error) {
-	doc, err := Accept(r.Bmap, r.Signature, r.Policy, r.Product, r.Role)
+	c := Conditions{Policy: r.Policy, Product: r.Product, Role: r.Role, Require: r.Require}
+	if r.State != nil {
+		c.Floor = r.State.Floor()
+	}
+	doc, err := Accept(r.Bmap, r.Signature, c)
 	if err != nil {
 		return nil, err
 	}
@@ -72,11 +96,11 @@ func (r *run) accept() (*Document, error) {
 	return doc, nil
 }
 
-// Accept checks the signature of a bmap, parses exactly the signed bytes, and applies what they say of
-// product, role and expiry. signature is nil for a clearsigned bmap. It touches nothing. Errors:
-// [verify.SignatureError], [bmap.SyntaxError], [IncompatibleError], [ExpiredError].
-func Accept(doc, signature []byte, policy verify.Policy, product, role string) (*Document, error) {
-	signed, err := policy.Verify(doc, signature)
+// Accept checks the signature of a bmap, parses exactly the signed bytes, and applies what they say of the device, the
+// role, the time and the rollback index. signature is nil for a clearsigned bmap. It touches nothing. Errors:
+// [verify.SignatureError], [bmap.SyntaxError], [IncompatibleError], [ExpiredError], [RollbackError].
+func Accept(doc, signature []byte, c Conditions) (*Document, error) {
+	signed, err := c.Policy.Verify(doc, signature)
 	if err != nil {
 		return nil, err
 	}
@@ -84,36 +108,40 @@ func Accept(doc, signature []byte, policy verify.Policy, product, role string) (
 	if err != nil {
 		return nil, err
 	}
-	switch m.ChecksumType() {
-	case "sha256", "sha384", "sha512":
-	default:
-		return nil, &verify.SignatureError{Reason: fmt.Sprintf("the bmap's checksums are %s, which is too weak to install from; expected sha256, sha384 or sha512", m.ChecksumType())}
+	if err := everythingIsSigned(m); err != nil {
+		return nil, err
 	}
-	for i, rng := range m.Ranges() {
-		if rng.Checksum == "" {
-			return nil, &verify.SignatureError{Reason: fmt.Sprintf("range %d (blocks %d-%d) of the bmap has no checksum, so its content is not signed", i, rng.First, rng.Last)}
-		}
+	sum := sha256.Sum256(signed.Data)
+	d := &Document{Map: m, Signers: signed.Signers, Checksum: hex.EncodeToString(sum[:])}
+	u := d.update()
+	if err := c.check(u); err != nil {
+		return nil, err
 	}
-	d := &Document{Map: m, Signers: signed.Signers}
-	if u := m.Update(); u != nil {
-		if err := d.obey(u, policy.Time, product, role); err != nil {
-			return nil, err
-		}
+	role := c.Role
+	if role == "" {
+		role = u.Role
+	}
+	if d.Signers, err = c.Policy.Permit(signed.Signers, role); err != nil {
+		return nil, err
+	}
+	d.KeepUnmapped = u.Unmapped == bmap.UnmappedKeep
+	if u.RollbackIndex == 0 {
+		d.Warnings = append(d.Warnings, "the signed document has no rollback index: no rollback protection applies")
 	}
 	return d, nil
 }
 
-// obey applies the optional <Update> element of the signed document.
-func (d *Document) obey(u *bmap.Update, now time.Time, product, role string) error {
-	if u.Product != "" && product != AnyProduct && u.Product != product {
-		return &IncompatibleError{Reason: fmt.Sprintf("the update is for product %q; this device is %q", u.Product, product)}
+// everythingIsSigned refuses a map whose checksums do not pin every mapped byte.
+func everythingIsSigned(m *bmap.Map) error {
+	switch m.ChecksumType() {
+	case "sha256", "sha384", "sha512":
+	default:
+		return &verify.SignatureError{Reason: fmt.Sprintf("the bmap's checksums are %s, which is too weak to install from; expected sha256, sha384 or sha512", m.ChecksumType())}
 	}
-	if u.Role != "" && role != "" && u.Role != role {
-		return &IncompatibleError{Reason: fmt.Sprintf("the update is for role %q; asked for was %q", u.Role, role)}
+	for i, rng := range m.Ranges() {
+		if rng.Checksum == "" {
+			return &verify.SignatureError{Reason: fmt.Sprintf("range %d (blocks %d-%d) of the bmap has no checksum, so its content is not signed", i, rng.First, rng.Last)}
+		}
 	}
-	if !u.Expires.IsZero() && now.After(u.Expires) {
-		return &ExpiredError{Expires: u.Expires, Now: now}
-	}
-	d.KeepUnmapped = u.Unmapped == "keep"
 	return nil
 }

@@ -22,23 +22,33 @@ func CheckImage(ctx context.Context, m *bmap.Map, image Image) error {
 	})
 }
 
-// stream runs the three stages: one goroutine reads and decodes the image, one hashes and compares, and
-// take consumes the checked chunks and gives their buffers back. Whoever fails first ends the others.
+// stream runs the stages: one goroutine reads and decodes the image, one hashes and compares each range, one more the
+// whole image where the document has its checksum, and take consumes the checked chunks and gives their buffers back.
+// Whoever fails first ends the others.
 func stream(ctx context.Context, m *bmap.Map, image Image, take func(ctx context.Context, in <-chan chunk, free chan<- []byte) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	free := make(chan []byte, chunks)
 	for range chunks {
 		free <- make([]byte, chunkSize)
 	}
-	read, checked := make(chan chunk, chunks), make(chan chunk, chunks)
+	read, ranges := make(chan chunk, chunks), make(chan chunk, chunks)
+	checked := ranges
 	group.Go(func() error {
 		defer close(read)
 		return readRanges(ctx, m, image, free, read)
 	})
 	group.Go(func() error {
-		defer close(checked)
-		return checkRanges(ctx, m, read, checked)
+		defer close(ranges)
+		return checkRanges(ctx, m, read, ranges)
 	})
+	if want := wholeChecksum(m); want != "" {
+		whole := make(chan chunk, chunks)
+		group.Go(func() error {
+			defer close(whole)
+			return checkWhole(ctx, m, want, ranges, whole)
+		})
+		checked = whole
+	}
 	group.Go(func() error { return take(ctx, checked, free) })
 	return group.Wait()
 }

@@ -5,19 +5,23 @@
 //
 //  1. Identify the inactive slot; the disk is locked. The booted slot is never a target.
 //  2. Accept the bmap: check its signature on the very bytes that are then parsed, then product, role,
-//     freshness and size. Nothing was opened for writing yet; every refusal up to here changes nothing.
-//  3. Open the slot exclusively, and mark it bad in the boot state, durably. From here on the boot loader
-//     cannot choose it, whatever is in it.
+//     freshness, rollback index and size. Nothing was opened for writing yet; every refusal up to here
+//     changes nothing.
+//  3. Open the slot exclusively, note in the device's state what is about to be written, and mark the slot
+//     bad in the boot state, durably. From here on the boot loader cannot choose it, whatever is in it.
 //  4. Write: every range is hashed, and where it fits the window compared with the signed checksum before
 //     its first byte is written. Unmapped blocks are zeroed.
 //  5. Flush: all data out of the page cache, then out of the drive's cache.
 //  6. Read back every mapped byte from the medium, past the page cache, against the signed checksums, and
 //     every unmapped byte against zero.
-//  7. Activate: one atomic, durable change of the boot state, then read the choice back.
+//  7. Note that the slot holds the image; then activate: one atomic, durable change of the boot state, and
+//     read the choice back.
 //
 // An error or a cancelled context before step 7 leaves the old choice and the new slot unbootable. Step 7
 // is not interrupted. Only after it is the result a success; no path from an error or a cancelled context
 // leads to one.
+//
+// An install never raises the floor of the rollback index: that is for mark-good, once the new system runs.
 //
 // What this does not do: it never retries a flush, it does not judge whether the new system is healthy
 // (the boot loader's tries and mark-good do), and it cannot notice a drive that lies about its cache.

@@ -24,6 +24,19 @@ func (e *ExpiredError) Error() string {
 	return fmt.Sprintf("the update expired at %s; the trusted time is %s", e.Expires.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
 }
 
+// RollbackError refuses a document below the device's floor.
+type RollbackError struct {
+	Index int64 // 0: it has none
+	Floor int64
+}
+
+func (e *RollbackError) Error() string {
+	if e.Index == 0 {
+		return fmt.Sprintf("the update has no rollback index; this device takes none below %d", e.Floor)
+	}
+	return fmt.Sprintf("the update's rollback index is %d; this device takes none below %d", e.Index, e.Floor)
+}
+
 // ImageError says that the image is not the one that the signed bmap describes.
 type ImageError struct{ Err error }
 

@@ -55,14 +55,16 @@ type Image interface {
 
 // Job is one install. Every field without a note is required.
 type Job struct {
-	Boot Boot
-	Disk Disk
+	Boot  Boot
+	Disk  Disk
+	State State // nil: nothing is remembered, the floor is 0
 
 	Bmap      []byte // as it was found
 	Signature []byte // detached; nil when the bmap is clearsigned
 	Policy    verify.Policy
-	Product   string // the device's; "" when the configuration names none
-	Role      string // partition of the slot to write, such as "rootfs"
+	Product   string   // the device's; "" when the configuration names none
+	Role      string   // partition of the slot to write, such as "rootfs"
+	Require   []string // fields of <Update> that must be there, see Fields
 
 	Image     Image
 	ImageSize int64  // decoded size in bytes, -1 when it is not known before the end
@@ -78,12 +80,14 @@ type Result struct {
 	Role        string          `json:"role"`
 	Product     string          `json:"product,omitempty"`
 	Version     string          `json:"version,omitempty"`
+	Index       int64           `json:"rollback_index,omitempty"`
 	Signers     []verify.Signer `json:"signers"`
 	ImageBytes  int64           `json:"image_bytes"`
 	MappedBytes int64           `json:"mapped_bytes"`
 	ZeroedBytes int64           `json:"zeroed_bytes"`
 	Engine      string          `json:"engine"`
 	Tries       int             `json:"tries"`
+	Warnings    []string        `json:"warnings,omitempty"`
 	Seconds     Timings         `json:"seconds"`
 }
 
@@ -92,9 +96,9 @@ type Timings map[Phase]float64
 
 // Install runs the steps of the package comment, in that order. A nil error means that the slot holds the
 // signed image, read back from the medium, and is the boot loader's next choice. Errors: [ActiveError],
-// [IncompatibleError], [ExpiredError], [ImageError], [WriteError], [ReadBackError], [BootError], what
-// verify and bmap return, and the cause of a cancelled context.
-func Install(ctx context.Context, job Job) (*Result, error) {
+// [IncompatibleError], [ExpiredError], [RollbackError], [ImageError], [WriteError], [ReadBackError],
+// [BootError], what verify, bmap and the State return, and the cause of a cancelled context.
+func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	run := &run{Job: job, timer: newTimer(job.Progress)}
 
 	run.phase(PhaseCheck)
@@ -115,6 +119,10 @@ func Install(ctx context.Context, job Job) (*Result, error) {
 	if err := cancelled(ctx); err != nil {
 		return nil, err
 	}
+	if err := run.record(doc, OutcomeWriting, ""); err != nil {
+		return nil, err
+	}
+	defer func() { run.ended(doc, err) }()
 	if err := job.Boot.Invalidate(ctx, slot); err != nil {
 		return nil, &BootError{Slot: slot, Doing: "marking it bad", Err: err}
 	}
@@ -134,6 +142,9 @@ func Install(ctx context.Context, job Job) (*Result, error) {
 	if err := cancelled(ctx); err != nil {
 		return nil, err
 	}
+	if err := run.record(doc, OutcomeInstalled, ""); err != nil {
+		return nil, err
+	}
 	if err := run.activate(context.WithoutCancel(ctx)); err != nil {
 		return nil, err
 	}
@@ -144,6 +155,7 @@ func Install(ctx context.Context, job Job) (*Result, error) {
 type run struct {
 	Job
 	*timer
+	noted Outcome // what was remembered last
 }
 
 // activate switches and reads the switch back.
@@ -167,13 +179,13 @@ func (r *run) activate(ctx context.Context) error {
 func (r *run) result(doc *Document, target Target) *Result {
 	res := &Result{
 		Slot: r.Slot, Role: r.Role, Signers: doc.Signers, Tries: r.Tries, Engine: target.Engine(),
-		ImageBytes: doc.Map.ImageSize(), MappedBytes: doc.Map.MappedBytes(), Seconds: r.stop(),
+		ImageBytes: doc.Map.ImageSize(), MappedBytes: doc.Map.MappedBytes(), Warnings: doc.Warnings, Seconds: r.stop(),
 	}
 	if !doc.KeepUnmapped {
 		res.ZeroedBytes = res.ImageBytes - res.MappedBytes
 	}
 	if u := doc.Map.Update(); u != nil {
-		res.Product, res.Version = u.Product, u.Version
+		res.Product, res.Version, res.Index = u.Product, u.Version, u.RollbackIndex
 	}
 	return res
 }

@@ -2,40 +2,53 @@ package verify
 
 import "time"
 
-// MaxClockSkew is how far a signature may lie ahead of the trusted clock.
-const MaxClockSkew = 24 * time.Hour
+const (
+	// MaxClockSkew is how far a signature may lie ahead of the trusted clock. A board whose clock runs on local time is
+	// wrong by up to 14 hours.
+	MaxClockSkew = 24 * time.Hour
 
-// TrustedTime returns the latest of the system clock and the floors. Floors are moments known to be in the past, such as
-// the build time of the binary and the time recorded by the last run. A board without a battery-backed clock starts in
-// 1970 and gets the latest floor. Zero floors are ignored.
+	// MaxClockLead is how far [Recordable] lets the system clock be ahead of what signatures attest.
+	MaxClockLead = 366 * 24 * time.Hour
+)
+
+// TrustedClock returns the latest of the system clock and two floors: when the program was built, and the time that the
+// last run recorded. Zero floors are ignored. A board without a battery-backed clock starts in 1970 and gets the later floor.
 //
-// A clock that is ahead is believed: nothing on the device can tell. It makes signatures and documents with an expiry
-// look expired, and a caller that records the time it saw would keep it.
-func TrustedTime(floors ...time.Time) time.Time {
-	t, _ := TrustedClock(floors...)
-	return t
+// lowerBound says whether the result is only known to be past, for [Policy.LowerBound]: the system clock was behind a
+// floor, or less than [MaxClockSkew] after the build, as after someone set it to that. Without a floor nothing supports the
+// system clock, and lowerBound is true. Pass both results on: with a build time as the clock and without LowerBound, a
+// device that has no clock would refuse every update signed a day after its build.
+//
+// What it cannot see: a clock that was set to the build time and then ran for more than a day without being corrected.
+// Signatures younger than that clock are refused as from the future until someone sets it. A clock that is ahead is
+// believed for this run: documents with an expiry look expired. It is not remembered, see [Recordable].
+func TrustedClock(built, recorded time.Time) (now time.Time, lowerBound bool) {
+	return trustedClock(time.Now(), built, recorded)
 }
 
-// TrustedClock is [TrustedTime] that also says whether the result is only a lower bound, for [Policy.LowerBound]: the
-// system clock was behind a floor, or less than [MaxClockSkew] after the latest one, as after someone set it to that floor.
-// Without a floor nothing supports the system clock, and lowerBound is true. Pass both results on: with a build time as the
-// clock and without LowerBound, a device that has no clock would refuse every update signed a day after its build.
-//
-// What it cannot see: a clock that was set to a floor and then ran for more than a day without being corrected. Signatures
-// younger than that clock are refused as from the future until someone sets it.
-func TrustedClock(floors ...time.Time) (now time.Time, lowerBound bool) {
-	return trustedClock(time.Now(), floors)
-}
-
-func trustedClock(now time.Time, floors []time.Time) (time.Time, bool) {
-	var floor time.Time
-	for _, f := range floors {
-		if f.After(floor) {
-			floor = f
-		}
+func trustedClock(now, built, recorded time.Time) (time.Time, bool) {
+	floor := built
+	if recorded.After(floor) {
+		floor = recorded
 	}
 	if now.Before(floor) {
 		return floor, true
 	}
-	return now, floor.IsZero() || now.Sub(floor) < MaxClockSkew
+	return now, floor.IsZero() || !built.IsZero() && now.Sub(built) < MaxClockSkew
+}
+
+// Recordable returns the time that a run may record for the next ones: now, but at most [MaxClockLead] after the latest
+// of the attested times, which are those of the build and of trusted signatures. So a clock that once stood in the year
+// 2100 refuses what expires while it stands there, and nothing once it is right again.
+func Recordable(now time.Time, attested ...time.Time) time.Time {
+	var latest time.Time
+	for _, t := range attested {
+		if t.After(latest) {
+			latest = t
+		}
+	}
+	if limit := latest.Add(MaxClockLead); now.After(limit) {
+		return limit
+	}
+	return now
 }

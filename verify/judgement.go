@@ -48,6 +48,8 @@ func (j *judgement) form() (reason, advice string, err error) {
 		return fmt.Sprintf("it is of version %d, its key of version %d", j.sig.Version, j.key.Version), "", nil
 	case !strongHash(j.sig.Hash):
 		return fmt.Sprintf("its hash is %s, expected sha256 or stronger", hashID(j.sig.Hash)), "sign with gpg --digest-algo SHA512", nil
+	case j.sig.Hash.Size()*8 < j.policy.MinHash:
+		return fmt.Sprintf("its hash is %s, the policy asks for %d bits or more", hashID(j.sig.Hash), j.policy.MinHash), "sign with gpg --digest-algo SHA512", nil
 	case len(j.message.hashes) > 0 && !slices.Contains(j.message.hashes, armorHashName(j.sig.Hash)):
 		return fmt.Sprintf("its hash is %s, but the document's header says %s", hashID(j.sig.Hash), strings.Join(j.message.hashes, ", ")), "", nil
 	}
@@ -134,24 +136,31 @@ func (j *judgement) dates() (reason, advice string, err error) {
 	if err != nil {
 		return "its certificate is not usable", "", err
 	}
-	if why := outlived(j.entity.PrimaryKey, made, primary, direct); why != "" {
-		return why, "sign again with a valid key", nil
+	times := []time.Time{made}
+	if j.policy.RefuseExpired {
+		times = append(times, j.config.Now())
 	}
-	if binding != nil {
-		if why := outlived(j.key, made, binding); why != "" {
+	for _, at := range times {
+		if why := outlived(j.entity.PrimaryKey, at, primary, direct); why != "" {
+			return why, "sign again with a valid key", nil
+		}
+		if binding == nil {
+			continue
+		}
+		if why := outlived(j.key, at, binding); why != "" {
 			return "subkey: " + why, "sign again with a valid key", nil
 		}
 	}
 	return "", "", nil
 }
 
-// outlived says why key was not valid at the time made, by any of the self-signatures; nil ones are skipped.
-func outlived(key *packet.PublicKey, made time.Time, selves ...*packet.Signature) string {
-	if made.Before(key.CreationTime) {
+// outlived says why key was not valid at a time, by any of the self-signatures; nil ones are skipped.
+func outlived(key *packet.PublicKey, at time.Time, selves ...*packet.Signature) string {
+	if at.Before(key.CreationTime) {
 		return fmt.Sprintf("it was made before its key, which is of %s", stamp(key.CreationTime))
 	}
 	for _, s := range selves {
-		if s != nil && key.KeyExpired(s, made) {
+		if s != nil && key.KeyExpired(s, at) {
 			end := key.CreationTime.Add(time.Duration(*s.KeyLifetimeSecs) * time.Second)
 			return fmt.Sprintf("the key had expired on %s", stamp(end))
 		}

@@ -58,6 +58,41 @@ func (k *Keyring) Len() int { return len(k.certificates) }
 // Fingerprints returns the fingerprints of the primary keys as upper-case hex, sorted.
 func (k *Keyring) Fingerprints() []string { return slices.Sorted(maps.Keys(k.certificates)) }
 
+// Only returns a keyring of just the certificates with these fingerprints of primary keys, in full and in hex; the others
+// of k are not trusted any more. Without fingerprints, with one that is no fingerprint, and with one that k does not hold
+// it is an error: a pin that pins nothing is a mistake.
+func (k *Keyring) Only(fingerprints ...string) (*Keyring, error) {
+	if len(fingerprints) == 0 {
+		return nil, errors.New("no fingerprint is pinned, so nothing can be trusted")
+	}
+	only := &Keyring{certificates: map[string]*certificate{}, byKeyID: map[uint64]*certificate{}}
+	for _, f := range fingerprints {
+		name, err := CleanFingerprint(f)
+		if err != nil {
+			return nil, err
+		}
+		c := k.certificates[name]
+		if c == nil {
+			return nil, fmt.Errorf("the keyring has no key %s; it has %s", name, strings.Join(k.Fingerprints(), ", "))
+		}
+		only.certificates[name] = c
+		for _, id := range c.keyIDs {
+			only.byKeyID[id] = c
+		}
+	}
+	return only, nil
+}
+
+// CleanFingerprint returns a fingerprint as [Keyring.Fingerprints] writes it: upper-case hex without spaces. Anything
+// but a full fingerprint of a version 4 or 6 key is an error; key IDs can be forged.
+func CleanFingerprint(s string) (string, error) {
+	clean := strings.ToUpper(strings.ReplaceAll(s, " ", ""))
+	if n := len(clean); n != 40 && n != 64 || strings.Trim(clean, "0123456789ABCDEF") != "" {
+		return "", fmt.Errorf("%q is no full fingerprint, which has 40 or 64 hex digits", s)
+	}
+	return clean, nil
+}
+
 // keyFiles lists the files that path stands for.
 func keyFiles(path string) ([]string, error) {
 	info, err := os.Stat(path)

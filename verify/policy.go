@@ -2,6 +2,8 @@ package verify
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -26,7 +28,15 @@ type Policy struct {
 	Time       time.Time // the trusted clock, see TrustedClock; required, the zero time is refused
 	LowerBound bool      // Time is only known to be past (no clock was ever set): signatures from any later time are accepted
 	MinRSABits int       // smallest RSA key in bits, 2048 to 16384; 0 = DefaultMinRSABits
+	MinHash    int       // smallest digest in bits: 256, 384 or 512; 0 = 256
 	MinSigners int       // distinct primary keys that must have signed; 0 = 1
+
+	// RefuseExpired refuses every key that has expired by now, also for what it signed before.
+	RefuseExpired bool
+
+	// Roles limits what a key may sign for, by fingerprint as Keyring.Fingerprints has it. A key without an entry may sign
+	// for every role. See Policy.Permit.
+	Roles map[string][]string
 }
 
 // Signer is one primary key that signed a document.
@@ -64,6 +74,32 @@ func (p Policy) Verify(doc, sig []byte) (*Signed, error) {
 	return p.verifyDetached(doc, sig)
 }
 
+// Permit checks that enough of the signers may sign for a role, such as "rootfs", and returns those. Verify cannot: what a
+// document is for stands in the document. With role "" only keys without a limit count. The error is a [*SignatureError].
+func (p Policy) Permit(signers []Signer, role string) ([]Signer, error) {
+	var may []Signer
+	var refused []string
+	for _, s := range signers {
+		roles, limited := p.Roles[s.Fingerprint]
+		if !limited || role != "" && slices.Contains(roles, role) {
+			may = append(may, s)
+			continue
+		}
+		refused = append(refused, fmt.Sprintf("key %s may sign only for %s", s.Fingerprint, strings.Join(roles, ", ")))
+	}
+	if need := max(p.MinSigners, 1); len(may) < need {
+		what := "which the document does not name"
+		if role != "" {
+			what = fmt.Sprintf("which is %q here", role)
+		}
+		return nil, &SignatureError{
+			Reason: fmt.Sprintf("%d of the keys that signed may sign for this role, %s; %d must: %s", len(may), what, need, strings.Join(refused, "; ")),
+			Advice: "have it signed by a key for this role",
+		}
+	}
+	return may, nil
+}
+
 // check refuses a policy that cannot decide.
 func (p Policy) check() error {
 	switch {
@@ -74,6 +110,8 @@ func (p Policy) check() error {
 		return &SignatureError{Reason: "no trusted time is set, so expiry cannot be checked", Advice: "set the clock"}
 	case p.MinRSABits != 0 && (p.MinRSABits < minRSABits || p.MinRSABits > maxRSABits):
 		return &SignatureError{Reason: fmt.Sprintf("the policy asks for RSA keys of %d bits, expected %d to %d", p.MinRSABits, minRSABits, maxRSABits), Advice: "correct the configuration"}
+	case !slices.Contains([]int{0, 256, 384, 512}, p.MinHash):
+		return &SignatureError{Reason: fmt.Sprintf("the policy asks for digests of %d bits, expected 256, 384 or 512", p.MinHash), Advice: "correct the configuration"}
 	case p.MinSigners < 0 || p.MinSigners > p.Keyring.Len():
 		return &SignatureError{Reason: fmt.Sprintf("the policy asks for %d signers, but the keyring has %d", p.MinSigners, p.Keyring.Len()), Advice: "correct the configuration or the keyring"}
 	}

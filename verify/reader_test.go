@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -122,37 +121,5 @@ func TestMismatchError(t *testing.T) {
 	want := &verify.MismatchError{Object: "range 0", Length: 4, Type: "sha256", Got: digest([]byte("data")), Want: digest(nil)}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("error differs (-want +got):\n%s", diff)
-	}
-}
-
-func TestTrustedTime(t *testing.T) {
-	now := time.Now()
-	past, future := now.AddDate(-3, 0, 0), now.AddDate(3, 0, 0)
-	tests := []struct {
-		name   string
-		floors []time.Time
-		want   time.Time // zero: about now
-		lower  bool
-	}{
-		{name: "no floor", lower: true},
-		{name: "zero floor", floors: []time.Time{{}}, lower: true},
-		{name: "clock is good", floors: []time.Time{past, past.Add(time.Hour)}},
-		{name: "clock is behind", floors: []time.Time{past, future, now}, want: future, lower: true},
-		{name: "clock was set to the floor", floors: []time.Time{now.Add(-time.Minute)}, lower: true},
-	}
-	for _, tc := range tests {
-		t.Run(tc.name, func(t *testing.T) {
-			got, lower := verify.TrustedClock(tc.floors...)
-			want := tc.want
-			if want.IsZero() {
-				want = time.Now()
-			}
-			if d := want.Sub(got); d < 0 || d > time.Minute || lower != tc.lower {
-				t.Errorf("TrustedClock() = %v, %v; want %v, %v", got, lower, want, tc.lower)
-			}
-			if got := verify.TrustedTime(tc.floors...); want.Sub(got) > time.Minute {
-				t.Errorf("TrustedTime() = %v; want %v", got, want)
-			}
-		})
 	}
 }

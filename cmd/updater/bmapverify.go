@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -90,7 +91,7 @@ func mismatches(err error) []*bmap.MismatchError {
 
 // compareImage compares an image with a map: a raw file or device in parallel, all else as a stream.
 func compareImage(ctx context.Context, m *bmap.Map, path string, env Env, out *report) error {
-	from, err := SourceConfig{}.origins(env, out.warn)
+	from, err := SourceConfig{}.origins(env, out.warn, time.Time{})
 	if err != nil {
 		return err
 	}

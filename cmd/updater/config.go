@@ -21,13 +21,15 @@ const maxConfig = 1 << 20
 type Config struct {
 	Product string   `toml:"product"` // must equal a signed <Product>
 	Keyring []string `toml:"keyring"` // files or folders of OpenPGP certificates
-	State   string   `toml:"state"`   // reserved for the state store
+	State   AreaSpec `toml:"state"`   // where the state store is; empty: nothing is remembered
 	Disk    struct {
 		Path string `toml:"path"` // block device or disk image file; "" is the disk that booted
 	} `toml:"disk"`
-	Boot   BootConfig   `toml:"boot"`
-	Slot   []SlotConfig `toml:"slot"`
-	Source SourceConfig `toml:"source"`
+	Boot    BootConfig    `toml:"boot"`
+	Slot    []SlotConfig  `toml:"slot"`
+	Source  SourceConfig  `toml:"source"`
+	Trust   TrustConfig   `toml:"trust"`
+	Release ReleaseConfig `toml:"release"`
 }
 
 // BootConfig says where the boot loader keeps its choice.
@@ -43,6 +45,25 @@ type BootConfig struct {
 type SlotConfig struct {
 	Name       string            `toml:"name"`
 	Partitions map[string]string `toml:"partitions"`
+}
+
+// AreaSpec is a file, a partition, or a window of one.
+type AreaSpec struct{ uboot.AreaConfig }
+
+// UnmarshalTOML takes a string or { device, offset, size }.
+func (a *AreaSpec) UnmarshalTOML(v any) (err error) {
+	switch v := v.(type) {
+	case string:
+		if v == "" {
+			return errors.New("state: expected a file or a partition, got nothing")
+		}
+		a.Device = v
+		return nil
+	case map[string]any:
+		a.AreaConfig, err = areaConfig("state", v)
+		return err
+	}
+	return fmt.Errorf("state: expected a string or { device = ..., offset = ..., size = ... }, got %T", v)
 }
 
 // EnvConfig is the env key: one string for GRUB, a list of areas for U-Boot.
@@ -80,7 +101,16 @@ func (e *EnvConfig) UnmarshalTOML(v any) error {
 }
 
 func (e *EnvConfig) add(m map[string]any) error {
-	var a uboot.AreaConfig
+	a, err := areaConfig("boot.env", m)
+	if err != nil {
+		return err
+	}
+	e.Areas = append(e.Areas, a)
+	return nil
+}
+
+// areaConfig reads one { device, offset, size } of the key name, strictly.
+func areaConfig(name string, m map[string]any) (a uboot.AreaConfig, err error) {
 	for key, v := range m {
 		var ok bool
 		switch key {
@@ -91,17 +121,16 @@ func (e *EnvConfig) add(m map[string]any) error {
 		case "size":
 			a.Size, ok = v.(int64)
 		default:
-			return fmt.Errorf("boot.env: unknown key %q; expected device, offset, size", key)
+			return a, fmt.Errorf("%s: unknown key %q; expected device, offset, size", name, key)
 		}
 		if !ok {
-			return fmt.Errorf("boot.env: %s is %v, of the wrong type", key, v)
+			return a, fmt.Errorf("%s: %s is %v, of the wrong type", name, key, v)
 		}
 	}
 	if a.Device == "" || a.Size <= 0 {
-		return errors.New("boot.env: every area needs device and size")
+		return a, fmt.Errorf("%s: every area needs device and size", name)
 	}
-	e.Areas = append(e.Areas, a)
-	return nil
+	return a, nil
 }
 
 // LoadConfig reads and checks a configuration. Every error is a usage error that names the file and key.
@@ -135,26 +164,41 @@ func loadConfig(path string) (*Config, error) {
 		return nil, err
 	}
 	for _, key := range meta.Undecoded() {
-		if len(key) > 2 && key[0] == "boot" && key[1] == "env" {
-			continue // EnvConfig has checked what is below it
+		if len(key) > 2 && key[0] == "boot" && key[1] == "env" || len(key) > 1 && key[0] == "state" {
+			continue // EnvConfig and AreaSpec have checked what is below them
 		}
 		return nil, fmt.Errorf("unknown key %q", key)
 	}
-	if c.Disk.Path != "" && !filepath.IsAbs(c.Disk.Path) {
-		c.Disk.Path = filepath.Join(filepath.Dir(path), c.Disk.Path)
-	}
-	for i, k := range c.Keyring {
-		if !filepath.IsAbs(k) {
-			c.Keyring[i] = filepath.Join(filepath.Dir(path), k)
+	c.resolve(filepath.Dir(path))
+	return c, c.check()
+}
+
+// resolve makes relative paths count from the folder of the file.
+func (c *Config) resolve(dir string) {
+	abs := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
 		}
 	}
-	c.Source.resolve(filepath.Dir(path))
-	return c, c.check()
+	abs(&c.Disk.Path)
+	c.Source.resolve(dir)
+	for i := range c.Keyring {
+		abs(&c.Keyring[i])
+	}
+	if !strings.Contains(c.State.Device, "=") {
+		abs(&c.State.Device)
+	}
 }
 
 func (c *Config) check() error {
 	if err := c.Source.check(); err != nil {
 		return err
+	}
+	if err := c.Trust.check(); err != nil {
+		return err
+	}
+	if c.Release.RollbackIndex < 0 {
+		return fmt.Errorf("release.rollback_index is %d, expected 0 or more", c.Release.RollbackIndex)
 	}
 	switch c.Boot.Backend {
 	case "grub", "uboot":
@@ -173,6 +217,9 @@ func (c *Config) check() error {
 		return fmt.Errorf("%d [[slot]] tables, expected at least 2", len(c.Slot))
 	}
 	seen := map[string]string{}
+	if c.State.Size == 0 && c.State.Device != "" {
+		seen[c.State.Device] = "none, but to the state store"
+	}
 	for i, s := range c.Slot {
 		if !validSlotName(s.Name) {
 			return fmt.Errorf("slot %d: name is %q, expected letters, digits and underscores", i+1, s.Name)

@@ -26,18 +26,13 @@ type device struct {
 	disk    *blockdev.Disk
 	backend boot.Backend
 	areas   []*blockdev.Device
+	*memory
 }
 
 // openDevice opens the disk and its boot state; booted is the value of --booted. The boot state is opened
 // for writing only when mode is not ReadOnly, and then under the disk's lock.
 func openDevice(c *Config, booted string, mode blockdev.Mode) (_ *device, err error) {
-	path := c.Disk.Path
-	if path == "" {
-		if path, err = blockdev.BootDisk(); err != nil {
-			return nil, err
-		}
-	}
-	disk, err := blockdev.OpenDisk(path)
+	disk, err := openDisk(c)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +53,22 @@ func openDevice(c *Config, booted string, mode blockdev.Mode) (_ *device, err er
 	if d.backend, err = d.openBackend(booted, mode); err != nil {
 		return nil, err
 	}
+	if d.memory, err = d.openMemory(mode); err != nil {
+		return nil, err
+	}
 	return d, nil
+}
+
+// openDisk opens the configured disk, or the one that booted.
+func openDisk(c *Config) (*blockdev.Disk, error) {
+	path := c.Disk.Path
+	if path == "" {
+		var err error
+		if path, err = blockdev.BootDisk(); err != nil {
+			return nil, err
+		}
+	}
+	return blockdev.OpenDisk(path)
 }
 
 // Close closes everything and gives up the lock.

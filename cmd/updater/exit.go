@@ -8,6 +8,7 @@ import (
 	"updater/bmap"
 	"updater/boot"
 	"updater/source"
+	"updater/state"
 	"updater/update"
 	"updater/verify"
 )
@@ -39,7 +40,7 @@ const exitTable = `    0  done
    13  source unreachable or damaged: get it again
    14  write or read-back
    15  target busy or active
-   16  boot state
+   16  boot state or state store
    17  locked by another updater
   130  interrupted`
 
@@ -95,6 +96,8 @@ func classify(err error) (code int, hint string) {
 		return ExitBusy, "unmount or release it, then try again"
 	case is[*blockdev.LockedError](err):
 		return ExitLocked, "wait until the other one has ended"
+	case is[*state.Error](err):
+		return ExitBootState, "updater status shows the state store; check the medium, or name another place for it in the configuration"
 	case errors.Is(err, boot.ErrState):
 		return ExitBootState, "look at the boot loader's environment with its own tool (grub-editenv, fw_printenv), and restore it"
 	case is[*update.BootError](err), errors.Is(err, boot.ErrRefused):
@@ -111,6 +114,8 @@ func classify(err error) (code int, hint string) {
 		return ExitIncompatible, "this update is not for this device"
 	case is[*update.ExpiredError](err):
 		return ExitTooOld, "get a newer update, or set the clock when it is ahead"
+	case is[*update.RollbackError](err):
+		return ExitTooOld, "get a newer update; the floor is what was marked good here, and nothing lowers it"
 	case is[*verify.SignatureError](err), is[*verify.MismatchError](err):
 		return ExitTrust, "nothing was written"
 	case errors.Is(err, bmap.ErrChanged):

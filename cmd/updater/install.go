@@ -13,38 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 
 	"updater/blockdev"
-	"updater/initramfs"
 	"updater/update"
 	"updater/verify"
 )
 
-// trustOptions say what an image must be signed by.
+// trustOptions say where the signed document is. What it must be signed by says the configuration alone.
 type trustOptions struct {
-	config  string
-	bmap    string
-	sig     string
-	keyring []string
+	config string
+	bmap   string
+	sig    string
 }
 
 func (o *trustOptions) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.config, "config", DefaultConfig, "device configuration `FILE`")
 	f.StringVar(&o.bmap, "bmap", "", "block map `FILE` or address (default: beside the image)")
 	f.StringVar(&o.sig, "sig", "", "detached signature `FILE` or address of the block map (default: BMAP.asc, BMAP.sig, or inside the bmap)")
-	f.StringArrayVar(&o.keyring, "keyring", nil, "certificate file or folder `PATH`; replaces the configured ones; may be repeated")
 }
 
 // signedFiles are the bmap and its signature as they were found, unverified.
 type signedFiles struct{ unverifiedBmap, unverifiedSig []byte }
-
-// load makes the policy, from the given keyrings or else the configured ones, and finds the files.
-func (o *trustOptions) load(ctx context.Context, image string, configured []string, from *origins) (verify.Policy, signedFiles, error) {
-	trust, err := policy(o.keyring, configured)
-	if err != nil {
-		return trust, signedFiles{}, err
-	}
-	files, err := o.find(ctx, image, from)
-	return trust, files, err
-}
 
 // find reads the bmap and its signature, discovering what was not named.
 func (o *trustOptions) find(ctx context.Context, image string, from *origins) (signedFiles, error) {
@@ -90,25 +77,6 @@ func readCapped(path string, limit int64) ([]byte, error) {
 		err = fmt.Errorf("%s is longer than %d bytes", path, limit)
 	}
 	return data, err
-}
-
-// policy is the trust policy of a device: the given keyrings, else the configured ones, and the trusted clock.
-func policy(keyring, configured []string) (verify.Policy, error) {
-	if len(keyring) > 0 && initramfs.Sealed() {
-		return verify.Policy{}, &verify.SignatureError{Reason: "this program is sealed with its keyring, and takes no other"}
-	}
-	if len(keyring) == 0 {
-		keyring = configured
-	}
-	if len(keyring) == 0 {
-		return verify.Policy{}, &verify.SignatureError{Reason: "no keyring is configured, so nothing can be trusted; set keyring in the configuration or --keyring"}
-	}
-	k, err := verify.LoadKeyring(keyring...)
-	if err != nil {
-		return verify.Policy{}, &verify.SignatureError{Reason: "loading the keyring", Err: err}
-	}
-	now, lower := verify.TrustedClock(buildTime())
-	return verify.Policy{Keyring: k, Time: now, LowerBound: lower}, nil
 }
 
 type installOptions struct {
@@ -174,12 +142,24 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 	if err != nil {
 		return nil, err
 	}
-	from, err := config.Source.origins(env, out.warn)
+	dev, err := openDevice(config, o.booted, blockdev.Exclusive) // the lock first: whoever is second is told at once
+	if err != nil {
+		return nil, err
+	}
+	defer dev.Close()
+	for _, w := range dev.warnings {
+		out.warn("%s", w)
+	}
+	trust, err := config.policy(nil, dev.state().Time)
+	if err != nil {
+		return nil, err
+	}
+	from, err := config.Source.origins(env, out.warn, dev.state().Time)
 	if err != nil {
 		return nil, err
 	}
 	defer from.Close()
-	trust, files, err := o.load(ctx, image, config.Keyring, from)
+	files, err := o.find(ctx, image, from)
 	if err != nil {
 		return nil, err
 	}
@@ -188,18 +168,13 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 		return nil, err
 	}
 	defer img.Close()
-	dev, err := openDevice(config, o.booted, blockdev.Exclusive)
-	if err != nil {
-		return nil, err
-	}
-	defer dev.Close()
 	if dev.tries() < config.Boot.Tries {
 		out.warn("the boot loader counts %d tries at most, not the configured %d", dev.tries(), config.Boot.Tries)
 	}
 	job := update.Job{
-		Boot: dev, Disk: dev,
+		Boot: dev, Disk: dev, State: dev,
 		Bmap: files.unverifiedBmap, Signature: files.unverifiedSig, Policy: trust,
-		Product: config.Product, Role: role,
+		Product: config.Product, Role: role, Require: config.Trust.required(),
 		Image: img, ImageSize: size, Slot: o.slot, Tries: dev.tries(),
 		Progress: out.progress(),
 	}

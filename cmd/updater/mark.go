@@ -31,6 +31,9 @@ func (o bootOptions) change(ctx context.Context, env Env, change func(ctx contex
 		return err
 	}
 	defer dev.Close()
+	for _, w := range dev.warnings {
+		env.warn("%s", w)
+	}
 	said, err := change(ctx, dev)
 	if err != nil {
 		return err
@@ -71,7 +74,10 @@ func newMark(env Env) *cobra.Command {
 				if err != nil {
 					return "", err
 				}
-				return fmt.Sprintf("slot %s is good", slot), bootError(slot, "marking it good", d.backend.MarkGood(ctx, slot))
+				if err := d.backend.MarkGood(ctx, slot); err != nil {
+					return "", bootError(slot, "marking it good", err)
+				}
+				return fmt.Sprintf("slot %s is good", slot), d.rememberGood(slot) // after it: no power cut raises the floor alone
 			})
 		}),
 		o.command("bad [SLOT]", "Mark a slot bad: the boot loader no longer chooses it", argsN(0, 1), func(cmd *cobra.Command, args []string) error {
@@ -80,7 +86,10 @@ func newMark(env Env) *cobra.Command {
 				if err != nil {
 					return "", err
 				}
-				return fmt.Sprintf("slot %s is bad", slot), bootError(slot, "marking it bad", d.backend.MarkBad(ctx, slot))
+				if err := d.backend.MarkBad(ctx, slot); err != nil {
+					return "", bootError(slot, "marking it bad", err)
+				}
+				return fmt.Sprintf("slot %s is bad", slot), d.rememberBad(slot)
 			})
 		}),
 	)

@@ -76,14 +76,15 @@ func (c SourceConfig) check() error {
 // origins opens what a command line names: a path, an address, or standard input. The client for addresses is
 // made when the first one is met, so that a missing certificate file does not matter to a stick.
 type origins struct {
-	config SourceConfig
-	env    Env
-	warn   func(format string, a ...any)
-	client *source.Client // nil before the first address
+	config   SourceConfig
+	env      Env
+	warn     func(format string, a ...any)
+	recorded time.Time      // the last trusted time
+	client   *source.Client // nil before the first address
 }
 
-func (c SourceConfig) origins(env Env, warn func(format string, a ...any)) (*origins, error) {
-	return &origins{config: c, env: env, warn: warn}, c.check()
+func (c SourceConfig) origins(env Env, warn func(format string, a ...any), recorded time.Time) (*origins, error) {
+	return &origins{config: c, env: env, warn: warn, recorded: recorded}, c.check()
 }
 
 // Close closes the client. Close it after the images.
@@ -109,7 +110,7 @@ func (o *origins) address(name string) (bool, error) {
 	o.client, err = source.NewClient(source.HTTPOptions{
 		Proxy: c.Proxy, CA: c.CA, ClientCert: c.ClientCert, ClientKey: c.ClientKey, TokenFile: c.TokenFile, TokenHost: c.TokenHost,
 		Stall: time.Duration(c.StallTimeout), GiveUp: time.Duration(c.GiveUp), Timeout: time.Duration(c.Timeout), MaxSize: int64(c.MaxSize),
-		Now:  func() time.Time { now, _ := verify.TrustedClock(buildTime()); return now },
+		Now:  func() time.Time { now, _ := verify.TrustedClock(buildTime(), o.recorded); return now },
 		Warn: o.warn,
 	})
 	if err != nil {

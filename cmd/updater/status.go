@@ -3,13 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"updater/blockdev"
 	"updater/boot"
+	"updater/state"
 )
 
 // statusReport is the result of status.
@@ -20,6 +24,8 @@ type statusReport struct {
 	Booted   string       `json:"booted"`  // "" outside every slot
 	Primary  string       `json:"primary"` // boots next; "" is none
 	Slots    []slotReport `json:"slots"`
+	Floor    int64        `json:"rollback_floor"`        // lowest rollback index that may be installed
+	Time     time.Time    `json:"trusted_time,omitzero"` // the last that was recorded
 	Degraded []string     `json:"degraded,omitempty"`
 }
 
@@ -30,7 +36,8 @@ type slotReport struct {
 	Booted     bool              `json:"booted"`
 	Primary    bool              `json:"primary"`
 	Partitions map[string]string `json:"partitions"`        // role to partition
-	Version    string            `json:"version,omitempty"` // known once the state store records it
+	Version    string            `json:"version,omitempty"` // of its only image
+	Images     state.Slot        `json:"images,omitempty"`  // what was installed, by role, where a state store knows it
 }
 
 func newStatus(env Env) *cobra.Command {
@@ -79,6 +86,9 @@ func status(ctx context.Context, configPath, booted string) (*statusReport, erro
 	if d := dev.disk.Degraded(); d != "" {
 		s.Degraded = append(s.Degraded, d)
 	}
+	s.Degraded = append(s.Degraded, dev.warnings...)
+	known := dev.state()
+	s.Floor, s.Time = known.Floor, known.Time
 	for _, slot := range st.Slots {
 		r := slotReport{
 			Name: slot.Name, State: stateWord(slot, st.Booted), TriesLeft: slot.TriesLeft,
@@ -97,9 +107,20 @@ func status(ctx context.Context, configPath, booted string) (*statusReport, erro
 				r.Partitions[role] = p.String()
 			}
 		}
+		r.remember(known.Slots[slot.Name])
 		s.Slots = append(s.Slots, r)
 	}
 	return s, nil
+}
+
+// remember adds what is known of the slot's images.
+func (r *slotReport) remember(images state.Slot) {
+	r.Images = images
+	for _, i := range images {
+		if len(images) == 1 {
+			r.Version = i.Version
+		}
+	}
 }
 
 // stateWord is one word for a slot's state. A slot that runs and was not marked good yet is being tried, also
@@ -130,15 +151,31 @@ func printStatus(env Env, s *statusReport) error {
 			left = tries(slot.TriesLeft) + " left"
 		}
 		var parts []string
-		for role, p := range slot.Partitions {
-			parts = append(parts, role+" on "+p)
+		for _, role := range slices.Sorted(maps.Keys(slot.Partitions)) {
+			parts = append(parts, role+imageWords(slot.Images, role)+" on "+slot.Partitions[role])
 		}
 		fmt.Fprintf(w, "slot %s\t%s\t%s\t%s\t%s\n", slot.Name, slot.State, left, strings.Join(marks, ", "), strings.Join(parts, ", "))
+	}
+	if s.Floor > 0 {
+		fmt.Fprintf(w, "no rollback index below %d is installed\n", s.Floor)
 	}
 	for _, d := range s.Degraded {
 		env.warn("%s", d)
 	}
 	return w.Flush()
+}
+
+// imageWords says what is in a partition: " 2026.11.1 (installed)".
+func imageWords(images state.Slot, role string) string {
+	i, ok := images[role]
+	if !ok {
+		return ""
+	}
+	words := ""
+	if i.Version != "" {
+		words = " " + i.Version
+	}
+	return fmt.Sprintf("%s (%s)", words, i.Result)
 }
 
 func orNone(s string) string {

@@ -1,0 +1,49 @@
+package update
+
+import (
+	"context"
+	"encoding/hex"
+
+	"updater/bmap"
+	"updater/verify"
+)
+
+// checkWhole is the stage that holds the image against the signed checksum of all of it, unmapped blocks as zero. It
+// passes every chunk on, and ends with an error in place of the last one's successor when the image is another.
+func checkWhole(ctx context.Context, m *bmap.Map, want string, in <-chan chunk, out chan<- chunk) error {
+	sum, zeros := m.NewHash(), make([]byte, 64<<10)
+	var at int64
+	fill := func(end int64) {
+		for at < end {
+			n := min(end-at, int64(len(zeros)))
+			sum.Write(zeros[:n])
+			at += n
+		}
+	}
+	complete := m.Len() == 0
+	for c := range in {
+		fill(c.off)
+		sum.Write(c.buf)
+		at = c.off + int64(len(c.buf))
+		complete = c.last && c.index == m.Len()-1
+		if err := send(ctx, out, c); err != nil {
+			return err
+		}
+	}
+	if !complete {
+		return cancelled(ctx) // the stage that ended early has the error
+	}
+	fill(m.ImageSize())
+	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
+		return &ImageError{Err: &verify.MismatchError{Object: "the whole image", Length: m.ImageSize(), Type: m.ChecksumType(), Got: got, Want: want}}
+	}
+	return nil
+}
+
+// wholeChecksum is the signed checksum of the whole image, "" when the document has none.
+func wholeChecksum(m *bmap.Map) string {
+	if u := m.Update(); u != nil {
+		return u.ImageChecksum
+	}
+	return ""
+}

@@ -1,0 +1,172 @@
+package verify_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ed25519"
+	"encoding/binary"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp/eddsa"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"updater/verify"
+)
+
+// Signatures and certificates made by gpg, changed at places that no signature covers.
+
+// packets takes binary OpenPGP data apart.
+func packets(t testing.TB, data []byte) []*packet.OpaquePacket {
+	t.Helper()
+	var list []*packet.OpaquePacket
+	for r := packet.NewOpaqueReader(bytes.NewReader(data)); ; {
+		p, err := r.Next()
+		if err != nil {
+			break
+		}
+		list = append(list, p)
+	}
+	if len(list) == 0 {
+		t.Fatal("no packets")
+	}
+	return list
+}
+
+// joined is the reverse of packets.
+func joined(t testing.TB, list ...*packet.OpaquePacket) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	for _, p := range list {
+		if err := p.Serialize(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.Bytes()
+}
+
+// editUnhashed changes the unhashed subpackets of a version 4 signature's body (RFC 9580 section 5.2.3).
+func editUnhashed(body []byte, edit func(area []byte) []byte) []byte {
+	at := 6 + int(binary.BigEndian.Uint16(body[4:]))
+	length := int(binary.BigEndian.Uint16(body[at:]))
+	area := edit(bytes.Clone(body[at+2 : at+2+length]))
+	out := binary.BigEndian.AppendUint16(bytes.Clone(body[:at]), uint16(len(area)))
+	return append(append(out, area...), body[at+2+length:]...)
+}
+
+// withUnhashed adds a subpacket to the unhashed area of a detached signature.
+func withUnhashed(t testing.TB, sig []byte, kind byte, data ...byte) []byte {
+	t.Helper()
+	p := packets(t, sig)[0]
+	p.Contents = editUnhashed(p.Contents, func(area []byte) []byte {
+		return append(append(area, byte(len(data)+1), kind), data...)
+	})
+	return joined(t, p)
+}
+
+// withoutCrossCertificate removes the embedded signatures, which gpg keeps unhashed, from all subkey bindings.
+func withoutCrossCertificate(t testing.TB, cert []byte) []byte {
+	t.Helper()
+	list, removed := packets(t, cert), 0
+	for _, p := range list {
+		if p.Tag != 2 || p.Contents[1] != 0x18 {
+			continue
+		}
+		p.Contents = editUnhashed(p.Contents, func(area []byte) []byte {
+			subpackets, err := packet.OpaqueSubpackets(area)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b bytes.Buffer
+			for _, s := range subpackets {
+				if s.SubType == 32 {
+					removed++
+					continue
+				}
+				if err := s.Serialize(&b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return b.Bytes()
+		})
+	}
+	if removed == 0 {
+		t.Fatal("the certificate has no cross-certificate")
+	}
+	return joined(t, list...)
+}
+
+// selfCertification returns the first signature of type 0x13 in a certificate.
+func selfCertification(t testing.TB, cert []byte) []byte {
+	t.Helper()
+	for _, p := range packets(t, cert) {
+		if p.Tag == 2 && p.Contents[1] == 0x13 {
+			return joined(t, p)
+		}
+	}
+	t.Fatal("no self-certification")
+	return nil
+}
+
+// version3 is a signature packet in the obsolete format (RFC 9580 section 5.2.2) by the issuer of sig.
+func version3(t testing.TB, sig []byte, keyID []byte) []byte {
+	t.Helper()
+	body := append([]byte{3, 5, 0, 0x65, 0x92, 0, 0}, keyID...)
+	body = append(body, 1, 8, 0, 0, 0, 8, 0xff)
+	return joined(t, &packet.OpaquePacket{Tag: 2, Contents: body})
+}
+
+// signWith makes a version 4 signature of testDoc by hand, with further hashed subpackets that the library would not
+// write. e is an EdDSA key.
+func signWith(t testing.TB, e *openpgp.Entity, subpackets ...byte) []byte {
+	t.Helper()
+	key := e.PrivateKey
+	made := uint32(time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC).Unix())
+	hashed := binary.BigEndian.AppendUint32([]byte{5, 2}, made)
+	hashed = append(append(hashed, 22, 33, 4), key.Fingerprint...)
+	hashed = append(hashed, subpackets...)
+	body := binary.BigEndian.AppendUint16([]byte{4, 0, byte(key.PubKeyAlgo), 10}, uint16(len(hashed)))
+	body = append(body, hashed...)
+	h := crypto.SHA512.New()
+	h.Write(testDoc)
+	h.Write(body)
+	h.Write(binary.BigEndian.AppendUint32([]byte{4, 0xff}, uint32(len(body))))
+	digest := h.Sum(nil)
+	secret, ok := key.PrivateKey.(*eddsa.PrivateKey)
+	if !ok {
+		t.Fatalf("key is a %T", key.PrivateKey)
+	}
+	raw := ed25519.Sign(ed25519.NewKeyFromSeed(secret.D), digest)
+	body = append(body, 0, 10, 9, 16)
+	body = append(binary.BigEndian.AppendUint64(body, key.KeyId), digest[:2]...)
+	for _, half := range [][]byte{raw[:32], raw[32:]} {
+		n := new(big.Int).SetBytes(half)
+		body = append(binary.BigEndian.AppendUint16(body, uint16(n.BitLen())), n.Bytes()...)
+	}
+	return joined(t, &packet.OpaquePacket{Tag: 2, Contents: body})
+}
+
+// TestHashedSubpackets: what the signer marked as critical must be understood.
+func TestHashedSubpackets(t *testing.T) {
+	e := goKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	p := verify.Policy{Keyring: ring(t, goExport(t, e)), Time: now2025}
+	for name, tc := range map[string]struct {
+		subpackets []byte
+		want       string
+	}{
+		"none":                          {},
+		"unknown":                       {subpackets: []byte{1, 99}},
+		"unknown and critical":          {subpackets: []byte{1, 0x80 | 99}, want: "unknown critical signature subpacket type 99"},
+		"private use and critical":      {subpackets: []byte{1, 0x80 | 100}, want: "unknown critical signature subpacket type 100"},
+		"of no length":                  {subpackets: []byte{0}, want: "zero length"},
+		"longer than the area":          {subpackets: []byte{200, 200, 99}, want: "truncated"},
+		"expiry, critical, in the past": {subpackets: []byte{5, 0x80 | 3, 0, 0, 0, 60}, want: "it expired"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := p.Verify(testDoc, signWith(t, e, tc.subpackets...))
+			checkVerdict(t, got, err, testDoc, tc.want)
+		})
+	}
+}

@@ -1,0 +1,175 @@
+package verify_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"testing"
+
+	"updater/verify"
+)
+
+// TestTraps are signatures that gpgv or a careless use of the library takes, and others at the edge of what is taken.
+func TestTraps(t *testing.T) {
+	l := newLab(t)
+	l.newKey(t, "rsa4096", "rsa4096", "sign", "never")
+	l.newKey(t, "short", "ed25519", "sign", "never")
+	l.newKey(t, "sub", "ed25519", "cert", "never")
+	l.gpg(t, jan2024, nil, "--quick-add-key", l.fpr["sub"], "ed25519", "sign", "never")
+	l.newKey(t, "subshort", "ed25519", "cert", "never")
+	l.gpg(t, jan2024, nil, "--quick-add-key", l.fpr["subshort"], "ed25519", "sign", "never")
+
+	good := l.sign(t, "alice", jan2025, testDoc)
+	long := l.sign(t, "rsa4096", jan2025, testDoc)
+	sub := l.sign(t, "sub", jan2025, testDoc)
+	// Signed while they lived; then their owner shortened their lives to before that.
+	short, subshort := l.sign(t, "short", mar2024, testDoc), l.sign(t, "subshort", mar2024, testDoc)
+	l.gpg(t, "20240102T000000", nil, "--quick-set-expire", l.fpr["short"], "20240201T000000")
+	l.gpg(t, "20240102T000000", nil, "--quick-set-expire", l.fpr["subshort"], "20240201T000000", "*")
+	l.newKey(t, "expired", "ed25519", "sign", "20240601T000000")
+	expired := l.sign(t, "expired", mar2024, testDoc)
+	keyID, err := hex.DecodeString(l.fpr["alice"][24:])
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	tests := []struct {
+		name string
+		keys string // default "alice"
+		ring []byte // instead of keys
+		sig  []byte
+		edit func(*verify.Policy)
+		gpgv string // empty: not asked
+		want string // part of the error; empty: accepted
+	}{
+		{name: "rsa4096", keys: "rsa4096", sig: long, gpgv: "GOODSIG"},
+		{name: "rsa4096 armored", keys: "rsa4096", sig: l.sign(t, "rsa4096", jan2025, testDoc, "--armor"), gpgv: "GOODSIG"},
+		{name: "rsa4096 sha1", keys: "rsa4096", sig: l.sign(t, "rsa4096", jan2025, testDoc, "--digest-algo", "SHA1"), gpgv: "GOODSIG", want: "hash is sha1"},
+		{name: "sha256, 512 bits asked for", sig: l.sign(t, "alice", jan2025, testDoc, "--digest-algo", "SHA256"), edit: func(p *verify.Policy) { p.MinHash = 512 }, want: "the policy asks for 512 bits"},
+		{name: "sha512, 512 bits asked for", sig: l.sign(t, "alice", jan2025, testDoc, "--digest-algo", "SHA512"), edit: func(p *verify.Policy) { p.MinHash = 512 }},
+		{name: "a hash floor that is none", sig: good, edit: func(p *verify.Policy) { p.MinHash = 128 }, want: "expected 256, 384 or 512"},
+		{name: "signed after the key expired", keys: "short", sig: short, gpgv: "EXPKEYSIG", want: "the key had expired on 2024-02-01"},
+		{name: "signed after the subkey expired", keys: "subshort", sig: subshort, gpgv: "EXPKEYSIG", want: "subkey: the key had expired on 2024-02-01"},
+		{name: "expired key, signed before", keys: "expired", sig: expired, gpgv: "EXPKEYSIG"},
+		{name: "expired key, signed before, refused by policy", keys: "expired", sig: expired, edit: func(p *verify.Policy) { p.RefuseExpired = true }, want: "the key had expired on 2024-06-01"},
+		{name: "expired key by policy, clock before", keys: "expired", sig: expired, edit: func(p *verify.Policy) { p.RefuseExpired, p.Time = true, p.Time.AddDate(-1, -1, 0) }},
+		{name: "signature of another file", sig: l.sign(t, "alice", jan2025, []byte("<bmap/>\n")), gpgv: "BADSIG", want: "not over this document"},
+		{name: "self-certification as signature", sig: selfCertification(t, l.export(t, "alice")), gpgv: "ERRSIG", want: "expected binary (0x00)"},
+		{name: "version 3", sig: version3(t, good, keyID), want: "of version 3, which is obsolete"},
+		{name: "an inline-signed message, binary", sig: l.gpg(t, jan2025, testDoc, "-u", l.fpr["alice"], "--sign", "-o", "-"), want: "reading"},
+		{name: "subkey", keys: "sub", sig: sub, gpgv: "GOODSIG"},
+		{name: "subkey without cross-certificate", ring: withoutCrossCertificate(t, l.export(t, "sub")), sig: sub, gpgv: "ERRSIG", want: "not validly bound"},
+		{name: "unhashed subpackets, which nobody signed, say nothing", sig: withUnhashed(t, withUnhashed(t, good, 99), 0x80|99)},
+		{name: "unhashed creation time", sig: withUnhashed(t, l.sign(t, "alice", jan2030, testDoc), 2, 0x60, 0, 0, 0), want: "from the future"},
+		{name: "unhashed expiry does not replace the signed one", sig: withUnhashed(t, l.sign(t, "alice", mar2024, testDoc, "--default-sig-expire", "20240401T000000"), 3, 0x7f, 0xff, 0xff, 0xff), want: "it expired"},
+		{name: "unhashed issuer of another key", keys: "alice bob", sig: withUnhashed(t, l.sign(t, "bob", jan2025, []byte("x")), 16, keyID...), want: "not in the keyring"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			names := strings.Fields(tc.keys)
+			if len(names) == 0 {
+				names = []string{"alice"}
+			}
+			cert := tc.ring
+			if cert == nil {
+				cert = l.export(t, names...)
+			}
+			if tc.gpgv != "" {
+				if got := l.gpgv(t, cert, testDoc, tc.sig); got != tc.gpgv {
+					t.Errorf("gpgv says %s; want %s", got, tc.gpgv)
+				}
+			}
+			p := verify.Policy{Keyring: ring(t, cert), Time: now2025}
+			if tc.edit != nil {
+				tc.edit(&p)
+			}
+			got, err := p.Verify(testDoc, tc.sig)
+			checkVerdict(t, got, err, testDoc, tc.want)
+		})
+	}
+}
+
+// TestRevokedLater: a revocation counts for what was signed after it too, with every reason, and whatever the clock.
+func TestRevokedLater(t *testing.T) {
+	l := newLab(t)
+	reasons := map[string]string{"unstated": "0", "stolen": "1", "superseded": "2", "retired": "3"}
+	for _, name := range []string{"unstated", "stolen", "superseded", "retired"} {
+		l.newKey(t, name, "ed25519", "sign", "never")
+		before, after := l.sign(t, name, mar2024, testDoc), l.sign(t, name, jan2025, testDoc)
+		l.gpg(t, jul2024, l.interact(t, jul2024, []string{"y", reasons[name], "", "y"}, "--armor", "--gen-revoke", l.fpr[name]), "--import")
+		k := ring(t, l.export(t, name))
+		for when, sig := range map[string][]byte{"before": before, "after": after} {
+			for _, years := range []int{-55, 0, 75} {
+				p := verify.Policy{Keyring: k, Time: now2025.AddDate(years, 0, 0), LowerBound: true}
+				got, err := p.Verify(testDoc, sig)
+				if err == nil || !strings.Contains(err.Error(), "was revoked on 2024-07-01") {
+					t.Errorf("%s, signed %s it, clock %d: Verify() = %v, %v", name, when, p.Time.Year(), got, err)
+				}
+			}
+		}
+	}
+}
+
+func TestOnly(t *testing.T) {
+	l := newLab(t)
+	both := ring(t, l.export(t, "alice", "bob"))
+	spaced := l.fpr["alice"][:20] + "  " + strings.ToLower(l.fpr["alice"][20:])
+	only, err := both.Only(spaced)
+	if err != nil || !slices.Equal(only.Fingerprints(), []string{l.fpr["alice"]}) {
+		t.Fatalf("Only() = %v, %v", only, err)
+	}
+	p := verify.Policy{Keyring: only, Time: now2025}
+	got, err := p.Verify(testDoc, l.sign(t, "alice", jan2025, testDoc))
+	checkVerdict(t, got, err, testDoc, "")
+	got, err = p.Verify(testDoc, l.sign(t, "bob", jan2025, testDoc))
+	checkVerdict(t, got, err, testDoc, "not in the keyring")
+	p.MinSigners = 2
+	got, err = p.Verify(testDoc, l.sign(t, "alice", jan2025, testDoc))
+	checkVerdict(t, got, err, testDoc, "asks for 2 signers, but the keyring has 1")
+	for _, bad := range [][]string{nil, {""}, {l.fpr["alice"][24:]}, {strings.Repeat("A", 40)}, {l.fpr["alice"] + "00"}, {strings.Repeat("G", 40)}} {
+		if k, err := both.Only(bad...); err == nil || k != nil {
+			t.Errorf("Only(%q) = %v, %v; want an error", bad, k, err)
+		}
+	}
+}
+
+func TestPermit(t *testing.T) {
+	signers := []verify.Signer{{Fingerprint: "R"}, {Fingerprint: "S"}}
+	p := verify.Policy{Roles: map[string][]string{"R": {"recovery"}}}
+	for _, tc := range []struct {
+		name    string
+		signers []verify.Signer
+		role    string
+		min     int
+		want    int // 0: refused
+	}{
+		{"a key without a limit", signers[1:], "rootfs", 1, 1},
+		{"a recovery key for recovery", signers[:1], "recovery", 1, 1},
+		{"a recovery key for rootfs", signers[:1], "rootfs", 1, 0},
+		{"a recovery key for no role", signers[:1], "", 1, 0},
+		{"two for recovery", signers, "recovery", 2, 2},
+		{"two for rootfs, one of them may not", signers, "rootfs", 2, 0},
+		{"one of two suffices", signers, "rootfs", 0, 1},
+	} {
+		p.MinSigners = tc.min
+		got, err := p.Permit(tc.signers, tc.role)
+		if (err == nil) != (tc.want > 0) || len(got) != tc.want {
+			t.Errorf("%s: Permit() = %v, %v", tc.name, got, err)
+		}
+	}
+}
+
+// TestSizes: the caps hold at their borders, and nothing is read past them.
+func TestSizes(t *testing.T) {
+	l := newLab(t)
+	p := verify.Policy{Keyring: ring(t, l.export(t, "alice")), Time: now2025}
+	doc := bytes.Repeat([]byte{'x'}, verify.MaxDocumentSize)
+	got, err := p.Verify(doc, l.sign(t, "alice", jan2025, doc))
+	checkVerdict(t, got, err, doc, "")
+	got, err = p.Verify(append(doc, 'x'), l.sign(t, "alice", jan2025, testDoc))
+	checkVerdict(t, got, err, nil, "at most 67108864")
+	sig := l.sign(t, "alice", jan2025, testDoc)
+	got, err = p.Verify(testDoc, append(bytes.Clone(sig), make([]byte, verify.MaxSignatureSize-len(sig)+1)...))
+	checkVerdict(t, got, err, nil, "at most 65536")
+}
