@@ -110,11 +110,28 @@ func (i *Image) Skip(n int64) error {
 		}
 		return i.jump(n)
 	}
+	n -= i.pass(n)
 	got, err := io.CopyN(io.Discard, i, n)
 	if err == io.EOF {
 		return i.short(i.offset, n-got)
 	}
 	return err
+}
+
+// pass skips what the decoder can without decoding, and returns how much that was.
+func (i *Image) pass(n int64) int64 {
+	s, ok := i.dec.(interface {
+		Skip(n int64) (passed int64, err error)
+	})
+	if !ok || i.err != nil {
+		return 0
+	}
+	passed, err := s.Skip(n)
+	i.offset += passed
+	if err != nil && err != io.EOF {
+		i.err = i.failure(err)
+	}
+	return passed
 }
 
 func (i *Image) short(end, missing int64) error {

@@ -350,6 +350,8 @@ func FuzzImage(f *testing.F) {
 			f.Add(compress(f, data, codec, "-c"))
 		}
 	}
+	_, file := packed(f)
+	f.Add(file[:len(file)/8])
 	f.Add([]byte("raw"))
 	f.Add([]byte("\x50\x2a\x4d\x18\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, packed []byte) {

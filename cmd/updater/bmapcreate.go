@@ -188,8 +188,17 @@ func parseSize(s string) (int64, error) {
 	return n * unit, nil
 }
 
-// writeFile puts data under name, whole or not at all: temporary file, fsync, rename, fsync of the folder.
-func writeFile(name string, data []byte) (err error) {
+// writeFile puts data under name, whole or not at all.
+func writeFile(name string, data []byte) error {
+	return writeWhole(name, func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	})
+}
+
+// writeWhole makes the file name of what write writes, whole or not at all: temporary file, fsync, rename, fsync
+// of the folder.
+func writeWhole(name string, write func(f *os.File) error) (err error) {
 	dir := filepath.Dir(name)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(name)+".*")
 	if err != nil {
@@ -200,7 +209,7 @@ func writeFile(name string, data []byte) (err error) {
 			err = errors.Join(fmt.Errorf("writing %s: %w", name, err), os.Remove(f.Name()))
 		}
 	}()
-	_, err = f.Write(data)
+	err = write(f)
 	if err == nil {
 		err = f.Chmod(0o644)
 	}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"updater/bmap"
+	"updater/pack"
+	"updater/source"
+	"updater/update"
+)
+
+type packOptions struct {
+	bmap, output string
+	level        int
+}
+
+func newPack(env Env) *cobra.Command {
+	var o packOptions
+	cmd := &cobra.Command{
+		Use:   "pack [flags] IMAGE",
+		Short: "Compress an image so that it decodes in parallel and in parts",
+		Long: `pack writes IMAGE.zst: a zstd file with one frame for each range of the image's bmap,
+and a seek table. It is an ordinary .zst for zstd -d and bmaptool; the installer
+decodes its frames in parallel and fetches only those that it needs.
+
+The image is compared with its bmap first; without one beside it, IMAGE.bmap is made
+as bmap create does. Sign the bmap as ever. The same image, bmap and level give the
+same bytes.`,
+		Args: argsN(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runPack(cmd.Context(), o, args[0], env) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.bmap, "bmap", "", "block map `FILE` (default: IMAGE.bmap, made when it is not there)")
+	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (default: IMAGE.zst)")
+	f.IntVar(&o.level, "level", pack.DefaultLevel, fmt.Sprintf("zstd `LEVEL`, %d to %d; there are four strengths: 1-2, 3-5, 6-9, 10-%d", pack.MinLevel, pack.MaxLevel, pack.MaxLevel))
+	return cmd
+}
+
+func runPack(ctx context.Context, o packOptions, path string, env Env) (err error) {
+	if o.level < pack.MinLevel || o.level > pack.MaxLevel {
+		return usagef("--level is %d, expected %d to %d", o.level, pack.MinLevel, pack.MaxLevel)
+	}
+	if o.output == "" {
+		o.output = path + ".zst"
+	}
+	img, err := source.Open(path, nil, source.Limits{})
+	if err != nil {
+		return err
+	}
+	codec := img.Codec()
+	img.Close()
+	if codec != "raw" {
+		return usagef("%s is compressed (%s) already; pack needs the raw image", path, codec)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	m, err := packMap(ctx, o.bmap, path, f)
+	if err != nil {
+		return err
+	}
+	ranges := make([]pack.Range, 0, m.Len())
+	for _, r := range m.Ranges() {
+		ranges = append(ranges, pack.Range{Offset: r.Offset, Length: r.Length})
+	}
+	if err := writeWhole(o.output, func(out *os.File) error {
+		w := bufio.NewWriterSize(out, 256<<10)
+		if err := pack.Write(ctx, w, f, m.ImageSize(), ranges, o.level); err != nil {
+			return err
+		}
+		return w.Flush()
+	}); err != nil {
+		return err
+	}
+	info, err := os.Stat(o.output)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(env.Stdout, "packed %s of data in %d ranges into %s, %s\n", size(m.MappedBytes()), m.Len(), o.output, size(info.Size()))
+	return err
+}
+
+// packMap reads the map of an image and compares the image with it, or makes it.
+func packMap(ctx context.Context, name, path string, image *os.File) (*bmap.Map, error) {
+	if name == "" {
+		name = path + ".bmap"
+		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+			m, err := bmap.Create(ctx, image, bmap.CreateOptions{})
+			if err != nil {
+				return nil, err
+			}
+			return m, writeFile(name, m.Encode())
+		}
+	}
+	m, _, err := readBmap(name)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := image.Stat(); err != nil {
+		return nil, err
+	} else if info.Mode().IsRegular() && info.Size() != m.ImageSize() {
+		return nil, &update.ImageError{Err: fmt.Errorf("%s has %d bytes, the bmap says %d", path, info.Size(), m.ImageSize())}
+	}
+	return m, bmap.Verify(ctx, m, image, nil)
+}
