@@ -23,6 +23,7 @@ var allowed = map[string][]string{
 	"updater/initramfs":       {},
 	"updater/initramfs/build": {"updater/initramfs"},
 	"updater/update":          {"updater/bmap", "updater/verify"},
+	"updater/provision":       {"updater/bmap", "updater/update", "updater/verify"},
 }
 
 // hostOnly must not be linked into the device's binary: the packing side, the tests, and whatever would run

@@ -1,0 +1,162 @@
+package provision
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"slices"
+
+	"github.com/diskfs/go-diskfs/backend"
+	"github.com/diskfs/go-diskfs/filesystem"
+	"github.com/diskfs/go-diskfs/filesystem/ext4"
+	"github.com/diskfs/go-diskfs/filesystem/fat32"
+)
+
+// maxFile bounds a file that is read from an identity partition.
+const maxFile = 1 << 20
+
+// minFilesystem is the smallest partition that a file system is made in; FAT32 is none below.
+const minFilesystem = 33 << 20
+
+// Window is a part of a medium, as a partition is.
+type Window struct {
+	Medium Medium
+	Offset int64
+	Length int64
+	direct bool // read past the page cache
+}
+
+// fromMedium reads what the medium has, past the page cache.
+func (w Window) fromMedium() Window {
+	w.direct = true
+	return w
+}
+
+// makeFilesystem makes an empty file system, which is durable after the medium's Sync.
+func makeFilesystem(kind string, w Window, label string) (fs filesystem.FileSystem, err error) {
+	defer guard(&err)
+	if w.Length < minFilesystem && kind == "fat" {
+		return nil, fmt.Errorf("%d bytes are too few for a FAT32 file system, expected at least %d", w.Length, minFilesystem)
+	}
+	switch kind {
+	case "fat":
+		return fat32.Create(storage{w}, w.Length, 0, 512, label, false)
+	case "ext4":
+		return ext4.Create(storage{w}, w.Length, 0, 512, &ext4.Params{VolumeName: label})
+	}
+	return nil, fmt.Errorf("%q is no file system", kind)
+}
+
+// openFilesystem opens the file system of a window.
+func openFilesystem(kind string, w Window) (_ filesystem.FileSystem, err error) {
+	defer guard(&err)
+	if kind == "fat" {
+		return fat32.Read(storage{w}, w.Length, 0, 512)
+	}
+	return ext4.Read(storage{w}, w.Length, 0, 512)
+}
+
+// guard turns a panic of the library, on what a damaged medium may hold, into an error.
+func guard(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("malformed file system: %v", r)
+	}
+}
+
+// putFiles writes files, with the folders above them; what is there already under a name is replaced.
+func putFiles(to filesystem.FileSystem, files map[string][]byte) (err error) {
+	defer guard(&err)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if dir := path.Dir(name); dir != "." {
+			if err := to.Mkdir(dir); err != nil {
+				return fmt.Errorf("making folder %s: %w", dir, err)
+			}
+		}
+		if _, err := to.Stat(name); err == nil {
+			if err := to.Remove(name); err != nil {
+				return fmt.Errorf("replacing %s: %w", name, err)
+			}
+		}
+		f, err := to.OpenFile(name, os.O_CREATE|os.O_RDWR)
+		if err != nil {
+			return fmt.Errorf("making %s: %w", name, err)
+		}
+		_, err = f.Write(files[name])
+		if err = errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("writing %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// getFile reads one file; nil is none.
+func getFile(from filesystem.FileSystem, name string) (data []byte, err error) {
+	defer guard(&err)
+	f, err := from.OpenFile(name, os.O_RDONLY)
+	if err != nil {
+		return nil, nil //nolint:nilerr // the library has no error of its own for a name that is not there
+	}
+	defer func() { _ = f.Close() }()
+	data, err = io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s has more than %d bytes", name, maxFile)
+	}
+	return data, err
+}
+
+// compareFiles reads files back from the medium, past the page cache, and compares them.
+func compareFiles(kind string, w Window, files map[string][]byte) error {
+	from, err := openFilesystem(kind, w.fromMedium())
+	if err != nil {
+		return fmt.Errorf("reading the identity back: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		got, err := getFile(from, name)
+		if err != nil {
+			return fmt.Errorf("reading %s back: %w", name, err)
+		}
+		if !bytes.Equal(got, files[name]) {
+			return fmt.Errorf("reading %s back: it has %d bytes that differ from the %d written", name, len(got), len(files[name]))
+		}
+	}
+	return nil
+}
+
+// storage lets the file system library use a window and nothing around it.
+type storage struct{ w Window }
+
+func (s storage) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 || off > s.w.Length {
+		return 0, fmt.Errorf("reading at %d, outside the partition's %d bytes", off, s.w.Length)
+	}
+	n, err := min(int64(len(p)), s.w.Length-off), error(nil)
+	if s.w.direct {
+		_, err = s.w.Medium.ReadBackAt(p[:n], s.w.Offset+off)
+	} else {
+		_, err = s.w.Medium.ReadAt(p[:n], s.w.Offset+off)
+	}
+	if err == nil && n < int64(len(p)) {
+		err = io.EOF
+	}
+	return int(n), err
+}
+
+func (s storage) WriteAt(p []byte, off int64) (int, error) {
+	if off < 0 || off > s.w.Length-int64(len(p)) {
+		return 0, fmt.Errorf("writing %d bytes at %d, outside the partition's %d bytes", len(p), off, s.w.Length)
+	}
+	return s.w.Medium.WriteAt(p, s.w.Offset+off)
+}
+
+func (s storage) Stat() (fs.FileInfo, error)              { return nil, backend.ErrNotSuitable }
+func (s storage) Read([]byte) (int, error)                { return 0, backend.ErrNotSuitable }
+func (s storage) Seek(int64, int) (int64, error)          { return 0, backend.ErrNotSuitable }
+func (s storage) Close() error                            { return nil }
+func (s storage) Path() string                            { return "" }
+func (s storage) Sys() (*os.File, error)                  { return nil, backend.ErrNotSuitable }
+func (s storage) Writable() (backend.WritableFile, error) { return s, nil }
