@@ -354,7 +354,7 @@ func BootDisk() (string, error) {
 	}
 	sys, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))))
 	if err != nil {
-		return "", errors.New("finding the disk that booted: the root file system is not on a block device; set path under [disk]")
+		return "", fmt.Errorf("finding the disk that booted: %w; set path under [disk]", ErrNoBootDisk)
 	}
 	if _, err := os.Stat(sys + "/partition"); err != nil {
 		return "", fmt.Errorf("finding the disk that booted: %s is no partition; set path under [disk]", filepath.Base(sys))

@@ -17,7 +17,11 @@ const look = 250 * time.Millisecond
 type Block struct {
 	Node string // "/dev/vda1"
 	Disk string // node of the whole disk
+	Seq  string // of the disk: another one for every disk that was ever plugged in (diskseq)
 }
+
+// notDisks are block devices that hold nothing of their own.
+var notDisks = []string{"loop", "ram", "dm-", "zram", "nbd", "md"}
 
 // Blocks lists the block devices that have a size, disks before their partitions, by name. Loop, RAM and
 // device-mapper devices are left out.
@@ -29,20 +33,24 @@ func Blocks() ([]Block, error) {
 	var blocks []Block
 	for _, dir := range dirs {
 		name := filepath.Base(dir)
-		if strings.HasPrefix(name, "loop") || strings.HasPrefix(name, "ram") || strings.HasPrefix(name, "dm-") || strings.HasPrefix(name, "zram") {
+		if slices.ContainsFunc(notDisks, func(p string) bool { return strings.HasPrefix(name, p) }) {
 			continue
 		}
 		size, err := os.ReadFile(dir + "/size")
 		if err != nil || strings.TrimSpace(string(size)) == "0" {
 			continue
 		}
+		real, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			continue // unplugged since
+		}
 		b := Block{Node: node(name), Disk: node(name)}
 		if _, err := os.Stat(dir + "/partition"); err == nil {
-			real, err := filepath.EvalSymlinks(dir)
-			if err != nil {
-				continue
-			}
-			b.Disk = node(filepath.Base(filepath.Dir(real)))
+			real = filepath.Dir(real)
+			b.Disk = node(filepath.Base(real))
+		}
+		if seq, err := os.ReadFile(real + "/diskseq"); err == nil { // since 5.15
+			b.Seq = strings.TrimSpace(string(seq))
 		}
 		blocks = append(blocks, b)
 	}
@@ -52,23 +60,22 @@ func Blocks() ([]Block, error) {
 
 func node(name string) string { return "/dev/" + strings.ReplaceAll(name, "!", "/") }
 
-// WaitDisk waits until the block device exists. The error after timeout lists what is there instead, and
-// which hardware no packed module drives.
-func WaitDisk(ctx context.Context, l *Loader, ev *Uevents, path string, timeout time.Duration) error {
+// waitDisk waits until find finds the device's own disk. The error after timeout is find's, and lists what is
+// there instead and which hardware no packed module drives.
+func (r *runner) waitDisk(ctx context.Context, timeout time.Duration) (string, error) {
 	for deadline := time.Now().Add(timeout); ; {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			if info, err := os.Stat(real); err == nil && info.Mode().Type() == os.ModeDevice {
-				return nil
-			}
+		disk, err := r.device.FindDisk()
+		if err == nil {
+			return disk, nil
 		}
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return "", context.Cause(ctx)
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("disk %s did not show up within %s; there are %s; no module for %s", path, timeout, names(), strings.Join(l.Unmatched(), " "))
+			return "", fmt.Errorf("%w; after %s there are %s; no module for %s", err, timeout, names(), strings.Join(r.loader.Unmatched(), " "))
 		}
-		if err := ev.Wait(l, look); err != nil {
-			return err
+		if err := r.events.Wait(r.loader, look); err != nil {
+			return "", err
 		}
 	}
 }

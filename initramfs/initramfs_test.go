@@ -7,25 +7,31 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
 func TestParseCmdline(t *testing.T) {
 	for _, c := range []struct {
-		cmdline, onDone string
-		unknown         []string
+		cmdline string
+		want    Params
 	}{
-		{"", "reboot", nil},
-		{"console=ttyS0 updater.on_done=poweroff quiet", "poweroff", nil},
-		{"updater.on_done=halt updater.mode=install updater.slot=A", "halt", nil},
+		{"", Params{OnDone: "reboot"}},
+		{"console=ttyS0 updater.on_done=poweroff quiet", Params{OnDone: "poweroff"}},
+		{"updater.on_done=halt updater.mode=install updater.slot=A", Params{OnDone: "halt", Mode: ModeInstall}},
+		{"updater.mode=status updater.mode=recover updater.url=https://x/a.zst", Params{OnDone: "reboot", Mode: ModeRecover, URL: "https://x/a.zst"}},
+		{"ip=dhcp ip=10.0.0.2::10.0.0.1:255.0.0.0 nameserver=10.0.0.3", Params{
+			OnDone: "reboot", IP: []string{"dhcp", "10.0.0.2::10.0.0.1:255.0.0.0"}, Nameservers: []string{"10.0.0.3"},
+		}},
 		// Nothing that is trusted can be chosen here: such words are reported and do nothing.
-		{"updater.on_done=shell updater.key=0123 updater.keyring=/evil updater.insecure", "reboot",
-			[]string{`"updater.on_done=shell"`, `"updater.key=0123"`, `"updater.keyring=/evil"`, `"updater.insecure"`}},
-		{"updater.mode=recover", "reboot", []string{`"updater.mode=recover"`}},
+		{"updater.on_done=shell updater.key=0123 updater.keyring=/evil updater.insecure updater.mode=shell updater.url=file:///evil", Params{
+			OnDone: "reboot",
+			Unknown: []string{`"updater.on_done=shell"`, `"updater.key=0123"`, `"updater.keyring=/evil"`, `"updater.insecure"`,
+				`"updater.mode=shell"`, `"updater.url=file:///evil"`},
+		}},
 	} {
-		p := ParseCmdline(c.cmdline)
-		if p.OnDone != c.onDone || !slices.Equal(p.Unknown, c.unknown) {
-			t.Errorf("ParseCmdline(%q) = %+v; want %s, %v", c.cmdline, p, c.onDone, c.unknown)
+		if diff := cmp.Diff(c.want, ParseCmdline(c.cmdline)); diff != "" {
+			t.Errorf("ParseCmdline(%q) (-want +got):\n%s", c.cmdline, diff)
 		}
 	}
 }
@@ -34,7 +40,11 @@ func TestParseCmdline(t *testing.T) {
 func TestPick(t *testing.T) {
 	for _, c := range []struct {
 		name, files, image, sig, want string
+		labelled                      bool
 	}{
+		{name: "the top folder of a labelled medium", files: "../a.bmap ../a.zst", image: "a.zst", labelled: true},
+		{name: "the folder goes first", files: "../b.bmap ../b a.bmap a", image: "a", labelled: true},
+		{name: "a labelled medium without an update", files: "../readme.txt", want: "the top folder has 0 bmaps", labelled: true},
 		{name: "plain", files: "a.bmap a a.bmap.asc", image: "a", sig: "a.bmap.asc"},
 		{name: "compressed", files: "image.bmap image.zst image.bmap.sig readme.txt", image: "image.zst", sig: "image.bmap.sig"},
 		{name: "clearsigned", files: "a.img.bmap a.img.xz", image: "a.img.xz"},
@@ -44,13 +54,17 @@ func TestPick(t *testing.T) {
 		{name: "no image", files: "a.bmap b.zst", want: "not its image"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := t.TempDir()
+			root := t.TempDir()
 			for f := range strings.FieldsSeq(c.files) {
-				if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
+				name := filepath.Join(root, "updater", f)
+				if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(name, nil, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
-			u, err := pick(dir)
+			u, err := pick(root, c.labelled)
 			if c.want != "" {
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Fatalf("pick = %+v, %v; want %q", u, err, c.want)
@@ -62,17 +76,21 @@ func TestPick(t *testing.T) {
 			}
 		})
 	}
-	if u, err := pick(filepath.Join(t.TempDir(), "none")); u != nil || err != nil {
+	if u, err := pick(t.TempDir(), false); u != nil || err != nil {
 		t.Errorf("pick of a medium without the folder = %v, %v; want nil, nil", u, err)
 	}
-	dir := t.TempDir()
+	root := t.TempDir()
+	dir := filepath.Join(root, "updater")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "a")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "a.bmap"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if u, err := pick(dir); err == nil {
+	if u, err := pick(root, false); err == nil {
 		t.Errorf("a symbolic link was taken as image: %+v", u)
 	}
 }
@@ -108,9 +126,12 @@ func TestLoader(t *testing.T) {
 	}
 	write(release, "modules.dep", "kernel/virtio-blk.ko: kernel/virtio.ko\nkernel/virtio.ko: \n")
 	write(release, "modules.alias", "# comment\nalias virtio:d00000002v* virtio_blk\nalias fs-ext4 ext4\n")
-	write(release, "modules.softdep", "softdep ext4 pre: crypto-crc32c\n")
+	write(release, "modules.softdep", "softdep ext4 pre: crypto-crc32c\nsoftdep a post: b pre: c d\n")
 	if l, err = NewLoader(root, discard); err != nil {
 		t.Fatal(err)
+	}
+	if got := l.soft["a"]; !slices.Equal(got.pre, []string{"c", "d"}) || !slices.Equal(got.post, []string{"b"}) {
+		t.Errorf("soft dependencies of a = %+v", got)
 	}
 	// The files are not there: the error says which one would have been loaded first.
 	if err := l.Load("virtio:d00000002v00001AF4"); err == nil || !strings.Contains(err.Error(), "kernel/virtio.ko") {
@@ -119,5 +140,23 @@ func TestLoader(t *testing.T) {
 	_ = l.Load("pci:v00008086d0000")
 	if got := l.Unmatched(); !slices.Equal(got, []string{"pci:v00008086d0000"}) {
 		t.Errorf("Unmatched() = %v", got)
+	}
+}
+
+func TestFnmatch(t *testing.T) {
+	for _, c := range []struct {
+		pattern, s string
+		want       bool
+	}{
+		{"virtio:d00000002v*", "virtio:d00000002v00001AF4", true},
+		{"virtio:d00000002v*", "virtio:d00000001v00001AF4", false},
+		{"dmi:*:svnACME/West*:*", "dmi:bvn1/2:svnACME/West 3/4:pn5", true}, // path.Match says no
+		{"pci:v0000808[67]d*", "pci:v00008087d1", true},
+		{"a?c", "a/c", true},
+		{"[", "[", false},
+	} {
+		if got := fnmatch(c.pattern, c.s); got != c.want {
+			t.Errorf("fnmatch(%q, %q) = %v; want %v", c.pattern, c.s, got, c.want)
+		}
 	}
 }

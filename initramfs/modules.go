@@ -21,7 +21,7 @@ type Loader struct {
 	dir   string
 	log   func(format string, a ...any)
 	deps  map[string][]string // module to its file, then the files that it needs, nearest first
-	soft  map[string][]string // module to modules or aliases that are loaded before it, when they are there
+	soft  map[string]softdep  // by module
 	alias []aliasLine
 
 	mu      sync.Mutex
@@ -30,6 +30,9 @@ type Loader struct {
 }
 
 type aliasLine struct{ pattern, module string }
+
+// softdep are modules or aliases that are loaded before and after a module, when they are there.
+type softdep struct{ pre, post []string }
 
 // NewLoader reads the indexes below root for the running kernel. An initramfs without modules is fine: all
 // drivers are built in then. Indexes of another kernel only are an error, since nothing would load.
@@ -41,7 +44,7 @@ func NewLoader(root string, log func(format string, a ...any)) (*Loader, error) 
 	release := unix.ByteSliceToString(u.Release[:])
 	base := filepath.Join(root, "lib/modules")
 	l := &Loader{
-		dir: filepath.Join(base, release), log: log, deps: map[string][]string{}, soft: map[string][]string{},
+		dir: filepath.Join(base, release), log: log, deps: map[string][]string{}, soft: map[string]softdep{},
 		tried: map[string]bool{}, noMatch: map[string]bool{},
 	}
 	if _, err := os.Stat(l.dir); errors.Is(err, fs.ErrNotExist) {
@@ -62,7 +65,7 @@ func NewLoader(root string, log func(format string, a ...any)) (*Loader, error) 
 		}),
 		l.read("modules.softdep", func(w []string) {
 			if len(w) > 2 && w[0] == "softdep" {
-				l.soft[moduleName(w[1])] = w[2:]
+				l.soft[moduleName(w[1])] = parseSoftdep(w[2:])
 			}
 		}),
 	)
@@ -113,10 +116,8 @@ func (l *Loader) load(name string, depth int) error {
 		if len(files) == 0 || l.tried[files[0]] {
 			continue
 		}
-		for _, s := range l.soft[m] {
-			if s != "pre:" && s != "post:" {
-				_ = l.load(s, depth+1) // optional by definition
-			}
+		for _, s := range l.soft[m].pre {
+			_ = l.load(s, depth+1) // optional by definition
 		}
 		// modules.dep lists the nearest dependency first; the farthest has to go in first.
 		for _, file := range slices.Backward(files) {
@@ -125,15 +126,34 @@ func (l *Loader) load(name string, depth int) error {
 				break
 			}
 		}
+		for _, s := range l.soft[m].post {
+			_ = l.load(s, depth+1)
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// parseSoftdep reads "pre: a b post: c".
+func parseSoftdep(words []string) (d softdep) {
+	list := &d.pre
+	for _, w := range words {
+		switch w {
+		case "pre:":
+			list = &d.pre
+		case "post:":
+			list = &d.post
+		default:
+			*list = append(*list, w)
+		}
+	}
+	return d
 }
 
 // match lists the modules whose alias matches a modalias.
 func (l *Loader) match(modalias string) []string {
 	var found []string
 	for _, a := range l.alias {
-		if ok, err := path.Match(a.pattern, modalias); err == nil && ok && !slices.Contains(found, a.module) {
+		if fnmatch(a.pattern, modalias) && !slices.Contains(found, a.module) {
 			found = append(found, a.module)
 		}
 	}
@@ -141,6 +161,12 @@ func (l *Loader) match(modalias string) []string {
 		l.noMatch[modalias] = true
 	}
 	return found
+}
+
+// fnmatch is fnmatch(3) without flags, as modprobe uses it: unlike path.Match, "*" matches a "/" too.
+func fnmatch(pattern, s string) bool {
+	ok, err := path.Match(strings.ReplaceAll(pattern, "/", "\x01"), strings.ReplaceAll(s, "/", "\x01"))
+	return ok && err == nil
 }
 
 // insert loads one file with finit_module(2). A module that is there already is a success, and one whose

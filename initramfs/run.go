@@ -13,9 +13,29 @@ import (
 
 // Options are what a run needs.
 type Options struct {
-	Cmdline string                        // kernel command line
-	Disk    string                        // node of the device's own disk; "" is an error here
-	Log     func(format string, a ...any) // one line for people, without newline
+	Cmdline  string                        // kernel command line
+	Mode     string                        // when the command line has none; "" is [ModeInstall]
+	URLs     []string                      // of a recovery, in their order
+	NoDevice error                         // why there is no usable Device, such as a wrong configuration; nil when there is one
+	Log      func(format string, a ...any) // one line for people, without newline
+}
+
+// Device is what a run asks of the program around it. None of what is handed to it was verified.
+type Device interface {
+	// FindDisk finds the device's own disk and returns its node. It refuses to choose between several.
+	FindDisk() (node string, err error)
+	// Install installs an update from a medium. It returns nil when the new slot boots next.
+	Install(ctx context.Context, u Update) error
+	// InstallURL does so from an http or https URL.
+	InstallURL(ctx context.Context, url string) error
+	// Status prints the slots, and reports whether the boot loader has one that it would boot.
+	Status(ctx context.Context) (bootable bool, err error)
+	// Slots are the names of the slots.
+	Slots() []string
+	// BootOnce makes a slot the next choice for one boot, when that is safe.
+	BootOnce(ctx context.Context, slot string) error
+	// Reactivate makes a slot bootable again whose content is verified, and names it; "" is that there is none.
+	Reactivate(ctx context.Context) (slot string, err error)
 }
 
 // The times that a run allows. A slow USB stick takes some seconds to show up.
@@ -25,56 +45,138 @@ const (
 	failedPause   = 10 * time.Second
 )
 
-// Run does the work of the initramfs: mounts, modules, the device's disk, an update on removable media,
-// install, and then the reboot that hands over to the boot loader's choice. After a failure it reboots too,
-// a little later, so that a person can read why: the boot loader still has its old choice. It returns only
-// when even rebooting fails.
-func Run(ctx context.Context, o Options, install func(ctx context.Context, u Update) error) error {
-	p := ParseCmdline(o.Cmdline)
+// runner is one run.
+type runner struct {
+	Options
+	Params
+	device Device
+	loader *Loader
+	events *Uevents
+	ui     *console
+}
+
+func (r *runner) log(format string, a ...any) { r.Log(format, a...) }
+
+// Run does the work of the initramfs: mounts, modules, the device's disk, and what the mode says; then the
+// reboot that hands over to the boot loader's choice. After a failure it reboots too, a little later, so that
+// a person can read why: the boot loader still has its old choice. A recovery never fails, it goes on. Run
+// returns only when even rebooting fails.
+func Run(ctx context.Context, o Options, d Device) error {
+	r := &runner{Options: o, Params: ParseCmdline(o.Cmdline), device: d}
 	o.Log("initramfs is up after %s", uptime())
-	for _, u := range p.Unknown {
+	for _, u := range r.Unknown {
 		o.Log("kernel command line: %s is not understood and has no effect", u)
 	}
-	err := run(ctx, o, install)
+	err := r.run(ctx)
 	if err != nil {
 		o.Log("error: %v", err)
-		o.Log("nothing was switched; the boot loader keeps its choice, restarting in %d s", int(failedPause.Seconds()))
+		o.Log("nothing was switched; the boot loader keeps its choice, %s in %d s", ending(r.OnDone), int(failedPause.Seconds()))
 		time.Sleep(failedPause)
 	} else {
 		o.Log("done after %s", uptime())
 	}
-	return end(p.OnDone)
+	return end(r.OnDone)
 }
 
-func run(ctx context.Context, o Options, install func(ctx context.Context, u Update) error) (err error) {
-	if o.Disk == "" {
-		return errors.New("the configuration names no disk; set path under [disk]")
+func (r *runner) run(ctx context.Context) error {
+	if err := r.bringUp(); err != nil {
+		return err
 	}
+	defer r.events.Close()
+	if r.NoDevice != nil {
+		return r.NoDevice
+	}
+	mode := r.Params.Mode
+	if mode == "" {
+		mode = r.Options.Mode
+	}
+	switch mode {
+	case ModeRecover:
+		return r.recover(ctx)
+	case ModeStatus:
+		if _, err := r.waitDisk(ctx, diskTimeout); err != nil {
+			return err
+		}
+		_, err := r.device.Status(ctx)
+		return err
+	case ModeProvision:
+		return errors.New("this initramfs cannot provision; use updater.mode=install or recover")
+	}
+	err := r.install(ctx)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	// Restarting would not help a device that has nothing to boot.
+	if bootable, bad := r.device.Status(ctx); bad != nil || !bootable {
+		r.log("error: %v", err)
+		return r.recover(ctx)
+	}
+	return err
+}
+
+// bringUp makes the initramfs usable: mounts, modules of what is there, and the stream of what comes.
+func (r *runner) bringUp() (err error) {
 	if err := Mounts(); err != nil {
 		return err
 	}
 	go seedRandom()
-	loader, err := NewLoader("/", o.Log)
+	if r.loader, err = NewLoader("/", r.Log); err != nil {
+		return err
+	}
+	// Before the walk, so that nothing that comes up meanwhile is missed.
+	if r.events, err = ListenUevents(); err != nil {
+		return err
+	}
+	r.loader.Coldplug()
+	return nil
+}
+
+// install installs the one update that the command line names, or that is on removable media.
+func (r *runner) install(ctx context.Context) error {
+	disk, err := r.waitDisk(ctx, diskTimeout)
 	if err != nil {
 		return err
 	}
-	events, err := ListenUevents() // before the walk, so that nothing that comes up meanwhile is missed
-	if err != nil {
-		return err
+	r.log("disk %s is there after %s", disk, uptime())
+	if r.URL != "" {
+		return r.device.InstallURL(ctx, r.URL)
 	}
-	defer events.Close()
-	loader.Coldplug()
-	if err := WaitDisk(ctx, loader, events, o.Disk, diskTimeout); err != nil {
-		return err
+	for deadline := time.Now().Add(updateTimeout); ; {
+		found, err := r.tryMedia(ctx, disk)
+		if found || err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("no medium with a folder updater/ or the label %s within %s; there are %s", UpdateLabel, updateTimeout, names())
+		}
+		if err := r.events.Wait(r.loader, look); err != nil {
+			return err
+		}
 	}
-	o.Log("disk %s is there after %s", o.Disk, uptime())
-	u, err := FindUpdate(ctx, loader, events, o.Disk, updateTimeout)
-	if err != nil {
-		return err
+}
+
+// tryMedia installs from the first medium that has an update. found is false when none has; a medium that
+// was refused is an error, and the next one is tried before.
+func (r *runner) tryMedia(ctx context.Context, disk string) (found bool, err error) {
+	var errs []error
+	bad := r.media(disk, func(m medium) bool {
+		if m.err == nil {
+			r.log("update on %s: %s", m.Node, m.update.Image)
+			m.err = r.device.Install(ctx, *m.update)
+		}
+		if m.err != nil {
+			errs = append(errs, fmt.Errorf("the update on %s was refused: %w", m.Node, m.err))
+		}
+		found = m.err == nil
+		return found || ctx.Err() != nil
+	})
+	if found {
+		return true, nil
 	}
-	defer func() { err = errors.Join(err, u.Close()) }()
-	o.Log("update on %s: %s", u.Device, u.Image)
-	return install(ctx, *u)
+	return false, errors.Join(append(errs, bad)...)
 }
 
 // end leaves the initramfs for good.

@@ -25,11 +25,12 @@ type Config struct {
 	Disk    struct {
 		Path string `toml:"path"` // block device or disk image file; "" is the disk that booted
 	} `toml:"disk"`
-	Boot    BootConfig    `toml:"boot"`
-	Slot    []SlotConfig  `toml:"slot"`
-	Source  SourceConfig  `toml:"source"`
-	Trust   TrustConfig   `toml:"trust"`
-	Release ReleaseConfig `toml:"release"`
+	Boot     BootConfig     `toml:"boot"`
+	Slot     []SlotConfig   `toml:"slot"`
+	Source   SourceConfig   `toml:"source"`
+	Trust    TrustConfig    `toml:"trust"`
+	Release  ReleaseConfig  `toml:"release"`
+	Recovery RecoveryConfig `toml:"recovery"`
 }
 
 // BootConfig says where the boot loader keeps its choice.
@@ -170,7 +171,7 @@ func loadConfig(path string) (*Config, error) {
 		return nil, fmt.Errorf("unknown key %q", key)
 	}
 	c.resolve(filepath.Dir(path))
-	return c, c.check()
+	return c, errors.Join(c.check(), c.Recovery.check())
 }
 
 // resolve makes relative paths count from the folder of the file.
@@ -180,7 +181,9 @@ func (c *Config) resolve(dir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
-	abs(&c.Disk.Path)
+	if !isDiskSpec(c.Disk.Path) {
+		abs(&c.Disk.Path)
+	}
 	c.Source.resolve(dir)
 	for i := range c.Keyring {
 		abs(&c.Keyring[i])

@@ -61,12 +61,9 @@ func openDevice(c *Config, booted string, mode blockdev.Mode) (_ *device, err er
 
 // openDisk opens the configured disk, or the one that booted.
 func openDisk(c *Config) (*blockdev.Disk, error) {
-	path := c.Disk.Path
-	if path == "" {
-		var err error
-		if path, err = blockdev.BootDisk(); err != nil {
-			return nil, err
-		}
+	path, err := c.diskPath()
+	if err != nil {
+		return nil, err
 	}
 	return blockdev.OpenDisk(path)
 }

@@ -27,6 +27,8 @@ func dispatch(ctx context.Context, args []string, env Env) int {
 	case "modprobe":
 		return modprobe(args[1:], env)
 	case "uinit":
+		return supervise(env)
+	case workerName:
 		return uinit(ctx, env)
 	}
 	return Run(ctx, args[1:], env)

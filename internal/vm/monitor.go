@@ -2,6 +2,7 @@ package vm
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -34,23 +35,87 @@ func monitorPair() (ours net.Conn, theirs *os.File, err error) {
 	return ours, theirs, nil
 }
 
-// readMonitor collects QEMU's events until the connection ends.
+// answer is what QEMU sends: an event, or the result of a command.
+type answer struct {
+	event
+	ID     int             `json:"id"`
+	Return json.RawMessage `json:"return"`
+	Error  *struct {
+		Desc string `json:"desc"`
+	} `json:"error"`
+}
+
+// readMonitor collects QEMU's events, and hands on the results of commands, until the connection ends.
 func (m *Machine) readMonitor(c net.Conn) {
 	if _, err := io.WriteString(c, `{"execute":"qmp_capabilities"}`+"\n"); err != nil {
 		return
 	}
 	d := json.NewDecoder(c)
 	for {
-		var e event
-		if d.Decode(&e) != nil {
+		var a answer
+		if d.Decode(&a) != nil {
 			return
 		}
-		if e.Name != "" {
-			m.mu.Lock()
-			m.events = append(m.events, e)
-			m.mu.Unlock()
+		m.mu.Lock()
+		if a.Name != "" {
+			m.events = append(m.events, a.event)
+		}
+		waiting := m.answers[a.ID]
+		delete(m.answers, a.ID)
+		m.mu.Unlock()
+		if waiting != nil {
+			waiting <- a
 		}
 	}
+}
+
+// QMP runs a command of QEMU's machine protocol, such as device_add, and returns its result.
+func (m *Machine) QMP(command string, args map[string]any) (json.RawMessage, error) {
+	m.mu.Lock()
+	m.commands++
+	id, result := m.commands, make(chan answer, 1)
+	m.answers[id] = result
+	m.mu.Unlock()
+	if args == nil {
+		args = map[string]any{}
+	}
+	line, err := json.Marshal(map[string]any{"execute": command, "arguments": args, "id": id})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := m.monitor.Write(append(line, '\n')); err != nil {
+		return nil, m.failure(fmt.Errorf("%s: %w", command, err))
+	}
+	select {
+	case a := <-result:
+		if a.Error != nil {
+			return nil, fmt.Errorf("virtual machine %s: %s: %s", m.name, command, a.Error.Desc)
+		}
+		return a.Return, nil
+	case <-m.done:
+		return nil, m.failure(fmt.Errorf("ended before %s was answered", command))
+	}
+}
+
+// PlugUSB plugs an image file in as a USB stick, which Config.Args must have a controller for ("-device", "qemu-xhci"). id names it for Unplug.
+func (m *Machine) PlugUSB(id, path string) error {
+	_, err := m.QMP("blockdev-add", map[string]any{"node-name": id, "driver": "raw", "read-only": true, "file": map[string]any{"driver": "file", "filename": path}})
+	if err == nil {
+		_, err = m.QMP("device_add", map[string]any{"driver": "usb-storage", "drive": id, "id": "dev-" + id, "removable": true})
+	}
+	return err
+}
+
+// Unplug pulls out what PlugUSB plugged in.
+func (m *Machine) Unplug(id string) error {
+	_, err := m.QMP("device_del", map[string]any{"id": "dev-" + id})
+	return err
+}
+
+// Type types on the serial console.
+func (m *Machine) Type(text string) error {
+	_, err := io.WriteString(m.input, text)
+	return err
 }
 
 // endOf reads the cause of the end out of the events: a watchdog announces itself before the reset that it causes.

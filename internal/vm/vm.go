@@ -23,8 +23,9 @@ import (
 // Config describes one boot.
 type Config struct {
 	Name     string        // for error messages; "vm" when empty
+	Arch     string        // x86_64, aarch64 or arm; "" is x86_64. Others than x86_64 boot a Kernel only
 	MemMiB   int           // guest memory; 0 means 512
-	Disks    []Disk        // virtio disks in this order: /dev/vda, /dev/vdb, ...
+	Disks    []Disk        // in this order: /dev/vda, /dev/vdb, ... for virtio disks
 	OVMFVars string        // path of the UEFI variables: boots OVMF from disk; the file is created from OVMF's template when missing
 	Kernel   string        // boot this kernel directly instead (with Initrd and Append)
 	Initrd   string        // optional, with Kernel
@@ -34,11 +35,12 @@ type Config struct {
 	Log      io.Writer     // gets each cleaned console line as it comes; nil: nowhere
 }
 
-// Disk is a raw image file as a virtio disk.
+// Disk is a raw image file as a disk.
 type Disk struct {
 	Path     string
 	Serial   string // what the guest finds in /sys/block/vdX/serial; optional
 	ReadOnly bool
+	Bus      string // virtio, nvme, ahci, scsi, usb or sd; "" is virtio
 }
 
 // End says why a machine ended.
@@ -69,6 +71,11 @@ type Machine struct {
 	changed chan struct{} // closed, then replaced, with every new line
 	events  []event
 	exit    error
+
+	input    *os.File // its serial console
+	monitor  net.Conn
+	commands int                 // sent on the monitor
+	answers  map[int]chan answer // that are waited for
 }
 
 var errPowerCut = errors.New("power cut")
@@ -97,16 +104,25 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		stop()
 		return nil, fmt.Errorf("starting %s: %w", m.name, err)
 	}
-	cmd := exec.CommandContext(timed, qemu, args...)
+	typed, input, err := os.Pipe()
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("starting %s: %w", m.name, err)
+	}
+	cmd := exec.CommandContext(timed, cfg.qemu(), args...)
+	cmd.Stdin = typed
 	cmd.ExtraFiles = []*os.File{theirs} // file descriptor 3 of QEMU
 	cmd.WaitDelay = 5 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no machine outlives a test that was killed
 	r, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
+	m.input, m.monitor, m.answers = input, monitor, map[int]chan answer{}
 	err = cmd.Start()
 	theirs.Close()
+	typed.Close()
 	if err != nil {
 		monitor.Close()
+		input.Close()
 		stop()
 		return nil, fmt.Errorf("starting %s: %w", m.name, err)
 	}
@@ -124,6 +140,7 @@ func (m *Machine) run(cmd *exec.Cmd, monitor net.Conn, r *io.PipeReader, w *io.P
 	monitor.SetReadDeadline(time.Now().Add(time.Second)) // what QEMU said last is in the socket already
 	wg.Wait()
 	monitor.Close()
+	m.input.Close()
 	if m.ctx.Err() != nil {
 		err = context.Cause(m.ctx)
 	}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"updater/blockdev"
+	"updater/initramfs"
+)
+
+// RecoveryConfig says what the initramfs does.
+type RecoveryConfig struct {
+	Mode string   `toml:"mode"` // install | recover | status, when the kernel command line has none; "" is install
+	URLs []string `toml:"urls"` // of images, where a recovery looks after removable media
+}
+
+func (r RecoveryConfig) check() error {
+	if r.Mode != "" && !initramfs.ValidMode(r.Mode) {
+		return fmt.Errorf("recovery.mode is %q, expected install, recover or status", r.Mode)
+	}
+	for _, s := range r.URLs {
+		if u, err := url.Parse(s); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("recovery.urls has %q, expected http:// or https://", s)
+		}
+	}
+	return nil
+}
+
+// isDiskSpec tells a description of a disk from a path.
+func isDiskSpec(s string) bool {
+	return strings.HasPrefix(s, "SERIAL=") || strings.HasPrefix(s, "BUS=")
+}
+
+// partitions lists the partitions of every slot, as they are configured.
+func (c *Config) partitions() []string {
+	var list []string
+	for _, s := range c.Slot {
+		for _, p := range s.Partitions {
+			if strings.Contains(p, "=") { // a node is on one disk only anyway
+				list = append(list, p)
+			}
+		}
+	}
+	return list
+}
+
+// diskPath finds the node of the configured disk, or its image file. Without one configured it is the disk
+// that booted, and in an initramfs, where none did, the only one with the slots' partitions.
+func (c *Config) diskPath() (string, error) {
+	if isDiskSpec(c.Disk.Path) {
+		return blockdev.FindDisk(c.Disk.Path, nil)
+	}
+	if c.Disk.Path != "" {
+		return c.Disk.Path, nil
+	}
+	path, err := blockdev.BootDisk()
+	if errors.Is(err, blockdev.ErrNoBootDisk) {
+		if only, bad := blockdev.FindDisk("", c.partitions()); bad == nil {
+			return only, nil
+		}
+	}
+	return path, err
+}

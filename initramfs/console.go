@@ -1,0 +1,108 @@
+package initramfs
+
+import (
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// console is where a person may sit: every console of the kernel, the screen and serial lines alike.
+type console struct{ lines []*line }
+
+// line is one of them. Its reader goes on until the process ends.
+type line struct {
+	f     *os.File
+	keys  keys
+	input chan byte
+}
+
+// openConsole opens the consoles that the kernel writes to. One that cannot be read only shows.
+func openConsole() *console {
+	c := new(console)
+	active, err := os.ReadFile("/sys/class/tty/console/active")
+	if err != nil {
+		return c
+	}
+	for name := range strings.FieldsSeq(string(active)) {
+		f, err := os.OpenFile("/dev/"+name, os.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			continue
+		}
+		_, serial := strings.CutPrefix(name, "ttyS")
+		l := &line{f: f, input: make(chan byte, 64)}
+		l.keys.screen = !serial && strings.Trim(strings.TrimPrefix(name, "tty"), "0123456789") == ""
+		l.raw()
+		go l.read()
+		c.lines = append(c.lines, l)
+	}
+	return c
+}
+
+// raw has every key arrive at once and unechoed; what is written stays as it is.
+func (l *line) raw() {
+	t, err := unix.IoctlGetTermios(int(l.f.Fd()), unix.TCGETS)
+	if err != nil {
+		return
+	}
+	t.Lflag &^= unix.ICANON | unix.ECHO | unix.ISIG
+	t.Iflag &^= unix.ICRNL | unix.IXON
+	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
+	_ = unix.IoctlSetTermios(int(l.f.Fd()), unix.TCSETS, t)
+}
+
+func (l *line) read() {
+	buf := make([]byte, 16)
+	for {
+		n, err := l.f.Read(buf)
+		for _, b := range buf[:n] {
+			select {
+			case l.input <- b:
+			default: // nobody looks while an update is installed
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (c *console) close() {
+	if c == nil {
+		return
+	}
+	for _, l := range c.lines {
+		l.f.Close()
+	}
+}
+
+// show writes the menu everywhere, and forgets what was typed before.
+func (c *console) show(m *menu) {
+	for _, l := range c.lines {
+		l.keys.number, l.keys.escape = nil, nil
+		for len(l.input) > 0 {
+			<-l.input
+		}
+		if l.keys.screen {
+			m.draw(l.f, false)
+		} else {
+			m.print(l.f)
+		}
+	}
+}
+
+// pressed handles what was typed since, and returns what was chosen; nil is nothing. It does not wait.
+func (c *console) pressed(m *menu) func() (action, *menu) {
+	for _, l := range c.lines {
+		for len(l.input) > 0 {
+			moved, chosen := l.keys.take(<-l.input, m)
+			if moved {
+				m.draw(l.f, true)
+			}
+			if chosen >= 0 {
+				return m.do[chosen]
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package initramfs
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+)
+
+// menu is a list of things to do. It has a line per thing, and a number for each.
+type menu struct {
+	title  string
+	labels []string
+	do     []func() (action, *menu) // a following menu, or an action
+	at     int                      // highlighted, where arrow keys are used
+}
+
+func (m *menu) add(label string, do func() (action, *menu)) {
+	m.labels, m.do = append(m.labels, label), append(m.do, do)
+}
+
+// print writes the menu for a serial line: numbers, nothing that a log could not hold.
+func (m *menu) print(w io.Writer) {
+	fmt.Fprintf(w, "updater: %s: type a number, then Enter\r\n", m.title)
+	for i, l := range m.labels {
+		fmt.Fprintf(w, "  %d  %s\r\n", i+1, l)
+	}
+}
+
+// draw writes the menu for a screen, over the one that was drawn before when again is set (console_codes(4)).
+func (m *menu) draw(w io.Writer, again bool) {
+	if again {
+		fmt.Fprintf(w, "\x1b[%dA", len(m.labels)+1)
+	}
+	fmt.Fprintf(w, "\x1b[Kupdater: %s: arrow keys and Enter, or a number and Enter\r\n", m.title)
+	for i, l := range m.labels {
+		mark, on, off := "  ", "", ""
+		if i == m.at {
+			mark, on, off = "> ", "\x1b[7m", "\x1b[0m"
+		}
+		fmt.Fprintf(w, "\x1b[K%s%d  %s%s%s\r\n", mark, i+1, on, l, off)
+	}
+}
+
+// keys collects what one console sends until something is chosen. Nothing is chosen without Enter: an open
+// serial line sends noise.
+type keys struct {
+	screen bool // arrow keys move the mark
+	number []byte
+	escape []byte
+}
+
+// take adds a byte. moved is that the mark is elsewhere; chosen is the index of what was chosen, or -1.
+func (k *keys) take(c byte, m *menu) (moved bool, chosen int) {
+	if len(k.escape) > 0 || c == 0x1b {
+		return k.arrow(c, m), -1
+	}
+	switch {
+	case c >= '0' && c <= '9':
+		if len(k.number) < 9 {
+			k.number = append(k.number, c)
+		}
+	case c == '\r' || c == '\n':
+		n, err := strconv.Atoi(string(k.number))
+		empty := len(k.number) == 0
+		k.number = nil
+		switch {
+		case empty && k.screen:
+			return false, m.at
+		case err == nil && n >= 1 && n <= len(m.do):
+			return false, n - 1
+		}
+	default:
+		k.number = nil
+	}
+	return false, -1
+}
+
+// arrow takes a byte of an escape sequence: ESC [ A is up, ESC [ B is down, and ESC O the same.
+func (k *keys) arrow(c byte, m *menu) (moved bool) {
+	k.escape = append(k.escape, c)
+	if len(k.escape) < 3 {
+		if len(k.escape) == 2 && c != '[' && c != 'O' {
+			k.escape = nil
+		}
+		return false
+	}
+	k.escape = nil
+	if !k.screen {
+		return false
+	}
+	switch c {
+	case 'A':
+		m.at = (m.at + len(m.do) - 1) % len(m.do)
+	case 'B':
+		m.at = (m.at + 1) % len(m.do)
+	default:
+		return false
+	}
+	return true
+}

@@ -1,0 +1,236 @@
+package initramfs
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// The waits between two rounds of a recovery: doubled each time, and started anew by a device that comes up
+// or by a person.
+const (
+	firstWait = 5 * time.Second
+	lastWait  = 5 * time.Minute
+)
+
+// recover looks for an update until one is installed, or until a person at the console ends it. In order, and
+// again and again: removable media, the configured URLs, and when nothing is bootable a slot whose content is
+// still verified. It returns nil when the device is to restart.
+func (r *runner) recover(ctx context.Context) error {
+	r.ui = openConsole()
+	defer r.ui.close()
+	if r.URL != "" {
+		r.URLs = append([]string{r.URL}, r.URLs...)
+	}
+	wait := firstWait
+	for disk := ""; ; {
+		if disk == "" {
+			var err error
+			if disk, err = r.waitDisk(ctx, time.Second); err != nil {
+				r.log("error: %v", err)
+			}
+		}
+		if disk != "" && r.round(ctx, disk) {
+			return nil
+		}
+		switch a, err := r.rest(ctx, disk, wait); {
+		case err != nil:
+			return err
+		case a == actionEnd:
+			return nil
+		case a == actionAgain:
+			wait = firstWait
+		default:
+			wait = min(2*wait, lastWait)
+		}
+	}
+}
+
+// round tries everything once.
+func (r *runner) round(ctx context.Context, disk string) (done bool) {
+	bootable, err := r.device.Status(ctx)
+	switch {
+	case err != nil:
+		r.log("recovery: the slots cannot be told: %v", err)
+	case bootable:
+		r.log("recovery: a slot is bootable; a restart boots it")
+	default:
+		r.log("recovery: no slot is bootable; this device needs an update")
+	}
+	found, err := r.tryMedia(ctx, disk)
+	if found {
+		return true
+	}
+	if err != nil {
+		r.log("error: %v", err)
+	} else {
+		r.log("recovery: no medium with a folder updater/ or the label %s is plugged in; there are %s", UpdateLabel, names())
+	}
+	for _, url := range r.URLs {
+		if r.tryURL(ctx, url) {
+			return true
+		}
+	}
+	return !bootable && r.reactivate(ctx)
+}
+
+func (r *runner) tryURL(ctx context.Context, url string) bool {
+	r.log("recovery: trying %s", url)
+	if err := r.device.InstallURL(ctx, url); err != nil {
+		r.log("error: the update from %s was refused: %v", url, err)
+		return false
+	}
+	return true
+}
+
+func (r *runner) reactivate(ctx context.Context) bool {
+	slot, err := r.device.Reactivate(ctx)
+	if err != nil {
+		r.log("error: no slot can be used again: %v", err)
+		return false
+	}
+	if slot == "" {
+		return false
+	}
+	r.log("recovery: slot %s holds what was installed, byte for byte; it boots next", slot)
+	return true
+}
+
+// action is what follows a rest.
+type action int
+
+const (
+	actionRetry action = iota // the wait is over
+	actionAgain               // something new, or a person who does not want to wait
+	actionEnd                 // a person wants the machine to end, as OnDone says
+)
+
+// rest shows the menu and waits for its end, for a new block device, or for a person.
+func (r *runner) rest(ctx context.Context, disk string, d time.Duration) (action, error) {
+	r.log("recovery: trying again in %s; plug in a medium at any time", d)
+	before := r.plugged()
+	m := r.menu(ctx, disk)
+	r.ui.show(m)
+	for deadline := time.Now().Add(d); time.Now().Before(deadline); {
+		if ctx.Err() != nil {
+			return actionEnd, context.Cause(ctx)
+		}
+		if chosen := r.ui.pressed(m); chosen != nil {
+			if a, sub := chosen(); sub != nil {
+				m, deadline = sub, time.Now().Add(max(time.Until(deadline), time.Minute))
+				r.ui.show(m)
+			} else {
+				return a, nil
+			}
+		}
+		if err := r.events.Wait(r.loader, look); err != nil {
+			return actionEnd, err
+		}
+		if now := r.plugged(); !contains(before, now) {
+			time.Sleep(look) // its partitions follow at once
+			_ = r.events.Wait(r.loader, look)
+			return actionAgain, nil
+		} else if len(now) < len(before) {
+			before = now
+		}
+	}
+	return actionRetry, nil
+}
+
+// plugged is the set of disks that there are.
+func (r *runner) plugged() map[string]bool {
+	set := map[string]bool{}
+	blocks, _ := Blocks()
+	for _, b := range blocks {
+		set[b.Node+" "+b.Seq] = true
+	}
+	return set
+}
+
+// contains reports whether a has everything of b.
+func contains(a, b map[string]bool) bool {
+	for k := range b {
+		if !a[k] {
+			return false
+		}
+	}
+	return true
+}
+
+// menu is what a person can do.
+func (r *runner) menu(ctx context.Context, disk string) *menu {
+	again := func() (action, *menu) { return actionAgain, nil }
+	m := &menu{title: "what to do"}
+	m.add("try again now", again)
+	m.add("choose the source", func() (action, *menu) { return 0, r.sources(ctx, disk) })
+	m.add("show the slots", func() (action, *menu) {
+		if _, err := r.device.Status(ctx); err != nil {
+			r.log("error: %v", err)
+		}
+		return 0, m
+	})
+	for _, slot := range r.device.Slots() {
+		m.add(fmt.Sprintf("boot slot %s once", slot), func() (action, *menu) {
+			if err := r.device.BootOnce(ctx, slot); err != nil {
+				r.log("error: %v", err)
+				return 0, m
+			}
+			r.OnDone = "reboot"
+			return actionEnd, nil
+		})
+	}
+	for _, how := range []string{"reboot", "poweroff"} {
+		m.add(map[string]string{"reboot": "restart", "poweroff": "power off"}[how], func() (action, *menu) {
+			r.OnDone = how
+			return actionEnd, nil
+		})
+	}
+	return m
+}
+
+// sources is the menu of everything that an update could come from.
+func (r *runner) sources(ctx context.Context, disk string) *menu {
+	s := &menu{title: "install from"}
+	_ = r.media(disk, func(m medium) bool {
+		if m.update == nil {
+			return false
+		}
+		s.add(fmt.Sprintf("%s, %s", m.Node, strings.TrimPrefix(m.update.Image, mediaDir+"/")), func() (action, *menu) { return r.from(ctx, disk, m.Node), nil })
+		return false
+	})
+	for _, url := range r.URLs {
+		s.add(url, func() (action, *menu) {
+			if r.tryURL(ctx, url) {
+				return actionEnd, nil
+			}
+			return actionRetry, nil
+		})
+	}
+	s.add("back", func() (action, *menu) { return 0, r.menu(ctx, disk) })
+	return s
+}
+
+// from installs from one medium.
+func (r *runner) from(ctx context.Context, disk, node string) action {
+	a := actionRetry
+	err := r.media(disk, func(m medium) bool {
+		if m.Node != node {
+			return false
+		}
+		err := m.err
+		if err == nil {
+			err = r.device.Install(ctx, *m.update)
+		}
+		if err != nil {
+			r.log("error: the update on %s was refused: %v", node, err)
+			return true
+		}
+		a = actionEnd
+		return true
+	})
+	if err != nil {
+		r.log("error: %v", err)
+	}
+	return a
+}
