@@ -196,7 +196,7 @@ func TestWriteFlushReadBack(t *testing.T) {
 			want := make([]byte, d.Size())
 			rng := rand.NewChaCha8([32]byte{1})
 			rng.Read(want)
-			w := d.NewWriter(blockdev.WriterOptions{Window: 1 << 20, Checkpoint: 4 << 20})
+			w := newWriter(t, d, blockdev.WriterOptions{Window: 1 << 20, Checkpoint: 4 << 20})
 			if _, err := w.WriteAt(want, 0); err != nil {
 				t.Fatal(err)
 			}
@@ -355,7 +355,7 @@ func TestErrorsPoison(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	w := d.NewWriter(blockdev.WriterOptions{Window: 1 << 20})
+	w := newWriter(t, d, blockdev.WriterOptions{Window: 1 << 20})
 	chunk := bytes.Repeat([]byte{1}, 1<<20)
 	var first error
 	for off := int64(0); off < 16<<20 && first == nil; off += int64(len(chunk)) {
@@ -460,4 +460,13 @@ func TestOpenFATFile(t *testing.T) {
 			}
 		})
 	}
+}
+
+func newWriter(t *testing.T, d *blockdev.Device, o blockdev.WriterOptions) *blockdev.Writer {
+	t.Helper()
+	w, err := d.NewWriter(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
 }

@@ -37,11 +37,13 @@ type Device struct {
 	name     string
 	base     int64 // of the window in the file
 	size     int64
-	f        File  // reads, writes, sync_file_range
-	sentinel File  // the flush barrier; opened before the first write; nil when read-only
-	direct   File  // O_DIRECT; nil where the file system has none
-	align    int64 // of O_DIRECT offsets and lengths in the file, bytes: a logical block
-	paced    bool  // sync_file_range works
+	f        File   // reads, writes, sync_file_range
+	sentinel File   // the flush barrier; opened before the first write; nil when read-only
+	direct   File   // O_DIRECT; nil where the file system has none
+	align    int64  // of O_DIRECT offsets and lengths in the file, bytes: a logical block
+	paced    bool   // sync_file_range works
+	node     string // folder of the block device in sysfs; "" for a file
+	sysfs    string // folder of its whole disk
 
 	mu       sync.Mutex
 	poisoned error
@@ -114,7 +116,12 @@ func openDevice(name, path string, base, size int64, mode Mode) (_ *Device, err 
 	if err == nil {
 		files.Direct, files.Align = &kernelFile{File: direct, block: main.block}, alignOf(f, main.block)
 	}
-	return New(name, files), nil
+	d := New(name, files)
+	d.node, d.sysfs = sysfsOf(f)
+	if mode != ReadOnly && d.Facts().ReadOnly {
+		return nil, fmt.Errorf("opening %s: %w", name, unix.EROFS)
+	}
+	return d, nil
 }
 
 func (f *Files) close() error {

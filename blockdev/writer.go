@@ -1,8 +1,20 @@
 package blockdev
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
+)
+
+// The engines of a [Writer].
+const (
+	// Paced writes through the page cache, and keeps at most two windows dirty with sync_file_range.
+	Paced = "paced"
+	// Direct writes with O_DIRECT, a few writes at a time, each of which reports its own error.
+	Direct = "direct"
+	// Auto tries both on the first windows and goes on with the faster one. Where there is no O_DIRECT, or the
+	// image is shorter than the trial, it is Paced.
+	Auto = "auto"
 )
 
 // The defaults of [WriterOptions], chosen by measurement: windows of 4 to 8 MiB reach full speed with
@@ -10,141 +22,138 @@ import (
 const (
 	DefaultWindow     = 4 << 20
 	DefaultCheckpoint = 128 << 20
+	DefaultInFlight   = 3
 )
 
-// WriterOptions tune the paced writer. The zero value is the default.
+// dirtyLimit is what the kernel may keep dirty of the disk beside the pacing: enough not to slow two windows down.
+const dirtyLimit = 8 * DefaultWindow
+
+// WriterOptions tune a writer. The zero value is the default.
 type WriterOptions struct {
-	Window     int64 // bytes written between two write-outs; 0 is DefaultWindow
-	Checkpoint int64 // bytes written between two flushes; 0 is DefaultCheckpoint
+	Engine     string // Paced, Direct or Auto; "" is Auto
+	Window     int64  // bytes written between two write-outs; 0 is DefaultWindow
+	Checkpoint int64  // bytes written between two flushes; 0 is DefaultCheckpoint
+	InFlight   int    // direct writes at a time; 0 is DefaultInFlight
 }
 
-// Writer is the paced engine: it writes through the page cache and keeps at most two windows dirty.
-// When window N is full its write-out is started, then window N-1 is waited for, which reports errors
-// early and makes [Writer.WrittenOut] true, and its pages are dropped. Every checkpoint and at the end
-// there is a full barrier. Not safe for concurrent use, but for WrittenOut. After an error every call
-// returns it.
+// Writer writes a device durably, through one of the engines. Every checkpoint and at the end there is a full
+// barrier, [Device.Sync]. Not safe for concurrent use, but for WrittenOut and ReadBackAt. After an error every
+// call fails: the device is poisoned.
 type Writer struct {
 	d        *Device
 	o        WriterOptions
-	cur      span // dirty, not submitted
-	prev     span // submitted, not waited for
-	sinceBar int64
+	engine   engine
+	sinceBar int64 // bytes handed over since the last barrier
 	out      atomic.Int64
+	restore  func() error // of the kernel's limit on dirty pages
 }
 
-// span is the extent from the first to the last byte of a window; bytes counts what was written in it.
-type span struct{ off, end, bytes int64 }
+// engine carries data to the device. None of it is durable before the barrier of the Writer.
+type engine interface {
+	write(p []byte, off int64) error
+	// settle is called before the range is zeroed or discarded behind the engine's back.
+	settle(off, length int64) error
+	// drain returns when the device has taken everything that was handed over, or with the error.
+	drain() error
+	name() string
+}
 
-// NewWriter returns a paced writer on d.
-func (d *Device) NewWriter(o WriterOptions) *Writer {
+// ErrNoDirect is returned by [Device.NewWriter] when the direct engine was asked for and cannot work.
+var ErrNoDirect = errors.New("no direct writing")
+
+// NewWriter returns a writer on d, which closes d. It asks the kernel to keep few dirty pages of the device, as
+// far as it can, until Close.
+func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 	if o.Window <= 0 {
 		o.Window = DefaultWindow
 	}
 	if o.Checkpoint <= 0 {
 		o.Checkpoint = DefaultCheckpoint
 	}
-	return &Writer{d: d, o: o}
+	if o.InFlight <= 0 {
+		o.InFlight = DefaultInFlight
+	}
+	w := &Writer{d: d, o: o, restore: func() error { return nil }}
+	switch o.Engine {
+	case Paced:
+		w.engine = newPaced(d, o, &w.out)
+	case Direct:
+		if err := d.canWriteDirect(); err != nil {
+			return nil, fmt.Errorf("writing %s: %w: %w", d.name, ErrNoDirect, err)
+		}
+		w.engine = newDirect(d, o, &w.out)
+	case Auto, "":
+		w.engine = newPaced(d, o, &w.out)
+		if d.canWriteDirect() == nil {
+			w.engine = newAuto(w.engine, newDirect(d, o, &w.out), 2*o.Window)
+		}
+	default:
+		return nil, fmt.Errorf("writing %s: there is no engine %q; there are %s, %s and %s", d.name, o.Engine, Paced, Direct, Auto)
+	}
+	if o.Engine != Direct && d.sysfs != "" {
+		w.restore = limitDirty(d.sysfs, dirtyLimit)
+	}
+	return w, nil
 }
 
-// WriteAt writes p at off. Offsets should ascend: a window spans from its lowest to its highest byte.
+// WriteAt hands p over for off. Offsets should ascend, and no byte be written twice between two flushes.
 // Nothing is durable before [Writer.Flush] returns nil.
 func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
-	n, err := w.d.WriteAt(p, off)
-	if err != nil {
-		return n, err
+	if err := w.d.check("writing", off, int64(len(p))); err != nil {
+		return 0, err
 	}
-	if w.cur.bytes == 0 {
-		w.cur.off, w.cur.end = off, off
+	if err := w.engine.write(p, off); err != nil {
+		return 0, err
 	}
-	w.cur.off, w.cur.end = min(w.cur.off, off), max(w.cur.end, off+int64(n))
-	w.cur.bytes += int64(n)
-	if w.cur.bytes < w.o.Window {
-		return n, nil
+	if w.sinceBar += int64(len(p)); w.sinceBar >= w.o.Checkpoint {
+		return len(p), w.Flush()
 	}
-	if err := w.turn(); err != nil {
-		return n, err
-	}
-	if w.sinceBar >= w.o.Checkpoint {
-		return n, w.Flush()
-	}
-	return n, nil
+	return len(p), nil
 }
 
-// Zero is [Device.Zero] in the order of the writes.
-func (w *Writer) Zero(off, length int64) error { return w.d.Zero(off, length) }
-
-// turn submits the current window and waits for the one before it. Without sync_file_range every window is
-// flushed instead.
-func (w *Writer) turn() error {
-	w.sinceBar += w.cur.bytes
-	if !w.d.paced {
-		return w.barrier()
-	}
-	if err := w.d.syncRange(w.cur.off, w.cur.end-w.cur.off, Write); err != nil {
+// Zero is [Device.Zero], in the order of the writes.
+func (w *Writer) Zero(off, length int64) error {
+	if err := w.engine.settle(off, length); err != nil {
 		return err
 	}
-	if err := w.wait(); err != nil {
+	return w.d.Zero(off, length)
+}
+
+// Discard is [Device.Discard], in the order of the writes.
+func (w *Writer) Discard(off, length int64) error {
+	if err := w.engine.settle(off, length); err != nil {
 		return err
 	}
-	w.prev, w.cur = w.cur, span{}
-	return nil
+	return w.d.Discard(off, length)
 }
 
-// wait waits for the submitted window.
-func (w *Writer) wait() error {
-	if w.prev.bytes > 0 {
-		if err := w.d.syncRange(w.prev.off, w.prev.end-w.prev.off, WriteAndWait); err != nil {
-			return err
-		}
-	}
-	w.taken(&w.prev)
-	return nil
-}
-
-// taken counts a window that the medium has taken, and drops its pages.
-func (w *Writer) taken(s *span) {
-	if s.bytes > 0 {
-		w.d.dropCache(s.off, s.end-s.off)
-		w.out.Add(s.bytes)
-	}
-	*s = span{}
-}
-
-// Flush writes out everything and flushes the drive's cache. What was written before is on stable
-// storage when it returns nil.
+// Flush hands everything to the device and flushes its cache. What was written before is on stable storage when
+// it returns nil. It is never repeated after an error.
 func (w *Writer) Flush() error {
-	if w.d.paced {
-		if w.cur.bytes > 0 {
-			if err := w.turn(); err != nil {
-				return err
-			}
-		}
-		if err := w.wait(); err != nil {
-			return err
-		}
-	}
-	return w.barrier()
-}
-
-// barrier flushes; nothing is under way after it.
-func (w *Writer) barrier() error {
-	if err := w.d.Sync(); err != nil {
+	if err := w.engine.drain(); err != nil {
 		return err
 	}
-	w.taken(&w.prev)
-	w.taken(&w.cur)
 	w.sinceBar = 0
-	return nil
+	return w.d.Sync()
 }
 
-// WrittenOut is the number of bytes that the medium has taken, in this writer. Safe for concurrent use.
+// ReadBackAt is [Device.ReadBackAt].
+func (w *Writer) ReadBackAt(p []byte, off int64) (int, error) { return w.d.ReadBackAt(p, off) }
+
+// WrittenOut is the number of bytes that the device has taken from this writer: written out, not merely in the
+// page cache. Safe for concurrent use.
 func (w *Writer) WrittenOut() int64 { return w.out.Load() }
 
-// Engine names the engine for results: "paced", or "paced (fdatasync per window)" on a kernel without
-// sync_file_range.
+// Engine names the engine that ran and how read-back is done, for results.
 func (w *Writer) Engine() string {
-	if w.d.paced {
-		return "paced"
+	if w.d.ReadBackDirect() {
+		return w.engine.name() + ", direct read-back"
 	}
-	return fmt.Sprintf("paced (fdatasync every %d MiB)", w.o.Window>>20)
+	return w.engine.name() + ", read-back after dropping the page cache"
+}
+
+// Close takes the kernel's limit back and closes the device. It flushes nothing.
+func (w *Writer) Close() error {
+	_ = w.engine.drain() // no write is under way when the descriptors close; its error was or will be reported
+	return errors.Join(w.restore(), w.d.Close())
 }

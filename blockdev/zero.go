@@ -27,6 +27,27 @@ func (d *Device) Zero(off, length int64) error {
 	return nil
 }
 
+// Discard tells the drive that length bytes at off hold nothing of use: BLKDISCARD, or a punched hole in a file,
+// for the whole pages of the range. They read as anything afterwards, so this never stands for zeroing. A
+// device that cannot discard leaves them alone, and that is no error.
+func (d *Device) Discard(off, length int64) error {
+	if err := d.check("discarding", off, length); err != nil {
+		return err
+	}
+	first := (d.base + off + directAlign - 1) &^ (directAlign - 1)
+	end := (d.base + off + length) &^ (directAlign - 1)
+	for ; first < end; first += zeroChunk {
+		err := d.f.Discard(first, min(zeroChunk, end-first))
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil
+		}
+		if err != nil {
+			return d.poison(fmt.Errorf("discarding %s at %d: %w", d.name, first-d.base, err))
+		}
+	}
+	return nil
+}
+
 func (d *Device) zeroChunk(off, length int64) error {
 	// Page-aligned, so that no dirty page straddles the border.
 	first := (d.base + off + directAlign - 1) &^ (directAlign - 1)

@@ -62,7 +62,10 @@ type Range struct {
 }
 
 // A Span is a run of bytes.
-type Span struct{ Offset, Length int64 }
+type Span struct {
+	Offset int64 `json:"offset"`
+	Length int64 `json:"length"`
+}
 
 // Version returns the version of the format the map was written in, such as "2.0".
 func (m *Map) Version() string { return m.version }

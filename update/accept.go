@@ -1,6 +1,7 @@
 package update
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,6 +16,14 @@ import (
 // AnyProduct is the product of a check on a host, which is no device. Never install with it.
 const AnyProduct = "*"
 
+// What unmapped blocks become. The signed document says zero or keep; where it says nothing the device may also
+// have them discarded, after which they hold anything.
+const (
+	UnmappedZero    = bmap.UnmappedZero
+	UnmappedKeep    = bmap.UnmappedKeep
+	UnmappedDiscard = "discard"
+)
+
 // Conditions are what a device asks of a signed bmap.
 type Conditions struct {
 	Policy  verify.Policy
@@ -26,11 +35,11 @@ type Conditions struct {
 
 // Document is an accepted bmap: signed by enough trusted keys, for this device and role, fresh, and not below the floor.
 type Document struct {
-	Map          *bmap.Map
-	KeepUnmapped bool // leave unmapped blocks as they are; else they become zero
-	Signers      []verify.Signer
-	Checksum     string   // hex sha256 of the signed bytes
-	Warnings     []string // what it does not protect from
+	Map      *bmap.Map
+	Unmapped string // what unmapped blocks become: UnmappedZero or UnmappedKeep; "" when the document says nothing
+	Signers  []verify.Signer
+	Checksum string   // hex sha256 of the signed bytes
+	Warnings []string // what it does not protect from
 }
 
 // update is the optional element of the document, empty when there is none.
@@ -83,6 +92,7 @@ func (r *run) accept() (*Document, error) {
 	if err != nil {
 		return nil, err
 	}
+	doc.Unmapped = cmp.Or(doc.Unmapped, r.Unmapped, UnmappedZero)
 	size, err := r.Disk.SlotSize(r.Slot, r.Role)
 	if err != nil {
 		return nil, err
@@ -124,7 +134,7 @@ func Accept(doc, signature []byte, c Conditions) (*Document, error) {
 	if d.Signers, err = c.Policy.Permit(signed.Signers, role); err != nil {
 		return nil, err
 	}
-	d.KeepUnmapped = u.Unmapped == bmap.UnmappedKeep
+	d.Unmapped = u.Unmapped
 	if u.RollbackIndex == 0 {
 		d.Warnings = append(d.Warnings, "the signed document has no rollback index: no rollback protection applies")
 	}

@@ -12,9 +12,9 @@ import (
 // nil only when every mapped range matches m and the image has its size and ends properly. Errors:
 // [ImageError], [SourceError], the cause of a cancelled context.
 func CheckImage(ctx context.Context, m *bmap.Map, image Image) error {
-	return stream(ctx, m, image, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
+	return stream(ctx, m, image, nil, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
 		for c := range in {
-			if err := send(ctx, free, c.buf[:chunkSize]); err != nil {
+			if err := c.recycle(ctx, free); err != nil {
 				return err
 			}
 		}
@@ -22,30 +22,33 @@ func CheckImage(ctx context.Context, m *bmap.Map, image Image) error {
 	})
 }
 
-// stream runs the stages: one goroutine reads and decodes the image, one hashes and compares each range, one more the
-// whole image where the document has its checksum, and take consumes the checked chunks and gives their buffers back.
-// Whoever fails first ends the others.
-func stream(ctx context.Context, m *bmap.Map, image Image, take func(ctx context.Context, in <-chan chunk, free chan<- []byte) error) error {
+// stream runs the stages: one goroutine reads and decodes the ranges of the image that want asks for (nil: all), one
+// hashes and compares each, one more the whole image where the document has its checksum and no range is left out,
+// and take consumes the checked chunks and gives their buffers back. Whoever fails first ends the others.
+func stream(ctx context.Context, m *bmap.Map, image Image,
+	want func(ctx context.Context, index int, rng bmap.Range) (bool, error),
+	take func(ctx context.Context, in <-chan chunk, free chan<- []byte) error,
+) error {
 	group, ctx := errgroup.WithContext(ctx)
 	free := make(chan []byte, chunks)
 	for range chunks {
-		free <- make([]byte, chunkSize)
+		free <- nil // made when it is first needed
 	}
 	read, ranges := make(chan chunk, chunks), make(chan chunk, chunks)
 	checked := ranges
 	group.Go(func() error {
 		defer close(read)
-		return readRanges(ctx, m, image, free, read)
+		return readRanges(ctx, m, image, want, free, read)
 	})
 	group.Go(func() error {
 		defer close(ranges)
 		return checkRanges(ctx, m, read, ranges)
 	})
-	if want := wholeChecksum(m); want != "" {
+	if sum := wholeChecksum(m); sum != "" && want == nil {
 		whole := make(chan chunk, chunks)
 		group.Go(func() error {
 			defer close(whole)
-			return checkWhole(ctx, m, want, ranges, whole)
+			return checkWhole(ctx, m, sum, ranges, whole)
 		})
 		checked = whole
 	}

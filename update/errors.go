@@ -3,6 +3,8 @@ package update
 import (
 	"fmt"
 	"time"
+
+	"updater/bmap"
 )
 
 // ActiveError refuses a slot that is running.
@@ -65,11 +67,25 @@ func (e *WriteError) Unwrap() error { return e.Err }
 
 // ReadBackError says that the medium does not hold what was written. The slot stays marked bad.
 type ReadBackError struct {
-	Offset int64 // bytes
-	Err    error
+	Offset int64       // of the first, bytes
+	Ranges []bmap.Span // all that differ; empty when a read failed or only the whole image differs
+	Err    error       // about the first
 }
 
-func (e *ReadBackError) Error() string { return fmt.Sprintf("reading back at %d: %v", e.Offset, e.Err) }
+func (e *ReadBackError) Error() string {
+	s := fmt.Sprintf("reading back at %d: %v", e.Offset, e.Err)
+	if len(e.Ranges) < 2 {
+		return s
+	}
+	s += fmt.Sprintf("; %d ranges differ:", len(e.Ranges))
+	for i, r := range e.Ranges {
+		if i == 8 {
+			return s + " ..."
+		}
+		s += fmt.Sprintf(" %d+%d", r.Offset, r.Length)
+	}
+	return s
+}
 func (e *ReadBackError) Unwrap() error { return e.Err }
 
 // BootError says that the boot state could not be changed or read.

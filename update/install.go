@@ -39,8 +39,10 @@ type Disk interface {
 // called from several goroutines at a time, the others from one.
 type Target interface {
 	io.WriterAt
-	Zero(off, length int64) error
+	Zero(off, length int64) error                      // the range reads as zero
+	Discard(off, length int64) error                   // the range may read as anything
 	Flush() error                                      // all of it is on stable storage when it returns nil
+	WrittenOut() int64                                 // bytes written that the device has taken
 	ReadBackAt(p []byte, off int64) (n int, err error) // from the medium, past the page cache
 	Engine() string                                    // how it writes, for the result
 	Close() error
@@ -51,6 +53,12 @@ type Image interface {
 	io.Reader
 	Skip(n int64) error // moves on n bytes without handing them out
 	End() error         // nil only when nothing is left and its container ended properly
+}
+
+// ImageCloser is an image that was opened for this install.
+type ImageCloser interface {
+	Image
+	io.Closer
 }
 
 // Job is one install. Every field without a note is required.
@@ -67,9 +75,14 @@ type Job struct {
 	Require   []string // fields of <Update> that must be there, see Fields
 
 	Image     Image
-	ImageSize int64  // decoded size in bytes, -1 when it is not known before the end
-	Slot      string // "" picks the inactive slot
-	Tries     int
+	ImageSize int64 // decoded size in bytes, -1 when it is not known before the end
+	// Reopen opens the image again from its beginning, for what reads back wrong. It may be nil: then nothing is repaired.
+	Reopen func(ctx context.Context) (ImageCloser, error)
+
+	Slot     string // "" picks the inactive slot
+	Tries    int
+	Unmapped string // what unmapped blocks become when the signed document does not say; "" is UnmappedZero
+	Rewrite  bool   // write everything, also what the slot holds already
 
 	Progress *Progress // may be nil
 }
@@ -84,11 +97,17 @@ type Result struct {
 	Signers     []verify.Signer `json:"signers"`
 	ImageBytes  int64           `json:"image_bytes"`
 	MappedBytes int64           `json:"mapped_bytes"`
-	ZeroedBytes int64           `json:"zeroed_bytes"`
-	Engine      string          `json:"engine"`
-	Tries       int             `json:"tries"`
-	Warnings    []string        `json:"warnings,omitempty"`
-	Seconds     Timings         `json:"seconds"`
+	Unmapped    string          `json:"unmapped"` // zero, keep or discard
+	// Of the mapped bytes, those that were written and those that the slot held already; of the unmapped, those
+	// that were not zero yet; and what had to be written again.
+	WrittenBytes  int64    `json:"written_bytes"`
+	SkippedBytes  int64    `json:"skipped_bytes"`
+	ZeroedBytes   int64    `json:"zeroed_bytes"`
+	RepairedBytes int64    `json:"repaired_bytes,omitempty"`
+	Engine        string   `json:"engine"`
+	Tries         int      `json:"tries"`
+	Warnings      []string `json:"warnings,omitempty"`
+	Seconds       Timings  `json:"seconds"`
 }
 
 // Timings are the seconds that the phases of an install took.
@@ -155,7 +174,9 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 type run struct {
 	Job
 	*timer
-	noted Outcome // what was remembered last
+	noted                     Outcome // what was remembered last
+	held                      *held
+	written, zeroed, repaired int64 // bytes
 }
 
 // activate switches and reads the switch back.
@@ -179,10 +200,8 @@ func (r *run) activate(ctx context.Context) error {
 func (r *run) result(doc *Document, target Target) *Result {
 	res := &Result{
 		Slot: r.Slot, Role: r.Role, Signers: doc.Signers, Tries: r.Tries, Engine: target.Engine(),
-		ImageBytes: doc.Map.ImageSize(), MappedBytes: doc.Map.MappedBytes(), Warnings: doc.Warnings, Seconds: r.stop(),
-	}
-	if !doc.KeepUnmapped {
-		res.ZeroedBytes = res.ImageBytes - res.MappedBytes
+		ImageBytes: doc.Map.ImageSize(), MappedBytes: doc.Map.MappedBytes(), Unmapped: doc.Unmapped,
+		WrittenBytes: r.written, SkippedBytes: r.held.equal.Load(), ZeroedBytes: r.zeroed, RepairedBytes: r.repaired, Warnings: doc.Warnings, Seconds: r.stop(),
 	}
 	if u := doc.Map.Update(); u != nil {
 		res.Product, res.Version, res.Index = u.Product, u.Version, u.RollbackIndex

@@ -14,6 +14,7 @@ const (
 	PhaseWrite    Phase = "write"
 	PhaseFlush    Phase = "flush"
 	PhaseReadBack Phase = "readback"
+	PhaseRepair   Phase = "repair" // only when something reads back wrong
 	PhaseSwitch   Phase = "switch"
 )
 
@@ -47,3 +48,4 @@ func (p *Progress) begin(phase Phase, total int64) {
 }
 
 func (p *Progress) add(n int64) { p.done.Add(n) }
+func (p *Progress) set(n int64) { p.done.Store(n) }

@@ -9,7 +9,7 @@ import (
 )
 
 // checkWhole is the stage that holds the image against the signed checksum of all of it, unmapped blocks as zero. It
-// passes every chunk on, and ends with an error in place of the last one's successor when the image is another.
+// passes every chunk on, and ends with an error in place of the end when the image is another.
 func checkWhole(ctx context.Context, m *bmap.Map, want string, in <-chan chunk, out chan<- chunk) error {
 	sum, zeros := m.NewHash(), make([]byte, 64<<10)
 	var at int64
@@ -20,24 +20,22 @@ func checkWhole(ctx context.Context, m *bmap.Map, want string, in <-chan chunk, 
 			at += n
 		}
 	}
-	complete := m.Len() == 0
 	for c := range in {
-		fill(c.off)
-		sum.Write(c.buf)
-		at = c.off + int64(len(c.buf))
-		complete = c.last && c.index == m.Len()-1
+		if c.end {
+			fill(m.ImageSize())
+			if got := hex.EncodeToString(sum.Sum(nil)); got != want {
+				return &ImageError{Err: &verify.MismatchError{Object: "the whole image", Length: m.ImageSize(), Type: m.ChecksumType(), Got: got, Want: want}}
+			}
+		} else {
+			fill(c.off)
+			sum.Write(c.buf)
+			at = c.off + int64(len(c.buf))
+		}
 		if err := send(ctx, out, c); err != nil {
 			return err
 		}
 	}
-	if !complete {
-		return cancelled(ctx) // the stage that ended early has the error
-	}
-	fill(m.ImageSize())
-	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
-		return &ImageError{Err: &verify.MismatchError{Object: "the whole image", Length: m.ImageSize(), Type: m.ChecksumType(), Got: got, Want: want}}
-	}
-	return nil
+	return cancelled(ctx)
 }
 
 // wholeChecksum is the signed checksum of the whole image, "" when the document has none.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"iter"
 
 	"updater/bmap"
 	"updater/verify"
@@ -19,27 +20,49 @@ const (
 	chunks    = 2 * heldRange / chunkSize
 )
 
-// chunk is a piece of one range.
+// gapAhead is the span of the image whose unmapped blocks are treated before its data is written: zeroing drops
+// cached pages, so it comes first.
+const gapAhead = 8 << 20
+
+// chunk is a piece of one range, or the end of the image.
 type chunk struct {
 	buf   []byte // of chunkSize capacity; buf[:n] is the piece
 	index int
 	rng   bmap.Range
 	off   int64 // in the image
 	last  bool  // of its range
+	end   bool  // no piece: the image ended properly, and all of it matched
 }
 
-// write streams the image into the target: device, decoder and hash run at the same time.
+// recycle gives the buffer back to the reader.
+func (c chunk) recycle(ctx context.Context, free chan<- []byte) error {
+	if c.end {
+		return nil
+	}
+	return send(ctx, free, c.buf[:chunkSize])
+}
+
+// write streams the image into the target: device, decoder and hash run at the same time, and ranges that the
+// target holds already are left out.
 func (r *run) write(ctx context.Context, doc *Document, target Target) error {
 	r.phaseOf(PhaseWrite, doc.Map.MappedBytes())
-	return stream(ctx, doc.Map, r.Image, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
+	r.held = newHeld(doc.Map, target, r.Rewrite)
+	return stream(ctx, doc.Map, r.Image, r.held.lacks, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
 		return r.writeRanges(ctx, doc, target, in, free)
 	})
 }
 
-// readRanges cuts the image stream into chunks of its mapped ranges, and reads it to its proper end.
-func readRanges(ctx context.Context, m *bmap.Map, image Image, free <-chan []byte, out chan<- chunk) error {
+// readRanges cuts the image stream into chunks of the ranges that want asks for, and reads it to its proper end.
+func readRanges(ctx context.Context, m *bmap.Map, image Image, want func(context.Context, int, bmap.Range) (bool, error), free <-chan []byte, out chan<- chunk) error {
 	var at int64
 	for i, rng := range m.Ranges() {
+		if want != nil {
+			if ok, err := want(ctx, i, rng); err != nil {
+				return err
+			} else if !ok {
+				continue
+			}
+		}
 		if err := image.Skip(rng.Offset - at); err != nil {
 			return &SourceError{Offset: at, Err: err}
 		}
@@ -48,6 +71,9 @@ func readRanges(ctx context.Context, m *bmap.Map, image Image, free <-chan []byt
 			buf, err := receive(ctx, free)
 			if err != nil {
 				return err
+			}
+			if buf == nil {
+				buf = make([]byte, chunkSize)
 			}
 			buf = buf[:min(int64(chunkSize), end-at)]
 			if n, err := io.ReadFull(image, buf); err != nil {
@@ -67,7 +93,7 @@ func readRanges(ctx context.Context, m *bmap.Map, image Image, free <-chan []byt
 	if err := image.End(); err != nil {
 		return &SourceError{Offset: m.ImageSize(), Err: err}
 	}
-	return nil
+	return send(ctx, out, chunk{end: true})
 }
 
 // endsEarly says of an end of file where the bmap promised more.
@@ -92,7 +118,7 @@ func checkRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, out chan<- c
 			}
 			sum.Reset()
 		}
-		if c.last || c.rng.Length > heldRange {
+		if c.last || c.end || c.rng.Length > heldRange {
 			for _, h := range held {
 				if err := send(ctx, out, h); err != nil {
 					return err
@@ -115,37 +141,87 @@ func compare(sum hash.Hash, m *bmap.Map, index int, rng bmap.Range) error {
 	return nil
 }
 
-// writeRanges zeroes the gap before each range and writes its chunks, in ascending order.
+// writeRanges treats the gaps of each span of the image and then writes the span's chunks, in ascending order.
 func (r *run) writeRanges(ctx context.Context, doc *Document, target Target, in <-chan chunk, free chan<- []byte) error {
-	var at int64
-	complete := doc.Map.Len() == 0
-	zeroTo := func(end int64) error {
-		if doc.KeepUnmapped || end == at {
+	gaps := r.newGaps(doc, target)
+	defer gaps.stop()
+	before := target.WrittenOut()
+	for c := range in {
+		to := doc.Map.ImageSize()
+		if !c.end {
+			to = min(to, (c.off/gapAhead+1)*gapAhead)
+		}
+		if err := gaps.upTo(ctx, to); err != nil {
+			return &WriteError{Slot: r.Slot, Err: err}
+		}
+		if c.end {
 			return nil
 		}
-		return target.Zero(at, end-at)
-	}
-	for c := range in {
-		if err := zeroTo(c.off); err != nil {
+		if err := r.writeChunk(c, target); err != nil {
 			return &WriteError{Slot: r.Slot, Err: err}
 		}
-		if _, err := target.WriteAt(c.buf, c.off); err != nil {
-			return &WriteError{Slot: r.Slot, Err: err}
-		}
-		at = c.off + int64(len(c.buf))
-		complete = c.last && c.index == doc.Map.Len()-1
-		r.progress.add(int64(len(c.buf)))
-		if err := send(ctx, free, c.buf[:chunkSize]); err != nil {
+		r.progress.set(target.WrittenOut() - before + r.held.equal.Load())
+		if err := c.recycle(ctx, free); err != nil {
 			return err
 		}
 	}
-	if !complete {
-		return cancelled(ctx) // the stage that ended early has the error
+	return cancelled(ctx) // the stage that ended early has the error
+}
+
+func (r *run) writeChunk(c chunk, target Target) error {
+	if equal, err := r.held.holds(c); equal || err != nil {
+		return err
 	}
-	if err := zeroTo(doc.Map.ImageSize()); err != nil {
-		return &WriteError{Slot: r.Slot, Err: err}
+	r.written += int64(len(c.buf))
+	_, err := target.WriteAt(c.buf, c.off)
+	return err
+}
+
+// gaps treats the unmapped bytes of the image, ascending.
+type gaps struct {
+	next  func() (bmap.Span, bool)
+	stop  func()
+	cur   bmap.Span // what is left of the current gap
+	treat func(ctx context.Context, gap bmap.Span) error
+}
+
+func (r *run) newGaps(doc *Document, target Target) *gaps {
+	g := new(gaps)
+	g.next, g.stop = iter.Pull(doc.Map.Gaps())
+	g.treat = func(ctx context.Context, gap bmap.Span) error {
+		switch doc.Unmapped {
+		case UnmappedKeep:
+			return nil
+		case UnmappedDiscard:
+			return target.Discard(gap.Offset, gap.Length)
+		}
+		if zero, err := r.held.isZero(ctx, gap); zero || err != nil {
+			return err
+		}
+		r.zeroed += gap.Length
+		return target.Zero(gap.Offset, gap.Length)
 	}
-	return nil
+	return g
+}
+
+// upTo treats every gap before the offset to.
+func (g *gaps) upTo(ctx context.Context, to int64) error {
+	for {
+		if g.cur.Length == 0 {
+			var ok bool
+			if g.cur, ok = g.next(); !ok {
+				return nil
+			}
+		}
+		n := min(g.cur.Length, to-g.cur.Offset)
+		if n <= 0 {
+			return nil
+		}
+		if err := g.treat(ctx, bmap.Span{Offset: g.cur.Offset, Length: n}); err != nil {
+			return err
+		}
+		g.cur.Offset, g.cur.Length = g.cur.Offset+n, g.cur.Length-n
+	}
 }
 
 func send[T any](ctx context.Context, ch chan<- T, v T) error {

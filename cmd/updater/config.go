@@ -11,7 +11,9 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"updater/blockdev"
 	"updater/boot/uboot"
+	"updater/update"
 )
 
 // maxConfig bounds the configuration file.
@@ -23,7 +25,9 @@ type Config struct {
 	Keyring []string `toml:"keyring"` // files or folders of OpenPGP certificates
 	State   AreaSpec `toml:"state"`   // where the state store is; empty: nothing is remembered
 	Disk    struct {
-		Path string `toml:"path"` // block device or disk image file; "" is the disk that booted
+		Path     string `toml:"path"`     // block device or disk image file; "" is the disk that booted
+		Engine   string `toml:"engine"`   // how slots are written: auto, paced or direct; "" is auto
+		Unmapped string `toml:"unmapped"` // of an image that does not say: zero, keep or discard; "" is zero
 	} `toml:"disk"`
 	Boot     BootConfig     `toml:"boot"`
 	Slot     []SlotConfig   `toml:"slot"`
@@ -209,6 +213,12 @@ func (c *Config) check() error {
 		return errors.New("boot.backend is missing; expected grub or uboot")
 	default:
 		return fmt.Errorf("boot.backend is %q; this version has grub and uboot", c.Boot.Backend)
+	}
+	if !slices.Contains([]string{"", blockdev.Auto, blockdev.Paced, blockdev.Direct}, c.Disk.Engine) {
+		return fmt.Errorf("disk.engine is %q, expected %s, %s or %s", c.Disk.Engine, blockdev.Auto, blockdev.Paced, blockdev.Direct)
+	}
+	if !slices.Contains([]string{"", update.UnmappedZero, update.UnmappedKeep, update.UnmappedDiscard}, c.Disk.Unmapped) {
+		return fmt.Errorf("disk.unmapped is %q, expected %s, %s or %s", c.Disk.Unmapped, update.UnmappedZero, update.UnmappedKeep, update.UnmappedDiscard)
 	}
 	if c.Boot.Tries < 0 || c.Boot.Tries > 9 {
 		return fmt.Errorf("boot.tries is %d, expected 1 to 9", c.Boot.Tries)

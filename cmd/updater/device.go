@@ -26,6 +26,7 @@ type device struct {
 	disk    *blockdev.Disk
 	backend boot.Backend
 	areas   []*blockdev.Device
+	opened  func(blockdev.Facts) // told of the slot before it is written; may be nil
 	*memory
 }
 
@@ -258,7 +259,15 @@ func (d *device) OpenSlot(slot, role string) (update.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &target{Writer: dev.NewWriter(blockdev.WriterOptions{}), dev: dev}, nil
+	w, err := dev.NewWriter(blockdev.WriterOptions{Engine: d.config.Disk.Engine})
+	if err != nil {
+		dev.Close()
+		return nil, err
+	}
+	if d.opened != nil {
+		d.opened(dev.Facts())
+	}
+	return w, nil
 }
 
 func (d *device) slotPartition(slot, role string) (blockdev.Partition, error) {
@@ -267,21 +276,4 @@ func (d *device) slotPartition(slot, role string) (blockdev.Partition, error) {
 		return blockdev.Partition{}, err
 	}
 	return d.disk.Find(spec)
-}
-
-// target is an exclusively opened partition with its paced writer.
-type target struct {
-	*blockdev.Writer
-	dev *blockdev.Device
-}
-
-func (t *target) ReadBackAt(p []byte, off int64) (int, error) { return t.dev.ReadBackAt(p, off) }
-func (t *target) Close() error                                { return t.dev.Close() }
-
-// Engine adds how the read-back was done.
-func (t *target) Engine() string {
-	if t.dev.ReadBackDirect() {
-		return t.Writer.Engine() + ", direct read-back"
-	}
-	return t.Writer.Engine() + ", read-back after dropping the page cache"
 }

@@ -82,6 +82,7 @@ func readCapped(path string, limit int64) ([]byte, error) {
 type installOptions struct {
 	trustOptions
 	slot, role, booted string
+	rewrite            bool
 	reboot, json       bool
 }
 
@@ -103,6 +104,7 @@ or "-", standard input. A bmap and its signature may be addresses too.`,
 	f.StringVar(&o.slot, "slot", "", "slot `NAME` to write (default: the inactive one)")
 	f.StringVar(&o.role, "role", "", "partition role `NAME` to write (default: the only one)")
 	f.StringVar(&o.booted, "booted", "", "slot `NAME` that counts as running, for a disk that no kernel booted from")
+	f.BoolVar(&o.rewrite, "rewrite", false, "write every block, also what the slot holds already (for a medium that cannot be read)")
 	f.BoolVar(&o.reboot, "reboot", false, "reboot after success")
 	f.BoolVar(&o.json, "json", false, "print events and the result as JSON lines on standard output")
 	return cmd
@@ -176,8 +178,15 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 		Bmap: files.unverifiedBmap, Signature: files.unverifiedSig, Policy: trust,
 		Product: config.Product, Role: role, Require: config.Trust.required(),
 		Image: img, ImageSize: size, Slot: o.slot, Tries: dev.tries(),
-		Progress: out.progress(),
+		Unmapped: config.Disk.Unmapped, Rewrite: o.rewrite, Progress: out.progress(),
 	}
+	if image != "-" {
+		job.Reopen = func(ctx context.Context) (update.ImageCloser, error) {
+			img, _, err := openImage(ctx, image, env)
+			return img, err
+		}
+	}
+	dev.opened = out.device
 	defer out.stop()
 	return update.Install(ctx, job)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/sys/unix"
 
+	"updater/blockdev"
+	"updater/bmap"
 	"updater/update"
 	"updater/verify"
 )
@@ -25,6 +28,8 @@ type report struct {
 	env    Env
 	asJSON bool
 	start  time.Time
+
+	facts *blockdev.Facts // of the device that is written
 
 	mu     sync.Mutex // of the output
 	seq    int
@@ -41,16 +46,18 @@ func newReport(env Env, asJSON bool) *report {
 
 // event is one line of --json.
 type event struct {
-	TS     string         `json:"ts"`
-	Seq    int            `json:"seq"`
-	Event  string         `json:"ev"` // phase | progress | warn | result
-	Phase  update.Phase   `json:"phase,omitempty"`
-	Bytes  int64          `json:"bytes,omitempty"`
-	Total  int64          `json:"total,omitempty"`
-	Code   *int           `json:"code,omitempty"`
-	Msg    string         `json:"msg,omitempty"`
-	Hint   string         `json:"hint,omitempty"`
-	Result *update.Result `json:"result,omitempty"`
+	TS     string          `json:"ts"`
+	Seq    int             `json:"seq"`
+	Event  string          `json:"ev"` // device | phase | progress | warn | result
+	Phase  update.Phase    `json:"phase,omitempty"`
+	Bytes  int64           `json:"bytes,omitempty"`
+	Total  int64           `json:"total,omitempty"`
+	Code   *int            `json:"code,omitempty"`
+	Msg    string          `json:"msg,omitempty"`
+	Hint   string          `json:"hint,omitempty"`
+	Ranges []bmap.Span     `json:"ranges,omitempty"` // that read back wrong
+	Device *blockdev.Facts `json:"device,omitempty"` // that was written
+	Result *update.Result  `json:"result,omitempty"`
 }
 
 func (r *report) emit(e event) {
@@ -69,12 +76,27 @@ func (r *report) warn(format string, a ...any) {
 	r.env.warn(format, a...)
 }
 
+// device tells what will be written, before it is.
+func (r *report) device(f blockdev.Facts) {
+	r.facts = &f
+	if r.asJSON {
+		r.emit(event{Event: "device", Device: r.facts})
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bar == nil {
+		fmt.Fprintf(r.env.Stderr, "updater: device %s\n", f)
+	}
+}
+
 // phaseWords are what people read.
 var phaseWords = map[update.Phase]string{
 	update.PhaseCheck:    "checking the signature",
 	update.PhaseWrite:    "writing",
 	update.PhaseFlush:    "flushing the device",
 	update.PhaseReadBack: "reading back",
+	update.PhaseRepair:   "writing again what reads back wrong",
 	update.PhaseSwitch:   "switching the boot slot",
 }
 
@@ -189,22 +211,33 @@ func (r *report) failed(err error) error {
 		return err
 	}
 	code, hint := classify(err)
-	r.emit(event{Event: "result", Code: &code, Msg: err.Error(), Hint: hint})
+	e := event{Event: "result", Code: &code, Msg: err.Error(), Hint: hint, Device: r.facts}
+	if bad, ok := errors.AsType[*update.ReadBackError](err); ok {
+		e.Ranges = bad.Ranges
+	}
+	r.emit(e)
 	return &reportedError{err: err}
 }
 
 func (r *report) installed(res *update.Result) error {
 	if r.asJSON {
 		code := ExitDone
-		r.emit(event{Event: "result", Code: &code, Result: res})
+		r.emit(event{Event: "result", Code: &code, Device: r.facts, Result: res})
 		return nil
 	}
 	what := "image"
 	if res.Version != "" {
 		what = "version " + res.Version
 	}
-	_, err := fmt.Fprintf(r.env.Stdout, "installed %s into slot %s: %s written, %s zeroed, all read back, in %.1f s\nsigned by %s\nslot %s boots next, with %s\n",
-		what, res.Slot, size(res.MappedBytes), size(res.ZeroedBytes), time.Since(r.start).Seconds(), signers(res.Signers), res.Slot, tries(res.Tries))
+	held := ""
+	if res.SkippedBytes > 0 {
+		held = fmt.Sprintf("%s there already, ", size(res.SkippedBytes))
+	}
+	if res.RepairedBytes > 0 {
+		held += fmt.Sprintf("%s written twice, ", size(res.RepairedBytes))
+	}
+	_, err := fmt.Fprintf(r.env.Stdout, "installed %s into slot %s: %s written, %s%s zeroed, all read back, in %.1f s\nsigned by %s\nslot %s boots next, with %s\n",
+		what, res.Slot, size(res.WrittenBytes), held, size(res.ZeroedBytes), time.Since(r.start).Seconds(), signers(res.Signers), res.Slot, tries(res.Tries))
 	return err
 }
 

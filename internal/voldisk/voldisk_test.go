@@ -226,7 +226,7 @@ func TestDevice(t *testing.T) {
 	d := newDisk(voldisk.Options{MaxIO: 1 << 14})
 	dev := d.Device("slot", 1<<19, 1<<19)
 	defer dev.Close()
-	wr := dev.NewWriter(blockdev.WriterOptions{Window: 1 << 14, Checkpoint: 1 << 16})
+	wr := newWriter(t, dev, blockdev.WriterOptions{Window: 1 << 14, Checkpoint: 1 << 16})
 	want := make([]byte, 1<<18+100)
 	for i := range want {
 		want[i] = byte(i >> 8)
@@ -268,4 +268,13 @@ func TestSeed(t *testing.T) {
 	if run(3) != run(3) {
 		t.Error("two runs with the same seed differ")
 	}
+}
+
+func newWriter(t *testing.T, d *blockdev.Device, o blockdev.WriterOptions) *blockdev.Writer {
+	t.Helper()
+	w, err := d.NewWriter(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
 }

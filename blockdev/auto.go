@@ -1,0 +1,67 @@
+package blockdev
+
+import (
+	"fmt"
+	"time"
+)
+
+// directLead is how much faster direct writing has to be than paced to be chosen.
+const directLead = 1.1
+
+// auto writes the first bytes with each engine and goes on with the faster one. Only the time spent inside the
+// engine counts, not how fast the data comes.
+type auto struct {
+	engines []engine // paced, direct
+	trial   int64    // bytes that each is tried on
+	now     int      // index of the engine in use
+	chosen  bool
+	bytes   int64
+	rate    [2]float64 // bytes a second
+	spent   time.Duration
+}
+
+func newAuto(paced, direct engine, trial int64) *auto {
+	return &auto{engines: []engine{paced, direct}, trial: trial}
+}
+
+func (a *auto) write(p []byte, off int64) error {
+	start := time.Now()
+	if err := a.engines[a.now].write(p, off); err != nil || a.chosen {
+		return err
+	}
+	a.bytes += int64(len(p))
+	if a.bytes >= a.trial {
+		if err := a.engines[a.now].drain(); err != nil {
+			return err
+		}
+		a.spent += time.Since(start)
+		a.judge()
+		return nil
+	}
+	a.spent += time.Since(start)
+	return nil
+}
+
+// judge ends the trial of one engine.
+func (a *auto) judge() {
+	a.rate[a.now] = float64(a.bytes) / max(a.spent, 1).Seconds()
+	a.bytes, a.spent = 0, 0
+	if a.now == 0 {
+		a.now = 1
+		return
+	}
+	a.chosen = true
+	if a.rate[1] < directLead*a.rate[0] {
+		a.now = 0
+	}
+}
+
+func (a *auto) settle(off, length int64) error { return a.engines[a.now].settle(off, length) }
+func (a *auto) drain() error                   { return a.engines[a.now].drain() }
+
+func (a *auto) name() string {
+	if !a.chosen {
+		return a.engines[0].name()
+	}
+	return fmt.Sprintf("%s (auto: paced %.0f MiB/s, direct %.0f MiB/s)", a.engines[a.now].name(), a.rate[0]/(1<<20), a.rate[1]/(1<<20))
+}

@@ -1,0 +1,104 @@
+package blockdev
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Facts are what the kernel says of the device behind a [Device], for the log and the result. What is not known
+// is zero. Source: Documentation/ABI/stable/sysfs-block.
+type Facts struct {
+	Name           string   `json:"name"`
+	Kind           string   `json:"kind"` // "block device" or "file"
+	Size           int64    `json:"size"` // bytes
+	LogicalBlock   int64    `json:"logical_block,omitempty"`
+	PhysicalBlock  int64    `json:"physical_block,omitempty"`
+	WriteCache     string   `json:"write_cache,omitempty"` // "write back", "write through"
+	FUA            bool     `json:"fua,omitempty"`
+	DiscardMax     int64    `json:"discard_max,omitempty"`      // bytes of one command
+	WriteZeroesMax int64    `json:"write_zeroes_max,omitempty"` // bytes of one command
+	Rotational     bool     `json:"rotational,omitempty"`
+	Removable      bool     `json:"removable,omitempty"`
+	ReadOnly       bool     `json:"read_only,omitempty"`
+	Holders        []string `json:"holders,omitempty"`
+	Model          string   `json:"model,omitempty"`
+	Firmware       string   `json:"firmware,omitempty"`
+	MaxRatio       int64    `json:"bdi_max_ratio,omitempty"` // per cent of dirty memory
+}
+
+// String is one line for people.
+func (f Facts) String() string {
+	words := []string{f.Name + ", " + f.Kind}
+	if f.Model != "" {
+		words = append(words, strings.TrimSpace(f.Model+" "+f.Firmware))
+	}
+	if f.LogicalBlock > 0 {
+		words = append(words, fmt.Sprintf("blocks of %d/%d bytes", f.LogicalBlock, f.PhysicalBlock))
+	}
+	if f.WriteCache != "" {
+		words = append(words, "cache "+f.WriteCache)
+	}
+	if len(f.Holders) > 0 {
+		words = append(words, "held by "+strings.Join(f.Holders, " "))
+	}
+	return strings.Join(words, ", ")
+}
+
+// Facts reads what the kernel says of the device now.
+func (d *Device) Facts() Facts {
+	f := Facts{Name: d.name, Size: d.size, Kind: "file"}
+	if d.sysfs == "" {
+		return f
+	}
+	f.Kind = "block device"
+	text := func(dir, name string) string {
+		b, _ := os.ReadFile(filepath.Join(dir, name))
+		return strings.TrimSpace(string(b))
+	}
+	number := func(name string) int64 {
+		n, _ := strconv.ParseInt(text(d.sysfs, name), 10, 64)
+		return n
+	}
+	f.LogicalBlock, f.PhysicalBlock = number("queue/logical_block_size"), number("queue/physical_block_size")
+	f.WriteCache, f.FUA = text(d.sysfs, "queue/write_cache"), number("queue/fua") == 1
+	f.DiscardMax, f.WriteZeroesMax = number("queue/discard_max_bytes"), number("queue/write_zeroes_max_bytes")
+	f.Rotational, f.Removable = number("queue/rotational") == 1, number("removable") == 1
+	f.MaxRatio = number("bdi/max_ratio")
+	f.ReadOnly = text(d.sysfs, "ro") == "1" || text(d.node, "ro") == "1"
+	for _, name := range []string{"device/model", "device/name"} {
+		if f.Model == "" {
+			f.Model = text(d.sysfs, name)
+		}
+	}
+	for _, name := range []string{"device/firmware_rev", "device/fwrev", "device/rev"} {
+		if f.Firmware == "" {
+			f.Firmware = text(d.sysfs, name)
+		}
+	}
+	holders, _ := filepath.Glob(filepath.Join(d.node, "holders", "*"))
+	for _, h := range holders {
+		f.Holders = append(f.Holders, filepath.Base(h))
+	}
+	return f
+}
+
+// sysfsOf finds the folders of a block device in sysfs: its own, and that of the whole disk. "" is none.
+func sysfsOf(f *os.File) (node, disk string) {
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return "", ""
+	}
+	node, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))))
+	if err != nil {
+		return "", ""
+	}
+	if _, err := os.Stat(filepath.Join(node, "partition")); err == nil {
+		return node, filepath.Dir(node)
+	}
+	return node, node
+}

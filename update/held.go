@@ -1,0 +1,131 @@
+package update
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"sync/atomic"
+
+	"updater/bmap"
+)
+
+// compareBudget bounds what comparing may cost where it finds nothing: so many bytes may be read in vain beyond
+// those that were found equal. A slot with other content costs this much reading, once; after an interrupted
+// install everything before the cut is found, since writing ascends.
+const compareBudget = 16 << 20
+
+// held knows what the target holds already, by reading it from the medium: that is how an interrupted install
+// goes on, and how equal ranges are not written again. It keeps no record. What it finds equal is flushed and
+// read back with all the rest.
+type held struct {
+	m      *bmap.Map
+	target Target
+	buf    []byte       // of the reading stage
+	cmp    []byte       // of the writing stage
+	equal  atomic.Int64 // mapped bytes found equal
+	vain   atomic.Int64 // bytes that were read and differed, less those found equal
+	off    bool
+}
+
+func newHeld(m *bmap.Map, target Target, off bool) *held {
+	return &held{m: m, target: target, off: off}
+}
+
+// pays reports whether comparing n more bytes is worth it.
+func (h *held) pays(n int64) bool { return !h.off && h.vain.Load()+n <= compareBudget }
+
+func (h *held) found(n int64) { h.equal.Add(n); h.vain.Add(-n) }
+
+// lacks reports whether a range has to be written, and is the stage that decides what is read of the image.
+// Long ranges are left to holds.
+func (h *held) lacks(ctx context.Context, _ int, rng bmap.Range) (bool, error) {
+	if rng.Length > heldRange || !h.pays(rng.Length) {
+		return true, nil
+	}
+	if h.buf == nil {
+		h.buf = make([]byte, readBackSize)
+	}
+	sum := h.m.NewHash()
+	for off, end := rng.Offset, rng.Offset+rng.Length; off < end; {
+		if err := cancelled(ctx); err != nil {
+			return false, err
+		}
+		p := h.buf[:min(int64(len(h.buf)), end-off)]
+		if _, err := h.target.ReadBackAt(p, off); err != nil {
+			return false, compareError(off, err)
+		}
+		sum.Write(p)
+		off += int64(len(p))
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != rng.Checksum {
+		h.vain.Add(rng.Length)
+		return true, nil
+	}
+	h.found(rng.Length)
+	return false, nil
+}
+
+// holds reports whether the target holds the chunk of a long range.
+func (h *held) holds(c chunk) (bool, error) {
+	n := int64(len(c.buf))
+	if c.rng.Length <= heldRange || !h.pays(n) {
+		return false, nil
+	}
+	if h.cmp == nil {
+		h.cmp = make([]byte, chunkSize)
+	}
+	if _, err := h.target.ReadBackAt(h.cmp[:n], c.off); err != nil {
+		return false, compareError(c.off, err)
+	}
+	if !bytes.Equal(h.cmp[:n], c.buf) {
+		h.vain.Add(n)
+		return false, nil
+	}
+	h.found(n)
+	return true, nil
+}
+
+// isZero reports whether an unmapped span is zero already. It stops at the first byte that is not.
+func (h *held) isZero(ctx context.Context, gap bmap.Span) (bool, error) {
+	if h.cmp == nil {
+		h.cmp = make([]byte, chunkSize)
+	}
+	for off, end := gap.Offset, gap.Offset+gap.Length; off < end; {
+		if err := cancelled(ctx); err != nil {
+			return false, err
+		}
+		p := h.cmp[:min(int64(len(h.cmp)), end-off)]
+		if !h.pays(int64(len(p))) {
+			return false, nil
+		}
+		if _, err := h.target.ReadBackAt(p, off); err != nil {
+			return false, compareError(off, err)
+		}
+		if firstNonZero(p) < len(p) {
+			h.vain.Add(off - gap.Offset + int64(len(p)))
+			return false, nil
+		}
+		off += int64(len(p))
+	}
+	return true, nil
+}
+
+func compareError(off int64, err error) error {
+	return fmt.Errorf("comparing with what it holds at %d: %w", off, err)
+}
+
+// firstNonZero is the index of the first byte that is not zero, len(p) when all are.
+func firstNonZero(p []byte) int {
+	for i := 0; i < len(p); i += len(zeros) {
+		if n := min(len(zeros), len(p)-i); !bytes.Equal(p[i:i+n], zeros[:n]) {
+			for p[i] == 0 {
+				i++
+			}
+			return i
+		}
+	}
+	return len(p)
+}
+
+var zeros [4096]byte

@@ -1,0 +1,224 @@
+package update_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"updater/bmap"
+	"updater/update"
+)
+
+func (s stream) Close() error { return nil }
+
+// written lists the offsets that were written or zeroed.
+func written(d *device) []string {
+	return slices.DeleteFunc(slices.Clone(d.journal), func(s string) bool {
+		return !strings.HasPrefix(s, "write") && !strings.HasPrefix(s, "zero") && !strings.HasPrefix(s, "discard")
+	})
+}
+
+// An install that was interrupted writes only what is missing, and one that was complete writes nothing.
+func TestResume(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	d := newDevice(1 << 20)
+	writes := 0
+	d.onOp = func(n int) {
+		if strings.HasPrefix(d.journal[n-1], "write") {
+			if writes++; writes == 4 {
+				d.failAt = n
+			}
+		}
+	}
+	if _, err := update.Install(t.Context(), k.job(d)); !errors.Is(err, errInjected) {
+		t.Fatalf("the interrupted install = %v", err)
+	}
+	copy(d.medium, d.data)
+	d.onOp, d.failAt, d.journal = nil, 0, nil
+	res, err := update.Install(t.Context(), k.job(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"write 196608", "write 397312", "write 696320"}; !slices.Equal(written(d), want) {
+		t.Errorf("the second install did %v; want %v", written(d), want)
+	}
+	if res.SkippedBytes != 8192+2*65536 || res.WrittenBytes+res.SkippedBytes != res.MappedBytes || res.ZeroedBytes != 0 {
+		t.Errorf("result %+v", res)
+	}
+	d.journal = nil
+	if res, err = update.Install(t.Context(), k.job(d)); err != nil || len(written(d)) > 0 || res.WrittenBytes != 0 {
+		t.Errorf("the third install = %+v, %v, and did %v", res, err, written(d))
+	}
+	d.journal = nil
+	j := k.job(d)
+	j.Rewrite = true
+	if res, err = update.Install(t.Context(), j); err != nil || res.WrittenBytes != res.MappedBytes || res.ZeroedBytes == 0 {
+		t.Errorf("an install that rewrites = %+v, %v", res, err)
+	}
+}
+
+// Long ranges are compared in pieces, and comparing stops where it finds nothing.
+func TestComparingIsBounded(t *testing.T) {
+	image := make([]byte, 40<<20)
+	rand.NewChaCha8([32]byte{9}).Read(image)
+	k := newKit(t, bmap.CreateOptions{})
+	for _, maxRange := range []int64{-1, 1 << 20} {
+		k.sign(t, image, bmap.CreateOptions{MaxRange: maxRange})
+		d := newDevice(40 << 20)
+		reads := func() (n int64) {
+			for _, s := range d.journal[:slices.Index(d.journal, "flush")] {
+				if s == "read back" {
+					n++
+				}
+			}
+			return n
+		}
+		if _, err := update.Install(t.Context(), k.job(d)); err != nil {
+			t.Fatal(err)
+		}
+		if n := reads(); n < 16 || n > 33 {
+			t.Errorf("ranges of %d: %d reads in vain; want 16 MiB of them", maxRange, n)
+		}
+		d.journal = nil
+		for _, at := range []int{3 << 20, 39 << 20} {
+			d.data[at]++
+			d.medium[at]++
+		}
+		res, err := update.Install(t.Context(), k.job(d))
+		if err != nil || res.WrittenBytes == 0 || res.WrittenBytes > 2<<20 {
+			t.Errorf("ranges of %d: an install with two bytes that differ = %+v, %v", maxRange, res, err)
+		}
+	}
+}
+
+// What reads back wrong is written once more; where that does not help, or there is no second source, the error
+// names every range.
+func TestRepair(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	reopen := func(context.Context) (update.ImageCloser, error) {
+		return stream{Reader: bytes.NewReader(k.image)}, nil
+	}
+	for _, c := range []struct {
+		name   string
+		reopen func(context.Context) (update.ImageCloser, error)
+		at     []int64
+		times  int
+		ranges []bmap.Span
+	}{
+		{"a mapped byte", reopen, []int64{70_000}, 1, nil},
+		{"an unmapped byte", reopen, []int64{300_000}, 1, nil},
+		{"both", reopen, []int64{70_000, 300_000}, 1, nil},
+		{"twice", reopen, []int64{70_000}, 2, []bmap.Span{{Offset: 65536, Length: 65536}}},
+		{"two ranges, one source", nil, []int64{150_000, 70_000}, 1, []bmap.Span{{Offset: 65536, Length: 65536}, {Offset: 131072, Length: 65536}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDevice(1 << 20)
+			flushes := 0
+			d.onOp = func(n int) {
+				if d.journal[n-1] == "flush" {
+					if flushes++; flushes <= c.times {
+						for _, at := range c.at {
+							d.medium[at] ^= 1
+						}
+					}
+				}
+			}
+			j := k.job(d)
+			j.Reopen = c.reopen
+			res, err := update.Install(t.Context(), j)
+			if c.ranges == nil {
+				if err != nil || res.RepairedBytes == 0 || d.next() != "B" || !bytes.Equal(d.medium[:len(k.image)], k.image) {
+					t.Fatalf("Install = %+v, %v, next %s", res, err, d.next())
+				}
+				return
+			}
+			bad, ok := errors.AsType[*update.ReadBackError](err)
+			if !ok || !slices.Equal(bad.Ranges, c.ranges) || d.next() != "A" || flushes > 2 {
+				t.Errorf("Install = %v after %d flushes, next %s; want ranges %v", err, flushes, d.next(), c.ranges)
+			}
+		})
+	}
+	// A source that changed is not written.
+	d := newDevice(1 << 20)
+	d.flip = 70_000
+	j := k.job(d)
+	j.Reopen = func(context.Context) (update.ImageCloser, error) {
+		other := slices.Clone(k.image)
+		other[66_000] ^= 1
+		return stream{Reader: bytes.NewReader(other)}, nil
+	}
+	_, err := update.Install(t.Context(), j)
+	if _, ok := errors.AsType[*update.ImageError](err); !ok || d.next() != "A" {
+		t.Errorf("Install with a source that changed = %v; want an ImageError", err)
+	}
+	j.Reopen = func(context.Context) (update.ImageCloser, error) { return nil, io.ErrUnexpectedEOF }
+	j.Image = stream{Reader: bytes.NewReader(k.image)}
+	_, err = update.Install(t.Context(), j)
+	if _, ok := errors.AsType[*update.SourceError](err); !ok {
+		t.Errorf("Install with a source that is gone = %v; want a SourceError", err)
+	}
+}
+
+func TestUnmapped(t *testing.T) {
+	for _, c := range []struct {
+		signed, device string
+		want           byte // of an unmapped block that held 0xa5
+		result         string
+	}{
+		{"", "", 0, "zero"}, {"", "keep", 0xa5, "keep"}, {"", "discard", 0xdc, "discard"},
+		{"keep", "", 0xa5, "keep"}, {"keep", "discard", 0xa5, "keep"}, {"zero", "keep", 0, "zero"}, {"zero", "discard", 0, "zero"},
+	} {
+		o := bmap.CreateOptions{MaxRange: 65536}
+		if c.signed != "" {
+			o.Update = &bmap.Update{Unmapped: c.signed}
+		}
+		k := newKit(t, o)
+		d := newDevice(1 << 20)
+		j := k.job(d)
+		j.Unmapped = c.device
+		res, err := update.Install(t.Context(), j)
+		if err != nil || d.medium[300_000] != c.want || res.Unmapped != c.result || (res.ZeroedBytes > 0) != (c.want == 0) {
+			t.Errorf("signed %q, device %q: %#x, %+v, %v; want %#x", c.signed, c.device, d.medium[300_000], res, err, c.want)
+		}
+	}
+}
+
+// The unmapped blocks of a span are treated before its data.
+func TestGapsComeFirst(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	d := newDevice(1 << 20)
+	if _, err := update.Install(t.Context(), k.job(d)); err != nil {
+		t.Fatal(err)
+	}
+	ops := written(d)
+	first := slices.IndexFunc(ops, func(s string) bool { return strings.HasPrefix(s, "write") })
+	if first < 3 || slices.ContainsFunc(ops[first:], func(s string) bool { return strings.HasPrefix(s, "zero") }) {
+		t.Errorf("zeros and data are mixed: %v", ops)
+	}
+}
+
+// sign makes the kit one of another image.
+func (k *kit) sign(t *testing.T, image []byte, o bmap.CreateOptions) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(image); err != nil {
+		t.Fatal(err)
+	}
+	m, err := bmap.Create(t.Context(), f, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.image, k.doc, k.imageSize = image, m.Encode(), int64(len(image))
+	k.sig = k.signed(k.doc)
+}
