@@ -174,9 +174,9 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 type run struct {
 	Job
 	*timer
-	noted                     Outcome // what was remembered last
-	held                      *held
-	written, zeroed, repaired int64 // bytes
+	noted             Outcome // what was remembered last
+	held              *held
+	written, repaired int64 // bytes
 }
 
 // activate switches and reads the switch back.
@@ -201,7 +201,10 @@ func (r *run) result(doc *Document, target Target) *Result {
 	res := &Result{
 		Slot: r.Slot, Role: r.Role, Signers: doc.Signers, Tries: r.Tries, Engine: target.Engine(),
 		ImageBytes: doc.Map.ImageSize(), MappedBytes: doc.Map.MappedBytes(), Unmapped: doc.Unmapped,
-		WrittenBytes: r.written, SkippedBytes: r.held.equal.Load(), ZeroedBytes: r.zeroed, RepairedBytes: r.repaired, Warnings: doc.Warnings, Seconds: r.stop(),
+		WrittenBytes: r.written, SkippedBytes: r.held.equal.Load(), RepairedBytes: r.repaired, Warnings: doc.Warnings, Seconds: r.stop(),
+	}
+	if doc.Unmapped == UnmappedZero {
+		res.ZeroedBytes = res.ImageBytes - res.MappedBytes
 	}
 	if u := doc.Map.Update(); u != nil {
 		res.Product, res.Version, res.Index = u.Product, u.Version, u.RollbackIndex

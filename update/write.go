@@ -198,7 +198,6 @@ func (r *run) newGaps(doc *Document, target Target) *gaps {
 		if zero, err := r.held.isZero(ctx, gap); zero || err != nil {
 			return err
 		}
-		r.zeroed += gap.Length
 		return target.Zero(gap.Offset, gap.Length)
 	}
 	return g

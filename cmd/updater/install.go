@@ -182,7 +182,7 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 	}
 	if image != "-" {
 		job.Reopen = func(ctx context.Context) (update.ImageCloser, error) {
-			img, _, err := openImage(ctx, image, env)
+			img, _, err := from.open(ctx, image)
 			return img, err
 		}
 	}
