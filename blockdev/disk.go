@@ -348,16 +348,37 @@ func sizeOf(f *os.File, info fs.FileInfo) (int64, error) {
 // BootDisk is the node of the whole disk that the running root file system is on. It is an error in an
 // initramfs, and on a root that is no plain partition.
 func BootDisk() (string, error) {
+	sys, err := rootPartition()
+	if err != nil {
+		return "", fmt.Errorf("finding the disk that booted: %w; set path under [disk]", err)
+	}
+	return nodeOf(filepath.Dir(sys)), nil
+}
+
+// RootPartition is the node of the partition that the running root file system is on, under the same
+// conditions as [BootDisk].
+func RootPartition() (string, error) {
+	sys, err := rootPartition()
+	if err != nil {
+		return "", fmt.Errorf("finding the root partition: %w", err)
+	}
+	return nodeOf(sys), nil
+}
+
+// rootPartition is the folder of the root's partition in sysfs.
+func rootPartition() (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat("/", &st); err != nil {
-		return "", fmt.Errorf("finding the disk that booted: %w", err)
+		return "", err
 	}
 	sys, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))))
 	if err != nil {
-		return "", fmt.Errorf("finding the disk that booted: %w; set path under [disk]", ErrNoBootDisk)
+		return "", ErrNoBootDisk
 	}
 	if _, err := os.Stat(sys + "/partition"); err != nil {
-		return "", fmt.Errorf("finding the disk that booted: %s is no partition; set path under [disk]", filepath.Base(sys))
+		return "", fmt.Errorf("%s is no partition", filepath.Base(sys))
 	}
-	return "/dev/" + strings.ReplaceAll(filepath.Base(filepath.Dir(sys)), "!", "/"), nil
+	return sys, nil
 }
+
+func nodeOf(sys string) string { return "/dev/" + strings.ReplaceAll(filepath.Base(sys), "!", "/") }

@@ -53,6 +53,8 @@ func (d *Document) update() bmap.Update {
 // inactiveSlot picks the slot to write. Asked for by name, it is any slot but the booted one. Else it is
 // the first slot that neither runs nor is the boot loader's next choice; while the next choice is a slot
 // that has not been booted yet, that one is replaced, so that the running slot stays the fallback.
+//
+// The running slot must be good: it is what the device falls back to.
 func (r *run) inactiveSlot(ctx context.Context) (string, error) {
 	slots, err := r.Boot.Slots(ctx)
 	if err != nil {
@@ -61,6 +63,9 @@ func (r *run) inactiveSlot(ctx context.Context) (string, error) {
 	names := make([]string, len(slots))
 	for i, s := range slots {
 		names[i] = s.Name
+	}
+	if i := slices.IndexFunc(slots, func(s Slot) bool { return s.Booted && !s.Good }); i >= 0 && !r.ForceFromBad {
+		return "", &NotGoodError{Slot: names[i]}
 	}
 	if r.Slot != "" {
 		i := slices.Index(names, r.Slot)

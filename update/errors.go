@@ -14,6 +14,14 @@ func (e *ActiveError) Error() string {
 	return fmt.Sprintf("slot %s is the one that is running; an install only writes an inactive slot", e.Slot)
 }
 
+// NotGoodError refuses an install from a slot that was not marked good: it is what the device falls back to
+// when the new slot fails.
+type NotGoodError struct{ Slot string }
+
+func (e *NotGoodError) Error() string {
+	return fmt.Sprintf("slot %s is running and was not marked good; it would be the only one to fall back to", e.Slot)
+}
+
 // IncompatibleError says that a signed image is not for this device, role or size.
 type IncompatibleError struct{ Reason string }
 

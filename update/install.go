@@ -25,6 +25,7 @@ type Slot struct {
 	Booted   bool // the running system came from it
 	Next     bool // the boot loader's next choice
 	Bootable bool
+	Good     bool // it was marked good since it was installed or, where boots are counted, since it was booted
 }
 
 // Disk is where the slots are. Whoever hands it over holds its lock, so that no two installs run at once.
@@ -83,6 +84,9 @@ type Job struct {
 	Tries    int
 	Unmapped string // what unmapped blocks become when the signed document does not say; "" is UnmappedZero
 	Rewrite  bool   // write everything, also what the slot holds already
+	// ForceFromBad installs although the running slot was not marked good: when the new slot fails too, there
+	// may be nothing to fall back to.
+	ForceFromBad bool
 
 	Progress *Progress // may be nil
 }

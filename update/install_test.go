@@ -45,7 +45,7 @@ type device struct {
 func newDevice(size int64) *device {
 	return &device{
 		size: size, flip: -1, data: bytes.Repeat([]byte{0xa5}, int(size)), medium: bytes.Repeat([]byte{0xa5}, int(size)),
-		slots: []update.Slot{{Name: "A", Booted: true, Next: true, Bootable: true}, {Name: "B", Bootable: true}},
+		slots: []update.Slot{{Name: "A", Booted: true, Next: true, Bootable: true, Good: true}, {Name: "B", Bootable: true}},
 	}
 }
 
@@ -438,7 +438,7 @@ func TestComparedBeforeWritten(t *testing.T) {
 
 func TestInactiveSlot(t *testing.T) {
 	slot := func(name string, flags string) update.Slot {
-		return update.Slot{Name: name, Booted: strings.Contains(flags, "r"), Next: strings.Contains(flags, "n"), Bootable: true}
+		return update.Slot{Name: name, Booted: strings.Contains(flags, "r"), Next: strings.Contains(flags, "n"), Bootable: true, Good: true}
 	}
 	k := newKit(t, bmap.CreateOptions{})
 	for _, c := range []struct {
@@ -460,6 +460,36 @@ func TestInactiveSlot(t *testing.T) {
 			res, err := update.Install(t.Context(), k.job(d))
 			if err != nil || res.Slot != c.want {
 				t.Fatalf("Install chose %+v, %v; want slot %s", res, err, c.want)
+			}
+		})
+	}
+}
+
+// The running slot is what the device falls back to: unless it was marked good nothing is installed.
+func TestRunningSlotMustBeGood(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{})
+	for _, c := range []struct {
+		name        string
+		booted      bool
+		good, force bool
+		want        bool // installs
+	}{
+		{"good", true, true, false, true},
+		{"not good", true, false, false, false},
+		{"not good, forced", true, false, true, true},
+		{"a recovery", false, false, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDevice(1 << 20)
+			d.slots[0].Booted, d.slots[0].Good = c.booted, c.good
+			j := k.job(d)
+			j.ForceFromBad = c.force
+			_, err := update.Install(t.Context(), j)
+			if _, refused := errors.AsType[*update.NotGoodError](err); (err == nil) != c.want || refused == c.want {
+				t.Errorf("Install = %v; want success %v", err, c.want)
+			}
+			if !c.want && len(d.journal) > 0 {
+				t.Errorf("refused after %v", d.journal)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package boottest
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -10,20 +11,27 @@ import (
 
 // Rig is what the suite needs to know of a backend. Its slots are A and B.
 type Rig struct {
-	// Fresh returns areas in which both slots are good and A is chosen.
-	Fresh func(t *testing.T) [][]byte
+	// Fresh returns a disk on which both slots are good and A is chosen.
+	Fresh func(t *testing.T) Disk
 	// Open returns the backend with the running slot.
-	Open func(areas []boot.Area, booted string) (boot.Backend, error)
+	Open func(m *Medium, booted string) (boot.Backend, error)
 	// Boot is the boot loader: it chooses a slot, spends its try in place, and returns its name, "" for none. It
-	// is written from the loader's script, apart from the backend.
-	Boot func(areas [][]byte) string
+	// is written from the loader's script or source, apart from the backend.
+	Boot func(d *Disk) string
+	// Others tells what is not the backend's on a disk, in its order: it survives every change. It may be nil.
+	Others func(d Disk) []string
+	// AlwaysBoots: the loader has no way to find no slot, so that what is known of that case does not apply.
+	AlwaysBoots bool
 }
 
 // Contract runs the suite that every backend passes.
 func Contract(t *testing.T, r Rig) {
 	t.Run("Life", r.life)
 	t.Run("Refusals", r.refusals)
-	t.Run("NoNeedlessWrite", r.noNeedlessWrite)
+	t.Run("MarkGoodWritesNothingWhenNothingChanges", r.noNeedlessWrite)
+	t.Run("BootedIsNotTheStoredChoice", r.bootedIsNotStored)
+	t.Run("DisagreementIsReported", r.disagreement)
+	t.Run("OthersSurvive", r.othersSurvive)
 	t.Run("NothingBootable", r.nothingBootable)
 	t.Run("PowerCuts", r.powerCuts)
 	t.Run("Failures", r.failures)
@@ -32,30 +40,29 @@ func Contract(t *testing.T, r Rig) {
 
 func (r Rig) open(t *testing.T, m *Medium, booted string) boot.Backend {
 	t.Helper()
-	b, err := r.Open(m.Areas(), booted)
+	b, err := r.Open(m, booted)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-func (r Rig) next(t *testing.T, m *Medium) string {
-	t.Helper()
-	return r.Boot(m.Snapshot())
-}
+func (r Rig) next(m *Medium) string { return r.boots(m.Disk(), 1)[0] }
 
-// boots lists what the loader chooses when nobody ever marks anything good, up to n times.
-func (r Rig) boots(areas [][]byte, n int) []string {
+// boots lists what the loader chooses when nobody ever marks anything good, n times.
+func (r Rig) boots(d Disk, n int) []string {
+	d = d.Clone()
 	var list []string
 	for range n {
-		list = append(list, r.Boot(areas))
+		list = append(list, r.Boot(&d))
 	}
 	return list
 }
 
-// life is an update from A to B that works, and the next one from B to A that does not.
+// life is an update from A to B that works, and the next one from B to A that does not. After every step the
+// next three boots are what State says.
 func (r Rig) life(t *testing.T) {
-	m := NewMedium(r.Fresh(t)...)
+	m := New(r.Fresh(t))
 	do := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -66,8 +73,8 @@ func (r Rig) life(t *testing.T) {
 		t.Helper()
 		st, err := b.State(t.Context())
 		do(err)
-		if st.Next != r.next(t, m) {
-			t.Errorf("State says that %q boots next; the boot loader chooses %q", st.Next, r.next(t, m))
+		if want := r.boots(m.Disk(), 3); st.Next != want[0] || !slices.Equal(st.Boots, want) {
+			t.Errorf("State says that %q boots next, and then %q; the boot loader chooses %q", st.Next, st.Boots, want)
 		}
 		slots := map[string]boot.SlotState{}
 		for _, s := range st.Slots {
@@ -77,21 +84,33 @@ func (r Rig) life(t *testing.T) {
 	}
 	boot := func(want string) boot.Backend {
 		t.Helper()
-		if got := r.Boot(m.areas); got != want {
+		if got := r.Boot(&m.disk); got != want {
 			t.Fatalf("the boot loader chose %q; want %s", got, want)
 		}
-		return r.open(t, m, want)
+		b := r.open(t, m, want)
+		state(b)
+		return b
 	}
 	b := boot("A")
 	do(b.MarkGood(t.Context(), "A"))
+	if s := state(b)["A"]; !s.Good || !s.Bootable {
+		t.Errorf("a slot marked good is %+v", s)
+	}
 	do(b.Invalidate(t.Context(), "B"))
 	if s := state(b)["B"]; s.Bootable || s.Good {
 		t.Errorf("an invalidated slot is %+v", s)
+	}
+	if list := r.boots(m.Disk(), 12); slices.Contains(list, "B") {
+		t.Errorf("an invalidated slot boots: %q", list)
 	}
 	tries := b.Caps().MaxTries
 	do(b.Activate(t.Context(), "B", tries))
 	if s := state(b)["B"]; !s.Bootable || s.TriesLeft != tries {
 		t.Errorf("an activated slot is %+v; want %d tries", s, tries)
+	}
+	do(b.MarkGood(t.Context(), "A"))
+	if got := r.next(m); got != "B" {
+		t.Errorf("mark good of the running slot undid the activation: the boot loader chooses %q", got)
 	}
 	b = boot("B")
 	do(b.MarkGood(t.Context(), "B"))
@@ -104,13 +123,12 @@ func (r Rig) life(t *testing.T) {
 	b = boot("B")
 	do(b.MarkGood(t.Context(), "B"))
 	do(b.Repair(t.Context()))
-	if got := r.next(t, m); got != "B" && got != "A" {
-		t.Errorf("the boot loader chooses %q", got)
-	}
+	state(b)
 	do(b.MarkBad(t.Context(), "A"))
-	if got := r.next(t, m); got != "B" {
+	if got := r.next(m); got != "B" {
 		t.Errorf("after mark bad of A the boot loader chooses %q", got)
 	}
+	state(b)
 }
 
 func (r Rig) refusals(t *testing.T) {
@@ -132,33 +150,93 @@ func (r Rig) refusals(t *testing.T) {
 			return b.Invalidate(t.Context(), "A")
 		}},
 	} {
-		m := NewMedium(r.Fresh(t)...)
+		m := New(r.Fresh(t))
 		if err := c.do(r.open(t, m, c.booted)); !errors.Is(err, boot.ErrRefused) {
 			t.Errorf("%s = %v; want ErrRefused", c.name, err)
 		}
-		if got := r.next(t, m); got != "A" {
+		if got := r.next(m); got != "A" {
 			t.Errorf("%s: the boot loader chooses %q", c.name, got)
 		}
 	}
 }
 
 func (r Rig) noNeedlessWrite(t *testing.T) {
-	m := NewMedium(r.Fresh(t)...)
+	m := New(r.Fresh(t))
 	if err := r.open(t, m, "A").MarkGood(t.Context(), "A"); err != nil || m.Writes() > 0 {
 		t.Errorf("mark good of a good slot = %v and wrote %d sectors", err, m.Writes())
 	}
 }
 
+// bootedIsNotStored: what runs is what the outside says, whatever the stored choice is.
+func (r Rig) bootedIsNotStored(t *testing.T) {
+	for _, want := range []string{"A", "B", ""} {
+		m := New(r.Fresh(t))
+		b := r.open(t, m, want)
+		got, err := b.Booted(t.Context())
+		if st, serr := b.State(t.Context()); err != nil || serr != nil || got != want || st.Booted != want || st.Next != "A" {
+			t.Errorf("with slot %q running Booted = %q, %v; State = %+v, %v", want, got, err, st, serr)
+		}
+	}
+}
+
+// disagreement: a slot runs that the stored state does not allow.
+func (r Rig) disagreement(t *testing.T) {
+	m := New(r.Fresh(t))
+	if err := r.open(t, m, "A").Invalidate(t.Context(), "B"); err != nil {
+		t.Fatal(err)
+	}
+	st, err := r.open(t, m, "B").State(t.Context())
+	if err != nil || !slices.ContainsFunc(st.Findings, func(f boot.Finding) bool { return f.Severity != boot.Info && f.Remedy != "" }) {
+		t.Errorf("with a bad slot running State = %+v, %v; want a finding with its remedy", st, err)
+	}
+}
+
+// othersSurvive: what belongs to somebody else stays, in its order, through every change.
+func (r Rig) othersSurvive(t *testing.T) {
+	if r.Others == nil {
+		t.Skip("nothing else is stored there")
+	}
+	d := r.Fresh(t)
+	want := r.Others(d)
+	if len(want) == 0 {
+		t.Fatal("nothing of others is on the fresh disk")
+	}
+	for _, s := range r.steps() {
+		m := r.after(t, s, d)
+		d = m.Disk()
+		if got := r.Others(d); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: others are %q; want %q", s.name, got, want)
+		}
+	}
+}
+
+// after does one step on a disk.
+func (r Rig) after(t *testing.T, s step, d Disk) *Medium {
+	t.Helper()
+	d = d.Clone()
+	if s.before != nil {
+		s.before(&d)
+	}
+	m := New(d)
+	if err := s.do(t, r.open(t, m, s.booted)); err != nil {
+		t.Fatalf("%s: %v", s.name, err)
+	}
+	return m
+}
+
 // nothingBootable: when no slot boots any more, a recovery can still install into one.
 func (r Rig) nothingBootable(t *testing.T) {
-	m := NewMedium(r.Fresh(t)...)
+	if r.AlwaysBoots {
+		t.Skip("this loader always finds a slot")
+	}
+	m := New(r.Fresh(t))
 	b := r.open(t, m, "B")
 	for _, err := range []error{b.Invalidate(t.Context(), "A"), b.Activate(t.Context(), "B", 1)} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := r.Boot(m.areas); got != "B" {
+	if got := r.Boot(&m.disk); got != "B" {
 		t.Fatalf("the boot loader chose %q; want B", got)
 	}
 	b = r.open(t, m, "") // the recovery, after B did not come up
@@ -168,8 +246,8 @@ func (r Rig) nothingBootable(t *testing.T) {
 	if err := b.Invalidate(t.Context(), "A"); err != nil {
 		t.Fatalf("Invalidate with nothing to lose = %v", err)
 	}
-	if err := b.Activate(t.Context(), "A", 1); err != nil || r.next(t, m) != "A" {
-		t.Fatalf("Activate = %v; the boot loader chooses %q", err, r.next(t, m))
+	if err := b.Activate(t.Context(), "A", 1); err != nil || r.next(m) != "A" {
+		t.Fatalf("Activate = %v; the boot loader chooses %q", err, r.next(m))
 	}
 }
 
@@ -177,7 +255,7 @@ func (r Rig) nothingBootable(t *testing.T) {
 type step struct {
 	name   string
 	booted string
-	before func(areas [][]byte) // what happened first, such as a boot
+	before func(d *Disk) // what happened first, such as a boot
 	do     func(t *testing.T, b boot.Backend) error
 	may    []string
 }
@@ -185,10 +263,10 @@ type step struct {
 // steps are the mutations of an update from A to B, each from the state that the ones before left.
 func (r Rig) steps() []step {
 	return []step{
-		{"mark good A", "A", func(a [][]byte) { r.Boot(a) }, func(t *testing.T, b boot.Backend) error { return b.MarkGood(t.Context(), "A") }, []string{"A", "B"}},
+		{"mark good A", "A", func(d *Disk) { r.Boot(d) }, func(t *testing.T, b boot.Backend) error { return b.MarkGood(t.Context(), "A") }, []string{"A", "B"}},
 		{"invalidate B", "A", nil, func(t *testing.T, b boot.Backend) error { return b.Invalidate(t.Context(), "B") }, []string{"A"}},
 		{"activate B", "A", nil, func(t *testing.T, b boot.Backend) error { return b.Activate(t.Context(), "B", 1) }, []string{"A", "B"}},
-		{"mark good B", "B", func(a [][]byte) { r.Boot(a) }, func(t *testing.T, b boot.Backend) error { return b.MarkGood(t.Context(), "B") }, []string{"A", "B"}},
+		{"mark good B", "B", func(d *Disk) { r.Boot(d) }, func(t *testing.T, b boot.Backend) error { return b.MarkGood(t.Context(), "B") }, []string{"A", "B"}},
 		{"activate A", "B", nil, func(t *testing.T, b boot.Backend) error { return b.Activate(t.Context(), "A", 1) }, []string{"A", "B"}},
 		{"mark bad A", "B", nil, func(t *testing.T, b boot.Backend) error { return b.MarkBad(t.Context(), "A") }, []string{"A", "B"}},
 	}
@@ -196,51 +274,48 @@ func (r Rig) steps() []step {
 
 // powerCuts: in every state that a cut leaves there is a slot to boot, and one that may be.
 func (r Rig) powerCuts(t *testing.T) {
-	areas, states := r.Fresh(t), 0
+	d, states := r.Fresh(t), 0
 	for _, s := range r.steps() {
-		if s.before != nil {
-			s.before(areas)
-		}
-		m := NewMedium(areas...)
-		if err := s.do(t, r.open(t, m, s.booted)); err != nil {
-			t.Fatalf("%s: %v", s.name, err)
-		}
-		old, done := r.Boot(NewMedium(areas...).areas), r.Boot(m.Snapshot())
-		m.Crashes(func(cut [][]byte) {
+		m := r.after(t, s, d)
+		old, done := r.boots(m.start, 1)[0], r.next(m)
+		m.CrashDisks(func(cut Disk) {
 			states++
-			got := r.Boot(NewMedium(cut...).areas)
-			if !slices.Contains(s.may, got) || got != old && got != done {
+			list := r.boots(cut, 12)
+			if got := list[0]; !slices.Contains(s.may, got) || got != old && got != done {
 				t.Fatalf("%s: after a power cut the boot loader chooses %q; want %q or %q of %v", s.name, got, old, done, s.may)
 			}
-			if list := r.boots(NewMedium(cut...).areas, 12); s.name == "activate B" && !slices.Contains(list, "A") {
+			if s.name == "activate B" && !slices.Contains(list, "A") {
 				t.Fatalf("%s: slot A is not behind slot B when B never comes up: %q", s.name, list)
 			}
 		})
-		areas = m.Snapshot()
+		d = m.Disk()
 	}
 	t.Logf("%d states after power cuts", states)
 }
 
 // failures: an operation that fails is an error, and leaves the old choice or the new one.
 func (r Rig) failures(t *testing.T) {
-	areas := r.Fresh(t)
+	d := r.Fresh(t)
 	for _, s := range r.steps() {
 		if s.before != nil {
-			s.before(areas)
+			s.before(&d)
 		}
 		for n := 1; ; n++ {
-			m := NewMedium(areas...)
+			m := New(d)
 			m.FailAt = n
-			err := s.do(t, r.open(t, m, s.booted))
+			b, err := r.Open(m, s.booted)
+			if err == nil {
+				err = s.do(t, b)
+			}
 			if m.Operations() < n {
 				if err != nil {
 					t.Fatalf("%s: %v", s.name, err)
 				}
-				areas = m.Snapshot()
+				d = m.Disk()
 				break
 			}
-			m.Crashes(func(cut [][]byte) {
-				if got := r.Boot(cut); !slices.Contains(s.may, got) {
+			m.CrashDisks(func(cut Disk) {
+				if got := r.boots(cut, 1)[0]; !slices.Contains(s.may, got) {
 					t.Fatalf("%s: operation %d failed and the boot loader chooses %q; want one of %v", s.name, n, got, s.may)
 				}
 			})
@@ -253,7 +328,7 @@ func (r Rig) failures(t *testing.T) {
 
 // lies: a medium that confirms a write that it does not hold is found out by the read-back.
 func (r Rig) lies(t *testing.T) {
-	m := NewMedium(r.Fresh(t)...)
+	m := New(r.Fresh(t))
 	m.Lie = true
 	if err := r.open(t, m, "A").Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) {
 		t.Errorf("Activate on a medium that holds nothing = %v; want ErrState", err)

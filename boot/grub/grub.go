@@ -1,226 +1,217 @@
-// Package grub keeps the slot choice in a GRUB environment block, with the variables of RAUC's grub
-// integration (RAUC manual, "GRUB"): ORDER lists the slots, the first with x_OK=1 and x_TRY=0 boots, and the
-// script sets x_TRY=1 before it does. So every boot spends the one try, and mark-good must run on each.
+// Package grub keeps the slot choice in a GRUB environment block, in one of two dialects.
+//
+// [RAUC] has the variables of RAUC's grub integration (RAUC manual, "GRUB"): ORDER lists the slots, the first
+// with x_OK=1 and x_TRY=0 boots, and the script sets x_TRY=1 before it does. So every boot spends the one
+// try, and mark-good must run on each. [Tries] has ORDER and x_LEFT, a digit, or "g" for a good slot, which
+// is not counted: examples/boot/grub/tries.cfg is its script, and a good boot writes nothing.
 //
 // The block has a fixed size and no checksum. It is changed in place, never truncated: GRUB writes through
 // the file's block list and does not replay a journal (grub-core/commands/loadenv.c), so a new file would
 // not be seen. Only the 512-byte sectors that change are written, and the variables are kept in the first
 // one where there is room: such a change is old-or-new whatever the power does. Where other variables fill
-// more than a sector that promise is weaker, and State says so. Invalidate, Activate and mark-good are each
-// one write.
+// more than a sector that promise is weaker, and State says so.
 package grub
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"updater/boot"
+	"updater/boot/scheme"
 )
 
-const sector = 512
+// Dialect is a set of variables and the script that reads them.
+type Dialect string
 
-// Backend implements [boot.Backend].
-type Backend struct {
-	area   boot.Area
-	slots  []string
-	booted string
+// The dialects.
+const (
+	RAUC  Dialect = "rauc"
+	Tries Dialect = "tries"
+)
+
+// defaultSize is what grub-editenv makes.
+const defaultSize = 1024
+
+// Options are what the backend needs.
+type Options struct {
+	Area    boot.Area // the block; nil when its file is missing or empty
+	Slots   []string
+	Dialect Dialect // "" is RAUC
+	// Create makes the file anew with data, durably and so that GRUB sees it (rename, fsync of the folder,
+	// syncfs). Repair calls it when Area is nil; nil where there is no way.
+	Create func(data []byte) error
+	Name   string // of the file, for errors, when Area is nil
 }
 
-// New returns the backend on the block in area. booted is the running slot, "" outside every slot.
-func New(area boot.Area, slots []string, booted string) (*Backend, error) {
-	if len(slots) == 0 || booted != "" && !slices.Contains(slots, booted) {
-		return nil, fmt.Errorf("%w: running slot %q is not among the slots %v", boot.ErrState, booted, slots)
+// New returns the backend. booted is the running slot, "" outside every slot.
+func New(o Options, booted string) (*scheme.Backend, error) {
+	switch o.Dialect {
+	case "":
+		o.Dialect = RAUC
+	case RAUC, Tries:
+	default:
+		return nil, fmt.Errorf("%w: GRUB dialect %q, expected rauc or tries", boot.ErrState, o.Dialect)
 	}
-	return &Backend{area: area, slots: slots, booted: booted}, nil
+	return scheme.New(&store{o}, o.Slots, booted)
 }
 
-var _ boot.Backend = (*Backend)(nil)
+type store struct{ Options }
 
-// Caps implements [boot.Backend]: the scheme counts one try.
-func (b *Backend) Caps() boot.Caps {
-	return boot.Caps{MaxTries: 1, MarkGoodEveryBoot: true, SwitchAtomic: true}
+// Rules implements [scheme.Store].
+func (s *store) Rules() scheme.Rules {
+	if s.Dialect == Tries {
+		return scheme.Rules{MaxTries: 9, SwitchAtomic: true}
+	}
+	return scheme.Rules{MaxTries: 1, GoodTries: 1, CountsGood: true, Refill: 1, SwitchAtomic: true}
 }
 
-// Booted implements [boot.Backend].
-func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil }
-
-// State implements [boot.Backend].
-func (b *Backend) State(context.Context) (boot.State, error) {
-	_, env, err := b.load()
+// Load implements [scheme.Store].
+func (s *store) Load() (scheme.Record, []boot.Finding, error) {
+	if s.Area == nil {
+		return nil, nil, fmt.Errorf("%w: environment block %s is missing or has 0 bytes; %s", boot.ErrState, s.Name, boot.RemedyRepair)
+	}
+	if s.Area.Size() > maxBlock {
+		return nil, nil, fmt.Errorf("%w: %s has %d bytes, an environment block at most %d", boot.ErrState, s.Area, s.Area.Size(), maxBlock)
+	}
+	data, err := boot.ReadAll(s.Area)
 	if err != nil {
-		return boot.State{}, err
-	}
-	st := boot.State{Booted: b.booted, Next: b.next(env)}
-	if used := env.used(); used > sector {
-		st.Degraded = append(st.Degraded, fmt.Sprintf("%s holds %d bytes of variables, more than one sector of %d: a power cut can tear a change; remove variables that are not needed", b.area, used, sector))
-	}
-	order := b.order(env)
-	for _, s := range b.slots {
-		ok, try := env.get(s+"_OK") == "1", env.get(s+"_TRY")
-		left := 0
-		if ok && try == "0" {
-			left = 1
-		}
-		at := slices.Index(order, s)
-		state := boot.SlotState{Name: s, Bootable: at >= 0 && left > 0, TriesLeft: left}
-		if at >= 0 {
-			state.Priority = len(order) - at
-		}
-		// The running slot has spent its try until it is marked good; others keep what they were.
-		state.Good = state.Bootable
-		if !ok && at >= 0 || ok && at < 0 {
-			st.Degraded = append(st.Degraded, fmt.Sprintf("slot %s has %s_OK=%s and is %s ORDER", s, s, env.get(s+"_OK"), map[bool]string{true: "in", false: "not in"}[at >= 0]))
-		}
-		st.Slots = append(st.Slots, state)
-	}
-	return st, nil
-}
-
-// next is the choice of RAUC's script. It finds none when every try is spent; the usual script then starts a
-// rescue entry or clears the tries.
-func (b *Backend) next(env *block) string {
-	for _, s := range b.order(env) {
-		if env.get(s+"_OK") == "1" && env.get(s+"_TRY") == "0" {
-			return s
-		}
-	}
-	return ""
-}
-
-// order is ORDER, without names that are not configured.
-func (b *Backend) order(env *block) []string {
-	return slices.DeleteFunc(strings.Fields(env.get("ORDER")), func(s string) bool { return !slices.Contains(b.slots, s) })
-}
-
-// Invalidate implements [boot.Backend].
-func (b *Backend) Invalidate(_ context.Context, slot string) error {
-	if slot == b.booted {
-		return fmt.Errorf("%w: slot %s is running", boot.ErrRefused, slot)
-	}
-	return b.disable(slot)
-}
-
-// MarkBad implements [boot.Backend].
-func (b *Backend) MarkBad(_ context.Context, slot string) error { return b.disable(slot) }
-
-// disable takes a slot out of the choice, as long as another one stays in it, or none was in it before: then
-// a recovery has nothing to lose. The running slot, whose try
-// is spent, counts as one that boots again once it is marked good, so its tries are refilled in the same write.
-func (b *Backend) disable(slot string) error {
-	return b.change(slot, func(env *block) error {
-		before := b.next(env)
-		left := slices.DeleteFunc(b.order(env), func(s string) bool { return s == slot })
-		if b.booted != "" && b.booted != slot && env.get(b.booted+"_OK") == "1" {
-			env.set(b.booted+"_TRY", "0")
-		}
-		env.set("ORDER", strings.Join(left, " "))
-		env.set(slot+"_OK", "0")
-		env.set(slot+"_TRY", "0")
-		if before != "" && b.next(env) == "" {
-			return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
-		}
-		return nil
-	})
-}
-
-// Activate implements [boot.Backend].
-func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
-	if tries < 1 || tries > b.Caps().MaxTries {
-		return fmt.Errorf("%w: %d tries asked for, this boot loader's scheme counts 1", boot.ErrRefused, tries)
-	}
-	return b.change(slot, func(env *block) error {
-		order := []string{slot}
-		for _, s := range b.order(env) {
-			if s != slot && !slices.Contains(order, s) {
-				order = append(order, s)
-			}
-		}
-		if b.booted != "" && b.booted != slot && env.get(b.booted+"_OK") == "1" {
-			env.set(b.booted+"_TRY", "0")
-		}
-		env.set("ORDER", strings.Join(order, " "))
-		env.set(slot+"_OK", "1")
-		env.set(slot+"_TRY", "0")
-		return nil
-	})
-}
-
-// MarkGood implements [boot.Backend].
-func (b *Backend) MarkGood(_ context.Context, slot string) error {
-	if slot != b.booted {
-		return fmt.Errorf("%w: slot %s is not the one that is running, which alone can be known to work", boot.ErrRefused, slot)
-	}
-	return b.change(slot, func(env *block) error {
-		if order := b.order(env); !slices.Contains(order, slot) {
-			env.set("ORDER", strings.Join(append(order, slot), " "))
-		}
-		env.set(slot+"_OK", "1")
-		env.set(slot+"_TRY", "0")
-		return nil
-	})
-}
-
-// Repair implements [boot.Backend]: a block has no second copy, so a damaged one is not invented here.
-func (b *Backend) Repair(context.Context) error {
-	_, _, err := b.load()
-	return err
-}
-
-// load reads the block from the medium, so that no stale page decides.
-func (b *Backend) load() ([]byte, *block, error) {
-	if b.area.Size() > maxBlock {
-		return nil, nil, fmt.Errorf("%w: %s has %d bytes, an environment block at most %d", boot.ErrState, b.area, b.area.Size(), maxBlock)
-	}
-	data := make([]byte, b.area.Size())
-	if _, err := b.area.ReadBackAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, nil, fmt.Errorf("%w: %w", boot.ErrState, err)
+		return nil, nil, err
 	}
 	env, err := parseBlock(data)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: environment block %s %w; restore it with grub-editenv create", boot.ErrState, b.area, err)
+		return nil, nil, fmt.Errorf("%w: environment block %s %w; %s", boot.ErrState, s.Area, err, boot.RemedyRepair)
 	}
-	return data, env, nil
+	r := &record{s, data, env}
+	return r, r.findings(), nil
 }
 
-// change edits the block and writes the sectors that differ in one write.
-func (b *Backend) change(slot string, edit func(*block) error) error {
-	if !slices.Contains(b.slots, slot) {
-		return fmt.Errorf("%w: slot %q is not among %v", boot.ErrRefused, slot, b.slots)
+// Repair implements [scheme.Store]: a block that is not understood is made anew, with the running slot good
+// and every other one unbootable, because nothing tells whether their content is whole.
+func (s *store) Repair(booted string) error {
+	if _, _, err := s.Load(); err == nil {
+		return nil
+	} else if booted == "" {
+		return fmt.Errorf("%w; it is made anew only when a slot is known to work: say which with --booted", err)
 	}
-	old, env, err := b.load()
-	if err != nil {
-		return err
+	env := &block{size: defaultSize}
+	if s.Area != nil && s.Area.Size() <= maxBlock {
+		env.size = int(s.Area.Size())
 	}
-	if err := edit(env); err != nil {
-		return err
-	}
+	r := &record{s, nil, env}
+	r.set(scheme.NewTable(s.Rules(), s.Slots, func(slot string) scheme.Entry {
+		if slot == booted {
+			return scheme.Entry{Priority: 1, Good: true, Tries: s.Rules().GoodTries}
+		}
+		return scheme.Entry{}
+	}), true)
 	data, err := env.encode()
 	if err != nil {
 		return err
 	}
-	first, end := differing(old, data)
-	if first == end {
-		return nil
+	if s.Area != nil {
+		return boot.WriteVerified(s.Area, data, 0)
 	}
-	return boot.WriteVerified(b.area, data[first:end], int64(first))
+	if s.Create == nil {
+		return fmt.Errorf("%w: environment block %s is missing; make it with grub-editenv create", boot.ErrState, s.Name)
+	}
+	if err := s.Create(data); err != nil {
+		return fmt.Errorf("%w: making %s: %w", boot.ErrState, s.Name, err)
+	}
+	return nil
 }
 
-// differing is the span of whole sectors in which a and b differ; both have the same length.
-func differing(a, b []byte) (first, end int) {
-	for off := 0; off < len(a); off += sector {
-		stop := min(off+sector, len(a))
-		if bytes.Equal(a[off:stop], b[off:stop]) {
+// record is a loaded block.
+type record struct {
+	*store
+	raw []byte
+	env *block
+}
+
+func (r *record) findings() []boot.Finding {
+	var found []boot.Finding
+	if used := r.env.used(); used > boot.Sector {
+		found = append(found, boot.Warn("remove variables that are not needed",
+			"%s holds %d bytes of variables, more than one sector of %d: a power cut can tear a change", r.Area, used, boot.Sector))
+	}
+	order := strings.Fields(r.env.get("ORDER"))
+	for _, s := range r.Slots {
+		ok := r.env.get(s+"_OK") == "1"
+		if r.Dialect == RAUC && ok != slices.Contains(order, s) {
+			in := map[bool]string{true: "in", false: "not in"}[!ok]
+			found = append(found, boot.Warn("activate the slot or mark it bad", "slot %s has %s_OK=%s and is %s ORDER", s, s, r.env.get(s+"_OK"), in))
+		}
+	}
+	return append(found, unknown("ORDER", order, r.Slots)...)
+}
+
+// unknown reports names in an order that are no configured slots.
+func unknown(name string, order, slots []string) []boot.Finding {
+	var found []boot.Finding
+	for _, s := range order {
+		if !slices.Contains(slots, s) {
+			found = append(found, boot.Warn("add the slot to the configuration or take it out of "+name, "%s has %q, which is no configured slot", name, s))
+		}
+	}
+	return found
+}
+
+// Entry implements [scheme.Record].
+func (r *record) Entry(slot string) scheme.Entry {
+	var e scheme.Entry
+	order := strings.Fields(r.env.get("ORDER"))
+	if i := slices.Index(order, slot); i >= 0 {
+		e.Priority = len(order) - i
+	}
+	if r.Dialect == RAUC {
+		if r.env.get(slot+"_OK") == "1" && r.env.get(slot+"_TRY") == "0" {
+			e.Tries, e.Good = 1, true
+		}
+		return e
+	}
+	left := r.env.get(slot + "_LEFT")
+	e.Good = left == "g"
+	if n, err := strconv.ParseUint(left, 10, 4); err == nil && n <= 9 {
+		e.Tries = int(n)
+	}
+	return e
+}
+
+// Save implements [scheme.Record].
+func (r *record) Save(t *scheme.Table) error {
+	r.set(t, false)
+	data, err := r.env.encode()
+	if err != nil {
+		return err
+	}
+	return boot.WriteChanged(r.Area, r.raw, data)
+}
+
+// set puts the table into the variables; where nothing changed, or all is false, a variable stays as it is.
+func (r *record) set(t *scheme.Table, all bool) {
+	old := map[string]scheme.Entry{}
+	for _, s := range r.Slots {
+		old[s] = r.Entry(s)
+	}
+	before := scheme.NewTable(r.Rules(), r.Slots, func(s string) scheme.Entry { return old[s] })
+	if order := t.Order(); all || !slices.Equal(order, before.Order()) {
+		r.env.set("ORDER", strings.Join(order, " "))
+	}
+	for _, s := range r.Slots {
+		e := t.Get(s)
+		if !all && e.Tries == old[s].Tries && e.Good == old[s].Good && (e.Priority > 0) == (old[s].Priority > 0) {
 			continue
 		}
-		if end == 0 {
-			first = off
+		if r.Dialect == RAUC {
+			r.env.set(s+"_OK", map[bool]string{true: "1", false: "0"}[e.Priority > 0])
+			r.env.set(s+"_TRY", map[bool]string{true: "1", false: "0"}[e.Priority > 0 && e.Tries == 0])
+			continue
 		}
-		end = stop
+		left := strconv.Itoa(e.Tries)
+		if e.Good {
+			left = "g"
+		}
+		r.env.set(s+"_LEFT", left)
 	}
-	return first, end
 }

@@ -21,11 +21,29 @@ func env(size int, lines ...string) []byte {
 	return []byte(s + strings.Repeat("#", size-len(s)))
 }
 
-var good = []string{"ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0"}
+var good = []string{"first=1", "ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=1", "saved_entry=x y", "B_TRY=0", "last=#"}
+
+func disk(area []byte) boottest.Disk { return boottest.Disk{Areas: [][]byte{area}} }
+
+func open(a boot.Area, booted string) (boot.Backend, error) {
+	return grub.New(grub.Options{Area: a, Slots: []string{"A", "B"}}, booted)
+}
+
+// others are the variables that are not ours.
+func others(d boottest.Disk) []string {
+	var list []string
+	for line := range strings.Lines(string(d.Areas[0])) {
+		if name, _, ok := strings.Cut(line, "="); ok && (name == "first" || name == "saved_entry" || name == "last") {
+			list = append(list, line)
+		}
+	}
+	return list
+}
 
 // script is RAUC's grub.cfg: the first slot of ORDER with OK=1 and TRY=0, whose TRY it sets; else it clears
 // the tries and says none. It knows the block only as lines.
-func script(areas [][]byte) string {
+func script(d *boottest.Disk) string {
+	areas := d.Areas
 	lines := strings.Split(string(areas[0]), "\n")
 	get := func(name string) string {
 		for _, l := range lines {
@@ -53,13 +71,86 @@ func TestContract(t *testing.T) {
 	for _, size := range []int{512, 1024} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			boottest.Contract(t, boottest.Rig{
-				Fresh: func(*testing.T) [][]byte { return [][]byte{env(size, good...)} },
-				Open: func(a []boot.Area, booted string) (boot.Backend, error) {
-					return grub.New(a[0], []string{"A", "B"}, booted)
-				},
-				Boot: script,
+				Fresh:  func(*testing.T) boottest.Disk { return disk(env(size, good...)) },
+				Open:   func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas()[0], booted) },
+				Boot:   script,
+				Others: others,
 			})
 		})
+	}
+}
+
+// table is examples/boot/grub/tries.cfg: a digit counts down, g is good and writes nothing.
+func table(d *boottest.Disk) string {
+	lines := strings.Split(string(d.Areas[0]), "\n")
+	get := func(name string) string {
+		for _, l := range lines {
+			if v, ok := strings.CutPrefix(l, name+"="); ok {
+				return v
+			}
+		}
+		return ""
+	}
+	less := map[string]string{"g": "g", "1": "0", "2": "1", "3": "2", "4": "3", "5": "4", "6": "5", "7": "6", "8": "7", "9": "8"}
+	for s := range strings.FieldsSeq(get("ORDER")) {
+		left := get(s + "_LEFT")
+		if now, ok := less[left]; ok {
+			d.Areas[0] = bytes.Replace(d.Areas[0], []byte("\n"+s+"_LEFT="+left+"\n"), []byte("\n"+s+"_LEFT="+now+"\n"), 1)
+			return s
+		}
+	}
+	return ""
+}
+
+func TestContractTries(t *testing.T) {
+	boottest.Contract(t, boottest.Rig{
+		Fresh: func(*testing.T) boottest.Disk {
+			return disk(env(512, "first=1", "ORDER=A B", "A_LEFT=g", "saved_entry=x y", "B_LEFT=g", "last=#"))
+		},
+		Open: func(m *boottest.Medium, booted string) (boot.Backend, error) {
+			return grub.New(grub.Options{Area: m.Areas()[0], Slots: []string{"A", "B"}, Dialect: grub.Tries}, booted)
+		},
+		Boot:   table,
+		Others: others,
+	})
+}
+
+// A block that is empty, damaged or gone is made anew by Repair alone, and only around the slot that runs.
+func TestRepair(t *testing.T) {
+	for _, dialect := range []grub.Dialect{grub.RAUC, grub.Tries} {
+		for name, data := range map[string][]byte{"zeros": make([]byte, 1024), "gone": nil} {
+			t.Run(string(dialect)+" "+name, func(t *testing.T) {
+				m, created := boottest.NewMedium(data), []byte(nil)
+				o := grub.Options{Slots: []string{"A", "B"}, Dialect: dialect, Name: "grubenv", Create: func(data []byte) error { created = data; return nil }}
+				if data != nil {
+					o.Area = m.Areas()[0]
+				}
+				backend := func(booted string) boot.Backend {
+					t.Helper()
+					b, err := grub.New(o, booted)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return b
+				}
+				if _, err := backend("B").State(t.Context()); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "doctor --repair") {
+					t.Errorf("State = %v; want ErrState with the remedy", err)
+				}
+				if err := backend("").Repair(t.Context()); !errors.Is(err, boot.ErrState) || m.Writes() > 0 || created != nil {
+					t.Errorf("Repair with no slot running = %v, %d writes; want ErrState and none", err, m.Writes())
+				}
+				if err := backend("B").Repair(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if data == nil {
+					o.Area = boottest.NewMedium(created).Areas()[0]
+				}
+				st, err := backend("B").State(t.Context())
+				if err != nil || st.Next != "B" || st.Slots[0].Bootable || !st.Slots[1].Good {
+					t.Errorf("after Repair State = %+v, %v; want B good and A unbootable", st, err)
+				}
+			})
+		}
 	}
 }
 
@@ -83,7 +174,7 @@ func TestGrubEditenv(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := grub.New(boottest.OpenFileArea(t, path), []string{"A", "B"}, "A")
+	b, err := open(boottest.OpenFileArea(t, path), "A")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,12 +223,12 @@ func TestBadBlocks(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := boottest.NewMedium(c.data)
-			b, err := grub.New(m.Areas()[0], []string{"A", "B"}, "A")
+			b, err := open(m.Areas()[0], "A")
 			if err != nil {
 				t.Fatal(err)
 			}
 			for name, err := range map[string]error{
-				"Invalidate": b.Invalidate(t.Context(), "B"), "Activate": b.Activate(t.Context(), "B", 1), "MarkGood": b.MarkGood(t.Context(), "A"), "Repair": b.Repair(t.Context()),
+				"Invalidate": b.Invalidate(t.Context(), "B"), "Activate": b.Activate(t.Context(), "B", 1), "MarkGood": b.MarkGood(t.Context(), "A"),
 			} {
 				if !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("%s = %v; want ErrState with %q", name, err, c.want)
@@ -153,7 +244,7 @@ func TestBadBlocks(t *testing.T) {
 // A block without our variables gets them before all others, and a full one is an error.
 func TestRoom(t *testing.T) {
 	m := boottest.NewMedium(env(1024, "# WARNING: do not edit", "x=y"))
-	b, err := grub.New(m.Areas()[0], []string{"A", "B"}, "A")
+	b, err := open(m.Areas()[0], "A")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +255,7 @@ func TestRoom(t *testing.T) {
 		t.Errorf("the block is %.200q", got)
 	}
 	full := boottest.NewMedium(env(60, "a=b", "c=234567890"))
-	if b, err = grub.New(full.Areas()[0], []string{"A", "B"}, "A"); err != nil {
+	if b, err = open(full.Areas()[0], "A"); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.MarkGood(t.Context(), "A"); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "no room") || full.Writes() > 0 {
@@ -179,7 +270,7 @@ func FuzzBlock(f *testing.F) {
 	f.Add(make([]byte, 1024))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := boottest.NewMedium(data)
-		b, err := grub.New(m.Areas()[0], []string{"A", "B"}, "A")
+		b, err := open(m.Areas()[0], "A")
 		if err != nil {
 			return
 		}
@@ -203,12 +294,23 @@ func FuzzBlock(f *testing.F) {
 func TestBeyondOneSector(t *testing.T) {
 	for _, c := range []struct{ filler, degraded int }{{300, 0}, {500, 1}} {
 		m := boottest.NewMedium(env(1024, append([]string{"filler=" + strings.Repeat("x", c.filler)}, good...)...))
-		b, err := grub.New(m.Areas()[0], []string{"A", "B"}, "A")
+		b, err := open(m.Areas()[0], "A")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if st, err := b.State(t.Context()); err != nil || len(st.Degraded) != c.degraded {
+		if st, err := b.State(t.Context()); err != nil || warnings(st) != c.degraded {
 			t.Errorf("with %d bytes of others State = %+v, %v; want %d complaints", c.filler, st, err, c.degraded)
 		}
 	}
+}
+
+// warnings counts the findings that are not only for information.
+func warnings(st boot.State) int {
+	n := 0
+	for _, f := range st.Findings {
+		if f.Severity != boot.Info {
+			n++
+		}
+	}
+	return n
 }

@@ -17,6 +17,9 @@ type env struct {
 	flag byte     // of a redundant copy
 }
 
+// flagOffset is where the flag byte of a redundant copy is.
+const flagOffset = 4
+
 // headerSize is what precedes the data: the CRC, and a flag byte in a redundant copy (U-Boot, include/env_internal.h).
 func headerSize(redundant bool) int {
 	if redundant {
@@ -83,13 +86,21 @@ func (e *env) get(name string) string {
 }
 
 // set changes a variable where it stands, or adds it at the front, so that in a single copy the change lies
-// in the first sector.
+// in the first sector. Without a value there is no variable, as for U-Boot.
 func (e *env) set(name, value string) {
 	for i, v := range e.vars {
-		if strings.HasPrefix(v, name+"=") {
-			e.vars[i] = name + "=" + value
+		if !strings.HasPrefix(v, name+"=") {
+			continue
+		}
+		if value == "" {
+			e.vars = append(e.vars[:i], e.vars[i+1:]...)
 			return
 		}
+		e.vars[i] = name + "=" + value
+		return
+	}
+	if value == "" {
+		return
 	}
 	e.vars = append([]string{name + "=" + value}, e.vars...)
 }
@@ -97,18 +108,6 @@ func (e *env) set(name, value string) {
 func (e *env) equal(o *env) bool { return strings.Join(e.vars, "\x00") == strings.Join(o.vars, "\x00") }
 
 func (e *env) clone() *env { return &env{vars: append([]string(nil), e.vars...), flag: e.flag} }
-
-// firstIsActive says which of two good copies U-Boot takes, by their flags: the greater one, but 0 comes
-// after 255; equal flags mean the first (U-Boot, env/common.c, env_check_redund).
-func firstIsActive(flag1, flag2 byte) bool {
-	switch {
-	case flag1 == 255 && flag2 == 0:
-		return false
-	case flag1 == 0 && flag2 == 255:
-		return true
-	}
-	return flag1 >= flag2
-}
 
 // keepPadding copies the old padding behind the variables of a single copy, so that only sectors with
 // variables change, and renews the checksum.

@@ -1,273 +1,172 @@
-// Package uboot keeps the slot choice in U-Boot's environment, with the variables of RAUC's U-Boot
-// integration (RAUC manual, "U-Boot"): BOOT_ORDER lists the slots, the first whose BOOT_x_LEFT is above 0
-// boots, and the script takes one off and saves the environment before it does. So every boot spends a try,
-// also of a good slot, and mark-good must run on each. With none left the usual script refills all.
+// Package uboot keeps the slot choice in U-Boot's environment, in one of two dialects.
+//
+// [RAUC] has the variables of RAUC's U-Boot integration (RAUC manual, "U-Boot"): BOOT_ORDER lists the slots,
+// the first whose BOOT_x_LEFT is above 0 boots, and the script takes one off and saves the environment before
+// it does. So every boot spends a try, also of a good slot, and mark-good must run on each. With none left
+// the usual script refills all.
+//
+// [Bootcount] has U-Boot's own boot counting (doc/README.bootcount): the variable active names the slot that
+// boots; while upgrade_available is 1 U-Boot counts bootcount up, and above bootlimit it runs altbootcmd,
+// which goes back to the other slot. A good boot writes nothing. What cannot be said in these variables, that
+// the other slot is incomplete, is in updater_bad, for us alone: U-Boot chooses the other slot only while
+// upgrade_available is 1, which it never is then.
 //
 // A redundant environment has two copies with a checksum and a flag each. Only the copy that is not in use
-// is written, with the next flag: until that write is whole, the other copy counts. So every change is
-// old-or-new, whatever the power does. A single copy has no such promise beyond one sector: a torn write
-// gives U-Boot's built-in environment. [Backend.State] says so.
+// is written: until that write is whole, the other copy counts. So every change is old-or-new, whatever the
+// power does. A single copy has no such promise beyond one sector: a torn write gives U-Boot's built-in
+// environment. State says so.
 package uboot
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
 
 	"updater/boot"
+	"updater/boot/scheme"
 )
 
-// goodTries is what BOOT_x_LEFT of a slot that is marked good is set to, as RAUC does.
-const goodTries = 3
+// Dialect is a set of variables and the script that reads them.
+type Dialect string
+
+// The dialects.
+const (
+	RAUC      Dialect = "rauc"
+	Bootcount Dialect = "bootcount"
+)
+
+// Names are the names of the variables; "" is the usual one.
+type Names struct {
+	Order     string // BOOT_ORDER
+	Left      string // BOOT_{slot}_LEFT
+	Active    string // active
+	Available string // upgrade_available
+	Count     string // bootcount
+	Limit     string // bootlimit
+	Bad       string // updater_bad
+}
+
+// Options are what the backend needs.
+type Options struct {
+	Areas     []boot.Area // one, or two of a redundant environment, each exactly as big as it
+	Flags     Flags       // "" is Incremental
+	Slots     []string
+	Dialect   Dialect // "" is RAUC
+	Names     Names
+	GoodTries int // RAUC: tries of a slot that is marked good, at least those of a new one; 0 is 3
+}
 
 // maxTries keeps the counter one digit: RAUC reads it in base 16, U-Boot's own bootmeth in base 10.
 const maxTries = 9
 
-// Backend implements [boot.Backend].
-type Backend struct {
-	areas  []boot.Area
-	slots  []string
-	booted string
-}
-
-// New returns the backend on one area (single) or two (redundant), each exactly the size of the
-// environment. booted is the running slot, "" outside every slot.
-func New(areas []boot.Area, slots []string, booted string) (*Backend, error) {
-	if len(areas) < 1 || len(areas) > 2 {
-		return nil, fmt.Errorf("%w: %d environment areas, expected 1 or 2", boot.ErrState, len(areas))
-	}
-	for _, a := range areas {
-		if a.Size() != areas[0].Size() || a.Size() > maxEnv {
-			return nil, fmt.Errorf("%w: environment %s has %d bytes, expected the same size for all, at most %d", boot.ErrState, a, a.Size(), maxEnv)
-		}
-	}
-	if len(slots) == 0 || booted != "" && !slices.Contains(slots, booted) {
-		return nil, fmt.Errorf("%w: running slot %q is not among the slots %v", boot.ErrState, booted, slots)
-	}
-	return &Backend{areas: areas, slots: slots, booted: booted}, nil
-}
-
-var _ boot.Backend = (*Backend)(nil)
-
-func (b *Backend) redundant() bool { return len(b.areas) == 2 }
-
-// Caps implements [boot.Backend].
-func (b *Backend) Caps() boot.Caps {
-	return boot.Caps{MaxTries: maxTries, MarkGoodEveryBoot: true, SwitchAtomic: b.redundant()}
-}
-
-// Booted implements [boot.Backend].
-func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil }
-
-// State implements [boot.Backend].
-func (b *Backend) State(context.Context) (boot.State, error) {
-	l, err := b.load()
+// New returns the backend. booted is the running slot, "" outside every slot.
+func New(o Options, booted string) (*scheme.Backend, error) {
+	s, err := newStorage(o.Areas, o.Flags)
 	if err != nil {
-		return boot.State{}, err
+		return nil, err
 	}
-	st := boot.State{Booted: b.booted, Next: b.next(l.env), Degraded: l.bad}
-	if !b.redundant() {
-		st.Degraded = append(st.Degraded, fmt.Sprintf("the environment %s has one copy: a power cut while it is written may lose it", b.areas[0]))
+	if o.GoodTries == 0 {
+		o.GoodTries = 3
 	}
-	order := b.order(l.env)
-	for _, s := range b.slots {
-		at, left := slices.Index(order, s), b.left(l.env, s)
-		state := boot.SlotState{Name: s, Bootable: at >= 0 && left > 0, Good: at >= 0 && left >= goodTries, TriesLeft: left}
-		if at >= 0 {
-			state.Priority = len(order) - at
-		}
-		st.Slots = append(st.Slots, state)
-	}
-	return st, nil
-}
-
-// next is the choice of RAUC's boot script.
-func (b *Backend) next(e *env) string {
-	for _, s := range b.order(e) {
-		if b.left(e, s) > 0 {
-			return s
+	for _, d := range []struct {
+		name *string
+		is   string
+	}{
+		{&o.Names.Order, "BOOT_ORDER"}, {&o.Names.Left, "BOOT_{slot}_LEFT"}, {&o.Names.Active, "active"}, {&o.Names.Available, "upgrade_available"},
+		{&o.Names.Count, "bootcount"}, {&o.Names.Limit, "bootlimit"}, {&o.Names.Bad, "updater_bad"},
+	} {
+		if *d.name == "" {
+			*d.name = d.is
 		}
 	}
-	return ""
+	switch o.Dialect {
+	case "", RAUC:
+		if !strings.Contains(o.Names.Left, "{slot}") {
+			return nil, fmt.Errorf("%w: the variable of the tries %q is the same for every slot; expected {slot} in it", boot.ErrState, o.Names.Left)
+		}
+		return scheme.New(&raucStore{s, o}, o.Slots, booted)
+	case Bootcount:
+		if len(o.Slots) != 2 {
+			return nil, fmt.Errorf("%w: %d slots; altbootcmd goes back to the other one, which takes two", boot.ErrState, len(o.Slots))
+		}
+		return scheme.New(&countStore{s, o}, o.Slots, booted)
+	}
+	return nil, fmt.Errorf("%w: U-Boot dialect %q, expected rauc or bootcount", boot.ErrState, o.Dialect)
 }
 
-func (b *Backend) order(e *env) []string {
-	return slices.DeleteFunc(strings.Fields(e.get("BOOT_ORDER")), func(s string) bool { return !slices.Contains(b.slots, s) })
+// raucStore is the RAUC dialect.
+type raucStore struct {
+	*storage
+	Options
 }
 
-// left is BOOT_x_LEFT; what is no number counts as none, as in U-Boot's test.
-func (b *Backend) left(e *env, slot string) int {
-	n, err := strconv.ParseUint(e.get(leftName(slot)), 16, 16)
+// Rules implements [scheme.Store].
+func (s *raucStore) Rules() scheme.Rules {
+	return scheme.Rules{MaxTries: maxTries, GoodTries: s.GoodTries, CountsGood: true, Refill: 3, SwitchAtomic: s.redundant()}
+}
+
+// Load implements [scheme.Store].
+func (s *raucStore) Load() (scheme.Record, []boot.Finding, error) {
+	l, err := s.load()
 	if err != nil {
-		return 0
+		return nil, nil, err
 	}
-	return int(n)
-}
-
-func leftName(slot string) string { return "BOOT_" + slot + "_LEFT" }
-
-// Invalidate implements [boot.Backend].
-func (b *Backend) Invalidate(_ context.Context, slot string) error {
-	if slot == b.booted {
-		return fmt.Errorf("%w: slot %s is running", boot.ErrRefused, slot)
-	}
-	return b.disable(slot)
-}
-
-// MarkBad implements [boot.Backend].
-func (b *Backend) MarkBad(_ context.Context, slot string) error { return b.disable(slot) }
-
-// disable takes a slot out of the choice, and refills the tries of the running one, which the choice now
-// rests on. Where no slot was bootable before there is nothing to lose, and a recovery may go on.
-func (b *Backend) disable(slot string) error {
-	return b.change(slot, func(e *env) error {
-		before := b.next(e)
-		left := slices.DeleteFunc(b.order(e), func(s string) bool { return s == slot })
-		b.refill(e, slot)
-		e.set("BOOT_ORDER", strings.Join(left, " "))
-		e.set(leftName(slot), "0")
-		if before != "" && b.next(e) == "" {
-			return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
-		}
-		return nil
-	})
-}
-
-// refill gives the running slot its tries back, when it is not slot and still in the order.
-func (b *Backend) refill(e *env, slot string) {
-	if b.booted != "" && b.booted != slot && slices.Contains(b.order(e), b.booted) && b.left(e, b.booted) < goodTries {
-		e.set(leftName(b.booted), strconv.Itoa(goodTries))
-	}
-}
-
-// Activate implements [boot.Backend].
-func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
-	if tries < 1 || tries > maxTries {
-		return fmt.Errorf("%w: %d tries asked for, expected 1 to %d", boot.ErrRefused, tries, maxTries)
-	}
-	return b.change(slot, func(e *env) error {
-		order := []string{slot}
-		for _, s := range b.order(e) {
-			if !slices.Contains(order, s) {
-				order = append(order, s)
-			}
-		}
-		b.refill(e, slot)
-		e.set("BOOT_ORDER", strings.Join(order, " "))
-		e.set(leftName(slot), strconv.Itoa(tries))
-		return nil
-	})
-}
-
-// MarkGood implements [boot.Backend].
-func (b *Backend) MarkGood(_ context.Context, slot string) error {
-	if slot != b.booted {
-		return fmt.Errorf("%w: slot %s is not the one that is running, which alone can be known to work", boot.ErrRefused, slot)
-	}
-	return b.change(slot, func(e *env) error {
-		if order := b.order(e); !slices.Contains(order, slot) {
-			e.set("BOOT_ORDER", strings.Join(append(order, slot), " "))
-		}
-		if b.left(e, slot) < goodTries {
-			e.set(leftName(slot), strconv.Itoa(goodTries))
-		}
-		return nil
-	})
-}
-
-// Repair implements [boot.Backend]: it rewrites a bad copy from the good one.
-func (b *Backend) Repair(context.Context) error {
-	l, err := b.load()
-	if err != nil || len(l.bad) == 0 {
-		return err
-	}
-	return b.save(l, l.env)
-}
-
-// loaded is the environment that U-Boot would use.
-type loaded struct {
-	env    *env
-	raw    []byte   // of the copy in use
-	active int      // its index
-	bad    []string // what is wrong with the other
-}
-
-// load reads both copies from the medium and picks the one that U-Boot would use.
-func (b *Backend) load() (*loaded, error) {
-	envs, raws, errs := make([]*env, len(b.areas)), make([][]byte, len(b.areas)), make([]error, len(b.areas))
-	for i, a := range b.areas {
-		raws[i] = make([]byte, a.Size())
-		// A copy that cannot be read may be the newer one: nothing is changed on the strength of the other.
-		if _, err := a.ReadBackAt(raws[i], 0); err != nil && !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("%w: %w", boot.ErrState, err)
-		}
-		if envs[i], errs[i] = parse(raws[i], b.redundant()); errs[i] != nil {
-			errs[i] = fmt.Errorf("environment copy %d (%s) %w", i+1, a, errs[i])
+	found := l.findings()
+	for _, name := range strings.Fields(l.env.get(s.Names.Order)) {
+		if !slices.Contains(s.Slots, name) {
+			found = append(found, boot.Warn("add the slot to the configuration or take it out of "+s.Names.Order, "%s has %q, which is no configured slot", s.Names.Order, name))
 		}
 	}
-	l := new(loaded)
-	switch {
-	case !b.redundant():
-		if errs[0] != nil {
-			return nil, fmt.Errorf("%w: %w; restore it in U-Boot with env default -a and saveenv", boot.ErrState, errs[0])
-		}
-	case errs[0] != nil && errs[1] != nil:
-		return nil, fmt.Errorf("%w: %w; restore it in U-Boot with env default -a and saveenv", boot.ErrState, errors.Join(errs...))
-	case errs[0] != nil:
-		l.active, l.bad = 1, []string{errs[0].Error()}
-	case errs[1] != nil:
-		l.active, l.bad = 0, []string{errs[1].Error()}
-	case !firstIsActive(envs[0].flag, envs[1].flag):
-		l.active = 1
-	}
-	l.env, l.raw = envs[l.active], raws[l.active]
-	return l, nil
+	return &raucRecord{l, s}, found, nil
 }
 
-// change edits the environment and saves it, when that changes anything.
-func (b *Backend) change(slot string, edit func(*env) error) error {
-	if !slices.Contains(b.slots, slot) {
-		return fmt.Errorf("%w: slot %q is not among %v", boot.ErrRefused, slot, b.slots)
-	}
-	l, err := b.load()
+// Repair implements [scheme.Store].
+func (s *storage) Repair(string) error {
+	l, err := s.load()
 	if err != nil {
 		return err
 	}
-	e := l.env.clone()
-	if err := edit(e); err != nil {
-		return err
-	}
-	if e.equal(l.env) {
-		return nil
-	}
-	return b.save(l, e)
+	return l.repair()
 }
 
-// save writes e: into the copy that is not in use, or, of a single copy, the sectors that differ.
-func (b *Backend) save(l *loaded, e *env) error {
-	if b.redundant() {
-		e = e.clone()
-		e.flag = l.env.flag + 1 // wraps, as U-Boot's does
-		data, err := e.encode(b.areas[0].Size(), true)
-		if err != nil {
-			return fmt.Errorf("%w: %w", boot.ErrState, err)
+type raucRecord struct {
+	*loaded
+	*raucStore
+}
+
+func (s *raucStore) leftName(slot string) string {
+	return strings.ReplaceAll(s.Names.Left, "{slot}", slot)
+}
+
+// Entry implements [scheme.Record]. A counter that is no number counts as none, as in U-Boot's test.
+func (r *raucRecord) Entry(slot string) scheme.Entry {
+	var e scheme.Entry
+	order := strings.Fields(r.env.get(r.Names.Order))
+	if i := slices.Index(order, slot); i >= 0 {
+		e.Priority = len(order) - i
+	}
+	if n, err := strconv.ParseUint(r.env.get(r.leftName(slot)), 16, 16); err == nil {
+		e.Tries = int(n)
+	}
+	e.Good = e.Tries >= r.GoodTries
+	return e
+}
+
+// Save implements [scheme.Record].
+func (r *raucRecord) Save(t *scheme.Table) error {
+	e := r.env.clone()
+	before := scheme.NewTable(r.Rules(), r.Slots, r.Entry)
+	if order := t.Order(); !slices.Equal(order, before.Order()) {
+		e.set(r.Names.Order, strings.Join(order, " "))
+	}
+	for _, slot := range r.Slots {
+		if now, old := t.Get(slot), before.Get(slot); now.Tries != old.Tries || (now.Priority > 0) != (old.Priority > 0) {
+			e.set(r.leftName(slot), strconv.Itoa(now.Tries))
 		}
-		return boot.WriteVerified(b.areas[1-l.active], data, 0)
 	}
-	data, err := e.encode(b.areas[0].Size(), false)
-	if err != nil {
-		return fmt.Errorf("%w: %w", boot.ErrState, err)
+	if e.equal(r.env) {
+		return nil
 	}
-	keepPadding(data, l.raw, e)
-	const sector = 512
-	end := len(data)
-	for end > sector && bytes.Equal(data[end-sector:end], l.raw[end-sector:end]) {
-		end -= sector
-	}
-	return boot.WriteVerified(b.areas[0], data[:end], 0)
+	return r.save(e)
 }

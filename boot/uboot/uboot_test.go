@@ -40,90 +40,235 @@ func env(redundant bool, flag byte, vars ...string) []byte {
 
 var good = []string{"bootdelay=0", "BOOT_ORDER=A B", "BOOT_A_LEFT=3", "BOOT_B_LEFT=3", "last=x=y"}
 
-// script is RAUC's boot script on U-Boot: it takes the copy that U-Boot loads, the first slot of BOOT_ORDER
-// with tries left, takes one off and saves into the other copy; none left: all back to 3. It is written apart from the backend.
-func script(areas [][]byte) string {
+// ubootEnv is U-Boot itself as far as its environment goes, written apart from the backend.
+type ubootEnv struct {
+	areas   [][]byte
+	use     int // copy in use, -1 when none is good
+	boolean bool
+	vars    []string
+}
+
+// load takes the copy that U-Boot loads.
+func load(areas [][]byte, boolean bool) *ubootEnv {
+	u := &ubootEnv{areas: areas, use: -1, boolean: boolean}
 	head := 3 + len(areas)
-	valid := func(a []byte) bool { return binary.LittleEndian.Uint32(a) == crc32.ChecksumIEEE(a[head:]) }
-	use := -1
 	for i, a := range areas {
-		if !valid(a) {
+		if binary.LittleEndian.Uint32(a) != crc32.ChecksumIEEE(a[head:]) {
 			continue
 		}
 		switch {
-		case use < 0:
-			use = i
-		case a[4] == 0 && areas[use][4] == 255:
-			use = i
-		case a[4] == 255 && areas[use][4] == 0:
-		case a[4] > areas[use][4]:
-			use = i
+		case u.use < 0:
+			u.use = i
+		case boolean:
+			if a[4] == 1 && areas[u.use][4] == 0 {
+				u.use = i
+			}
+		case a[4] == 0 && areas[u.use][4] == 255:
+			u.use = i
+		case a[4] == 255 && areas[u.use][4] == 0:
+		case a[4] > areas[u.use][4]:
+			u.use = i
 		}
 	}
-	if use < 0 {
-		return ""
+	if u.use >= 0 {
+		text, _, _ := strings.Cut(string(areas[u.use][head:]), "\x00\x00")
+		u.vars = strings.Split(text, "\x00")
 	}
-	text, _, _ := strings.Cut(string(areas[use][head:]), "\x00\x00")
-	vars := strings.Split(text, "\x00")
-	find := func(name string) int {
-		return slices.IndexFunc(vars, func(v string) bool { return strings.HasPrefix(v, name+"=") })
+	return u
+}
+
+func (u *ubootEnv) find(name string) int {
+	return slices.IndexFunc(u.vars, func(v string) bool { return strings.HasPrefix(v, name+"=") })
+}
+
+func (u *ubootEnv) get(name string) string {
+	if i := u.find(name); i >= 0 {
+		return u.vars[i][len(name)+1:]
 	}
-	get := func(name string) string {
-		if i := find(name); i >= 0 {
-			return vars[i][len(name)+1:]
-		}
+	return ""
+}
+
+func (u *ubootEnv) number(name string) int {
+	n, _ := strconv.Atoi(u.get(name))
+	return n
+}
+
+func (u *ubootEnv) set(name, value string) {
+	if i := u.find(name); i >= 0 {
+		u.vars[i] = name + "=" + value
+	} else {
+		u.vars = append(u.vars, name+"="+value)
+	}
+}
+
+// save is saveenv: into the other copy.
+func (u *ubootEnv) save() {
+	to, flag := (u.use+1)%len(u.areas), byte(0)
+	if len(u.areas) == 2 {
+		flag = u.areas[u.use][4] + 1
+	}
+	if u.boolean {
+		flag = 1
+	}
+	u.areas[to] = env(len(u.areas) == 2, flag, u.vars...)
+	if u.boolean {
+		u.areas[u.use][4] = 0
+	}
+	u.use = to
+}
+
+// script is RAUC's boot script: the first slot of BOOT_ORDER with tries left, of which it takes one off; none
+// left: all back to 3.
+func script(u *ubootEnv) string {
+	if u.use < 0 {
 		return ""
 	}
 	chosen := ""
-	for s := range strings.FieldsSeq(get("BOOT_ORDER")) {
-		n, _ := strconv.Atoi(get("BOOT_" + s + "_LEFT"))
-		if n > 0 {
-			chosen, vars[find("BOOT_"+s+"_LEFT")] = s, fmt.Sprintf("BOOT_%s_LEFT=%d", s, n-1)
+	for s := range strings.FieldsSeq(u.get("BOOT_ORDER")) {
+		if n := u.number("BOOT_" + s + "_LEFT"); n > 0 {
+			u.set("BOOT_"+s+"_LEFT", strconv.Itoa(n-1))
+			chosen = s
 			break
 		}
 	}
 	if chosen == "" {
 		for _, s := range []string{"A", "B"} {
-			if i := find("BOOT_" + s + "_LEFT"); i >= 0 {
-				vars[i] = "BOOT_" + s + "_LEFT=3"
+			if u.find("BOOT_"+s+"_LEFT") >= 0 {
+				u.set("BOOT_"+s+"_LEFT", "3")
 			}
 		}
 	}
-	to := (use + 1) % len(areas)
-	flag := byte(0)
-	if len(areas) == 2 {
-		flag = areas[use][4] + 1
-	}
-	areas[to] = env(len(areas) == 2, flag, vars...)
+	u.save()
 	return chosen
 }
 
+// bootcount is U-Boot's boot counting (drivers/bootcount/bootcount_env.c, common/autoboot.c) with an altbootcmd that
+// goes back to the other slot.
+func bootcount(u *ubootEnv) string {
+	if u.use < 0 {
+		return ""
+	}
+	active := u.get("active")
+	if u.get("upgrade_available") == "1" {
+		u.set("bootcount", strconv.Itoa(u.number("bootcount")+1))
+		if u.number("bootcount") > u.number("bootlimit") {
+			active = map[string]string{"A": "B", "B": "A"}[active]
+			u.set("active", active)
+			u.set("upgrade_available", "0")
+			u.set("bootcount", "0")
+		}
+		u.save()
+	}
+	return active
+}
+
+// others are the variables that are not ours.
+func others(d boottest.Disk) []string {
+	return slices.DeleteFunc(load(d.Areas, false).vars, func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return strings.HasPrefix(name, "BOOT_") || slices.Contains([]string{"active", "upgrade_available", "bootcount", "bootlimit", "updater_bad"}, name)
+	})
+}
+
 func open(a []boot.Area, booted string) (boot.Backend, error) {
-	return uboot.New(a, []string{"A", "B"}, booted)
+	return uboot.New(uboot.Options{Areas: a, Slots: []string{"A", "B"}}, booted)
+}
+
+// rig is the contract's rig on areas that fresh returns.
+func rig(fresh ...[]byte) boottest.Rig {
+	return boottest.Rig{
+		Fresh:  func(*testing.T) boottest.Disk { return boottest.Disk{Areas: fresh} },
+		Open:   func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
+		Boot:   func(d *boottest.Disk) string { return script(load(d.Areas, false)) },
+		Others: others,
+	}
 }
 
 func TestContract(t *testing.T) {
 	for _, flags := range [][2]byte{{1, 1}, {1, 2}, {255, 0}, {0, 255}, {254, 255}} {
 		t.Run(fmt.Sprint("redundant", flags), func(t *testing.T) {
-			boottest.Contract(t, boottest.Rig{
-				Fresh: func(*testing.T) [][]byte { return [][]byte{env(true, flags[0], good...), env(true, flags[1], good...)} },
-				Open:  open, Boot: script,
-			})
+			boottest.Contract(t, rig(env(true, flags[0], good...), env(true, flags[1], good...)))
 		})
 	}
-	t.Run("one bad copy", func(t *testing.T) {
-		boottest.Contract(t, boottest.Rig{
-			Fresh: func(*testing.T) [][]byte { return [][]byte{make([]byte, size), env(true, 7, good...)} },
-			Open:  open, Boot: script,
-		})
-	})
+	t.Run("one bad copy", func(t *testing.T) { boottest.Contract(t, rig(make([]byte, size), env(true, 7, good...))) })
 	// A single copy keeps the same promise here because its variables fit one sector.
-	t.Run("single", func(t *testing.T) {
-		boottest.Contract(t, boottest.Rig{
-			Fresh: func(*testing.T) [][]byte { return [][]byte{env(false, 0, good...)} },
-			Open:  open, Boot: script,
+	t.Run("single", func(t *testing.T) { boottest.Contract(t, rig(env(false, 0, good...))) })
+}
+
+var counted = []string{"altbootcmd=run back", "active=A", "upgrade_available=0", "bootcount=0", "bootlimit=3", "last=x=y"}
+
+// The bootcount dialect, whose good boots write nothing.
+func TestContractBootcount(t *testing.T) {
+	r := rig(env(true, 1, counted...), env(true, 1, counted...))
+	r.AlwaysBoots = true
+	r.Boot = func(d *boottest.Disk) string { return bootcount(load(d.Areas, false)) }
+	r.Open = func(m *boottest.Medium, booted string) (boot.Backend, error) {
+		return uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, booted)
+	}
+	boottest.Contract(t, r)
+}
+
+// The flag scheme of NOR flash: the new copy is whole before the old one's flag is cleared.
+func TestContractBooleanFlags(t *testing.T) {
+	for _, flags := range [][2]byte{{1, 0}, {0, 1}, {1, 1}} {
+		t.Run(fmt.Sprint(flags), func(t *testing.T) {
+			r := rig(env(true, flags[0], good...), env(true, flags[1], good...))
+			r.Boot = func(d *boottest.Disk) string { return script(load(d.Areas, true)) }
+			r.Open = func(m *boottest.Medium, booted string) (boot.Backend, error) {
+				return uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Flags: uboot.Boolean}, booted)
+			}
+			r.Others = nil
+			boottest.Contract(t, r)
 		})
-	})
+	}
+}
+
+// Names of an own boot script.
+func TestNames(t *testing.T) {
+	m := boottest.NewMedium(env(false, 0, "order=A B", "tries_A=3", "tries_B=3"))
+	b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Names: uboot.Names{Order: "order", Left: "tries_{slot}"}}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 2); err != nil {
+		t.Fatal(err)
+	}
+	if u := load(m.Snapshot(), false); u.get("order") != "B A" || u.get("tries_B") != "2" || u.find("BOOT_ORDER") >= 0 {
+		t.Errorf("the environment is %q", u.vars)
+	}
+	for _, o := range []uboot.Options{{Names: uboot.Names{Left: "tries"}}, {Dialect: "other"}, {Flags: "other"}, {Dialect: uboot.Bootcount, Slots: []string{"A", "B", "C"}}} {
+		o.Areas = m.Areas()
+		if o.Slots == nil {
+			o.Slots = []string{"A", "B"}
+		}
+		if _, err := uboot.New(o, "A"); !errors.Is(err, boot.ErrState) {
+			t.Errorf("New(%+v) = %v; want ErrState", o, err)
+		}
+	}
+}
+
+// With a slot that is incomplete, the boots of the other are not counted: altbootcmd would boot it.
+func TestBootcountNeverFallsBackToABadSlot(t *testing.T) {
+	m := boottest.NewMedium(env(true, 1, counted...), env(true, 1, counted...))
+	open := func(booted string) boot.Backend {
+		b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, booted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if err := open("").Invalidate(t.Context(), "B"); err != nil {
+		t.Fatal(err)
+	}
+	if err := open("").Activate(t.Context(), "A", 2); err != nil {
+		t.Fatal(err)
+	}
+	areas := m.Snapshot()
+	for range 6 {
+		if got := bootcount(load(areas, false)); got != "A" {
+			t.Fatalf("U-Boot boots %q, whose content is incomplete", got)
+		}
+	}
 }
 
 // U-Boot's choice between two good copies, measured with U-Boot 2023.01 and libubootenv.
@@ -227,13 +372,13 @@ func TestRepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	st, err := b.State(t.Context())
-	if err != nil || len(st.Degraded) != 1 || !strings.Contains(st.Degraded[0], "copy 1") || st.Next != "A" {
+	if err != nil || len(st.Findings) == 0 || !strings.Contains(st.Findings[0].Evidence, "copy 1") || st.Next != "A" {
 		t.Fatalf("State = %+v, %v; want copy 1 degraded and A", st, err)
 	}
 	if err := b.Repair(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if st, err := b.State(t.Context()); err != nil || len(st.Degraded) != 0 || st.Next != "A" {
+	if st, err := b.State(t.Context()); err != nil || len(st.Findings) != 0 || st.Next != "A" {
 		t.Errorf("after Repair State = %+v, %v", st, err)
 	}
 	if got := m.Snapshot()[0][4]; got != 0 {

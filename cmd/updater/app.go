@@ -76,7 +76,7 @@ func newRoot(env Env) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
 	root.AddCommand(
 		newInstall(env), newVerify(env), newStatus(env), newMark(env), newActivate(env), newRollback(env),
-		newBmap(env), newPack(env), newVersion(env),
+		newDoctor(env), newBmap(env), newPack(env), newVersion(env),
 	)
 	addManPages(root)
 	return root

@@ -37,15 +37,6 @@ type Config struct {
 	Recovery RecoveryConfig `toml:"recovery"`
 }
 
-// BootConfig says where the boot loader keeps its choice.
-type BootConfig struct {
-	Backend     string    `toml:"backend"` // grub | uboot
-	Env         EnvConfig `toml:"env"`
-	FWEnvConfig string    `toml:"fw_env_config"` // instead of env: a fw_env.config file
-	Tries       int       `toml:"tries"`         // boots that a new slot gets; 0 is 3, and never more than the backend can count
-	Booted      string    `toml:"booted"`        // slot that counts as running on a disk image file
-}
-
 // SlotConfig is one slot: its name to the boot loader, and its partitions by role.
 type SlotConfig struct {
 	Name       string            `toml:"name"`
@@ -69,49 +60,6 @@ func (a *AreaSpec) UnmarshalTOML(v any) (err error) {
 		return err
 	}
 	return fmt.Errorf("state: expected a string or { device = ..., offset = ..., size = ... }, got %T", v)
-}
-
-// EnvConfig is the env key: one string for GRUB, a list of areas for U-Boot.
-type EnvConfig struct {
-	File  string
-	Areas []uboot.AreaConfig
-}
-
-// UnmarshalTOML takes both forms, strictly.
-func (e *EnvConfig) UnmarshalTOML(v any) error {
-	switch v := v.(type) {
-	case string:
-		e.File = v
-		return nil
-	case []map[string]any:
-		for _, m := range v {
-			if err := e.add(m); err != nil {
-				return err
-			}
-		}
-		return nil
-	case []any:
-		for _, x := range v {
-			m, ok := x.(map[string]any)
-			if !ok {
-				return fmt.Errorf("boot.env: expected { device = ..., offset = ..., size = ... }, got %T", x)
-			}
-			if err := e.add(m); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return fmt.Errorf("boot.env: expected a string or a list of areas, got %T", v)
-}
-
-func (e *EnvConfig) add(m map[string]any) error {
-	a, err := areaConfig("boot.env", m)
-	if err != nil {
-		return err
-	}
-	e.Areas = append(e.Areas, a)
-	return nil
 }
 
 // areaConfig reads one { device, offset, size } of the key name, strictly.
@@ -207,24 +155,14 @@ func (c *Config) check() error {
 	if c.Release.RollbackIndex < 0 {
 		return fmt.Errorf("release.rollback_index is %d, expected 0 or more", c.Release.RollbackIndex)
 	}
-	switch c.Boot.Backend {
-	case "grub", "uboot":
-	case "":
-		return errors.New("boot.backend is missing; expected grub or uboot")
-	default:
-		return fmt.Errorf("boot.backend is %q; this version has grub and uboot", c.Boot.Backend)
-	}
 	if !slices.Contains([]string{"", blockdev.Auto, blockdev.Paced, blockdev.Direct}, c.Disk.Engine) {
 		return fmt.Errorf("disk.engine is %q, expected %s, %s or %s", c.Disk.Engine, blockdev.Auto, blockdev.Paced, blockdev.Direct)
 	}
 	if !slices.Contains([]string{"", update.UnmappedZero, update.UnmappedKeep, update.UnmappedDiscard}, c.Disk.Unmapped) {
 		return fmt.Errorf("disk.unmapped is %q, expected %s, %s or %s", c.Disk.Unmapped, update.UnmappedZero, update.UnmappedKeep, update.UnmappedDiscard)
 	}
-	if c.Boot.Tries < 0 || c.Boot.Tries > 9 {
-		return fmt.Errorf("boot.tries is %d, expected 1 to 9", c.Boot.Tries)
-	}
-	if c.Boot.Tries == 0 {
-		c.Boot.Tries = 3
+	if err := c.Boot.check(); err != nil {
+		return err
 	}
 	if len(c.Slot) < 2 {
 		return fmt.Errorf("%d [[slot]] tables, expected at least 2", len(c.Slot))

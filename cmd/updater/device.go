@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"updater/blockdev"
 	"updater/boot"
-	"updater/boot/grub"
-	"updater/boot/uboot"
 	"updater/update"
 )
 
@@ -26,6 +23,7 @@ type device struct {
 	disk    *blockdev.Disk
 	backend boot.Backend
 	areas   []*blockdev.Device
+	folders []string             // whose file systems hold files that the boot loader reads
 	opened  func(blockdev.Facts) // told of the slot before it is written; may be nil
 	*memory
 }
@@ -94,7 +92,11 @@ func (d *device) booted(asked string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("finding the running slot: %w", err)
 	}
-	running, err := boot.Booted(string(cmdline), d.slotRoots())
+	witnesses, err := boot.Witnesses(string(cmdline), d.slotRoots())
+	if err != nil {
+		return "", err
+	}
+	running, err := boot.Agree(append(witnesses, d.rootWitness()))
 	if err != nil {
 		return "", err
 	}
@@ -105,6 +107,16 @@ func (d *device) booted(asked string) (string, error) {
 		running = asked
 	}
 	return running, nil
+}
+
+// rootWitness says which slot the root file system is on; none in an initramfs, or on a root that is no
+// partition of the disk.
+func (d *device) rootWitness() boot.Witness {
+	w := boot.Witness{Source: "the root file system"}
+	if node, err := blockdev.RootPartition(); err == nil {
+		w.Slot = boot.ByRoot(node, d.slotRoots())
+	}
+	return w
 }
 
 // slotRoots lists every way in which root= may name a slot's partition.
@@ -121,91 +133,6 @@ func (d *device) slotRoots() []boot.SlotRoot {
 		roots = append(roots, r)
 	}
 	return roots
-}
-
-func (d *device) openBackend(booted string, mode blockdev.Mode) (boot.Backend, error) {
-	if d.config.Boot.Backend == "grub" {
-		area, err := d.openGrubEnv(d.config.Boot.Env.File, mode)
-		if err != nil {
-			return nil, err
-		}
-		return grub.New(area, d.config.slotNames(), booted)
-	}
-	configs, err := d.ubootAreas()
-	if err != nil {
-		return nil, err
-	}
-	var areas []boot.Area
-	for _, a := range configs {
-		area, err := d.openArea(a, mode)
-		if err != nil {
-			return nil, err
-		}
-		areas = append(areas, area)
-	}
-	return uboot.New(areas, d.config.slotNames(), booted)
-}
-
-// openGrubEnv opens a grubenv: a file on a mounted path, or PARTITION:/PATH in a FAT file system of the
-// disk. Where that partition is mounted the file is reached through the mount, so that the file system's
-// cache and ours are the same.
-func (d *device) openGrubEnv(env string, mode blockdev.Mode) (*blockdev.Device, error) {
-	if env == "" {
-		return nil, usagef("boot.env is missing; expected the path of the grubenv, or PARTITION:/PATH")
-	}
-	spec, path, inPartition := strings.Cut(env, ":/")
-	if !inPartition {
-		return d.keep(blockdev.OpenPath(env, 0, 0, mode))
-	}
-	p, err := d.disk.Find(spec)
-	if err != nil {
-		return nil, err
-	}
-	if mount, err := blockdev.MountPoint(p.Path); err != nil {
-		return nil, err
-	} else if mount != "" {
-		return d.keep(blockdev.OpenPath(filepath.Join(mount, path), 0, 0, mode))
-	}
-	return d.keep(p.OpenFATFile("/"+path, mode))
-}
-
-func (d *device) ubootAreas() ([]uboot.AreaConfig, error) {
-	b := d.config.Boot
-	if (b.FWEnvConfig == "") == (len(b.Env.Areas) == 0) {
-		return nil, usagef("boot: expected either env = [ ... ] or fw_env_config for the uboot backend")
-	}
-	if b.FWEnvConfig == "" {
-		return b.Env.Areas, nil
-	}
-	f, err := os.Open(b.FWEnvConfig)
-	if err != nil {
-		return nil, usagef("boot.fw_env_config: %w", err)
-	}
-	defer f.Close()
-	areas, err := uboot.ParseFWEnvConfig(f)
-	if err != nil {
-		return nil, usagef("boot.fw_env_config %s: %w", b.FWEnvConfig, err)
-	}
-	return areas, nil
-}
-
-// openArea opens a raw area: in a partition of the disk, in the disk itself, or in a file. A device path
-// means the disk image file, or a partition of it, when the disk is one.
-func (d *device) openArea(a uboot.AreaConfig, mode blockdev.Mode) (*blockdev.Device, error) {
-	if mode == blockdev.Exclusive {
-		mode = blockdev.Shared
-	}
-	isNode := strings.HasPrefix(a.Device, "/dev/")
-	if p, err := d.disk.Find(a.Device); err == nil {
-		return d.keep(p.OpenWindow(a.Offset, a.Size, mode))
-	} else if !isNode && a.Device != d.disk.Path() && strings.Contains(a.Device, "=") {
-		return nil, err
-	}
-	path := a.Device
-	if isNode && d.disk.IsFile() {
-		path = d.disk.Path()
-	}
-	return d.keep(blockdev.OpenPath(path, a.Offset, a.Size, mode))
 }
 
 // keep remembers an opened area to close it.
@@ -228,7 +155,7 @@ func (d *device) Slots(ctx context.Context) ([]update.Slot, error) {
 	}
 	slots := make([]update.Slot, len(st.Slots))
 	for i, s := range st.Slots {
-		slots[i] = update.Slot{Name: s.Name, Booted: s.Name == st.Booted, Next: s.Name == st.Next, Bootable: s.Bootable}
+		slots[i] = update.Slot{Name: s.Name, Booted: s.Name == st.Booted, Next: s.Name == st.Next, Bootable: s.Bootable, Good: s.Good}
 	}
 	return slots, nil
 }

@@ -98,6 +98,8 @@ func classify(err error) (code int, hint string) {
 		return ExitLocked, "wait until the other one has ended"
 	case is[*state.Error](err):
 		return ExitBootState, "updater status shows the state store; check the medium, or name another place for it in the configuration"
+	case is[*update.NotGoodError](err):
+		return ExitBootState, "run updater mark good once the running system is known to work; --force-from-bad installs all the same"
 	case errors.Is(err, boot.ErrState):
 		return ExitBootState, "look at the boot loader's environment with its own tool (grub-editenv, fw_printenv), and restore it"
 	case is[*update.BootError](err), errors.Is(err, boot.ErrRefused):

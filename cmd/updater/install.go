@@ -84,6 +84,7 @@ type installOptions struct {
 	slot, role, booted string
 	rewrite            bool
 	reboot, json       bool
+	forceFromBad       bool
 }
 
 func newInstall(env Env) *cobra.Command {
@@ -105,6 +106,7 @@ or "-", standard input. A bmap and its signature may be addresses too.`,
 	f.StringVar(&o.role, "role", "", "partition role `NAME` to write (default: the only one)")
 	f.StringVar(&o.booted, "booted", "", "slot `NAME` that counts as running, for a disk that no kernel booted from")
 	f.BoolVar(&o.rewrite, "rewrite", false, "write every block, also what the slot holds already (for a medium that cannot be read)")
+	f.BoolVar(&o.forceFromBad, "force-from-bad", false, "install although the running slot was not marked good")
 	f.BoolVar(&o.reboot, "reboot", false, "reboot after success")
 	f.BoolVar(&o.json, "json", false, "print events and the result as JSON lines on standard output")
 	return cmd
@@ -177,7 +179,7 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 		Boot: dev, Disk: dev, State: dev,
 		Bmap: files.unverifiedBmap, Signature: files.unverifiedSig, Policy: trust,
 		Product: config.Product, Role: role, Require: config.Trust.required(),
-		Image: img, ImageSize: size, Slot: o.slot, Tries: dev.tries(),
+		Image: img, ImageSize: size, Slot: o.slot, Tries: dev.tries(), ForceFromBad: o.forceFromBad,
 		Unmapped: config.Disk.Unmapped, Rewrite: o.rewrite, Progress: out.progress(),
 	}
 	if image != "-" {

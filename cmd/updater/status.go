@@ -11,22 +11,22 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"updater/blockdev"
 	"updater/boot"
 	"updater/state"
 )
 
 // statusReport is the result of status.
 type statusReport struct {
-	Product  string       `json:"product,omitempty"`
-	Disk     string       `json:"disk"`
-	Backend  string       `json:"backend"`
-	Booted   string       `json:"booted"`  // "" outside every slot
-	Primary  string       `json:"primary"` // boots next; "" is none
-	Slots    []slotReport `json:"slots"`
-	Floor    int64        `json:"rollback_floor"`        // lowest rollback index that may be installed
-	Time     time.Time    `json:"trusted_time,omitzero"` // the last that was recorded
-	Degraded []string     `json:"degraded,omitempty"`
+	Product  string         `json:"product,omitempty"`
+	Disk     string         `json:"disk"`
+	Backend  string         `json:"backend"`
+	Booted   string         `json:"booted"`  // "" outside every slot
+	Primary  string         `json:"primary"` // boots next; "" is none
+	Slots    []slotReport   `json:"slots"`
+	Floor    int64          `json:"rollback_floor"`        // lowest rollback index that may be installed
+	Time     time.Time      `json:"trusted_time,omitzero"` // the last that was recorded
+	Boots    []string       `json:"boots"`                 // the next three boots in words, when nothing is marked in between
+	Findings []boot.Finding `json:"findings,omitempty"`
 }
 
 type slotReport struct {
@@ -70,24 +70,27 @@ func status(ctx context.Context, configPath, booted string) (*statusReport, erro
 	if err != nil {
 		return nil, err
 	}
-	dev, err := openDevice(config, booted, blockdev.ReadOnly)
-	if err != nil {
-		return nil, err
-	}
-	defer dev.Close()
-	st, err := dev.backend.State(ctx)
+	return statusOf(ctx, config, booted)
+}
+
+// status reads the boot state and where the slots are.
+func (d *device) status(ctx context.Context) (*statusReport, error) {
+	config := d.config
+	st, err := d.backend.State(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s := &statusReport{
-		Product: config.Product, Disk: dev.disk.Path(), Backend: config.Boot.Backend,
-		Booted: st.Booted, Primary: st.Next, Degraded: st.Degraded,
+		Product: config.Product, Disk: d.disk.Path(), Backend: config.Boot.Backend,
+		Booted: st.Booted, Primary: st.Next, Boots: boot.Words(st), Findings: st.Findings,
 	}
-	if d := dev.disk.Degraded(); d != "" {
-		s.Degraded = append(s.Degraded, d)
+	if bad := d.disk.Degraded(); bad != "" {
+		s.Findings = append(s.Findings, boot.Warn("restore it with sgdisk -e", "%s", bad))
 	}
-	s.Degraded = append(s.Degraded, dev.warnings...)
-	known := dev.state()
+	for _, warning := range d.warnings {
+		s.Findings = append(s.Findings, boot.Warn("", "%s", warning))
+	}
+	known := d.state()
 	s.Floor, s.Time = known.Floor, known.Time
 	for _, slot := range st.Slots {
 		r := slotReport{
@@ -99,9 +102,9 @@ func status(ctx context.Context, configPath, booted string) (*statusReport, erro
 				continue
 			}
 			for role, spec := range c.Partitions {
-				p, err := dev.disk.Find(spec)
+				p, err := d.disk.Find(spec)
 				if err != nil {
-					s.Degraded = append(s.Degraded, err.Error())
+					s.Findings = append(s.Findings, boot.Finding{Severity: boot.Failure, Evidence: err.Error(), Remedy: "mend the partitions of the slot in the configuration"})
 					continue
 				}
 				r.Partitions[role] = p.String()
@@ -159,8 +162,15 @@ func printStatus(env Env, s *statusReport) error {
 	if s.Floor > 0 {
 		fmt.Fprintf(w, "no rollback index below %d is installed\n", s.Floor)
 	}
-	for _, d := range s.Degraded {
-		env.warn("%s", d)
+	for _, words := range s.Boots {
+		fmt.Fprintln(w, words)
+	}
+	for _, f := range s.Findings {
+		if f.Severity == boot.Info {
+			fmt.Fprintf(w, "note: %s\n", f)
+		} else {
+			env.warn("%s", f)
+		}
 	}
 	return w.Flush()
 }

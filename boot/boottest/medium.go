@@ -1,0 +1,303 @@
+// Package boottest holds the contract suite that every boot backend passes, and the media it runs on: a
+// real file, and a medium in memory that records what is written and flushed, so that every state that a
+// power cut can leave is tried.
+package boottest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"slices"
+
+	"updater/boot"
+)
+
+// ErrInjected is the error of an operation that a test made fail.
+var ErrInjected = errors.New("injected")
+
+// Disk is what a medium holds: areas of fixed size, and files of one folder, or firmware variables, by name.
+type Disk struct {
+	Areas [][]byte
+	Files map[string]string
+}
+
+// Clone copies a disk.
+func (d Disk) Clone() Disk {
+	c := Disk{Files: maps.Clone(d.Files)}
+	for _, a := range d.Areas {
+		c.Areas = append(c.Areas, slices.Clone(a))
+	}
+	if c.Files == nil {
+		c.Files = map[string]string{}
+	}
+	return c
+}
+
+// Medium is one boot state in memory, with a journal of what is done to it.
+type Medium struct {
+	disk   Disk // as the page cache sees it
+	start  Disk // when the journal began
+	events []event
+	ops    int
+	// FailAt makes the n-th operation (write, flush or read-back, from 1) fail; 0 never.
+	FailAt int
+	// Lie makes writes and flushes succeed and keep nothing.
+	Lie bool
+}
+
+// event is a write of one sector, a file's new content, the end of a file, or a flush.
+type event struct {
+	flush bool
+	area  int
+	off   int64
+	data  []byte
+	file  string
+	gone  bool
+}
+
+func (e event) apply(d *Disk) {
+	switch {
+	case e.flush:
+	case e.file != "" && e.gone:
+		delete(d.Files, e.file)
+	case e.file != "":
+		d.Files[e.file] = string(e.data)
+	default:
+		copy(d.Areas[e.area][e.off:], e.data)
+	}
+}
+
+// NewMedium returns a medium that holds a copy of the areas.
+func NewMedium(areas ...[]byte) *Medium { return New(Disk{Areas: areas}) }
+
+// New returns a medium that holds a copy of d.
+func New(d Disk) *Medium { return &Medium{disk: d.Clone(), start: d.Clone()} }
+
+// Areas gives the areas for a backend.
+func (m *Medium) Areas() []boot.Area {
+	var list []boot.Area
+	for i := range m.disk.Areas {
+		list = append(list, &area{m, i})
+	}
+	return list
+}
+
+// Disk copies what the medium holds now.
+func (m *Medium) Disk() Disk { return m.disk.Clone() }
+
+// Snapshot copies what the areas hold now.
+func (m *Medium) Snapshot() [][]byte { return m.disk.Clone().Areas }
+
+// Writes counts the sectors, files and variables that were written or removed.
+func (m *Medium) Writes() int {
+	n := 0
+	for _, e := range m.events {
+		if !e.flush {
+			n++
+		}
+	}
+	return n
+}
+
+// Operations is how many operations there were.
+func (m *Medium) Operations() int { return m.ops }
+
+// Crashes is [Medium.CrashDisks] for a medium of areas alone.
+func (m *Medium) Crashes(visit func(areas [][]byte)) {
+	m.CrashDisks(func(d Disk) { visit(d.Areas) })
+}
+
+// CrashDisks calls visit with every state that a power cut may leave: for every prefix of the journal, what was
+// flushed, with any subset of what was written since. Beyond 8 such writes the subsets are every prefix, all
+// but one, only one, and 64 random ones. A rename is a new name and the end of the old one, in any order.
+func (m *Medium) CrashDisks(visit func(d Disk)) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for end := 0; end <= len(m.events); end++ {
+		durable := 0
+		for i, e := range m.events[:end] {
+			if e.flush {
+				durable = i + 1
+			}
+		}
+		base := m.start.Clone()
+		for _, e := range m.events[:durable] {
+			e.apply(&base)
+		}
+		open := m.events[durable:end]
+		try := func(keep func(i int) bool) {
+			d := base.Clone()
+			for i, e := range open {
+				if keep(i) {
+					e.apply(&d)
+				}
+			}
+			visit(d)
+		}
+		if len(open) <= 8 {
+			for mask := range 1 << len(open) {
+				try(func(i int) bool { return mask>>i&1 == 1 })
+			}
+			continue
+		}
+		for k := range len(open) + 1 {
+			try(func(i int) bool { return i < k })
+			try(func(i int) bool { return i != k })
+			try(func(i int) bool { return i == k })
+		}
+		for range 64 {
+			mask := rng.Uint64()
+			try(func(i int) bool { return mask>>(i%64)&1 == 1 })
+		}
+	}
+}
+
+// do counts an operation of name and fails it when asked to.
+func (m *Medium) do(name string) error {
+	m.ops++
+	if m.ops == m.FailAt {
+		return fmt.Errorf("%s: operation %d: %w", name, m.ops, ErrInjected)
+	}
+	return nil
+}
+
+func (m *Medium) record(e event) {
+	m.events = append(m.events, e)
+	if !m.Lie {
+		e.apply(&m.disk)
+	}
+}
+
+type area struct {
+	m *Medium
+	i int
+}
+
+func (a *area) String() string { return fmt.Sprintf("area %d", a.i+1) }
+func (a *area) Size() int64    { return int64(len(a.m.disk.Areas[a.i])) }
+
+func (a *area) ReadAt(p []byte, off int64) (int, error) {
+	n := copy(p, a.m.disk.Areas[a.i][off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (a *area) ReadBackAt(p []byte, off int64) (int, error) {
+	if err := a.m.do(a.String()); err != nil {
+		return 0, err
+	}
+	return a.ReadAt(p, off)
+}
+
+func (a *area) WriteAt(p []byte, off int64) (int, error) {
+	if off < 0 || off+int64(len(p)) > a.Size() {
+		return 0, fmt.Errorf("%s: write of %d bytes at %d reaches past its end", a, len(p), off)
+	}
+	if err := a.m.do(a.String()); err != nil {
+		return 0, err
+	}
+	for at := off; at < off+int64(len(p)); {
+		end := min(at-at%boot.Sector+boot.Sector, off+int64(len(p)))
+		a.m.record(event{area: a.i, off: at, data: slices.Clone(p[at-off : end-off])})
+		at = end
+	}
+	return len(p), nil
+}
+
+func (a *area) Sync() error {
+	if err := a.m.do(a.String()); err != nil {
+		return err
+	}
+	a.m.record(event{flush: true})
+	return nil
+}
+
+// Files is the folder of a medium: what is written is durable after Sync.
+type Files struct{ M *Medium }
+
+// List names the files in order.
+func (f Files) List() ([]string, error) { return slices.Sorted(maps.Keys(f.M.disk.Files)), nil }
+
+// Read is the content of a file.
+func (f Files) Read(name string) ([]byte, error) {
+	if err := f.M.do(name); err != nil {
+		return nil, err
+	}
+	text, ok := f.M.disk.Files[name]
+	if !ok {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return []byte(text), nil
+}
+
+// Write makes a file or gives it new content: a cut may leave it empty or half.
+func (f Files) Write(name string, data []byte) error {
+	if err := f.M.do(name); err != nil {
+		return err
+	}
+	for _, n := range []int{0, len(data) / 2, len(data)} {
+		f.M.record(event{file: name, data: slices.Clone(data[:n])})
+	}
+	return nil
+}
+
+// Rename gives a file a new name; on FAT these are two changes that may reach the medium in any order.
+func (f Files) Rename(from, to string) error {
+	data, err := f.Read(from)
+	if err != nil {
+		return err
+	}
+	f.M.record(event{file: to, data: data})
+	f.M.record(event{file: from, gone: true})
+	return nil
+}
+
+// Remove ends a file.
+func (f Files) Remove(name string) error {
+	if _, err := f.Read(name); err != nil {
+		return err
+	}
+	f.M.record(event{file: name, gone: true})
+	return nil
+}
+
+// Sync makes durable what was done.
+func (f Files) Sync() error {
+	if err := f.M.do("folder"); err != nil {
+		return err
+	}
+	f.M.record(event{flush: true})
+	return nil
+}
+
+// Vars is the medium's files as firmware variables: every change is whole and durable at once.
+type Vars struct{ M *Medium }
+
+// List names the variables in order.
+func (v Vars) List() ([]string, error) { return Files(v).List() }
+
+// Get is the data of a variable.
+func (v Vars) Get(name string) ([]byte, error) { return Files(v).Read(name) }
+
+// Set makes or changes a variable.
+func (v Vars) Set(name string, data []byte) error {
+	if err := v.M.do(name); err != nil {
+		return err
+	}
+	v.M.record(event{file: name, data: slices.Clone(data)})
+	v.M.record(event{flush: true})
+	return nil
+}
+
+// Delete ends a variable.
+func (v Vars) Delete(name string) error {
+	if err := Files(v).Remove(name); err != nil {
+		return err
+	}
+	v.M.record(event{flush: true})
+	return nil
+}

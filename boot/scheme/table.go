@@ -1,0 +1,157 @@
+// Package scheme is what most boot loaders have in common: a table with a priority, a number of tries and a
+// good mark for every slot, of which the loader boots the usable slot with the highest priority. The
+// loaders differ in where the table lies and in which of the three a format can say; that is a [Store].
+//
+// Every change of [Backend] is one Save of the store. What holds then holds for all of them: the target
+// cannot be chosen between Invalidate and Activate, the booted slot is refilled before the choice rests on
+// it, and the last bootable slot is never taken away.
+package scheme
+
+import (
+	"cmp"
+	"slices"
+
+	"updater/boot"
+)
+
+// Entry is what a boot loader's table says of one slot.
+type Entry struct {
+	Priority int  // higher is chosen first; 0 is never chosen
+	Tries    int  // boots left
+	Good     bool // marked good
+}
+
+// Rules are how a boot loader reads its table.
+type Rules struct {
+	MaxTries     int
+	GoodTries    int  // tries of a slot that is marked good
+	CountsGood   bool // a boot spends a try also of a good slot, so that only tries make a slot usable
+	Refill       int  // tries that every slot with a priority gets when none is usable; 0: there is no refill
+	SwitchAtomic bool // see [boot.Caps]
+}
+
+func (r Rules) usable(e Entry) bool {
+	return e.Priority > 0 && (e.Tries > 0 || e.Good && !r.CountsGood)
+}
+
+// Table is the table of all slots, in memory.
+type Table struct {
+	rules   Rules
+	slots   []string
+	entries map[string]Entry
+}
+
+// NewTable returns a table with an entry of every slot.
+func NewTable(rules Rules, slots []string, entry func(slot string) Entry) *Table {
+	t := &Table{rules, slots, map[string]Entry{}}
+	for _, s := range slots {
+		t.entries[s] = entry(s)
+	}
+	return t
+}
+
+// Get is the entry of a slot.
+func (t *Table) Get(slot string) Entry { return t.entries[slot] }
+
+// Order lists the slots with a priority, the highest first; of equal ones the first configured.
+func (t *Table) Order() []string {
+	order := slices.DeleteFunc(slices.Clone(t.slots), func(s string) bool { return t.entries[s].Priority <= 0 })
+	slices.SortStableFunc(order, func(a, b string) int { return cmp.Compare(t.entries[b].Priority, t.entries[a].Priority) })
+	return order
+}
+
+// Next is the boot loader's choice, "" for none.
+func (t *Table) Next() string {
+	for _, s := range t.Order() {
+		if t.rules.usable(t.entries[s]) {
+			return s
+		}
+	}
+	return ""
+}
+
+// boots plays the next n boots when nobody marks anything.
+func (t *Table) boots(n int) []string {
+	t = t.clone()
+	var list []string
+	for range n {
+		slot := t.Next()
+		list = append(list, slot)
+		if e := t.entries[slot]; slot != "" && (t.rules.CountsGood || !e.Good) {
+			e.Tries--
+			t.entries[slot] = e
+		}
+		for _, s := range t.slots {
+			if e := t.entries[s]; slot == "" && t.rules.Refill > 0 && e.Priority > 0 {
+				e.Tries = t.rules.Refill
+				t.entries[s] = e
+			}
+		}
+	}
+	return list
+}
+
+func (t *Table) clone() *Table {
+	return NewTable(t.rules, t.slots, t.Get)
+}
+
+// disable makes a slot unbootable.
+func (t *Table) disable(slot string) { t.entries[slot] = Entry{} }
+
+// first puts a slot before all others, which keep their order below it.
+func (t *Table) first(slot string, e Entry) {
+	rest := slices.DeleteFunc(t.Order(), func(s string) bool { return s == slot })
+	for i, s := range rest {
+		other := t.entries[s]
+		other.Priority = len(rest) - i
+		t.entries[s] = other
+	}
+	e.Priority = len(rest) + 1
+	t.entries[slot] = e
+}
+
+// good marks a slot good; outside the order it becomes the last of it.
+func (t *Table) good(slot string) {
+	e := t.entries[slot]
+	if e.Priority <= 0 {
+		for i, s := range t.Order() {
+			other := t.entries[s]
+			other.Priority = len(t.Order()) + 1 - i
+			t.entries[s] = other
+		}
+		e.Priority = 1
+	}
+	e.Good, e.Tries = true, max(e.Tries, t.rules.GoodTries)
+	if !t.rules.CountsGood {
+		e.Tries = t.rules.GoodTries
+	}
+	t.entries[slot] = e
+}
+
+// refill gives the booted slot its tries back, on which a change of another slot rests, where boots of a
+// good slot are counted.
+func (t *Table) refill(booted, changed string) {
+	e, ok := t.entries[booted]
+	if t.rules.CountsGood && ok && booted != changed && e.Priority > 0 && e.Tries < t.rules.GoodTries {
+		e.Tries, e.Good = t.rules.GoodTries, true
+		t.entries[booted] = e
+	}
+}
+
+// state tells the table as a boot state.
+func (t *Table) state(booted string) boot.State {
+	st := boot.State{Booted: booted, Next: t.Next(), Boots: t.boots(3)}
+	order := t.Order()
+	for _, s := range t.slots {
+		e := t.entries[s]
+		state := boot.SlotState{Name: s, Bootable: t.rules.usable(e), Good: e.Good && e.Priority > 0, TriesLeft: e.Tries}
+		if i := slices.Index(order, s); i >= 0 {
+			state.Priority = len(order) - i
+		}
+		if e.Good && e.Priority > 0 && !t.rules.CountsGood {
+			state.TriesLeft = -1
+		}
+		st.Slots = append(st.Slots, state)
+	}
+	return st
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"updater/blockdev"
+	"updater/boot"
+	"updater/boot/grub"
+	"updater/boot/uboot"
+)
+
+// openBackend opens the configured boot loader's state.
+func (d *device) openBackend(booted string, mode blockdev.Mode) (boot.Backend, error) {
+	open := map[string]func(string, blockdev.Mode) (boot.Backend, error){
+		"grub": d.openGrub, "uboot": d.openUBoot,
+	}
+	b, err := open[d.config.Boot.Backend](booted, mode)
+	if err != nil {
+		return nil, err
+	}
+	return boot.SyncFirst(b, d.syncFiles), nil
+}
+
+// syncFiles syncs the file systems that the boot loader reads files of.
+func (d *device) syncFiles() error {
+	for _, dir := range d.folders {
+		if err := syncFS(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncFS writes out the whole file system of a path, then has the drive flush its cache: the first alone
+// does not do that on FAT.
+func syncFS(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("syncing the file system of %s: %w", path, os.NewSyscallError("syncfs", err))
+	}
+	return f.Sync()
+}
+
+func (d *device) openGrub(booted string, mode blockdev.Mode) (boot.Backend, error) {
+	c := d.config.Boot
+	o := grub.Options{Slots: d.config.slotNames(), Dialect: grub.Dialect(c.Dialect), Name: c.Env.File}
+	switch area, path, err := d.openGrubEnv(c.Env.File, mode); {
+	case err == nil:
+		o.Area = area
+	case path != "" && missing(path):
+		o.Create = func(data []byte) error { return createFile(path, data) }
+	default:
+		return nil, err
+	}
+	return grub.New(o, booted)
+}
+
+// openGrubEnv opens a grubenv: a file on a mounted path, or PARTITION:/PATH in a FAT file system of the
+// disk. Where that partition is mounted the file is reached through the mount, so that the file system's
+// cache and ours are the same; path is its name then.
+func (d *device) openGrubEnv(env string, mode blockdev.Mode) (_ *blockdev.Device, path string, err error) {
+	if env == "" {
+		return nil, "", usagef("boot.env is missing; expected the path of the grubenv, or PARTITION:/PATH")
+	}
+	spec, file, inPartition := strings.Cut(env, ":/")
+	if inPartition {
+		p, err := d.disk.Find(spec)
+		if err != nil {
+			return nil, "", err
+		}
+		mount, err := blockdev.MountPoint(p.Path)
+		if err != nil {
+			return nil, "", err
+		}
+		if mount == "" {
+			area, err := d.keep(p.OpenFATFile("/"+file, mode))
+			return area, "", err
+		}
+		env = filepath.Join(mount, file)
+	}
+	d.folders = append(d.folders, filepath.Dir(env))
+	area, err := d.keep(blockdev.OpenPath(env, 0, 0, mode))
+	return area, env, err
+}
+
+// missing says that a file is not there or has no bytes.
+func missing(path string) bool {
+	info, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().IsRegular() && info.Size() == 0
+}
+
+// createFile makes a file so that it is there whole or not at all, and so that a boot loader that replays no
+// journal sees it.
+func createFile(path string, data []byte) error {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return syncFS(filepath.Dir(path))
+}
+
+func (d *device) openUBoot(booted string, mode blockdev.Mode) (boot.Backend, error) {
+	configs, err := d.ubootAreas()
+	if err != nil {
+		return nil, err
+	}
+	c := d.config.Boot
+	o := uboot.Options{Slots: d.config.slotNames(), Dialect: uboot.Dialect(c.Dialect), Flags: uboot.Flags(c.Flags), GoodTries: max(3, c.Tries)}
+	if o.Names, err = c.names(); err != nil {
+		return nil, err
+	}
+	for _, a := range configs {
+		area, err := d.openArea(a, mode)
+		if err != nil {
+			return nil, err
+		}
+		o.Areas = append(o.Areas, area)
+	}
+	return uboot.New(o, booted)
+}
+
+func (d *device) ubootAreas() ([]uboot.AreaConfig, error) {
+	b := d.config.Boot
+	if (b.FWEnvConfig == "") == (len(b.Env.Areas) == 0) {
+		return nil, usagef("boot: expected either env = [ ... ] or fw_env_config for the uboot backend")
+	}
+	if b.FWEnvConfig == "" {
+		return b.Env.Areas, nil
+	}
+	f, err := os.Open(b.FWEnvConfig)
+	if err != nil {
+		return nil, usagef("boot.fw_env_config: %w", err)
+	}
+	defer f.Close()
+	areas, err := uboot.ParseFWEnvConfig(f)
+	if err != nil {
+		return nil, usagef("boot.fw_env_config %s: %w", b.FWEnvConfig, err)
+	}
+	return areas, nil
+}
+
+// openArea opens a raw area: in a partition of the disk, in the disk itself, or in a file. A device path
+// means the disk image file, or a partition of it, when the disk is one. PARTITION:/PATH is a file in a FAT
+// partition of the disk.
+func (d *device) openArea(a uboot.AreaConfig, mode blockdev.Mode) (*blockdev.Device, error) {
+	if strings.Contains(a.Device, ":/") {
+		area, _, err := d.openGrubEnv(a.Device, mode)
+		return area, err
+	}
+	if mode == blockdev.Exclusive {
+		mode = blockdev.Shared
+	}
+	isNode := strings.HasPrefix(a.Device, "/dev/")
+	if p, err := d.disk.Find(a.Device); err == nil {
+		return d.keep(p.OpenWindow(a.Offset, a.Size, mode))
+	} else if !isNode && a.Device != d.disk.Path() && strings.Contains(a.Device, "=") {
+		return nil, err
+	}
+	path := a.Device
+	if isNode && d.disk.IsFile() {
+		path = d.disk.Path()
+	}
+	return d.keep(blockdev.OpenPath(path, a.Offset, a.Size, mode))
+}
