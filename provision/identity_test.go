@@ -129,10 +129,10 @@ func fsck(t *testing.T, path string, w Window, kind string) {
 	t.Helper()
 	part := cutOut(t, path, w)
 	args := map[string][]string{"fat": {"fsck.vfat", "-n", "-v", part}, "ext4": {"e2fsck", "-f", "-n", part}}[kind]
-	run(t, args...)
+	runTool(t, args...)
 }
 
-func run(t *testing.T, args ...string) string {
+func runTool(t *testing.T, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(args[0]); err != nil {
 		t.Skipf("%s is not installed", args[0])
@@ -168,9 +168,9 @@ func readWithTools(t *testing.T, path string, w Window, kind, name string) strin
 	t.Helper()
 	part := cutOut(t, path, w)
 	if kind == "fat" {
-		return run(t, "mtype", "-i", part, "::/"+name)
+		return runTool(t, "mtype", "-i", part, "::/"+name)
 	}
-	out, _, _ := strings.Cut(run(t, "debugfs", "-R", "cat "+name, part), "\x00")
+	out, _, _ := strings.Cut(runTool(t, "debugfs", "-R", "cat "+name, part), "\x00")
 	_, text, _ := strings.Cut(out, "\n") // the first line is debugfs's own
 	return text
 }
@@ -283,7 +283,7 @@ func TestLatch(t *testing.T) {
 		{"latch of another station", seal("stranger", Latch{Kind: "latch", Serial: "AG1"}), nil, false, "was provisioned before"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := p.latch("slot1", held{Serial: "AG1", Latch: c.latch}, c.token, public("factory"), public("station"), now, func(d string) bool { return c.recorded })
+			err := p.latch("slot1", held{Serial: "AG1", Latch: c.latch}, c.token, public("factory"), public("station"), now, func(string) bool { return !c.recorded })
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("latch: %v; want %q", err, c.want)
 			}

@@ -44,8 +44,8 @@ func (e *LatchedError) Error() string {
 
 // latch decides whether a device may be provisioned. Whatever stands in the place of the latch counts as one: a
 // damaged latch does not open the device. The exception is a run of this very station that ended between latch and
-// record, which recorded tells: it has to be completed.
-func (p *Plan) latch(target string, before held, token []byte, factory, station crypto.PublicKey, now time.Time, recorded func(digest string) bool) error {
+// record, which interrupted tells: it has to be completed.
+func (p *Plan) latch(target string, before held, token []byte, factory, station crypto.PublicKey, now time.Time, interrupted func(digest string) bool) error {
 	if p.Latch == nil || len(before.Latch) == 0 {
 		return nil
 	}
@@ -53,7 +53,7 @@ func (p *Plan) latch(target string, before held, token []byte, factory, station 
 	var l Latch
 	if err := Open(before.Latch, "latch", &l, station); err == nil {
 		refused.Serial = l.Serial
-		if !recorded(digest(before.Latch)) {
+		if interrupted(digest(before.Latch)) {
 			return nil
 		}
 	}

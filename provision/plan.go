@@ -26,6 +26,7 @@ type Plan struct {
 	Disk      DiskRule          `toml:"disk"`
 	Image     *ImageRule        `toml:"image"`
 	Partition []PartitionRule   `toml:"partition"`
+	Changes   []string          `toml:"changes"` // names of partitions whose content changes after provisioning, such as the boot state: a later check skips them
 	Identity  *IdentityRule     `toml:"identity"`
 	Targets   []string          `toml:"targets"` // the only device paths that may be written; empty with no ports: what the command line names
 	Ports     map[string]string `toml:"ports"`   // name of a port to its bus path, such as "usb-1-1.2"
@@ -64,7 +65,6 @@ type PartitionRule struct {
 	Signature  string `toml:"signature"`
 	Role       string `toml:"role"`       // must equal a signed <Role>
 	Filesystem string `toml:"filesystem"` // make an empty one: fat or ext4
-	Changes    bool   `toml:"changes"`    // its content changes after provisioning, so that a later check skips it
 }
 
 // IdentityRule says what makes a device different from the others.

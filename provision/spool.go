@@ -142,31 +142,41 @@ func VerifySpool(dir string, keys []crypto.PublicKey, visit func(*Record) error)
 	return n, nil
 }
 
-// recorded tells whether a pass on this latch is in the spool.
-func (s *Spool) recorded(latch string) bool {
+// intend notes durably that a latch is about to be written whose record comes after it.
+func (s *Spool) intend(latch string) error {
+	return writeDurably(filepath.Join(s.dir, "latching-"+latch), nil, 0o644)
+}
+
+// interrupted tells whether a run ended after it wrote this latch and before it kept its record.
+func (s *Spool) interrupted(latch string) bool {
+	if _, err := os.Stat(filepath.Join(s.dir, "latching-"+latch)); err != nil {
+		return false
+	}
 	found := false
 	_, err := VerifySpool(s.dir, []crypto.PublicKey{s.key.Public()}, func(r *Record) error {
 		found = found || r.Latch == latch && r.Verdict == Pass
 		return nil
 	})
-	return found || err != nil // a damaged spool opens no latch
+	return !found && err == nil // a damaged spool opens no latch
 }
 
-// attempts counts how often in a row a unit has failed.
-func (s *Spool) attempts(unit string) int {
-	n := 0
-	_, _ = VerifySpool(s.dir, []crypto.PublicKey{s.key.Public()}, func(r *Record) error {
-		if r.Unit.Key == unit && r.Run == "provision" {
-			switch r.Verdict {
-			case Pass:
-				n = 0
-			case Fail, Quarantine:
-				n++
-			}
+// completed forgets what was intended.
+func (s *Spool) completed(latch string) {
+	_ = os.Remove(filepath.Join(s.dir, "latching-"+latch)) // one that stays does no harm: its record is there
+}
+
+// passed is the last record of a serial that passed; nil is none.
+func (s *Spool) passed(serial string) (found *Record) {
+	_, err := VerifySpool(s.dir, []crypto.PublicKey{s.key.Public()}, func(r *Record) error {
+		if r.Verdict == Pass && r.Run == "provision" && r.Identity != nil && r.Identity.Serial == serial {
+			found = r
 		}
 		return nil
 	})
-	return n
+	if err != nil {
+		return nil
+	}
+	return found
 }
 
 // Deliver posts what the server does not have yet, in order, each as the line that is on disk. A record that the

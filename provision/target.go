@@ -11,9 +11,13 @@ import (
 )
 
 // RefusedError says why a target is not written.
-type RefusedError struct{ Target, Reason string }
+type RefusedError struct {
+	Target, Reason string
+	Err            error // what the reason is about; may be nil
+}
 
 func (e *RefusedError) Error() string { return e.Target + " is refused: " + e.Reason }
+func (e *RefusedError) Unwrap() error { return e.Err }
 
 // Target is a disk that the operator named, and that may be written.
 type Target struct {
