@@ -28,6 +28,8 @@ type Disk struct {
 	parts []Partition
 	fixed bool // the primary table was bad, the backup was read
 
+	sector int64 // bytes of a sector
+
 	mu    sync.Mutex
 	claim *os.File // holds a block device without partition nodes exclusively, for all its windows
 }
@@ -93,6 +95,9 @@ func (d *Disk) IsFile() bool { return !d.block }
 // Size is the size of the disk in bytes.
 func (d *Disk) Size() int64 { return d.size }
 
+// SectorSize is the size in bytes of the sectors that the partition table counts in.
+func (d *Disk) SectorSize() int64 { return d.sector }
+
 // Partitions lists the partition table in its order.
 func (d *Disk) Partitions() []Partition { return slices.Clone(d.parts) }
 
@@ -132,7 +137,7 @@ func readGPT(f backend.File, sector int) (t *gpt.Table, err error) {
 }
 
 func (d *Disk) takeTable(table *gpt.Table, sector int64) error {
-	d.fixed = table.RecoveredFromBackup
+	d.fixed, d.sector = table.RecoveredFromBackup, sector
 	for i, p := range table.Partitions {
 		if p == nil || p.Type == gpt.Unused || p.End == 0 {
 			continue

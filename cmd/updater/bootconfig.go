@@ -19,10 +19,23 @@ type BootConfig struct {
 	FWEnvConfig string            `toml:"fw_env_config"` // uboot: a fw_env.config file instead of env
 	Flags       string            `toml:"flags"`         // uboot: incremental | boolean
 	Variables   map[string]string `toml:"variables"`     // uboot: own names of the variables
+
+	ESP      string              `toml:"esp"`      // efi: its partition; systemd-boot: its mount point or partition
+	Prefix   string              `toml:"prefix"`   // systemd-boot: of our entries; "" is updater
+	Role     string              `toml:"role"`     // gpt: role of the partitions with the attributes; "" is the only one
+	Barebox  BareboxConfig       `toml:"barebox"`  // barebox
+	Commands map[string][]string `toml:"commands"` // custom: state, invalidate, activate, good, bad
+}
+
+// BareboxConfig repeats what the device tree says of barebox' state.
+type BareboxConfig struct {
+	Magic    int64 `toml:"magic"`
+	Stride   int64 `toml:"stride"`   // bytes from one bucket to the next
+	Attempts int   `toml:"attempts"` // default of remaining_attempts; 0 is 3
 }
 
 // backends are the values of boot.backend.
-var backends = []string{"grub", "uboot"}
+var backends = []string{"grub", "uboot", "systemd-boot", "efi", "gpt", "raspberry-pi", "android", "barebox", "custom"}
 
 func (b *BootConfig) check() error {
 	if b.Backend == "" {
@@ -36,6 +49,14 @@ func (b *BootConfig) check() error {
 	}
 	if b.Tries == 0 {
 		b.Tries = 3
+	}
+	for verb := range b.Commands {
+		if !slices.Contains([]string{"state", "invalidate", "activate", "good", "bad"}, verb) {
+			return fmt.Errorf("boot.commands: unknown key %q; expected state, invalidate, activate, good, bad", verb)
+		}
+	}
+	if b.Prefix != "" && strings.Trim(b.Prefix, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
+		return fmt.Errorf("boot.prefix is %q, expected lower-case letters and digits", b.Prefix)
 	}
 	_, err := b.names()
 	return err

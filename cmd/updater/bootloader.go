@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,8 @@ import (
 // openBackend opens the configured boot loader's state.
 func (d *device) openBackend(booted string, mode blockdev.Mode) (boot.Backend, error) {
 	open := map[string]func(string, blockdev.Mode) (boot.Backend, error){
-		"grub": d.openGrub, "uboot": d.openUBoot,
+		"grub": d.openGrub, "uboot": d.openUBoot, "systemd-boot": d.openSystemdBoot, "efi": d.openEFI, "gpt": d.openGPT,
+		"raspberry-pi": d.openRaspberryPi, "android": d.openAndroid, "barebox": d.openBarebox, "custom": d.openCustom,
 	}
 	b, err := open[d.config.Boot.Backend](booted, mode)
 	if err != nil {
@@ -166,9 +168,7 @@ func (d *device) openArea(a uboot.AreaConfig, mode blockdev.Mode) (*blockdev.Dev
 		area, _, err := d.openGrubEnv(a.Device, mode)
 		return area, err
 	}
-	if mode == blockdev.Exclusive {
-		mode = blockdev.Shared
-	}
+	mode = shared(mode)
 	isNode := strings.HasPrefix(a.Device, "/dev/")
 	if p, err := d.disk.Find(a.Device); err == nil {
 		return d.keep(p.OpenWindow(a.Offset, a.Size, mode))
@@ -179,5 +179,36 @@ func (d *device) openArea(a uboot.AreaConfig, mode blockdev.Mode) (*blockdev.Dev
 	if isNode && d.disk.IsFile() {
 		path = d.disk.Path()
 	}
+	if mode != blockdev.ReadOnly {
+		restore, err := allowWrites("/sys", path)
+		if err != nil {
+			return nil, err
+		}
+		d.closers = append(d.closers, restore)
+	}
 	return d.keep(blockdev.OpenPath(path, a.Offset, a.Size, mode))
+}
+
+// emmcBoot are the hardware boot partitions of an eMMC, which the kernel write-protects by itself.
+var emmcBoot = regexp.MustCompile(`^mmcblk\d+boot[01]$`)
+
+// allowWrites lifts the write protection of an eMMC's boot partition (kernel, Documentation/driver-api/mmc,
+// force_ro) and returns what puts it back. For every other path it does nothing.
+func allowWrites(sys, path string) (restore func() error, err error) {
+	name := filepath.Base(path)
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		name = filepath.Base(real)
+	}
+	if !emmcBoot.MatchString(name) {
+		return func() error { return nil }, nil
+	}
+	knob := filepath.Join(sys, "class/block", name, "force_ro")
+	old, err := os.ReadFile(knob)
+	if err == nil && strings.TrimSpace(string(old)) != "0" {
+		err = os.WriteFile(knob, []byte("0"), 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lifting the write protection of %s: %w", path, err)
+	}
+	return func() error { return os.WriteFile(knob, old, 0) }, nil
 }

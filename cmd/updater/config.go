@@ -41,6 +41,11 @@ type Config struct {
 type SlotConfig struct {
 	Name       string            `toml:"name"`
 	Partitions map[string]string `toml:"partitions"`
+
+	Loader        string `toml:"loader"`         // efi: the EFI program on the ESP
+	BootPartition int    `toml:"boot_partition"` // raspberry-pi: number of the partition that the firmware boots
+	Attempts      *int   `toml:"attempts"`       // barebox: offset of the variables in the state's data
+	Priority      *int   `toml:"priority"`
 }
 
 // AreaSpec is a file, a partition, or a window of one.

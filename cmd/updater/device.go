@@ -25,6 +25,7 @@ type device struct {
 	areas   []*blockdev.Device
 	folders []string             // whose file systems hold files that the boot loader reads
 	opened  func(blockdev.Facts) // told of the slot before it is written; may be nil
+	closers []func() error
 	*memory
 }
 
@@ -73,6 +74,9 @@ func (d *device) Close() error {
 	for _, a := range d.areas {
 		errs = append(errs, a.Close())
 	}
+	for _, end := range slices.Backward(d.closers) {
+		errs = append(errs, end())
+	}
 	return errors.Join(append(errs, d.disk.Close())...)
 }
 
@@ -96,7 +100,11 @@ func (d *device) booted(asked string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	running, err := boot.Agree(append(witnesses, d.rootWitness()))
+	firmware, err := d.firmwareWitness()
+	if err != nil {
+		return "", err
+	}
+	running, err := boot.Agree(append(witnesses, d.rootWitness(), firmware))
 	if err != nil {
 		return "", err
 	}

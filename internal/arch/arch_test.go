@@ -2,8 +2,12 @@
 package arch
 
 import (
+	"bytes"
 	"encoding/json"
+	"maps"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +25,13 @@ var allowed = map[string][]string{
 	"updater/boot/scheme":     {"updater/boot"},
 	"updater/boot/grub":       {"updater/boot", "updater/boot/scheme"},
 	"updater/boot/uboot":      {"updater/boot", "updater/boot/scheme"},
+	"updater/boot/gpt":        {"updater/boot", "updater/boot/scheme"},
+	"updater/boot/android":    {"updater/boot", "updater/boot/scheme"},
+	"updater/boot/barebox":    {"updater/boot", "updater/boot/scheme"},
+	"updater/boot/efi":        {"updater/boot"},
+	"updater/boot/sdboot":     {"updater/boot"},
+	"updater/boot/rpi":        {"updater/boot"},
+	"updater/boot/custom":     {"updater/boot"},
 	"updater/initramfs":       {},
 	"updater/initramfs/build": {"updater/initramfs"},
 	"updater/update":          {"updater/bmap", "updater/verify"},
@@ -33,13 +44,15 @@ var hostOnly = []string{"updater/initramfs/build", "updater/internal/", "github.
 
 type pkg struct {
 	ImportPath string
+	Dir        string
+	GoFiles    []string
 	Imports    []string
 	Deps       []string
 }
 
 func list(t *testing.T, args ...string) []pkg {
 	t.Helper()
-	out, err := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports,Deps"}, args...)...).Output()
+	out, err := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,GoFiles,Imports,Deps"}, args...)...).Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
@@ -73,14 +86,48 @@ func TestImportsPointDown(t *testing.T) {
 	}
 }
 
+// onDevice is what of hostOnly is for the device all the same.
+var onDevice = []string{"github.com/u-root/u-root/pkg/efivarfs"}
+
 func TestDeviceBinary(t *testing.T) {
 	for _, p := range list(t, "updater/cmd/updater") {
 		for _, dep := range p.Deps {
+			if slices.Contains(onDevice, dep) {
+				continue
+			}
 			for _, no := range hostOnly {
 				if dep == no || strings.HasPrefix(dep, no+"/") || strings.HasSuffix(no, "/") && strings.HasPrefix(dep, no) {
 					t.Errorf("%s is linked into the device's binary", dep)
 				}
 			}
 		}
+	}
+}
+
+// starter is the only package of the device's binary that may start another program: what an integrator has
+// configured for a boot loader that no package knows, in the running system.
+const starter = "updater/boot/custom"
+
+// Programs can be started without os/exec, too: the calls that do it stand in one package.
+func TestOnlyOnePackageStartsPrograms(t *testing.T) {
+	starts := map[string]bool{}
+	for _, p := range list(t, "-deps", "updater/cmd/updater") {
+		if !strings.HasPrefix(p.ImportPath, "updater/") {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			src, err := os.ReadFile(filepath.Join(p.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, call := range []string{"StartProcess", "ForkExec", "Exec(", "SYS_EXECVE", "SYS_CLONE"} {
+				if bytes.Contains(src, []byte(call)) {
+					starts[p.ImportPath] = true
+				}
+			}
+		}
+	}
+	if len(starts) != 1 || !starts[starter] {
+		t.Errorf("programs are started in %v; only %s may", slices.Sorted(maps.Keys(starts)), starter)
 	}
 }

@@ -1,0 +1,200 @@
+// Package android keeps the slot choice in Android's bootloader_control, 32 bytes at 2048 of the misc
+// partition (AOSP, hardware/interfaces/boot, bootloader_message.h; U-Boot, android_ab.c): per slot a priority, tries and a
+// successful bit, with one checksum. The loader takes the highest priority that is successful or has tries
+// left, and spends a try of one that is not successful. A good boot writes nothing.
+//
+// The structure lies in one sector, so that every change is old-or-new. U-Boot before v2026.07 takes a slot
+// without tries as unbootable although it is successful, so that a good slot keeps one. With a bad checksum U-Boot makes all slots
+// bootable again, also incomplete ones: [scheme.Backend.Repair] restores it around the running slot.
+package android
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	"updater/boot"
+	"updater/boot/scheme"
+)
+
+const (
+	controlSize = 32
+	magic       = 0x42414342
+	version     = 1
+	maxSlots    = 4
+	offMagic    = 4
+	offVersion  = 8
+	offSlots    = 12
+	offCRC      = 28
+)
+
+// Offset is where the structure is in misc, in bytes, and Size what the area must have.
+const (
+	Offset = 2048
+	Size   = boot.Sector
+)
+
+// Options are what the backend needs.
+type Options struct {
+	Area   boot.Area // Size bytes at Offset of misc
+	Backup boot.Area // a second copy where U-Boot has CONFIG_ANDROID_AB_BACKUP_OFFSET, else nil
+	Slots  []string  // in the order of Android's a, b, ...
+}
+
+// New returns the backend. booted is the running slot, "" outside every slot.
+func New(o Options, booted string) (*scheme.Backend, error) {
+	if len(o.Slots) > maxSlots {
+		return nil, fmt.Errorf("%w: %d slots, bootloader_control has %d", boot.ErrState, len(o.Slots), maxSlots)
+	}
+	for _, a := range []boot.Area{o.Area, o.Backup} {
+		if a != nil && a.Size() != Size {
+			return nil, fmt.Errorf("%w: %s has %d bytes, expected %d", boot.ErrState, a, a.Size(), Size)
+		}
+	}
+	return scheme.New(&store{o}, o.Slots, booted)
+}
+
+type store struct{ Options }
+
+// Rules implements [scheme.Store].
+func (s *store) Rules() scheme.Rules {
+	return scheme.Rules{MaxTries: 7, GoodTries: 1, SwitchAtomic: true}
+}
+
+// Load implements [scheme.Store].
+func (s *store) Load() (scheme.Record, []boot.Finding, error) {
+	r, err := s.read(s.Area)
+	if err != nil {
+		return nil, nil, err
+	}
+	var found []boot.Finding
+	bad := check(r.data)
+	if s.Backup != nil {
+		b, err := s.read(s.Backup)
+		if err != nil {
+			return nil, nil, err
+		}
+		switch worse := check(b.data); {
+		case bad != nil && worse == nil: // as U-Boot does
+			found = append(found, boot.Warn(boot.RemedyRepair, "%s %v; the loader takes the copy %s", s.Area, bad, s.Backup))
+			r.data, bad = b.data, nil
+		case worse != nil || !bytes.Equal(r.data[:controlSize], b.data[:controlSize]):
+			found = append(found, boot.Warn(boot.RemedyRepair, "the copy %s differs from %s, which counts", s.Backup, s.Area))
+		}
+	}
+	if bad != nil {
+		return nil, nil, fmt.Errorf("%w: bootloader_control in %s %w: the loader would make every slot bootable; %s", boot.ErrState, s.Area, bad, boot.RemedyRepair)
+	}
+	for i, slot := range s.Slots {
+		if v := r.slot(i); v>>7&1 == 1 && v>>4&7 == 0 && v&15 > 0 {
+			found = append(found, boot.Warn("run updater mark good on it", "slot %s is successful with no tries left, which U-Boot before v2026.07 does not boot", slot))
+		}
+	}
+	return r, found, nil
+}
+
+// Repair implements [scheme.Store].
+func (s *store) Repair(booted string) error {
+	rec, _, err := s.Load()
+	if err == nil {
+		return rec.(*record).write(rec.(*record).data)
+	}
+	if booted == "" {
+		return fmt.Errorf("%w; it is made anew only when a slot is known to work: say which with --booted", err)
+	}
+	r, rerr := s.read(s.Area)
+	if rerr != nil {
+		return rerr
+	}
+	data := bytes.Clone(r.data)
+	clear(data[:controlSize])
+	copy(data, "_a")
+	binary.LittleEndian.PutUint32(data[offMagic:], magic)
+	data[offVersion], data[offVersion+1] = version, byte(len(s.Slots))
+	r.data = data
+	return r.Save(scheme.NewTable(s.Rules(), s.Slots, func(slot string) scheme.Entry {
+		if slot == booted {
+			return scheme.Entry{Priority: 15, Tries: 1, Good: true}
+		}
+		return scheme.Entry{}
+	}))
+}
+
+func (s *store) read(a boot.Area) (*record, error) {
+	data, err := boot.ReadAll(a)
+	if err != nil {
+		return nil, err
+	}
+	return &record{s, data}, nil
+}
+
+// check says what is wrong with a structure.
+func check(data []byte) error {
+	le := binary.LittleEndian
+	if got := le.Uint32(data[offMagic:]); got != magic {
+		return fmt.Errorf("has magic %08x, expected %08x", got, magic)
+	}
+	if data[offVersion] != version {
+		return fmt.Errorf("has version %d, expected %d", data[offVersion], version)
+	}
+	if want, got := le.Uint32(data[offCRC:]), crc32.ChecksumIEEE(data[:offCRC]); want != got {
+		return fmt.Errorf("has checksum %08x, its data has %08x", want, got)
+	}
+	return nil
+}
+
+type record struct {
+	*store
+	data []byte // the sector
+}
+
+func (r *record) slot(i int) uint16 { return binary.LittleEndian.Uint16(r.data[offSlots+2*i:]) }
+
+// Entry implements [scheme.Record].
+func (r *record) Entry(slot string) scheme.Entry {
+	for i, s := range r.Slots {
+		if s == slot {
+			v := r.slot(i)
+			return scheme.Entry{Priority: int(v & 15), Tries: int(v >> 4 & 7), Good: v>>7&1 == 1}
+		}
+	}
+	return scheme.Entry{}
+}
+
+// Save implements [scheme.Record].
+func (r *record) Save(t *scheme.Table) error {
+	data := bytes.Clone(r.data)
+	prio := scheme.Place(t, func(s string) int { return r.Entry(s).Priority }, 15)
+	for i, s := range r.Slots {
+		v := r.slot(i) &^ 0xff
+		v |= uint16(prio[s]) | uint16(t.Get(s).Tries)<<4
+		if t.Get(s).Good {
+			v |= 1 << 7
+		}
+		binary.LittleEndian.PutUint16(data[offSlots+2*i:], v)
+	}
+	binary.LittleEndian.PutUint32(data[offCRC:], crc32.ChecksumIEEE(data[:offCRC]))
+	if bytes.Equal(data, r.data) {
+		return nil
+	}
+	return r.write(data)
+}
+
+// write puts the structure into both copies, the first, which counts, first.
+func (r *record) write(data []byte) error {
+	for _, a := range []boot.Area{r.Area, r.Backup} {
+		if a == nil {
+			continue
+		}
+		old, err := boot.ReadAll(a)
+		if err != nil {
+			return err
+		}
+		fresh := append(bytes.Clone(data[:controlSize]), old[controlSize:]...)
+		if err := boot.WriteChanged(a, old, fresh); err != nil {
+			return err
+		}
+	}
+	return nil
+}

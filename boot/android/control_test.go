@@ -1,0 +1,148 @@
+package android_test
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"hash/crc32"
+	"strings"
+	"testing"
+
+	"updater/boot"
+	"updater/boot/android"
+	"updater/boot/boottest"
+)
+
+// sectorOf lays a structure into its sector, with a byte of others behind it.
+func sectorOf(slots ...uint16) []byte {
+	b := make([]byte, android.Size)
+	copy(b, "_a\x00\x00BCAB\x01\x02")
+	for i, s := range slots {
+		binary.LittleEndian.PutUint16(b[12+2*i:], s)
+	}
+	binary.LittleEndian.PutUint32(b[28:], crc32.ChecksumIEEE(b[:28]))
+	b[100] = 0x77
+	return b
+}
+
+// uboot is U-Boot's ab_select before v2026.07, which needs a try left of a successful slot too.
+func uboot(d *boottest.Disk) string {
+	for _, a := range d.Areas {
+		if binary.LittleEndian.Uint32(a[28:]) != crc32.ChecksumIEEE(a[:28]) {
+			continue
+		}
+		best, at := uint16(0), -1
+		for i := range 2 {
+			if v := binary.LittleEndian.Uint16(a[12+2*i:]); v>>4&7 > 0 && v&15 > best {
+				best, at = v&15, i
+			}
+		}
+		if at < 0 {
+			return ""
+		}
+		if v := binary.LittleEndian.Uint16(a[12+2*at:]); v>>7&1 == 0 {
+			binary.LittleEndian.PutUint16(a[12+2*at:], v-1<<4)
+			copy(a, "a\x00\x00\x00")
+			binary.LittleEndian.PutUint32(a[28:], crc32.ChecksumIEEE(a[:28]))
+		}
+		for _, other := range d.Areas {
+			copy(other[:32], a[:32])
+		}
+		return string("AB"[at])
+	}
+	return "broken"
+}
+
+const goodSlot = 1<<7 | 1<<4
+
+func open(areas []boot.Area, booted string) (boot.Backend, error) {
+	o := android.Options{Area: areas[0], Slots: []string{"A", "B"}}
+	if len(areas) > 1 {
+		o.Backup = areas[1]
+	}
+	return android.New(o, booted)
+}
+
+func TestContract(t *testing.T) {
+	for name, copies := range map[string]int{"one": 1, "with a backup": 2} {
+		t.Run(name, func(t *testing.T) {
+			boottest.Contract(t, boottest.Rig{
+				Fresh: func(*testing.T) boottest.Disk {
+					return boottest.Disk{Areas: [][]byte{sectorOf(goodSlot|15, goodSlot|14), sectorOf(goodSlot|15, goodSlot|14)}[:copies]}
+				},
+				Open:   func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
+				Boot:   uboot,
+				Others: func(d boottest.Disk) []string { return []string{string(d.Areas[0][8:12]), string(d.Areas[0][32:])} },
+			})
+		})
+	}
+}
+
+// The structure, byte for byte, after Activate(B, 3).
+func TestVector(t *testing.T) {
+	m := boottest.NewMedium(sectorOf(goodSlot|15, goodSlot|14))
+	b, err := open(m.Areas(), "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 3); err != nil {
+		t.Fatal(err)
+	}
+	const want = "5f610000" + "42434142" + "0102" + "0000" + "9e00" + "3f00" + "0000" + "0000" + "0000000000000000"
+	if got := hex.EncodeToString(m.Snapshot()[0][:28]); got != want {
+		t.Errorf("bootloader_control is %s; want %s", got, want)
+	}
+}
+
+// A bad checksum makes U-Boot take every slot: State says so, and Repair knows only the running slot.
+func TestRepair(t *testing.T) {
+	bad := sectorOf(goodSlot|15, goodSlot|14)
+	bad[28] ^= 1
+	m := boottest.NewMedium(bad)
+	b, err := open(m.Areas(), "B")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.State(t.Context()); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "every slot bootable") {
+		t.Errorf("State = %v; want ErrState", err)
+	}
+	unknown, err := open(m.Areas(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unknown.Repair(t.Context()); err == nil || m.Writes() > 0 {
+		t.Errorf("Repair with no slot running = %v, %d writes", err, m.Writes())
+	}
+	if err := b.Repair(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next != "B" || st.Slots[0].Bootable {
+		t.Errorf("after Repair State = %+v, %v; want B alone", st, err)
+	}
+}
+
+func FuzzControl(f *testing.F) {
+	f.Add(sectorOf(0x9f, 0x9e))
+	f.Add(make([]byte, 32))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		area := make([]byte, android.Size)
+		copy(area, data)
+		if len(data) >= 28 {
+			binary.LittleEndian.PutUint32(area[28:], crc32.ChecksumIEEE(area[:28]))
+		}
+		m := boottest.NewMedium(area)
+		b, err := open(m.Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.State(t.Context()); err != nil {
+			return
+		}
+		if err := b.MarkGood(t.Context(), "A"); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Next == "" {
+			t.Fatalf("after mark good State = %+v, %v", st, err)
+		}
+	})
+}

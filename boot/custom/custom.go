@@ -1,0 +1,197 @@
+// Package custom asks programs of the running system for the slot choice, for boot loaders that no other package knows.
+// Each operation is an argument vector, without a shell. What a program promises it cannot be held to: the
+// backend reads the state back after every change, and no more.
+//
+// The program for the state prints a line for every slot: its name, then good, bad or trying, then, for
+// trying, the boots left, and last next on the line of the slot that boots next:
+//
+//	A good
+//	B trying 3 next
+package custom
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"updater/boot"
+)
+
+// Commands are the argument vectors. {slot} and {tries} in an argument are replaced.
+type Commands struct{ State, Invalidate, Activate, Good, Bad []string }
+
+// maxTries is what a program may be asked to count.
+const maxTries = 9
+
+// Backend implements [boot.Backend].
+type Backend struct {
+	commands Commands
+	slots    []string
+	booted   string
+}
+
+var _ boot.Backend = (*Backend)(nil)
+
+// New returns the backend. Every command but Bad is needed; Bad is Invalidate where it is empty. booted is the
+// running slot, "" outside every slot.
+func New(c Commands, slots []string, booted string) (*Backend, error) {
+	if len(slots) == 0 || booted != "" && !slices.Contains(slots, booted) {
+		return nil, fmt.Errorf("%w: running slot %q is not among the slots %v", boot.ErrState, booted, slots)
+	}
+	if len(c.Bad) == 0 {
+		c.Bad = c.Invalidate
+	}
+	for name, argv := range map[string][]string{"state": c.State, "invalidate": c.Invalidate, "activate": c.Activate, "good": c.Good} {
+		if len(argv) == 0 || !filepath.IsAbs(argv[0]) {
+			return nil, fmt.Errorf("%w: command %s is %q, expected an absolute path and arguments", boot.ErrState, name, argv)
+		}
+	}
+	return &Backend{c, slots, booted}, nil
+}
+
+// Caps implements [boot.Backend]. Nothing is known of how a program writes.
+func (b *Backend) Caps() boot.Caps { return boot.Caps{MaxTries: maxTries} }
+
+// Booted implements [boot.Backend].
+func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil }
+
+// State implements [boot.Backend].
+func (b *Backend) State(ctx context.Context) (boot.State, error) {
+	out, err := run(ctx, b.commands.State)
+	if err != nil {
+		return boot.State{}, fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	st := boot.State{Booted: b.booted}
+	for _, s := range b.slots {
+		st.Slots = append(st.Slots, boot.SlotState{Name: s})
+	}
+	for line := range bytes.Lines(out) {
+		if err := b.line(&st, strings.Fields(string(line))); err != nil {
+			return boot.State{}, fmt.Errorf("%w: %s printed %.80q: %w", boot.ErrState, b.commands.State[0], line, err)
+		}
+	}
+	if st.Next != "" {
+		st.Boots = []string{st.Next}
+	}
+	st.Findings = append(st.Findings, boot.Finding{Severity: boot.Info, Evidence: "the boot state is what " + b.commands.State[0] + " says; what a power cut leaves is up to it"})
+	st.Findings = append(st.Findings, boot.Disagreements(st)...)
+	return st, nil
+}
+
+func (b *Backend) line(st *boot.State, w []string) error {
+	if len(w) == 0 {
+		return nil
+	}
+	i := slices.Index(b.slots, w[0])
+	if i < 0 {
+		return nil // a slot that is not configured
+	}
+	s := &st.Slots[i]
+	if s.Priority++; s.Priority > 1 {
+		return fmt.Errorf("slot %s is there twice", w[0])
+	}
+	if w[len(w)-1] == "next" {
+		if st.Next != "" {
+			return fmt.Errorf("slots %s and %s both boot next", st.Next, w[0])
+		}
+		st.Next, w = w[0], w[:len(w)-1]
+	}
+	switch {
+	case len(w) == 2 && w[1] == "good":
+		s.Good, s.Bootable, s.TriesLeft = true, true, -1
+	case len(w) == 2 && w[1] == "bad":
+		s.Priority = 0
+	case len(w) == 3 && w[1] == "trying":
+		n, err := strconv.ParseUint(w[2], 10, 16)
+		if err != nil {
+			return fmt.Errorf("%q is no number of boots", w[2])
+		}
+		s.Bootable, s.TriesLeft = n > 0, int(n)
+	default:
+		return fmt.Errorf("expected SLOT good, SLOT bad or SLOT trying N, and next")
+	}
+	return nil
+}
+
+// Invalidate implements [boot.Backend].
+func (b *Backend) Invalidate(ctx context.Context, slot string) error {
+	if slot == b.booted {
+		return fmt.Errorf("%w: slot %s is running", boot.ErrRefused, slot)
+	}
+	return b.disable(ctx, b.commands.Invalidate, slot)
+}
+
+// MarkBad implements [boot.Backend].
+func (b *Backend) MarkBad(ctx context.Context, slot string) error {
+	return b.disable(ctx, b.commands.Bad, slot)
+}
+
+func (b *Backend) disable(ctx context.Context, argv []string, slot string) error {
+	st, err := b.known(ctx, slot)
+	if err != nil {
+		return err
+	}
+	if st.Next != "" && !slices.ContainsFunc(st.Slots, func(s boot.SlotState) bool { return s.Name != slot && s.Bootable }) {
+		return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
+	}
+	return b.change(ctx, argv, slot, 0, func(st boot.State, s boot.SlotState) bool { return !s.Bootable && st.Next != slot })
+}
+
+// Activate implements [boot.Backend].
+func (b *Backend) Activate(ctx context.Context, slot string, tries int) error {
+	if tries < 1 || tries > maxTries {
+		return fmt.Errorf("%w: %d tries asked for, expected 1 to %d", boot.ErrRefused, tries, maxTries)
+	}
+	if _, err := b.known(ctx, slot); err != nil {
+		return err
+	}
+	return b.change(ctx, b.commands.Activate, slot, tries, func(st boot.State, s boot.SlotState) bool { return st.Next == slot && s.Bootable })
+}
+
+// MarkGood implements [boot.Backend].
+func (b *Backend) MarkGood(ctx context.Context, slot string) error {
+	if slot != b.booted {
+		return fmt.Errorf("%w: slot %s is not the one that is running, which alone can be known to work", boot.ErrRefused, slot)
+	}
+	st, err := b.known(ctx, slot)
+	if err != nil || st.Slots[slices.Index(b.slots, slot)].Good {
+		return err
+	}
+	return b.change(ctx, b.commands.Good, slot, 0, func(_ boot.State, s boot.SlotState) bool { return s.Good })
+}
+
+// Repair implements [boot.Backend]: there is no command for it.
+func (b *Backend) Repair(ctx context.Context) error {
+	_, err := b.State(ctx)
+	return err
+}
+
+func (b *Backend) known(ctx context.Context, slot string) (boot.State, error) {
+	if !slices.Contains(b.slots, slot) {
+		return boot.State{}, fmt.Errorf("%w: slot %q is not among %v", boot.ErrRefused, slot, b.slots)
+	}
+	return b.State(ctx)
+}
+
+// change runs a command and reads back that what it was for holds.
+func (b *Backend) change(ctx context.Context, argv []string, slot string, tries int, holds func(boot.State, boot.SlotState) bool) error {
+	filled := make([]string, len(argv))
+	for i, a := range argv {
+		filled[i] = strings.NewReplacer("{slot}", slot, "{tries}", strconv.Itoa(tries)).Replace(a)
+	}
+	if _, err := run(ctx, filled); err != nil {
+		return fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	st, err := b.State(ctx)
+	if err != nil {
+		return err
+	}
+	if s := st.Slots[slices.Index(b.slots, slot)]; !holds(st, s) {
+		return fmt.Errorf("%w: after %s slot %s is %+v and %q boots next", boot.ErrState, strings.Join(filled, " "), slot, s, st.Next)
+	}
+	return nil
+}

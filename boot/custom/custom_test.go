@@ -1,0 +1,151 @@
+package custom_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"updater/boot"
+	"updater/boot/custom"
+)
+
+// loader is a boot loader of its own kind: three files, changed by a shell script.
+const loader = `#!/bin/sh
+set -e
+cd "$(dirname "$0")"
+case $1 in
+state) for s in A B; do
+		n=; [ "$(cat next)" = $s ] && n=next
+		echo $s $(cat $s) $n
+	done ;;
+invalidate) echo bad >$2; [ "$(cat next)" != $2 ] || { [ $2 = A ] && echo B >next || echo A >next; } ;;
+activate) echo trying $3 >$2; echo $2 >next ;;
+good) echo good >$2 ;;
+lie) ;;
+fail) echo "no such thing"; exit 3 ;;
+slow) sleep 30 ;;
+junk) echo A perhaps ;;
+esac
+`
+
+func script(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"loader": loader, "A": "good\n", "B": "good\n", "next": "A\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "loader")
+}
+
+func commands(path string) custom.Commands {
+	return custom.Commands{
+		State: []string{path, "state"}, Invalidate: []string{path, "invalidate", "{slot}"},
+		Activate: []string{path, "activate", "{slot}", "{tries}"}, Good: []string{path, "good", "{slot}"},
+	}
+}
+
+func open(t *testing.T, c custom.Commands, booted string) *custom.Backend {
+	t.Helper()
+	b, err := custom.New(c, []string{"A", "B"}, booted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestLife(t *testing.T) {
+	path := script(t)
+	c := commands(path)
+	for _, step := range []struct {
+		name   string
+		booted string
+		do     func(b *custom.Backend) error
+		next   string
+		b      boot.SlotState
+	}{
+		{"invalidate", "A", func(b *custom.Backend) error { return b.Invalidate(t.Context(), "B") }, "A", boot.SlotState{Name: "B"}},
+		{"activate", "A", func(b *custom.Backend) error { return b.Activate(t.Context(), "B", 4) }, "B", boot.SlotState{Name: "B", Bootable: true, TriesLeft: 4, Priority: 1}},
+		{"mark good", "B", func(b *custom.Backend) error { return b.MarkGood(t.Context(), "B") }, "B", boot.SlotState{Name: "B", Bootable: true, Good: true, TriesLeft: -1, Priority: 1}},
+		{"mark bad", "A", func(b *custom.Backend) error { return b.MarkBad(t.Context(), "B") }, "A", boot.SlotState{Name: "B"}},
+	} {
+		b := open(t, c, step.booted)
+		if err := step.do(b); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		st, err := b.State(t.Context())
+		if err != nil || st.Next != step.next || st.Slots[1] != step.b {
+			t.Errorf("after %s State = %+v, %v; want %s next and %+v", step.name, st, err, step.next, step.b)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	path := script(t)
+	c := commands(path)
+	for name, err := range map[string]error{
+		"running":    open(t, c, "A").Invalidate(t.Context(), "A"),
+		"other good": open(t, c, "A").MarkGood(t.Context(), "B"),
+		"unknown":    open(t, c, "A").Activate(t.Context(), "C", 1),
+		"tries":      open(t, c, "A").Activate(t.Context(), "B", 10),
+	} {
+		if !errors.Is(err, boot.ErrRefused) {
+			t.Errorf("%s = %v; want ErrRefused", name, err)
+		}
+	}
+	b := open(t, c, "A")
+	if err := b.Invalidate(t.Context(), "B"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.MarkBad(t.Context(), "A"); !errors.Is(err, boot.ErrRefused) {
+		t.Errorf("mark bad of the last slot = %v; want ErrRefused", err)
+	}
+	if _, err := custom.New(custom.Commands{State: []string{"relative"}}, []string{"A"}, ""); !errors.Is(err, boot.ErrState) {
+		t.Errorf("New with a relative path = %v; want ErrState", err)
+	}
+}
+
+// A program that fails, lies, prints what is not understood, or does not end is an error.
+func TestPrograms(t *testing.T) {
+	path := script(t)
+	for verb, want := range map[string]string{"lie": "slot B is", "fail": "no such thing", "slow": "deadline", "gone": "no such file"} {
+		c := commands(path)
+		c.Activate = []string{path, verb}
+		if verb == "gone" {
+			c.Activate = []string{path + ".gone"}
+		}
+		ctx := t.Context()
+		if verb == "slow" {
+			var stop context.CancelFunc
+			ctx, stop = context.WithTimeout(ctx, time.Second)
+			defer stop()
+		}
+		if err := open(t, c, "A").Activate(ctx, "B", 1); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: Activate = %v; want ErrState with %q", verb, err, want)
+		}
+	}
+	c := commands(path)
+	c.State = []string{path, "junk"}
+	if _, err := open(t, c, "A").State(t.Context()); !errors.Is(err, boot.ErrState) {
+		t.Errorf("State of junk = %v; want ErrState", err)
+	}
+}
+
+// MarkGood of a good slot starts no program that changes anything.
+func TestMarkGoodIsIdempotent(t *testing.T) {
+	path := script(t)
+	c := commands(path)
+	c.Good = []string{path, "fail"}
+	if err := open(t, c, "A").MarkGood(t.Context(), "A"); err != nil {
+		t.Error(err)
+	}
+	if slices.Contains(c.Good, "{slot}") {
+		t.Error("the command was changed")
+	}
+}

@@ -1,0 +1,375 @@
+// Package efi keeps the slot choice in the firmware's boot manager, without a boot loader in between: every slot has
+// a boot option Boot####, BootOrder lists the good ones, and BootNext names the one that is tried once (UEFI
+// specification 2.10, 3.1). The firmware deletes BootNext before it starts that option, so that a slot that
+// does not come up is not started again: the next boot follows BootOrder.
+//
+// Every change is one variable, which the firmware stores whole or not at all. Boot options are made where they are missing and kept;
+// options of others and their order in BootOrder stay. NVRAM wears: nothing is written that does not change.
+package efi
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+
+	"updater/boot"
+)
+
+// Vars are firmware variables of one vendor by name, without their attributes. Every change is durable when
+// it returns. What is not there is [fs.ErrNotExist].
+type Vars interface {
+	List() ([]string, error)
+	Get(name string) ([]byte, error)
+	Set(name string, data []byte) error
+	Delete(name string) error
+}
+
+// Options are what the backend needs.
+type Options struct {
+	Vars    Vars
+	Slots   []string
+	Targets map[string]Target
+}
+
+// Backend implements [boot.Backend].
+type Backend struct {
+	Options
+	booted string
+}
+
+var _ boot.Backend = (*Backend)(nil)
+
+// New returns the backend. booted is the running slot, "" outside every slot.
+func New(o Options, booted string) (*Backend, error) {
+	if len(o.Slots) == 0 || booted != "" && !slices.Contains(o.Slots, booted) {
+		return nil, fmt.Errorf("%w: running slot %q is not among the slots %v", boot.ErrState, booted, o.Slots)
+	}
+	for _, s := range o.Slots {
+		if _, err := o.Targets[s].encode(); err != nil {
+			return nil, fmt.Errorf("%w: slot %s: %w", boot.ErrState, s, err)
+		}
+	}
+	return &Backend{o, booted}, nil
+}
+
+// Running is the slot whose boot option the firmware says it has started (BootCurrent), "" for another.
+func Running(o Options) (string, error) {
+	data, err := o.Vars.Get("BootCurrent")
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	m, err := (&Backend{Options: o}).load()
+	if err != nil || len(data) != 2 {
+		return "", err
+	}
+	return m.slotOf(binary.LittleEndian.Uint16(data)), nil
+}
+
+// Caps implements [boot.Backend].
+func (b *Backend) Caps() boot.Caps { return boot.Caps{MaxTries: 1, SwitchAtomic: true} }
+
+// Booted implements [boot.Backend].
+func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil }
+
+// manager is the boot manager's state.
+type manager struct {
+	number  map[string]uint16 // boot option of each slot that has one
+	options map[uint16]option
+	order   []uint16
+	next    int // BootNext, -1 for none
+}
+
+func (b *Backend) load() (*manager, error) {
+	m := &manager{number: map[string]uint16{}, options: map[uint16]option{}, next: -1}
+	names, err := b.Vars.List()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		n, ok := optionNumber(name)
+		if !ok {
+			continue
+		}
+		data, err := b.Vars.Get(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", boot.ErrState, err)
+		}
+		o, err := parse(data)
+		if err != nil {
+			continue // the firmware skips it too
+		}
+		m.options[n] = o
+		for _, s := range b.Slots {
+			if _, have := m.number[s]; !have && o.active && o.starts(b.Targets[s]) {
+				m.number[s] = n
+			}
+		}
+	}
+	order, err := b.get("BootOrder")
+	if err != nil {
+		return nil, err
+	}
+	for ; len(order) >= 2; order = order[2:] {
+		m.order = append(m.order, binary.LittleEndian.Uint16(order))
+	}
+	next, err := b.get("BootNext")
+	if len(next) == 2 {
+		m.next = int(binary.LittleEndian.Uint16(next))
+	}
+	return m, err
+}
+
+// get is a variable, empty when it is not there.
+func (b *Backend) get(name string) ([]byte, error) {
+	data, err := b.Vars.Get(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	return data, nil
+}
+
+// optionNumber reads "Boot0A01".
+func optionNumber(name string) (uint16, bool) {
+	hex, ok := strings.CutPrefix(name, "Boot")
+	if !ok || len(hex) != 4 || strings.ToUpper(hex) != hex {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(hex, 16, 16)
+	return uint16(n), err == nil
+}
+
+func optionName(n uint16) string { return fmt.Sprintf("Boot%04X", n) }
+
+func (m *manager) slotOf(n uint16) string {
+	for s, own := range m.number {
+		if own == n {
+			return s
+		}
+	}
+	return ""
+}
+
+// ordered lists the slots in BootOrder.
+func (m *manager) ordered() []string {
+	var slots []string
+	for _, n := range m.order {
+		if s := m.slotOf(n); s != "" && !slices.Contains(slots, s) {
+			slots = append(slots, s)
+		}
+	}
+	return slots
+}
+
+// trying is the slot that BootNext names.
+func (m *manager) trying() string {
+	if m.next < 0 {
+		return ""
+	}
+	return m.slotOf(uint16(m.next))
+}
+
+// State implements [boot.Backend].
+func (b *Backend) State(context.Context) (boot.State, error) {
+	m, err := b.load()
+	if err != nil {
+		return boot.State{}, err
+	}
+	order, trying := m.ordered(), m.trying()
+	after := ""
+	if len(order) > 0 {
+		after = order[0]
+	}
+	st := boot.State{Booted: b.booted, Next: after, Boots: []string{after, after, after}}
+	if trying != "" {
+		st.Next, st.Boots[0] = trying, trying
+	}
+	for _, s := range b.Slots {
+		i := slices.Index(order, s)
+		state := boot.SlotState{Name: s, Bootable: i >= 0 || s == trying, Good: i >= 0, TriesLeft: -1}
+		if i >= 0 {
+			state.Priority = len(order) - i
+		}
+		switch {
+		case s == trying:
+			state.TriesLeft, state.Priority = 1, len(order)+1
+		case i < 0:
+			state.TriesLeft = 0
+		}
+		st.Slots = append(st.Slots, state)
+	}
+	st.Findings = append(b.findings(m), boot.Disagreements(st)...)
+	return st, nil
+}
+
+func (b *Backend) findings(m *manager) []boot.Finding {
+	var found []boot.Finding
+	for _, s := range b.Slots {
+		if _, ok := m.number[s]; !ok {
+			found = append(found, boot.Warn(boot.RemedyRepair, "slot %s has no boot option that starts %s", s, b.Targets[s].Path))
+		}
+	}
+	for _, n := range m.order {
+		if m.slotOf(n) != "" {
+			break
+		}
+		if o, ok := m.options[n]; ok && o.active && o.path != "" {
+			found = append(found, boot.Warn("move it behind the slots with efibootmgr -o", "BootOrder has %s (%s), which is no slot, before the slots", optionName(n), o.description))
+		}
+	}
+	if m.next >= 0 && m.trying() == "" {
+		found = append(found, boot.Finding{Severity: boot.Info, Evidence: fmt.Sprintf("the next boot starts %s, which is no slot", optionName(uint16(m.next)))})
+	}
+	return found
+}
+
+// Invalidate implements [boot.Backend].
+func (b *Backend) Invalidate(_ context.Context, slot string) error {
+	if slot == b.booted {
+		return fmt.Errorf("%w: slot %s is running", boot.ErrRefused, slot)
+	}
+	return b.disable(slot)
+}
+
+// MarkBad implements [boot.Backend].
+func (b *Backend) MarkBad(_ context.Context, slot string) error { return b.disable(slot) }
+
+func (b *Backend) disable(slot string) error {
+	m, err := b.known(slot)
+	if err != nil {
+		return err
+	}
+	if order := m.ordered(); len(order) == 1 && order[0] == slot {
+		return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
+	}
+	if m.trying() == slot {
+		if err := b.Vars.Delete("BootNext"); err != nil {
+			return fmt.Errorf("%w: %w", boot.ErrState, err)
+		}
+		if left, err := b.get("BootNext"); err != nil || len(left) > 0 {
+			return fmt.Errorf("%w: BootNext is still there: %w", boot.ErrState, err)
+		}
+	}
+	return b.setOrder(m, slices.DeleteFunc(slices.Clone(m.order), func(n uint16) bool { return m.slotOf(n) == slot }))
+}
+
+// Activate implements [boot.Backend]: BootOrder stays, so that what follows the try is what boots now.
+func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
+	if tries != 1 {
+		return fmt.Errorf("%w: %d tries asked for, BootNext is one", boot.ErrRefused, tries)
+	}
+	m, err := b.known(slot)
+	if err != nil {
+		return err
+	}
+	n, err := b.option(m, slot)
+	if err != nil {
+		return err
+	}
+	return b.set("BootNext", binary.LittleEndian.AppendUint16(nil, n))
+}
+
+// MarkGood implements [boot.Backend]: the booted slot comes before the others in BootOrder.
+func (b *Backend) MarkGood(_ context.Context, slot string) error {
+	if slot != b.booted {
+		return fmt.Errorf("%w: slot %s is not the one that is running, which alone can be known to work", boot.ErrRefused, slot)
+	}
+	m, err := b.known(slot)
+	if err != nil {
+		return err
+	}
+	n, err := b.option(m, slot)
+	if err != nil {
+		return err
+	}
+	if order := m.ordered(); len(order) > 0 && order[0] == slot {
+		return nil
+	}
+	rest := slices.DeleteFunc(slices.Clone(m.order), func(o uint16) bool { return o == n })
+	return b.setOrder(m, append([]uint16{n}, rest...))
+}
+
+// Repair implements [boot.Backend]: it makes the boot options that are missing, and where BootOrder has no
+// slot any more it gets the running one.
+func (b *Backend) Repair(ctx context.Context) error {
+	m, err := b.load()
+	if err != nil {
+		return err
+	}
+	for _, s := range b.Slots {
+		if _, err := b.option(m, s); err != nil {
+			return err
+		}
+	}
+	if len(m.ordered()) == 0 && b.booted != "" {
+		return b.MarkGood(ctx, b.booted)
+	}
+	return nil
+}
+
+func (b *Backend) known(slot string) (*manager, error) {
+	if !slices.Contains(b.Slots, slot) {
+		return nil, fmt.Errorf("%w: slot %q is not among %v", boot.ErrRefused, slot, b.Slots)
+	}
+	return b.load()
+}
+
+// option is the number of a slot's boot option, which is made when it is missing: no order names it yet.
+func (b *Backend) option(m *manager, slot string) (uint16, error) {
+	if n, ok := m.number[slot]; ok {
+		return n, nil
+	}
+	data, err := b.Targets[slot].encode()
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	n := uint16(0)
+	for m.options[n].path != "" || slices.Contains(m.order, n) || b.exists(optionName(n)) {
+		if n++; n == 0xffff {
+			return 0, fmt.Errorf("%w: the firmware has no free boot option", boot.ErrState)
+		}
+	}
+	m.number[slot] = n
+	return n, b.set(optionName(n), data)
+}
+
+func (b *Backend) exists(name string) bool {
+	_, err := b.Vars.Get(name)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+func (b *Backend) setOrder(m *manager, order []uint16) error {
+	if slices.Equal(order, m.order) {
+		return nil
+	}
+	var data []byte
+	for _, n := range order {
+		data = binary.LittleEndian.AppendUint16(data, n)
+	}
+	return b.set("BootOrder", data)
+}
+
+// set writes a variable and reads it back: some firmware reorders, prunes or ignores.
+func (b *Backend) set(name string, data []byte) error {
+	if old, err := b.get(name); err != nil || old != nil && slices.Equal(old, data) {
+		return err
+	}
+	if err := b.Vars.Set(name, data); err != nil {
+		return fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	if got, err := b.get(name); err != nil || !slices.Equal(got, data) {
+		return errors.Join(fmt.Errorf("%w: %s does not hold what was written: %x, expected %x", boot.ErrState, name, got, data), err)
+	}
+	return nil
+}

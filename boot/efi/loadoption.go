@@ -1,0 +1,135 @@
+package efi
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"unicode/utf16"
+)
+
+// Partition is the GPT partition that a boot option loads from: the ESP.
+type Partition struct {
+	Number      int
+	Start, Size uint64 // sectors
+	GUID        string // PARTUUID
+}
+
+// Target is what a boot option starts.
+type Target struct {
+	Partition   Partition
+	Path        string // of the EFI program on the partition, with backslashes
+	Description string // for people, in the firmware's menu
+}
+
+const (
+	active       = 1 // attribute of a boot option that the firmware may choose
+	typeMedia    = 4
+	subHardDrive = 1
+	subFilePath  = 4
+)
+
+// encode makes an EFI_LOAD_OPTION (UEFI specification 2.10, 3.1.3): attributes, length of the device path,
+// description, and the device path of the partition (10.3.5.1) and the file (10.3.5.4).
+func (t Target) encode() ([]byte, error) {
+	guid, err := guidBytes(t.Partition.GUID)
+	if err != nil {
+		return nil, err
+	}
+	le := binary.LittleEndian
+	path := []byte{typeMedia, subHardDrive, 42, 0}
+	path = le.AppendUint32(path, uint32(t.Partition.Number))
+	path = le.AppendUint64(path, t.Partition.Start)
+	path = le.AppendUint64(path, t.Partition.Size)
+	path = append(append(path, guid...), 2, 2) // a GPT, identified by its GUID
+	file := utf16z(t.Path)
+	path = append(path, typeMedia, subFilePath)
+	path = le.AppendUint16(path, uint16(4+len(file)))
+	path = append(append(path, file...), 0x7f, 0xff, 4, 0)
+	out := le.AppendUint32(nil, active)
+	out = le.AppendUint16(out, uint16(len(path)))
+	return append(append(out, utf16z(t.Description)...), path...), nil
+}
+
+// option is a boot option as far as it matters.
+type option struct {
+	active      bool
+	description string
+	guid        []byte // of the partition, nil without one
+	path        string
+}
+
+// parse reads an EFI_LOAD_OPTION. Firmware may have put nodes before those of the partition.
+func parse(data []byte) (option, error) {
+	var o option
+	if len(data) < 8 {
+		return o, fmt.Errorf("has %d bytes, expected a boot option", len(data))
+	}
+	o.active = data[0]&active != 0
+	length := int(binary.LittleEndian.Uint16(data[4:]))
+	text, rest, err := cutUTF16(data[6:])
+	if err != nil {
+		return o, err
+	}
+	o.description = text
+	if length > len(rest) {
+		return o, fmt.Errorf("has a device path of %d bytes in %d", length, len(rest))
+	}
+	for nodes := rest[:length]; len(nodes) >= 4; {
+		size := int(binary.LittleEndian.Uint16(nodes[2:]))
+		if size < 4 || size > len(nodes) {
+			return o, fmt.Errorf("has a device path node of %d bytes in %d", size, len(nodes))
+		}
+		body := nodes[4:size]
+		switch {
+		case nodes[0] == typeMedia && nodes[1] == subHardDrive && len(body) == 38:
+			o.guid = body[20:36]
+		case nodes[0] == typeMedia && nodes[1] == subFilePath:
+			o.path = decodeUTF16(body)
+		}
+		nodes = nodes[size:]
+	}
+	return o, nil
+}
+
+// starts says whether the option starts t. Paths of FAT do not depend on case.
+func (o option) starts(t Target) bool {
+	guid, err := guidBytes(t.Partition.GUID)
+	return err == nil && bytes.Equal(o.guid, guid) && strings.EqualFold(o.path, t.Path)
+}
+
+// guidBytes is a GUID in its mixed byte order (UEFI specification, appendix A).
+func guidBytes(s string) ([]byte, error) {
+	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
+	if err != nil || len(b) != 16 {
+		return nil, fmt.Errorf("%q is no GUID", s)
+	}
+	return []byte{b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]}, nil
+}
+
+func utf16z(s string) []byte {
+	var out []byte
+	for _, u := range utf16.Encode([]rune(s + "\x00")) {
+		out = binary.LittleEndian.AppendUint16(out, u)
+	}
+	return out
+}
+
+// cutUTF16 takes a string up to its NUL off the front.
+func cutUTF16(data []byte) (string, []byte, error) {
+	for i := 0; i+1 < len(data); i += 2 {
+		if data[i] == 0 && data[i+1] == 0 {
+			return decodeUTF16(data[:i]), data[i+2:], nil
+		}
+	}
+	return "", nil, fmt.Errorf("has a description without end")
+}
+
+func decodeUTF16(data []byte) string {
+	var units []uint16
+	for ; len(data) >= 2; data = data[2:] {
+		units = append(units, binary.LittleEndian.Uint16(data))
+	}
+	return strings.TrimRight(string(utf16.Decode(units)), "\x00")
+}

@@ -1,0 +1,248 @@
+package gpt_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"updater/boot"
+	"updater/boot/boottest"
+	"updater/boot/gpt"
+)
+
+const sector = 512
+
+// vboot is the choice of vboot's cgptlib on the two copies, written apart from the backend: the primary while
+// its checksums are right, else the backup; tries of an unsuccessful choice are taken off in both.
+func vboot(d *boottest.Disk) string {
+	valid := func(h, e []byte) bool {
+		c := bytes.Clone(h[:92])
+		copy(c[16:20], make([]byte, 4))
+		return string(h[:8]) == "EFI PART" && binary.LittleEndian.Uint32(h[16:]) == crc32.ChecksumIEEE(c) && binary.LittleEndian.Uint32(h[88:]) == crc32.ChecksumIEEE(e)
+	}
+	p, b := d.Areas[0], d.Areas[1]
+	copies := [][2][]byte{{p[sector : 2*sector], p[2*sector:]}, {b[16384:], b[:16384]}}
+	var from []byte
+	for _, c := range copies {
+		if from == nil && valid(c[0], c[1]) {
+			from = bytes.Clone(c[1])
+		}
+	}
+	if from == nil {
+		return ""
+	}
+	best, name := -1, ""
+	for i, s := range []string{"A", "B"} {
+		a := binary.LittleEndian.Uint64(from[i*128+48:])
+		if prio := int(a >> 48 & 15); prio > 0 && (a>>56&1 == 1 || a>>52&15 > 0) && prio > best {
+			best, name = prio, s
+		}
+	}
+	if name == "" {
+		return ""
+	}
+	at := from[map[string]int{"A": 0, "B": 128}[name]+48:]
+	if a := binary.LittleEndian.Uint64(at); a>>56&1 == 0 {
+		binary.LittleEndian.PutUint64(at, a-1<<52)
+	}
+	for i, c := range copies { // repaired and updated in one go: only the choice is modelled here
+		copy(c[1], from)
+		h := c[0]
+		if string(h[:8]) != "EFI PART" {
+			copy(h, copies[1-i][0])
+		}
+		binary.LittleEndian.PutUint32(h[88:], crc32.ChecksumIEEE(from))
+		copy(h[16:20], make([]byte, 4))
+		binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h[:92]))
+	}
+	return name
+}
+
+func open(areas []boot.Area, booted string) (boot.Backend, error) {
+	return gpt.New(gpt.Options{Primary: areas[0], Backup: areas[1], Sector: sector, Slots: []string{"A", "B"}, Partition: map[string]int{"A": 1, "B": 2}}, booted)
+}
+
+// image makes a disk with cgpt, both slots good, and returns its path.
+func image(t *testing.T) string {
+	t.Helper()
+	for _, tool := range []string{"cgpt", "sgdisk"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "d.img")
+	run(t, "truncate", "-s", "4M", path)
+	run(t, "cgpt", "create", path)
+	for i, s := range []string{"A", "B"} {
+		run(t, "cgpt", "add", "-i", fmt.Sprint(i+1), "-b", fmt.Sprint(64+i*2048), "-s", "2048", "-t", "kernel", "-l", s, "-P", fmt.Sprint(10-i), "-T", "0", "-S", "1", path)
+	}
+	run(t, "sgdisk", "-n", "9:0:+64", "-c", "9:other", "-A", "9:set:60", path)
+	return path
+}
+
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v: %s", name, args, err, out)
+	}
+	return string(out)
+}
+
+func areasOf(t *testing.T, path string) [][]byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return [][]byte{data[:gpt.PrimarySize(sector)], data[int64(len(data))-gpt.BackupSize(sector):]}
+}
+
+func TestContract(t *testing.T) {
+	path := image(t)
+	boottest.Contract(t, boottest.Rig{
+		Fresh: func(t *testing.T) boottest.Disk { return boottest.Disk{Areas: areasOf(t, path)} },
+		Open:  func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
+		Boot:  vboot,
+		Others: func(d boottest.Disk) []string { // everything but the nine bits of our two entries
+			e := bytes.Clone(d.Areas[0][2*sector:])
+			for _, at := range []int{48, 128 + 48} {
+				binary.LittleEndian.PutUint64(e[at:], binary.LittleEndian.Uint64(e[at:])&^(0x1ff<<48))
+			}
+			return []string{string(e), string(d.Areas[0][:sector])}
+		},
+	})
+}
+
+// After every operation cgpt and sgdisk read what we mean, and the table verifies.
+func TestTools(t *testing.T) {
+	path := image(t)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := boottest.OpenFileArea(t, path)
+	end := int64(len(data)) - gpt.BackupSize(sector)
+	areas := []boot.Area{
+		&boottest.FileArea{F: f.F, Len: gpt.PrimarySize(sector)}, &boottest.FileArea{F: f.F, Off: end, Len: gpt.BackupSize(sector)},
+	}
+	as := func(booted string) boot.Backend {
+		b, err := open(areas, booted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want string // prio tries ok of A and B
+	}{
+		{"fresh", func() error { return nil }, "10 0 1 9 0 1"},
+		{"invalidate", func() error { return as("A").Invalidate(t.Context(), "B") }, "10 0 1 0 0 0"},
+		{"activate", func() error { return as("A").Activate(t.Context(), "B", 5) }, "14 0 1 15 5 0"},
+		{"mark good", func() error { return as("B").MarkGood(t.Context(), "B") }, "14 0 1 15 0 1"},
+		{"mark bad", func() error { return as("B").MarkBad(t.Context(), "A") }, "0 0 0 15 0 1"},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		var got []string
+		var bits [2]uint64
+		for i := range 2 {
+			for _, field := range []string{"-P", "-T", "-S"} {
+				got = append(got, strings.TrimSpace(run(t, "cgpt", "show", "-i", fmt.Sprint(i+1), field, path)))
+			}
+			out := run(t, "sgdisk", "-i", fmt.Sprint(i+1), path)
+			_, hex, _ := strings.Cut(out, "Attribute flags: ")
+			fmt.Sscanf(hex, "%x", &bits[i])
+		}
+		if s := strings.Join(got, " "); s != step.want {
+			t.Errorf("after %s cgpt shows %s; want %s", step.name, s, step.want)
+		}
+		if s := fmt.Sprintf("%d %d %d %d %d %d", bits[0]>>48&15, bits[0]>>52&15, bits[0]>>56&1, bits[1]>>48&15, bits[1]>>52&15, bits[1]>>56&1); s != step.want {
+			t.Errorf("after %s sgdisk shows %s; want %s", step.name, s, step.want)
+		}
+		if out := run(t, "sgdisk", "-A", "9:show", path); !strings.Contains(out, "60") {
+			t.Errorf("after %s sgdisk -A shows another partition as %s", step.name, out)
+		}
+		if out := run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
+			t.Errorf("after %s: sgdisk -v: %s", step.name, out)
+		}
+	}
+}
+
+// Each of the four writes, and the repair of what a cut after it leaves, as cgpt sees it.
+func TestPrefixesWithCgpt(t *testing.T) {
+	path := image(t)
+	m := boottest.NewMedium(areasOf(t, path)...)
+	b, err := open(m.Areas(), "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 3); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	cut := filepath.Join(t.TempDir(), "cut.img")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.CrashDisks(func(d boottest.Disk) {
+		img := bytes.Clone(whole)
+		copy(img, d.Areas[0])
+		copy(img[len(img)-len(d.Areas[1]):], d.Areas[1])
+		if err := os.WriteFile(cut, img, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		shown := strings.Fields(run(t, "cgpt", "show", "-i", "2", "-P", cut)) // after its warnings
+		got := shown[len(shown)-1]
+		seen[got]++
+		if got != "9" && got != "15" {
+			t.Fatalf("cgpt sees priority %s after a power cut; want the old or the new", got)
+		}
+		after := boottest.NewMedium(d.Areas...)
+		b, err := open(after.Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Repair(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || len(st.Findings) > 1 {
+			t.Errorf("after Repair State = %+v, %v", st, err)
+		}
+	})
+	if seen["9"] == 0 || seen["15"] == 0 {
+		t.Errorf("cgpt saw %v; want both the old and the new", seen)
+	}
+}
+
+func FuzzTable(f *testing.F) {
+	f.Add(make([]byte, 1024), uint32(0))
+	f.Add([]byte("EFI PART\x00\x00\x01\x00\x5c\x00\x00\x00"), uint32(92))
+	f.Fuzz(func(t *testing.T, header []byte, size uint32) {
+		area := make([]byte, gpt.PrimarySize(sector))
+		copy(area[sector:2*sector], header)
+		if len(header) > 92 {
+			binary.LittleEndian.PutUint32(area[sector+12:], size)
+		}
+		m := boottest.NewMedium(area, make([]byte, gpt.BackupSize(sector)))
+		b, err := open(m.Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.State(t.Context()); err == nil {
+			if err := b.MarkGood(t.Context(), "A"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,262 @@
+// Package rpi keeps the slot choice of a Raspberry Pi in autoboot.txt and its tryboot flag (Raspberry Pi
+// documentation, "autoboot.txt", "Fail-safe OS updates (tryboot)"): the firmware boots the partition in [all], or
+// once, when the flag is set, the one in [tryboot]. It clears the flag first, and a power cut does too, so
+// that one try is all there is.
+//
+// autoboot.txt is changed in place, in its one sector, so that a change is old-or-new. A slot that is in
+// neither section cannot be chosen: while a slot is incomplete both sections name the other one.
+package rpi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+
+	"updater/boot"
+)
+
+// Flag is the firmware's tryboot flag for the next restart.
+type Flag interface {
+	Get() (bool, error)
+	Set(on bool) error
+}
+
+// Options are what the backend needs.
+type Options struct {
+	Area      boot.Area // autoboot.txt, at most 512 bytes
+	Flag      Flag
+	Slots     []string
+	Partition map[string]int // number of the slot's boot partition, 1 to 9
+}
+
+// Backend implements [boot.Backend].
+type Backend struct {
+	Options
+	booted string
+}
+
+var _ boot.Backend = (*Backend)(nil)
+
+// New returns the backend. booted is the running slot, "" outside every slot.
+func New(o Options, booted string) (*Backend, error) {
+	if len(o.Slots) != 2 || booted != "" && !slices.Contains(o.Slots, booted) {
+		return nil, fmt.Errorf("%w: running slot %q and the slots %v; autoboot.txt has two", boot.ErrState, booted, o.Slots)
+	}
+	for _, s := range o.Slots {
+		if n := o.Partition[s]; n < 1 || n > 9 {
+			return nil, fmt.Errorf("%w: slot %s boots from partition %d, expected 1 to 9", boot.ErrState, s, n)
+		}
+	}
+	return &Backend{o, booted}, nil
+}
+
+// Caps implements [boot.Backend].
+func (b *Backend) Caps() boot.Caps {
+	return boot.Caps{MaxTries: 1, SwitchAtomic: true, VolatileTry: true}
+}
+
+// Booted implements [boot.Backend].
+func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil }
+
+// choice is autoboot.txt as far as it matters.
+type choice struct {
+	raw      []byte
+	all, try int // index of the digit in raw
+	pending  bool
+}
+
+var assignment = regexp.MustCompile(`(?m)^boot_partition=(.*?)[ \t\r]*$|^\[(\w+)\][ \t\r]*$`)
+
+func (b *Backend) load() (*choice, error) {
+	if n := b.Area.Size(); n > boot.Sector {
+		return nil, fmt.Errorf("%w: %s has %d bytes, the firmware reads at most %d", boot.ErrState, b.Area, n, boot.Sector)
+	}
+	raw, err := boot.ReadAll(b.Area)
+	if err != nil {
+		return nil, err
+	}
+	c := &choice{raw: raw, all: -1, try: -1}
+	section := "all"
+	for _, m := range assignment.FindAllSubmatchIndex(raw, -1) {
+		if m[2] < 0 {
+			section = string(raw[m[4]:m[5]])
+			continue
+		}
+		at := map[string]*int{"all": &c.all, "tryboot": &c.try}[section]
+		if at == nil {
+			continue
+		}
+		if m[3]-m[2] != 1 || raw[m[2]] < '1' || raw[m[2]] > '9' {
+			return nil, fmt.Errorf("%w: %s has boot_partition=%s in [%s], expected 1 to 9", boot.ErrState, b.Area, raw[m[2]:m[3]], section)
+		}
+		*at = m[2]
+	}
+	if c.all < 0 || c.try < 0 {
+		return nil, fmt.Errorf("%w: %s has no boot_partition in [all] or in [tryboot]", boot.ErrState, b.Area)
+	}
+	if c.pending, err = b.Flag.Get(); err != nil {
+		return nil, fmt.Errorf("%w: reading the tryboot flag: %w", boot.ErrState, err)
+	}
+	return c, nil
+}
+
+// slotAt is the slot of a section, "" for a partition of no slot.
+func (b *Backend) slotAt(c *choice, at int) string {
+	for _, s := range b.Slots {
+		if strconv.Itoa(b.Partition[s]) == string(c.raw[at]) {
+			return s
+		}
+	}
+	return ""
+}
+
+// write changes the sections in one sector.
+func (b *Backend) write(c *choice, all, try string) error {
+	data := bytes.Clone(c.raw)
+	data[c.all], data[c.try] = byte('0'+b.Partition[all]), byte('0'+b.Partition[try])
+	return boot.WriteChanged(b.Area, c.raw, data)
+}
+
+// State implements [boot.Backend].
+func (b *Backend) State(context.Context) (boot.State, error) {
+	c, err := b.load()
+	if err != nil {
+		return boot.State{}, err
+	}
+	all, try := b.slotAt(c, c.all), b.slotAt(c, c.try)
+	st := boot.State{Booted: b.booted, Next: all, Boots: []string{all, all, all}}
+	if c.pending {
+		st.Next, st.Boots[0] = try, try
+	}
+	for _, s := range b.Slots {
+		trying := s == try && s != all && c.pending
+		state := boot.SlotState{Name: s, Bootable: s == all || s == try, TriesLeft: -1, Good: s == all}
+		switch {
+		case trying:
+			state.TriesLeft, state.Priority = 1, 3
+		case s == all:
+			state.Priority = 2
+		case s == try:
+			state.Priority, state.Good = 1, s != b.booted // it runs on trial: [all] is the other one
+		default:
+			state.TriesLeft = 0
+		}
+		st.Slots = append(st.Slots, state)
+	}
+	for at, section := range map[int]string{c.all: "all", c.try: "tryboot"} {
+		if b.slotAt(c, at) == "" {
+			st.Findings = append(st.Findings, boot.Finding{Severity: boot.Failure, Evidence: fmt.Sprintf("%s has boot_partition=%c in [%s], which is no slot", b.Area, c.raw[at], section), Remedy: "run updater mark good on the running slot"})
+		}
+	}
+	if !bytes.Contains(c.raw, []byte("tryboot_a_b=1")) {
+		st.Findings = append(st.Findings, boot.Warn("put it into [all], see docs/boot/raspberry-pi.md", "%s has no tryboot_a_b=1", b.Area))
+	}
+	st.Findings = append(st.Findings, boot.Disagreements(st)...)
+	return st, nil
+}
+
+// Invalidate implements [boot.Backend].
+func (b *Backend) Invalidate(_ context.Context, slot string) error {
+	if slot == b.booted {
+		return fmt.Errorf("%w: slot %s is running", boot.ErrRefused, slot)
+	}
+	return b.disable(slot)
+}
+
+// MarkBad implements [boot.Backend].
+func (b *Backend) MarkBad(_ context.Context, slot string) error { return b.disable(slot) }
+
+// disable has both sections name the other slot.
+func (b *Backend) disable(slot string) error {
+	c, err := b.known(slot)
+	if err != nil {
+		return err
+	}
+	all, try := b.slotAt(c, c.all), b.slotAt(c, c.try)
+	other := b.Slots[0]
+	if other == slot {
+		other = b.Slots[1]
+	}
+	if all == slot && try != other {
+		return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
+	}
+	if c.pending && try == slot {
+		if err := b.setFlag(false); err != nil {
+			return err
+		}
+	}
+	return b.write(c, other, other)
+}
+
+// Activate implements [boot.Backend]: the flag is the switch, after the partition to try is in its place. The
+// slot that boots anyway is not tried.
+func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
+	if tries != 1 {
+		return fmt.Errorf("%w: %d tries asked for, tryboot is one", boot.ErrRefused, tries)
+	}
+	c, err := b.known(slot)
+	if err != nil {
+		return err
+	}
+	all := b.slotAt(c, c.all)
+	if all == slot || all == "" {
+		if err := b.write(c, slot, cmpOr(b.slotAt(c, c.try), slot)); err != nil || !c.pending {
+			return err
+		}
+		return b.setFlag(false)
+	}
+	if err := b.write(c, all, slot); err != nil || c.pending {
+		return err
+	}
+	return b.setFlag(true)
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// MarkGood implements [boot.Backend]: the sections change places.
+func (b *Backend) MarkGood(_ context.Context, slot string) error {
+	if slot != b.booted {
+		return fmt.Errorf("%w: slot %s is not the one that is running, which alone can be known to work", boot.ErrRefused, slot)
+	}
+	c, err := b.known(slot)
+	if err != nil {
+		return err
+	}
+	all := b.slotAt(c, c.all)
+	if all == slot {
+		return nil
+	}
+	return b.write(c, slot, cmpOr(all, slot))
+}
+
+// Repair implements [boot.Backend]. There is one copy: what is lost must be written by hand.
+func (b *Backend) Repair(context.Context) error {
+	_, err := b.load()
+	return err
+}
+
+func (b *Backend) known(slot string) (*choice, error) {
+	if !slices.Contains(b.Slots, slot) {
+		return nil, fmt.Errorf("%w: slot %q is not among %v", boot.ErrRefused, slot, b.Slots)
+	}
+	return b.load()
+}
+
+func (b *Backend) setFlag(on bool) error {
+	if err := b.Flag.Set(on); err != nil {
+		return fmt.Errorf("%w: setting the tryboot flag: %w", boot.ErrState, err)
+	}
+	if got, err := b.Flag.Get(); err != nil || got != on {
+		return errors.Join(fmt.Errorf("%w: the tryboot flag is %v after it was set to %v", boot.ErrState, got, on), err)
+	}
+	return nil
+}

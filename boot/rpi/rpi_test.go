@@ -1,0 +1,159 @@
+package rpi_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"updater/boot"
+	"updater/boot/boottest"
+	"updater/boot/rpi"
+)
+
+const autoboot = "# ours\n[all]\ntryboot_a_b=1\nboot_partition=2\n[none]\nboot_partition=7\n[tryboot]\nboot_partition=3\n"
+
+var partition = map[string]int{"A": 2, "B": 3}
+
+// flag is the firmware's flag as a file of the medium.
+type flag struct{ vars boottest.Vars }
+
+func (f flag) Get() (bool, error) {
+	v, err := f.vars.Get("tryboot")
+	return len(v) > 0 && v[0] == 1, err
+}
+
+func (f flag) Set(on bool) error {
+	return f.vars.Set("tryboot", []byte{map[bool]byte{true: 1}[on]})
+}
+
+// firmware boots what the sections say, and clears the flag first.
+func firmware(d *boottest.Disk) string {
+	section, part := "[all]", map[string]string{}
+	for line := range strings.Lines(string(d.Areas[0])) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			section = line
+		} else if v, ok := strings.CutPrefix(line, "boot_partition="); ok {
+			part[section] = v
+		}
+	}
+	section = "[all]"
+	if d.Files["tryboot"] == "\x01" {
+		section, d.Files["tryboot"] = "[tryboot]", "\x00"
+	}
+	return map[string]string{"2": "A", "3": "B"}[part[section]]
+}
+
+func open(m *boottest.Medium, booted string) (boot.Backend, error) {
+	return rpi.New(rpi.Options{Area: m.Areas()[0], Flag: flag{boottest.Vars{M: m}}, Slots: []string{"A", "B"}, Partition: partition}, booted)
+}
+
+func disk(text string) boottest.Disk {
+	return boottest.Disk{Areas: [][]byte{[]byte(text)}, Files: map[string]string{"tryboot": "\x00"}}
+}
+
+func TestContract(t *testing.T) {
+	boottest.Contract(t, boottest.Rig{
+		Fresh: func(*testing.T) boottest.Disk { return disk(autoboot) },
+		Open:  open,
+		Boot:  firmware,
+		Others: func(d boottest.Disk) []string {
+			return []string{strings.NewReplacer("=2", "", "=3", "").Replace(string(d.Areas[0]))}
+		},
+		AlwaysBoots: true,
+	})
+}
+
+// A power cut forgets the try: the old slot boots.
+func TestTryIsVolatile(t *testing.T) {
+	m := boottest.New(disk(autoboot))
+	b, err := open(m, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 1); err != nil || !b.Caps().VolatileTry {
+		t.Fatalf("Activate = %v, Caps = %+v", err, b.Caps())
+	}
+	d := m.Disk()
+	d.Files["tryboot"] = "\x00"
+	if got := firmware(&d); got != "A" {
+		t.Errorf("after a power cut the firmware boots %q; want A", got)
+	}
+}
+
+func TestBadFiles(t *testing.T) {
+	for name, text := range map[string]string{
+		"empty": "", "no tryboot": "[all]\nboot_partition=2\n", "no number": strings.Replace(autoboot, "=2", "=x", 1),
+		"two digits": strings.Replace(autoboot, "=2", "=12", 1), "too long": autoboot + strings.Repeat("#", 512),
+	} {
+		m := boottest.New(disk(text))
+		b, err := open(m, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for op, err := range map[string]error{"Activate": b.Activate(t.Context(), "B", 1), "MarkGood": b.MarkGood(t.Context(), "A"), "Repair": b.Repair(t.Context())} {
+			if !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+				t.Errorf("%s: %s = %v, %d writes; want ErrState and none", name, op, err, m.Writes())
+			}
+		}
+	}
+}
+
+// The running slot is what the device tree says.
+func TestRunning(t *testing.T) {
+	root := t.TempDir()
+	if got, err := rpi.Running(root, []string{"A", "B"}, partition); got != "" || err != nil {
+		t.Errorf("without a device tree Running = %q, %v", got, err)
+	}
+	dir := filepath.Join(root, "chosen/bootloader")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range map[byte]string{2: "A", 3: "B", 1: ""} {
+		if err := os.WriteFile(filepath.Join(dir, "partition"), []byte{0, 0, 0, n}, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := rpi.Running(root, []string{"A", "B"}, partition); got != want || err != nil {
+			t.Errorf("partition %d: Running = %q, %v; want %q", n, got, err, want)
+		}
+	}
+}
+
+// Where there is no property interface the flag is an error, and nothing is switched.
+func TestNoMailbox(t *testing.T) {
+	m := boottest.New(disk(autoboot))
+	b, err := rpi.New(rpi.Options{Area: m.Areas()[0], Flag: rpi.Mailbox{Path: filepath.Join(t.TempDir(), "vcio")}, Slots: []string{"A", "B"}, Partition: partition}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+		t.Errorf("Activate = %v, %d writes; want ErrState and none", err, m.Writes())
+	}
+	if _, err := (rpi.Mailbox{Path: "/dev/null"}).Get(); err == nil || !strings.Contains(fmt.Sprint(err), "ioctl") {
+		t.Errorf("Get on another device = %v; want an ioctl error", err)
+	}
+}
+
+func FuzzAutoboot(f *testing.F) {
+	f.Add(autoboot)
+	f.Add("boot_partition=1\n[tryboot]\nboot_partition=2")
+	f.Fuzz(func(t *testing.T, text string) {
+		m := boottest.New(disk(text))
+		b, err := open(m, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.State(t.Context()); err != nil {
+			return
+		}
+		if err := b.MarkGood(t.Context(), "A"); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Next != "A" || len(m.Snapshot()[0]) != len(text) {
+			t.Fatalf("after mark good State = %+v, %v", st, err)
+		}
+	})
+}

@@ -1,0 +1,229 @@
+package sdboot_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"updater/boot"
+	"updater/boot/boottest"
+	"updater/boot/sdboot"
+)
+
+const template = "title demo\nlinux /SLOT/vmlinuz\noptions updater.slot=SLOT\n"
+
+func fresh() map[string]string {
+	files := map[string]string{"loader/loader.conf": "timeout 0\n", "loader/entries/zz-rescue.conf": "title rescue\nsort-key zz\nlinux /rescue\n"}
+	for i, s := range []string{"B", "A"} {
+		t := strings.ReplaceAll(template, "SLOT", s)
+		files["loader/updater/"+s+".conf"] = t
+		files[fmt.Sprintf("loader/entries/updater-%d-%s.conf", i+1, s)] = fmt.Sprintf("%ssort-key updater\nversion %d\n", t, i+1)
+	}
+	return files
+}
+
+// loader is systemd-boot, written apart from the backend: it knows entries by their content and counters by
+// the last plus of the name.
+func loader(d *boottest.Disk) string {
+	best, bestBad, bestVersion := "", true, -1
+	left := func(name string) (n, done int, counted bool) {
+		i := strings.LastIndex(name, "+")
+		if i < 0 {
+			return 0, 0, false
+		}
+		if c, _ := fmt.Sscanf(name[i:], "+%d-%d.conf", &n, &done); c == 2 {
+			return n, done, true
+		}
+		c, _ := fmt.Sscanf(name[i:], "+%d.conf", &n)
+		return n, 0, c == 1
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Files)) {
+		text := d.Files[name]
+		if !strings.HasPrefix(name, "loader/entries/") || !strings.HasSuffix(name, ".conf") || !strings.Contains(text, "\nsort-key updater\n") {
+			continue
+		}
+		version := 0
+		fmt.Sscanf(text[strings.Index(text, "\nversion "):], "\nversion %d", &version)
+		n, _, counted := left(name)
+		bad := counted && n == 0
+		if best == "" || bestBad && !bad || bestBad == bad && version >= bestVersion {
+			best, bestBad, bestVersion = name, bad, version
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	text := d.Files[best]
+	if n, done, counted := left(best); counted && n > 0 {
+		delete(d.Files, best)
+		d.Files[fmt.Sprintf("%s+%d-%d.conf", best[:strings.LastIndex(best, "+")], n-1, done+1)] = text
+	}
+	_, slot, _ := strings.Cut(text, "updater.slot=")
+	return slot[:1]
+}
+
+func open(dir sdboot.Dir, booted string) (*sdboot.Backend, error) {
+	return sdboot.New(sdboot.Options{Dir: dir, Slots: []string{"A", "B"}}, booted)
+}
+
+func TestContract(t *testing.T) {
+	boottest.Contract(t, boottest.Rig{
+		Fresh: func(*testing.T) boottest.Disk { return boottest.Disk{Files: fresh()} },
+		Open: func(m *boottest.Medium, booted string) (boot.Backend, error) {
+			return open(boottest.Files{M: m}, booted)
+		},
+		Boot: loader,
+		Others: func(d boottest.Disk) []string {
+			return []string{d.Files["loader/loader.conf"], d.Files["loader/entries/zz-rescue.conf"], d.Files["loader/updater/A.conf"]}
+		},
+		AlwaysBoots: true,
+	})
+}
+
+// The known-good entry never has a counter, whatever is done: the firmware's renaming can lose a name.
+func TestKnownGoodEntryIsNeverCounted(t *testing.T) {
+	m := boottest.New(boottest.Disk{Files: fresh()})
+	b, err := open(boottest.Files{M: m}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, do := range []func() error{
+		func() error { return b.Invalidate(t.Context(), "B") },
+		func() error { return b.Activate(t.Context(), "B", 3) },
+		func() error { return b.MarkGood(t.Context(), "A") },
+		func() error { return b.Activate(t.Context(), "A", 3) },
+	} {
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+		m.CrashDisks(func(d boottest.Disk) {
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(d.Files)), func(n string) bool {
+				return strings.HasSuffix(n, "-A.conf") && strings.Contains(d.Files[n], "version")
+			}) {
+				t.Fatalf("no entry of slot A without a counter: %v", slices.Sorted(maps.Keys(d.Files)))
+			}
+		})
+	}
+}
+
+// The firmware's renaming was cut: neither name is there. The other slot boots, and Repair or mark-good
+// makes a new entry of the slot that runs.
+func TestEntryGone(t *testing.T) {
+	files := fresh()
+	delete(files, "loader/entries/updater-2-A.conf")
+	m := boottest.New(boottest.Disk{Files: files})
+	b, err := open(boottest.Files{M: m}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next != "B" || st.Slots[0].Bootable {
+		t.Fatalf("State = %+v, %v; want slot B, and A unbootable", st, err)
+	}
+	if err := b.Repair(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || !st.Slots[0].Good {
+		t.Errorf("after Repair State = %+v, %v; want A good", st, err)
+	}
+}
+
+func TestFindings(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(files map[string]string)
+		want   string
+	}{
+		"two entries": {func(f map[string]string) {
+			f["loader/entries/updater-9-A+2.conf"] = f["loader/entries/updater-2-A.conf"]
+		}, "slot A has 2 entries"},
+		"default":      {func(f map[string]string) { f["loader/loader.conf"] = "default updater-*\n" }, "overrides the counting"},
+		"earlier sort": {func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key aaa\n" }, "boots before every slot"},
+		"no template":  {func(f map[string]string) { delete(f, "loader/updater/B.conf") }, "slot B has no template"},
+		"EFI variable": {func(map[string]string) {}, "LoaderEntryDefault is x"},
+		"nothing to boot": {func(f map[string]string) {
+			delete(f, "loader/entries/updater-2-A.conf")
+			delete(f, "loader/entries/updater-1-B.conf")
+		}, "finds no slot"},
+	} {
+		files := fresh()
+		c.change(files)
+		b, err := sdboot.New(sdboot.Options{
+			Dir: boottest.Files{M: boottest.New(boottest.Disk{Files: files})}, Slots: []string{"A", "B"},
+			Default: func() (string, error) { return map[bool]string{true: "x"}[name == "EFI variable"], nil },
+		}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := b.State(t.Context())
+		if err != nil || !slices.ContainsFunc(st.Findings, func(f boot.Finding) bool { return strings.Contains(f.Evidence, c.want) }) {
+			t.Errorf("%s: State = %+v, %v; want %q", name, st.Findings, err, c.want)
+		}
+	}
+}
+
+// Without its template a slot is not touched: it could not be activated again.
+func TestTemplateFirst(t *testing.T) {
+	files := fresh()
+	files["loader/updater/B.conf"] += "version 7\n"
+	m := boottest.New(boottest.Disk{Files: files})
+	b, err := open(boottest.Files{M: m}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Invalidate(t.Context(), "B"); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+		t.Errorf("Invalidate = %v, %d writes; want ErrState and none", err, m.Writes())
+	}
+}
+
+func TestSelected(t *testing.T) {
+	for id, want := range map[string]string{"updater-2-A.conf": "A", "updater-11-B+0-3.conf": "B", "updater-3-B": "B", "other.conf": "", "updater-3-C.conf": ""} {
+		if got := sdboot.Selected(sdboot.Options{Slots: []string{"A", "B"}}, id); got != want {
+			t.Errorf("Selected(%q) = %q; want %q", id, got, want)
+		}
+	}
+}
+
+// The same life on a real folder.
+func TestFolder(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range fresh() {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := sdboot.OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	as := func(booted string) *sdboot.Backend {
+		b, err := open(f, booted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for _, do := range []func() error{
+		func() error { return as("A").Invalidate(t.Context(), "B") },
+		func() error { return as("A").Activate(t.Context(), "B", 3) },
+		func() error { return as("B").MarkGood(t.Context(), "B") },
+	} {
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names, err := os.ReadDir(filepath.Join(dir, "loader/entries"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(names), "[- updater-2-A.conf - updater-3-B.conf - zz-rescue.conf]"; got != want {
+		t.Errorf("the entries are %s; want %s", got, want)
+	}
+}

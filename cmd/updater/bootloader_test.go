@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const bootDisk = `truncate -s 8M disk.img
+sgdisk -n1:2048:+1M -c1:misc -n2:0:+1M -c2:rootfs_a -n3:0:+1M -c3:rootfs_b disk.img >/dev/null
+`
+
+// The boot loaders that the scripts do not run on, each on a disk image made with the loader's own tools
+// where there are any: slot B is made bad, active, and good, as people do it.
+func TestBootLoaders(t *testing.T) {
+	for _, c := range []struct {
+		name, prepare, boot string
+		slots               [2]string // further keys
+		tools               []string
+	}{
+		{
+			name: "gpt", tools: []string{"cgpt"},
+			prepare: `cgpt add -i 2 -P 2 -T 0 -S 1 disk.img; cgpt add -i 3 -P 1 -T 0 -S 1 disk.img`,
+			boot:    `backend = "gpt"`,
+		},
+		{
+			name: "android",
+			prepare: `python3 - <<'P'
+import struct, zlib
+b = struct.pack('<4sIBB2x4H8x', b'_a', 0x42414342, 1, 2, 0x9f, 0x9e, 0, 0)
+with open('disk.img', 'r+b') as f:
+    f.seek(1 << 20 | 2048)
+    f.write(b + struct.pack('<I', zlib.crc32(b)))
+P`,
+			boot: `backend = "android"` + "\n" + `env = "PARTLABEL=misc"`,
+		},
+		{
+			name: "barebox",
+			prepare: `python3 - <<'P'
+import struct, zlib
+data = struct.pack('<5I', 3, 20, 3, 10, 0)
+head = struct.pack('<IHHI', 0x4d433230, 0, len(data), zlib.crc32(data))
+raw = head + struct.pack('<I', zlib.crc32(head)) + data
+with open('disk.img', 'r+b') as f:
+    for i in range(3):
+        f.seek((1 << 20) + i * 1024)
+        f.write(struct.pack('<II', 0x2354fdf3, len(raw)) + raw)
+P`,
+			boot:  `backend = "barebox"` + "\n" + `env = [ { device = "PARTLABEL=misc", offset = 0, size = 3072 } ]` + "\n" + `barebox = { magic = 0x4d433230, stride = 1024 }`,
+			slots: [2]string{"attempts = 0\npriority = 4", "attempts = 8\npriority = 12"},
+		},
+		{
+			name: "systemd-boot",
+			prepare: `mkdir -p esp/loader/entries esp/loader/updater
+for s in A B; do echo "linux /$s/vmlinuz" >esp/loader/updater/$s.conf; done
+printf 'linux /A/vmlinuz\nversion 2\n' >esp/loader/entries/updater-2-A.conf
+printf 'linux /B/vmlinuz\nversion 1\n' >esp/loader/entries/updater-1-B.conf`,
+			boot: `backend = "systemd-boot"` + "\n" + `esp = "DIR/esp"`,
+		},
+		{
+			name: "custom",
+			prepare: `echo good >A; echo good >B; echo A >next
+cat >loader <<'P'
+#!/bin/sh
+cd DIR
+case $1 in
+state) for s in A B; do n=; [ $(cat next) != $s ] || n=next; echo $s $(cat $s) $n; done ;;
+invalidate) echo bad >$2; [ $2 != $(cat next) ] || { [ $2 = A ] && echo B >next || echo A >next; } ;;
+activate) echo trying $3 >$2; echo $2 >next ;;
+good) echo good >$2 ;;
+esac
+P
+chmod +x loader`,
+			boot: `backend = "custom"
+commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "invalidate", "{slot}"], activate = ["DIR/loader", "activate", "{slot}", "{tries}"], good = ["DIR/loader", "good", "{slot}"] }`,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, tool := range append(c.tools, "sgdisk", "python3") {
+				if _, err := exec.LookPath(tool); err != nil {
+					t.Skipf("%s is not installed", tool)
+				}
+			}
+			dir := t.TempDir()
+			cmd := exec.Command("bash", "-euc", strings.ReplaceAll(bootDisk+c.prepare, "DIR", dir))
+			cmd.Dir = dir
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			config := filepath.Join(dir, "config.toml")
+			text := "[disk]\npath = \"disk.img\"\n[boot]\n" + strings.ReplaceAll(c.boot, "DIR", dir) + "\ntries = 2\n"
+			for i, s := range []string{"A", "B"} {
+				text += fmt.Sprintf("[[slot]]\nname = %q\npartitions = { rootfs = \"PARTLABEL=rootfs_%s\" }\n%s\n", s, strings.ToLower(s), c.slots[i])
+			}
+			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			run := func(want int, args ...string) string {
+				t.Helper()
+				var out, errs bytes.Buffer
+				if code := Run(t.Context(), append(args, "--config", config), Env{Stdout: &out, Stderr: &errs}); code != want {
+					t.Fatalf("updater %v: exit %d, want %d: %s%s", args, code, want, out.String(), errs.String())
+				}
+				return out.String()
+			}
+			state := func(booted, primary, slotB string) {
+				t.Helper()
+				var s statusReport
+				if err := json.Unmarshal([]byte(run(ExitDone, "status", "--json", "--booted", booted)), &s); err != nil {
+					t.Fatal(err)
+				}
+				if s.Primary != primary || s.Slots[1].State != slotB || len(s.Boots) == 0 {
+					t.Errorf("status = %+v; want %s next and slot B %s", s, primary, slotB)
+				}
+			}
+			state("A", "A", "good")
+			run(ExitDone, "mark", "bad", "B", "--booted", "A")
+			state("A", "A", "bad")
+			run(ExitDone, "activate", "B", "--booted", "A")
+			var s statusReport
+			if err := json.Unmarshal([]byte(run(ExitDone, "status", "--json", "--booted", "A")), &s); err != nil || s.Primary != "B" || s.Slots[1].TriesLeft != 2 {
+				t.Errorf("after activate status = %+v, %v; want B next with 2 tries", s, err)
+			}
+			run(ExitDone, "mark", "good", "--booted", "B")
+			state("B", "B", "good")
+			run(ExitBootState, "mark", "good", "A", "--booted", "B")
+			run(ExitDone, "doctor", "--booted", "B")
+		})
+	}
+}
+
+// On a disk image file the firmware of this machine is not touched.
+func TestFirmwareOfAnImage(t *testing.T) {
+	if _, err := exec.LookPath("sgdisk"); err != nil {
+		t.Skip("sgdisk is not installed")
+	}
+	dir := t.TempDir()
+	cmd := exec.Command("bash", "-euc", bootDisk)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, backend := range []string{"efi", "raspberry-pi"} {
+		config := filepath.Join(dir, backend+".toml")
+		text := "[disk]\npath = \"disk.img\"\n[boot]\nbackend = \"" + backend + "\"\nesp = \"PARTLABEL=misc\"\nenv = \"PARTLABEL=misc:/autoboot.txt\"\n" + configTail
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var errs bytes.Buffer
+		if code := Run(t.Context(), []string{"status", "--config", config}, Env{Stdout: &errs, Stderr: &errs}); code != ExitUsage || !strings.Contains(errs.String(), "firmware of this machine") {
+			t.Errorf("%s: exit %d: %s; want a usage error", backend, code, errs.String())
+		}
+	}
+}
+
+// The write protection of an eMMC boot partition is lifted and put back; other paths have none.
+func TestEMMCBootPartition(t *testing.T) {
+	sys := t.TempDir()
+	knob := filepath.Join(sys, "class/block/mmcblk0boot1/force_ro")
+	if err := os.MkdirAll(filepath.Dir(knob), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(knob, []byte("1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	is := func(want string) {
+		t.Helper()
+		if got, err := os.ReadFile(knob); err != nil || string(got) != want {
+			t.Errorf("force_ro is %q, %v; want %q", got, err, want)
+		}
+	}
+	if _, err := allowWrites(sys, "/dev/mmcblk0p1"); err != nil {
+		t.Error(err)
+	}
+	is("1\n")
+	restore, err := allowWrites(sys, "/dev/mmcblk0boot1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	is("0")
+	if err := restore(); err != nil {
+		t.Fatal(err)
+	}
+	is("1\n")
+	if _, err := allowWrites(sys, "/dev/mmcblk1boot0"); err == nil {
+		t.Error("a write protection that cannot be lifted is no error")
+	}
+}
