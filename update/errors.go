@@ -70,7 +70,13 @@ type WriteError struct {
 	Err  error
 }
 
-func (e *WriteError) Error() string { return fmt.Sprintf("writing slot %s: %v", e.Slot, e.Err) }
+func (e *WriteError) Error() string {
+	if e.Slot == "" { // a copy; the cause names the device
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("writing slot %s: %v", e.Slot, e.Err)
+}
+
 func (e *WriteError) Unwrap() error { return e.Err }
 
 // ReadBackError says that the medium does not hold what was written. The slot stays marked bad.

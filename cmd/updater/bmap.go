@@ -13,11 +13,11 @@ import (
 func newBmap(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bmap",
-		Short: "Make, show and check block maps",
+		Short: "Make, copy by, show and check block maps",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBmapCreate(env), newBmapInfo(env), newBmapVerify(env))
+	cmd.AddCommand(newBmapCreate(env), newBmapCopy(env), newBmapInfo(env), newBmapVerify(env))
 	return cmd
 }
 

@@ -219,10 +219,15 @@ func writeWhole(name string, write func(f *os.File) error) (err error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err = os.Rename(f.Name(), name); err != nil {
+	return rename(f.Name(), name)
+}
+
+// rename renames a file within its folder, durably.
+func rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
+	d, err := os.Open(filepath.Dir(to))
 	if err != nil {
 		return err
 	}

@@ -19,9 +19,10 @@ import (
 
 // trustOptions say where the signed document is. What it must be signed by says the configuration alone.
 type trustOptions struct {
-	config string
-	bmap   string
-	sig    string
+	config   string
+	bmap     string
+	sig      string
+	unsigned bool // find may find no signature
 }
 
 func (o *trustOptions) AddFlags(f *pflag.FlagSet) {
@@ -55,7 +56,7 @@ func (o *trustOptions) find(ctx context.Context, image string, from *origins) (s
 		files.unverifiedSig, err = from.read(ctx, o.sig, verify.MaxSignatureSize)
 	case !verify.IsClearsigned(files.unverifiedBmap):
 		var found bool
-		if files.unverifiedSig, found, err = from.findSignature(ctx, path, verify.MaxSignatureSize); err == nil && !found {
+		if files.unverifiedSig, found, err = from.findSignature(ctx, path, verify.MaxSignatureSize); err == nil && !found && !o.unsigned {
 			return files, &verify.SignatureError{Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and there is no %s.asc or %s.sig", path, path, path)}
 		}
 	}

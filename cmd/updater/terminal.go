@@ -58,6 +58,7 @@ type event struct {
 	Ranges []bmap.Span     `json:"ranges,omitempty"` // that read back wrong
 	Device *blockdev.Facts `json:"device,omitempty"` // that was written
 	Result *update.Result  `json:"result,omitempty"`
+	Copy   *copyResult     `json:"copy,omitempty"`
 }
 
 func (r *report) emit(e event) {
@@ -238,6 +239,35 @@ func (r *report) installed(res *update.Result) error {
 	}
 	_, err := fmt.Fprintf(r.env.Stdout, "installed %s into slot %s: %s written, %s%s zeroed, all read back, in %.1f s\nsigned by %s\nslot %s boots next, with %s\n",
 		what, res.Slot, size(res.WrittenBytes), held, size(res.ZeroedBytes), time.Since(r.start).Seconds(), signers(res.Signers), res.Slot, tries(res.Tries))
+	return err
+}
+
+func (r *report) copied(args []string, res *copyResult) error {
+	if r.asJSON {
+		code := ExitDone
+		r.emit(event{Event: "result", Code: &code, Copy: res})
+		return nil
+	}
+	w, back := r.env.Stdout, "all read back"
+	if !res.ReadBack {
+		back = "not read back"
+	}
+	held := ""
+	if res.SkippedBytes > 0 {
+		held = size(res.SkippedBytes) + " held already, "
+	}
+	what := map[string]string{update.UnmappedZero: "zeroed", update.UnmappedKeep: "kept", update.UnmappedDiscard: "discarded"}[res.Unmapped]
+	_, err := fmt.Fprintf(w, "copied %s to %s: %s written, %s%s %s, %s, in %.1f s\n",
+		args[0], args[1], size(res.WrittenBytes), held, size(res.ImageBytes-res.MappedBytes), what, back, time.Since(r.start).Seconds())
+	if len(res.Signers) > 0 {
+		fmt.Fprintf(w, "signed by %s\n", signers(res.Signers))
+	}
+	if g := res.GPT; g != nil {
+		fmt.Fprintf(w, "the backup GPT moved from sector %d to %d, the end of the disk\n", g.OldSector, g.BackupSector)
+		if g.Grown > 0 {
+			fmt.Fprintf(w, "partition %d grew to %s\n", g.Grown, size(g.GrownBytes))
+		}
+	}
 	return err
 }
 

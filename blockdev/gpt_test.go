@@ -1,0 +1,261 @@
+package blockdev_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"updater/blockdev"
+	"updater/internal/voldisk"
+)
+
+// gptDisk makes a disk image file with a table by sgdisk, made for a disk of small bytes and then as large as size, with
+// noise where the table does not reach.
+func gptDisk(t *testing.T, small, size int64, sgdisk ...string) string {
+	t.Helper()
+	need(t, "sgdisk")
+	path := filepath.Join(t.TempDir(), "disk.img")
+	truncate(t, path, small)
+	run(t, "sgdisk", append(sgdisk, path)...)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if size > small {
+		if _, err := f.Write(bytes.Repeat([]byte{0xa5}, int(size-small))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+func fitGPT(t *testing.T, path string, o blockdev.GPTOptions) (blockdev.GPTFit, error) {
+	t.Helper()
+	d, err := blockdev.OpenPath(path, 0, 0, blockdev.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	return blockdev.FitGPT(d, o)
+}
+
+// wantVerified has sgdisk check both tables of the disk.
+func wantVerified(t *testing.T, path string) {
+	t.Helper()
+	if out := run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") || strings.Contains(strings.ToLower(out), "caution") {
+		t.Errorf("sgdisk -v %s:\n%s", path, out)
+	}
+}
+
+// partitions are the lines of sgdisk's list.
+func partitions(t *testing.T, path string) []string {
+	return regexp.MustCompile(`(?m)^ +\d+ +\d+ .*$`).FindAllString(run(t, "sgdisk", "-p", path), -1)
+}
+
+const mib = 1 << 20
+
+var twoParts = []string{"-n1:2048:+4M", "-c1:boot", "-n2:0:+8M", "-c2:root", "-A2:set:2", "-U11111111-2222-3333-4444-555555555555"}
+
+func TestFitGPT(t *testing.T) {
+	tests := []struct {
+		name        string
+		small, size int64
+		sgdisk      []string
+		o           blockdev.GPTOptions
+		moved       bool
+		grown       int
+	}{
+		{"same size", 32 * mib, 32 * mib, twoParts, blockdev.GPTOptions{}, false, 0},
+		{"larger", 32 * mib, 50 * mib, twoParts, blockdev.GPTOptions{}, true, 0},
+		{"larger by a sector", 32 * mib, 32*mib + 512, twoParts, blockdev.GPTOptions{SectorSize: 512}, true, 0},
+		{"larger by less than a sector", 32 * mib, 32*mib + 511, twoParts, blockdev.GPTOptions{}, false, 0},
+		{"grown", 32 * mib, 50 * mib, twoParts, blockdev.GPTOptions{GrowLast: true}, true, 2},
+		{"grown on the same disk", 32 * mib, 32 * mib, twoParts, blockdev.GPTOptions{GrowLast: true}, true, 2},
+		{"the last partition is not the last entry", 32 * mib, 50 * mib, []string{"-n2:2048:+4M", "-n1:16384:+8M"}, blockdev.GPTOptions{GrowLast: true}, true, 1},
+		{"no partition", 32 * mib, 50 * mib, []string{"-o"}, blockdev.GPTOptions{GrowLast: true}, true, 0},
+		{"more entries", 32 * mib, 50 * mib, append([]string{"-S256"}, twoParts...), blockdev.GPTOptions{GrowLast: true}, true, 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := gptDisk(t, tt.small, tt.size, tt.sgdisk...)
+			before, parts := readAll(t, path), partitions(t, path)
+			fit, err := fitGPT(t, path, tt.o)
+			if err != nil || !fit.Found || fit.Moved != tt.moved || fit.Grown != tt.grown {
+				t.Fatalf("FitGPT = %+v, %v", fit, err)
+			}
+			wantVerified(t, path)
+			if same := bytes.Equal(before, readAll(t, path)); same == tt.moved {
+				t.Errorf("the disk is the same: %v", same)
+			}
+			after := partitions(t, path)
+			for i := range parts {
+				if grew := after[i] != parts[i]; grew != strings.HasPrefix(strings.TrimSpace(parts[i]), itoa(int64(tt.grown))+" ") {
+					t.Errorf("partition was %s, is %s", parts[i], after[i])
+				}
+			}
+			if again, err := fitGPT(t, path, tt.o); err != nil || again.Moved || again.Grown != 0 {
+				t.Errorf("FitGPT again = %+v, %v; want nothing to do", again, err)
+			}
+		})
+	}
+}
+
+func readAll(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestFitGPTRepairs damages what the primary table does not need.
+func TestFitGPTRepairs(t *testing.T) {
+	for name, at := range map[string]int64{"backup header": 32*mib - 512 + 40, "backup entries": 32*mib - 33*512 + 3, "backup's signature": 32*mib - 512} {
+		t.Run(name, func(t *testing.T) {
+			path := gptDisk(t, 32*mib, 32*mib, twoParts...)
+			want := readAll(t, path)
+			poke(t, path, at)
+			if fit, err := fitGPT(t, path, blockdev.GPTOptions{}); err != nil || !fit.Moved {
+				t.Errorf("FitGPT = %+v, %v", fit, err)
+			}
+			if !bytes.Equal(readAll(t, path), want) {
+				t.Error("the disk is not as it was before the damage")
+			}
+		})
+	}
+}
+
+// poke flips a byte.
+func poke(t *testing.T, path string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 0x40
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFitGPTRefuses changes nothing on a disk whose table it cannot fit.
+func TestFitGPTRefuses(t *testing.T) {
+	flip := func(at int64) func(*testing.T, string) { return func(t *testing.T, p string) { poke(t, p, at) } }
+	tests := []struct {
+		name   string
+		change func(t *testing.T, path string)
+		o      blockdev.GPTOptions
+		msg    string // "" is a disk without a table
+	}{
+		{"no table", flip(512), blockdev.GPTOptions{}, ""},
+		{"header size", flip(512 + 12), blockdev.GPTOptions{}, "header at sector 1"},
+		{"header", flip(512 + 60), blockdev.GPTOptions{}, "CRC"},
+		{"entries", flip(1024 + 33), blockdev.GPTOptions{}, "entries at sector 2 have CRC"},
+		{"other sectors", func(*testing.T, string) {}, blockdev.GPTOptions{SectorSize: 4096}, "made for sectors of 512 bytes, the disk has 4096"},
+		{"odd sectors", func(*testing.T, string) {}, blockdev.GPTOptions{SectorSize: 520}, "sectors of 520 bytes"},
+		{"disk too small", func(t *testing.T, p string) { truncate(t, p, 12*mib) }, blockdev.GPTOptions{}, "partition 2 ends at sector"},
+		{"disk tiny", func(t *testing.T, p string) { truncate(t, p, 4096) }, blockdev.GPTOptions{}, "not inside the disk"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := gptDisk(t, 32*mib, 40*mib, twoParts...)
+			tt.change(t, path)
+			before := readAll(t, path)
+			fit, err := fitGPT(t, path, tt.o)
+			_, isGPT := errors.AsType[*blockdev.GPTError](err)
+			if tt.msg == "" && (err != nil || fit.Found) || tt.msg != "" && (!isGPT || !strings.Contains(err.Error(), tt.msg)) {
+				t.Errorf("FitGPT = %+v, %v; want %q", fit, err, tt.msg)
+			}
+			if !bytes.Equal(before, readAll(t, path)) {
+				t.Error("the disk was changed")
+			}
+		})
+	}
+}
+
+// TestFitGPTHybrid leaves a hybrid MBR alone.
+func TestFitGPTHybrid(t *testing.T) {
+	path := gptDisk(t, 32*mib, 40*mib, append(twoParts, "-h1")...)
+	mbr := readAll(t, path)[:512]
+	if fit, err := fitGPT(t, path, blockdev.GPTOptions{}); err != nil || !fit.Moved {
+		t.Fatalf("FitGPT = %+v, %v", fit, err)
+	}
+	if !bytes.Equal(mbr, readAll(t, path)[:512]) {
+		t.Error("the hybrid MBR was changed")
+	}
+}
+
+// TestFitGPTDevice does it on block devices with sectors of both sizes.
+func TestFitGPTDevice(t *testing.T) {
+	for _, sector := range []string{"512", "4096"} {
+		t.Run(sector, func(t *testing.T) {
+			need(t, "losetup", "sgdisk")
+			if os.Getuid() != 0 {
+				t.Skip("loop devices need root")
+			}
+			path := filepath.Join(t.TempDir(), "disk")
+			truncate(t, path, 32*mib)
+			attach := func() string {
+				out, err := exec.Command("losetup", "-b", sector, "-f", "--show", path).Output()
+				if err != nil {
+					t.Skipf("no loop device with sectors of %s bytes: %v", sector, err)
+				}
+				return strings.TrimSpace(string(out))
+			}
+			node := attach()
+			run(t, "sgdisk", "-n1:0:+4M", "-n2:0:+8M", node)
+			run(t, "losetup", "-d", node)
+			truncate(t, path, 64*mib)
+			node = attach()
+			defer run(t, "losetup", "-d", node)
+			size, err := blockdev.SectorSize(node)
+			if err != nil || itoa(size) != sector {
+				t.Errorf("SectorSize = %d, %v", size, err)
+			}
+			if whole, err := blockdev.IsWholeDisk(node); err != nil || !whole {
+				t.Errorf("IsWholeDisk = %v, %v", whole, err)
+			}
+			if fit, err := fitGPT(t, node, blockdev.GPTOptions{SectorSize: size, GrowLast: true}); err != nil || !fit.Moved || fit.Grown != 2 {
+				t.Errorf("FitGPT = %+v, %v", fit, err)
+			}
+			wantVerified(t, node)
+		})
+	}
+}
+
+// TestFitGPTPowerCut cuts the power at every step: one table is always whole, the old primary or the new backup.
+func TestFitGPTPowerCut(t *testing.T) {
+	path := gptDisk(t, 15*mib, 16*mib, twoParts...)
+	content := readAll(t, path)
+	for _, o := range []blockdev.GPTOptions{{}, {GrowLast: true}} {
+		disk := voldisk.New(content, voldisk.Options{})
+		d := disk.Device("disk", 0, int64(len(content)))
+		if fit, err := blockdev.FitGPT(d, o); err != nil || !fit.Moved {
+			t.Fatalf("FitGPT = %+v, %v", fit, err)
+		}
+		states, err := disk.Crashes(voldisk.Plan{}, func(s *voldisk.State) error {
+			primary := bytes.HasPrefix(s.Image[512:], []byte("EFI PART")) && tableIsWhole(s.Image, 512)
+			backup := tableIsWhole(s.Image, int64(len(s.Image))-512)
+			if !primary && !backup {
+				return errors.New("neither table is whole")
+			}
+			return nil
+		})
+		t.Logf("%d states", states)
+		if err != nil || states < 20 {
+			t.Errorf("%d states: %v", states, err)
+		}
+	}
+}

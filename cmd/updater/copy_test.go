@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// lab makes files with real tools in a folder of its own.
+type copyLab struct {
+	t   *testing.T
+	dir string
+}
+
+func newCopyLab(t *testing.T) *copyLab {
+	if os.Getuid() != 0 {
+		t.Skip("loop devices need root")
+	}
+	for _, tool := range []string{"losetup", "sgdisk", "mkfs.ext4", "mount"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	return &copyLab{t, t.TempDir()}
+}
+
+func (l *copyLab) sh(script string) string {
+	l.t.Helper()
+	cmd := exec.Command("bash", "-euc", script)
+	cmd.Dir = l.dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		l.t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// device attaches a file full of a pattern as a block device, with partition nodes.
+func (l *copyLab) device(size string) string {
+	l.t.Helper()
+	l.sh(`yes pattern | head -c ` + size + ` > back`)
+	out, err := exec.Command("losetup", "-P", "-f", "--show", filepath.Join(l.dir, "back")).Output()
+	if err != nil {
+		l.t.Skipf("no loop device: %v", err)
+	}
+	node := strings.TrimSpace(string(out))
+	l.t.Cleanup(func() { l.sh("losetup -d " + node) })
+	return node
+}
+
+func (l *copyLab) run(want int, args ...string) (stdout, stderr string) {
+	l.t.Helper()
+	var out, errs bytes.Buffer
+	if code := Run(l.t.Context(), args, Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}); code != want {
+		l.t.Fatalf("updater %s: exit %d, want %d:\n%s%s", strings.Join(args, " "), code, want, out.String(), errs.String())
+	}
+	return out.String(), errs.String()
+}
+
+func wantText(t *testing.T, text, want string) {
+	t.Helper()
+	if !strings.Contains(text, want) {
+		t.Errorf("%q is not in:\n%s", want, text)
+	}
+}
+
+// TestCopyToDisk writes a disk image to larger block devices: the backup GPT moves, the last partition grows on request,
+// unmapped blocks become what was asked for, and a disk in use is refused.
+func TestCopyToDisk(t *testing.T) {
+	l := newCopyLab(t)
+	image := filepath.Join(l.dir, "image")
+	l.sh(`truncate -s 40M image; sgdisk -n1:2048:+8M -c1:boot -n2:0:+20M -c2:root image >/dev/null
+		truncate -s 20M fs; mkfs.ext4 -q fs; dd if=fs of=image bs=1M seek=9 conv=notrunc,sparse status=none; sync image`)
+	l.run(ExitDone, "bmap", "create", "-o", image+".bmap", image)
+	node := l.device("90M")
+	same := func(count string) string {
+		return "cmp -n " + count + " image back && cmp -i 17408 -n 20000000 image back"
+	}
+
+	out, _ := l.run(ExitDone, "bmap", "copy", "--allow-unsigned", image, node)
+	wantText(t, out, "the backup GPT moved from sector 81919 to 184319, the end of the disk")
+	wantText(t, l.sh("sync; sgdisk -v "+node), "No problems found")
+	l.sh(same("446")) // all but the protective MBR's size, and the table
+
+	out, _ = l.run(ExitDone, "bmap", "copy", "--allow-unsigned", "--grow-last", image, node)
+	wantText(t, out, "partition 2 grew to 80.0 MiB")
+	wantText(t, l.sh("sgdisk -v "+node), "No problems found")
+
+	l.run(ExitDone, "bmap", "copy", "--allow-unsigned", "--no-bmap", image, node)
+	wantText(t, l.sh("sgdisk -v "+node), "No problems found")
+
+	l.sh("yes pattern | dd of=" + node + " bs=1M count=90 iflag=fullblock conv=fsync status=none")
+	l.run(ExitDone, "bmap", "copy", "--allow-unsigned", "--unmapped", "keep", image, node)
+	l.run(ExitDone, "bmap", "verify", image+".bmap", image)
+	wantText(t, l.sh("head -c 8000000 "+node+" | tail -c 8"), "pattern")
+
+	l.run(ExitDone, "bmap", "copy", "--allow-unsigned", "--unmapped", "discard", image, node)
+	wantText(t, l.sh("sgdisk -v "+node), "No problems found")
+
+	l.sh("mkdir -p mnt; partx -u " + node + " 2>/dev/null || true; mount " + node + "p2 mnt || mount -o offset=9437184 " + node + " mnt")
+	_, errs := l.run(ExitBusy, "bmap", "copy", "--allow-unsigned", image, node)
+	wantText(t, errs, "is busy")
+	l.sh("umount mnt")
+}
+
+// TestCopyRefusesSmallDevice changes nothing on a device that is too small.
+func TestCopyRefusesSmallDevice(t *testing.T) {
+	l := newCopyLab(t)
+	image := filepath.Join(l.dir, "image")
+	l.sh("truncate -s 10M image; echo x | dd of=image conv=notrunc status=none; sync image")
+	l.run(ExitDone, "bmap", "create", "-o", image+".bmap", image)
+	node := l.device("9M")
+	before := l.sh("sha256sum < back")
+	_, errs := l.run(ExitIncompatible, "bmap", "copy", "--allow-unsigned", image, node)
+	wantText(t, errs, "does not fit")
+	if after := l.sh("sha256sum < back"); after != before {
+		t.Error("the device was changed")
+	}
+}

@@ -1,0 +1,173 @@
+package update
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+
+	"golang.org/x/sync/errgroup"
+
+	"updater/bmap"
+)
+
+// CopyJob writes one image to one target that is no slot: a disk, a partition or a file.
+type CopyJob struct {
+	// Map says what the image holds; every range has a checksum. Nil copies the whole stream: then nothing is known
+	// of the image but that its container ended properly.
+	Map          *bmap.Map
+	Unmapped     string // UnmappedZero, UnmappedKeep or UnmappedDiscard
+	Rewrite      bool   // write everything, also what the target holds already
+	SkipReadBack bool
+
+	Image    Image
+	Reopen   func(ctx context.Context) (ImageCloser, error) // as in Job; may be nil
+	Target   Target
+	Progress *Progress // may be nil
+}
+
+// CopyResult is what a copy did; see Result.
+type CopyResult struct {
+	ImageBytes    int64   `json:"image_bytes"`
+	MappedBytes   int64   `json:"mapped_bytes"`
+	WrittenBytes  int64   `json:"written_bytes"`
+	SkippedBytes  int64   `json:"skipped_bytes"`
+	RepairedBytes int64   `json:"repaired_bytes,omitempty"`
+	Unmapped      string  `json:"unmapped"`
+	ReadBack      bool    `json:"read_back"`
+	Engine        string  `json:"engine"`
+	Seconds       Timings `json:"seconds"`
+}
+
+// Copy runs the write, flush and read-back steps of [Install], and nothing of its boot state: whoever calls it has
+// checked signature and size. A nil error means that the image is on stable storage and, unless SkipReadBack, was read
+// back from the medium. Errors: [ImageError], [SourceError], [WriteError], [ReadBackError], the cause of a cancelled
+// context; the target then holds a part of the image.
+func Copy(ctx context.Context, job CopyJob) (*CopyResult, error) {
+	run := &run{Job: Job{Image: job.Image, Reopen: job.Reopen, Rewrite: job.Rewrite}, timer: newTimer(job.Progress)}
+	doc := &Document{Map: job.Map, Unmapped: job.Unmapped}
+	if job.Map == nil {
+		run.Reopen = nil
+		var err error
+		if doc.Map, err = run.writeAll(ctx, job.Target); err != nil {
+			return nil, err
+		}
+	} else {
+		if err := job.Map.CheckSummed(); err != nil {
+			return nil, err
+		}
+		if err := run.write(ctx, doc, job.Target); err != nil {
+			return nil, err
+		}
+	}
+	run.phase(PhaseFlush)
+	if err := cancelled(ctx); err != nil {
+		return nil, err
+	}
+	if err := job.Target.Flush(); err != nil {
+		return nil, &WriteError{Err: err}
+	}
+	if !job.SkipReadBack {
+		if err := run.readBack(ctx, doc, job.Target); err != nil {
+			return nil, err
+		}
+	}
+	return &CopyResult{
+		ImageBytes: doc.Map.ImageSize(), MappedBytes: doc.Map.MappedBytes(), Unmapped: doc.Unmapped,
+		WrittenBytes: run.written, SkippedBytes: run.held.equal.Load(), RepairedBytes: run.repaired,
+		ReadBack: !job.SkipReadBack, Engine: job.Target.Engine(), Seconds: run.stop(),
+	}, cancelled(ctx)
+}
+
+// writeAll writes the whole stream, whatever its length, and returns the map of it that the read-back needs. Blocks of
+// zeros are zeroed, which is quicker than writing them and leaves holes in a file.
+func (r *run) writeAll(ctx context.Context, target Target) (*bmap.Map, error) {
+	r.phase(PhaseWrite)
+	r.held = new(held)
+	group, gctx := errgroup.WithContext(ctx)
+	free, full := make(chan []byte, chunks), make(chan []byte, chunks)
+	for range chunks {
+		free <- make([]byte, chunkSize)
+	}
+	group.Go(func() error {
+		defer close(full)
+		return r.readAll(gctx, free, full)
+	})
+	var ranges []bmap.Range
+	var size int64
+	group.Go(func() (err error) {
+		ranges, size, err = r.writeChunks(gctx, target, full, free)
+		return err
+	})
+	err := group.Wait()
+	if cause := cancelled(ctx); cause != nil {
+		return nil, cause
+	}
+	if err != nil {
+		return nil, err
+	}
+	if size == 0 {
+		return nil, &ImageError{Err: fmt.Errorf("it is empty")}
+	}
+	return bmap.FromRanges(size, "sha256", ranges)
+}
+
+func (r *run) readAll(ctx context.Context, free <-chan []byte, full chan<- []byte) error {
+	for at := int64(0); ; {
+		buf, err := receive(ctx, free)
+		if err != nil {
+			return err
+		}
+		n, err := io.ReadFull(r.Image, buf[:chunkSize])
+		at += int64(n)
+		if n > 0 {
+			if err := send(ctx, full, buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch err {
+		case nil:
+		case io.EOF, io.ErrUnexpectedEOF:
+			if err := r.Image.End(); err != nil { // a truncated container is io.ErrUnexpectedEOF too
+				return &SourceError{Offset: at, Err: err}
+			}
+			return nil
+		default:
+			return &SourceError{Offset: at, Err: err}
+		}
+	}
+}
+
+func (r *run) writeChunks(ctx context.Context, target Target, full <-chan []byte, free chan<- []byte) (ranges []bmap.Range, size int64, err error) {
+	sum, from := sha256.New(), int64(0)
+	end := func() {
+		if size > from {
+			ranges = append(ranges, bmap.Range{Offset: from, Length: size - from, Checksum: hex.EncodeToString(sum.Sum(nil))})
+		}
+		sum.Reset()
+		from = size
+	}
+	for buf := range full {
+		sum.Write(buf)
+		n := int64(len(buf))
+		if firstNonZero(buf) == len(buf) {
+			err = target.Zero(size, n)
+		} else {
+			_, err = target.WriteAt(buf, size)
+		}
+		if err != nil {
+			return nil, 0, &WriteError{Err: err}
+		}
+		r.written += n
+		if size += n; size-from >= heldRange {
+			end()
+		}
+		r.progress.add(n)
+		if err := send(ctx, free, buf[:chunkSize]); err != nil {
+			return nil, 0, err
+		}
+	}
+	end()
+	return ranges, size, nil
+}
