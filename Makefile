@@ -43,13 +43,14 @@ bin/mkinitramfs: FORCE
 KERNEL         ?=
 KERNEL_VERSION ?=
 MODULES_ROOT   ?= /
-MODULES        ?= virtio,storage,usb-storage,input,fs,watchdog
+MODULES        ?= virtio,storage,usb-storage,net,input,fs,watchdog
 COMPRESS       ?= zstd
 KEYRING        ?=
 CONFIG         ?=
+POLICY         ?=
 INITRAMFS      ?= bin/initramfs.cpio.zst
 initramfs: $(DEVICE)/updater $(DEVICE)/init bin/mkinitramfs
-	bin/mkinitramfs -init $(DEVICE)/init -updater $(DEVICE)/updater $(foreach k,$(KEYRING),-keyring $(k)) $(if $(CONFIG),-config $(CONFIG)) \
+	bin/mkinitramfs -init $(DEVICE)/init -updater $(DEVICE)/updater $(foreach k,$(KEYRING),-keyring $(k)) $(if $(CONFIG),-config $(CONFIG)) $(foreach f,$(POLICY),-policy $(f)) \
 		$(if $(KERNEL)$(KERNEL_VERSION),-modules-root $(MODULES_ROOT) -modules $(MODULES)) \
 		$(if $(KERNEL),-kernel $(KERNEL)) $(if $(KERNEL_VERSION),-kernel-version $(KERNEL_VERSION)) \
 		-compress $(COMPRESS) -report $(INITRAMFS).report -o $(INITRAMFS)

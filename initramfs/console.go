@@ -1,14 +1,18 @@
 package initramfs
 
 import (
+	"io"
 	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// console is where a person may sit: every console of the kernel, the screen and serial lines alike.
-type console struct{ lines []*line }
+// Console is where a person may sit: every console of the kernel, the screen and serial lines alike.
+type Console struct {
+	lines    []*line
+	fallback io.Writer
+}
 
 // line is one of them. Its reader goes on until the process ends.
 type line struct {
@@ -17,9 +21,10 @@ type line struct {
 	input chan byte
 }
 
-// openConsole opens the consoles that the kernel writes to. One that cannot be read only shows.
-func openConsole() *console {
-	c := new(console)
+// OpenConsole opens the consoles that the kernel writes to. One that cannot be read only shows; fallback is
+// written to when there is none.
+func OpenConsole(fallback io.Writer) *Console {
+	c := &Console{fallback: fallback}
 	active, err := os.ReadFile("/sys/class/tty/console/active")
 	if err != nil {
 		return c
@@ -67,17 +72,19 @@ func (l *line) read() {
 	}
 }
 
-func (c *console) close() {
-	if c == nil {
-		return
+// Write implements io.Writer: it writes to every console. One that takes nothing does not stop the others.
+func (c *Console) Write(p []byte) (int, error) {
+	if len(c.lines) == 0 {
+		return c.fallback.Write(p)
 	}
 	for _, l := range c.lines {
-		l.f.Close()
+		_, _ = l.f.Write(p)
 	}
+	return len(p), nil
 }
 
 // show writes the menu everywhere, and forgets what was typed before.
-func (c *console) show(m *menu) {
+func (c *Console) show(m *menu) {
 	for _, l := range c.lines {
 		l.keys.number, l.keys.escape = nil, nil
 		for len(l.input) > 0 {
@@ -92,7 +99,7 @@ func (c *console) show(m *menu) {
 }
 
 // pressed handles what was typed since, and returns what was chosen; nil is nothing. It does not wait.
-func (c *console) pressed(m *menu) func() (action, *menu) {
+func (c *Console) pressed(m *menu) func() (action, *menu) {
 	for _, l := range c.lines {
 		for len(l.input) > 0 {
 			moved, chosen := l.keys.take(<-l.input, m)

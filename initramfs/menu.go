@@ -20,9 +20,9 @@ func (m *menu) add(label string, do func() (action, *menu)) {
 
 // print writes the menu for a serial line: numbers, nothing that a log could not hold.
 func (m *menu) print(w io.Writer) {
-	fmt.Fprintf(w, "updater: %s: type a number, then Enter\r\n", m.title)
+	fmt.Fprintf(w, "updater: %s: type a number, then Enter\n", m.title)
 	for i, l := range m.labels {
-		fmt.Fprintf(w, "  %d  %s\r\n", i+1, l)
+		fmt.Fprintf(w, "  %d  %s\n", i+1, l)
 	}
 }
 
@@ -31,13 +31,13 @@ func (m *menu) draw(w io.Writer, again bool) {
 	if again {
 		fmt.Fprintf(w, "\x1b[%dA", len(m.labels)+1)
 	}
-	fmt.Fprintf(w, "\x1b[Kupdater: %s: arrow keys and Enter, or a number and Enter\r\n", m.title)
+	fmt.Fprintf(w, "\x1b[Kupdater: %s: arrow keys and Enter, or a number and Enter\n", m.title)
 	for i, l := range m.labels {
 		mark, on, off := "  ", "", ""
 		if i == m.at {
 			mark, on, off = "> ", "\x1b[7m", "\x1b[0m"
 		}
-		fmt.Fprintf(w, "\x1b[K%s%d  %s%s%s\r\n", mark, i+1, on, l, off)
+		fmt.Fprintf(w, "\x1b[K%s%d  %s%s%s\n", mark, i+1, on, l, off)
 	}
 }
 

@@ -56,7 +56,7 @@ func TestMenuLooks(t *testing.T) {
 	var serial, screen bytes.Buffer
 	m := threeThings()
 	m.print(&serial)
-	if s := serial.String(); strings.Contains(s, "\x1b") || !strings.Contains(s, "  2  two\r\n") {
+	if s := serial.String(); strings.Contains(s, "\x1b") || !strings.Contains(s, "  2  two\n") {
 		t.Errorf("print = %q", s)
 	}
 	m.at = 1

@@ -18,8 +18,6 @@ const (
 // again and again: removable media, the configured URLs, and when nothing is bootable a slot whose content is
 // still verified. It returns nil when the device is to restart.
 func (r *runner) recover(ctx context.Context) error {
-	r.ui = openConsole()
-	defer r.ui.close()
 	if r.URL != "" {
 		r.URLs = append([]string{r.URL}, r.URLs...)
 	}
@@ -77,8 +75,8 @@ func (r *runner) round(ctx context.Context, disk string) (done bool) {
 
 func (r *runner) tryURL(ctx context.Context, url string) bool {
 	r.log("recovery: trying %s", url)
-	if err := r.device.InstallURL(ctx, url); err != nil {
-		r.log("error: the update from %s was refused: %v", url, err)
+	if err := r.fromURL(ctx, url); err != nil {
+		r.log("error: no update from %s: %v", url, err)
 		return false
 	}
 	return true
@@ -111,15 +109,15 @@ func (r *runner) rest(ctx context.Context, disk string, d time.Duration) (action
 	r.log("recovery: trying again in %s; plug in a medium at any time", d)
 	before := r.plugged()
 	m := r.menu(ctx, disk)
-	r.ui.show(m)
+	r.Console.show(m)
 	for deadline := time.Now().Add(d); time.Now().Before(deadline); {
 		if ctx.Err() != nil {
 			return actionEnd, context.Cause(ctx)
 		}
-		if chosen := r.ui.pressed(m); chosen != nil {
+		if chosen := r.Console.pressed(m); chosen != nil {
 			if a, sub := chosen(); sub != nil {
 				m, deadline = sub, time.Now().Add(max(time.Until(deadline), time.Minute))
-				r.ui.show(m)
+				r.Console.show(m)
 			} else {
 				return a, nil
 			}

@@ -13,11 +13,13 @@ import (
 
 // Options are what a run needs.
 type Options struct {
-	Cmdline  string                        // kernel command line
-	Mode     string                        // when the command line has none; "" is [ModeInstall]
-	URLs     []string                      // of a recovery, in their order
-	NoDevice error                         // why there is no usable Device, such as a wrong configuration; nil when there is one
-	Log      func(format string, a ...any) // one line for people, without newline
+	Cmdline  string                          // kernel command line
+	Mode     string                          // when the command line has none; "" is [ModeInstall]
+	URLs     []string                        // of a recovery, in their order
+	NoDevice error                           // why there is no usable Device, such as a wrong configuration; nil when there is one
+	Network  func(ctx context.Context) error // brings it up, or checks that it is
+	Console  *Console                        // where a recovery shows its menu
+	Log      func(format string, a ...any)   // one line for people, without newline
 }
 
 // Device is what a run asks of the program around it. None of what is handed to it was verified.
@@ -52,7 +54,6 @@ type runner struct {
 	device Device
 	loader *Loader
 	events *Uevents
-	ui     *console
 }
 
 func (r *runner) log(format string, a ...any) { r.Log(format, a...) }
@@ -139,7 +140,7 @@ func (r *runner) install(ctx context.Context) error {
 	}
 	r.log("disk %s is there after %s", disk, uptime())
 	if r.URL != "" {
-		return r.device.InstallURL(ctx, r.URL)
+		return r.fromURL(ctx, r.URL)
 	}
 	for deadline := time.Now().Add(updateTimeout); ; {
 		found, err := r.tryMedia(ctx, disk)
@@ -177,6 +178,26 @@ func (r *runner) tryMedia(ctx context.Context, disk string) (found bool, err err
 		return true, nil
 	}
 	return false, errors.Join(append(errs, bad)...)
+}
+
+// fromURL brings the network up and installs from a URL. Drivers of interfaces that come up meanwhile are
+// loaded.
+func (r *runner) fromURL(ctx context.Context, url string) error {
+	done := make(chan error, 1)
+	go func() { done <- r.Network(ctx) }()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				return err
+			}
+			return r.device.InstallURL(ctx, url)
+		default:
+			if err := r.events.Wait(r.loader, look); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // end leaves the initramfs for good.

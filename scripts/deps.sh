@@ -23,6 +23,9 @@ need busybox busybox-static
 need gpg gnupg
 need gpgv gpgv
 need cpio cpio
+need dnsmasq dnsmasq-base
+need mkfs.exfat exfatprogs
+need xorriso xorriso
 need xz xz-utils
 need zstd zstd
 need lz4 lz4

@@ -33,6 +33,10 @@ func run(args []string) error {
 		return nil
 	})
 	f.StringVar(&o.Config, "config", "", "configuration `FILE`")
+	f.Func("policy", "further `FILE` for etc/updater, such as certificates that the configuration names; may be repeated", func(s string) error {
+		o.Policy = append(o.Policy, s)
+		return nil
+	})
 	f.StringVar(&o.ModulesRoot, "modules-root", "/", "`FOLDER` above lib/modules and lib/firmware")
 	f.StringVar(&o.Kernel, "kernel", "", "kernel image `FILE` that will run it; its release is checked")
 	f.StringVar(&o.KernelVersion, "kernel-version", "", "kernel `RELEASE` whose modules are packed (default: that of -kernel)")

@@ -19,6 +19,8 @@ var errNoModule = errors.New("no module named")
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+
+	hint *timeHint // for TLS, in the initramfs; nil elsewhere
 }
 
 // Run runs one command line and returns its exit code. It prints results to Stdout, and everything for

@@ -14,6 +14,9 @@ import (
 type RecoveryConfig struct {
 	Mode string   `toml:"mode"` // install | recover | status, when the kernel command line has none; "" is install
 	URLs []string `toml:"urls"` // of images, where a recovery looks after removable media
+	IP   []string `toml:"ip"`   // as ip= on the kernel command line, which goes first; none is DHCP on every interface
+
+	Nameservers []string `toml:"nameservers"` // before those that DHCP names
 }
 
 func (r RecoveryConfig) check() error {
@@ -25,7 +28,7 @@ func (r RecoveryConfig) check() error {
 			return fmt.Errorf("recovery.urls has %q, expected http:// or https://", s)
 		}
 	}
-	return nil
+	return r.checkNetwork()
 }
 
 // isDiskSpec tells a description of a disk from a path.

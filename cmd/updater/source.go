@@ -110,7 +110,7 @@ func (o *origins) address(name string) (bool, error) {
 	o.client, err = source.NewClient(source.HTTPOptions{
 		Proxy: c.Proxy, CA: c.CA, ClientCert: c.ClientCert, ClientKey: c.ClientKey, TokenFile: c.TokenFile, TokenHost: c.TokenHost,
 		Stall: time.Duration(c.StallTimeout), GiveUp: time.Duration(c.GiveUp), Timeout: time.Duration(c.Timeout), MaxSize: int64(c.MaxSize),
-		Now:  func() time.Time { now, _ := verify.TrustedClock(buildTime(), o.recorded); return now },
+		Now:  func() time.Time { now, _ := verify.TrustedClock(buildTime(), o.recorded); return o.env.hint.later(now) },
 		Warn: o.warn,
 	})
 	if err != nil {

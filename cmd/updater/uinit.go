@@ -33,7 +33,8 @@ func supervise(env Env) int {
 // source, and nothing of what is trusted.
 func uinit(ctx context.Context, env Env) int {
 	go initramfs.Beat()
-	log := initramfs.OpenKernelLog(env.Stdout)
+	console := initramfs.OpenConsole(env.Stdout)
+	log := initramfs.OpenKernelLog(console)
 	env.Stdout, env.Stderr = log, log
 	config, err := LoadConfig(DefaultConfig)
 	if err != nil {
@@ -44,9 +45,11 @@ func uinit(ctx context.Context, env Env) int {
 	if bad != nil {
 		env.warn("reading the kernel command line: %v", bad)
 	}
+	say := func(format string, a ...any) { fmt.Fprintf(env.Stdout, "updater: "+format+"\n", a...) }
+	env.hint = new(timeHint)
 	o := initramfs.Options{
-		Cmdline: string(cmdline), Mode: config.Recovery.Mode, URLs: config.Recovery.URLs, NoDevice: err,
-		Log: func(format string, a ...any) { fmt.Fprintf(env.Stdout, "updater: "+format+"\n", a...) },
+		Cmdline: string(cmdline), Mode: config.Recovery.Mode, URLs: config.Recovery.URLs, NoDevice: err, Console: console, Log: say,
+		Network: newOnline(initramfs.ParseCmdline(string(cmdline)), config.Recovery, env.hint, say).Up,
 	}
 	return env.fail(initramfs.Run(ctx, o, &recoverable{config: config, env: env}))
 }

@@ -31,6 +31,7 @@ type Options struct {
 	Updater string            // our binary, static
 	Keyring []string          // certificate files, or folders of them -> etc/updater/keys
 	Config  string            // -> etc/updater/config.toml; "" packs none
+	Policy  []string          // further files of keyring and configuration, such as certificates of servers -> etc/updater; sealed with them
 	Files   map[string]string // further files: path in the archive to path on the host, mode 0644
 
 	ModulesRoot   string   // below it lie lib/modules/KernelVersion and lib/firmware; "" is /
@@ -216,6 +217,11 @@ func readPolicy(o Options) (map[string][]byte, error) {
 	}
 	if o.Config != "" {
 		if err := add(initramfs.PolicyDir+"/config.toml", o.Config); err != nil {
+			return nil, fmt.Errorf("packing the configuration: %w", err)
+		}
+	}
+	for _, host := range o.Policy {
+		if err := add(initramfs.PolicyDir+"/"+filepath.Base(host), host); err != nil {
 			return nil, fmt.Errorf("packing the configuration: %w", err)
 		}
 	}
