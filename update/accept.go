@@ -88,7 +88,7 @@ func (r *run) inactiveSlot(ctx context.Context) (string, error) {
 }
 
 // accept is everything that must hold before the target is opened for writing.
-func (r *run) accept() (*Document, error) {
+func (r *run) accept(ctx context.Context) (*Document, error) {
 	c := Conditions{Policy: r.Policy, Product: r.Product, Role: r.Role, Require: r.Require}
 	if r.State != nil {
 		c.Floor = r.State.Floor()
@@ -98,6 +98,11 @@ func (r *run) accept() (*Document, error) {
 		return nil, err
 	}
 	doc.Unmapped = cmp.Or(doc.Unmapped, r.Unmapped, UnmappedZero)
+	if r.Narrow != nil {
+		if doc.Map, err = r.Narrow(ctx, doc.Map); err != nil {
+			return nil, err
+		}
+	}
 	size, err := r.Disk.SlotSize(r.Slot, r.Role)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"updater/bmap"
 	"updater/verify"
 )
 
@@ -77,6 +78,9 @@ type Job struct {
 
 	Image     Image
 	ImageSize int64 // decoded size in bytes, -1 when it is not known before the end
+	// Narrow, unless nil, makes the map of what Image holds from the accepted one, which is that of more, such as of
+	// a whole disk. It must not return a range that is not covered by the accepted map.
+	Narrow func(ctx context.Context, m *bmap.Map) (*bmap.Map, error)
 	// Reopen opens the image again from its beginning, for what reads back wrong. It may be nil: then nothing is repaired.
 	Reopen func(ctx context.Context) (ImageCloser, error)
 
@@ -130,7 +134,7 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 		return nil, err
 	}
 	run.Slot = slot
-	doc, err := run.accept()
+	doc, err := run.accept(ctx)
 	if err != nil {
 		return nil, err
 	}

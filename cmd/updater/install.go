@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"updater/blockdev"
+	"updater/source"
 	"updater/update"
 	"updater/verify"
 )
@@ -84,6 +85,7 @@ type installOptions struct {
 	trustOptions
 	slot, role, booted string
 	rewrite            bool
+	partition          string // of the image
 	reboot, json       bool
 	forceFromBad       bool
 }
@@ -105,6 +107,7 @@ or "-", standard input. A bmap and its signature may be addresses too.`,
 	o.AddFlags(f)
 	f.StringVar(&o.slot, "slot", "", "slot `NAME` to write (default: the inactive one)")
 	f.StringVar(&o.role, "role", "", "partition role `NAME` to write (default: the only one)")
+	f.StringVar(&o.partition, "from-partition", "", "install this partition of a disk image, `PARTLABEL=NAME` or PARTUUID=UUID; the bmap is that of the disk")
 	f.StringVar(&o.booted, "booted", "", "slot `NAME` that counts as running, for a disk that no kernel booted from")
 	f.BoolVar(&o.rewrite, "rewrite", false, "write every block, also what the slot holds already (for a medium that cannot be read)")
 	f.BoolVar(&o.forceFromBad, "force-from-bad", false, "install although the running slot was not marked good")
@@ -139,6 +142,11 @@ func askReboot() error {
 
 // install wires a job and runs it.
 func install(ctx context.Context, o installOptions, image string, env Env, out *report) (*update.Result, error) {
+	if o.partition != "" {
+		if err := checkPartition(o.partition, image); err != nil {
+			return nil, err
+		}
+	}
 	config, err := LoadConfig(o.config)
 	if err != nil {
 		return nil, err
@@ -168,29 +176,36 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 	if err != nil {
 		return nil, err
 	}
-	img, size, err := from.open(ctx, image)
-	if err != nil {
-		return nil, err
-	}
-	defer img.Close()
-	if dev.tries() < config.Boot.Tries {
-		out.warn("the boot loader counts %d tries at most, not the configured %d", dev.tries(), config.Boot.Tries)
-	}
 	job := update.Job{
 		Boot: dev, Disk: dev, State: dev,
 		Bmap: files.unverifiedBmap, Signature: files.unverifiedSig, Policy: trust,
 		Product: config.Product, Role: role, Require: config.Trust.required(),
-		Image: img, ImageSize: size, Slot: o.slot, Tries: dev.tries(), ForceFromBad: o.forceFromBad,
+		Slot: o.slot, Tries: dev.tries(), ForceFromBad: o.forceFromBad,
 		Unmapped: config.Disk.Unmapped, Rewrite: o.rewrite, Progress: out.progress(),
 	}
-	if image != "-" {
-		job.Reopen = func(ctx context.Context) (update.ImageCloser, error) {
-			img, _, err := from.open(ctx, image)
-			return img, err
+	defer out.stop()
+	if o.partition != "" {
+		p := &partition{spec: o.partition, open: func() (*source.Image, error) { img, _, err := from.open(ctx, image); return img, err }}
+		defer p.Close()
+		job.Image, job.ImageSize, job.Narrow, job.Reopen = p, -1, p.narrow, p.again
+	} else {
+		img, size, err := from.open(ctx, image)
+		if err != nil {
+			return nil, err
+		}
+		defer img.Close()
+		job.Image, job.ImageSize = img, size
+		if image != "-" {
+			job.Reopen = func(ctx context.Context) (update.ImageCloser, error) {
+				img, _, err := from.open(ctx, image)
+				return img, err
+			}
 		}
 	}
+	if dev.tries() < config.Boot.Tries {
+		out.warn("the boot loader counts %d tries at most, not the configured %d", dev.tries(), config.Boot.Tries)
+	}
 	dev.opened = out.device
-	defer out.stop()
 	return update.Install(ctx, job)
 }
 
