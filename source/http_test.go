@@ -191,7 +191,8 @@ func TestHTTPRefuses(t *testing.T) {
 		{"web page by content", false, respond(200, " \n<!DOCTYPE HTML><html><body>log in</body></html>"), "web page"},
 		{"compressed again", false, respond(200, "x", "Content-Encoding", "gzip"), "compressed the file again"},
 		{"compressed again in the middle", true, rest("Content-Encoding", "br"), "compressed the file again"},
-		{"an unasked part", false, respond(206, "x", "Content-Range", "bytes 0-0/1"), "not asked for"},
+		{"a part of who knows what", false, respond(206, "x", "Content-Range", "bytes 0-65535/*"), "does not know"},
+		{"a short part", false, respond(206, "x", "Content-Range", "bytes 0-0/100"), "asked for was the one from byte 0"},
 		{"whole file instead of the rest", true, respond(200, string(data)), "whole file (200)"},
 		{"changed, by ETag", true, rest("ETag", `"v2"`), "has changed"},
 		{"changed, ETag gone", true, rest("ETag", ""), "has changed"},
@@ -455,6 +456,15 @@ func TestHTTPFind(t *testing.T) {
 	}
 	if _, found, err := c.FindSignature(t.Context(), web.URL+"/z.bmap?key=1", 100); found || err != nil {
 		t.Errorf("FindSignature of nothing = %v, %v", found, err)
+	}
+	part := serve(t, nil, func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Content-Range", "bytes 0-0/1")
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = io.WriteString(w, "x")
+		return true
+	})
+	if _, err := c.Fetch(t.Context(), part.URL, 100); err == nil || !strings.Contains(err.Error(), "not asked for") {
+		t.Errorf("an unasked part: %v", err)
 	}
 	for _, name := range []string{"http://", "https:///x", "http://[::1", "ftp://x/y"} {
 		if _, err := c.Fetch(t.Context(), name, 100); err == nil {

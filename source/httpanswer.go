@@ -29,8 +29,8 @@ func (r *resource) validator() string {
 }
 
 // accept judges an answer to a request for the bytes from first to end, exclusive; end is -1 for all that
-// follow. whole is whether no range was asked for.
-func (r *resource) accept(resp *http.Response, first, end int64, whole bool) error {
+// follow. whole is whether no range was asked for; with probe, the file may end before end.
+func (r *resource) accept(resp *http.Response, first, end int64, whole, probe bool) error {
 	switch status := resp.StatusCode; {
 	case status == http.StatusOK && !whole:
 		if r.known {
@@ -58,7 +58,7 @@ func (r *resource) accept(resp *http.Response, first, end int64, whole bool) err
 	if !whole {
 		now.ranges = true
 		var err error
-		if now.size, err = contentRange(resp, first, end); err != nil {
+		if now.size, err = contentRange(resp, first, end, probe); err != nil {
 			return err
 		}
 	}
@@ -84,8 +84,8 @@ func (r *resource) update(now resource) error {
 }
 
 // contentRange checks that a part is the one that was asked for, and returns the size of the file, -1 when the
-// server does not know it.
-func contentRange(resp *http.Response, first, end int64) (size int64, err error) {
+// server does not know it, which is refused of a probe.
+func contentRange(resp *http.Response, first, end int64, probe bool) (size int64, err error) {
 	text := resp.Header.Get("Content-Range")
 	wrong := refusef("the server answers with the part %.80q, asked for was the one from byte %d", text, first)
 	span, total, ok := strings.Cut(strings.TrimPrefix(text, "bytes "), "/")
@@ -103,7 +103,12 @@ func contentRange(resp *http.Response, first, end int64) (size int64, err error)
 		}
 		size = int64(n)
 	}
+	if probe && size > 0 {
+		end = min(end, size)
+	}
 	switch {
+	case probe && size < 0:
+		return 0, refusef("the server serves a part (%.80q) of a file whose size it does not know", text)
 	case end >= 0 && int64(to)+1 != end, end < 0 && size >= 0 && int64(to)+1 != size:
 		return 0, wrong
 	case resp.ContentLength >= 0 && resp.ContentLength != int64(to-from)+1:

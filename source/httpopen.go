@@ -19,11 +19,15 @@ func (c *Client) Open(ctx context.Context, name string, l Limits) (*Image, error
 	if err != nil {
 		return nil, err
 	}
+	s.probe = true
 	img := &Image{name: s.url.Redacted(), in: &input{r: s}, closer: s, size: -1}
 	br := bufio.NewReaderSize(img.in, bufferSize)
 	err = c.begin(img, s, br, l)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
+	}
+	if img.codec == "zstd" {
+		img.remote = &remote{ctx: ctx, c: c, url: s.url, res: s.res}
 	}
 	if img.codec == raw && img.size >= 0 {
 		img.jump = func(n int64) error { return jumpHTTP(img, s, br, n) }

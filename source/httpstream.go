@@ -18,6 +18,10 @@ const maxRetryDelay = 30 * time.Second
 // jumpAtLeast is how many bytes are worth a new request rather than being read and dropped.
 const jumpAtLeast = 1 << 20
 
+// probeBytes is how much the first request for an image asks for: what tells its codec. Then a plan can be made
+// before the server has sent more than that.
+const probeBytes = 64 << 10
+
 // stream reads the bytes of a file from next up to end over as many requests as that takes. When the link
 // breaks, or the server is silent, it asks for the rest on a new connection. It is not safe for concurrent use.
 type stream struct {
@@ -28,8 +32,10 @@ type stream struct {
 	res    *resource
 	next   int64 // the next byte of the file
 	end    int64 // exclusive; -1 the end of the file
+	probe  bool  // the first request is for probeBytes, and may be answered with the whole file
 
 	body    io.ReadCloser   // nil between two requests
+	until   int64           // where the request under way ends, -1 at the end of the file
 	request context.Context // of the request under way
 	abandon context.CancelCauseFunc
 	watch   *time.Timer // abandons the request when it fires
@@ -85,10 +91,10 @@ func (s *stream) try(p []byte) (n int, err error) {
 	}
 	s.hangUp()
 	if err == io.EOF {
-		if s.res.size < 0 {
+		if s.res.size < 0 && s.until < 0 {
 			s.res.size = s.next
 		}
-		if s.complete() {
+		if s.complete() || s.next == s.until {
 			return 0, nil
 		}
 		err = io.ErrUnexpectedEOF
@@ -121,11 +127,15 @@ func (s *stream) begin() (err error) {
 	if err != nil {
 		return err
 	}
-	whole := s.next == 0 && s.end < 0
+	s.until = s.end
+	if s.probe {
+		s.until = probeBytes
+	}
+	whole := s.next == 0 && s.until < 0
 	if !whole {
 		last := ""
-		if s.end >= 0 {
-			last = strconv.FormatInt(s.end-1, 10)
+		if s.until >= 0 {
+			last = strconv.FormatInt(s.until-1, 10)
 		}
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%s", s.next, last))
 		if v := s.res.validator(); v != "" {
@@ -140,9 +150,13 @@ func (s *stream) begin() (err error) {
 	if isBusy(resp.StatusCode) {
 		return &busyError{status: resp.Status, after: retryAfter(resp)}
 	}
-	if err := s.res.accept(resp, s.next, s.end, whole); err != nil {
+	if s.probe && resp.StatusCode == http.StatusOK {
+		whole, s.until = true, -1 // a server without ranges
+	}
+	if err := s.res.accept(resp, s.next, s.until, whole, s.probe); err != nil {
 		return err
 	}
+	s.probe = false
 	if s.res.size > s.c.o.MaxSize {
 		return refusef("it has %d bytes, allowed are %d", s.res.size, s.c.o.MaxSize)
 	}

@@ -15,6 +15,8 @@ type Image struct {
 	name    string
 	codec   string
 	size    int64 // of the container in bytes, -1 unknown
+	limits  Limits
+	remote  *remote // a zstd file on a server, else nil
 	in      *input
 	dec     io.Reader
 	release func()              // of the decoder, or nil
@@ -30,6 +32,7 @@ func (i *Image) start(head []byte, r io.Reader, l Limits) error {
 	if err != nil {
 		return err
 	}
+	i.limits = l
 	c, err := detect(head)
 	i.codec = c.name
 	if err != nil {

@@ -84,6 +84,10 @@ type Job struct {
 	// Reopen opens the image again from its beginning, for what reads back wrong. It may be nil: then nothing is repaired.
 	Reopen func(ctx context.Context) (ImageCloser, error)
 
+	// Seed opens the same partition of another slot than the one that is written, for an Image that is Sparse. It may
+	// be nil.
+	Seed func(slot, role string) (Seed, error)
+
 	Slot     string // "" picks the inactive slot
 	Tries    int
 	Unmapped string // what unmapped blocks become when the signed document does not say; "" is UnmappedZero
@@ -112,6 +116,7 @@ type Result struct {
 	SkippedBytes  int64    `json:"skipped_bytes"`
 	ZeroedBytes   int64    `json:"zeroed_bytes"`
 	RepairedBytes int64    `json:"repaired_bytes,omitempty"`
+	Fetch         *Fetch   `json:"fetch,omitempty"` // how an image on a server was fetched
 	Engine        string   `json:"engine"`
 	Tries         int      `json:"tries"`
 	Warnings      []string `json:"warnings,omitempty"`
@@ -184,6 +189,7 @@ type run struct {
 	*timer
 	noted             Outcome // what was remembered last
 	held              *held
+	fetch             *Fetch
 	written, repaired int64 // bytes
 }
 
@@ -209,7 +215,7 @@ func (r *run) result(doc *Document, target Target) *Result {
 	res := &Result{
 		Slot: r.Slot, Role: r.Role, Signers: doc.Signers, Tries: r.Tries, Engine: target.Engine(),
 		ImageBytes: doc.Map.ImageSize(), MappedBytes: doc.Map.MappedBytes(), Unmapped: doc.Unmapped,
-		WrittenBytes: r.written, SkippedBytes: r.held.equal.Load(), RepairedBytes: r.repaired, Warnings: doc.Warnings, Seconds: r.stop(),
+		WrittenBytes: r.written, SkippedBytes: r.held.equal.Load(), RepairedBytes: r.repaired, Fetch: r.fetch, Warnings: doc.Warnings, Seconds: r.stop(),
 	}
 	if doc.Unmapped == UnmappedZero {
 		res.ZeroedBytes = res.ImageBytes - res.MappedBytes

@@ -11,6 +11,7 @@ type Phase string
 // The phases in their order.
 const (
 	PhaseCheck    Phase = "check"
+	PhasePlan     Phase = "plan" // only for an image on a server: what the slots hold is looked up
 	PhaseWrite    Phase = "write"
 	PhaseFlush    Phase = "flush"
 	PhaseReadBack Phase = "readback"
@@ -23,6 +24,8 @@ const (
 type Progress struct {
 	// OnPhase, when set before the install, is called at the start of each phase from the installing goroutine.
 	OnPhase func(p Phase, total int64)
+	// OnFetch, when set before the install, is told how an image on a server will be fetched, before it is.
+	OnFetch func(f Fetch)
 
 	mu    sync.Mutex
 	phase Phase
@@ -44,6 +47,12 @@ func (p *Progress) begin(phase Phase, total int64) {
 	p.mu.Unlock()
 	if p.OnPhase != nil {
 		p.OnPhase(phase, total)
+	}
+}
+
+func (p *Progress) plan(f Fetch) {
+	if p.OnFetch != nil {
+		p.OnFetch(f)
 	}
 }
 

@@ -45,9 +45,18 @@ func (c chunk) recycle(ctx context.Context, free chan<- []byte) error {
 // write streams the image into the target: device, decoder and hash run at the same time, and ranges that the
 // target holds already are left out.
 func (r *run) write(ctx context.Context, doc *Document, target Target) error {
-	r.phaseOf(PhaseWrite, doc.Map.MappedBytes())
 	r.held = newHeld(doc.Map, target, r.Rewrite)
-	return stream(ctx, doc.Map, r.Image, r.held.lacks, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
+	image, want := r.Image, r.held.lacks
+	if sparse, ok := r.Image.(Sparse); ok && !r.Rewrite {
+		d, lacks, err := r.planFetch(ctx, doc, sparse)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		image, want = d, lacks
+	}
+	r.phaseOf(PhaseWrite, doc.Map.MappedBytes())
+	return stream(ctx, doc.Map, image, want, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
 		return r.writeRanges(ctx, doc, target, in, free)
 	})
 }

@@ -205,6 +205,25 @@ func (d *device) OpenSlot(slot, role string) (update.Target, error) {
 	return w, nil
 }
 
+// seed opens the same partition of another slot, to copy from: of the running one, or of the first other.
+func (d *device) seed(slot, role string) (update.Seed, error) {
+	st, err := d.backend.State(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	from := st.Booted
+	for _, s := range st.Slots {
+		if from == "" && s.Name != slot {
+			from = s.Name
+		}
+	}
+	p, err := d.slotPartition(from, role)
+	if err != nil {
+		return nil, err
+	}
+	return p.Open(blockdev.ReadOnly)
+}
+
 func (d *device) slotPartition(slot, role string) (blockdev.Partition, error) {
 	spec, err := d.config.partition(slot, role)
 	if err != nil {

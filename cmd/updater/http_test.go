@@ -5,10 +5,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -68,4 +70,89 @@ func TestInstallFromHTTP(t *testing.T) {
 	if code != ExitDone {
 		t.Errorf("exit %d:\n%s", code, out)
 	}
+}
+
+// TestDeltaFromHTTP installs an image of which the running slot has nearly all, some of it at another place: only
+// the rest is fetched, and the slot holds the image.
+func TestDeltaFromHTTP(t *testing.T) {
+	fixtures := makeFixtures(t)
+	sh := func(script string) {
+		t.Helper()
+		cmd := exec.Command("bash", "-euc", script)
+		cmd.Dir = fixtures
+		cmd.Env = append(os.Environ(), "GNUPGHOME="+filepath.Join(fixtures, "gnupg"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+	}
+	run := func(args ...string) string {
+		t.Helper()
+		var out bytes.Buffer
+		if code := Run(t.Context(), args, Env{Stdout: &out, Stderr: &out}); code != ExitDone {
+			t.Fatalf("%v: exit %d:\n%s", args, code, out.String())
+		}
+		return out.String()
+	}
+	in := func(name string) string { return filepath.Join(fixtures, name) }
+	// Slot A runs 4 MiB; the new image has another MiB in the middle, and one that was elsewhere.
+	sh(`head -c 6M /dev/urandom > old.img
+		cp old.img new.img
+		dd if=/dev/urandom of=new.img bs=64K seek=30 count=3 conv=notrunc status=none
+		dd if=old.img of=new.img bs=64K skip=8 seek=50 count=4 conv=notrunc status=none
+		dd if=old.img of=grub.img bs=1M seek=9 conv=notrunc status=none`)
+	run("bmap", "create", "--max-range", "64K", "-o", in("new.img.bmap"), in("new.img"))
+	run("pack", in("new.img"))
+	sh(`gpg -q --batch -u release@example.com --armor --detach-sign new.img.bmap`)
+	config := in("delta.toml")
+	if err := os.WriteFile(config, []byte(strings.Replace(configs["grub"], "disk.img", "grub.img", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var sent atomic.Int64
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, ".zst") && r.Header.Get("Range") != "" {
+			w = countingWriter{w, &sent}
+		}
+		http.ServeFile(w, r, in(filepath.Base(r.URL.Path)))
+	}))
+	defer web.Close()
+	out := run("install", "--config", config, web.URL+"/new.img.zst")
+	if !strings.Contains(out, "5.8 MiB are copied from the other slot; fetching 192.") || !strings.Contains(out, "in 1 requests") {
+		t.Errorf("the plan is not told, or another:\n%s", out)
+	}
+	if sent.Load() > 300<<10 {
+		t.Errorf("%d bytes were fetched in parts; want little more than 192 KiB", sent.Load())
+	}
+	slot, image := make([]byte, 6<<20), make([]byte, 6<<20)
+	for name, b := range map[string]struct {
+		buf []byte
+		at  int64
+	}{"grub.img": {slot, slotOffset("grub", "B")}, "new.img": {image, 0}} {
+		f, err := os.Open(in(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.ReadAt(b.buf, b.at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(slot, image) {
+		t.Error("the slot does not hold the image")
+	}
+	// Again: everything is there already, nothing is fetched.
+	sent.Store(0)
+	out = run("install", "--json", "--config", config, "--slot", "B", web.URL+"/new.img.zst")
+	if !strings.Contains(out, `"ev":"fetch"`) || !strings.Contains(out, `"parts":true,"bytes":0,"requests":0`) || sent.Load() > 100<<10 {
+		t.Errorf("%d bytes were fetched again:\n%s", sent.Load(), out)
+	}
+}
+
+type countingWriter struct {
+	http.ResponseWriter
+	n *atomic.Int64
+}
+
+func (c countingWriter) Write(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return c.ResponseWriter.Write(p)
 }

@@ -195,6 +195,9 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 		}
 		defer img.Close()
 		job.Image, job.ImageSize = img, size
+		if _, remote, _ := source.ParseURL(image); remote {
+			job.Image, job.Seed = sparse{img}, dev.seed
+		}
 		if image != "-" {
 			job.Reopen = func(ctx context.Context) (update.ImageCloser, error) {
 				img, _, err := from.open(ctx, image)

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"updater/bmap"
+	"updater/pack"
 	"updater/source"
 	"updater/update"
 	"updater/verify"
@@ -189,4 +191,17 @@ func (o *origins) open(ctx context.Context, name string) (*source.Image, int64, 
 		_, size = img.Consumed()
 	}
 	return img, size, nil
+}
+
+// sparse is an image on a server, of which parts can be fetched.
+type sparse struct{ *source.Image }
+
+// Plan implements update.Sparse.
+func (s sparse) Plan(want []bmap.Span) (update.Fetch, error) {
+	ranges := make([]pack.Range, len(want))
+	for i, w := range want {
+		ranges[i] = pack.Range{Offset: w.Offset, Length: w.Length}
+	}
+	p, err := s.Image.Plan(ranges)
+	return update.Fetch{Parts: p.Parts, Bytes: p.Bytes, Requests: p.Requests, Whole: p.Whole, Reason: p.Reason}, err
 }

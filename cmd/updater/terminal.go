@@ -48,7 +48,7 @@ func newReport(env Env, asJSON bool) *report {
 type event struct {
 	TS     string          `json:"ts"`
 	Seq    int             `json:"seq"`
-	Event  string          `json:"ev"` // device | phase | progress | warn | result
+	Event  string          `json:"ev"` // device | phase | fetch | progress | warn | result
 	Phase  update.Phase    `json:"phase,omitempty"`
 	Bytes  int64           `json:"bytes,omitempty"`
 	Total  int64           `json:"total,omitempty"`
@@ -57,6 +57,7 @@ type event struct {
 	Hint   string          `json:"hint,omitempty"`
 	Ranges []bmap.Span     `json:"ranges,omitempty"` // that read back wrong
 	Device *blockdev.Facts `json:"device,omitempty"` // that was written
+	Fetch  *update.Fetch   `json:"fetch,omitempty"`
 	Result *update.Result  `json:"result,omitempty"`
 	Copy   *copyResult     `json:"copy,omitempty"`
 }
@@ -91,9 +92,27 @@ func (r *report) device(f blockdev.Facts) {
 	}
 }
 
+// fetch tells how an image on a server is fetched, before it is.
+func (r *report) fetch(f update.Fetch) {
+	if r.asJSON {
+		r.emit(event{Event: "fetch", Fetch: &f})
+		return
+	}
+	how := fmt.Sprintf("the whole file of %s, because %s", size(f.Whole), f.Reason)
+	if f.Parts {
+		how = fmt.Sprintf("%s of %s in %d requests", size(f.Bytes), size(f.Whole), f.Requests)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bar == nil {
+		fmt.Fprintf(r.env.Stderr, "updater: %s are there already, %s are copied from the other slot; fetching %s\n", size(f.Held), size(f.Copied), how)
+	}
+}
+
 // phaseWords are what people read.
 var phaseWords = map[update.Phase]string{
 	update.PhaseCheck:    "checking the signature",
+	update.PhasePlan:     "comparing the slots",
 	update.PhaseWrite:    "writing",
 	update.PhaseFlush:    "flushing the device",
 	update.PhaseReadBack: "reading back",
@@ -105,6 +124,7 @@ var phaseWords = map[update.Phase]string{
 func (r *report) progress() *update.Progress {
 	p := new(update.Progress)
 	p.OnPhase = func(phase update.Phase, total int64) { r.phase(phase, total) }
+	p.OnFetch = r.fetch
 	if isTerminal(r.env.Stderr) && !r.asJSON {
 		r.bars = mpb.New(mpb.WithOutput(r.env.Stderr), mpb.WithWidth(48))
 	}

@@ -1,0 +1,189 @@
+package source_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"updater/pack"
+	"updater/source"
+)
+
+// want is every n-th range of the packed image's data.
+func want(t testing.TB, file []byte, every int) (ranges []pack.Range) {
+	t.Helper()
+	frames, err := pack.ReadTable(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range frames {
+		if i%every == 0 {
+			ranges = append(ranges, pack.Range{Offset: f.Offset, Length: f.Length})
+		}
+	}
+	return ranges
+}
+
+// manyFrames is a packed image that does not compress, in frames of 64 KiB.
+func manyFrames(t testing.TB) (image, file []byte) {
+	t.Helper()
+	image = make([]byte, 8<<20)
+	rng := rand.New(rand.NewPCG(7, 8))
+	for i := range image {
+		image[i] = byte(rng.Uint32())
+	}
+	var ranges []pack.Range
+	for off := int64(0); off < int64(len(image)); off += 64 << 10 {
+		ranges = append(ranges, pack.Range{Offset: off, Length: 64 << 10})
+	}
+	var out bytes.Buffer
+	if err := pack.Write(t.Context(), &out, bytes.NewReader(image), int64(len(image)), ranges, 1); err != nil {
+		t.Fatal(err)
+	}
+	return image, out.Bytes()
+}
+
+func TestPlanFetchesParts(t *testing.T) {
+	noLeak(t)
+	image, file := manyFrames(t)
+	for _, c := range []struct {
+		name   string
+		want   []pack.Range
+		parts  bool
+		most   int64 // bytes that the server sends, with what was under way of the whole file
+		reason string
+	}{
+		{"a few", want(t, file, 40), true, 1 << 20, ""},
+		{"neighbours", []pack.Range{{Offset: 1 << 20, Length: 1 << 20}, {Offset: 2<<20 + 64<<10, Length: 5}}, true, 2 << 20, ""},
+		{"the end", []pack.Range{{Offset: 8<<20 - 10, Length: 10}}, true, 1 << 20, ""},
+		{"nothing", nil, true, 1 << 20, ""},
+		{"all", want(t, file, 1), false, 9 << 20, "as much as the whole"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var sent atomic.Int64
+			s := serve(t, file, func(n int, w http.ResponseWriter, r *http.Request) bool {
+				if n == 3 { // a link that breaks in the middle of a part
+					return cutAfter(w, r, file, 1000)
+				}
+				http.ServeContent(countingWriter{w, &sent}, r, "", time.Time{}, bytes.NewReader(file))
+				return true
+			})
+			img, err := client(t, source.HTTPOptions{}).Open(t.Context(), s.URL, source.Limits{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer img.Close()
+			plan, err := img.Plan(c.want)
+			if err != nil || plan.Parts != c.parts || plan.Whole != int64(len(file)) || !strings.Contains(plan.Reason, c.reason) {
+				t.Fatalf("Plan = %+v, %v", plan, err)
+			}
+			for _, r := range c.want {
+				if err := img.Skip(r.Offset - img.Offset()); err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, r.Length)
+				if _, err := io.ReadFull(img, got); err != nil || !bytes.Equal(got, image[r.Offset:r.Offset+r.Length]) {
+					t.Fatalf("range at %d: %v", r.Offset, err)
+				}
+			}
+			if err := img.Skip(int64(len(image)) - img.Offset()); err != nil {
+				t.Fatal(err)
+			}
+			if err := img.End(); err != nil {
+				t.Errorf("End() = %v", err)
+			}
+			if err := img.Skip(1); !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("Skip past the end = %v", err)
+			}
+			if sent.Load() > c.most {
+				t.Errorf("the server sent %d bytes, expected at most %d; the plan was %+v", sent.Load(), c.most, plan)
+			}
+		})
+	}
+}
+
+// What was not planned cannot be read, and a file that has no table, or a server without ranges, is fetched whole.
+func TestPlanFallsBack(t *testing.T) {
+	noLeak(t)
+	image, file := manyFrames(t)
+	c := client(t, source.HTTPOptions{})
+	img, err := c.Open(t.Context(), serve(t, file, nil).URL, source.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := img.Plan(want(t, file, 40)); err != nil {
+		t.Fatal(err)
+	}
+	if err := img.Skip(5<<20 + 200<<10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := img.Read(make([]byte, 10)); err == nil || !strings.Contains(err.Error(), "not planned") {
+		t.Errorf("an unplanned Read: %v", err)
+	}
+	img.Close()
+
+	for name, answer := range map[string]struct {
+		file   []byte
+		ranges bool
+		reason string
+	}{
+		"no table":  {compress(t, image, "zstd", "-c", "-1"), true, "no seek table"},
+		"no ranges": {file, false, "serves no ranges"},
+		"a lie":     {append(bytes.Clone(file[:len(file)-30]), file[len(file)-22:]...), true, "seek table"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, answer.file, func(_ int, w http.ResponseWriter, r *http.Request) bool {
+				if !answer.ranges {
+					_, _ = w.Write(answer.file)
+				}
+				return !answer.ranges
+			})
+			img, err := c.Open(t.Context(), s.URL, source.Limits{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer img.Close()
+			plan, err := img.Plan(want(t, file, 40))
+			if err != nil || plan.Parts || !strings.Contains(plan.Reason, answer.reason) {
+				t.Errorf("Plan = %+v, %v; want the whole, %s", plan, err, answer.reason)
+			}
+			if name == "a lie" {
+				return
+			}
+			if got, err := io.ReadAll(img); err != nil || !bytes.Equal(got, image) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+}
+
+// The file changes between the plan and a part.
+func TestPlanNoticesChange(t *testing.T) {
+	noLeak(t)
+	_, file := manyFrames(t)
+	var changed atomic.Bool
+	s := serve(t, file, func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+		if changed.Load() {
+			w.Header().Set("ETag", `"v2"`)
+		}
+		return false
+	})
+	img, err := client(t, source.HTTPOptions{}).Open(t.Context(), s.URL, source.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	if _, err := img.Plan(want(t, file, 40)); err != nil {
+		t.Fatal(err)
+	}
+	changed.Store(true)
+	if _, err := img.Read(make([]byte, 10)); err == nil || !strings.Contains(err.Error(), "changed") {
+		t.Errorf("a part of another file: %v", err)
+	}
+}

@@ -1,0 +1,240 @@
+package update
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"runtime"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"updater/bmap"
+)
+
+// Sparse is an image of which parts can be fetched alone, as from a server.
+type Sparse interface {
+	Image
+	// Plan is told once, before the first Read, which spans will be read, ascending and disjoint; all else will be
+	// skipped. It says how they will be fetched.
+	Plan(want []bmap.Span) (Fetch, error)
+}
+
+// Fetch says how an image is fetched, as it was decided before the first byte of it was.
+type Fetch struct {
+	Parts    bool   `json:"parts"`            // only parts of the file, else all of it as a stream
+	Bytes    int64  `json:"bytes"`            // of the file that the parts take, 0 unknown
+	Requests int    `json:"requests"`         // that the parts take
+	Whole    int64  `json:"whole"`            // bytes of the file
+	Reason   string `json:"reason,omitempty"` // why not parts
+	// Of the mapped bytes of the image, those that the slot holds already, and those that the other slot holds and
+	// that are copied from there.
+	Held   int64 `json:"held"`
+	Copied int64 `json:"copied"`
+}
+
+// Seed is the same partition of another slot, to copy from. ReadAt is called from several goroutines at a time.
+type Seed interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64 // bytes
+}
+
+// seedBudget bounds what looking for ranges in the other slot may cost where it finds nothing, as compareBudget does
+// for the target.
+const seedBudget = 64 << 20
+
+// planFetch decides for every range before anything is fetched: the target holds it, else the other slot does, at
+// the same place or another, else it is fetched. The image that it returns takes each from there. Copied ranges are
+// compared with their signed checksums like all others.
+func (r *run) planFetch(ctx context.Context, doc *Document, image Sparse) (*delta, func(context.Context, int, bmap.Range) (bool, error), error) {
+	r.phaseOf(PhasePlan, doc.Map.MappedBytes())
+	lacks := make([]bool, doc.Map.Len())
+	for i, rng := range doc.Map.Ranges() {
+		var err error
+		if lacks[i], err = r.held.lacks(ctx, i, rng); err != nil {
+			return nil, nil, err
+		}
+	}
+	d := &delta{image: image, m: doc.Map, from: make([]int64, doc.Map.Len())}
+	if r.Seed != nil {
+		var err error
+		if d.seed, err = r.Seed(r.Slot, r.Role); err != nil {
+			doc.Warnings = append(doc.Warnings, fmt.Sprintf("nothing is copied from another slot: %v", err))
+		}
+	}
+	if err := d.find(ctx, lacks, r.progress); err != nil {
+		d.close()
+		return nil, nil, err
+	}
+	fetch := Fetch{Held: r.held.equal.Load()}
+	var want []bmap.Span
+	for i, rng := range doc.Map.Ranges() {
+		switch {
+		case !lacks[i]:
+		case d.from[i] >= 0:
+			fetch.Copied += rng.Length
+		default:
+			want = append(want, bmap.Span{Offset: rng.Offset, Length: rng.Length})
+		}
+	}
+	plan, err := image.Plan(want)
+	if err != nil {
+		d.close()
+		return nil, nil, &SourceError{Err: err}
+	}
+	plan.Held, plan.Copied = fetch.Held, fetch.Copied
+	r.fetch = &plan
+	r.progress.plan(plan)
+	return d, func(_ context.Context, i int, _ bmap.Range) (bool, error) { return lacks[i], nil }, nil
+}
+
+// delta is an image of which some ranges come from the other slot.
+type delta struct {
+	image Image
+	m     *bmap.Map
+	seed  Seed    // nil: there is no other slot
+	from  []int64 // for each range, where the other slot has it, -1 when it is fetched
+	at    int64
+	index int   // the first range that does not end before at
+	lag   int64 // bytes that image is behind at
+}
+
+// find looks for the ranges that are lacking in the other slot: it is cut as the image is, each piece hashed on
+// all cores, and the pieces are looked up by their checksum.
+func (d *delta) find(ctx context.Context, lacks []bool, progress *Progress) error {
+	for i := range d.from {
+		d.from[i] = -1
+	}
+	if d.seed == nil {
+		return nil
+	}
+	wanted := map[string][]int{}
+	for i, rng := range d.m.Ranges() {
+		if lacks[i] && rng.Length <= heldRange {
+			wanted[rng.Checksum] = append(wanted[rng.Checksum], i)
+		}
+	}
+	var next, vain atomic.Int64
+	sums := make([]string, d.m.Len())
+	group, ctx := errgroup.WithContext(ctx)
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() error {
+			buf := make([]byte, chunkSize)
+			for vain.Load() <= seedBudget {
+				i := int(next.Add(1) - 1)
+				if i >= d.m.Len() {
+					return nil
+				}
+				if err := cancelled(ctx); err != nil {
+					return err
+				}
+				rng := d.m.Range(i)
+				sums[i] = d.hash(rng, buf)
+				if _, ok := wanted[sums[i]]; ok {
+					vain.Add(-rng.Length)
+				} else {
+					vain.Add(rng.Length)
+				}
+				progress.add(rng.Length)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, rng := range d.m.Ranges() {
+		for _, w := range wanted[sums[i]] {
+			if d.m.Range(w).Length == rng.Length && (d.from[w] < 0 || w == i) {
+				d.from[w] = rng.Offset
+			}
+		}
+	}
+	return nil
+}
+
+// hash is the checksum of the other slot's bytes where a range of the image is, "" when they cannot be read.
+func (d *delta) hash(rng bmap.Range, buf []byte) string {
+	if rng.Length > heldRange || rng.Offset+rng.Length > d.seed.Size() {
+		return ""
+	}
+	sum := d.m.NewHash()
+	for off, end := rng.Offset, rng.Offset+rng.Length; off < end; {
+		p := buf[:min(int64(len(buf)), end-off)]
+		if n, err := d.seed.ReadAt(p, off); n < len(p) && err != nil {
+			return ""
+		}
+		sum.Write(p)
+		off += int64(len(p))
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// Read implements io.Reader. A Read ends where a range ends.
+func (d *delta) Read(p []byte) (int, error) {
+	for d.index < d.m.Len() {
+		rng := d.m.Range(d.index)
+		end := rng.Offset + rng.Length
+		if d.at >= end {
+			d.index++
+			continue
+		}
+		from := d.from[d.index]
+		if d.at < rng.Offset || from < 0 {
+			break
+		}
+		p = p[:min(int64(len(p)), end-d.at)]
+		n, err := d.seed.ReadAt(p, from+d.at-rng.Offset)
+		if n < len(p) && err != nil {
+			return 0, fmt.Errorf("copying from the other slot at %d: %w", from+d.at-rng.Offset, noEOF(err))
+		}
+		d.at, d.lag = d.at+int64(n), d.lag+int64(n)
+		return n, nil
+	}
+	if err := d.catchUp(); err != nil {
+		return 0, err
+	}
+	if d.index < d.m.Len() && d.at >= d.m.Range(d.index).Offset { // no further than this range: the next may be copied
+		rng := d.m.Range(d.index)
+		p = p[:min(int64(len(p)), rng.Offset+rng.Length-d.at)]
+	}
+	n, err := d.image.Read(p)
+	d.at += int64(n)
+	return n, err
+}
+
+func (d *delta) close() {
+	if d.seed != nil {
+		_ = d.seed.Close() // it was only read
+	}
+}
+
+// catchUp moves the image to where the delta is.
+func (d *delta) catchUp() error {
+	n := d.lag
+	d.lag = 0
+	return d.image.Skip(n)
+}
+
+// Skip implements Image.
+func (d *delta) Skip(n int64) error {
+	d.at, d.lag = d.at+n, d.lag+n
+	return nil
+}
+
+// End implements Image.
+func (d *delta) End() error {
+	if err := d.catchUp(); err != nil {
+		return err
+	}
+	return d.image.End()
+}
+
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
