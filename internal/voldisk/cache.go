@@ -38,36 +38,72 @@ func (e *errseq) check(c *cursor) error {
 	return unix.EIO
 }
 
+// Node is a device node of the disk with a page cache of its own, as the whole disk and each of its partitions have
+// one (block/bdev.c). Offsets are those of the disk for all nodes.
+type Node struct {
+	*Disk
+	pages map[int64][]byte // by page number
+	dirty []*Write         // buffered writes that were not written out, in their order
+	wbErr errseq
+}
+
+// Node makes another node. The disk itself is one already.
+func (d *Disk) Node() *Node {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.newNode()
+}
+
+func (d *Disk) newNode() *Node {
+	n := &Node{Disk: d, pages: map[int64][]byte{}}
+	d.nodes = append(d.nodes, n)
+	return n
+}
+
+// Open opens the disk through the page cache.
+func (d *Disk) Open() *FD { return d.nodes[0].Open() }
+
+// OpenDirect opens the disk with O_DIRECT.
+func (d *Disk) OpenDirect() *FD { return d.nodes[0].OpenDirect() }
+
+// Files opens the three descriptors of a [blockdev.Device] on a window of the disk.
+func (d *Disk) Files(off, size int64) blockdev.Files { return d.nodes[0].Files(off, size) }
+
+// Device opens a real device on a window of the disk: a slot, or a place for boot state.
+func (d *Disk) Device(name string, off, size int64) *blockdev.Device {
+	return d.nodes[0].Device(name, off, size)
+}
+
+// Open opens the node through its page cache.
+func (n *Node) Open() *FD { return n.open(false) }
+
+// OpenDirect opens the node with O_DIRECT.
+func (n *Node) OpenDirect() *FD { return n.open(true) }
+
+// Files opens the three descriptors of a [blockdev.Device] on a window.
+func (n *Node) Files(off, size int64) blockdev.Files {
+	main := n.Open()
+	return blockdev.Files{Main: main, Sentinel: n.Open(), Direct: n.OpenDirect(), Align: n.o.Sector, Base: off, Size: size}
+}
+
+// Device opens a real device on a window.
+func (n *Node) Device(name string, off, size int64) *blockdev.Device {
+	return blockdev.New(name, n.Files(off, size))
+}
+
 // FD is one descriptor, buffered or with O_DIRECT. It is a [blockdev.File].
 type FD struct {
-	d      *Disk
+	d      *Node
 	direct bool
 	seen   cursor
 }
 
 var _ blockdev.File = (*FD)(nil)
 
-// Open opens the disk through the page cache.
-func (d *Disk) Open() *FD { return d.open(false) }
-
-// OpenDirect opens the disk with O_DIRECT.
-func (d *Disk) OpenDirect() *FD { return d.open(true) }
-
-func (d *Disk) open(direct bool) *FD {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return &FD{d: d, direct: direct, seen: d.wbErr.sample()}
-}
-
-// Files opens the three descriptors of a [blockdev.Device] on a window of the disk.
-func (d *Disk) Files(off, size int64) blockdev.Files {
-	main := d.Open()
-	return blockdev.Files{Main: main, Sentinel: d.Open(), Direct: d.OpenDirect(), Align: d.o.Sector, Base: off, Size: size}
-}
-
-// Device opens a real device on a window of the disk: a slot, or a place for boot state.
-func (d *Disk) Device(name string, off, size int64) *blockdev.Device {
-	return blockdev.New(name, d.Files(off, size))
+func (n *Node) open(direct bool) *FD {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return &FD{d: n, direct: direct, seen: n.wbErr.sample()}
 }
 
 // Close implements [blockdev.File]. It flushes nothing; dirty pages stay in the page cache.
@@ -105,7 +141,7 @@ func (f *FD) Pwrite(p []byte, off int64) (int, error) {
 }
 
 // soil puts p into the page cache and records the dirty pages, in units of at most MaxIO.
-func (d *Disk) soil(p []byte, off int64) error {
+func (d *Node) soil(p []byte, off int64) error {
 	end := off + int64(len(p))
 	for at := off; at < end; {
 		stop := min(end, (at/d.o.MaxIO+1)*d.o.MaxIO)
@@ -128,7 +164,7 @@ func (d *Disk) soil(p []byte, off int64) error {
 }
 
 // page returns a page of the cache, read from the drive unless all of it is about to be overwritten.
-func (d *Disk) page(n int64, overwritten bool) ([]byte, error) {
+func (d *Node) page(n int64, overwritten bool) ([]byte, error) {
 	if p := d.pages[n]; p != nil {
 		return p, nil
 	}
@@ -261,7 +297,7 @@ func (f *FD) Datasync() (err error) {
 
 // writeOut writes out every dirty page of the range, and what has to go before them. The pages of a write that
 // fails look clean afterwards, and the mapping keeps the error.
-func (d *Disk) writeOut(off, length int64) error {
+func (d *Node) writeOut(off, length int64) error {
 	first, end := off/pageSize*pageSize, (off+length+pageSize-1)/pageSize*pageSize
 	take := make([]bool, len(d.dirty))
 	for i := len(d.dirty) - 1; i >= 0; i-- {
@@ -294,7 +330,7 @@ func (f *FD) DropCache(off, length int64) {
 	f.d.forget(off, length)
 }
 
-func (d *Disk) forget(off, length int64) {
+func (d *Node) forget(off, length int64) {
 	for n := off / pageSize; n*pageSize < off+length; n++ {
 		if !slices.ContainsFunc(d.dirty, func(w *Write) bool { return w.Off < (n+1)*pageSize && w.end() > n*pageSize }) {
 			delete(d.pages, n)
@@ -333,5 +369,5 @@ func (f *FD) fill(off, length int64, b byte, name string) error {
 		return false
 	})
 	d.forget(off, length)
-	return d.fill(off, length, b, name)
+	return d.Disk.fill(off, length, b, name)
 }

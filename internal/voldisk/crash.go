@@ -368,7 +368,10 @@ func (d *Disk) Cut(seed uint64) []byte {
 
 // cutable are the writes that a power cut now may take or leave: of the drive's cache, and dirty pages.
 func (d *Disk) cutable() []*Write {
-	list := append(slices.Clone(d.pending), d.dirty...)
+	list := slices.Clone(d.pending)
+	for _, n := range d.nodes {
+		list = append(list, n.dirty...)
+	}
 	slices.SortStableFunc(list, func(a, b *Write) int { return a.issued - b.issued })
 	return list
 }

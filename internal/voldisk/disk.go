@@ -38,11 +38,7 @@ type Disk struct {
 	fired   int
 	ops     int // commands and buffered writes
 	dead    bool
-
-	// The page cache.
-	pages map[int64][]byte // by page number
-	dirty []*Write         // buffered writes that were not written out, in their order
-	wbErr errseq
+	nodes   []*Node // the first is the disk itself
 }
 
 // New returns a disk that holds content, all of it on stable storage.
@@ -59,10 +55,12 @@ func New(content []byte, o Options) *Disk {
 	if o.Sector != 512 && o.Sector != 4096 || o.MaxIO%pageSize != 0 || int64(len(content))%o.Sector != 0 {
 		panic(fmt.Sprintf("internal error: voldisk: sector %d, largest command %d, %d bytes", o.Sector, o.MaxIO, len(content)))
 	}
-	return &Disk{
+	d := &Disk{
 		o: o, start: slices.Clone(content), drive: slices.Clone(content), medium: slices.Clone(content),
-		rng: rand.New(rand.NewPCG(o.Seed, 0x766f6c6469736b)), pages: map[int64][]byte{},
+		rng: rand.New(rand.NewPCG(o.Seed, 0x766f6c6469736b)),
 	}
+	d.newNode()
+	return d
 }
 
 // Write is one recorded write. The fields are steps of the record; 0 is never.
