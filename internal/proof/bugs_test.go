@@ -251,7 +251,7 @@ func (b bug) hunt(t *testing.T, planted bool, limit int) (states int, err error)
 					l = ubootLoader()
 				}
 			}
-			d := newDevice(t, l, seed)
+			d := newGoodDevice(t, l, seed)
 			d.w.InFlight = 1
 			if planted {
 				b.plant(d)

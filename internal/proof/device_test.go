@@ -80,6 +80,17 @@ func newDevice(t testing.TB, l *loader, seed uint64) *device {
 	return d
 }
 
+// newGoodDevice is a device whose running slot was marked good, as an install asks for.
+func newGoodDevice(t testing.TB, l *loader, seed uint64) *device {
+	t.Helper()
+	d := newDevice(t, l, seed)
+	if err := d.good(t); err != nil {
+		t.Fatal(err)
+	}
+	d.power(d.disk.Medium())
+	return d
+}
+
 // power switches the device on with what its medium holds.
 func (d *device) power(content []byte) { d.disk = voldisk.New(content, d.o) }
 
@@ -122,7 +133,7 @@ func (b bootState) Slots(ctx context.Context) ([]update.Slot, error) {
 	}
 	var slots []update.Slot
 	for _, s := range st.Slots {
-		slots = append(slots, update.Slot{Name: s.Name, Booted: s.Name == st.Booted, Next: s.Name == st.Next, Bootable: s.Bootable})
+		slots = append(slots, update.Slot{Name: s.Name, Booted: s.Name == st.Booted, Next: s.Name == st.Next, Bootable: s.Bootable, Good: s.Good})
 	}
 	return slots, nil
 }

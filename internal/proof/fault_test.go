@@ -34,7 +34,7 @@ func TestEveryFault(t *testing.T) {
 		for i, engine := range []string{blockdev.Paced, blockdev.Direct} {
 			for _, fault := range append(append([]voldisk.Fault{}, loud...), silent...) {
 				for n := 1; ; n++ {
-					d := newDevice(t, l, uint64(i+1))
+					d := newGoodDevice(t, l, uint64(i+1))
 					d.w.Engine, d.w.InFlight = engine, 1
 					f := fault
 					f.N = n

@@ -43,7 +43,9 @@ func grubLoader() *loader {
 			s := "# GRUB Environment Block\nORDER=A B\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=0\nsaved_entry=x\n"
 			return [][]byte{[]byte(s + strings.Repeat("#", 1024-len(s)))}
 		},
-		open: func(a []boot.Area, booted string) (boot.Backend, error) { return grub.New(a[0], slotNames, booted) },
+		open: func(a []boot.Area, booted string) (boot.Backend, error) {
+			return grub.New(grub.Options{Area: a[0], Slots: slotNames}, booted)
+		},
 		boot: func(areas [][]byte) string {
 			lines := strings.Split(string(areas[0]), "\n")
 			get := func(name string) string {
@@ -90,7 +92,9 @@ func ubootWith(checksum bool) *loader {
 		name:  "uboot",
 		areas: []area{{0, ubootSize}, {8192, ubootSize}},
 		fresh: func() [][]byte { return [][]byte{env(1, vars), env(2, vars)} },
-		open:  func(a []boot.Area, booted string) (boot.Backend, error) { return uboot.New(a, slotNames, booted) },
+		open: func(a []boot.Area, booted string) (boot.Backend, error) {
+			return uboot.New(uboot.Options{Areas: a, Slots: slotNames}, booted)
+		},
 		boot: func(areas [][]byte) string {
 			use := -1
 			for i, a := range areas {

@@ -155,7 +155,7 @@ func (d *device) life(t *testing.T) (states int, err error) {
 }
 
 // good marks the booted slot good.
-func (d *device) good(t *testing.T) error {
+func (d *device) good(t testing.TB) error {
 	b, err := d.backend()
 	if err != nil {
 		return err
