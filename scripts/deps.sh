@@ -10,6 +10,24 @@ need /usr/lib/grub/x86_64-efi/iorw.mod grub-efi-amd64-bin
 need mkenvimage u-boot-tools
 need fw_printenv libubootenv-tool
 need sgdisk gdisk
+need cgpt cgpt
+need grub-fstest grub-common
+need efibootmgr efibootmgr
+need /usr/lib/systemd/boot/efi/systemd-bootx64.efi systemd-boot-efi
+# scripts/uboot-rom.sh builds U-Boot from Debian's source package.
+need dpkg-source dpkg-dev
+need gcc gcc
+need bison bison
+need flex flex
+need bc bc
+need swig swig
+need iasl acpica-tools
+need dtc device-tree-compiler
+need python3-config python3-dev
+need /usr/include/openssl/evp.h libssl-dev
+need /usr/include/gnutls/gnutls.h libgnutls28-dev
+need /usr/include/uuid/uuid.h uuid-dev
+need /usr/lib/python3/dist-packages/setuptools python3-setuptools
 need mkfs.vfat dosfstools
 need mcopy mtools
 need mke2fs e2fsprogs
