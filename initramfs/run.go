@@ -74,7 +74,7 @@ func Run(ctx context.Context, o Options, d Device) error {
 		o.Log("nothing was switched; the boot loader keeps its choice, %s in %d s", ending(r.OnDone), int(failedPause.Seconds()))
 		time.Sleep(failedPause)
 	} else {
-		o.Log("done after %s", uptime())
+		o.Log("done after %s, with at most %s of memory", uptime(), peakMemory())
 	}
 	return end(r.OnDone)
 }
@@ -242,6 +242,17 @@ func Mounts() error {
 func seedRandom() {
 	var b [16]byte
 	_, _ = unix.Getrandom(b[:], 0)
+}
+
+// peakMemory is the most that this process had in memory (proc_pid_status(5), VmHWM).
+func peakMemory() string {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return "an unknown amount"
+	}
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	line, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(line)
 }
 
 func uptime() string {

@@ -77,7 +77,7 @@ func newRoot(env Env) *cobra.Command {
 	root.SetErr(env.Stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
 	root.AddCommand(
-		newInstall(env), newVerify(env), newStatus(env), newMark(env), newActivate(env), newRollback(env),
+		newInstall(env), newVerify(env), newStatus(env), newMark(env), newActivate(env), newRollback(env), newRecover(env),
 		newDoctor(env), newBmap(env), newPack(env), newVersion(env),
 	)
 	addManPages(root)
