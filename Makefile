@@ -18,7 +18,7 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
 STRIP   := -s -w -buildid=
 LDFLAGS := $(STRIP) -X main.stampVersion=$(VERSION) -X main.stampTime=$(STAMP)
 
-.PHONY: build initramfs uki deps test race fuzz demo size package reproduce lint vet clean
+.PHONY: build initramfs uki deps test race fuzz demo bench maxrange size package reproduce lint vet clean
 
 build: bin/updater
 bin/updater: FORCE
@@ -80,6 +80,14 @@ fuzz:
 
 demo: deps build
 	go run ./internal/demo
+
+# Compares with peers, in scripts/bench; SUBJECTS names some of them.
+SUBJECTS ?=
+bench:
+	scripts/bench.sh $(SUBJECTS)
+# What the largest range of a bmap costs and gains on a Debian root file system; for docs/design.md.
+maxrange:
+	scripts/maxrange.sh
 
 size: initramfs
 	scripts/size.sh

@@ -1,0 +1,16 @@
+#!/bin/bash
+# Runs every benchmark of scripts/bench, or the ones named: one file a subject, which compares the program with a peer
+# in the same run and prints ratios. A peer that is not installed is named.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH=$PATH:/usr/sbin:/sbin CGO_ENABLED=0
+export BENCH_WORK=$(mktemp -d "${TMPDIR:-/tmp}/bench.XXXXXX")
+trap 'rm -rf "$BENCH_WORK"' EXIT
+go build -trimpath -ldflags '-s -w' -o "$BENCH_WORK/updater" ./cmd/updater
+echo "$(nproc) CPUs, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), load $(cut -d' ' -f1 /proc/loadavg)"
+for file in scripts/bench/*.sh; do
+	name=$(basename "$file" .sh)
+	[ $# = 0 ] || [[ " $* " = *" $name "* ]] || continue
+	echo "== $name"
+	bash "$file"
+done
