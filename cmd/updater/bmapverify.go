@@ -40,7 +40,8 @@ func newBmapVerify(env Env) *cobra.Command {
 		Short: "Compare an image or a device with a bmap; does not check its signature",
 		Long: `verify reads every mapped range of an image, or of a device that it was written to,
 on all CPUs, and lists each one that differs. A compressed image is decoded, and the
-first bad range ends the run. Unmapped blocks are not looked at.`,
+first bad range ends the run. Unmapped blocks are not looked at. A disk whose backup
+GPT was moved by bmap copy differs where its partition table is.`,
 		Args: argsN(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := newReport(env, asJSON)
