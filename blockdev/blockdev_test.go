@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"updater/blockdev"
 )
@@ -329,8 +330,8 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	locked, ok := errors.AsType[*blockdev.LockedError](second.Lock(0))
-	if !ok || locked.PID != os.Getpid() {
-		t.Errorf("second Lock() = %+v; want a LockedError that names process %d", locked, os.Getpid())
+	if !ok || locked.PID != os.Getpid() || locked.Age <= 0 || locked.Age > time.Hour {
+		t.Errorf("second Lock() = %+v; want a LockedError that names process %d and its age", locked, os.Getpid())
 	}
 	first.Close()
 	if err := second.Lock(0); err != nil {

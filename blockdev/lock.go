@@ -23,14 +23,18 @@ func (e *BusyError) Error() string { return fmt.Sprintf("%s is busy: %s", e.Devi
 // LockedError says that another process holds the lock of a disk.
 type LockedError struct {
 	Disk string
-	PID  int // 0 when the kernel does not tell
+	PID  int           // 0 when the kernel does not tell
+	Age  time.Duration // how long that process has been running; 0 when the kernel does not tell
 }
 
 func (e *LockedError) Error() string {
 	if e.PID == 0 {
 		return fmt.Sprintf("disk %s is locked by another process", e.Disk)
 	}
-	return fmt.Sprintf("disk %s is locked by process %d", e.Disk, e.PID)
+	if e.Age == 0 {
+		return fmt.Sprintf("disk %s is locked by process %d", e.Disk, e.PID)
+	}
+	return fmt.Sprintf("disk %s is locked by process %d, which has been running for %s", e.Disk, e.PID, e.Age.Round(time.Second))
 }
 
 // lockRetry is how often a taken lock is tried again within the patience of [Disk.Lock].
@@ -49,7 +53,8 @@ func (d *Disk) Lock(patience time.Duration) error {
 			return fmt.Errorf("locking disk %s: %w", d.path, os.NewSyscallError("flock", err))
 		}
 		if !time.Now().Before(deadline) {
-			return &LockedError{Disk: d.path, PID: flockHolder(d.f)}
+			pid := flockHolder(d.f)
+			return &LockedError{Disk: d.path, PID: pid, Age: processAge(pid)}
 		}
 	}
 }
@@ -73,6 +78,28 @@ func flockHolder(f *os.File) int {
 		}
 	}
 	return 0
+}
+
+// clockTick is the unit of times in /proc, USER_HZ: 100 for user space on every architecture (proc(5)).
+const clockTick = time.Second / 100
+
+// processAge is how long a process has been running; 0 is unknown.
+func processAge(pid int) time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name in parentheses may hold anything. Behind it starttime is the 20th field (proc_pid_stat(5)).
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	var now unix.Timespec
+	if len(fields) < 20 || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return 0
+	}
+	start, err := strconv.ParseInt(fields[19], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return max(time.Duration(now.Nano())-time.Duration(start)*clockTick, clockTick)
 }
 
 // lockWindow locks the bytes of a window in a disk image file (an open file description lock, so that it

@@ -209,7 +209,11 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 		out.warn("the boot loader counts %d tries at most, not the configured %d", dev.tries(), config.Boot.Tries)
 	}
 	dev.opened = out.device
-	return update.Install(ctx, job)
+	res, err := update.Install(ctx, job)
+	if err == nil && res.Index > 0 && dev.store == nil {
+		res.Warnings = append(res.Warnings, "no state store is configured: the rollback index is not remembered, and no rollback protection applies")
+	}
+	return res, err
 }
 
 // interruptible ends a blocked Read of standard input when ctx ends; the read itself goes on until the

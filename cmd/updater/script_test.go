@@ -18,7 +18,24 @@ import (
 // with the real tools (sgdisk, mkfs.vfat, grub-editenv, mkenvimage, gpg) and copied for every script.
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"updater": main})
+	testscript.Main(cleanly{m}, map[string]func(){"updater": func() {
+		if at := os.Getenv("TEST_BUILD_TIME"); at != "" { // only of this test binary: what the linker stamps into a real one
+			stampTime = at
+		}
+		main()
+	}})
+}
+
+// cleanly removes what the tests share when all have run.
+type cleanly struct{ *testing.M }
+
+func (c cleanly) Run() int {
+	code := c.M.Run()
+	if fixturesOnce.dir != "" {
+		_ = exec.Command("gpgconf", "--homedir", filepath.Join(fixturesOnce.dir, "gnupg"), "--kill", "all").Run()
+		_ = os.RemoveAll(fixturesOnce.dir)
+	}
+	return code
 }
 
 const (
@@ -115,6 +132,12 @@ func slotOffset(backend, slot string) int64 {
 func makeFixtures(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
+	buildFixtures(t, dir)
+	return dir
+}
+
+func buildFixtures(t *testing.T, dir string) {
+	t.Helper()
 	sh := func(script string) {
 		t.Helper()
 		cmd := exec.Command("bash", "-euc", script)
@@ -147,7 +170,7 @@ func makeFixtures(t *testing.T) string {
 		gpg -q --batch -u other@example.com --armor --detach-sign -o other.sig image.img.bmap
 		gpg -q --batch -u release@example.com --detach-sign -o image.sig image.img.bmap
 		gpgconf --kill all 2>/dev/null || true`)
-	const slots = `-n2:0:+16M -c2:rootfs_a -n3:0:+16M -c3:rootfs_b`
+	const slots = `-n2:0:+16M -c2:rootfs_a -n3:0:+16M -c3:rootfs_b -n4:0:+1M -c4:state`
 	fill := `for s in a:2 b:3; do
 			dd if=slot_${s%:*} of=$disk bs=512 seek=$(sgdisk -i${s#*:} $disk | awk '/First sector/{print $3}') conv=notrunc status=none
 		done`
@@ -163,7 +186,6 @@ func makeFixtures(t *testing.T) string {
 		mkenvimage -r -s 0x4000 -o env vars
 		dd if=env of=$disk bs=1K seek=1024 conv=notrunc status=none
 		dd if=env of=$disk bs=1K seek=1040 conv=notrunc status=none`)
-	return dir
 }
 
 const configTail = `

@@ -246,6 +246,9 @@ func (r *report) installed(res *update.Result) error {
 		r.emit(event{Event: "result", Code: &code, Device: r.facts, Result: res})
 		return nil
 	}
+	for _, w := range res.Warnings {
+		r.env.warn("%s", w)
+	}
 	what := "image"
 	if res.Version != "" {
 		what = "version " + res.Version
@@ -294,6 +297,9 @@ func (r *report) copied(args []string, res *copyResult) error {
 func (r *report) verified(v *verdict) error {
 	if r.asJSON {
 		return r.env.json(v)
+	}
+	for _, w := range v.Warnings {
+		r.env.warn("%s", w)
 	}
 	if _, err := fmt.Fprintf(r.env.Stdout, "trusted: signed by %s\nimage of %s, %s mapped in %d ranges\n",
 		signers(v.Signers), size(v.ImageBytes), size(v.MappedBytes), v.Ranges); err != nil {
