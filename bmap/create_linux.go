@@ -13,8 +13,8 @@ import (
 
 // Defaults of CreateOptions.
 const (
-	DefaultMaxRange  = 1 << 20 // bytes
-	DefaultBlockSize = 4096    // bytes
+	DefaultMaxRange  = 512 << 10 // bytes; the measurement is in docs/design.md
+	DefaultBlockSize = 4096      // bytes
 )
 
 // ErrChanged is wrapped by the error of Create when the image changed while it was read.

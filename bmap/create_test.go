@@ -54,7 +54,7 @@ func TestCreate(t *testing.T) {
 		{"partial last block", 16000, []bmap.Span{span(12288, 3712)}, bmap.CreateOptions{}, "3", 3712},
 		{"partial last block unmapped", 16000, []bmap.Span{span(0, 4096)}, bmap.CreateOptions{}, "0", 4096},
 		{"one byte in a block maps it", 64 * kib, []bmap.Span{span(5000, 1)}, bmap.CreateOptions{}, "1", 4096},
-		{"cut at the default", 3 * mib, []bmap.Span{span(0, 3*mib)}, bmap.CreateOptions{}, "0-255 256-511 512-767", 3 * mib},
+		{"cut at the default", 3 * mib, []bmap.Span{span(0, 3*mib)}, bmap.CreateOptions{}, "0-127 128-255 256-383 384-511 512-639 640-767", 3 * mib},
 		{"cut at multiples", 64 * kib, []bmap.Span{span(12*kib, 24*kib)}, bmap.CreateOptions{MaxRange: 16 * kib}, "3 4-7 8", 24 * kib},
 		{"not cut", 3 * mib, []bmap.Span{span(0, 3*mib)}, bmap.CreateOptions{MaxRange: -1}, "0-767", 3 * mib},
 		{"large blocks round outwards", 256 * kib, []bmap.Span{span(68*kib, 4*kib)}, bmap.CreateOptions{BlockSize: 65536}, "1", 64 * kib},

@@ -69,6 +69,7 @@ func TestParseRefuses(t *testing.T) {
 		{"end tag of an unknown element", "<BlockMap>", "<a><b></a></b><BlockMap>", 14, "b", "ends with </a>"},
 		{"element directive", "<BlockMap>", "<!ELEMENT x ANY><BlockMap>", 14, "", "directive"},
 		{"too many attributes", "<BlockMap>", "<x a='' b='' c='' d='' e='' f='' g='' h='' i='' j='' k='' l='' m='' n='' o='' p='' q=''/><BlockMap>", 14, "x", "too many attributes"},
+		{"lines inside tags count", "<ImageSize> 16000 </ImageSize>\n    <BlockSize> 4096 <", "<ImageSize\n> \n16000 </ImageSize\n>\n    <BlockSize> 0 <", 8, "BlockSize", "is 0, expected 1"},
 		// Root
 		{"other root", "<bmap ", "<map ", 3, "map", "expected <bmap>"},
 		{"root in capitals", "<bmap ", "<BMAP ", 3, "BMAP", "expected <bmap>"},

@@ -103,7 +103,7 @@ func (s *scanner) children(name string, start func(tag) error) error {
 // the text without the white space around it, and where that stands in the file. Nothing may split or encode the text,
 // neither a comment nor CDATA nor an entity: other readers disagree on what such a value is.
 func (s *scanner) text(name string) ([]byte, span, error) {
-	line, from, plain := s.line, s.at.to, true
+	line, lineFrom, from, plain := s.line, s.lineFrom, s.at.to, true
 	for {
 		kind, err := s.token()
 		if err != nil {
@@ -120,7 +120,7 @@ func (s *scanner) text(name string) ([]byte, span, error) {
 			}
 			at := s.trim(span{from, s.at.from})
 			raw := s.data[at.from:at.to]
-			s.line, s.lineFrom = line, from
+			s.line, s.lineFrom = line, lineFrom
 			if !plain || bytes.IndexByte(raw, '&') >= 0 {
 				return nil, span{}, s.errorf(name, "contains a comment, CDATA or an entity, expected plain text")
 			}

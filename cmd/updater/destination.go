@@ -76,6 +76,9 @@ func underDev(name string) bool {
 	return strings.HasPrefix(abs, "/dev/") && !strings.HasPrefix(abs, "/dev/shm/")
 }
 
+// maxUnknownFile is the largest file of an image of unknown size, below what file systems can hold.
+const maxUnknownFile = 8 << 40
+
 func newFile(name string, size int64, mode os.FileMode) (_ *destination, err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
@@ -85,7 +88,7 @@ func newFile(name string, size int64, mode os.FileMode) (_ *destination, err err
 	if size < 0 { // an image that is longer than the room for it cannot become a file
 		var st unix.Statfs_t
 		err = unix.Fstatfs(int(f.Fd()), &st)
-		size = int64(st.Bavail) * st.Bsize
+		size = min(int64(st.Bavail)*st.Bsize, maxUnknownFile)
 	}
 	if err == nil {
 		err = f.Truncate(size)
