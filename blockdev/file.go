@@ -29,6 +29,9 @@ type kernelFile struct {
 	block bool // a block device; else a regular file
 }
 
+// KernelFile is the descriptor of an open file, or of a block device.
+func KernelFile(f *os.File, block bool) File { return &kernelFile{File: f, block: block} }
+
 func (f *kernelFile) Pread(p []byte, off int64) (n int, err error) {
 	err = ignoringEINTR(func() error { n, err = unix.Pread(int(f.Fd()), p, off); return err })
 	return max(n, 0), os.NewSyscallError("pread", err)

@@ -55,6 +55,8 @@ var images struct {
 	sync.Once
 	list   []*image
 	policy verify.Policy
+	cert   []byte // whom to trust, as a file
+	signer *openpgp.Entity
 	err    error
 }
 
@@ -91,6 +93,7 @@ func makeImages(t testing.TB) error {
 	if err != nil {
 		return err
 	}
+	images.cert, images.signer = cert.Bytes(), entity
 	images.policy = verify.Policy{Keyring: ring, Time: time.Now()}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for n := range 24 {
@@ -108,19 +111,27 @@ func makeImages(t testing.TB) error {
 				}
 			}
 		}
-		m, err := mapOf(t, filepath.Join(dir, "image"), img.data, int64(4096<<rng.IntN(3)))
-		if err != nil {
+		if img, err = signedImage(t, filepath.Join(dir, "image"), img.name, img.data, int64(4096<<rng.IntN(3))); err != nil {
 			return err
 		}
-		img.doc = m.Encode()
-		var sig bytes.Buffer
-		if err := openpgp.DetachSign(&sig, []*openpgp.Entity{entity}, bytes.NewReader(img.doc), nil); err != nil {
-			return err
-		}
-		img.sig = sig.Bytes()
 		images.list = append(images.list, img)
 	}
 	return nil
+}
+
+// signedImage makes the bmap of an image, whose file it leaves at path, and signs it.
+func signedImage(t testing.TB, path, name string, data []byte, maxRange int64) (*image, error) {
+	m, err := mapOf(t, path, data, maxRange)
+	if err != nil {
+		return nil, err
+	}
+	img := &image{name: name, data: data, doc: m.Encode()}
+	var sig bytes.Buffer
+	if err := openpgp.DetachSign(&sig, []*openpgp.Entity{images.signer}, bytes.NewReader(img.doc), nil); err != nil {
+		return nil, err
+	}
+	img.sig = sig.Bytes()
+	return img, nil
 }
 
 func mapOf(t testing.TB, path string, data []byte, maxRange int64) (*bmap.Map, error) {
