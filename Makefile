@@ -18,7 +18,7 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
 STRIP   := -s -w -buildid=
 LDFLAGS := $(STRIP) -X main.stampVersion=$(VERSION) -X main.stampTime=$(STAMP)
 
-.PHONY: build initramfs uki deps test race fuzz demo bench maxrange size package reproduce lint vet clean
+.PHONY: build proof initramfs uki deps test race fuzz demo bench maxrange size package reproduce lint vet clean
 
 build: bin/updater
 bin/updater: FORCE
@@ -67,7 +67,7 @@ deps:
 test: deps build
 	go vet ./... && go vet -tags vm ./...
 	scripts/gotest.sh ./...
-	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Debian|Boot|Reproducible' ./internal/lab ./internal/vm ./internal/demo
+	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Debian|Boot|Reproducible|VM' ./internal/lab ./internal/vm ./internal/demo ./internal/proof
 	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v ./internal/bootlab
 race: export CGO_ENABLED := 1
 race:
@@ -77,6 +77,10 @@ race:
 FUZZTIME ?= 60s
 fuzz:
 	scripts/fuzz.sh $(FUZZTIME)
+
+# The long form of the proof that no power cut bricks: PROOF_SEEDS, PROOF_FUSE and PROOF_VM scale it.
+proof: deps build
+	scripts/proof.sh
 
 demo: deps build
 	go run ./internal/demo
