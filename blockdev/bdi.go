@@ -14,17 +14,20 @@ import (
 func limitDirty(sysfs string, bytes int64) (restore func() error) {
 	bdi := filepath.Join(sysfs, "bdi")
 	var undo []func() error
-	set := func(name, value string) bool {
-		path := filepath.Join(bdi, name)
-		old, err := os.ReadFile(path)
-		if err != nil || os.WriteFile(path, []byte(value), 0) != nil {
+	// set writes a value and remembers what keep held, which may tell the same more exactly.
+	set := func(name, value, keep string) bool {
+		old, err := os.ReadFile(filepath.Join(bdi, keep))
+		if err != nil || os.WriteFile(filepath.Join(bdi, name), []byte(value), 0) != nil {
 			return false
 		}
-		undo = append(undo, func() error { return os.WriteFile(path, []byte(strings.TrimSpace(string(old))), 0) })
+		undo = append(undo, func() error {
+			return os.WriteFile(filepath.Join(bdi, keep), []byte(strings.TrimSpace(string(old))), 0)
+		})
 		return true
 	}
-	if !set("strict_limit", "1") || !set("max_bytes", strconv.FormatInt(bytes, 10)) {
-		set("max_ratio", "1")
+	// max_bytes is kept as a share of the memory, which max_ratio_fine gives as it is.
+	if !set("strict_limit", "1", "strict_limit") || !set("max_bytes", strconv.FormatInt(bytes, 10), "max_ratio_fine") {
+		set("max_ratio", "1", "max_ratio")
 	}
 	return func() error {
 		var errs []error

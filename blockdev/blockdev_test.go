@@ -469,5 +469,6 @@ func newWriter(t *testing.T, d *blockdev.Device, o blockdev.WriterOptions) *bloc
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = w.Close() }) // gives the kernel's limits back
 	return w
 }

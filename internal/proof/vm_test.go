@@ -187,7 +187,7 @@ func TestVMRecording(t *testing.T) {
 	if err := m.check(d.Medium(), true); err != nil {
 		t.Errorf("%v; console:\n%s", err, strings.Join(v.Lines(), "\n"))
 	}
-	states, err := d.Crashes(voldisk.Plan{DropOne: 8}, func(s *voldisk.State) error { return m.check(s.Image, false) })
+	states, err := d.Crashes(voldisk.Plan{DropOne: 2, Random: 1, Torn: 1}, func(s *voldisk.State) error { return m.check(s.Image, false) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,196 @@
+package blockdev_test
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"updater/blockdev"
+	"updater/internal/voldisk"
+)
+
+// Every engine writes any sequence of pieces, zeros and tails as asked, on sectors of 512 and 4096 bytes, also in a
+// window that begins off a page; nothing around it changes; and after Flush all of it is on the medium.
+func TestEngines(t *testing.T) {
+	const size = 1 << 20
+	for _, engine := range []string{blockdev.Paced, blockdev.Direct, blockdev.Auto} {
+		for _, sector := range []int64{512, 4096} {
+			for seed := range uint64(20) {
+				rng := rand.New(rand.NewPCG(seed, uint64(sector)))
+				before := bytes.Repeat([]byte{0xa5}, size)
+				disk := voldisk.New(before, voldisk.Options{Sector: sector, MaxIO: 16 << 10, Seed: seed})
+				base, length := int64(rng.IntN(16))*sector, int64(600<<10)
+				w := newWriter(t, disk.Device("slot", base, length), blockdev.WriterOptions{Engine: engine, Window: 16 << 10, Checkpoint: 128 << 10, InFlight: 1 + rng.IntN(3)})
+				want := bytes.Clone(before)
+				for off := int64(0); off < length; {
+					n := min(length-off, 1+rng.Int64N(40<<10))
+					if rng.IntN(4) > 0 { // mostly whole blocks, as images have
+						n = min(length-off, (n+4095)&^4095)
+					}
+					var err error
+					switch rng.IntN(4) {
+					case 0:
+						err = w.Zero(off, n)
+						clear(want[base+off : base+off+n])
+					case 1: // a hole that is kept
+					default:
+						p := make([]byte, n)
+						for i := range p {
+							p[i] = byte(rng.UintN(255))
+						}
+						_, err = w.WriteAt(p, off)
+						copy(want[base+off:], p)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					off += n
+				}
+				if err := w.Flush(); err != nil {
+					t.Fatal(err)
+				}
+				if got := disk.Medium(); !bytes.Equal(got, want) {
+					i := 0
+					for got[i] == want[i] {
+						i++
+					}
+					t.Fatalf("%s, sectors of %d, seed %d, window at %d: byte %d is %#x; want %#x", engine, sector, seed, base, i, got[i], want[i])
+				}
+			}
+		}
+	}
+}
+
+// Progress counts what the device has taken, never what is only in the page cache.
+func TestWrittenOutIsTrue(t *testing.T) {
+	for _, engine := range []string{blockdev.Paced, blockdev.Direct} {
+		disk := voldisk.New(make([]byte, 1<<20), voldisk.Options{})
+		w := newWriter(t, disk.Device("slot", 0, 1<<20), blockdev.WriterOptions{Engine: engine, Window: 64 << 10, InFlight: 1})
+		data := bytes.Repeat([]byte{7}, 48<<10)
+		for off := int64(0); off < 16*int64(len(data)); off += int64(len(data)) {
+			if _, err := w.WriteAt(data, off); err != nil {
+				t.Fatal(err)
+			}
+			if taken := int64(bytes.Count(disk.Content(), []byte{7})); w.WrittenOut() > taken {
+				t.Fatalf("%s: WrittenOut() = %d; the drive has %d bytes", engine, w.WrittenOut(), taken)
+			}
+			if dirty := off + int64(len(data)) - int64(bytes.Count(disk.Content(), []byte{7})); engine == blockdev.Paced && dirty > 2*64<<10 {
+				t.Fatalf("%d bytes are dirty; want at most two windows", dirty)
+			}
+		}
+		if err := w.Flush(); err != nil || w.WrittenOut() != 16*int64(len(data)) {
+			t.Errorf("%s: WrittenOut() = %d after %v", engine, w.WrittenOut(), err)
+		}
+	}
+}
+
+// noSyncRange is a descriptor of a kernel without sync_file_range, or of one that forbids it.
+type noSyncRange struct {
+	blockdev.File
+	err   error
+	syncs *int
+}
+
+func (f noSyncRange) SyncRange(int64, int64, blockdev.SyncFlags) error { return f.err }
+func (f noSyncRange) Datasync() error                                  { *f.syncs++; return f.File.Datasync() }
+
+func TestWithoutSyncFileRange(t *testing.T) {
+	for _, errno := range []error{unix.ENOSYS, unix.EPERM, unix.ESPIPE} {
+		disk, syncs := voldisk.New(make([]byte, 1<<20), voldisk.Options{}), 0
+		f := disk.Files(0, 1<<20)
+		f.Main, f.Sentinel = noSyncRange{f.Main, errno, &syncs}, noSyncRange{f.Sentinel, errno, &syncs}
+		w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Engine: blockdev.Paced, Window: 64 << 10})
+		data := bytes.Repeat([]byte{7}, 300<<10)
+		if _, err := w.WriteAt(data, 0); err != nil {
+			t.Fatal(err)
+		}
+		if syncs != 4 || !strings.Contains(w.Engine(), "fdatasync every 64 KiB") {
+			t.Errorf("%v: %d flushes after 4 windows, engine %q", errno, syncs, w.Engine())
+		}
+		if err := w.Flush(); err != nil || !bytes.Equal(disk.Medium()[:len(data)], data) {
+			t.Errorf("%v: Flush = %v, or the medium is not what was written", errno, err)
+		}
+	}
+}
+
+func TestDirectIsRefusedWhereItCannotWork(t *testing.T) {
+	disk := voldisk.New(make([]byte, 1<<20), voldisk.Options{Sector: 4096})
+	d := disk.Device("slot", 512, 1<<16)
+	if _, err := d.NewWriter(blockdev.WriterOptions{Engine: blockdev.Direct}); !errors.Is(err, blockdev.ErrNoDirect) {
+		t.Errorf("NewWriter(direct) on a window at 512 with sectors of 4096 = %v; want ErrNoDirect", err)
+	}
+	w := newWriter(t, d, blockdev.WriterOptions{})
+	if !strings.HasPrefix(w.Engine(), "paced") {
+		t.Errorf("auto chose %q", w.Engine())
+	}
+	if _, err := d.NewWriter(blockdev.WriterOptions{Engine: "fast"}); err == nil {
+		t.Error("an unknown engine is accepted")
+	}
+}
+
+// The facts of a loop device, and the kernel's limits on dirty pages, which are put back.
+func TestFactsAndLimits(t *testing.T) {
+	node := loop(t, filepath.Join(t.TempDir(), "loop.img"), 16<<20)
+	d, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := d.Facts()
+	if f.Kind != "block device" || f.Size != 16<<20 || f.LogicalBlock != 512 || f.WriteCache == "" || f.ReadOnly {
+		t.Errorf("Facts() = %+v", f)
+	}
+	bdi := filepath.Join("/sys/block", filepath.Base(node), "bdi")
+	for name, value := range map[string]string{"strict_limit": "0", "max_ratio": "100"} { // what loop devices start with
+		_ = os.WriteFile(filepath.Join(bdi, name), []byte(value), 0)
+	}
+	read := func() (s string) {
+		for _, name := range []string{"strict_limit", "max_ratio_fine", "max_ratio"} {
+			text, _ := os.ReadFile(filepath.Join(bdi, name))
+			s += name + "=" + strings.TrimSpace(string(text)) + " "
+		}
+		return s
+	}
+	before := read()
+	w := newWriter(t, d, blockdev.WriterOptions{Engine: blockdev.Paced})
+	during := read()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if read() != before {
+		t.Errorf("the limits are %s after Close; want %s", read(), before)
+	}
+	if during == before {
+		t.Logf("this kernel lets no limit be set: %s", before)
+	}
+	t.Log(f, "|", before, "|", during)
+}
+
+func TestReadOnlyDevice(t *testing.T) {
+	node := loop(t, filepath.Join(t.TempDir(), "loop.img"), 16<<20)
+	run(t, "blockdev", "--setro", node)
+	defer run(t, "blockdev", "--setrw", node)
+	if _, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive); err == nil {
+		t.Error("a read-only device was opened for writing")
+	} else {
+		t.Log(err)
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	disk := voldisk.New(bytes.Repeat([]byte{1}, 1<<16), voldisk.Options{})
+	w := newWriter(t, disk.Device("slot", 0, 1<<16), blockdev.WriterOptions{Engine: blockdev.Paced})
+	if err := errors.Join(w.Discard(100, 20_000), w.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte{1}, 1<<16)
+	copy(want[4096:16384], bytes.Repeat([]byte{0xdc}, 12288))
+	if !bytes.Equal(disk.Medium(), want) {
+		t.Error("a discard touched more or less than the whole pages of its range")
+	}
+}
