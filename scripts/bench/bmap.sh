@@ -13,20 +13,29 @@ best() {
 	echo "$best"
 }
 # row WHAT OURS PEER-NAME PEER prints two times and their ratio; a higher ratio is better for us.
-row() { awk -v w="$1" -v o="$2" -v n="$3" -v p="$4" 'BEGIN { printf "%-44s updater %6.2f s   %s %6.2f s   %.2f x\n", w, o, n, p, p / o }'; }
+row() {
+	awk -v w="$1" -v o="$2" -v n="$3" -v p="$4" 'BEGIN {
+		printf "%-44s updater %6.2f s", w, o
+		if (p) printf "   %s %6.2f s   %.2f x", n, p, p / o
+		print ""
+	}'
+}
 
-head -c 1G /dev/urandom > full.img
-truncate -s 1G sparse.img
-for i in $(seq 0 31); do dd if=full.img of=sparse.img bs=1M count=8 seek=$((i * 32)) skip=$((i * 8)) conv=notrunc status=none; done
+mib=${BENCH_MIB:-1024} # of an image; a quarter of the sparse one is data
+head -c "${mib}M" /dev/urandom > full.img
+truncate -s "${mib}M" sparse.img
+for i in $(seq 0 32 $((mib - 1))); do
+	dd if=full.img of=sparse.img bs=1M count=8 seek="$i" skip="$i" conv=notrunc status=none
+done
 sync full.img sparse.img
 peer=$(command -v bmaptool) || echo "bmaptool is not installed, so there is nothing to compare with"
 for image in full sparse; do
 	$updater bmap create -o $image.img.bmap $image.img
-	row "create, 1 GiB, $image" "$(best $updater bmap create -o o.bmap $image.img)" bmaptool "$([ -z "$peer" ] && echo 0 || best bmaptool create -o t.bmap $image.img)"
-	row "verify (copy to /dev/null), 1 GiB, $image" "$(best $updater bmap verify $image.img.bmap $image.img)" bmaptool \
+	row "create, $mib MiB, $image" "$(best $updater bmap create -o o.bmap $image.img)" bmaptool "$([ -z "$peer" ] && echo 0 || best bmaptool create -o t.bmap $image.img)"
+	row "verify (copy to /dev/null), $mib MiB, $image" "$(best $updater bmap verify $image.img.bmap $image.img)" bmaptool \
 		"$([ -z "$peer" ] && echo 0 || best bmaptool copy --no-sig-verify --bmap $image.img.bmap $image.img /dev/null)"
 	rm -f o.img t.img
-	row "copy to a file, read back, 1 GiB, $image" "$(best $updater bmap copy --allow-unsigned $image.img o.img)" bmaptool \
+	row "copy to a file, read back, $mib MiB, $image" "$(best $updater bmap copy --allow-unsigned $image.img o.img)" bmaptool \
 		"$([ -z "$peer" ] && echo 0 || best bmaptool copy --no-sig-verify --bmap $image.img.bmap $image.img t.img)"
 done
 rm -f ./*.img
