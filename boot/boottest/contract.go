@@ -34,6 +34,7 @@ func Contract(t *testing.T, r Rig) {
 	t.Run("OthersSurvive", r.othersSurvive)
 	t.Run("NothingBootable", r.nothingBootable)
 	t.Run("PowerCuts", r.powerCuts)
+	t.Run("VolatileDisk", r.volatileDisk)
 	t.Run("Failures", r.failures)
 	t.Run("Lies", r.lies)
 }

@@ -42,6 +42,8 @@ type Medium struct {
 	start  Disk // when the journal began
 	events []event
 	ops    int
+
+	devices []boot.Area // where the areas really are, when it is not in memory
 	// FailAt makes the n-th operation (write, flush or read-back, from 1) fail; 0 never.
 	FailAt int
 	// Lie makes writes and flushes succeed and keep nothing.
@@ -78,6 +80,9 @@ func New(d Disk) *Medium { return &Medium{disk: d.Clone(), start: d.Clone()} }
 
 // Areas gives the areas for a backend.
 func (m *Medium) Areas() []boot.Area {
+	if m.devices != nil {
+		return m.devices
+	}
 	var list []boot.Area
 	for i := range m.disk.Areas {
 		list = append(list, &area{m, i})

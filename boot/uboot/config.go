@@ -13,11 +13,12 @@ type AreaConfig struct {
 	Device string // device node, partition or file
 	Offset int64  // bytes; negative counts from the end
 	Size   int64  // bytes
+	Blocks int64  // of flash: erase blocks that it may use, so that bad ones can be passed over; 0 is as many as it needs
 }
 
 // ParseFWEnvConfig reads the classic form of fw_env.config(5): "device offset size [sector-size [sectors
-// [disable-lock]]]", one line a copy, # begins a comment. Further fields concern flash and are checked for
-// form only.
+// [disable-lock]]]", one line a copy, # begins a comment. The sector size is that of the flash, which
+// tells it itself.
 func ParseFWEnvConfig(r io.Reader) ([]AreaConfig, error) {
 	var areas []AreaConfig
 	lines := bufio.NewScanner(io.LimitReader(r, 64<<10))
@@ -41,7 +42,13 @@ func ParseFWEnvConfig(r io.Reader) ([]AreaConfig, error) {
 		if numbers[1] <= 0 || numbers[1] > maxEnv {
 			return nil, fmt.Errorf("line %d: size is %d, expected 1 to %d", n, numbers[1], maxEnv)
 		}
-		areas = append(areas, AreaConfig{Device: w[0], Offset: numbers[0], Size: numbers[1]})
+		a := AreaConfig{Device: w[0], Offset: numbers[0], Size: numbers[1]}
+		if len(numbers) > 3 {
+			if a.Blocks = numbers[3]; a.Blocks < 0 || a.Blocks > maxEnv {
+				return nil, fmt.Errorf("line %d: %d sectors", n, a.Blocks)
+			}
+		}
+		areas = append(areas, a)
 	}
 	if err := lines.Err(); err != nil {
 		return nil, err

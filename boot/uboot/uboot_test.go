@@ -418,6 +418,7 @@ func TestParseFWEnvConfig(t *testing.T) {
 		{"/dev/mtd1 0x0 0x4000 0x1000 4\n", ""},
 		{"", "0 copies"},
 		{"a 0 0x10\nb 0 0x10\nc 0 0x10\n", "3 copies"},
+		{"/dev/mtd1 0x0 0x4000 0x1000 -1\n", "-1 sectors"},
 		{"a 0\n", "line 1: 2 fields"},
 		{"a 0 zero\n", "no number"},
 		{"a 0 0\n", "size is 0"},

@@ -14,6 +14,7 @@ import (
 	"updater/blockdev"
 	"updater/boot"
 	"updater/boot/grub"
+	"updater/boot/mtd"
 	"updater/boot/uboot"
 )
 
@@ -131,13 +132,29 @@ func (d *device) openUBoot(booted string, mode blockdev.Mode) (boot.Backend, err
 		return nil, err
 	}
 	for _, a := range configs {
-		area, err := d.openArea(a, mode)
+		area, err := d.openEnvironment(a, mode)
 		if err != nil {
 			return nil, err
 		}
 		o.Areas = append(o.Areas, area)
 	}
 	return uboot.New(o, booted)
+}
+
+// flashNode are the character devices of flash.
+var flashNode = regexp.MustCompile(`^/dev/mtd\d+$`)
+
+// openEnvironment opens a copy of U-Boot's environment, in flash too.
+func (d *device) openEnvironment(a uboot.AreaConfig, mode blockdev.Mode) (boot.Area, error) {
+	if !flashNode.MatchString(a.Device) {
+		return d.openArea(a, mode)
+	}
+	flash, err := mtd.Open(a.Device, mode != blockdev.ReadOnly)
+	if err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, flash.Close)
+	return mtd.New(flash, a.Offset, a.Size, a.Blocks)
 }
 
 func (d *device) ubootAreas() ([]uboot.AreaConfig, error) {

@@ -191,3 +191,21 @@ func TestEMMCBootPartition(t *testing.T) {
 		t.Error("a write protection that cannot be lifted is no error")
 	}
 }
+
+// Every configuration that is shipped as an example is understood, and there is one for every boot loader.
+func TestExampleConfigurations(t *testing.T) {
+	paths, err := filepath.Glob("../../examples/boot/*/config.toml")
+	if err != nil || len(paths) != len(backends) {
+		t.Errorf("%d examples, %v; want one for each of %v", len(paths), err, backends)
+	}
+	for _, path := range paths {
+		c, err := LoadConfig(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if c.Boot.Backend != filepath.Base(filepath.Dir(path)) {
+			t.Errorf("%s is for %s", path, c.Boot.Backend)
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"updater/blockdev"
 	"updater/boot"
 	"updater/boot/android"
@@ -34,7 +36,7 @@ func (d *device) openGPT(booted string, mode blockdev.Mode) (boot.Backend, error
 	}
 	b, err := gpt.New(o, booted)
 	if err == nil && mode != blockdev.ReadOnly {
-		err = b.Repair(nil)
+		err = b.Repair(context.Background())
 	}
 	return b, err
 }

@@ -1,0 +1,134 @@
+// Package mtd makes a [boot.Area] of raw flash behind the kernel's MTD layer, for boot state that U-Boot keeps
+// there. Flash is erased in blocks, to ones, and a write only clears bits: what changes a block otherwise erases it
+// and writes it anew. A cut in between leaves a block of ones, so that state in flash needs a second copy in
+// other blocks. Bad blocks of NAND are passed over, as U-Boot does (env/nand.c).
+package mtd
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+)
+
+// Flash is a flash device. A write or erase is on the medium when it returns.
+type Flash interface {
+	io.ReaderAt
+	io.WriterAt // clears bits only
+	Size() int64
+	EraseSize() int64 // bytes of a block
+	Erase(off int64) error
+	Bad(off int64) (bool, error) // whether the block at off is bad
+	String() string
+}
+
+// Area is a part of a flash device with a fixed size, which begins with a block. Not safe for concurrent use.
+type Area struct {
+	flash  Flash
+	blocks []int64 // offsets of the good blocks that hold it
+	size   int64
+	name   string
+}
+
+// New returns the area of size bytes in the blocks from off on, of which blocks may be used; 0 is as many as
+// size needs. Bad ones among them are passed over.
+func New(flash Flash, off, size, blocks int64) (*Area, error) {
+	each := flash.EraseSize()
+	if off < 0 {
+		off += flash.Size()
+	}
+	if each <= 0 || off < 0 || off%each != 0 || size <= 0 || size > flash.Size() {
+		return nil, fmt.Errorf("%s: %d bytes at %d do not begin with an erase block of %d", flash, size, off, each)
+	}
+	need := (size + each - 1) / each
+	if blocks == 0 {
+		blocks = need
+	}
+	a := &Area{flash: flash, size: size, name: fmt.Sprintf("%s at %#x", flash, off)}
+	for at := off; at < off+blocks*each && at+each <= flash.Size() && int64(len(a.blocks)) < need; at += each {
+		bad, err := flash.Bad(at)
+		if err != nil {
+			return nil, err
+		}
+		if !bad {
+			a.blocks = append(a.blocks, at)
+		}
+	}
+	if int64(len(a.blocks)) < need {
+		return nil, fmt.Errorf("%s: %d good blocks of %d, %d are needed", a.name, len(a.blocks), blocks, need)
+	}
+	return a, nil
+}
+
+func (a *Area) String() string { return a.name }
+
+// Size implements [boot.Area].
+func (a *Area) Size() int64 { return a.size }
+
+// Sync implements [boot.Area]: there is no cache.
+func (a *Area) Sync() error { return nil }
+
+// ReadBackAt implements [boot.Area].
+func (a *Area) ReadBackAt(p []byte, off int64) (int, error) { return a.ReadAt(p, off) }
+
+// ReadAt implements [boot.Area].
+func (a *Area) ReadAt(p []byte, off int64) (int, error) {
+	n := 0
+	for each := a.flash.EraseSize(); n < len(p) && off < a.size; {
+		part := min(int64(len(p)-n), each-off%each, a.size-off)
+		if _, err := a.flash.ReadAt(p[n:n+int(part)], a.blocks[off/each]+off%each); err != nil {
+			return n, fmt.Errorf("reading %s at %d: %w", a, off, err)
+		}
+		n, off = n+int(part), off+part
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// WriteAt implements [boot.Area]. A block is erased only when bits have to be set; what else it holds stays.
+func (a *Area) WriteAt(p []byte, off int64) (int, error) {
+	if off < 0 || off+int64(len(p)) > a.size {
+		return 0, fmt.Errorf("writing %s: %d bytes at %d reach past its end at %d", a, len(p), off, a.size)
+	}
+	n := 0
+	for each := a.flash.EraseSize(); n < len(p); {
+		part := int(min(int64(len(p)-n), each-off%each))
+		if err := a.writeBlock(a.blocks[off/each], off%each, p[n:n+part]); err != nil {
+			return n, fmt.Errorf("writing %s at %d: %w", a, off, err)
+		}
+		n, off = n+part, off+int64(part)
+	}
+	return n, nil
+}
+
+func (a *Area) writeBlock(block, off int64, p []byte) error {
+	old := make([]byte, a.flash.EraseSize())
+	if _, err := a.flash.ReadAt(old, block); err != nil {
+		return err
+	}
+	now := old[off:][:len(p)]
+	if bytes.Equal(now, p) {
+		return nil
+	}
+	if clears(now, p) {
+		_, err := a.flash.WriteAt(p, block+off)
+		return err
+	}
+	copy(now, p)
+	if err := a.flash.Erase(block); err != nil {
+		return err
+	}
+	_, err := a.flash.WriteAt(old, block)
+	return err
+}
+
+// clears says whether p only clears bits of old.
+func clears(old, p []byte) bool {
+	for i := range p {
+		if p[i]&^old[i] != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,155 @@
+package mtd_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"slices"
+	"strings"
+	"testing"
+
+	"updater/boot"
+	"updater/boot/boottest"
+	"updater/boot/mtd"
+	"updater/boot/uboot"
+)
+
+const block = 2048
+
+// flash is flash on a medium of the suite: an erase sets bits, a write clears them.
+type flash struct {
+	boot.Area
+	bad    []int64
+	erased *int
+}
+
+func (f flash) EraseSize() int64            { return block }
+func (f flash) Bad(off int64) (bool, error) { return slices.Contains(f.bad, off), nil }
+func (f flash) ReadAt(p []byte, off int64) (int, error) {
+	return f.ReadBackAt(p, off)
+}
+
+func (f flash) Erase(off int64) error {
+	*f.erased++
+	if _, err := f.Area.WriteAt(bytes.Repeat([]byte{0xff}, block), off); err != nil {
+		return err
+	}
+	return f.Area.Sync()
+}
+
+func (f flash) WriteAt(p []byte, off int64) (int, error) {
+	old := make([]byte, len(p))
+	if _, err := f.Area.ReadAt(old, off); err != nil {
+		return 0, err
+	}
+	for i := range p {
+		old[i] &= p[i]
+	}
+	if n, err := f.Area.WriteAt(old, off); err != nil {
+		return n, err
+	}
+	return len(p), f.Area.Sync()
+}
+
+// environment is a copy of U-Boot's environment, as big as a block.
+func environment(flag byte, vars ...string) []byte {
+	out := bytes.Repeat([]byte{0xff}, block)
+	copy(out[5:], strings.Join(vars, "\x00")+"\x00\x00")
+	out[4] = flag
+	binary.LittleEndian.PutUint32(out, crc32.ChecksumIEEE(out[5:]))
+	return out
+}
+
+func open(m *boottest.Medium, booted string) (boot.Backend, error) {
+	f := flash{Area: m.Areas()[0], erased: new(int), bad: []int64{0}}
+	one, err := mtd.New(f, 0, block, 2)
+	if err != nil {
+		return nil, err
+	}
+	two, err := mtd.New(f, -block, block, 0)
+	if err != nil {
+		return nil, err
+	}
+	return uboot.New(uboot.Options{Areas: []boot.Area{one, two}, Flags: uboot.Boolean, Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, booted)
+}
+
+// The contract on flash: a bad block, a block that keeps both copies apart, and a cut in the middle of an erase.
+func TestContract(t *testing.T) {
+	vars := []string{"altbootcmd=x", "active=A", "upgrade_available=0", "bootcount=0", "bootlimit=3"}
+	copies := func(d *boottest.Disk) [2][]byte { return [2][]byte{d.Areas[0][block : 2*block], d.Areas[0][2*block:]} }
+	boottest.Contract(t, boottest.Rig{
+		Fresh: func(*testing.T) boottest.Disk {
+			return boottest.Disk{Areas: [][]byte{slices.Concat(make([]byte, block), environment(1, vars...), environment(0, vars...))}}
+		},
+		Open: open,
+		Boot: func(d *boottest.Disk) string { // U-Boot with boot counting, on the copy in use
+			c := copies(d)
+			use := -1
+			for i, e := range c {
+				if binary.LittleEndian.Uint32(e) == crc32.ChecksumIEEE(e[5:]) && (use < 0 || c[use][4] == 0 && e[4] != 0) {
+					use = i
+				}
+			}
+			if use < 0 {
+				return ""
+			}
+			text, _, _ := strings.Cut(string(c[use][5:]), "\x00\x00")
+			v := map[string]string{}
+			var order []string
+			for s := range strings.SplitSeq(text, "\x00") {
+				k, x, _ := strings.Cut(s, "=")
+				v[k], order = x, append(order, k)
+			}
+			active := v["active"]
+			if v["upgrade_available"] != "1" {
+				return active
+			}
+			if v["bootcount"] = string(v["bootcount"][0] + 1); v["bootcount"] > v["bootlimit"] {
+				active = map[string]string{"A": "B", "B": "A"}[active]
+				v["active"], v["upgrade_available"], v["bootcount"] = active, "0", "0"
+			}
+			var now []string
+			for _, k := range order {
+				now = append(now, k+"="+v[k])
+			}
+			copy(c[1-use], environment(1, now...))
+			c[use][4] = 0
+			return active
+		},
+		AlwaysBoots: true,
+	})
+}
+
+// A flag is cleared without erasing; other changes erase their block only, and keep what else it holds.
+func TestErasesOnlyWhatItMust(t *testing.T) {
+	m := boottest.NewMedium(bytes.Repeat([]byte{0xf0}, 3*block))
+	f := flash{Area: m.Areas()[0], erased: new(int)}
+	a, err := mtd.New(f, block, block+10, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		b     byte
+		off   int64
+		erase int
+	}{{0x10, 5, 0}, {0xf0, 7, 0}, {0x01, block + 3, 1}} {
+		before := *f.erased
+		if _, err := a.WriteAt([]byte{c.b}, c.off); err != nil || *f.erased-before != c.erase {
+			t.Errorf("WriteAt(%#x, %d) = %v, %d blocks erased; want %d", c.b, c.off, err, *f.erased-before, c.erase)
+		}
+	}
+	want := bytes.Repeat([]byte{0xf0}, 3*block)
+	want[block+5], want[2*block+3] = 0x10, 0x01
+	if got := m.Snapshot()[0]; !bytes.Equal(got, want) {
+		t.Error("other bytes of the flash have changed")
+	}
+	for _, c := range [][3]int64{{1, 10, 0}, {0, 0, 0}, {2 * block, block + 1, 0}, {0, 1 << 40, 0}} {
+		if _, err := mtd.New(f, c[0], c[1], c[2]); err == nil {
+			t.Errorf("New(%v) is no error", c)
+		}
+	}
+	f.bad = []int64{0, block, 2 * block}
+	if _, err := mtd.New(f, 0, block, 3); err == nil {
+		t.Error("New without a good block is no error")
+	}
+}
