@@ -17,10 +17,10 @@ import (
 	"updater/verify"
 )
 
-// The disk: boot state in the first 32 KiB, slot A, slot B.
+// The disk: boot state in the first 32 KiB, slot A, slot B, and room for a partition table at the end.
 const (
 	slotsAt  = 32 << 10
-	diskSize = slotsAt + 2*slotSize
+	diskSize = slotsAt + 2*slotSize + 20<<10
 )
 
 func slotOffset(name string) int64 { return slotsAt + int64(slices.Index(slotNames, name))*slotSize }

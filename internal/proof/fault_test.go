@@ -56,7 +56,7 @@ func TestEveryFault(t *testing.T) {
 					if err == nil {
 						d.disk.Mark(promise("B", d.images[2]))
 					}
-					count, cerr := d.crashes(voldisk.Plan{Limit: 200, Random: 1, Torn: 1, DropOne: 2})
+					count, cerr := d.crashes(voldisk.Plan{Limit: 60, Random: 1, Torn: 1, DropOne: 2})
 					states.Add(int64(count))
 					// A flush that lies breaks every promise that software can make of a cut.
 					if cerr != nil && f.Kind != voldisk.LyingFlush {

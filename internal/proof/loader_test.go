@@ -30,7 +30,7 @@ type area struct{ off, size int64 }
 var slotNames = []string{"A", "B"}
 
 func loaders() []*loader {
-	return []*loader{grubLoader(), ubootLoader()}
+	return []*loader{grubLoader(), ubootLoader(), grubTriesLoader(), androidLoader(), gptLoader()}
 }
 
 // grubLoader is RAUC's grub.cfg: the first slot of ORDER with OK=1 and TRY=0, whose TRY it sets; else it clears the
