@@ -448,3 +448,28 @@ func TestRecoveryStatusMode(t *testing.T) {
 	expect(t, m, `updater.insecure=1.* is not understood`, `boots next slot A`, `slot A +good`, `slot B +bad`, `done after`)
 	ends(t, m, vm.PowerOff)
 }
+
+// sparseImage makes a big image with noise in a quarter of it.
+func (h *helper) sparseImage(t *testing.T, sizeMiB int) string {
+	t.Helper()
+	path := filepath.Join(h.dir, "big.img")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(int64(sizeMiB) << 20); err != nil {
+		t.Fatal(err)
+	}
+	rnd, block := rand.NewChaCha8([32]byte{7}), make([]byte, 1<<20)
+	for at := 0; at < sizeMiB; at += 4 {
+		_, _ = rnd.Read(block[:64<<10]) // the rest repeats, so that it compresses
+		for i := 64 << 10; i < len(block); i += 64 << 10 {
+			copy(block[i:], block[:64<<10])
+		}
+		if _, err := f.WriteAt(block, int64(at)<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
