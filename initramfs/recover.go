@@ -224,7 +224,7 @@ func (r *runner) from(ctx context.Context, disk, node string) action {
 			r.log("error: the update on %s was refused: %v", node, err)
 			return true
 		}
-		a = actionEnd
+		a, r.installed = actionEnd, true
 		return true
 	})
 	if err != nil {

@@ -36,6 +36,8 @@ type Device interface {
 	Slots() []string
 	// BootOnce makes a slot the next choice for one boot, when that is safe.
 	BootOnce(ctx context.Context, slot string) error
+	// Kexec loads the kernel of the slot that boots next, when it is configured to, and spends its try.
+	Kexec(ctx context.Context) (ready bool, err error)
 	// Reactivate makes a slot bootable again whose content is verified, and names it; "" is that there is none.
 	Reactivate(ctx context.Context) (slot string, err error)
 }
@@ -52,8 +54,10 @@ type runner struct {
 	Options
 	Params
 	device Device
-	loader *Loader
-	events *Uevents
+
+	installed bool // a slot is new
+	loader    *Loader
+	events    *Uevents
 }
 
 func (r *runner) log(format string, a ...any) { r.Log(format, a...) }
@@ -75,6 +79,15 @@ func Run(ctx context.Context, o Options, d Device) error {
 		time.Sleep(failedPause)
 	} else {
 		o.Log("done after %s, with at most %s of memory", uptime(), peakMemory())
+	}
+	if err == nil && r.installed && r.OnDone == "reboot" {
+		ready, bad := d.Kexec(ctx)
+		if ready {
+			bad = StartKexec()
+		}
+		if bad != nil {
+			o.Log("the next slot cannot be started directly, so the machine restarts: %v", bad)
+		}
 	}
 	return end(r.OnDone)
 }
@@ -107,10 +120,12 @@ func (r *runner) run(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	// Restarting would not help a device that has nothing to boot.
-	if bootable, bad := r.device.Status(ctx); bad != nil || !bootable {
-		r.log("error: %v", err)
-		return r.recover(ctx)
+	// Restarting would not help a device that has nothing to boot. Without its disk nothing would.
+	if _, missing := r.device.FindDisk(); missing == nil {
+		if bootable, bad := r.device.Status(ctx); bad != nil || !bootable {
+			r.log("error: %v", err)
+			return r.recover(ctx)
+		}
 	}
 	return err
 }
@@ -172,6 +187,7 @@ func (r *runner) tryMedia(ctx context.Context, disk string) (found bool, err err
 			errs = append(errs, fmt.Errorf("the update on %s was refused: %w", m.Node, m.err))
 		}
 		found = m.err == nil
+		r.installed = r.installed || found
 		return found || ctx.Err() != nil
 	})
 	if found {
@@ -191,7 +207,9 @@ func (r *runner) fromURL(ctx context.Context, url string) error {
 			if err != nil {
 				return err
 			}
-			return r.device.InstallURL(ctx, url)
+			err = r.device.InstallURL(ctx, url)
+			r.installed = r.installed || err == nil
+			return err
 		default:
 			if err := r.events.Wait(r.loader, look); err != nil {
 				return err

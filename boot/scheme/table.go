@@ -77,10 +77,7 @@ func (t *Table) boots(n int) []string {
 	for range n {
 		slot := t.Next()
 		list = append(list, slot)
-		if e := t.entries[slot]; slot != "" && (t.rules.CountsGood || !e.Good) {
-			e.Tries--
-			t.entries[slot] = e
-		}
+		t.spend(slot)
 		for _, s := range t.slots {
 			if e := t.entries[s]; slot == "" && t.rules.Refill > 0 && e.Priority > 0 {
 				e.Tries = t.rules.Refill
@@ -89,6 +86,14 @@ func (t *Table) boots(n int) []string {
 		}
 	}
 	return list
+}
+
+// spend takes the try of one boot.
+func (t *Table) spend(slot string) {
+	if e := t.entries[slot]; slot != "" && (t.rules.CountsGood || !e.Good) {
+		e.Tries--
+		t.entries[slot] = e
+	}
 }
 
 func (t *Table) clone() *Table {

@@ -16,7 +16,8 @@ type RecoveryConfig struct {
 	URLs []string `toml:"urls"` // of images, where a recovery looks after removable media
 	IP   []string `toml:"ip"`   // as ip= on the kernel command line, which goes first; none is DHCP on every interface
 
-	Nameservers []string `toml:"nameservers"` // before those that DHCP names
+	Nameservers []string    `toml:"nameservers"` // before those that DHCP names
+	Kexec       KexecConfig `toml:"kexec"`
 }
 
 func (r RecoveryConfig) check() error {
@@ -28,7 +29,7 @@ func (r RecoveryConfig) check() error {
 			return fmt.Errorf("recovery.urls has %q, expected http:// or https://", s)
 		}
 	}
-	return r.checkNetwork()
+	return errors.Join(r.checkNetwork(), r.Kexec.check())
 }
 
 // isDiskSpec tells a description of a disk from a path.
