@@ -2,8 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -24,6 +29,8 @@ type bmapCreateOptions struct {
 	scanZeros bool
 	update    bmap.Update
 	expires   string
+
+	imageChecksum bool
 }
 
 func newBmapCreate(env Env) *cobra.Command {
@@ -64,6 +71,7 @@ Sign the bmap with plain gpg --armor --detach-sign FILE.bmap, or gpg --clearsign
 	f.StringVar(&o.update.Role, "role", "", "sign for this partition role `NAME` only")
 	f.StringVar(&o.expires, "expires", "", "last moment to install, RFC 3339 `TIME`")
 	f.StringVar(&o.update.Unmapped, "unmapped", "", "what unmapped blocks become: `zero` (default) or keep")
+	f.BoolVar(&o.imageChecksum, "image-checksum", false, "sign the checksum of the whole image too; reads it once more")
 	return cmd
 }
 
@@ -77,6 +85,14 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 		return fmt.Errorf("opening the image: %w", err)
 	}
 	defer f.Close()
+	if o.imageChecksum {
+		if options.Update == nil {
+			options.Update = new(bmap.Update)
+		}
+		if options.Update.ImageChecksum, err = hashImage(ctx, f, o.checksum); err != nil {
+			return err
+		}
+	}
 	progress, stop := newReport(env, false).meter("reading")
 	options.Progress = progress
 	m, err := bmap.Create(ctx, f, options)
@@ -92,6 +108,20 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 		return err
 	}
 	return writeFile(o.output, m.Encode())
+}
+
+// hashImage is the checksum of the whole image. What the map leaves out reads as zero, as the checksum has it.
+func hashImage(ctx context.Context, f *os.File, name string) (string, error) {
+	hashes := map[string]func() hash.Hash{"sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New}
+	newHash, ok := hashes[name]
+	if !ok {
+		return "", usagef("--image-checksum needs a --checksum of sha256, sha384 or sha512")
+	}
+	sum := newHash()
+	if _, err := io.CopyBuffer(sum, interruptible{ctx: ctx, r: io.NewSectionReader(f, 0, math.MaxInt64)}, make([]byte, 1<<20)); err != nil {
+		return "", fmt.Errorf("reading the image: %w", err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // stillThere makes sure that the path still names the file that was read.

@@ -367,17 +367,22 @@ func TestRequiredFields(t *testing.T) {
 func TestWholeImageChecksum(t *testing.T) {
 	r := newRig(t)
 	sum := strings.Fields(r.sh("sha256sum image.img"))[0]
-	for name, want := range map[string]int{sum: 0, strings.Repeat("ab", 32): 10} {
-		r.edited("w.bmap", func(s string) string {
-			return strings.Replace(s, "<BlockMap>", "<Update><ImageChecksum> "+name+" </ImageChecksum></Update>\n<BlockMap>", 1)
-		})
-		r.install(want, "", "--bmap", "w.bmap", "image.img")
-		if got := r.next(); (got == "B") != (want == 0) {
-			t.Errorf("checksum %s: slot %s boots next", name, got)
+	r.bmap("good.bmap", release, "--image-checksum")
+	if !strings.Contains(string(r.read("good.bmap")), sum) {
+		t.Errorf("bmap create --image-checksum did not sign %s", sum)
+	}
+	r.edited("bad.bmap", func(s string) string {
+		return strings.Replace(s, "<BlockMap>", "<Update><ImageChecksum> "+strings.Repeat("ab", 32)+" </ImageChecksum></Update>\n<BlockMap>", 1)
+	})
+	for name, want := range map[string]int{"good.bmap": ExitDone, "bad.bmap": ExitTrust} {
+		r.install(want, "", "--bmap", name, "image.img")
+		if got := r.next(); (got == "B") != (want == ExitDone) {
+			t.Errorf("%s: slot %s boots next", name, got)
 		}
-		r.expect(want, "", "verify", "--config", "config.toml", "--bmap", "w.bmap", "image.img")
+		r.expect(want, "", "verify", "--config", "config.toml", "--bmap", name, "image.img")
 		r.sh("cp --sparse=always disk.orig disk.img")
 	}
+	r.expect(ExitUsage, "needs a --checksum of", "bmap", "create", "--checksum", "sha1", "--image-checksum", "image.img")
 }
 
 // TestVerdict: verify tells which key signed, when, and why not, as text and as JSON, and touches nothing.
