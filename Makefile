@@ -18,7 +18,7 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
 STRIP   := -s -w -buildid=
 LDFLAGS := $(STRIP) -X main.stampVersion=$(VERSION) -X main.stampTime=$(STAMP)
 
-.PHONY: build proof initramfs uki deps test race fuzz demo bench maxrange size package reproduce lint vet clean
+.PHONY: build proof initramfs uki deps test test-recovery race fuzz demo bench maxrange size package reproduce lint vet clean
 
 build: bin/updater
 bin/updater: FORCE
@@ -69,6 +69,9 @@ test: deps build
 	scripts/gotest.sh ./...
 	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Debian|Boot|Reproducible|VM' ./internal/lab ./internal/vm ./internal/demo ./internal/proof
 	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v ./internal/bootlab
+# The initramfs in QEMU, with the longer tests.
+test-recovery: deps build
+	UPDATER_LAB_LONG=1 UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -count=1 -tags vm -timeout 60m -v -run 'Recovery' ./internal/lab
 race: export CGO_ENABLED := 1
 race:
 	go test -race ./...

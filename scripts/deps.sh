@@ -32,6 +32,7 @@ need mkfs.vfat dosfstools
 need mcopy mtools
 need mke2fs e2fsprogs
 need qemu-system-x86_64 qemu-system-x86
+need qemu-system-aarch64 qemu-system-arm
 need /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
 need /usr/lib/systemd/boot/efi/linuxx64.efi.stub systemd-boot-efi
 need objcopy binutils

@@ -68,6 +68,7 @@ func TestRecoveryArm64(t *testing.T) {
 
 // armv7: the slots are shown.
 func TestRecoveryArmStatus(t *testing.T) {
+	long(t)
 	h := foreignHelper(t, "arm", "arm", "virtio,fs")
 	m := h.startForeign(t, vm.Config{
 		Name: "arm", Arch: "arm", Append: "updater.mode=status updater.on_done=poweroff", Disks: []vm.Disk{{Path: h.disk(t, "device")}},

@@ -182,6 +182,14 @@ func expect(t *testing.T, m *vm.Machine, patterns ...string) {
 	}
 }
 
+// long skips what the everyday run leaves out.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("UPDATER_LAB_LONG") == "" {
+		t.Skip("one of the longer tests; make test-recovery runs it")
+	}
+}
+
 // ends wants a machine to end in a way.
 func ends(t *testing.T, m *vm.Machine, want vm.End) {
 	t.Helper()
@@ -368,6 +376,7 @@ func TestRecoveryPowerCuts(t *testing.T) {
 
 // A copy of the device's disk is plugged in: nothing is written to either until one is gone or the configuration tells them apart.
 func TestRecoveryCopiedDisk(t *testing.T) {
+	long(t)
 	h := newHelper(t, anyDisk, allSets)
 	image := h.image(t, "image", 4, 5)
 	stick := h.stick(t, "stick", h.update(t, image))

@@ -15,7 +15,7 @@ func TestRecoveryKexec(t *testing.T) {
 [recovery.kexec]
 kernel = "/boot/vmlinuz"
 initrd = "/boot/initrd.img"
-cmdline = "console=ttyS0 quiet panic=10 mitigations=off cryptomgr.notests updater.slot={slot} root={partition} ro demo.act=poweroff"
+cmdline = "console=ttyS0 quiet panic=10 no_timer_check mitigations=off cryptomgr.notests updater.slot={slot} root={partition} ro demo.act=poweroff"
 `, "virtio,fs,watchdog")
 	image, err := h.lab.Slot(t.Context(), lab.SlotConfig{Kind: lab.Small, Version: "2"})
 	if err != nil {
@@ -32,11 +32,12 @@ cmdline = "console=ttyS0 quiet panic=10 mitigations=off cryptomgr.notests update
 
 // One that hangs is left by the watchdog, with its try spent, so that the boot loader would fall back.
 func TestRecoveryKexecSpendsTry(t *testing.T) {
+	long(t)
 	h := newHelper(t, anyDisk+`
 [recovery.kexec]
 kernel = "/boot/vmlinuz"
 initrd = "/boot/initrd.img"
-cmdline = "console=ttyS0 quiet panic=10 mitigations=off cryptomgr.notests updater.slot={slot} root={partition} ro"
+cmdline = "console=ttyS0 quiet panic=10 no_timer_check mitigations=off cryptomgr.notests updater.slot={slot} root={partition} ro"
 `, "virtio,fs,watchdog")
 	image, err := h.lab.Slot(t.Context(), lab.SlotConfig{Kind: lab.Hang, Version: "3"})
 	if err != nil {
