@@ -55,8 +55,9 @@ var tools = []struct {
 }{
 	{"gzip", []string{"gzip", "-c", "-1"}}, {"gzip", []string{"gzip", "-c", "-9"}}, {"gzip", []string{"gzip", "-c", "--rsyncable"}},
 	{"zstd", []string{"zstd", "-c", "-1"}}, {"zstd", []string{"zstd", "-c", "-19"}}, {"zstd", []string{"zstd", "-c", "-T0"}},
-	{"zstd", []string{"zstd", "-c", "--no-check"}},
+	{"zstd", []string{"zstd", "-c", "-T2", "--rsyncable"}}, {"zstd", []string{"zstd", "-c", "--long=23"}}, {"zstd", []string{"zstd", "-c", "--no-check"}},
 	{"xz", []string{"xz", "-c", "-0"}}, {"xz", []string{"xz", "-c", "-6"}}, {"xz", []string{"xz", "-c", "-T2", "--block-size=65536"}},
+	{"xz", []string{"xz", "-c", "--armthumb", "--lzma2"}}, {"xz", []string{"xz", "-c", "--delta=dist=4", "--lzma2"}},
 	{"xz", []string{"xz", "-c", "--x86", "--lzma2"}}, {"xz", []string{"xz", "-c", "--check=sha256"}},
 	{"lz4", []string{"lz4", "-c", "-1"}}, {"lz4", []string{"lz4", "-c", "-9", "-BD", "-B4"}}, {"lz4", []string{"lz4", "-c", "--content-size"}},
 	{"bzip2", []string{"bzip2", "-c", "-1"}}, {"bzip2", []string{"bzip2", "-c", "-9"}},

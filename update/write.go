@@ -113,32 +113,6 @@ func endsEarly(err error, m *bmap.Map) error {
 	return err
 }
 
-// checkRanges compares each range with its signed checksum. A range that fits heldRange is passed on only
-// after that; a longer one, of a foreign bmap, flows through and is judged at its end, before the switch.
-func checkRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, out chan<- chunk) error {
-	var held []chunk
-	sum := m.NewHash()
-	for c := range in {
-		sum.Write(c.buf)
-		held = append(held, c)
-		if c.last {
-			if err := compare(sum, m, c.index, c.rng); err != nil {
-				return &ImageError{Err: err}
-			}
-			sum.Reset()
-		}
-		if c.last || c.end || c.rng.Length > heldRange {
-			for _, h := range held {
-				if err := send(ctx, out, h); err != nil {
-					return err
-				}
-			}
-			held = held[:0]
-		}
-	}
-	return nil
-}
-
 // compare judges a finished range by its signed checksum.
 func compare(sum hash.Hash, m *bmap.Map, index int, rng bmap.Range) error {
 	if got := hex.EncodeToString(sum.Sum(nil)); got != rng.Checksum {

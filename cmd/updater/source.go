@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"updater/bmap"
@@ -83,6 +85,7 @@ type origins struct {
 	warn     func(format string, a ...any)
 	recorded time.Time      // the last trusted time
 	client   *source.Client // nil before the first address
+	docs     int64          // bytes of bmap and signature that were read
 }
 
 func (c SourceConfig) origins(env Env, warn func(format string, a ...any), recorded time.Time) (*origins, error) {
@@ -122,7 +125,8 @@ func (o *origins) address(name string) (bool, error) {
 }
 
 // read reads a file of at most limit bytes.
-func (o *origins) read(ctx context.Context, name string, limit int64) ([]byte, error) {
+func (o *origins) read(ctx context.Context, name string, limit int64) (data []byte, err error) {
+	defer func() { o.docs += int64(len(data)) }()
 	remote, err := o.address(name)
 	switch {
 	case err != nil:
@@ -135,6 +139,7 @@ func (o *origins) read(ctx context.Context, name string, limit int64) ([]byte, e
 
 // findBmap reads the bmap beside an image.
 func (o *origins) findBmap(ctx context.Context, image string, limit int64) (name string, data []byte, err error) {
+	defer func() { o.docs += int64(len(data)) }()
 	const hint = "name the bmap with --bmap"
 	remote, err := o.address(image)
 	if err != nil {
@@ -186,11 +191,27 @@ func (o *origins) open(ctx context.Context, name string) (*source.Image, int64, 
 	if err != nil {
 		return nil, 0, &update.SourceError{Err: err}
 	}
+	o.limitMemory(img.Codec(), limits)
 	size := int64(-1)
 	if img.Codec() == "raw" {
 		_, size = img.Consumed()
 	}
 	return img, size, nil
+}
+
+// limitMemory tells the runtime what the budget of docs/design.md leaves for the heap: buffers, what the codec needs,
+// and the map, which takes less than its text. GOMEMLIMIT in the environment goes before.
+func (o *origins) limitMemory(codec string, l source.Limits) {
+	limit := 22<<20 + o.docs
+	switch codec {
+	case "zstd":
+		limit += max(l.ZstdWindow, 8<<20)
+	case "xz":
+		limit += max(l.XZDict, 16<<20)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
 }
 
 // sparse is an image on a server, of which parts can be fetched.

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"updater/bmap"
+)
+
+// forms are how an image is compressed.
+var forms = map[string]struct{ ending, tool, script string }{
+	"raw":     {"", "", ""},
+	"gz":      {".gz", "gzip", `gzip -6 -c "$1"`},
+	"zst3":    {".3.zst", "zstd", `zstd -q -3 -c "$1"`},
+	"zst19":   {".19.zst", "zstd", `zstd -q -19 -T0 -c "$1"`},
+	"packed":  {".packed.zst", "", ""},
+	"lz4":     {".lz4", "lz4", `lz4 -q -c "$1"`},
+	"xz":      {".xz", "xz", `xz -6 -T1 -c "$1"`},
+	"xzmulti": {".multi.xz", "xz", `xz -6 -T2 -c "$1"`},
+}
+
+// job is one command that is measured.
+type job struct {
+	name string
+	argv []string
+	runs []sample
+}
+
+type sample struct {
+	wall, cpu float64 // seconds
+	rss       int64   // KiB
+}
+
+// copies measures copying to a loop device with direct I/O.
+func (b *bench) copies(tar string) error {
+	img, err := b.image(tar, "root.img")
+	if err != nil {
+		return err
+	}
+	if err := b.run(b.updater, "bmap", "create", "-o", img+".bmap", img); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(img + ".bmap")
+	if err != nil {
+		return err
+	}
+	m, err := bmap.Parse(data)
+	if err != nil {
+		return err
+	}
+	loop, done, err := b.loop(m.ImageSize())
+	if err != nil {
+		return err
+	}
+	defer done()
+	fmt.Printf("Image: %d MiB, %d MiB mapped in %d ranges; target: loop device with direct I/O; median of %d runs in turns.\n\n", m.ImageSize()>>20, m.MappedBytes()>>20, m.Len(), b.runs)
+	fmt.Println("| form | command | MB/s of mapped data | of bmaptool | wall s | CPU s | RSS MiB |\n|---|---|--:|--:|--:|--:|--:|")
+	for _, form := range b.forms {
+		jobs, err := b.jobs(form, img, loop, m)
+		if err != nil {
+			return err
+		}
+		for i := range b.runs {
+			for j := range jobs {
+				if err := b.measure(&jobs[(i+j)%len(jobs)]); err != nil {
+					return err
+				}
+			}
+		}
+		b.print(form, jobs, m.MappedBytes())
+	}
+	return nil
+}
+
+// jobs are the commands for a form, the peer that counts as 1 first.
+func (b *bench) jobs(form, img, loop string, m *bmap.Map) ([]job, error) {
+	f, ok := forms[form]
+	if !ok {
+		return nil, fmt.Errorf("form %q is not known", form)
+	}
+	file := img + f.ending
+	if _, err := os.Stat(file); err != nil {
+		make := b.sh
+		if form == "packed" {
+			err = b.run(b.updater, "pack", "-o", file, img)
+		} else {
+			err = make(f.script+` > "$2.part"; mv "$2.part" "$2"`, img, file)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	copy := []string{b.updater, "bmap", "copy", "--allow-unsigned", "--rewrite", "--unmapped", "keep", "--bmap", img + ".bmap"}
+	var jobs []job
+	add := func(tool, name string, argv ...string) {
+		if _, err := exec.LookPath(tool); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %s is not installed; left out: %s\n", tool, name)
+			return
+		}
+		jobs = append(jobs, job{name: name, argv: argv})
+	}
+	add("bmaptool", "bmaptool copy", "bmaptool", "-q", "copy", "--no-sig-verify", "--bmap", img+".bmap", file, loop)
+	add(b.updater, "updater bmap copy --no-read-back", append(copy, "--no-read-back", file, loop)...)
+	add(b.updater, "updater bmap copy, read back", append(copy, file, loop)...)
+	switch form {
+	case "raw":
+		mapped, err := b.mapped(img, m)
+		if err != nil {
+			return nil, err
+		}
+		add("dd", "dd of the mapped bytes, direct, fsync", "dd", "if="+mapped, "of="+loop, "bs=4M", "oflag=direct", "conv=fsync", "status=none")
+		add("sha256sum", "sha256sum of the mapped bytes", "sha256sum", mapped)
+	case "packed":
+		plain := img + forms["zst3"].ending
+		if _, err := os.Stat(plain); err == nil {
+			add(b.updater, "updater, plain zst -3, --no-read-back", append(copy, "--no-read-back", plain, loop)...)
+		}
+	}
+	if f.tool != "" {
+		add(f.tool, f.tool+" -dc to dd, direct (whole image)", "bash", "-euc", f.tool+` -dc "$1" | dd of="$2" bs=4M iflag=fullblock oflag=direct conv=fsync status=none`, "bench", file, loop)
+	}
+	return jobs, nil
+}
+
+// mapped writes the mapped bytes of an image one behind the other.
+func (b *bench) mapped(img string, m *bmap.Map) (string, error) {
+	path := filepath.Join(b.dir, "mapped")
+	in, err := os.Open(img)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	out, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	defer out.Close()
+	for _, r := range m.Ranges() {
+		buf := make([]byte, r.Length)
+		if _, err := in.ReadAt(buf, r.Offset); err != nil {
+			return "", err
+		}
+		if _, err := out.Write(buf); err != nil {
+			return "", err
+		}
+	}
+	return path, out.Sync()
+}
+
+// loop makes the target, with all its blocks allocated.
+func (b *bench) loop(size int64) (node string, done func(), err error) {
+	if err := b.sh(`rm -f target; head -c "$1" /dev/zero > target; sync target`, fmt.Sprint(size)); err != nil {
+		return "", nil, err
+	}
+	file := filepath.Join(b.dir, "target")
+	out, err := exec.CommandContext(b.ctx, "losetup", "--direct-io=on", "-f", "--show", file).Output()
+	if err != nil {
+		return "", nil, fmt.Errorf("losetup: %w", err)
+	}
+	node = strings.TrimSpace(string(out))
+	return node, func() { _ = exec.Command("losetup", "-d", node).Run(); _ = os.Remove(file) }, nil
+}
+
+func (b *bench) run(argv ...string) error {
+	if out, err := exec.CommandContext(b.ctx, argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w: %s", argv, err, out)
+	}
+	return nil
+}
+
+// measure runs a command once.
+func (b *bench) measure(j *job) error {
+	cmd := exec.CommandContext(b.ctx, j.argv[0], j.argv[1:]...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	start := time.Now()
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%v: %w: %s", j.argv, err, errs.String())
+	}
+	s := sample{wall: time.Since(start).Seconds(), cpu: (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()}
+	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		s.rss = u.Maxrss
+	}
+	j.runs = append(j.runs, s)
+	return nil
+}
+
+func (b *bench) print(form string, jobs []job, mapped int64) {
+	one := 0.0
+	for _, j := range jobs {
+		wall := median(j.runs, func(s sample) float64 { return s.wall })
+		if j.name == "bmaptool copy" {
+			one = wall
+		}
+		ratio := "-"
+		if one > 0 {
+			ratio = fmt.Sprintf("%.2f", one/wall)
+		}
+		fmt.Printf("| %s | %s | %.0f | %s | %.2f | %.2f | %.0f |\n", form, j.name, float64(mapped)/1e6/wall, ratio, wall,
+			median(j.runs, func(s sample) float64 { return s.cpu }), median(j.runs, func(s sample) float64 { return float64(s.rss) / 1024 }))
+	}
+}
+
+func median(runs []sample, of func(sample) float64) float64 {
+	values := make([]float64, len(runs))
+	for i, r := range runs {
+		values[i] = of(r)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}

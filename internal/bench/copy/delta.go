@@ -1,0 +1,163 @@
+package main
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"updater/bmap"
+	"updater/pack"
+)
+
+// delta prints what an update from one root file system to another would fetch, for several lengths of ranges, and
+// what RAUC's index of 4 KiB blocks would.
+func (b *bench) delta(oldTar, newTar string) error {
+	oldImg, err := b.image(oldTar, "old.img")
+	if err != nil {
+		return err
+	}
+	newImg, err := b.image(newTar, "new.img")
+	if err != nil {
+		return err
+	}
+	if err := b.sh(`[ -e new.img.zst ] || zstd -q -3 -T1 new.img`); err != nil {
+		return err
+	}
+	plain, err := os.Stat(newImg + ".zst")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("New image as one .zst -3 stream: %.1f MB.\n\n", mb(plain.Size()))
+	fmt.Println("| index | index MB | packed MB | found in the old image | fetched MB | of the .zst | requests |\n|---|--:|--:|--:|--:|--:|--:|")
+	for _, size := range []string{"16K", "64K", "256K", "1M", "4M"} {
+		if err := b.ranges(size, oldImg, newImg, plain.Size()); err != nil {
+			return err
+		}
+	}
+	return blocks(oldImg, newImg, plain.Size())
+}
+
+func mb(n int64) float64 { return float64(n) / 1e6 }
+
+// ranges counts for one length of ranges. Parts closer than 64 KiB become one request, as the installer makes them.
+func (b *bench) ranges(size, oldImg, newImg string, plain int64) error {
+	mapFile, packed := filepath.Join(b.dir, "new."+size+".bmap"), filepath.Join(b.dir, "new."+size+".zst")
+	if err := b.run(b.updater, "bmap", "create", "--max-range", size, "-o", mapFile, newImg); err != nil {
+		return err
+	}
+	if err := b.run(b.updater, "pack", "--bmap", mapFile, "-o", packed, newImg); err != nil {
+		return err
+	}
+	xml, err := os.ReadFile(mapFile)
+	if err != nil {
+		return err
+	}
+	m, err := bmap.Parse(xml)
+	if err != nil {
+		return err
+	}
+	old, err := os.Open(oldImg)
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	have := map[string]bool{}
+	for _, r := range m.Ranges() {
+		sum := m.NewHash()
+		if _, err := io.Copy(sum, io.NewSectionReader(old, r.Offset, r.Length)); err != nil {
+			return err
+		}
+		have[fmt.Sprintf("%x", sum.Sum(nil))] = true
+	}
+	var found, fetched int64
+	missing := map[int64]bool{}
+	for _, r := range m.Ranges() {
+		if have[r.Checksum] {
+			found += r.Length
+			continue
+		}
+		missing[r.Offset] = true
+	}
+	f, err := os.Open(packed)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	frames, err := pack.ReadTable(f, info.Size())
+	if err != nil {
+		return err
+	}
+	requests, end := 0, int64(-1<<20)
+	for _, fr := range frames {
+		if !inRange(m, missing, fr) {
+			continue
+		}
+		if gap := fr.At - end; gap <= 64<<10 {
+			fetched += gap + fr.Packed
+		} else {
+			fetched += fr.Packed
+			requests++
+		}
+		end = fr.At + fr.Packed
+	}
+	table := int64(17 + 8*len(frames))
+	fmt.Printf("| ranges of %s | %.2f + %.2f | %.1f | %.1f %% | %.1f | %.2f | %d |\n", size, mb(int64(len(xml))), mb(table), mb(info.Size()), 100*float64(found)/float64(m.MappedBytes()), mb(fetched), float64(fetched)/float64(plain), requests)
+	return nil
+}
+
+// inRange says whether a frame belongs to a range that is missing: the one that begins with it, or the one that a
+// longer range's further frames belong to.
+func inRange(m *bmap.Map, missing map[int64]bool, f pack.Frame) bool {
+	lo, hi := 0, m.Len()
+	for lo < hi {
+		if mid := (lo + hi) / 2; m.Range(mid).Offset+m.Range(mid).Length <= f.Offset {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo < m.Len() && m.Range(lo).Offset <= f.Offset && missing[m.Range(lo).Offset]
+}
+
+// blocks counts the blocks of 4 KiB, without zeros, that are nowhere in the old image. RAUC reads them uncompressed
+// from its bundle.
+func blocks(oldImg, newImg string, plain int64) error {
+	const block = 4096
+	have := map[[32]byte]bool{sha256.Sum256(make([]byte, block)): true}
+	each := func(name string, do func(sum [32]byte)) error {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		buf := make([]byte, block)
+		for {
+			if _, err := io.ReadFull(f, buf); err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			do(sha256.Sum256(buf))
+		}
+	}
+	if err := each(oldImg, func(sum [32]byte) { have[sum] = true }); err != nil {
+		return err
+	}
+	var n, all int64
+	if err := each(newImg, func(sum [32]byte) {
+		all++
+		if !have[sum] {
+			n++
+		}
+	}); err != nil {
+		return err
+	}
+	fmt.Printf("| RAUC, blocks of 4 KiB, raw | %.2f | - | %.1f %% | %.1f | %.2f | - |\n", mb(all*32), 100*float64(all-n)/float64(all), mb(n*block), float64(n*block)/float64(plain))
+	return nil
+}

@@ -1,0 +1,98 @@
+package update
+
+import (
+	"context"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"updater/bmap"
+)
+
+// judged is a run of chunks, in order, that may be passed on once judge says so.
+type judged struct {
+	chunks []chunk
+	judge  <-chan error // nil: they are passed on at once
+}
+
+// checkRanges compares each range with its signed checksum. Ranges that fit heldRange are hashed on all cores, and
+// passed on in their order only after that; a longer one, of a foreign bmap, flows through and is judged at its end,
+// before the switch.
+func checkRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, out chan<- chunk) error {
+	group, ctx := errgroup.WithContext(ctx)
+	queue := make(chan judged, runtime.GOMAXPROCS(0)) // what is hashed at a time
+	group.Go(func() error {
+		defer close(queue)
+		return judgeRanges(ctx, m, in, queue)
+	})
+	group.Go(func() error {
+		for j := range queue {
+			if j.judge != nil {
+				if err := <-j.judge; err != nil {
+					return err
+				}
+			}
+			for _, c := range j.chunks {
+				if err := send(ctx, out, c); err != nil {
+					return err
+				}
+			}
+		}
+		return cancelled(ctx)
+	})
+	err := group.Wait()
+	for j := range queue { // after an error: nobody uses the buffers any more
+		if j.judge != nil {
+			<-j.judge
+		}
+	}
+	return err
+}
+
+// judgeRanges collects the chunks of each short range and has them hashed by a goroutine of their own; it hashes
+// long ranges by itself. Buffers bound how much that is at a time.
+func judgeRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, queue chan<- judged) error {
+	var held []chunk
+	long := m.NewHash()
+	for c := range in {
+		j := judged{chunks: []chunk{c}}
+		switch {
+		case c.end:
+		case c.rng.Length > heldRange:
+			long.Write(c.buf)
+			if c.last {
+				if err := compare(long, m, c.index, c.rng); err != nil {
+					return &ImageError{Err: err}
+				}
+				long.Reset()
+			}
+		default:
+			if held = append(held, c); !c.last {
+				continue
+			}
+			verdict := make(chan error, 1)
+			j = judged{chunks: held, judge: verdict}
+			go func() { verdict <- hashRange(m, j.chunks) }()
+			held = nil
+		}
+		if err := send(ctx, queue, j); err != nil {
+			if j.judge != nil {
+				<-j.judge // nobody uses the buffers any more
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// hashRange compares the chunks of one whole range with its signed checksum.
+func hashRange(m *bmap.Map, chunks []chunk) error {
+	sum := m.NewHash()
+	for _, c := range chunks {
+		sum.Write(c.buf)
+	}
+	if err := compare(sum, m, chunks[0].index, chunks[0].rng); err != nil {
+		return &ImageError{Err: err}
+	}
+	return nil
+}
