@@ -9,11 +9,13 @@
 //     changes nothing.
 //  3. Open the slot exclusively, note in the device's state what is about to be written, and mark the slot
 //     bad in the boot state, durably. From here on the boot loader cannot choose it, whatever is in it.
-//  4. Write: every range is hashed, and where it fits the window compared with the signed checksum before
-//     its first byte is written. Unmapped blocks are zeroed.
+//  4. Write: unmapped blocks of a span are zeroed, then its ranges written. Every range is hashed, and where
+//     it fits the window compared with the signed checksum before its first byte is written. What the slot
+//     holds already is left out: that is read from the medium, and is how an interrupted install goes on.
 //  5. Flush: all data out of the page cache, then out of the drive's cache.
 //  6. Read back every mapped byte from the medium, past the page cache, against the signed checksums, and
-//     every unmapped byte against zero.
+//     every unmapped byte against zero. What differs is written again from the source, flushed and read
+//     back, once.
 //  7. Note that the slot holds the image; then activate: one atomic, durable change of the boot state, and
 //     read the choice back.
 //
