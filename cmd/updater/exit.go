@@ -101,7 +101,7 @@ func classify(err error) (code int, hint string) {
 	case is[*update.NotGoodError](err):
 		return ExitBootState, "run updater mark good once the running system is known to work; --force-from-bad installs all the same"
 	case errors.Is(err, boot.ErrState):
-		return ExitBootState, "look at the boot loader's environment with its own tool (grub-editenv, fw_printenv), and restore it"
+		return ExitBootState, "updater doctor says what is wrong, and --repair mends what can be; docs/boot has the boot loader's own tools"
 	case is[*update.BootError](err), errors.Is(err, boot.ErrRefused):
 		return ExitBootState, "updater status shows what the boot loader will do"
 	case is[*bmap.MismatchError](err), is[*bmap.MismatchesError](err):

@@ -140,7 +140,11 @@ func (d *device) switchTo(ctx context.Context, slot string, count int) (string, 
 	if err := d.Activate(ctx, slot, count); err != nil {
 		return "", bootError(slot, "activating it", err)
 	}
-	return fmt.Sprintf("slot %s boots next, with %s", slot, tries(count)), nil
+	said := fmt.Sprintf("slot %s boots next, with %s", slot, tries(count))
+	if d.backend.Caps().VolatileTry {
+		said += ", unless the power fails before"
+	}
+	return said, nil
 }
 
 // slotOrBooted is the slot of the arguments, or the running one.

@@ -54,7 +54,7 @@ func TestBootManager(t *testing.T) {
 		}
 		must(t, os.WriteFile(filepath.Join(dir, "root/plan"), []byte(text), 0o600))
 		sh(t, dir, `cd root; find . | cpio -o -H newc --quiet >../initrd`)
-		args := append(efi(), "-kernel", kernel.Image, "-initrd", filepath.Join(dir, "initrd"), "-append", "console=ttyS0 quiet panic=-1 mitigations=off")
+		args := append(efi(), "-kernel", kernel.Image, "-initrd", filepath.Join(dir, "initrd"), "-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check")
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		_, lines, err := bootOnce(ctx, regexp.MustCompile(`PROBE done`), args)

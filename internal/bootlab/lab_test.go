@@ -58,7 +58,7 @@ func sh(t *testing.T, dir, script string) string {
 var escapes = regexp.MustCompile(`\x1b\[[0-9;?=]*[a-zA-Z]|[\r\x00]`)
 
 // patience is for a machine that shares two busy cores.
-const patience = 5 * time.Minute
+const patience = 8 * time.Minute
 
 // boots runs one boot in QEMU until a line matches want, and returns the match. A second try is made only
 // after a time-out.
