@@ -119,7 +119,7 @@ func (r *run) checkIdentity(u *unit) error {
 	if err != nil {
 		return err
 	}
-	fs, err := openFilesystem(r.Plan.Identity.Filesystem, w.fromMedium())
+	fs, err := openFilesystem(w.fromMedium())
 	if err != nil {
 		return err
 	}

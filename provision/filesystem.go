@@ -8,12 +8,10 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path"
 	"slices"
 
 	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/filesystem"
-	"github.com/diskfs/go-diskfs/filesystem/ext4"
 	"github.com/diskfs/go-diskfs/filesystem/fat32"
 )
 
@@ -37,28 +35,19 @@ func (w Window) fromMedium() Window {
 	return w
 }
 
-// makeFilesystem makes an empty file system, which is durable after the medium's Sync.
-func makeFilesystem(kind string, w Window, label string) (fs filesystem.FileSystem, err error) {
+// makeFilesystem makes an empty FAT32 file system, which is durable after the medium's Sync.
+func makeFilesystem(w Window, label string) (fs filesystem.FileSystem, err error) {
 	defer guard(&err)
-	if w.Length < minFilesystem && kind == "fat" {
+	if w.Length < minFilesystem {
 		return nil, fmt.Errorf("%d bytes are too few for a FAT32 file system, expected at least %d", w.Length, minFilesystem)
 	}
-	switch kind {
-	case "fat":
-		return fat32.Create(storage{w}, w.Length, 0, 512, label, false)
-	case "ext4":
-		return ext4.Create(storage{w}, w.Length, 0, 512, &ext4.Params{VolumeName: label})
-	}
-	return nil, fmt.Errorf("%q is no file system", kind)
+	return fat32.Create(storage{w}, w.Length, 0, 512, label, false)
 }
 
 // openFilesystem opens the file system of a window.
-func openFilesystem(kind string, w Window) (_ filesystem.FileSystem, err error) {
+func openFilesystem(w Window) (_ filesystem.FileSystem, err error) {
 	defer guard(&err)
-	if kind == "fat" {
-		return fat32.Read(storage{w}, w.Length, 0, 512)
-	}
-	return ext4.Read(storage{w}, w.Length, 0, 512)
+	return fat32.Read(storage{w}, w.Length, 0, 512)
 }
 
 // guard turns a panic of the library, on what a damaged medium may hold, into an error.
@@ -68,15 +57,10 @@ func guard(err *error) {
 	}
 }
 
-// putFiles writes files, with the folders above them; what is there already under a name is replaced.
+// putFiles writes files; what is there already under a name is replaced.
 func putFiles(to filesystem.FileSystem, files map[string][]byte) (err error) {
 	defer guard(&err)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if dir := path.Dir(name); dir != "." {
-			if err := to.Mkdir(dir); err != nil {
-				return fmt.Errorf("making folder %s: %w", dir, err)
-			}
-		}
 		if _, err := to.Stat(name); err == nil {
 			if err := to.Remove(name); err != nil {
 				return fmt.Errorf("replacing %s: %w", name, err)
@@ -110,8 +94,8 @@ func getFile(from filesystem.FileSystem, name string) (data []byte, err error) {
 }
 
 // compareFiles reads files back from the medium, past the page cache, and compares them.
-func compareFiles(kind string, w Window, files map[string][]byte) error {
-	from, err := openFilesystem(kind, w.fromMedium())
+func compareFiles(w Window, files map[string][]byte) error {
+	from, err := openFilesystem(w.fromMedium())
 	if err != nil {
 		return fmt.Errorf("reading the identity back: %w", err)
 	}

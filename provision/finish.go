@@ -82,7 +82,7 @@ func (r *run) fill(ctx context.Context, u *unit) (err error) {
 	}()
 	if r.Plan.Image != nil {
 		u.step("table", 0)
-		if u.parts, err = FitTable(dev, u.disk.Sector, r.Plan.Image.Grow); err != nil {
+		if u.parts, err = r.fitTable(u); err != nil {
 			return err
 		}
 	}
@@ -92,7 +92,7 @@ func (r *run) fill(ctx context.Context, u *unit) (err error) {
 		}
 		u.step("filesystem", 0)
 		w := Window{Medium: dev, Offset: p.Offset, Length: p.Length}
-		if _, err := makeFilesystem(p.Filesystem, w, label(p.Name)); err != nil {
+		if _, err := makeFilesystem(w, label(p.Name)); err != nil {
 			return fmt.Errorf("%s: file system of partition %s: %w", u.Name, p.Name, err)
 		}
 		if err := dev.Sync(); err != nil {
@@ -139,7 +139,7 @@ func (r *run) setLatch(ctx context.Context, u *unit) error {
 	if err != nil {
 		return err
 	}
-	fs, err := openFilesystem(r.Plan.Identity.Filesystem, w)
+	fs, err := openFilesystem(w)
 	if err == nil {
 		err = putFiles(fs, map[string][]byte{latchFile: line})
 	}
@@ -149,7 +149,7 @@ func (r *run) setLatch(ctx context.Context, u *unit) error {
 	if err == nil {
 		files := maps.Clone(u.id.Files)
 		files[latchFile] = line
-		err = compareFiles(r.Plan.Identity.Filesystem, w, files)
+		err = compareFiles(w, files)
 	}
 	if err != nil {
 		return u.medium("writing the latch", err)
@@ -194,19 +194,19 @@ func (r *run) settle(ctx context.Context, u *unit, err error) {
 		u.fresh, u.again, u.mended = true, true, false
 		u.payload, u.at, u.bad, u.out = 0, 0, nil, nil
 	default:
-		if kept := r.end(ctx, u, verdictOf(err), err); kept != nil {
+		if kept := r.end(ctx, u, u.verdictOf(err), err); kept != nil {
 			r.failed(kept)
 		}
 	}
 }
 
 // verdictOf is the verdict of a unit that ended with err.
-func verdictOf(err error) Verdict {
+func (u *unit) verdictOf(err error) Verdict {
 	is := func(target any) bool { return errors.As(err, target) }
 	switch {
 	case is(new(*MediumError)):
 		return Quarantine
-	case is(new(*RefusedError)), is(new(*TooSmallError)), is(new(*LatchedError)):
+	case u.Refused != nil, is(new(*RefusedError)), is(new(*TooSmallError)), is(new(*LatchedError)):
 		return Refused
 	}
 	return Fail

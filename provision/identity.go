@@ -26,7 +26,7 @@ type held struct {
 // readHeld reads an identity partition as an earlier run left it. Anything unreadable counts as not there: a blank
 // medium is the usual case.
 func (id *IdentityRule) readHeld(w Window) held {
-	from, err := openFilesystem(id.Filesystem, w)
+	from, err := openFilesystem(w)
 	if err != nil {
 		return held{}
 	}
@@ -78,7 +78,7 @@ func (id *IdentityRule) write(ctx context.Context, web *Web, w Window, r Reserva
 	if err := id.expandFiles(out); err != nil {
 		return nil, err
 	}
-	fs, err := makeFilesystem(id.Filesystem, w, "IDENTITY")
+	fs, err := makeFilesystem(w, "IDENTITY")
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (id *IdentityRule) write(ctx context.Context, web *Web, w Window, r Reserva
 			return nil, err
 		}
 	}
-	return out, compareFiles(id.Filesystem, w, out.Files)
+	return out, compareFiles(w, out.Files)
 }
 
 // key takes the key that is there, or makes one.

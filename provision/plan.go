@@ -64,17 +64,16 @@ type PartitionRule struct {
 	Bmap       string `toml:"bmap"`
 	Signature  string `toml:"signature"`
 	Role       string `toml:"role"`       // must equal a signed <Role>
-	Filesystem string `toml:"filesystem"` // make an empty one: fat or ext4
+	Filesystem string `toml:"filesystem"` // make an empty one: fat
 }
 
 // IdentityRule says what makes a device different from the others.
 type IdentityRule struct {
-	Partition  string            `toml:"partition"`  // name of the partition that holds it
-	Filesystem string            `toml:"filesystem"` // fat or ext4
-	Serial     SerialRule        `toml:"serial"`
-	Variables  map[string]string `toml:"variables"`
-	Key        *KeyRule          `toml:"key"`
-	File       []FileRule        `toml:"file"`
+	Partition string            `toml:"partition"` // name of the partition that holds it: FAT32
+	Serial    SerialRule        `toml:"serial"`
+	Variables map[string]string `toml:"variables"`
+	Key       *KeyRule          `toml:"key"`
+	File      []FileRule        `toml:"file"`
 }
 
 // SerialRule says where the serial number comes from.
@@ -199,8 +198,8 @@ func (p *Plan) checkPartitions() error {
 		if part.Image != "" && part.Filesystem != "" {
 			return fmt.Errorf("%s: image and filesystem exclude each other", at)
 		}
-		if part.Filesystem != "" && part.Filesystem != "fat" && part.Filesystem != "ext4" {
-			return fmt.Errorf("%s: filesystem is %q, expected fat or ext4", at, part.Filesystem)
+		if part.Filesystem != "" && part.Filesystem != "fat" {
+			return fmt.Errorf("%s: filesystem is %q, expected fat; others come as an image", at, part.Filesystem)
 		}
 		if part.Size == (Share{}) {
 			return fmt.Errorf("%s: size is missing", at)
@@ -226,9 +225,6 @@ func (p *Plan) checkIdentity() error {
 	}
 	if !partitionName.MatchString(id.Partition) {
 		return errors.New("identity.partition is missing")
-	}
-	if id.Filesystem != "fat" && id.Filesystem != "ext4" {
-		return fmt.Errorf("identity.filesystem is %q, expected fat or ext4", id.Filesystem)
 	}
 	if p.Image == nil {
 		i := slices.IndexFunc(p.Partition, func(r PartitionRule) bool { return r.Name == id.Partition })
@@ -266,13 +262,8 @@ func (id *IdentityRule) checkFiles() error {
 		}
 	}
 	for _, path := range paths {
-		if id.Filesystem == "fat" && strings.Contains(path, "/") {
-			return fmt.Errorf("identity: file %q: a FAT identity partition has no folders", path)
-		}
-		for part := range strings.SplitSeq(path, "/") {
-			if !fileName.MatchString(part) {
-				return fmt.Errorf("identity: file %q: expected a path of letters, digits and . _ -", path)
-			}
+		if !fileName.MatchString(path) {
+			return fmt.Errorf("identity: file %q: expected a name of letters, digits and . _ -, in no folder", path)
 		}
 		if low := strings.ToLower(path); seen[low] {
 			return fmt.Errorf("identity: file %q is there twice", path)

@@ -28,10 +28,9 @@ size = "40M"
 name = "data"
 type = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 size = "rest"
-filesystem = "ext4"
+filesystem = "fat"
 [identity]
 partition = "identity"
-filesystem = "fat"
 serial = { from = "plan", value = "AG1" }
 variables = { batch = "7" }
 [identity.key]
@@ -71,8 +70,8 @@ func TestPlan(t *testing.T) {
 		{"identity elsewhere", `partition = "identity"`, `partition = "identify"`, `identity.partition "identify" has to be a partition`},
 		{"identity on an image", `partition = "identity"`, `partition = "rootfs_a"`, "without image and filesystem"},
 		{"variable", `{batch}`, `{lot}`, "{lot is no variable; there are batch, serial"},
-		{"path", `serial.txt`, `..`, "expected a path of letters"},
-		{"folder on FAT", `serial.txt`, `etc/serial`, "a FAT identity partition has no folders"},
+		{"path", `serial.txt`, `..`, "expected a name of letters"},
+		{"folder", `serial.txt`, `etc/serial`, "in no folder"},
 		{"path of the latch", `serial.txt`, `latch.json`, "is there twice"},
 		{"serial", `from = "plan"`, `from = "luck"`, `from is "luck"`},
 		{"serial without value", `, value = "AG1"`, ``, "from plan needs value"},

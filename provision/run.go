@@ -63,7 +63,12 @@ func Run(ctx context.Context, job Job, targets []Target) ([]Result, error) {
 		u.key, u.strong = t.Disk.Key(t.Name)
 		r.units = append(r.units, u)
 	}
-	for pending := r.units; len(pending) > 0; pending = r.alive() {
+	for _, u := range r.units {
+		if u.Refused != nil {
+			r.settle(ctx, u, u.Refused)
+		}
+	}
+	for pending := r.alive(); len(pending) > 0; pending = r.alive() {
 		r.round(ctx, pending)
 	}
 	return r.results, errors.Join(r.errs...)

@@ -69,6 +69,11 @@ func (t *target) Zero(off, n int64) error {
 	t.op()
 	return t.Device.Zero(off, n)
 }
+func (t *target) FitTable(sector int, grow bool) (bool, error) {
+	t.op()
+	fit, err := blockdev.FitGPT(t.Device, blockdev.GPTOptions{SectorSize: int64(sector), GrowLast: grow})
+	return fit.Found, err
+}
 func (t *target) Writer() provision.Writer { return &bulk{t.w, t} }
 
 func (b *bulk) WriteAt(p []byte, off int64) (int, error) {
@@ -113,7 +118,6 @@ name = "identity"
 size = "34M"
 [identity]
 partition = "identity"
-filesystem = "fat"
 serial = { from = "csv", file = "serials.csv" }
 [identity.key]
 type = "ed25519"

@@ -76,6 +76,18 @@ func tree(t *testing.T) provision.Host {
 	return provision.Host{Sys: filepath.Join(root, "sys"), Proc: filepath.Join(root, "proc"), Dev: filepath.Join(root, "dev")}
 }
 
+// choose splits what Select returns.
+func choose(p *provision.Plan, h provision.Host, paths, ports []string) (targets []provision.Target, refused []error) {
+	for _, t := range p.Select(h, paths, ports) {
+		if t.Refused != nil {
+			refused = append(refused, t.Refused)
+		} else {
+			targets = append(targets, t)
+		}
+	}
+	return targets, refused
+}
+
 func TestSelect(t *testing.T) {
 	h := tree(t)
 	dev := func(name string) string { return filepath.Join(h.Dev, name) }
@@ -120,7 +132,7 @@ func TestSelect(t *testing.T) {
 			if c.port != "" {
 				ports = []string{c.port}
 			}
-			targets, refused := c.plan.Select(h, paths, ports)
+			targets, refused := choose(&c.plan, h, paths, ports)
 			if c.error != "" {
 				if len(targets) != 0 || len(refused) != 1 || !strings.Contains(refused[0].Error(), c.error) {
 					t.Fatalf("Select = %+v, %v; want %q", targets, refused, c.error)
@@ -132,7 +144,7 @@ func TestSelect(t *testing.T) {
 			}
 		})
 	}
-	targets, refused := new(provision.Plan).Select(h, []string{dev("sdb"), dev("sda"), dev("mmcblk1")}, []string{"usb-1-1.2=slot3"})
+	targets, refused := choose(new(provision.Plan), h, []string{dev("sdb"), dev("sda"), dev("mmcblk1")}, []string{"usb-1-1.2=slot3"})
 	if len(targets) != 2 || len(refused) != 2 || !strings.Contains(refused[1].Error(), "is named as") {
 		t.Errorf("Select of several = %+v, %v", targets, refused)
 	}
@@ -144,7 +156,7 @@ func TestSelect(t *testing.T) {
 	if key, strong := targets[0].Disk.Key("slot3"); key != "place:slot3" || strong || targets[0].Disk.Model != "Ultra Fit" {
 		t.Errorf("stick is %+v, key %s", targets[0].Disk, key)
 	}
-	if targets, refused := new(provision.Plan).Select(h, nil, nil); len(targets)+len(refused) != 0 {
+	if targets, refused := choose(new(provision.Plan), h, nil, nil); len(targets)+len(refused) != 0 {
 		t.Error("without a name something was chosen")
 	}
 }

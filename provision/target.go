@@ -19,18 +19,18 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return e.Target + " is refused: " + e.Reason }
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// Target is a disk that the operator named, and that may be written.
+// Target is a disk that the operator named.
 type Target struct {
-	Name string // of the port, or the path
-	Disk *Disk
+	Name    string // of the port, or the path
+	Disk    *Disk
+	Refused error // why it may not be written; nil when it may
 }
 
 // Select finds the targets that are named by path or by "PORT=NAME", and refuses what may not be written: the system
 // disk, what is mounted, held, swapped on or read-only, what the plan does not list, a partition, and one disk
-// named twice. Each entry of the result is a target or the reason why it is none. Nothing is opened.
-func (p *Plan) Select(h Host, paths, ports []string) ([]Target, []error) {
+// named twice. Nothing is opened.
+func (p *Plan) Select(h Host, paths, ports []string) []Target {
 	var targets []Target
-	var refused []error
 	seen := map[string]string{}
 	add := func(name string, d *Disk, err error) {
 		if err == nil {
@@ -39,12 +39,13 @@ func (p *Plan) Select(h Host, paths, ports []string) ([]Target, []error) {
 		if err == nil && seen[d.devno] != "" {
 			err = &RefusedError{Target: name, Reason: fmt.Sprintf("it is %s, which is named as %s already", d.Path, seen[d.devno])}
 		}
-		if err != nil {
-			refused = append(refused, err)
-			return
+		if d == nil {
+			d = &Disk{Path: name}
 		}
-		seen[d.devno] = name
-		targets = append(targets, Target{Name: name, Disk: d})
+		if err == nil {
+			seen[d.devno] = name
+		}
+		targets = append(targets, Target{Name: name, Disk: d, Refused: err})
 	}
 	if len(paths)+len(ports) == 0 {
 		paths = p.Targets
@@ -67,7 +68,7 @@ func (p *Plan) Select(h Host, paths, ports []string) ([]Target, []error) {
 		}
 		add(name, d, err)
 	}
-	return targets, refused
+	return targets
 }
 
 // allows is every reason against a disk.

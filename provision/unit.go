@@ -14,6 +14,9 @@ import (
 type Device interface {
 	Medium
 	Writer() Writer
+	// FitTable moves the backup partition table to the end of the disk, and with grow gives the rest of the disk to the
+	// last partition; durable and read back. found is whether there is a GUID partition table at all.
+	FitTable(sector int, grow bool) (found bool, err error)
 	Close() error
 }
 

@@ -41,6 +41,7 @@ need depmod kmod
 need busybox busybox-static
 need gpg gnupg
 need gpgv gpgv
+need openssl openssl
 need cpio cpio
 need dnsmasq dnsmasq-base
 need mkfs.exfat exfatprogs

@@ -7,6 +7,7 @@ import (
 	"updater/blockdev"
 	"updater/bmap"
 	"updater/boot"
+	"updater/provision"
 	"updater/source"
 	"updater/state"
 	"updater/update"
@@ -88,6 +89,21 @@ func classify(err error) (code int, hint string) {
 			return ExitUsage, u.hint
 		}
 		return ExitUsage, "see updater --help"
+	case is[*unitsError](err):
+		u, _ := errors.AsType[*unitsError](err)
+		return u.code, "the record of each target says why; put aside what is in quarantine, run the others again"
+	case is[*provision.MediumError](err):
+		return ExitWrite, "put the medium aside; it failed twice"
+	case is[*provision.TooSmallError](err):
+		return ExitIncompatible, "take a larger disk, or make the plan smaller"
+	case is[*provision.LatchedError](err):
+		return ExitTrust, "updater provision token makes a token with the factory key"
+	case is[*recordError](err):
+		return ExitTrust, "compare the spool with what the server has received"
+	case errors.Is(err, provision.ErrNoSerial):
+		return ExitFailed, "add serials to the list or the server"
+	case is[*provision.AnswerError](err):
+		return ExitSource, "look at the log of the server"
 	case is[*update.WriteError](err), is[*update.ReadBackError](err):
 		return ExitWrite, "the slot is marked bad and the other one still boots; check the medium, then install again"
 	case is[*update.ActiveError](err):
@@ -120,6 +136,8 @@ func classify(err error) (code int, hint string) {
 		return ExitTooOld, "get a newer update; the floor is what was marked good here, and nothing lowers it"
 	case is[*verify.SignatureError](err), is[*verify.MismatchError](err):
 		return ExitTrust, "nothing was written"
+	case is[*provision.RefusedError](err):
+		return ExitBusy, "name another disk, or release this one"
 	case errors.Is(err, bmap.ErrChanged):
 		return ExitFailed, "make the bmap again while nothing writes to the image"
 	case is[*bmap.NotZeroError](err):

@@ -1,0 +1,379 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+
+	"updater/provision"
+)
+
+const benchPlan = `name = "gateway"
+product = "acme-gw"
+keyring = ["release.asc"]
+config = "device.toml"
+changes = ["esp"]
+[[partition]]
+name = "esp"
+type = "esp"
+size = "6M"
+image = "esp.img"
+[[partition]]
+name = "rootfs_a"
+size = "10M"
+image = "rootfs.img.zst"
+[[partition]]
+name = "rootfs_b"
+size = "10M"
+[[partition]]
+name = "identity"
+size = "34M"
+[[partition]]
+name = "data"
+size = "rest"
+filesystem = "fat"
+[identity]
+partition = "identity"
+serial = { from = "csv", file = "serials.csv", pattern = "AG[0-9]{3}" }
+[identity.key]
+type = "ed25519"
+file = "device.key"
+request = "device.csr"
+[[identity.file]]
+path = "network.txt"
+content = "serial={serial} mac={mac}\n"
+[record]
+spool = "spool"
+station = "bench 1"
+key = "station.pem"
+url = "URL"
+[latch]
+factory_key = "factory.pub"
+`
+
+const benchDevice = `product = "acme-gw"
+keyring = ["release.asc"]
+[boot]
+backend = "grub"
+env = "PARTLABEL=esp:/grub/grubenv"
+tries = 1
+[[slot]]
+name = "A"
+partitions = { rootfs = "PARTLABEL=rootfs_a" }
+[[slot]]
+name = "B"
+partitions = { rootfs = "PARTLABEL=rootfs_b" }
+`
+
+// bench is a station in a folder, with images made by the real tools.
+type bench struct {
+	t   *testing.T
+	dir string
+	url string
+	got *received
+}
+
+// received is what the server of the line got.
+type received struct {
+	mu    sync.Mutex
+	lines [][]byte
+}
+
+func (r *received) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var buf bytes.Buffer
+	_, _ = buf.ReadFrom(req.Body)
+	r.lines = append(r.lines, buf.Bytes())
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	for _, name := range []string{"openssl", "gpg", "mkfs.vfat", "mcopy", "mke2fs", "grub-editenv", "zstd", "sgdisk", "fsck.vfat", "e2fsck"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("%s is not installed", name)
+		}
+	}
+	b := &bench{t: t, dir: t.TempDir(), got: new(received)}
+	server := httptest.NewServer(b.got)
+	t.Cleanup(server.Close)
+	b.sh(`mkdir -m 700 gnupg
+		gpg -q --batch --passphrase '' --quick-generate-key "release <release@example.com>" ed25519 sign never 2>/dev/null
+		gpg -q --armor --export release@example.com > release.asc
+		openssl genpkey -quiet -algorithm ed25519 -out station.pem; openssl pkey -in station.pem -pubout -out station.pub
+		openssl genpkey -quiet -algorithm ed25519 -out factory.pem; openssl pkey -in factory.pem -pubout -out factory.pub
+		truncate -s 4M esp.img; mkfs.vfat esp.img >/dev/null; grub-editenv grubenv create
+		grub-editenv grubenv set ORDER="A B" A_OK=0 A_TRY=0 B_OK=1 B_TRY=0
+		mmd -i esp.img ::/grub; mcopy -i esp.img grubenv ::/grub/grubenv
+		mkdir root; head -c 3000000 /dev/urandom > root/data; mke2fs -q -t ext4 -d root rootfs.img 8M
+		{ echo serial,mac; for i in $(seq 100 119); do echo AG$i,02:00:00:00:01:${i#1}; done; } > serials.csv`)
+	for _, img := range []string{"esp.img", "rootfs.img"} {
+		b.run(ExitDone, "bmap", "create", "--max-range", "256K", "--product", "acme-gw", "--version", "2026.1", "-o", b.path(img+".bmap"), b.path(img))
+		b.sh("gpg -q --batch -u release@example.com --armor --detach-sign " + img + ".bmap")
+	}
+	b.sh("zstd -q rootfs.img; gpgconf --kill all 2>/dev/null || true")
+	b.write("plan.toml", strings.Replace(benchPlan, "URL", server.URL, 1))
+	b.write("device.toml", benchDevice)
+	return b
+}
+
+func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
+func (b *bench) write(name, text string) {
+	b.t.Helper()
+	if err := os.WriteFile(b.path(name), []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) sh(script string) string {
+	b.t.Helper()
+	cmd := exec.Command("bash", "-euc", script)
+	cmd.Dir = b.dir
+	cmd.Env = append(os.Environ(), "GNUPGHOME="+b.path("gnupg"), "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		b.t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+	return string(out)
+}
+
+// run runs a command line that has to end with a code, and returns what it prints.
+func (b *bench) run(want int, args ...string) (stdout, stderr string) {
+	b.t.Helper()
+	var out, errs bytes.Buffer
+	if got := Run(context.Background(), args, Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}); got != want {
+		b.t.Fatalf("updater %s: exit %d, want %d\n%s%s", strings.Join(args, " "), got, want, out.String(), errs.String())
+	}
+	return out.String(), errs.String()
+}
+
+// loop attaches a file of some size, and detaches it at the end.
+func (b *bench) loop(name string, mb int, args ...string) string {
+	b.t.Helper()
+	if os.Getuid() != 0 {
+		b.t.Skip("loop devices need root")
+	}
+	b.sh(fmt.Sprintf("[ -e %s ] || truncate -s %dM %s", name, mb, name))
+	out, err := exec.Command("losetup", append(args, "-f", "--show", b.path(name))...).Output()
+	if err != nil {
+		b.t.Skipf("no loop device: %v", err)
+	}
+	node := strings.TrimSpace(string(out))
+	b.t.Cleanup(func() { _ = exec.Command("losetup", "-d", node).Run() })
+	return node
+}
+
+// results runs provision with --json.
+func (b *bench) results(want int, args ...string) map[string]provision.Result {
+	b.t.Helper()
+	out, errs := b.run(want, append([]string{"provision", "--json", "--operator", "eve", "--plan", b.path("plan.toml")}, args...)...)
+	b.t.Log(errs)
+	results := map[string]provision.Result{}
+	dec := json.NewDecoder(strings.NewReader(out))
+	for dec.More() {
+		var r provision.Result
+		if err := dec.Decode(&r); err != nil {
+			b.t.Fatal(err)
+		}
+		results[r.Name] = r
+	}
+	return results
+}
+
+// TestProvision makes devices on a bench of eight loop devices, among them a mounted one, a slow one, one that fails at
+// half, one that lies and one that is too small. It looks at the good ones with the tools of their formats, and reads
+// the records as an auditor does.
+func TestProvision(t *testing.T) {
+	b := newBench(t)
+	const mb = 130
+	good, other := b.loop("good", mb, "-P"), b.loop("other", mb)
+	small, mounted := b.loop("small", 50), b.loop("mounted", mb)
+	b.sh("mke2fs -q -t ext4 " + mounted + "; mkdir mnt; mount " + mounted + " mnt")
+	t.Cleanup(func() { _ = exec.Command("umount", b.path("mnt")).Run() })
+	port := "loop-" + filepath.Base(other)
+	args := []string{"--target", good, "--port", port + "=slot2", "--target", small, "--target", mounted, "--target", "/dev/null"}
+	want := map[string]provision.Verdict{good: provision.Pass, "slot2": provision.Pass, small: provision.Refused, mounted: provision.Refused, "/dev/null": provision.Refused}
+	if faults := faultyFiles(t, mb<<20); faults != "" {
+		for name, verdict := range map[string]provision.Verdict{"slow": provision.Pass, "fails": provision.Quarantine, "lies": provision.Quarantine} {
+			out, err := exec.Command("losetup", "-f", "--show", filepath.Join(faults, name)).Output()
+			if err != nil {
+				t.Fatalf("losetup on %s: %v", name, err)
+			}
+			node := strings.TrimSpace(string(out))
+			t.Cleanup(func() { _ = exec.Command("losetup", "-d", node).Run() })
+			args, want[name] = append(args, "--port", "loop-"+filepath.Base(node)+"="+name), verdict
+		}
+	}
+	got := b.results(ExitFailed, args...)
+	for name, verdict := range want {
+		if got[name].Verdict != verdict || got[name].Record == 0 {
+			t.Errorf("%s: %+v; want %s", name, got[name], verdict)
+		}
+	}
+	if !strings.Contains(got[mounted].Error, "is mounted on "+b.path("mnt")) || got[mounted].Code != ExitBusy {
+		t.Errorf("the mounted one: %+v", got[mounted])
+	}
+	if !strings.Contains(got[small].Error, "has 52428800 bytes, ") || got[small].Code != ExitIncompatible {
+		t.Errorf("the small one: %+v", got[small])
+	}
+	for name, file := range map[string]string{good: "good", "slot2": "other"} {
+		b.inspect(file, got[name].Serial)
+	}
+	if b.sh("umount mnt; e2fsck -fn "+mounted) == "" {
+		t.Error("the mounted one was touched")
+	}
+
+	// The records: on disk, at the server, and as a table.
+	n := len(got)
+	b.run(ExitDone, "provision", "records", "verify", "--spool", b.path("spool"), "--key", b.path("station.pub"))
+	if len(b.got.lines) != n {
+		t.Errorf("the server got %d records of %d", len(b.got.lines), n)
+	}
+	public, err := os.ReadFile(b.path("station.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := provision.ParsePublic(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range b.got.lines {
+		var r provision.Record
+		if err := provision.Open(line, "record", &r, []crypto.PublicKey{key}...); err != nil || r.Operator != "eve" || r.Station != "bench 1" || r.Verdict == provision.Pass && (len(r.Images) != 2 || r.Images[0].Version != "2026.1" || r.Unit.Disk.Size != mb<<20) {
+			t.Errorf("record: %v\n%s", err, line)
+		}
+	}
+	list, _ := b.run(ExitDone, "provision", "records", "list", "--spool", b.path("spool"), "--key", b.path("station.pub"))
+	table, _ := b.run(ExitDone, "provision", "records", "export", "--csv", "--spool", b.path("spool"), "--key", b.path("station.pub"))
+	if strings.Count(list, "\n") != n || strings.Count(table, "\n") != n+1 || !strings.Contains(list, " pass "+got["slot2"].Serial+" slot2") {
+		t.Errorf("list:\n%s\ntable:\n%s", list, table)
+	}
+
+	// Later: a check passes, a second run is refused, a token opens, the serial stays.
+	if r := b.results(ExitDone, "--check", "--target", good)[good]; r.Verdict != provision.Pass {
+		t.Errorf("check: %+v", r)
+	}
+	if r := b.results(ExitTrust, "--target", good)[good]; r.Verdict != provision.Refused || !strings.Contains(r.Error, "was provisioned before") {
+		t.Errorf("again: %+v", r)
+	}
+	token, _ := b.run(ExitDone, "provision", "token", "--key", b.path("factory.pem"), "--serial", got[good].Serial)
+	b.write("token", token)
+	if r := b.results(ExitDone, "--target", good, "--token", b.path("token"))[good]; r.Verdict != provision.Pass {
+		t.Errorf("with a token: %+v", r)
+	}
+	b.inspect("good", "")
+	b.sh("sed -i s/eve/bob/ spool/00000001.json")
+	if _, errs := b.run(ExitTrust, "provision", "records", "verify", "--spool", b.path("spool"), "--key", b.path("station.pub")); !strings.Contains(errs, "good up to record 0") {
+		t.Errorf("a forged record: %s", errs)
+	}
+}
+
+// inspect looks at a provisioned disk with the tools of its formats.
+func (b *bench) inspect(file, serial string) {
+	b.t.Helper()
+	if out := b.sh("sgdisk -v " + file); !strings.Contains(out, "No problems found") {
+		b.t.Errorf("%s: sgdisk -v: %s", file, out)
+	}
+	b.sh(`cut() { dd if=` + file + ` of=$1.part bs=512 skip=$(sgdisk -i$2 ` + file + ` | awk '/First sector/{print $3}') count=$(sgdisk -i$2 ` + file + ` | awk '/Partition size/{print $3}') status=none; }
+		cut esp 1; cut rootfs_a 2; cut identity 4; cut data 5
+		cmp -n $(stat -c %s rootfs.img) rootfs_a.part rootfs.img
+		fsck.vfat -n esp.part; e2fsck -fn rootfs_a.part; fsck.vfat -n identity.part; fsck.vfat -n data.part`)
+	text := b.sh("mtype -i identity.part ::/network.txt; mtype -i identity.part ::/serial; mtype -i identity.part ::/device.csr | openssl req -noout -verify -subject 2>&1; mtype -i identity.part ::/device.key | openssl pkey -noout -text")
+	if serial != "" && (!strings.Contains(text, "serial="+serial+" mac=02:00:00:00:01:"+serial[3:]) || !strings.Contains(text, "CN = "+serial) && !strings.Contains(text, "CN="+serial)) || !strings.Contains(text, "verify OK") {
+		b.t.Errorf("%s: the identity is %s", file, text)
+	}
+	env := b.sh("mcopy -n -o -i esp.part ::/grub/grubenv env.cur; grub-editenv env.cur list")
+	if !strings.Contains(env, "ORDER=A") || !strings.Contains(env, "A_OK=1") || !strings.Contains(env, "A_TRY=0") || !strings.Contains(env, "B_OK=0") {
+		b.t.Errorf("%s: the boot state is %s", file, env)
+	}
+}
+
+// TestProvisionPlan: what is wrong with a plan or its trust ends a run before anything is opened.
+func TestProvisionPlan(t *testing.T) {
+	b := newBench(t)
+	plan, err := os.ReadFile(b.path("plan.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.FileServer(http.Dir(b.dir)))
+	defer server.Close()
+	for name, c := range map[string]struct {
+		old, new string
+		args     []string
+		code     int
+		want     string
+	}{
+		"unknown key":      {`name = "gateway"`, "name = \"x\"\nsurprise = 1", nil, ExitUsage, `unknown key "surprise"`},
+		"no target":        {"", "", nil, ExitUsage, "no target"},
+		"nothing signs it": {`keyring = ["release.asc"]`, "", []string{"--target", "/dev/null"}, ExitTrust, "no keyring"},
+		"unsigned image":   {`image = "esp.img"`, `image = "grubenv"`, []string{"--target", "/dev/null"}, ExitUsage, "no bmap beside"},
+		"foreign product":  {`product = "acme-gw"`, `product = "other"`, []string{"--target", "/dev/null"}, ExitIncompatible, "acme-gw"},
+		"unsigned address": {"", "", []string{"--config", b.path("device.toml"), "--target", "/dev/null"}, ExitTrust, "the plan is not signed"},
+		"no key":           {`key = "station.pem"`, `key = "nothing.pem"`, nil, ExitFailed, "reading the key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b.write("plan.toml", strings.Replace(string(plan), c.old, c.new, 1))
+			_, errs := b.run(c.code, append([]string{"provision", "--plan", b.path("plan.toml")}, c.args...)...)
+			if !strings.Contains(errs, c.want) {
+				t.Errorf("%s; want %q", errs, c.want)
+			}
+		})
+	}
+	// Over HTTP a plan is only taken when it is signed, and its local paths are absolute.
+	b.write("plan.toml", strings.ReplaceAll(strings.Replace(string(plan), `keyring = ["release.asc"]`, "", 1), `"station.pem"`, `"`+b.path("station.pem")+`"`))
+	remote := []string{"provision", "--config", b.path("device.toml"), "--plan", server.URL + "/plan.toml", "--target", "/dev/null"}
+	if _, errs := b.run(ExitTrust, remote...); !strings.Contains(errs, "the plan is not signed") {
+		t.Error(errs)
+	}
+	b.sh("gpg -q --batch -u release@example.com --armor --detach-sign plan.toml; gpgconf --kill all || true")
+	if _, errs := b.run(ExitUsage, remote...); !strings.Contains(errs, "has to be an absolute path") {
+		t.Error(errs)
+	}
+}
+
+// TestProvisionView draws the tiles.
+func TestProvisionView(t *testing.T) {
+	now := time.Unix(1000, 0)
+	tiles := []provision.Tile{
+		{Name: "slot1", Disk: "Ultra\x1bFit 32000 MB", Serial: "AG001", Step: "write", Done: 50e6, Total: 100e6, Began: now.Add(-5 * time.Second)},
+		{Name: "slot2", Verdict: provision.Pass},
+		{Name: "slot3", Verdict: provision.Quarantine, Error: "writing at 4096: input/output error"},
+		{Name: "slot4", Step: "flush"},
+	}
+	var text string
+	for _, tile := range tiles {
+		text += strings.Join(tileLines(tile, now, 80), "\n") + "\n"
+	}
+	text += totals(tiles)
+	for _, want := range []string{"slot1", "Ultra?Fit 32000 MB  AG001", "writing", "#----", "50%  10.0 MB/s  5s left", "\x1b[1;30;42m PASS ", "\x1b[1;37;41m QUARANTINE ", "input/output error", "flushing the device", "2 working  1 PASS  0 FAIL  1 QUARANTINE  0 REFUSED"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the tiles have no %q:\n%s", want, text)
+		}
+	}
+	for width := range 12 { // narrower than a tile: nothing breaks
+		tileLines(tiles[0], now, width)
+	}
+	// On a terminal, drawn by the library until the end.
+	var out bytes.Buffer
+	board := new(provision.Board)
+	v := &provisionView{out: &out, board: board, ended: make(chan struct{})}
+	v.draw(2, mpb.WithAutoRefresh())
+	time.Sleep(300 * time.Millisecond)
+	v.stop()
+	if !strings.Contains(out.String(), "0 working") || !strings.HasSuffix(out.String(), leaveScreen) {
+		t.Errorf("the screen got %q", out.String())
+	}
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"updater/blockdev"
+	"updater/boot"
+	"updater/provision"
+)
+
+// rereadPatience outlasts udev, which looks at every new partition.
+const rereadPatience = 10 * time.Second
+
+// lineDevice is a target that is held exclusively and locked, so that udev and other updaters stay away.
+type lineDevice struct {
+	*blockdev.Device
+	w    *blockdev.Writer
+	lock *os.File
+}
+
+func (d *lineDevice) Writer() provision.Writer { return d.w }
+func (d *lineDevice) FitTable(sector int, grow bool) (bool, error) {
+	fit, err := blockdev.FitGPT(d.Device, blockdev.GPTOptions{SectorSize: int64(sector), GrowLast: grow})
+	return fit.Found, err
+}
+func (d *lineDevice) Close() error { return errors.Join(d.Device.Close(), d.lock.Close()) }
+
+// openTarget opens a target, if it is still the disk that was looked at.
+func openTarget(_ context.Context, d *provision.Disk) (_ provision.Device, err error) {
+	now, err := provision.Host{}.ByPath(d.Path)
+	if err != nil {
+		return nil, err
+	}
+	was, _ := d.Key(d.Bus)
+	if key, _ := now.Key(now.Bus); key != was || now.Bus != d.Bus {
+		return nil, fmt.Errorf("%s is another disk than a moment ago", d.Path)
+	}
+	lock, err := os.OpenFile(d.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	dev := &lineDevice{lock: lock}
+	defer func() {
+		if err != nil {
+			if dev.Device != nil {
+				_ = dev.Device.Close()
+			}
+			lock.Close()
+		}
+	}()
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			return nil, &blockdev.LockedError{Disk: d.Path}
+		}
+	}
+	if dev.Device, err = blockdev.OpenPath(d.Path, 0, 0, blockdev.Exclusive); err != nil {
+		return nil, err
+	}
+	// The paced engine has no buffers of its own, which would count once for each target.
+	dev.w, err = dev.NewWriter(blockdev.WriterOptions{Engine: blockdev.Paced})
+	return dev, err
+}
+
+// kernel has the kernel read the new partition table, compares what it sees, and sets the boot state up.
+func (l *line) kernel(ctx context.Context, d *provision.Disk, parts []provision.Placed) error {
+	nodes, err := blockdev.RereadTable(d.Path, rereadPatience)
+	if err != nil {
+		return err
+	}
+	if nodes && len(parts) > 0 {
+		if (provision.Host{}).Partitions(d) == 0 { // a kernel without a parser for GPT
+			for _, p := range parts {
+				if err := blockdev.AddPartition(d.Path, p.Number, p.Offset, p.Length); err != nil {
+					return err
+				}
+			}
+		}
+		if err := (provision.Host{}).CheckKernel(d, parts); err != nil {
+			return err
+		}
+	}
+	if l.plan.Config == "" {
+		return nil
+	}
+	return l.setBoot(ctx, d.Path)
+}
+
+// setBoot makes the plan's slot the first choice of the boot loader, and those that hold no image no choice at all.
+func (l *line) setBoot(ctx context.Context, disk string) error {
+	c, err := loadConfig(l.plan.Config)
+	if err != nil {
+		return &usageError{err: fmt.Errorf("the plan's configuration %s: %w", l.plan.Config, err)}
+	}
+	c.Disk.Path = disk
+	first := ""
+	for _, s := range c.Slot {
+		if l.written(s) && (l.plan.Slot == "" && first == "" || s.Name == l.plan.Slot) {
+			first = s.Name
+		}
+	}
+	if first == "" {
+		return usagef("plan %s: %w", l.o.plan, errSlots)
+	}
+	opened, err := blockdev.OpenDisk(disk)
+	if err != nil {
+		return err
+	}
+	dev := &device{config: c, disk: opened}
+	defer dev.Close()
+	if err := opened.Lock(rereadPatience); err != nil {
+		return err
+	}
+	// Nothing of this disk is running, whatever the kernel command line of the station says.
+	if dev.backend, err = dev.openBackend("", blockdev.Exclusive); err != nil {
+		return err
+	}
+	if err := dev.backend.Activate(ctx, first, dev.tries()); err != nil {
+		return err
+	}
+	for _, s := range c.Slot {
+		if l.written(s) {
+			continue
+		}
+		if err := dev.backend.Invalidate(ctx, s.Name); err != nil && !errors.Is(err, boot.ErrRefused) {
+			return err
+		}
+	}
+	st, err := dev.backend.State(ctx)
+	if err == nil && st.Next != first {
+		err = fmt.Errorf("%w: slot %s was activated, but the next choice is %q", boot.ErrState, first, st.Next)
+	}
+	return err
+}
+
+// light sets the lights of a state. A light that cannot be set is said, and no more: it decides nothing.
+func (l *line) light(state string) {
+	led, ok := l.plan.LEDs[state]
+	if !ok {
+		return
+	}
+	dir := filepath.Join("/sys/class/leds", led.Name)
+	set := func(name, value string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0o644); err != nil {
+			l.env.warn("light %s: %v", led.Name, err)
+		}
+	}
+	if led.Trigger != "" {
+		set("trigger", strings.TrimSpace(led.Trigger))
+	}
+	if led.Trigger == "" || led.Trigger == "none" {
+		set("brightness", strconv.Itoa(led.Brightness))
+	}
+}

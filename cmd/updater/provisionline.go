@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"updater/initramfs"
+	"updater/provision"
+	"updater/source"
+	"updater/update"
+	"updater/verify"
+)
+
+// line is a station with its plan: it wires sources, keys and servers to package provision.
+type line struct {
+	o        provisionOptions
+	env      Env
+	plan     *provision.Plan
+	base     string // folder or address of the plan
+	remote   bool
+	config   *Config
+	trust    verify.Policy
+	from     *origins
+	station  crypto.Signer
+	spool    *provision.Spool
+	web      *provision.Web
+	payloads []*provision.Payload
+}
+
+// loadLine reads the plan, and trusts it only for a reason: it is a file that the operator named on his own host, or
+// it is signed by the configured keyring.
+func loadLine(ctx context.Context, o provisionOptions, env Env) (_ *line, err error) {
+	l := &line{o: o, env: env, config: new(Config), base: filepath.Dir(o.plan)}
+	_, l.remote, _ = source.ParseURL(o.plan)
+	mustSign := l.remote || o.config != "" || initramfs.Sealed()
+	if mustSign {
+		if l.config, err = LoadConfig(cmp.Or(o.config, DefaultConfig)); err != nil {
+			return nil, err
+		}
+	}
+	if l.from, err = l.config.Source.origins(env, env.warn, time.Time{}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			l.from.Close()
+		}
+	}()
+	data, err := l.from.read(ctx, o.plan, provision.MaxPlan)
+	if err != nil {
+		return nil, fmt.Errorf("reading the plan: %w", err)
+	}
+	if mustSign {
+		if data, err = l.signedPlan(ctx, data); err != nil {
+			return nil, err
+		}
+	}
+	if l.plan, err = provision.ParsePlan(data); err != nil {
+		return nil, &usageError{err: fmt.Errorf("plan %s: %w", o.plan, err), hint: "docs/factory.md lists every key"}
+	}
+	return l, l.resolve(mustSign)
+}
+
+// signedPlan checks the plan's signature and returns what was signed.
+func (l *line) signedPlan(ctx context.Context, data []byte) ([]byte, error) {
+	var err error
+	if l.trust, err = l.config.policy(nil, time.Time{}); err != nil {
+		return nil, err
+	}
+	var sig []byte
+	if !verify.IsClearsigned(data) {
+		var found bool
+		if sig, found, err = l.from.findSignature(ctx, l.o.plan, verify.MaxSignatureSize); err == nil && !found {
+			err = &verify.SignatureError{Reason: "the plan is not signed: there is no " + l.o.plan + ".asc or .sig", Advice: "sign it, or name a plan on this host without --config"}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	signed, err := l.trust.Verify(data, sig)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.trust.Permit(signed.Signers, "plan"); err != nil {
+		return nil, err
+	}
+	return signed.Data, nil
+}
+
+// resolve makes the plan's paths absolute and loads what they name.
+func (l *line) resolve(signed bool) (err error) {
+	p := l.plan
+	local := []*string{&p.Config, &p.Record.Spool, &p.Record.Key}
+	if p.Latch != nil {
+		local = append(local, &p.Latch.FactoryKey)
+	}
+	if p.Identity != nil {
+		local = append(local, &p.Identity.Serial.File)
+		if p.Identity.Key != nil {
+			local = append(local, &p.Identity.Key.Folder)
+		}
+	}
+	for i := range p.Keyring {
+		local = append(local, &p.Keyring[i])
+	}
+	for _, path := range local {
+		if *path == "" || filepath.IsAbs(*path) {
+			continue
+		}
+		if l.remote {
+			return usagef("plan %s: %s has to be an absolute path, since the plan comes from an address", l.o.plan, *path)
+		}
+		*path = filepath.Join(l.base, *path)
+	}
+	switch {
+	case signed && len(p.Keyring) > 0:
+		return usagef("plan %s: keyring is set, but a signed plan takes the configured one", l.o.plan)
+	case !signed:
+		if l.trust, err = l.config.policy(p.Keyring, time.Time{}); err != nil {
+			return err
+		}
+	}
+	if l.station, err = readKey(p.Record.Key); err != nil {
+		return err
+	}
+	if l.spool, err = provision.OpenSpool(p.Record.Spool, l.station); err != nil {
+		return err
+	}
+	client, err := l.client()
+	l.web = &provision.Web{Client: client, Station: p.Record.Station, Tries: 5, Pause: time.Second}
+	return err
+}
+
+// client talks to the servers of the line. It follows no redirect: what is posted is for one address.
+func (l *line) client() (*http.Client, error) {
+	tr := &http.Transport{ResponseHeaderTimeout: 30 * time.Second, TLSClientConfig: &tls.Config{Time: func() time.Time { return l.trust.Time }}}
+	if ca := l.config.Source.CA; ca != "" {
+		data, err := readCapped(ca, 1<<20)
+		if err != nil {
+			return nil, err
+		}
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(data) {
+			return nil, usagef("source.ca: %s has no certificate", ca)
+		}
+		tr.TLSClientConfig.RootCAs = roots
+	}
+	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
+}
+
+// beside resolves a path or address of the plan.
+func (l *line) beside(name string) string {
+	if _, remote, err := source.ParseURL(name); name == "" || remote || err != nil || filepath.IsAbs(name) {
+		return name
+	}
+	if !l.remote {
+		return filepath.Join(l.base, name)
+	}
+	plan, err := url.Parse(l.o.plan)
+	if err != nil {
+		return name
+	}
+	return plan.ResolveReference(&url.URL{Path: name}).String()
+}
+
+// loadPayloads verifies the signed bmap of every image.
+func (l *line) loadPayloads(ctx context.Context) error {
+	if i := l.plan.Image; i != nil {
+		return l.load(ctx, i.Path, i.Bmap, i.Signature, "", "")
+	}
+	for _, p := range l.plan.Partition {
+		if p.Image == "" {
+			continue
+		}
+		if err := l.load(ctx, p.Image, p.Bmap, p.Signature, p.Name, p.Role); err != nil {
+			return fmt.Errorf("partition %s: %w", p.Name, err)
+		}
+	}
+	return nil
+}
+
+func (l *line) load(ctx context.Context, image, bmap, sig, partition, role string) error {
+	path := l.beside(image)
+	files := trustOptions{bmap: l.beside(bmap), sig: l.beside(sig)}
+	signed, err := files.find(ctx, path, l.from)
+	if err != nil {
+		return err
+	}
+	product := cmp.Or(l.plan.Product, l.config.Product)
+	doc, err := update.Accept(signed.unverifiedBmap, signed.unverifiedSig, update.Conditions{Policy: l.trust, Product: product, Role: role, Require: l.config.Trust.required()})
+	if err != nil {
+		return fmt.Errorf("image %s: %w", image, err)
+	}
+	l.payloads = append(l.payloads, &provision.Payload{Name: image, Partition: partition, Doc: doc, Open: func(ctx context.Context) (provision.Image, error) {
+		img, _, err := l.from.open(ctx, path)
+		return img, err
+	}})
+	return nil
+}
+
+// job wires a run.
+func (l *line) job(ctx context.Context, targets []provision.Target) (provision.Job, error) {
+	job := provision.Job{
+		Plan: l.plan, Payloads: l.payloads, Open: openTarget, Kernel: l.kernel, Web: l.web, Spool: l.spool, Station: l.station,
+		Operator: l.o.operator, Version: stampVersion, Now: l.trust.Time, Code: code, Board: new(provision.Board), Check: l.o.check,
+	}
+	var err error
+	if l.plan.Latch != nil {
+		data, bad := readCapped(l.plan.Latch.FactoryKey, 64<<10)
+		if bad == nil {
+			job.Factory, bad = provision.ParsePublic(data)
+		}
+		if bad != nil {
+			return job, fmt.Errorf("reading the factory key: %w", bad)
+		}
+	}
+	if l.o.token != "" {
+		if job.Token, err = readCapped(l.o.token, 64<<10); err != nil {
+			return job, fmt.Errorf("reading the token: %w", err)
+		}
+	}
+	if l.plan.Identity != nil && !l.o.check {
+		job.Allocator, err = l.allocator(ctx, targets)
+	}
+	return job, err
+}
+
+// allocator makes the source of serials. A person is asked before the run, while the terminal is free.
+func (l *line) allocator(ctx context.Context, targets []provision.Target) (provision.Allocator, error) {
+	rule := l.plan.Identity.Serial
+	switch rule.From {
+	case "plan":
+		return provision.Fixed(rule.Value), nil
+	case "csv":
+		return provision.NewCSV(rule.File), nil
+	case "http":
+		return &provision.HTTPAllocator{URL: l.beside(rule.URL), Web: l.web}, nil
+	case "prompt":
+		answers := map[string]string{}
+		in := bufio.NewReader(io.LimitReader(interruptible{ctx: ctx, r: l.env.Stdin}, 1<<20))
+		for _, t := range targets {
+			if t.Refused != nil {
+				continue
+			}
+			fmt.Fprintf(l.env.Stderr, "updater: serial of %s (%s): ", t.Name, strings.TrimSpace(t.Disk.Model))
+			text, err := in.ReadString('\n')
+			if err != nil && (err != io.EOF || text == "") {
+				return nil, fmt.Errorf("asking for the serial of %s: %w", t.Name, err)
+			}
+			key, _ := t.Disk.Key(t.Name)
+			answers[key] = text
+		}
+		return provision.Prompt(func(_ context.Context, unit string) (string, error) { return answers[unit], nil }), nil
+	}
+	return provision.Firmware("/", rule.From), nil
+}
+
+// deliver sends the records. What cannot be sent stays in the spool, and is no failure of the units.
+func (l *line) deliver(ctx context.Context) error {
+	if l.plan.Record.URL == "" {
+		return nil
+	}
+	for {
+		err := l.spool.Deliver(ctx, l.beside(l.plan.Record.URL), l.web)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		l.env.warn("%v", err)
+		if !l.o.keepSending {
+			return nil
+		}
+		select {
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// errSlots says that a configuration and a plan do not belong together.
+var errSlots = errors.New("no slot of the configuration is written completely by the plan")
+
+// written tells whether a plan writes every partition of a slot; a whole-disk image brings all.
+func (l *line) written(s SlotConfig) bool {
+	if l.plan.Image != nil {
+		return true
+	}
+	for _, spec := range s.Partitions {
+		if !slices.ContainsFunc(l.plan.Partition, func(p provision.PartitionRule) bool { return p.Image != "" && spec == "PARTLABEL="+p.Name }) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"crypto"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"updater/provision"
+)
+
+type recordsOptions struct {
+	spool string
+	keys  []string
+}
+
+func (o *recordsOptions) AddFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.spool, "spool", "", "spool `FOLDER` of the station")
+	f.StringArrayVar(&o.keys, "key", nil, "public key `FILE` of the station, PEM; may be repeated")
+}
+
+// read verifies the whole spool and returns its records.
+func (o *recordsOptions) read() ([]*provision.Record, error) {
+	if o.spool == "" || len(o.keys) == 0 {
+		return nil, usagef("--spool and --key are needed")
+	}
+	var keys []crypto.PublicKey
+	for _, path := range o.keys {
+		data, err := readCapped(path, 64<<10)
+		if err != nil {
+			return nil, fmt.Errorf("reading the station's key: %w", err)
+		}
+		key, err := provision.ParsePublic(data)
+		if err != nil {
+			return nil, fmt.Errorf("reading the station's key %s: %w", path, err)
+		}
+		keys = append(keys, key)
+	}
+	var records []*provision.Record
+	n, err := provision.VerifySpool(o.spool, keys, func(r *provision.Record) error {
+		records = append(records, r)
+		return nil
+	})
+	if err != nil {
+		return records, &recordError{good: n, err: err}
+	}
+	return records, nil
+}
+
+// recordError says that the records of a station cannot be trusted from some point on.
+type recordError struct {
+	good int64
+	err  error
+}
+
+func (e *recordError) Error() string {
+	return fmt.Sprintf("the spool is good up to record %d: %v", e.good, e.err)
+}
+func (e *recordError) Unwrap() error { return e.err }
+
+func newProvisionRecords(env Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "records",
+		Short: "Check, list and export the records of a station",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	add := func(name, short string, show func(records []*provision.Record) error) *cobra.Command {
+		var o recordsOptions
+		sub := &cobra.Command{Use: name, Short: short, Args: noArgs, RunE: func(*cobra.Command, []string) error {
+			records, err := o.read()
+			if err != nil {
+				return err
+			}
+			return show(records)
+		}}
+		o.AddFlags(sub.Flags())
+		cmd.AddCommand(sub)
+		return sub
+	}
+	add("verify", "Check the signature of every record and the chain between them", func(records []*provision.Record) error {
+		_, err := fmt.Fprintf(env.Stdout, "%d records, all signed and in one chain\n", len(records))
+		return err
+	})
+	add("list", "Show a line for each record", func(records []*provision.Record) error {
+		for _, r := range records {
+			serial := "-"
+			if r.Identity != nil {
+				serial = r.Identity.Serial
+			}
+			line := fmt.Sprintf("%d %s %s %s %s %s", r.Sequence, r.Time.Format("2006-01-02T15:04:05Z"), r.Run, r.Verdict, serial, r.Unit.Name)
+			if r.Error != "" {
+				line += ": " + r.Error
+			}
+			if _, err := fmt.Fprintln(env.Stdout, line); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	var asCSV bool
+	export := add("export", "Write all records as a table, or as JSON lines", func(records []*provision.Record) error {
+		if asCSV {
+			return provision.ExportCSV(env.Stdout, records)
+		}
+		for _, r := range records {
+			if err := env.json(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	export.Flags().BoolVar(&asCSV, "csv", false, "write comma-separated values")
+	cmd.AddCommand(newRecordsSend(env))
+	return cmd
+}
+
+// newRecordsSend sends what could not be sent during the runs.
+func newRecordsSend(env Env) *cobra.Command {
+	var o provisionOptions
+	cmd := &cobra.Command{
+		Use:   "send --plan PLAN",
+		Short: "Send the records that the server does not have yet",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.plan == "" {
+				return usagef("--plan is missing")
+			}
+			l, err := loadLine(cmd.Context(), o, env)
+			if err != nil {
+				return err
+			}
+			defer l.from.Close()
+			if l.plan.Record.URL == "" {
+				return usagef("plan %s: record.url is not set", o.plan)
+			}
+			return l.spool.Deliver(cmd.Context(), l.beside(l.plan.Record.URL), l.web)
+		},
+	}
+	cmd.Flags().StringVar(&o.plan, "plan", "", "plan `FILE`")
+	return cmd
+}

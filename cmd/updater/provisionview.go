@@ -1,0 +1,218 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"updater/provision"
+)
+
+// provisionView shows a run: tiles on a terminal, lines elsewhere.
+type provisionView struct {
+	out   io.Writer
+	board *provision.Board
+	tiles *mpb.Progress // nil for lines
+	bars  []*mpb.Bar
+	ended chan struct{}
+	done  sync.WaitGroup
+
+	mu   sync.Mutex
+	last map[string]int64 // tenth of the step that was printed, by unit
+}
+
+// The other screen of a terminal, and back (xterm's control sequences; the Linux console ignores them).
+const (
+	enterScreen = "\x1b[?1049h\x1b[2J\x1b[H"
+	leaveScreen = "\x1b[?1049l"
+)
+
+// newProvisionView begins to show a run over n units: on a terminal over the whole screen, unless lines are asked for.
+func newProvisionView(env Env, board *provision.Board, n int, plain bool) *provisionView {
+	v := &provisionView{out: env.Stderr, board: board, ended: make(chan struct{}), last: map[string]int64{}}
+	if !plain && isTerminal(env.Stderr) && os.Getenv("TERM") != "dumb" {
+		fmt.Fprint(v.out, enterScreen)
+		v.draw(n)
+		return v
+	}
+	board.OnStep = v.line
+	v.done.Go(func() {
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				v.progress()
+			case <-v.ended:
+				return
+			}
+		}
+	})
+	return v
+}
+
+// draw makes one tile for each unit, and the line of totals below.
+func (v *provisionView) draw(n int, o ...mpb.ContainerOption) {
+	v.tiles = mpb.New(append([]mpb.ContainerOption{mpb.WithOutput(v.out), mpb.WithRefreshRate(200 * time.Millisecond)}, o...)...)
+	add := func(lines func(width int) []string) {
+		first := mpb.BarFillerFunc(func(w io.Writer, st decor.Statistics) error {
+			_, err := io.WriteString(w, lines(st.AvailableWidth)[0])
+			return err
+		})
+		rest := mpb.BarFillerFunc(func(w io.Writer, st decor.Statistics) error {
+			for _, line := range lines(st.AvailableWidth)[1:] {
+				if _, err := io.WriteString(w, line+"\n"); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if bar, err := v.tiles.Add(0, first, mpb.BarExtender(rest, false)); err == nil {
+			v.bars = append(v.bars, bar)
+		}
+	}
+	for i := range n {
+		add(func(width int) []string {
+			if all := v.board.Tiles(); i < len(all) {
+				return tileLines(all[i], time.Now(), width)
+			}
+			return []string{""}
+		})
+	}
+	add(func(width int) []string { return []string{cut(totals(v.board.Tiles()), width)} })
+}
+
+// stop ends the drawing, and goes back to the screen that was there before.
+func (v *provisionView) stop() {
+	close(v.ended)
+	v.done.Wait()
+	if v.tiles != nil {
+		for _, bar := range v.bars {
+			bar.Abort(false)
+		}
+		v.tiles.Wait()
+		fmt.Fprint(v.out, leaveScreen)
+	}
+}
+
+// line says that a unit begins a step, or has its verdict.
+func (v *provisionView) line(t provision.Tile) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.last[t.Name] = 0
+	switch {
+	case t.Verdict != "" && t.Error != "":
+		fmt.Fprintf(v.out, "updater: %s: %s: %s\n", t.Name, verdictWord(t.Verdict), t.Error)
+	case t.Verdict != "":
+		fmt.Fprintf(v.out, "updater: %s: %s\n", t.Name, verdictWord(t.Verdict))
+	default:
+		fmt.Fprintf(v.out, "updater: %s: %s\n", t.Name, stepWord(t.Step))
+	}
+}
+
+// progress prints a line per tenth of each step.
+func (v *provisionView) progress() {
+	for _, t := range v.board.Tiles() {
+		if t.Total == 0 || t.Verdict != "" {
+			continue
+		}
+		tenth := t.Done * 10 / t.Total
+		v.mu.Lock()
+		if tenth > v.last[t.Name] && tenth < 10 {
+			v.last[t.Name] = tenth
+			fmt.Fprintf(v.out, "updater: %s: %s %d%%\n", t.Name, stepWord(t.Step), tenth*10)
+		}
+		v.mu.Unlock()
+	}
+}
+
+func stepWord(step string) string {
+	if w, ok := map[string]string{
+		"prepare": "looking at the disk", "table": "writing the partition table", "write": "writing", "repair": "writing again what read back wrong",
+		"flush": "flushing the device", "readback": "reading back", "filesystem": "making file systems", "identity": "identity",
+		"kernel": "partitions and boot state", "latch": "latching", "check": "comparing", "waiting": "waiting",
+	}[step]; ok {
+		return w
+	}
+	return step
+}
+
+func verdictWord(v provision.Verdict) string { return strings.ToUpper(string(v)) }
+
+func resultLine(r provision.Result) string {
+	line := r.Name + ": " + verdictWord(r.Verdict)
+	if r.Serial != "" {
+		line += ", serial " + r.Serial
+	}
+	if r.Record > 0 {
+		line += fmt.Sprintf(", record %d", r.Record)
+	}
+	if r.Error != "" {
+		line += ": " + r.Error
+	}
+	return line
+}
+
+// tileLines draws a unit: who it is, its state in words and colour, a bar, and what went wrong.
+func tileLines(t provision.Tile, now time.Time, width int) []string {
+	const green, red, bold, off = "\x1b[1;30;42m", "\x1b[1;37;41m", "\x1b[1m", "\x1b[0m"
+	word, color := stepWord(t.Step), bold
+	switch t.Verdict {
+	case provision.Pass:
+		word, color = verdictWord(t.Verdict), green
+	case provision.Fail, provision.Quarantine, provision.Refused:
+		word, color = verdictWord(t.Verdict), red
+	}
+	lines := []string{
+		bold + cut(t.Name, width) + off,
+		cut("  "+strings.TrimSpace(t.Disk+"  "+t.Serial), width),
+		"  " + color + " " + cut(word, width-4) + " " + off,
+		"", "",
+	}
+	switch {
+	case t.Error != "":
+		lines[3] = cut("  "+t.Error, width)
+	case t.Verdict == "" && t.Total > 0:
+		w := max(min(width-4, 60), 1)
+		done := int(float64(w) * float64(min(t.Done, t.Total)) / float64(t.Total))
+		lines[3] = "  " + strings.Repeat("#", done) + strings.Repeat("-", w-done)
+		lines[4] = cut("  "+speed(t, now), width)
+	}
+	return lines
+}
+
+func totals(tiles []provision.Tile) string {
+	counts := map[provision.Verdict]int{}
+	for _, t := range tiles {
+		counts[t.Verdict]++
+	}
+	return fmt.Sprintf("%d working  %d PASS  %d FAIL  %d QUARANTINE  %d REFUSED", counts[""], counts[provision.Pass], counts[provision.Fail], counts[provision.Quarantine], counts[provision.Refused])
+}
+
+// cut takes control characters out of a text, which may come from the hardware, and cuts it to a width.
+func cut(text string, width int) string {
+	runes := []rune(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, text))
+	return string(runes[:min(len(runes), max(width, 0))])
+}
+
+// speed says how fast a step goes and how long it will take.
+func speed(t provision.Tile, now time.Time) string {
+	seconds := now.Sub(t.Began).Seconds()
+	if seconds < 0.5 || t.Done == 0 {
+		return ""
+	}
+	rate := float64(t.Done) / seconds
+	left := time.Duration(float64(t.Total-t.Done) / rate * float64(time.Second)).Round(time.Second)
+	return fmt.Sprintf("%d%%  %.1f MB/s  %s left", t.Done*100/t.Total, rate/1e6, left)
+}
