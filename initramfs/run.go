@@ -114,7 +114,7 @@ func (r *runner) run(ctx context.Context) error {
 		_, err := r.device.Status(ctx)
 		return err
 	case ModeProvision:
-		return errors.New("this initramfs cannot provision; use updater.mode=install or recover")
+		return r.provision(ctx)
 	}
 	err := r.install(ctx)
 	if err == nil || ctx.Err() != nil {

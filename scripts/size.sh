@@ -1,5 +1,5 @@
 #!/bin/bash
-# Prints binary and initramfs sizes against their budgets (docs/design.md), and fails above one.
+# Prints binary and initramfs sizes against their budgets (docs/design.md), and fails above one. Arguments: build flags.
 set -euo pipefail
 bad=0
 row() { # name, bytes, limit in MiB
@@ -8,12 +8,12 @@ row() { # name, bytes, limit in MiB
 }
 stamp="-s -w -buildid="
 for arch in amd64 arm64 arm riscv64; do
-	CGO_ENABLED=0 GOARCH=$arch go build -tags nethttpomithttp2 -trimpath -buildvcs=false -ldflags "$stamp" -o "build/size/updater-$arch" ./cmd/updater
+	CGO_ENABLED=0 GOARCH=$arch go build "$@" -ldflags "$stamp" -o "build/size/updater-$arch" ./cmd/updater
 	row "updater $arch" "$(stat -c %s "build/size/updater-$arch")" 12
 done
 row "initramfs (zstd, without modules)" "$(stat -c %s bin/initramfs.cpio.zst)" 6
 # text/template or reflect's MethodByName would keep every method of every package in the binary.
-n=$(CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -buildvcs=false -ldflags="$stamp -dumpdep" -o /dev/null ./cmd/updater 2>&1 | grep -c ReflectMethod || true)
+n=$(CGO_ENABLED=0 go build "$@" -ldflags="$stamp -dumpdep" -o /dev/null ./cmd/updater 2>&1 | grep -c ReflectMethod || true)
 echo "uses of reflect's method by name: $n of 0"
 [ "$n" = 0 ] || bad=1
 exit $bad

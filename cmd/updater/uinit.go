@@ -8,6 +8,7 @@ import (
 
 	"updater/blockdev"
 	"updater/initramfs"
+	"updater/source"
 )
 
 // workerName is what the supervisor of the initramfs calls the program that does the work.
@@ -84,6 +85,21 @@ func (d *recoverable) install(ctx context.Context, trust trustOptions, image str
 		err = fmt.Errorf("%w (hint: %s)", err, hint)
 	}
 	return err
+}
+
+// Provision implements initramfs.Provisioner. The plan is signed, wherever it comes from. Records that cannot be sent
+// are sent again until they are: the spool does not outlive the initramfs.
+func (d *recoverable) Provision(ctx context.Context, plan string) error {
+	if _, remote, _ := source.ParseURL(plan); remote {
+		cmdline, err := os.ReadFile("/proc/cmdline")
+		if err != nil {
+			return fmt.Errorf("reading the kernel command line: %w", err)
+		}
+		if err := newOnline(initramfs.ParseCmdline(string(cmdline)), d.config.Recovery, nil, d.env.warn).Up(ctx); err != nil {
+			return err
+		}
+	}
+	return runProvision(ctx, provisionOptions{plan: plan, config: DefaultConfig, plain: true, keepSending: true}, d.env)
 }
 
 // Status implements initramfs.Device.
