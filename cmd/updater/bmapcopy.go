@@ -17,7 +17,6 @@ import (
 
 type bmapCopyOptions struct {
 	trustOptions
-	keyring                                                    []string
 	noBmap, allowUnsigned, noReadBack, rewrite, growLast, json bool
 	unmapped                                                   string
 }
@@ -55,7 +54,6 @@ the bmap says cannot be weakened.`,
 	}
 	f := cmd.Flags()
 	o.AddFlags(f)
-	f.StringArrayVar(&o.keyring, "keyring", nil, "certificate file or folder `PATH`, instead of the configured ones; may be repeated")
 	f.BoolVar(&o.noBmap, "no-bmap", false, "copy everything; then there is nothing that could be signed, so with --allow-unsigned only")
 	f.BoolVar(&o.allowUnsigned, "allow-unsigned", false, "take a bmap without a signature; one that is there is checked all the same")
 	f.StringVar(&o.unmapped, "unmapped", "", "what unmapped blocks become: `zero`, keep or discard")

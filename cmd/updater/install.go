@@ -18,11 +18,12 @@ import (
 	"updater/verify"
 )
 
-// trustOptions say where the signed document is. What it must be signed by says the configuration alone.
+// trustOptions say where the signed document is, and whose signature counts.
 type trustOptions struct {
 	config   string
 	bmap     string
 	sig      string
+	keyring  []string
 	unsigned bool // find may find no signature
 }
 
@@ -30,6 +31,7 @@ func (o *trustOptions) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.config, "config", DefaultConfig, "device configuration `FILE`")
 	f.StringVar(&o.bmap, "bmap", "", "block map `FILE` or address (default: beside the image)")
 	f.StringVar(&o.sig, "sig", "", "detached signature `FILE` or address of the block map (default: BMAP.asc, BMAP.sig, or inside the bmap)")
+	f.StringArrayVar(&o.keyring, "keyring", nil, "certificate file or folder `PATH`, instead of the configured ones; may be repeated")
 }
 
 // signedFiles are the bmap and its signature as they were found, unverified.
@@ -163,7 +165,7 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 	for _, w := range dev.warnings {
 		out.warn("%s", w)
 	}
-	trust, err := config.policy(nil, dev.state().Time)
+	trust, err := config.policy(o.keyring, dev.state().Time)
 	if err != nil {
 		return nil, err
 	}

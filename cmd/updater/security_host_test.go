@@ -86,8 +86,11 @@ func TestS18OnlyTheConfigurationIsTrusted(t *testing.T) {
 	}
 	r.env = env
 
+	// A keyring on the command line replaces the configured one and nothing else.
+	r.refused(12, "below 5", "--keyring=keys", "image.img")
+	r.refused(10, "not in the keyring", "--keyring=other.asc", "--bmap", "good.bmap", "image.img")
 	// Options that would weaken it do not exist.
-	for _, option := range []string{"--keyring=other.asc", "--insecure", "--no-verify", "--force", "--floor=0", "--allow-downgrade", "--product=other", "--require=none", "--state=none", "--time=2020-01-01T00:00:00Z"} {
+	for _, option := range []string{"--insecure", "--no-verify", "--force", "--floor=0", "--allow-downgrade", "--product=other", "--require=none", "--state=none", "--time=2020-01-01T00:00:00Z"} {
 		r.refused(2, "unknown flag", option, "--bmap", "forged.bmap", "stick/updater/image.img")
 	}
 	r.install(0, "slot B boots next", "--bmap", "good.bmap", "image.img")

@@ -137,6 +137,7 @@ func TestS06PinnedKeys(t *testing.T) {
 		{"another key than the pinned", key(rel, ""), 10, "not in the keyring", []string{"--bmap", "other.bmap"}},
 		{"the pinned key", key(rel, ""), 0, "", []string{"--bmap", "rel.bmap"}},
 		{"a pin that is not in the keyring", key(strings.Repeat("A", 40), ""), 10, "the keyring has no key", []string{"--bmap", "rel.bmap"}},
+		{"a pin holds for --keyring too", key(rel, ""), 10, "the keyring has no key", []string{"--keyring", "other.asc", "--bmap", "other.bmap"}},
 		{"a key ID as pin", key(rel[24:], ""), 2, "no full fingerprint", []string{"--bmap", "rel.bmap"}},
 		{"two must sign, one did", "\n[trust]\nmin_signers = 2\n", 10, "1 of the trusted keys signed, 2 must", []string{"--bmap", "rel.bmap"}},
 		{"two must sign, one did twice", "\n[trust]\nmin_signers = 2\n", 10, "1 of the trusted keys signed, 2 must", []string{"--bmap", "rel.bmap", "--sig", "twice.sig"}},

@@ -79,7 +79,7 @@ func (t *TrustConfig) required() []string {
 }
 
 // policy is the trust policy of a device at a time: the given keyrings, else the configured ones. The configured pins
-// and roles go with the configured keyrings.
+// and roles hold for both, and a sealed program takes no other keyring than its own.
 func (c *Config) policy(keyring []string, recorded time.Time) (verify.Policy, error) {
 	t := c.Trust
 	p := verify.Policy{
@@ -99,7 +99,7 @@ func (c *Config) policy(keyring []string, recorded time.Time) (verify.Policy, er
 		keyring = c.Keyring
 	}
 	k, err := verify.LoadKeyring(keyring...)
-	if err == nil && !own && len(t.Key) > 0 {
+	if err == nil && len(t.Key) > 0 {
 		k, p.Roles, err = t.pin(k)
 	}
 	if err != nil {

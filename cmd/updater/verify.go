@@ -14,9 +14,8 @@ import (
 
 type verifyOptions struct {
 	trustOptions
-	keyring []string
-	role    string
-	json    bool
+	role string
+	json bool
 }
 
 // verdict is the result of verify.
@@ -75,7 +74,6 @@ func newVerify(env Env) *cobra.Command {
 	}
 	f := cmd.Flags()
 	o.AddFlags(f)
-	f.StringArrayVar(&o.keyring, "keyring", nil, "certificate file or folder `PATH`, instead of the configured ones; may be repeated")
 	f.StringVar(&o.role, "role", "", "partition role `NAME` that the image is for (default: what the bmap says)")
 	f.BoolVar(&o.json, "json", false, "print the verdict as JSON")
 	return cmd
