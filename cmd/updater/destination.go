@@ -88,7 +88,7 @@ func newFile(name string, size int64, mode os.FileMode) (_ *destination, err err
 	if size < 0 { // an image that is longer than the room for it cannot become a file
 		var st unix.Statfs_t
 		err = unix.Fstatfs(int(f.Fd()), &st)
-		size = min(int64(st.Bavail)*st.Bsize, maxUnknownFile)
+		size = min(int64(st.Bavail)*int64(st.Bsize), maxUnknownFile)
 	}
 	if err == nil {
 		err = f.Truncate(size)
