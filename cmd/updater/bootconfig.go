@@ -35,7 +35,7 @@ type BareboxConfig struct {
 }
 
 // backends are the values of boot.backend.
-var backends = []string{"grub", "uboot", "systemd-boot", "efi", "gpt", "raspberry-pi", "android", "barebox", "custom"}
+var backends = []string{"grub", "uboot", "systemd-boot", "efi", "gpt", "tryboot", "android", "barebox", "custom"}
 
 func (b *BootConfig) check() error {
 	if b.Backend == "" {

@@ -151,7 +151,7 @@ func (d *device) firmwareWitness() (boot.Witness, error) {
 		var id string
 		id, err = efi.String(vars, "LoaderEntrySelected")
 		w.Slot = sdboot.Selected(sdboot.Options{Prefix: d.config.Boot.Prefix, Slots: d.config.slotNames()}, id)
-	case "raspberry-pi":
+	case "tryboot":
 		w.Source = "the device tree"
 		w.Slot, err = rpi.Running("/proc/device-tree", d.config.slotNames(), d.bootPartitions())
 	}

@@ -22,7 +22,7 @@ import (
 func (d *device) openBackend(booted string, mode blockdev.Mode) (boot.Backend, error) {
 	open := map[string]func(string, blockdev.Mode) (boot.Backend, error){
 		"grub": d.openGrub, "uboot": d.openUBoot, "systemd-boot": d.openSystemdBoot, "efi": d.openEFI, "gpt": d.openGPT,
-		"raspberry-pi": d.openRaspberryPi, "android": d.openAndroid, "barebox": d.openBarebox, "custom": d.openCustom,
+		"tryboot": d.openRaspberryPi, "android": d.openAndroid, "barebox": d.openBarebox, "custom": d.openCustom,
 	}
 	b, err := open[d.config.Boot.Backend](booted, mode)
 	if err != nil {

@@ -145,7 +145,7 @@ func TestFirmwareOfAnImage(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, backend := range []string{"efi", "raspberry-pi"} {
+	for _, backend := range []string{"efi", "tryboot"} {
 		config := filepath.Join(dir, backend+".toml")
 		text := "[disk]\npath = \"disk.img\"\n[boot]\nbackend = \"" + backend + "\"\nesp = \"PARTLABEL=misc\"\nenv = \"PARTLABEL=misc:/autoboot.txt\"\n" + configTail
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
