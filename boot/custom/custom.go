@@ -119,8 +119,8 @@ func (b *Backend) line(st *boot.State, w []string) error {
 
 // Invalidate implements [boot.Backend].
 func (b *Backend) Invalidate(ctx context.Context, slot string) error {
-	if slot == b.booted {
-		return fmt.Errorf("%w: slot %s is running", boot.ErrRefused, slot)
+	if err := boot.RefuseRunning(slot, b.booted); err != nil {
+		return err
 	}
 	return b.disable(ctx, b.commands.Invalidate, slot)
 }
@@ -136,7 +136,7 @@ func (b *Backend) disable(ctx context.Context, argv []string, slot string) error
 		return err
 	}
 	if st.Next != "" && !slices.ContainsFunc(st.Slots, func(s boot.SlotState) bool { return s.Name != slot && s.Bootable }) {
-		return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
+		return boot.RefuseLast(slot)
 	}
 	return b.change(ctx, argv, slot, 0, func(st boot.State, s boot.SlotState) bool { return !s.Bootable && st.Next != slot })
 }
@@ -154,8 +154,8 @@ func (b *Backend) Activate(ctx context.Context, slot string, tries int) error {
 
 // MarkGood implements [boot.Backend].
 func (b *Backend) MarkGood(ctx context.Context, slot string) error {
-	if slot != b.booted {
-		return fmt.Errorf("%w: slot %s is not the one that is running, which alone can be known to work", boot.ErrRefused, slot)
+	if err := boot.RefuseOthers(slot, b.booted); err != nil {
+		return err
 	}
 	st, err := b.known(ctx, slot)
 	if err != nil || st.Slots[slices.Index(b.slots, slot)].Good {

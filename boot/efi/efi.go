@@ -236,8 +236,8 @@ func (b *Backend) findings(m *manager) []boot.Finding {
 
 // Invalidate implements [boot.Backend].
 func (b *Backend) Invalidate(_ context.Context, slot string) error {
-	if slot == b.booted {
-		return fmt.Errorf("%w: slot %s is running", boot.ErrRefused, slot)
+	if err := boot.RefuseRunning(slot, b.booted); err != nil {
+		return err
 	}
 	return b.disable(slot)
 }
@@ -251,7 +251,7 @@ func (b *Backend) disable(slot string) error {
 		return err
 	}
 	if order := m.ordered(); len(order) == 1 && order[0] == slot {
-		return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
+		return boot.RefuseLast(slot)
 	}
 	if m.trying() == slot {
 		if err := b.Vars.Delete("BootNext"); err != nil {
@@ -282,8 +282,8 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 
 // MarkGood implements [boot.Backend]: the booted slot comes before the others in BootOrder.
 func (b *Backend) MarkGood(_ context.Context, slot string) error {
-	if slot != b.booted {
-		return fmt.Errorf("%w: slot %s is not the one that is running, which alone can be known to work", boot.ErrRefused, slot)
+	if err := boot.RefuseOthers(slot, b.booted); err != nil {
+		return err
 	}
 	m, err := b.known(slot)
 	if err != nil {
@@ -319,8 +319,8 @@ func (b *Backend) Repair(ctx context.Context) error {
 }
 
 func (b *Backend) known(slot string) (*manager, error) {
-	if !slices.Contains(b.Slots, slot) {
-		return nil, fmt.Errorf("%w: slot %q is not among %v", boot.ErrRefused, slot, b.Slots)
+	if err := boot.RefuseUnknown(slot, b.Slots); err != nil {
+		return nil, err
 	}
 	return b.load()
 }

@@ -9,6 +9,7 @@ package rpi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -161,8 +162,8 @@ func (b *Backend) State(context.Context) (boot.State, error) {
 
 // Invalidate implements [boot.Backend].
 func (b *Backend) Invalidate(_ context.Context, slot string) error {
-	if slot == b.booted {
-		return fmt.Errorf("%w: slot %s is running", boot.ErrRefused, slot)
+	if err := boot.RefuseRunning(slot, b.booted); err != nil {
+		return err
 	}
 	return b.disable(slot)
 }
@@ -182,7 +183,7 @@ func (b *Backend) disable(slot string) error {
 		other = b.Slots[1]
 	}
 	if all == slot && try != other {
-		return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
+		return boot.RefuseLast(slot)
 	}
 	if c.pending && try == slot {
 		if err := b.setFlag(false); err != nil {
@@ -204,7 +205,7 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	}
 	all := b.slotAt(c, c.all)
 	if all == slot || all == "" {
-		if err := b.write(c, slot, cmpOr(b.slotAt(c, c.try), slot)); err != nil || !c.pending {
+		if err := b.write(c, slot, cmp.Or(b.slotAt(c, c.try), slot)); err != nil || !c.pending {
 			return err
 		}
 		return b.setFlag(false)
@@ -215,17 +216,10 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	return b.setFlag(true)
 }
 
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
 // MarkGood implements [boot.Backend]: the sections change places.
 func (b *Backend) MarkGood(_ context.Context, slot string) error {
-	if slot != b.booted {
-		return fmt.Errorf("%w: slot %s is not the one that is running, which alone can be known to work", boot.ErrRefused, slot)
+	if err := boot.RefuseOthers(slot, b.booted); err != nil {
+		return err
 	}
 	c, err := b.known(slot)
 	if err != nil {
@@ -235,7 +229,7 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	if all == slot {
 		return nil
 	}
-	return b.write(c, slot, cmpOr(all, slot))
+	return b.write(c, slot, cmp.Or(all, slot))
 }
 
 // Repair implements [boot.Backend]. There is one copy: what is lost must be written by hand.
@@ -245,8 +239,8 @@ func (b *Backend) Repair(context.Context) error {
 }
 
 func (b *Backend) known(slot string) (*choice, error) {
-	if !slices.Contains(b.Slots, slot) {
-		return nil, fmt.Errorf("%w: slot %q is not among %v", boot.ErrRefused, slot, b.Slots)
+	if err := boot.RefuseUnknown(slot, b.Slots); err != nil {
+		return nil, err
 	}
 	return b.load()
 }

@@ -73,8 +73,8 @@ func (b *Backend) load() (Record, *Table, []boot.Finding, error) {
 
 // Invalidate implements [boot.Backend].
 func (b *Backend) Invalidate(_ context.Context, slot string) error {
-	if slot == b.booted {
-		return fmt.Errorf("%w: slot %s is running", boot.ErrRefused, slot)
+	if err := boot.RefuseRunning(slot, b.booted); err != nil {
+		return err
 	}
 	return b.disable(slot)
 }
@@ -91,7 +91,7 @@ func (b *Backend) disable(slot string) error {
 		t.refill(b.booted, slot)
 		t.disable(slot)
 		if before != "" && t.Next() == "" {
-			return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
+			return boot.RefuseLast(slot)
 		}
 		return nil
 	})
@@ -111,8 +111,8 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 
 // MarkGood implements [boot.Backend].
 func (b *Backend) MarkGood(_ context.Context, slot string) error {
-	if slot != b.booted {
-		return fmt.Errorf("%w: slot %s is not the one that is running, which alone can be known to work", boot.ErrRefused, slot)
+	if err := boot.RefuseOthers(slot, b.booted); err != nil {
+		return err
 	}
 	return b.change(slot, func(t *Table) error {
 		t.good(slot)
@@ -125,8 +125,8 @@ func (b *Backend) Repair(context.Context) error { return b.store.Repair(b.booted
 
 // change edits the table and saves it.
 func (b *Backend) change(slot string, edit func(*Table) error) error {
-	if !slices.Contains(b.slots, slot) {
-		return fmt.Errorf("%w: slot %q is not among %v", boot.ErrRefused, slot, b.slots)
+	if err := boot.RefuseUnknown(slot, b.slots); err != nil {
+		return err
 	}
 	rec, t, _, err := b.load()
 	if err != nil {

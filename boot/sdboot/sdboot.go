@@ -195,8 +195,8 @@ func (b *Backend) findings(own []entry, others []string) ([]boot.Finding, error)
 
 // template is what a slot's entries are made of. It is looked at before anything is changed.
 func (b *Backend) template(slot string) (string, error) {
-	if !slices.Contains(b.Slots, slot) {
-		return "", fmt.Errorf("%w: slot %q is not among %v", boot.ErrRefused, slot, b.Slots)
+	if err := boot.RefuseUnknown(slot, b.Slots); err != nil {
+		return "", err
 	}
 	name := templatesDir + slot + ".conf"
 	text, err := b.Dir.Read(name)
@@ -214,8 +214,8 @@ func (b *Backend) template(slot string) (string, error) {
 
 // Invalidate implements [boot.Backend].
 func (b *Backend) Invalidate(_ context.Context, slot string) error {
-	if slot == b.booted {
-		return fmt.Errorf("%w: slot %s is running", boot.ErrRefused, slot)
+	if err := boot.RefuseRunning(slot, b.booted); err != nil {
+		return err
 	}
 	return b.disable(slot)
 }
@@ -234,7 +234,7 @@ func (b *Backend) disable(slot string) error {
 	}
 	usable := func(e entry) bool { return !e.bad() }
 	if slices.ContainsFunc(own, usable) && !slices.ContainsFunc(own, func(e entry) bool { return e.slot != slot && usable(e) }) {
-		return fmt.Errorf("%w: without slot %s no slot would be bootable", boot.ErrRefused, slot)
+		return boot.RefuseLast(slot)
 	}
 	return b.remove(own, func(e entry) bool { return e.slot == slot })
 }
@@ -268,8 +268,8 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 
 // MarkGood implements [boot.Backend]: an entry without a counter is there before the counted one goes.
 func (b *Backend) MarkGood(_ context.Context, slot string) error {
-	if slot != b.booted {
-		return fmt.Errorf("%w: slot %s is not the one that is running, which alone can be known to work", boot.ErrRefused, slot)
+	if err := boot.RefuseOthers(slot, b.booted); err != nil {
+		return err
 	}
 	own, _, err := b.entries()
 	if err != nil {
