@@ -69,6 +69,7 @@ deps:
 test: deps build
 	go vet ./... && go vet -tags vm ./...
 	scripts/gotest.sh ./...
+	go test -count=1 -tags docs -run ManPages ./cmd/updater
 	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Debian|Boot|Reproducible|VM' ./internal/lab ./internal/vm ./internal/demo ./internal/proof
 	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v ./internal/bootlab
 # The initramfs in QEMU, with the longer tests.

@@ -43,6 +43,7 @@ need gpg gnupg
 need gpgv gpgv
 need openssl openssl
 need cpio cpio
+need mandoc mandoc
 need dnsmasq dnsmasq-base
 need mkfs.exfat exfatprogs
 need xorriso xorriso

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 var pages = []struct{ file, name, section, title string }{
 	{"config.md", "updater.toml", "5", "configuration of updater"},
 	{"bmap.md", "updater-bmap", "5", "the signed block map"},
+	{"initramfs.md", "updater-initramfs", "7", "updater as installer and recovery in an initramfs"},
 }
 
 // addManPages adds the verb that writes man pages and completions, in a program that is built for that with
@@ -64,7 +66,7 @@ func writeManPages(root *cobra.Command, docs, dir string) error {
 		// The heading of a Markdown page becomes the NAME of a man page; the others become its sections.
 		_, body, _ := strings.Cut(string(text), "\n")
 		page := fmt.Sprintf("%% %q %q %q \"updater\" \"updater\"\n\n# NAME\n\n%s - %s\n\n# DESCRIPTION\n%s",
-			strings.ToUpper(p.name), p.section, date.Format("January 2006"), p.name, p.title, strings.ReplaceAll(body, "\n## ", "\n# "))
+			strings.ToUpper(p.name), p.section, date.Format("January 2006"), p.name, p.title, forMan(body))
 		if err := os.WriteFile(filepath.Join(man, p.name+"."+p.section), md2man.Render([]byte(page)), 0o644); err != nil {
 			return err
 		}
@@ -83,6 +85,33 @@ func writeManPages(root *cobra.Command, docs, dir string) error {
 		}
 	}
 	return nil
+}
+
+// link is a link of Markdown; a man page keeps its text.
+var link = regexp.MustCompile(`\[([^\]]+)\]\([^)]*\)`)
+
+// forMan makes of a Markdown page what reads well in a man page: links become their text, sections move up a level,
+// and the rows of a table, which would be as wide as their longest cell, become a list of terms.
+func forMan(text string) string {
+	var out strings.Builder
+	rows := 0
+	for line := range strings.Lines(link.ReplaceAllString(text, "$1")) {
+		cells, isRow := strings.CutPrefix(strings.TrimSpace(line), "|")
+		if !isRow {
+			rows = 0
+			if rest, isHeading := strings.CutPrefix(line, "##"); isHeading {
+				line = "#" + rest
+			}
+			out.WriteString(line)
+			continue
+		}
+		if rows++; rows <= 2 { // the heading and the rule below it
+			continue
+		}
+		term, meaning, _ := strings.Cut(strings.TrimSuffix(cells, "|"), "|")
+		fmt.Fprintf(&out, "\n%s\n: %s\n", strings.TrimSpace(term), strings.TrimSpace(strings.ReplaceAll(meaning, " | ", "; ")))
+	}
+	return out.String()
 }
 
 // manDate is SOURCE_DATE_EPOCH, so that the same tree gives the same pages.
