@@ -15,8 +15,7 @@ const (
 )
 
 // recover looks for an update until one is installed, or until a person at the console ends it. In order, and
-// again and again: removable media, the configured URLs, and when nothing is bootable a slot whose content is
-// still verified. It returns nil when the device is to restart.
+// again and again: removable media, the configured URLs. It returns nil when the device is to restart.
 func (r *runner) recover(ctx context.Context) error {
 	if r.URL != "" {
 		r.URLs = append([]string{r.URL}, r.URLs...)
@@ -70,7 +69,7 @@ func (r *runner) round(ctx context.Context, disk string) (done bool) {
 			return true
 		}
 	}
-	return !bootable && r.reactivate(ctx)
+	return false
 }
 
 func (r *runner) tryURL(ctx context.Context, url string) bool {
@@ -79,19 +78,6 @@ func (r *runner) tryURL(ctx context.Context, url string) bool {
 		r.log("error: no update from %s: %v", url, err)
 		return false
 	}
-	return true
-}
-
-func (r *runner) reactivate(ctx context.Context) bool {
-	slot, err := r.device.Reactivate(ctx)
-	if err != nil {
-		r.log("error: no slot can be used again: %v", err)
-		return false
-	}
-	if slot == "" {
-		return false
-	}
-	r.log("recovery: slot %s holds what was installed, byte for byte; it boots next", slot)
 	return true
 }
 

@@ -38,8 +38,6 @@ type Device interface {
 	BootOnce(ctx context.Context, slot string) error
 	// Kexec loads the kernel of the slot that boots next, when it is configured to, and spends its try.
 	Kexec(ctx context.Context) (ready bool, err error)
-	// Reactivate makes a slot bootable again whose content is verified, and names it; "" is that there is none.
-	Reactivate(ctx context.Context) (slot string, err error)
 }
 
 // The times that a run allows. A slow USB stick takes some seconds to show up.

@@ -83,7 +83,7 @@ func classify(err error) (code int, hint string) {
 	}()
 	switch {
 	case is[*interruptedError](err):
-		return ExitInterrupted, "run it again; a slot that was being written is marked bad until then"
+		return ExitInterrupted, "run it again; what was being written is not whole, and a slot stays marked bad until then"
 	case is[*usageError](err):
 		if u, _ := errors.AsType[*usageError](err); u.hint != "" {
 			return ExitUsage, u.hint

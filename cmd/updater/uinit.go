@@ -137,6 +137,3 @@ func (d *recoverable) BootOnce(ctx context.Context, slot string) error {
 	}
 	return err
 }
-
-// Reactivate implements initramfs.Device.
-func (d *recoverable) Reactivate(context.Context) (string, error) { return "", nil }
