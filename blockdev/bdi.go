@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -31,8 +32,8 @@ func limitDirty(sysfs string, bytes int64) (restore func() error) {
 	}
 	return func() error {
 		var errs []error
-		for i := len(undo) - 1; i >= 0; i-- {
-			errs = append(errs, undo[i]())
+		for _, v := range slices.Backward(undo) {
+			errs = append(errs, v())
 		}
 		undo = nil
 		return errors.Join(errs...)

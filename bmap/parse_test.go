@@ -136,8 +136,9 @@ func TestParseAccepts(t *testing.T) {
 		mustParse(t, []byte(strings.Replace(data, digits, strings.ToUpper(digits), 1)))
 	})
 	t.Run("no mapped block", func(t *testing.T) {
-		start, end := strings.Index(valid, "<BlockMap>"), strings.Index(valid, "</BlockMap>")
-		text := valid[:start] + "<BlockMap>" + valid[end:]
+		before, rest, _ := strings.Cut(valid, "<BlockMap>")
+		_, after, _ := strings.Cut(rest, "</BlockMap>")
+		text := before + "<BlockMap></BlockMap>" + after
 		m := mustParse(t, seal(strings.Replace(text, "Count> 3 ", "Count> 0 ", 1)))
 		if m.Len() != 0 || m.MappedBytes() != 0 {
 			t.Errorf("got %d ranges, %d bytes", m.Len(), m.MappedBytes())
@@ -158,12 +159,13 @@ func TestGaps(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			start, end := strings.Index(valid, "<BlockMap>"), strings.Index(valid, "</BlockMap>")
-			text := valid[:start] + "<BlockMap>"
+			before, rest, _ := strings.Cut(valid, "<BlockMap>")
+			_, after, _ := strings.Cut(rest, "</BlockMap>")
+			text := before + "<BlockMap>"
 			for r := range strings.FieldsSeq(tt.ranges) {
 				text += "<Range>" + r + "</Range>"
 			}
-			text = strings.Replace(text+valid[end:], "Count> 3 ", fmt.Sprintf("Count> %d ", tt.mapped), 1)
+			text = strings.Replace(text+"</BlockMap>"+after, "Count> 3 ", fmt.Sprintf("Count> %d ", tt.mapped), 1)
 			m := mustParse(t, seal(text))
 			var got []bmap.Span
 			total := m.MappedBytes()

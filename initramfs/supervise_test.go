@@ -84,7 +84,7 @@ func TestSupervisorWaits(t *testing.T) {
 		watchdog: func(func() bool, func(string, ...any)) {},
 		end:      func(how string) error { ended <- how; return errors.New("still there") },
 	}
-	go s.Run() //nolint:errcheck // it goes on for as long as the worker does
+	go s.Run()
 	select {
 	case how := <-ended:
 		t.Errorf("ended by %q", how)

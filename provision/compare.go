@@ -49,7 +49,7 @@ func (pl *Payload) compare(ctx context.Context, m Medium, base int64, count func
 			return nil, err
 		}
 		if got := hex.EncodeToString(sum.Sum(nil)); got != rng.Checksum {
-			bad = append(bad, badRange{Span: span, err: fmt.Errorf("range %d (%s) read back at %d: %s is %.16s..., the bmap says %.16s...", i, rng, base+rng.Offset, pl.Doc.Map.ChecksumType(), got, rng.Checksum)})
+			bad = append(bad, badRange{Span: span, err: fmt.Errorf("range %d (%s) read back at %d: %s begins with %.16s, the bmap says %.16s", i, rng, base+rng.Offset, pl.Doc.Map.ChecksumType(), got, rng.Checksum)})
 		}
 	}
 	if pl.keepUnmapped() {

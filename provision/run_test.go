@@ -53,7 +53,7 @@ type bulk struct {
 func (t *target) op() {
 	if n := t.f.ops.Add(1); t.f.cutAt > 0 && n >= t.f.cutAt {
 		if n == t.f.cutAt {
-			_ = t.Device.Close()
+			_ = t.Close()
 		}
 		select {}
 	}

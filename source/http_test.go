@@ -105,9 +105,7 @@ func cutAfter(w http.ResponseWriter, r *http.Request, data []byte, n int) bool {
 	rec := httptest.NewRecorder()
 	maps.Copy(rec.Header(), w.Header())
 	http.ServeContent(rec, r, "", time.Time{}, bytes.NewReader(data))
-	for k, v := range rec.Header() {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), rec.Header())
 	w.WriteHeader(rec.Code)
 	_, _ = w.Write(rec.Body.Bytes()[:min(n, rec.Body.Len())])
 	panic(http.ErrAbortHandler)
@@ -205,7 +203,7 @@ func TestHTTPRefuses(t *testing.T) {
 		{"several parts", true, rest("Content-Type", "multipart/byteranges; boundary=x"), "several parts"},
 		{"redirect to a file", false, respond(302, "", "Location", "file:///etc/shadow"), "neither http nor https"},
 		{"redirect for ever", false, func(w http.ResponseWriter, r *http.Request) bool {
-			http.Redirect(w, r, "/"+strconv.Itoa(len(r.URL.Path)), 302)
+			http.Redirect(w, r, "/"+strconv.Itoa(len(r.URL.Path)), http.StatusFound)
 			return true
 		}, "more than 5 times"},
 		{"redirect to nowhere", false, respond(302, ""), "302 Found"},

@@ -34,7 +34,7 @@ func (f flash) Erase(off int64) error {
 	if _, err := f.Area.WriteAt(bytes.Repeat([]byte{0xff}, block), off); err != nil {
 		return err
 	}
-	return f.Area.Sync()
+	return f.Sync()
 }
 
 func (f flash) WriteAt(p []byte, off int64) (int, error) {
@@ -48,7 +48,7 @@ func (f flash) WriteAt(p []byte, off int64) (int, error) {
 	if n, err := f.Area.WriteAt(old, off); err != nil {
 		return n, err
 	}
-	return len(p), f.Area.Sync()
+	return len(p), f.Sync()
 }
 
 // environment is a copy of U-Boot's environment, as big as a block.

@@ -44,15 +44,15 @@ func parse(copyBytes []byte, redundant bool) (*env, error) {
 		e.flag = copyBytes[4]
 	}
 	for len(data) > 0 && data[0] != 0 {
-		end := bytes.IndexByte(data, 0)
-		if end < 0 {
+		before, after, ok := bytes.Cut(data, []byte{0})
+		if !ok {
 			return nil, fmt.Errorf("ends inside a variable: %.40q", data)
 		}
-		v := string(data[:end])
+		v := string(before)
 		if strings.Index(v, "=") < 1 {
 			return nil, fmt.Errorf("has %.40q, expected name=value", v)
 		}
-		e.vars, data = append(e.vars, v), data[end+1:]
+		e.vars, data = append(e.vars, v), after
 	}
 	return e, nil
 }

@@ -113,7 +113,7 @@ func (s *raucStore) Load() (scheme.Record, []boot.Finding, error) {
 		return nil, nil, err
 	}
 	found := l.findings()
-	for _, name := range strings.Fields(l.env.get(s.Names.Order)) {
+	for name := range strings.FieldsSeq(l.env.get(s.Names.Order)) {
 		if !slices.Contains(s.Slots, name) {
 			found = append(found, boot.Warn("add the slot to the configuration or take it out of "+s.Names.Order, "%s has %q, which is no configured slot", s.Names.Order, name))
 		}

@@ -93,11 +93,12 @@ commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "inval
 				t.Fatalf("%v: %s", err, out)
 			}
 			config := filepath.Join(dir, "config.toml")
-			text := "[disk]\npath = \"disk.img\"\n[boot]\n" + strings.ReplaceAll(c.boot, "DIR", dir) + "\ntries = 2\n"
+			var text strings.Builder
+			text.WriteString("[disk]\npath = \"disk.img\"\n[boot]\n" + strings.ReplaceAll(c.boot, "DIR", dir) + "\ntries = 2\n")
 			for i, s := range []string{"A", "B"} {
-				text += fmt.Sprintf("[[slot]]\nname = %q\npartitions = { rootfs = \"PARTLABEL=rootfs_%s\" }\n%s\n", s, strings.ToLower(s), c.slots[i])
+				fmt.Fprintf(&text, "[[slot]]\nname = %q\npartitions = { rootfs = \"PARTLABEL=rootfs_%s\" }\n%s\n", s, strings.ToLower(s), c.slots[i])
 			}
-			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			if err := os.WriteFile(config, []byte(text.String()), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			run := func(want int, args ...string) string {

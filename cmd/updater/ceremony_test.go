@@ -35,13 +35,14 @@ func TestKeyCeremony(t *testing.T) {
 		}
 		_ = os.RemoveAll(dir)
 	})
-	script := "set -eux\ncd " + dir + "\ncp " + r.path("image.img.bmap") + " .\nmkdir bin\n" +
-		"printf '#!/bin/sh\\nexec " + gpg + " --batch --yes --no-tty --pinentry-mode loopback --passphrase \"\" \"$@\"\\n' > bin/gpg\nchmod +x bin/gpg\nPATH=$PWD/bin:$PATH\n"
+	var script strings.Builder
+	script.WriteString("set -eux\ncd " + dir + "\ncp " + r.path("image.img.bmap") + " .\nmkdir bin\n" +
+		"printf '#!/bin/sh\\nexec " + gpg + " --batch --yes --no-tty --pinentry-mode loopback --passphrase \"\" \"$@\"\\n' > bin/gpg\nchmod +x bin/gpg\nPATH=$PWD/bin:$PATH\n")
 	for _, b := range blocks {
 		// "! command" does not end a script with -e when it fails to fail.
-		script += regexp.MustCompile(`(?m)^! (.*)$`).ReplaceAllString(b[1], "if $1; then exit 9; fi")
+		script.WriteString(regexp.MustCompile(`(?m)^! (.*)$`).ReplaceAllString(b[1], "if $1; then exit 9; fi"))
 	}
-	cmd := exec.Command("bash", "-c", script)
+	cmd := exec.Command("bash", "-c", script.String())
 	cmd.Env = r.env
 	out, err := cmd.CombinedOutput()
 	if err != nil || strings.Count(string(out), "trusted: signed by") != 2 || strings.Count(string(out), "was revoked on") != 2 {

@@ -82,7 +82,6 @@ partitions = { rootfs = "PARTLABEL=rootfs_b" }
 type bench struct {
 	t   *testing.T
 	dir string
-	url string
 	got *received
 }
 
@@ -353,14 +352,14 @@ func TestProvisionView(t *testing.T) {
 		{Name: "slot3", Verdict: provision.Quarantine, Error: "writing at 4096: input/output error"},
 		{Name: "slot4", Step: "flush"},
 	}
-	var text string
+	var text strings.Builder
 	for _, tile := range tiles {
-		text += strings.Join(tileLines(tile, now, 80), "\n") + "\n"
+		text.WriteString(strings.Join(tileLines(tile, now, 80), "\n") + "\n")
 	}
-	text += totals(tiles)
+	text.WriteString(totals(tiles))
 	for _, want := range []string{"slot1", "Ultra?Fit 32000 MB  AG001", "writing", "#----", "50%  10.0 MB/s  5s left", "\x1b[1;30;42m PASS ", "\x1b[1;37;41m QUARANTINE ", "input/output error", "flushing the device", "2 working  1 PASS  0 FAIL  1 QUARANTINE  0 REFUSED"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("the tiles have no %q:\n%s", want, text)
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the tiles have no %q:\n%s", want, text.String())
 		}
 	}
 	for width := range 12 { // narrower than a tile: nothing breaks

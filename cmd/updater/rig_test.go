@@ -164,11 +164,11 @@ func (r *rig) next() string {
 // sign signs a file with keys, detached and binary, beside it.
 func (r *rig) sign(name string, keys ...string) {
 	r.Helper()
-	args := ""
+	var args strings.Builder
 	for _, k := range keys {
-		args += " -u " + k + "@example.com"
+		args.WriteString(" -u " + k + "@example.com")
 	}
-	r.sh("rm -f $0.sig; gpg -q --batch"+args+" --detach-sign -o $0.sig $0", name)
+	r.sh("rm -f $0.sig; gpg -q --batch"+args.String()+" --detach-sign -o $0.sig $0", name)
 }
 
 // bmap makes a signed bmap of image.img.

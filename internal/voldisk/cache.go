@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -271,13 +272,13 @@ func (f *FD) SyncRange(off, length int64, flags blockdev.SyncFlags) (err error) 
 }
 
 func flagNames(f blockdev.SyncFlags) string {
-	s := ""
+	var s strings.Builder
 	for i, bit := range []blockdev.SyncFlags{blockdev.WaitBefore, blockdev.Write, blockdev.WaitAfter} {
 		if f&bit != 0 {
-			s += "BWA"[i : i+1]
+			s.WriteString("BWA"[i : i+1])
 		}
 	}
-	return s
+	return s.String()
 }
 
 // Datasync implements [blockdev.File]: all dirty pages, then a flush, which is not sent when they failed
@@ -300,8 +301,8 @@ func (f *FD) Datasync() (err error) {
 func (d *Node) writeOut(off, length int64) error {
 	first, end := off/pageSize*pageSize, (off+length+pageSize-1)/pageSize*pageSize
 	take := make([]bool, len(d.dirty))
-	for i := len(d.dirty) - 1; i >= 0; i-- {
-		w := d.dirty[i]
+	for i, v := range slices.Backward(d.dirty) {
+		w := v
 		take[i] = w.Off < end && w.end() > first
 		for j := i + 1; j < len(d.dirty) && !take[i]; j++ {
 			take[i] = take[j] && w.Off < d.dirty[j].end() && w.end() > d.dirty[j].Off
@@ -369,5 +370,5 @@ func (f *FD) fill(off, length int64, b byte, name string) error {
 		return false
 	})
 	d.forget(off, length)
-	return d.Disk.fill(off, length, b, name)
+	return d.fill(off, length, b, name)
 }

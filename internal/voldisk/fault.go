@@ -3,6 +3,7 @@ package voldisk
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -115,14 +116,12 @@ func (d *Disk) fault(c class) Kind {
 		return EIO
 	}
 	for _, f := range d.faults {
-		if f.N != d.ops && !(f.Sticky && f.N < d.ops) {
+		if f.N != d.ops && (!f.Sticky || f.N >= d.ops) {
 			continue
 		}
-		for _, h := range happens[f.Kind] {
-			if h == c {
-				d.fired++
-				return f.Kind
-			}
+		if slices.Contains(happens[f.Kind], c) {
+			d.fired++
+			return f.Kind
 		}
 	}
 	return NoFault
