@@ -11,23 +11,16 @@ import (
 // checkWhole is the stage that holds the image against the signed checksum of all of it, unmapped blocks as zero. It
 // passes every chunk on, and ends with an error in place of the end when the image is another.
 func checkWhole(ctx context.Context, m *bmap.Map, want string, in <-chan chunk, out chan<- chunk) error {
-	sum, zeros := m.NewHash(), make([]byte, 64<<10)
+	sum := m.NewHash()
 	var at int64
-	fill := func(end int64) {
-		for at < end {
-			n := min(end-at, int64(len(zeros)))
-			sum.Write(zeros[:n])
-			at += n
-		}
-	}
 	for c := range in {
 		if c.end {
-			fill(m.ImageSize())
+			hashZeros(sum, m.ImageSize()-at)
 			if got := hex.EncodeToString(sum.Sum(nil)); got != want {
 				return &ImageError{Err: &verify.MismatchError{Object: "the whole image", Length: m.ImageSize(), Type: m.ChecksumType(), Got: got, Want: want}}
 			}
 		} else {
-			fill(c.off)
+			hashZeros(sum, c.off-at)
 			sum.Write(c.buf)
 			at = c.off + int64(len(c.buf))
 		}
