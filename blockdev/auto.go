@@ -54,6 +54,7 @@ func (a *auto) judge() {
 	if a.rate[1] < directLead*a.rate[0] {
 		a.now = 0
 	}
+	a.engines[1-a.now] = nil // and its buffers
 }
 
 func (a *auto) settle(off, length int64) error { return a.engines[a.now].settle(off, length) }

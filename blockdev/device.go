@@ -47,7 +47,7 @@ type Device struct {
 
 	mu       sync.Mutex
 	poisoned error
-	buffers  sync.Pool // of *[]byte, readBackChunk long, aligned to directAlign
+	bounce   sync.Pool // of *[]byte, readBackChunk long, aligned to directAlign: for reads that are not
 }
 
 // Files are the descriptors that a [Device] works with.
@@ -67,7 +67,7 @@ func New(name string, f Files) *Device {
 	if d.align == 0 {
 		d.align = directAlign
 	}
-	d.buffers.New = func() any { return alignedBuffer(readBackChunk) }
+	d.bounce.New = func() any { return alignedBuffer(readBackChunk) }
 	d.paced = d.sentinel != nil && hasSyncRange(d.f)
 	return d
 }

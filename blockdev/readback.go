@@ -11,6 +11,8 @@ import (
 // dropped. Call it after [Device.Sync]; a read may otherwise be served from pages that never reached
 // the medium. It may still come from the drive's own cache, which that flush made safe.
 //
+// A p that begins on a page, for an offset that does, is read into without a copy.
+//
 // The error of a bad sector is ENODATA or EIO (block/blk-core.c, blk_errors).
 func (d *Device) ReadBackAt(p []byte, off int64) (int, error) {
 	if off < 0 || off > d.size {
@@ -44,8 +46,18 @@ func (d *Device) readBackChunk(p []byte, off int64) (int, error) {
 		}
 		return n, err
 	}
-	buf := d.buffers.Get().(*[]byte)
-	defer d.buffers.Put(buf)
+	if n := min(len(p), readBackChunk) &^ (directAlign - 1); n > 0 && abs%directAlign == 0 && aligned(p) {
+		got, err := d.direct.Pread(p[:n], abs)
+		if err != nil {
+			return 0, fmt.Errorf("direct read of %d bytes at %d: %w", n, abs, err)
+		}
+		if got == 0 {
+			return 0, io.ErrUnexpectedEOF
+		}
+		return got, nil
+	}
+	buf := d.bounce.Get().(*[]byte)
+	defer d.bounce.Put(buf)
 	start := abs &^ (directAlign - 1)
 	skip := int(abs - start)
 	length := min((skip+len(p)+directAlign-1)&^(directAlign-1), readBackChunk)
@@ -58,6 +70,9 @@ func (d *Device) readBackChunk(p []byte, off int64) (int, error) {
 	}
 	return copy(p, (*buf)[skip:got]), nil
 }
+
+// aligned reports whether O_DIRECT takes the memory of p. A slice of some pages' length that make returned is.
+func aligned(p []byte) bool { return uintptr(unsafe.Pointer(&p[0]))%directAlign == 0 }
 
 // alignedBuffer returns n bytes whose address is a multiple of directAlign, as O_DIRECT asks.
 func alignedBuffer(n int) *[]byte {

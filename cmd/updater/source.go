@@ -202,10 +202,10 @@ func (o *origins) open(ctx context.Context, name string) (*source.Image, int64, 
 // limitMemory tells the runtime what the budget of docs/design.md leaves for the heap: buffers, what the codec needs,
 // and the map, which takes less than its text. GOMEMLIMIT in the environment goes before.
 func (o *origins) limitMemory(codec string, l source.Limits) {
-	limit := 16<<20 + o.docs
+	limit := 18<<20 + o.docs // below this the collector runs all the time
 	switch codec {
 	case "zstd":
-		limit += max(l.ZstdWindow, 8<<20)
+		limit += max(l.ZstdWindow, 8<<20) - 2<<20
 	case "xz":
 		limit += 2*max(l.XZDict, 16<<20) + 16<<20 // two blocks at a time
 	}
