@@ -13,42 +13,10 @@ import (
 	"updater/boot/rpi"
 )
 
-const autoboot = "# ours\n[all]\ntryboot_a_b=1\nboot_partition=2\n[none]\nboot_partition=7\n[tryboot]\nboot_partition=3\n"
-
 var partition = map[string]int{"A": 2, "B": 3}
 
-// flag is the firmware's flag as a file of the medium.
-type flag struct{ vars boottest.Vars }
-
-func (f flag) Get() (bool, error) {
-	v, err := f.vars.Get("tryboot")
-	return len(v) > 0 && v[0] == 1, err
-}
-
-func (f flag) Set(on bool) error {
-	return f.vars.Set("tryboot", []byte{map[bool]byte{true: 1}[on]})
-}
-
-// firmware boots what the sections say, and clears the flag first.
-func firmware(d *boottest.Disk) string {
-	section, part := "[all]", map[string]string{}
-	for line := range strings.Lines(string(d.Areas[0])) {
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "[") {
-			section = line
-		} else if v, ok := strings.CutPrefix(line, "boot_partition="); ok {
-			part[section] = v
-		}
-	}
-	section = "[all]"
-	if d.Files["tryboot"] == "\x01" {
-		section, d.Files["tryboot"] = "[tryboot]", "\x00"
-	}
-	return map[string]string{"2": "A", "3": "B"}[part[section]]
-}
-
 func open(m *boottest.Medium, booted string) (boot.Backend, error) {
-	return rpi.New(rpi.Options{Area: m.Areas()[0], Flag: flag{boottest.Vars{M: m}}, Slots: []string{"A", "B"}, Partition: partition}, booted)
+	return rpi.New(rpi.Options{Area: m.Areas()[0], Flag: boottest.TrybootFlag{Vars: boottest.Vars{M: m}}, Slots: []string{"A", "B"}, Partition: partition}, booted)
 }
 
 func disk(text string) boottest.Disk {
@@ -57,9 +25,9 @@ func disk(text string) boottest.Disk {
 
 func TestContract(t *testing.T) {
 	boottest.Contract(t, boottest.Rig{
-		Fresh: func(*testing.T) boottest.Disk { return disk(autoboot) },
+		Fresh: func(*testing.T) boottest.Disk { return disk(boottest.Autoboot) },
 		Open:  open,
-		Boot:  firmware,
+		Boot:  boottest.Tryboot,
 		Others: func(d boottest.Disk) []string {
 			return []string{strings.NewReplacer("=2", "", "=3", "").Replace(string(d.Areas[0]))}
 		},
@@ -69,7 +37,7 @@ func TestContract(t *testing.T) {
 
 // A power cut forgets the try: the old slot boots.
 func TestTryIsVolatile(t *testing.T) {
-	m := boottest.New(disk(autoboot))
+	m := boottest.New(disk(boottest.Autoboot))
 	b, err := open(m, "A")
 	if err != nil {
 		t.Fatal(err)
@@ -79,15 +47,15 @@ func TestTryIsVolatile(t *testing.T) {
 	}
 	d := m.Disk()
 	d.Files["tryboot"] = "\x00"
-	if got := firmware(&d); got != "A" {
+	if got := boottest.Tryboot(&d); got != "A" {
 		t.Errorf("after a power cut the firmware boots %q; want A", got)
 	}
 }
 
 func TestBadFiles(t *testing.T) {
 	for name, text := range map[string]string{
-		"empty": "", "no tryboot": "[all]\nboot_partition=2\n", "no number": strings.Replace(autoboot, "=2", "=x", 1),
-		"two digits": strings.Replace(autoboot, "=2", "=12", 1), "too long": autoboot + strings.Repeat("#", 512),
+		"empty": "", "no tryboot": "[all]\nboot_partition=2\n", "no number": strings.Replace(boottest.Autoboot, "=2", "=x", 1),
+		"two digits": strings.Replace(boottest.Autoboot, "=2", "=12", 1), "too long": boottest.Autoboot + strings.Repeat("#", 512),
 	} {
 		m := boottest.New(disk(text))
 		b, err := open(m, "A")
@@ -124,7 +92,7 @@ func TestRunning(t *testing.T) {
 
 // Where there is no property interface the flag is an error, and nothing is switched.
 func TestNoMailbox(t *testing.T) {
-	m := boottest.New(disk(autoboot))
+	m := boottest.New(disk(boottest.Autoboot))
 	b, err := rpi.New(rpi.Options{Area: m.Areas()[0], Flag: rpi.Mailbox{Path: filepath.Join(t.TempDir(), "vcio")}, Slots: []string{"A", "B"}, Partition: partition}, "A")
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +106,7 @@ func TestNoMailbox(t *testing.T) {
 }
 
 func FuzzAutoboot(f *testing.F) {
-	f.Add(autoboot)
+	f.Add(boottest.Autoboot)
 	f.Add("boot_partition=1\n[tryboot]\nboot_partition=2")
 	f.Fuzz(func(t *testing.T, text string) {
 		m := boottest.New(disk(text))

@@ -3,7 +3,6 @@ package proof
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
 	"slices"
 	"strconv"
@@ -30,7 +29,10 @@ type area struct{ off, size int64 }
 var slotNames = []string{"A", "B"}
 
 func loaders() []*loader {
-	return []*loader{grubLoader(), ubootLoader(), grubTriesLoader(), androidLoader(), gptLoader()}
+	return []*loader{
+		grubLoader(), ubootLoader(), grubTriesLoader(), bootcountLoader(), androidLoader(), bareboxLoader(), rpiLoader(), efiLoader(), sdbootLoader(),
+		gptLoader(),
+	}
 }
 
 // grubLoader is RAUC's grub.cfg: the first slot of ORDER with OK=1 and TRY=0, whose TRY it sets; else it clears the
@@ -79,6 +81,50 @@ func ubootLoader() *loader { return ubootWith(true) }
 
 // ubootWith can leave the checksum out, as a loader that trusts whatever has the higher flag.
 func ubootWith(checksum bool) *loader {
+	// The filler moves the variables of the choice over the border of a sector.
+	vars := []string{"aa=" + strings.Repeat("x", 485), "BOOT_ORDER=A B", "BOOT_A_LEFT=3", "BOOT_B_LEFT=3", "zz=y"}
+	return ubootScript("uboot", vars, checksum, uboot.Options{Slots: slotNames}, func(e ubootVars) (chosen string, save bool) {
+		for s := range strings.FieldsSeq(e.get("BOOT_ORDER")) {
+			if n := e.number("BOOT_" + s + "_LEFT"); n > 0 {
+				e.set("BOOT_"+s+"_LEFT", strconv.Itoa(n-1))
+				return s, true
+			}
+		}
+		for _, s := range slotNames {
+			e.set("BOOT_"+s+"_LEFT", "3")
+		}
+		return "", true
+	})
+}
+
+// ubootVars are the variables of the environment that a script runs in.
+type ubootVars []string
+
+func (v ubootVars) find(name string) int {
+	return slices.IndexFunc(v, func(s string) bool { return strings.HasPrefix(s, name+"=") })
+}
+
+func (v ubootVars) get(name string) string {
+	if i := v.find(name); i >= 0 {
+		return v[i][len(name)+1:]
+	}
+	return ""
+}
+
+func (v ubootVars) number(name string) int {
+	n, _ := strconv.Atoi(v.get(name))
+	return n
+}
+
+// set changes a variable that is there.
+func (v ubootVars) set(name, value string) {
+	if i := v.find(name); i >= 0 {
+		v[i] = name + "=" + value
+	}
+}
+
+// ubootScript is a script on a redundant environment with these variables.
+func ubootScript(name string, fresh []string, checksum bool, o uboot.Options, script func(ubootVars) (chosen string, save bool)) *loader {
 	env := func(flag byte, vars []string) []byte {
 		out := bytes.Repeat([]byte{0xff}, ubootSize)
 		copy(out[5:], strings.Join(vars, "\x00")+"\x00\x00")
@@ -86,14 +132,14 @@ func ubootWith(checksum bool) *loader {
 		binary.LittleEndian.PutUint32(out, crc32.ChecksumIEEE(out[5:]))
 		return out
 	}
-	// The filler moves the variables of the choice over the border of a sector.
-	vars := []string{"aa=" + strings.Repeat("x", 485), "BOOT_ORDER=A B", "BOOT_A_LEFT=3", "BOOT_B_LEFT=3", "zz=y"}
 	return &loader{
-		name:  "uboot",
+		name:  name,
 		areas: []area{{0, ubootSize}, {8192, ubootSize}},
-		fresh: func() [][]byte { return [][]byte{env(1, vars), env(2, vars)} },
+		fresh: func() [][]byte { return [][]byte{env(1, fresh), env(2, fresh)} },
 		open: func(a []boot.Area, booted string) (boot.Backend, error) {
-			return uboot.New(uboot.Options{Areas: a, Slots: slotNames}, booted)
+			o := o
+			o.Areas = a
+			return uboot.New(o, booted)
 		},
 		boot: func(areas [][]byte) string {
 			use := -1
@@ -109,31 +155,11 @@ func ubootWith(checksum bool) *loader {
 				return ""
 			}
 			text, _, _ := strings.Cut(string(areas[use][5:]), "\x00\x00")
-			vars := strings.Split(text, "\x00")
-			find := func(name string) int {
-				return slices.IndexFunc(vars, func(v string) bool { return strings.HasPrefix(v, name+"=") })
+			vars := ubootVars(strings.Split(text, "\x00"))
+			chosen, save := script(vars)
+			if save {
+				areas[1-use] = env(areas[use][4]+1, vars)
 			}
-			get := func(name string) string {
-				if i := find(name); i >= 0 {
-					return vars[i][len(name)+1:]
-				}
-				return ""
-			}
-			chosen := ""
-			for s := range strings.FieldsSeq(get("BOOT_ORDER")) {
-				if n, _ := strconv.Atoi(get("BOOT_" + s + "_LEFT")); n > 0 {
-					chosen, vars[find("BOOT_"+s+"_LEFT")] = s, fmt.Sprintf("BOOT_%s_LEFT=%d", s, n-1)
-					break
-				}
-			}
-			if chosen == "" {
-				for _, s := range slotNames {
-					if i := find("BOOT_" + s + "_LEFT"); i >= 0 {
-						vars[i] = "BOOT_" + s + "_LEFT=3"
-					}
-				}
-			}
-			areas[1-use] = env(areas[use][4]+1, vars)
 			return chosen
 		},
 	}

@@ -123,6 +123,9 @@ func (b *bench) jobs(form, img, loop string, m *bmap.Map) ([]job, error) {
 			add(b.updater, "updater, plain zst -3, --no-read-back", append(copy, "--no-read-back", plain, loop)...)
 		}
 	}
+	if err := b.updaters(form, file, loop, add); err != nil {
+		return nil, err
+	}
 	if f.tool != "" {
 		add(f.tool, f.tool+" -dc to dd, direct (whole image)", "bash", "-euc", f.tool+` -dc "$1" | dd of="$2" bs=4M iflag=fullblock oflag=direct conv=fsync status=none`, "bench", file, loop)
 	}

@@ -1,0 +1,159 @@
+package boottest
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash/crc32"
+	"strings"
+)
+
+// Firmware that chooses a slot by itself, on a disk as a test begins with: both slots good, A chosen. The backends'
+// contracts and internal/proof share it; it is written from the specification or the loader's source.
+
+// BootOption is a boot option of the UEFI specification (3.1.3), laid out by hand: a partition and a path in it.
+func BootOption(attributes uint32, description, path string) string {
+	u := func(s string) []byte {
+		var b []byte
+		for _, c := range s + "\x00" {
+			b = append(b, byte(c), 0)
+		}
+		return b
+	}
+	guid, _ := hex.DecodeString("0a9f1b6fb7500e4f9d8c0d6f0a5e1001")
+	hd := []byte{4, 1, 42, 0, 1, 0, 0, 0}
+	hd = binary.LittleEndian.AppendUint64(hd, 2048)
+	hd = binary.LittleEndian.AppendUint64(hd, 184320)
+	hd = append(append(hd, guid...), 2, 2)
+	file := append([]byte{4, 4, byte(4 + len(u(path))), 0}, u(path)...)
+	dp := append(append(hd, file...), 0x7f, 0xff, 4, 0)
+	out := binary.LittleEndian.AppendUint32(nil, attributes)
+	out = binary.LittleEndian.AppendUint16(out, uint16(len(dp)))
+	return string(append(append(out, u(description)...), dp...))
+}
+
+// UEFIVars are the variables of a firmware that has other boot options too; B runs.
+func UEFIVars() map[string]string {
+	return map[string]string{
+		"Boot0000": BootOption(1, "UiApp", ""), "Boot0003": BootOption(1, "ab-A", `\EFI\ab\A.efi`), "Boot0A02": BootOption(1, "ab-B", `\EFI\AB\b.EFI`),
+		"Boot0005":  BootOption(1, "other", `\EFI\other.efi`),
+		"BootOrder": "\x03\x00\x02\x0a\x05\x00\x00\x00", "Timeout": "\x00\x00", "BootCurrent": "\x02\x0a",
+	}
+}
+
+// UEFI is the boot manager: BootNext once, deleted before it starts, else BootOrder.
+func UEFI(d *Disk) string {
+	slot := func(n uint16) string {
+		o := strings.ToLower(strings.ReplaceAll(d.Files[fmt.Sprintf("Boot%04X", n)], "\x00", ""))
+		switch {
+		case strings.Contains(o, `\efi\ab\a.efi`):
+			return "A"
+		case strings.Contains(o, `\efi\ab\b.efi`):
+			return "B"
+		}
+		return ""
+	}
+	if next := d.Files["BootNext"]; next != "" {
+		delete(d.Files, "BootNext")
+		if s := slot(binary.LittleEndian.Uint16([]byte(next))); s != "" {
+			return s
+		}
+	}
+	for order := []byte(d.Files["BootOrder"]); len(order) >= 2; order = order[2:] {
+		if s := slot(binary.LittleEndian.Uint16(order)); s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// Autoboot is an autoboot.txt of a Raspberry Pi with slot A in partition 2 and B in 3.
+const Autoboot = "# ours\n[all]\ntryboot_a_b=1\nboot_partition=2\n[none]\nboot_partition=7\n[tryboot]\nboot_partition=3\n"
+
+// Tryboot is the firmware of a Raspberry Pi: it boots what the sections of the first area say, and clears the flag,
+// which is the file tryboot, first.
+func Tryboot(d *Disk) string {
+	section, part := "[all]", map[string]string{}
+	for line := range strings.Lines(string(d.Areas[0])) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			section = line
+		} else if v, ok := strings.CutPrefix(line, "boot_partition="); ok {
+			part[section] = v
+		}
+	}
+	section = "[all]"
+	if d.Files["tryboot"] == "\x01" {
+		section, d.Files["tryboot"] = "[tryboot]", "\x00"
+	}
+	return map[string]string{"2": "A", "3": "B"}[part[section]]
+}
+
+// TrybootFlag is the flag of [Tryboot], as rpi.Flag.
+type TrybootFlag struct {
+	Vars interface {
+		Get(name string) ([]byte, error)
+		Set(name string, data []byte) error
+	}
+}
+
+// Get says whether the flag is set.
+func (f TrybootFlag) Get() (bool, error) {
+	v, err := f.Vars.Get("tryboot")
+	return len(v) > 0 && v[0] == 1, err
+}
+
+// Set sets or clears it.
+func (f TrybootFlag) Set(on bool) error {
+	return f.Vars.Set("tryboot", []byte{map[bool]byte{true: 1}[on]})
+}
+
+// The state of [Bootchooser]: buckets of BucketStride bytes.
+const (
+	BucketStride = 1024
+	BucketMagic  = 0x4d433230
+)
+
+// Buckets are the three buckets of barebox' state with attempts and priority of A, and of B, and a variable of others
+// between them.
+func Buckets(values ...uint32) []byte {
+	b := make([]byte, BucketStride)
+	data := make([]byte, 20)
+	for i, at := range []int{0, 4, 12, 16} {
+		binary.LittleEndian.PutUint32(data[at:], values[i])
+	}
+	copy(data[8:], "last")
+	le := binary.LittleEndian
+	le.PutUint32(b, 0x2354fdf3)
+	le.PutUint32(b[4:], 16+20)
+	le.PutUint32(b[8:], BucketMagic)
+	le.PutUint16(b[14:], 20)
+	le.PutUint32(b[16:], crc32.ChecksumIEEE(data))
+	le.PutUint32(b[20:], crc32.ChecksumIEEE(b[8:20]))
+	copy(b[24:], data)
+	return []byte(strings.Repeat(string(b), 3))
+}
+
+// Bootchooser is barebox: the first whole bucket, the highest priority with attempts left, one of which it spends;
+// "" where it would go back to its defaults.
+func Bootchooser(d *Disk) string {
+	le := binary.LittleEndian
+	for i := range 3 {
+		b := d.Areas[0][i*BucketStride:]
+		if le.Uint32(b) != 0x2354fdf3 || le.Uint32(b[20:]) != crc32.ChecksumIEEE(b[8:20]) || le.Uint32(b[16:]) != crc32.ChecksumIEEE(b[24:44]) {
+			continue
+		}
+		v := []uint32{le.Uint32(b[24:]), le.Uint32(b[28:]), le.Uint32(b[36:]), le.Uint32(b[40:])}
+		a, bb := v[0] > 0 && v[1] > 0, v[2] > 0 && v[3] > 0
+		name := ""
+		switch {
+		case a && (!bb || v[1] >= v[3]):
+			name, v[0] = "A", v[0]-1
+		case bb:
+			name, v[2] = "B", v[2]-1
+		}
+		copy(d.Areas[0], Buckets(v...))
+		return name
+	}
+	return ""
+}
