@@ -31,13 +31,16 @@ func TestEveryFault(t *testing.T) {
 	start := time.Now()
 	var runs, states atomic.Int64
 	for k, l := range loaders() {
-		engines := []string{blockdev.Paced, blockdev.Direct}
+		engines, step := []string{blockdev.Paced, blockdev.Direct}, 1
 		if k >= 2 { // the data takes the same way with every loader
 			engines = engines[:1]
 		}
+		if l.long && scale("UPDATER_PROOF_SEEDS", 200) <= 200 {
+			step = 4
+		}
 		for i, engine := range engines {
 			for _, fault := range append(append([]voldisk.Fault{}, loud...), silent...) {
-				for n := 1; ; n++ {
+				for n := 1; ; n += step {
 					d := newGoodDevice(t, l, uint64(i+1))
 					d.w.Engine, d.w.InFlight = engine, 1
 					f := fault

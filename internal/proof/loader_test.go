@@ -18,6 +18,7 @@ import (
 type loader struct {
 	name  string
 	areas []area // in the disk; each begins a page
+	long  bool   // its changes are long: a seed has as many states as several of the others, or takes as long
 	fresh func() [][]byte
 	// boot chooses a slot, spends its try in place and returns its name, "" for none.
 	boot func(areas [][]byte) string
@@ -29,10 +30,12 @@ type area struct{ off, size int64 }
 var slotNames = []string{"A", "B"}
 
 func loaders() []*loader {
-	return []*loader{
-		grubLoader(), ubootLoader(), grubTriesLoader(), bootcountLoader(), androidLoader(), bareboxLoader(), rpiLoader(), efiLoader(), sdbootLoader(),
-		gptLoader(),
+	list := []*loader{grubLoader(), ubootLoader(), grubTriesLoader(), bootcountLoader(), androidLoader()}
+	for _, l := range []*loader{bareboxLoader(), rpiLoader(), efiLoader(), sdbootLoader(), gptLoader()} {
+		l.long = true
+		list = append(list, l)
 	}
+	return list
 }
 
 // grubLoader is RAUC's grub.cfg: the first slot of ORDER with OK=1 and TRY=0, whose TRY it sets; else it clears the

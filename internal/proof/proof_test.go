@@ -68,8 +68,8 @@ func TestLife(t *testing.T) {
 	for _, l := range loaders() {
 		var states atomic.Int64
 		n := scale("UPDATER_PROOF_SEEDS", 200)
-		if l.name == "gpt" {
-			n = max(1, n/4) // its tables are long: a seed has as many states as several of the others
+		if l.long {
+			n = max(1, n/4)
 		}
 		seeds(t, n, func(seed uint64) error {
 			d := newDevice(t, l, seed)
