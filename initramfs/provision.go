@@ -25,7 +25,7 @@ func (r *runner) provision(ctx context.Context) error {
 		return errors.New("this initramfs cannot provision; use updater.mode=install or recover")
 	}
 	if r.URL != "" {
-		return p.Provision(ctx, r.URL)
+		return r.during(func() error { return p.Provision(ctx, r.URL) })
 	}
 	if err := os.MkdirAll(mediaDir, 0o755); err != nil {
 		return err
@@ -66,5 +66,5 @@ func (r *runner) provisionFrom(ctx context.Context, p Provisioner, b Block) (fou
 		return false, nil
 	}
 	r.log("plan on %s", b.Node)
-	return true, p.Provision(ctx, path)
+	return true, r.during(func() error { return p.Provision(ctx, path) })
 }

@@ -194,19 +194,23 @@ func (r *runner) tryMedia(ctx context.Context, disk string) (found bool, err err
 	return false, errors.Join(append(errs, bad)...)
 }
 
-// fromURL brings the network up and installs from a URL. Drivers of interfaces that come up meanwhile are
-// loaded.
+// fromURL brings the network up and installs from a URL.
 func (r *runner) fromURL(ctx context.Context, url string) error {
+	err := r.during(func() error { return r.Network(ctx) })
+	if err == nil {
+		err = r.device.InstallURL(ctx, url)
+		r.installed = r.installed || err == nil
+	}
+	return err
+}
+
+// during loads the drivers of what comes up while do is under way.
+func (r *runner) during(do func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- r.Network(ctx) }()
+	go func() { done <- do() }()
 	for {
 		select {
 		case err := <-done:
-			if err != nil {
-				return err
-			}
-			err = r.device.InstallURL(ctx, url)
-			r.installed = r.installed || err == nil
 			return err
 		default:
 			if err := r.events.Wait(r.loader, look); err != nil {

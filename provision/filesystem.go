@@ -61,12 +61,7 @@ func guard(err *error) {
 func putFiles(to filesystem.FileSystem, files map[string][]byte) (err error) {
 	defer guard(&err)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if _, err := to.Stat(name); err == nil {
-			if err := to.Remove(name); err != nil {
-				return fmt.Errorf("replacing %s: %w", name, err)
-			}
-		}
-		f, err := to.OpenFile(name, os.O_CREATE|os.O_RDWR)
+		f, err := to.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_TRUNC) // the library's Remove would lose clusters
 		if err != nil {
 			return fmt.Errorf("making %s: %w", name, err)
 		}

@@ -1,12 +1,15 @@
 package provision
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"errors"
 	"fmt"
 	"maps"
 	"time"
+
+	"github.com/diskfs/go-diskfs/filesystem"
 )
 
 // certificatePatience is how long a certificate may take to come into the folder of the station.
@@ -78,11 +81,8 @@ func (id *IdentityRule) write(ctx context.Context, web *Web, w Window, r Reserva
 	if err := id.expandFiles(out); err != nil {
 		return nil, err
 	}
-	fs, err := makeFilesystem(w, "IDENTITY")
+	fs, err := id.place(w, out.Files, before)
 	if err != nil {
-		return nil, err
-	}
-	if err := putFiles(fs, out.Files); err != nil {
 		return nil, err
 	}
 	// The key is on stable storage before anyone certifies it.
@@ -102,6 +102,44 @@ func (id *IdentityRule) write(ctx context.Context, web *Web, w Window, r Reserva
 		}
 	}
 	return out, compareFiles(w, out.Files)
+}
+
+// place makes the file system with its files. One that holds the device's key is kept, and only what differs is written,
+// so that the next power cut does not cost the key either. An old latch stays until the new one replaces it.
+func (id *IdentityRule) place(w Window, files map[string][]byte, before held) (filesystem.FileSystem, error) {
+	if before.Key != nil {
+		if fs, err := openFilesystem(w); err == nil && id.update(fs, files) == nil {
+			return fs, nil
+		}
+	}
+	fs, err := makeFilesystem(w, "IDENTITY")
+	if err != nil {
+		return nil, err
+	}
+	return fs, putFiles(fs, files)
+}
+
+// update makes the files of a file system those that are planned; the certificate comes later. A file that is none of
+// them is an error.
+func (id *IdentityRule) update(fs filesystem.FileSystem, files map[string][]byte) (err error) {
+	defer guard(&err)
+	entries, err := fs.ReadDir(".")
+	if err != nil {
+		return err
+	}
+	changed := maps.Clone(files)
+	for _, e := range entries {
+		name := e.Name()
+		data, err := getFile(fs, name)
+		want, planned := files[name]
+		switch {
+		case !planned && name != id.Key.Certificate && name != latchFile:
+			return fmt.Errorf("%s is not planned", name)
+		case err == nil && planned && bytes.Equal(data, want):
+			delete(changed, name)
+		}
+	}
+	return putFiles(fs, changed)
 }
 
 // key takes the key that is there, or makes one.

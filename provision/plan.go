@@ -22,6 +22,8 @@ type Plan struct {
 	Keyring []string `toml:"keyring"` // files or folders of OpenPGP certificates that sign the images
 	Config  string   `toml:"config"`  // the device's own configuration, which says where its boot state is; "" leaves the boot state alone
 	Slot    string   `toml:"slot"`    // the slot that boots first; "" is the first of the configuration
+	// file of U-Boot's initial environment as text, which is written before the boot state is set up; "" is none
+	Environment string `toml:"environment"`
 
 	Disk      DiskRule          `toml:"disk"`
 	Image     *ImageRule        `toml:"image"`
@@ -165,6 +167,9 @@ func (p *Plan) check() error {
 	if p.Record.Spool == "" || p.Record.Station == "" || p.Record.Key == "" {
 		return errors.New("record: spool, station and key are needed, so that no unit goes without a signed record")
 	}
+	if p.Environment != "" && p.Config == "" {
+		return errors.New("environment needs config, which says where it goes")
+	}
 	if p.Latch != nil && (p.Latch.FactoryKey == "" || p.Identity == nil) {
 		return errors.New("latch: factory_key is needed, and an identity partition to keep the latch in")
 	}
@@ -174,6 +179,25 @@ func (p *Plan) check() error {
 		}
 	}
 	return nil
+}
+
+// Sources are the files and addresses of what needs no trust, or brings its signature: images, serials, certificates and
+// the server of the records.
+func (p *Plan) Sources() []string {
+	list := []string{p.Record.URL}
+	if p.Image != nil {
+		list = append(list, p.Image.Path, p.Image.Bmap, p.Image.Signature)
+	}
+	for _, part := range p.Partition {
+		list = append(list, part.Image, part.Bmap, part.Signature)
+	}
+	if id := p.Identity; id != nil {
+		list = append(list, id.Serial.URL)
+		if id.Key != nil {
+			list = append(list, id.Key.CA)
+		}
+	}
+	return list
 }
 
 func (p *Plan) checkPartitions() error {

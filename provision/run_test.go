@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -501,6 +502,9 @@ func TestImageFails(t *testing.T) {
 // TestPowerCut cuts the power at many operations of a run, and runs again: the second run completes with the serial of
 // the first, and no other serial is touched.
 func TestPowerCut(t *testing.T) {
+	if _, err := exec.LookPath("mtype"); err != nil {
+		t.Skip("mtools is not installed")
+	}
 	l := newLine(t, latchedPlan, 2<<20)
 	first := &fault{}
 	l.run(l.target("whole", diskSize, first))
@@ -516,6 +520,7 @@ func TestPowerCut(t *testing.T) {
 	for n := int64(1); n <= total; n += step {
 		cuts = append(cuts, n)
 	}
+	kept := false
 	for _, cut := range append(cuts, total-1, total) {
 		l := newLine(t, latchedPlan, 2<<20)
 		f := &fault{cutAt: cut}
@@ -527,15 +532,81 @@ func TestPowerCut(t *testing.T) {
 			}
 		}
 		time.Sleep(5 * time.Millisecond) // the close is under way
+		made := l.deviceKey("disk")
 		r := l.run(l.target("disk", diskSize, &fault{}))["disk"]
 		if r.Verdict != provision.Pass || r.Serial != "AG000" {
 			t.Errorf("cut at operation %d of %d: %+v", cut, total, r)
 		}
 		l.holds("disk")
+		if key := l.deviceKey("disk"); key == "" || made != "" && key != made {
+			t.Errorf("cut at operation %d of %d: the device's key was %q, and is %q", cut, total, made, key)
+		}
+		kept = kept || made != ""
 		if j := l.journal(); len(j) != 1 || j["AG000"] != "used" {
 			t.Errorf("cut at operation %d of %d: the journal is %v", cut, total, j)
 		}
 	}
+	if !kept {
+		t.Error("no cut came after the device's key was made")
+	}
+}
+
+// TestPowerCuts cuts the power when the identity is complete, and then at many operations of the next run: the device's
+// key, which somebody may have certified, stays.
+func TestPowerCuts(t *testing.T) {
+	if _, err := exec.LookPath("mtype"); err != nil {
+		t.Skip("mtools is not installed")
+	}
+	l := newLine(t, linePlan, 2<<20)
+	tg := l.target("disk", diskSize, &fault{})
+	l.run(tg)
+	key := l.deviceKey("disk")
+	for cut := int64(1); ; cut += 5 {
+		f := &fault{cutAt: cut}
+		tg, ended := l.target("disk", diskSize, f), make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = provision.Run(context.Background(), l.job(), []provision.Target{tg})
+		}()
+		for f.ops.Load() < cut {
+			select {
+			case <-ended:
+			case <-time.After(time.Millisecond):
+				continue
+			}
+			break
+		}
+		if f.ops.Load() < cut {
+			if cut < 20 {
+				t.Errorf("a run has only %d operations", cut)
+			}
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+		if r := l.run(l.target("disk", diskSize, &fault{}))["disk"]; r.Verdict != provision.Pass || r.Serial != "AG000" {
+			t.Fatalf("cut at operation %d: %+v", cut, r)
+		}
+		if now := l.deviceKey("disk"); key == "" || now != key {
+			t.Fatalf("cut at operation %d: the device's key was %q, and is %q", cut, key, now)
+		}
+	}
+}
+
+// deviceKey is the device's key in the identity partition of a target, as mtools reads it; "" as long as the identity is
+// not complete.
+func (l *line) deviceKey(name string) string {
+	l.t.Helper()
+	file := func(of string) string {
+		out, err := exec.Command("mtype", "-i", fmt.Sprintf("%s@@%d", filepath.Join(l.dir, name), 25<<20), "::/"+of).Output()
+		if err != nil {
+			return ""
+		}
+		return string(out)
+	}
+	if !strings.HasPrefix(file("serial"), "AG") {
+		return ""
+	}
+	return file("device.key")
 }
 
 // TestLatched: a provisioned device is refused, a token of the factory key opens it, and it keeps serial and key.

@@ -24,6 +24,7 @@ type Target struct {
 	Name    string // of the port, or the path
 	Disk    *Disk
 	Refused error // why it may not be written; nil when it may
+	Absent  bool  // it is refused because no such disk is there
 }
 
 // Select finds the targets that are named by path or by "PORT=NAME", and refuses what may not be written: the system
@@ -39,13 +40,14 @@ func (p *Plan) Select(h Host, paths, ports []string) []Target {
 		if err == nil && seen[d.devno] != "" {
 			err = &RefusedError{Target: name, Reason: fmt.Sprintf("it is %s, which is named as %s already", d.Path, seen[d.devno])}
 		}
-		if d == nil {
+		absent := d == nil
+		if absent {
 			d = &Disk{Path: name}
 		}
 		if err == nil {
 			seen[d.devno] = name
 		}
-		targets = append(targets, Target{Name: name, Disk: d, Refused: err})
+		targets = append(targets, Target{Name: name, Disk: d, Refused: err, Absent: absent})
 	}
 	if len(paths)+len(ports) == 0 {
 		paths = p.Targets

@@ -455,3 +455,66 @@ func FuzzEnvironment(f *testing.F) {
 		}
 	})
 }
+
+// A new environment is what fw_printenv lists, in one area and in two, and the slots can be switched on it.
+func TestCreate(t *testing.T) {
+	const text = "# made by make u-boot-initial-env\n\nbootcmd=run slots; reset\r\nBOOT_ORDER=A B\nbaudrate=115200\nempty=\n"
+	for _, n := range []int{1, 2} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			dir := t.TempDir()
+			var areas []boot.Area
+			var config strings.Builder
+			for i := range n {
+				name := filepath.Join(dir, fmt.Sprint("env", i))
+				if err := os.WriteFile(name, env(n == 2, 9, "old=1"), 0o600); err != nil { // of an earlier life
+					t.Fatal(err)
+				}
+				areas = append(areas, boottest.OpenFileArea(t, name))
+				fmt.Fprintf(&config, "%s 0 %#x\n", name, size)
+			}
+			if err := uboot.Create(areas, text); err != nil {
+				t.Fatal(err)
+			}
+			b, err := uboot.New(uboot.Options{Areas: areas, Slots: []string{"A", "B"}}, "")
+			if err == nil {
+				err = b.Activate(t.Context(), "B", 3)
+			}
+			st, bad := b.State(t.Context())
+			if err != nil || bad != nil || st.Next != "B" {
+				t.Errorf("the slot after a switch is %q: %v, %v", st.Next, err, bad)
+			}
+			if _, err := exec.LookPath("fw_printenv"); err != nil {
+				t.Skip("fw_printenv is not installed (Debian: libubootenv-tool or u-boot-tools)")
+			}
+			name := filepath.Join(dir, "config")
+			if err := os.WriteFile(name, []byte(config.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command("fw_printenv", "-c", name).CombinedOutput()
+			got := strings.Split(strings.TrimSpace(string(out)), "\n")
+			slices.Sort(got)
+			want := []string{"BOOT_B_LEFT=3", "BOOT_ORDER=B A", "baudrate=115200", "bootcmd=run slots; reset"}
+			for _, line := range want {
+				if !slices.Contains(got, line) {
+					t.Errorf("fw_printenv has no %s: %v\n%s", line, err, out)
+				}
+			}
+			if slices.Contains(got, "old=1") {
+				t.Errorf("fw_printenv still has old=1:\n%s", out)
+			}
+		})
+	}
+	name := filepath.Join(t.TempDir(), "env")
+	if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	area := boottest.OpenFileArea(t, name)
+	for text, want := range map[string]string{
+		"": "no variables", "a=1\na=2": "twice", "=1": "expected name=value", "text": "expected name=value",
+		"a=" + strings.Repeat("x", size): "do not fit",
+	} {
+		if err := uboot.Create([]boot.Area{area}, text); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), want) {
+			t.Errorf("Create(%.20q) = %v; want %q", text, err, want)
+		}
+	}
+}

@@ -21,6 +21,7 @@ type Env struct {
 	Stdout, Stderr io.Writer
 
 	hint *timeHint // for TLS, in the initramfs; nil elsewhere
+	leds string    // folder of the lights; "" is /sys/class/leds
 }
 
 // Run runs one command line and returns its exit code. It prints results to Stdout, and everything for

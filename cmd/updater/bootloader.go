@@ -122,23 +122,31 @@ func createFile(path string, data []byte) error {
 }
 
 func (d *device) openUBoot(booted string, mode blockdev.Mode) (boot.Backend, error) {
-	configs, err := d.ubootAreas()
+	o, err := d.ubootOptions(mode)
 	if err != nil {
 		return nil, err
 	}
+	return uboot.New(o, booted)
+}
+
+func (d *device) ubootOptions(mode blockdev.Mode) (o uboot.Options, err error) {
+	configs, err := d.ubootAreas()
+	if err != nil {
+		return o, err
+	}
 	c := d.config.Boot
-	o := uboot.Options{Slots: d.config.slotNames(), Dialect: uboot.Dialect(c.Dialect), Flags: uboot.Flags(c.Flags), GoodTries: max(3, c.Tries)}
+	o = uboot.Options{Slots: d.config.slotNames(), Dialect: uboot.Dialect(c.Dialect), Flags: uboot.Flags(c.Flags), GoodTries: max(3, c.Tries)}
 	if o.Names, err = c.names(); err != nil {
-		return nil, err
+		return o, err
 	}
 	for _, a := range configs {
 		area, err := d.openEnvironment(a, mode)
 		if err != nil {
-			return nil, err
+			return o, err
 		}
 		o.Areas = append(o.Areas, area)
 	}
-	return uboot.New(o, booted)
+	return o, nil
 }
 
 // flashNode are the character devices of flash.

@@ -19,7 +19,17 @@ type provisionOptions struct {
 	token, operator string
 	check, json     bool
 	plain           bool
-	keepSending     bool // in the initramfs, whose spool does not outlive it
+
+	inside  bool                        // the initramfs, whose spool does not outlive it, and whose disks may be on their way
+	network func(context.Context) error // brings it up; nil where it is
+}
+
+// reach brings the network up when it is needed.
+func (o provisionOptions) reach(ctx context.Context, needed bool) error {
+	if !needed || o.network == nil {
+		return nil
+	}
+	return o.network(ctx)
 }
 
 func newProvision(env Env) *cobra.Command {
@@ -68,7 +78,7 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 		return err
 	}
 	defer l.from.Close()
-	targets := l.plan.Select(provision.Host{}, o.targets, o.ports)
+	targets := l.targets(ctx)
 	if len(targets) == 0 {
 		return usagef("no target: name one with --target or --port, or list them in the plan")
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vbauerster/mpb/v8"
 
+	"updater/boot/uboot"
 	"updater/provision"
 )
 
@@ -153,7 +154,7 @@ func (b *bench) sh(script string) string {
 func (b *bench) run(want int, args ...string) (stdout, stderr string) {
 	b.t.Helper()
 	var out, errs bytes.Buffer
-	if got := Run(context.Background(), args, Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}); got != want {
+	if got := Run(context.Background(), args, Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, leds: b.path("leds")}); got != want {
 		b.t.Fatalf("updater %s: exit %d, want %d\n%s%s", strings.Join(args, " "), got, want, out.String(), errs.String())
 	}
 	return out.String(), errs.String()
@@ -216,7 +217,16 @@ func TestProvision(t *testing.T) {
 			args, want[name] = append(args, "--port", "loop-"+filepath.Base(node)+"="+name), verdict
 		}
 	}
+	plan, err := os.ReadFile(b.path("plan.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write("plan.toml", string(plan)+"[leds.working]\nname = \"red\"\ntrigger = \"timer\"\n[leds.fail]\nname = \"red\"\ntrigger = \"none\"\nbrightness = 1\n[leds.pass]\nname = \"green\"\nbrightness = 255\n")
+	b.sh("mkdir -p leds/red leds/green; touch leds/{red,green}/{trigger,brightness}")
 	got := b.results(ExitFailed, args...)
+	if lit := b.sh("head leds/*/*"); lit != "==> leds/green/brightness <==\n\n==> leds/green/trigger <==\n\n==> leds/red/brightness <==\n1\n==> leds/red/trigger <==\nnone" {
+		t.Errorf("after a run in which some failed the lights are:\n%s", lit)
+	}
 	for name, verdict := range want {
 		if got[name].Verdict != verdict || got[name].Record == 0 {
 			t.Errorf("%s: %+v; want %s", name, got[name], verdict)
@@ -265,6 +275,9 @@ func TestProvision(t *testing.T) {
 	if r := b.results(ExitDone, "--check", "--target", good)[good]; r.Verdict != provision.Pass {
 		t.Errorf("check: %+v", r)
 	}
+	if lit := b.sh("cat leds/green/brightness leds/red/trigger"); lit != "255timer" {
+		t.Errorf("after a run in which all passed the lights are %s", lit)
+	}
 	if r := b.results(ExitTrust, "--target", good)[good]; r.Verdict != provision.Refused || !strings.Contains(r.Error, "was provisioned before") {
 		t.Errorf("again: %+v", r)
 	}
@@ -297,6 +310,153 @@ func (b *bench) inspect(file, serial string) {
 	env := b.sh("mcopy -n -o -i esp.part ::/grub/grubenv env.cur; grub-editenv env.cur list")
 	if !strings.Contains(env, "ORDER=A") || !strings.Contains(env, "A_OK=1") || !strings.Contains(env, "A_TRY=0") || !strings.Contains(env, "B_OK=0") {
 		b.t.Errorf("%s: the boot state is %s", file, env)
+	}
+}
+
+// samplePlan is the plan of docs/factory.md, with the servers of a test, and a disk in its only port.
+func samplePlan(t *testing.T, server, loop string) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/factory.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```toml\n")
+	text, _, ok := strings.Cut(rest, "```\n")
+	if !ok {
+		t.Fatal("docs/factory.md has no plan")
+	}
+	for old, now := range map[string]string{
+		"http://line.example": server, `slot1 = "usb-1-1.1"`: `slot1 = "loop-` + filepath.Base(loop) + `"`, `slot2 = "usb-1-1.2"`: "",
+	} {
+		if !strings.Contains(text, old) {
+			t.Errorf("the plan of docs/factory.md has no %s", old)
+		}
+		text = strings.ReplaceAll(text, old, now)
+	}
+	return text
+}
+
+// TestProvisionSample works off the plan of the documentation, as it stands there.
+func TestProvisionSample(t *testing.T) {
+	b := newBench(t)
+	b.sh(`mv rootfs.img rootfs.ext4; zstd -q esp.img
+		{ echo serial,mac; echo GW000123,02:00:00:00:01:23; } > serials.csv; mkdir -p leds/green; touch leds/green/brightness`)
+	for role, img := range map[string]string{"rootfs": "rootfs.ext4", "": "esp.img"} {
+		b.run(ExitDone, "bmap", "create", "--role", role, "--product", "acme-gw", "-o", b.path(img+".bmap"), b.path(img))
+		b.sh("gpg -q --batch -u release@example.com --armor --yes --detach-sign " + img + ".bmap")
+	}
+	b.sh("mv rootfs.img.zst rootfs.ext4.zst; gpgconf --kill all 2>/dev/null || true")
+	mux := http.NewServeMux()
+	mux.Handle("/records", b.got)
+	mux.HandleFunc("/sign", b.signRequest)
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	disk := b.loop("sample", 8<<10, "-P")
+	b.write("plan.toml", samplePlan(t, server.URL, disk))
+	if r := b.results(ExitDone)["slot1"]; r.Verdict != provision.Pass || r.Serial != "GW000123" {
+		t.Errorf("the sample: %+v", r)
+	}
+	got := b.sh("mtype -i " + disk + "p4 ::/network.txt; mtype -i " + disk + "p4 ::/device.crt | openssl x509 -noout -subject; cat leds/green/brightness; sgdisk -v sample; fsck.vfat -n " + disk + "p5")
+	for _, want := range []string{"serial=GW000123 mac=02:00:00:00:01:23 line=2\n", "GW000123\n1", "No problems found"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the device has no %q:\n%s", want, got)
+		}
+	}
+	if len(b.got.lines) != 1 {
+		t.Errorf("the server has %d records", len(b.got.lines))
+	}
+}
+
+// signRequest answers a certificate request as the line's authority does, by openssl.
+func (b *bench) signRequest(w http.ResponseWriter, r *http.Request) {
+	var request bytes.Buffer
+	_, _ = request.ReadFrom(r.Body)
+	b.write("unit.csr", request.String())
+	b.sh("[ -e ca.pem ] || openssl req -x509 -newkey ed25519 -nodes -keyout ca.key -out ca.pem -subj /CN=line -days 1 2>/dev/null; openssl x509 -req -in unit.csr -CA ca.pem -CAkey ca.key -set_serial 7 -days 1 -out unit.crt 2>/dev/null")
+	http.ServeFile(w, r, b.path("unit.crt"))
+}
+
+// TestProvisionUBoot: where the plan has an initial environment, a blank disk gets one, in both copies, with both slots.
+func TestProvisionUBoot(t *testing.T) {
+	b := newBench(t)
+	if _, err := exec.LookPath("fw_printenv"); err != nil {
+		t.Skip("fw_printenv is not installed")
+	}
+	const head = "name = \"board\"\nproduct = \"acme-gw\"\nkeyring = [\"release.asc\"]\nconfig = \"device.toml\"\nslot = \"B\"\nenvironment = \"u-boot-initial-env\"\n"
+	b.write("plan.toml", head+`
+[[partition]]
+name = "env"
+size = "1M"
+[[partition]]
+name = "rootfs_a"
+size = "10M"
+image = "rootfs.img.zst"
+[[partition]]
+name = "rootfs_b"
+size = "10M"
+image = "rootfs.img.zst"
+[record]
+spool = "spool"
+station = "bench 1"
+key = "station.pem"
+`)
+	device := strings.Replace(benchDevice, `backend = "grub"
+env = "PARTLABEL=esp:/grub/grubenv"`, `backend = "uboot"
+env = [{ device = "PARTLABEL=env", offset = 0, size = 8192 }, { device = "PARTLABEL=env", offset = 65536, size = 8192 }]`, 1)
+	b.write("device.toml", device)
+	b.write("u-boot-initial-env", "bootcmd=run boot_slot\nbaudrate=115200\nBOOT_ORDER=A B\n")
+	disk := b.loop("board", 64)
+	if r := b.results(ExitDone, "--target", disk)[disk]; r.Verdict != provision.Pass {
+		t.Fatalf("%+v", r)
+	}
+	b.write("fw_env.config", fmt.Sprintf("%s %#x 0x2000\n%s %#x 0x2000\n", b.path("board"), 1<<20, b.path("board"), 1<<20+65536))
+	got := b.sh("fw_printenv -c fw_env.config")
+	for _, want := range []string{"bootcmd=run boot_slot\n", "BOOT_ORDER=B A\n", "BOOT_A_LEFT=1\n", "BOOT_B_LEFT=1\n", "baudrate=115200\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the environment has no %q:\n%s", want, got)
+		}
+	}
+}
+
+// The boot state that a line sets up is that of the target; a configuration that leads elsewhere is refused.
+func TestBootStateOfTarget(t *testing.T) {
+	area := func(device string) EnvConfig { return EnvConfig{Areas: []uboot.AreaConfig{{Device: device}}} }
+	for _, c := range []struct {
+		name   string
+		boot   BootConfig
+		inside bool
+		want   string // device of the area, or a piece of the error
+	}{
+		{"label", BootConfig{Backend: "uboot", Env: area("PARTLABEL=env")}, false, "PARTLABEL=env"},
+		{"whole disk", BootConfig{Backend: "uboot", Env: area("/dev/mmcblk0")}, false, "/dev/sdb"},
+		{"of the target", BootConfig{Backend: "uboot", Env: area("/dev/sdb1")}, false, "/dev/sdb1"},
+		{"of another disk", BootConfig{Backend: "uboot", Env: area("/dev/sdbb")}, false, "is not on the target /dev/sdb"},
+		{"of the station", BootConfig{Backend: "uboot", Env: area("/dev/mmcblk0boot0")}, false, "is not on the target"},
+		{"flash of the station", BootConfig{Backend: "uboot", Env: area("/dev/mtd0")}, false, "is not on the target"},
+		{"flash of the device", BootConfig{Backend: "uboot", Env: area("/dev/mtd0")}, true, "/dev/mtd0"},
+		{"file list", BootConfig{Backend: "uboot", FWEnvConfig: "/etc/fw_env.config"}, true, "fw_env_config is not on the target"},
+		{"grubenv of the station", BootConfig{Backend: "grub", Env: EnvConfig{File: "/boot/grub/grubenv"}}, false, "is not on the target"},
+		{"grubenv", BootConfig{Backend: "grub", Env: EnvConfig{File: "PARTLABEL=esp:/grub/grubenv"}}, false, ""},
+		{"esp of the station", BootConfig{Backend: "systemd-boot", ESP: "/efi"}, true, "is not on the target"},
+		{"esp", BootConfig{Backend: "systemd-boot", ESP: "PARTLABEL=esp"}, false, ""},
+		{"firmware of the station", BootConfig{Backend: "efi", ESP: "PARTLABEL=esp"}, false, "is not on the target"},
+		{"firmware", BootConfig{Backend: "efi", ESP: "PARTLABEL=esp"}, true, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config := &Config{Boot: c.boot}
+			config.Disk.Path = "/dev/mmcblk0"
+			err := config.onTarget("/dev/sdb", c.inside)
+			switch {
+			case strings.Contains(c.want, "is not on"):
+				if err == nil || !strings.Contains(err.Error(), c.want) || code(err) != ExitUsage {
+					t.Errorf("%v; want %q", err, c.want)
+				}
+			case err != nil:
+				t.Error(err)
+			case len(config.Boot.Env.Areas) > 0 && config.Boot.Env.Areas[0].Device != c.want:
+				t.Errorf("the environment is on %s; want %s", config.Boot.Env.Areas[0].Device, c.want)
+			}
+		})
 	}
 }
 

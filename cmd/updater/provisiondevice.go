@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"updater/blockdev"
-	"updater/boot"
 	"updater/provision"
 )
 
@@ -97,60 +97,13 @@ func (l *line) kernel(ctx context.Context, d *provision.Disk, parts []provision.
 	return l.setBoot(ctx, d.Path)
 }
 
-// setBoot makes the plan's slot the first choice of the boot loader, and those that hold no image no choice at all.
-func (l *line) setBoot(ctx context.Context, disk string) error {
-	c, err := loadConfig(l.plan.Config)
-	if err != nil {
-		return &usageError{err: fmt.Errorf("the plan's configuration %s: %w", l.plan.Config, err)}
-	}
-	c.Disk.Path = disk
-	first := ""
-	for _, s := range c.Slot {
-		if l.written(s) && (l.plan.Slot == "" && first == "" || s.Name == l.plan.Slot) {
-			first = s.Name
-		}
-	}
-	if first == "" {
-		return usagef("plan %s: %w", l.o.plan, errSlots)
-	}
-	opened, err := blockdev.OpenDisk(disk)
-	if err != nil {
-		return err
-	}
-	dev := &device{config: c, disk: opened}
-	defer dev.Close()
-	if err := opened.Lock(rereadPatience); err != nil {
-		return err
-	}
-	// Nothing of this disk is running, whatever the kernel command line of the station says.
-	if dev.backend, err = dev.openBackend("", blockdev.Exclusive); err != nil {
-		return err
-	}
-	if err := dev.backend.Activate(ctx, first, dev.tries()); err != nil {
-		return err
-	}
-	for _, s := range c.Slot {
-		if l.written(s) {
-			continue
-		}
-		if err := dev.backend.Invalidate(ctx, s.Name); err != nil && !errors.Is(err, boot.ErrRefused) {
-			return err
-		}
-	}
-	st, err := dev.backend.State(ctx)
-	if err == nil && st.Next != first {
-		err = fmt.Errorf("%w: slot %s was activated, but the next choice is %q", boot.ErrState, first, st.Next)
-	}
-	return err
-}
-
 // light sets the lights of a state. A light that cannot be set is said, and no more: it decides nothing.
 func (l *line) light(state string) {
 	led, ok := l.plan.LEDs[state]
 	if !ok {
 		return
 	}
-	dir := filepath.Join("/sys/class/leds", led.Name)
+	dir := filepath.Join(cmp.Or(l.env.leds, "/sys/class/leds"), led.Name)
 	set := func(name, value string) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0o644); err != nil {
 			l.env.warn("light %s: %v", led.Name, err)

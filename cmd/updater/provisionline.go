@@ -44,7 +44,7 @@ type line struct {
 // it is signed by the configured keyring.
 func loadLine(ctx context.Context, o provisionOptions, env Env) (_ *line, err error) {
 	l := &line{o: o, env: env, config: new(Config), base: filepath.Dir(o.plan)}
-	_, l.remote, _ = source.ParseURL(o.plan)
+	l.remote = isURL(o.plan)
 	mustSign := l.remote || o.config != "" || initramfs.Sealed()
 	if mustSign {
 		if l.config, err = LoadConfig(cmp.Or(o.config, DefaultConfig)); err != nil {
@@ -59,6 +59,9 @@ func loadLine(ctx context.Context, o provisionOptions, env Env) (_ *line, err er
 			l.from.Close()
 		}
 	}()
+	if err := o.reach(ctx, l.remote); err != nil {
+		return nil, err
+	}
 	data, err := l.from.read(ctx, o.plan, provision.MaxPlan)
 	if err != nil {
 		return nil, fmt.Errorf("reading the plan: %w", err)
@@ -71,7 +74,30 @@ func loadLine(ctx context.Context, o provisionOptions, env Env) (_ *line, err er
 	if l.plan, err = provision.ParsePlan(data); err != nil {
 		return nil, &usageError{err: fmt.Errorf("plan %s: %w", o.plan, err), hint: "docs/factory.md lists every key"}
 	}
-	return l, l.resolve(mustSign)
+	if err := l.resolve(mustSign); err != nil {
+		return nil, err
+	}
+	return l, o.reach(ctx, slices.ContainsFunc(l.plan.Sources(), isURL))
+}
+
+func isURL(name string) bool {
+	_, remote, _ := source.ParseURL(name)
+	return remote
+}
+
+// patience is how long disks may take to show up in an initramfs: card readers are slow.
+const patience = 10 * time.Second
+
+// targets finds the disks to be written. In an initramfs those that are not there yet are waited for.
+func (l *line) targets(ctx context.Context) []provision.Target {
+	for deadline := time.Now().Add(patience); ; {
+		found := l.plan.Select(provision.Host{}, l.o.targets, l.o.ports)
+		absent := slices.ContainsFunc(found, func(t provision.Target) bool { return t.Absent })
+		if !absent || !l.o.inside || ctx.Err() != nil || time.Now().After(deadline) {
+			return found
+		}
+		time.Sleep(time.Second / 4)
+	}
 }
 
 // signedPlan checks the plan's signature and returns what was signed.
@@ -103,7 +129,7 @@ func (l *line) signedPlan(ctx context.Context, data []byte) ([]byte, error) {
 // resolve makes the plan's paths absolute and loads what they name.
 func (l *line) resolve(signed bool) (err error) {
 	p := l.plan
-	local := []*string{&p.Config, &p.Record.Spool, &p.Record.Key}
+	local := []*string{&p.Config, &p.Environment, &p.Record.Spool, &p.Record.Key}
 	if p.Latch != nil {
 		local = append(local, &p.Latch.FactoryKey)
 	}
@@ -120,8 +146,8 @@ func (l *line) resolve(signed bool) (err error) {
 		if *path == "" || filepath.IsAbs(*path) {
 			continue
 		}
-		if l.remote {
-			return usagef("plan %s: %s has to be an absolute path, since the plan comes from an address", l.o.plan, *path)
+		if signed { // a file beside it would be as good as signed
+			return usagef("plan %s: %s has to be an absolute path, since the plan is one that has to be signed", l.o.plan, *path)
 		}
 		*path = filepath.Join(l.base, *path)
 	}
@@ -146,7 +172,7 @@ func (l *line) resolve(signed bool) (err error) {
 
 // client talks to the servers of the line. It follows no redirect: what is posted is for one address.
 func (l *line) client() (*http.Client, error) {
-	tr := &http.Transport{ResponseHeaderTimeout: 30 * time.Second, TLSClientConfig: &tls.Config{Time: func() time.Time { return l.trust.Time }}}
+	tr := &http.Transport{ResponseHeaderTimeout: 30 * time.Second, TLSClientConfig: &tls.Config{Time: func() time.Time { return l.env.hint.later(l.trust.Time) }}}
 	if ca := l.config.Source.CA; ca != "" {
 		data, err := readCapped(ca, 1<<20)
 		if err != nil {
@@ -279,7 +305,7 @@ func (l *line) deliver(ctx context.Context) error {
 			return err
 		}
 		l.env.warn("%v", err)
-		if !l.o.keepSending {
+		if !l.o.inside {
 			return nil
 		}
 		select {
@@ -292,16 +318,3 @@ func (l *line) deliver(ctx context.Context) error {
 
 // errSlots says that a configuration and a plan do not belong together.
 var errSlots = errors.New("no slot of the configuration is written completely by the plan")
-
-// written tells whether a plan writes every partition of a slot; a whole-disk image brings all.
-func (l *line) written(s SlotConfig) bool {
-	if l.plan.Image != nil {
-		return true
-	}
-	for _, spec := range s.Partitions {
-		if !slices.ContainsFunc(l.plan.Partition, func(p provision.PartitionRule) bool { return p.Image != "" && spec == "PARTLABEL="+p.Name }) {
-			return false
-		}
-	}
-	return true
-}

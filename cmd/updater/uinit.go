@@ -8,7 +8,6 @@ import (
 
 	"updater/blockdev"
 	"updater/initramfs"
-	"updater/source"
 )
 
 // workerName is what the supervisor of the initramfs calls the program that does the work.
@@ -48,17 +47,18 @@ func uinit(ctx context.Context, env Env) int {
 	}
 	say := func(format string, a ...any) { fmt.Fprintf(env.Stdout, "updater: "+format+"\n", a...) }
 	env.hint = new(timeHint)
+	network := newOnline(initramfs.ParseCmdline(string(cmdline)), config.Recovery, env.hint, say).Up
 	o := initramfs.Options{
-		Cmdline: string(cmdline), Mode: config.Recovery.Mode, URLs: config.Recovery.URLs, NoDevice: err, Console: console, Log: say,
-		Network: newOnline(initramfs.ParseCmdline(string(cmdline)), config.Recovery, env.hint, say).Up,
+		Cmdline: string(cmdline), Mode: config.Recovery.Mode, URLs: config.Recovery.URLs, NoDevice: err, Console: console, Log: say, Network: network,
 	}
-	return env.fail(initramfs.Run(ctx, o, &recoverable{config: config, env: env}))
+	return env.fail(initramfs.Run(ctx, o, &recoverable{config: config, env: env, network: network}))
 }
 
 // recoverable is the device as the initramfs sees it.
 type recoverable struct {
-	config *Config
-	env    Env
+	config  *Config
+	env     Env
+	network func(context.Context) error
 }
 
 // FindDisk implements initramfs.Device. A second disk with the same partitions is refused, not chosen from.
@@ -90,16 +90,7 @@ func (d *recoverable) install(ctx context.Context, trust trustOptions, image str
 // Provision implements initramfs.Provisioner. The plan is signed, wherever it comes from. Records that cannot be sent
 // are sent again until they are: the spool does not outlive the initramfs.
 func (d *recoverable) Provision(ctx context.Context, plan string) error {
-	if _, remote, _ := source.ParseURL(plan); remote {
-		cmdline, err := os.ReadFile("/proc/cmdline")
-		if err != nil {
-			return fmt.Errorf("reading the kernel command line: %w", err)
-		}
-		if err := newOnline(initramfs.ParseCmdline(string(cmdline)), d.config.Recovery, nil, d.env.warn).Up(ctx); err != nil {
-			return err
-		}
-	}
-	return runProvision(ctx, provisionOptions{plan: plan, config: DefaultConfig, plain: true, keepSending: true}, d.env)
+	return runProvision(ctx, provisionOptions{plan: plan, config: DefaultConfig, plain: true, inside: true, network: d.network}, d.env)
 }
 
 // Status implements initramfs.Device.

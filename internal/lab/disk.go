@@ -36,6 +36,7 @@ type DiskConfig struct {
 	Recovery        string        // our initramfs
 	Append          string        // further kernel arguments of the slots, for example "demo.act=reboot"
 	RecoveryAppend  string        // further kernel arguments of the recovery
+	Blank           bool          // no slot counts as good: a factory line sets that up
 	WatchdogTimeout time.Duration // from GRUB to the reset of a slot that hangs; 0 means 90 s, at most 20 min
 }
 
@@ -112,6 +113,18 @@ func partition(ctx context.Context, path string) error {
 	return err
 }
 
+// ESP builds the file system of the ESP alone, as an image for a factory line, at the path of c.
+func (l *Lab) ESP(ctx context.Context, c DiskConfig) error {
+	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
+		return err
+	}
+	image, err := l.esp(ctx, c)
+	if err != nil {
+		return fmt.Errorf("esp %s: %w", c.Path, err)
+	}
+	return os.Rename(image, c.Path)
+}
+
 // esp builds the FAT file system of the ESP and returns its path.
 func (l *Lab) esp(ctx context.Context, c DiskConfig) (string, error) {
 	timeout := c.WatchdogTimeout
@@ -133,8 +146,8 @@ func (l *Lab) esp(ctx context.Context, c DiskConfig) (string, error) {
 	}
 	env := l.path("grubenv")
 	os.Remove(env)
-	ok := map[bool]string{true: "1", false: "0"}[c.SlotB != ""]
-	for _, a := range [][]string{{env, "create"}, {env, "set", "ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=" + ok, "B_TRY=0"}} {
+	ok := map[bool]string{true: "1", false: "0"}
+	for _, a := range [][]string{{env, "create"}, {env, "set", "ORDER=A B", "A_OK=" + ok[!c.Blank], "A_TRY=0", "B_OK=" + ok[c.SlotB != "" && !c.Blank], "B_TRY=0"}} {
 		if _, err := (command{}).run(ctx, "grub-editenv", a...); err != nil {
 			return "", err
 		}

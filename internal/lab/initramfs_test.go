@@ -53,14 +53,15 @@ func newHelper(t *testing.T, config string, modules string, policy ...string) *h
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.initramfs = built[config+modules]
+	made := config + modules + strings.Join(policy, " ")
+	h.initramfs = built[made]
 	if h.initramfs != "" {
 		return h
 	}
 	file := filepath.Join(h.dir, "config.toml")
 	put(t, file, []byte(config))
 	h.initramfs = filepath.Join(h.lab.Dir, fmt.Sprintf("initramfs-%d", len(built)))
-	built[config+modules] = h.initramfs
+	built[made] = h.initramfs
 	run(t, "make", "-s", "-C", root, "build", "initramfs", "KERNEL="+h.kernel.Image, "MODULES_ROOT="+h.kernel.Root, "MODULES="+modules,
 		"KEYRING="+key, "CONFIG="+file, "POLICY="+strings.Join(policy, " "), "INITRAMFS="+h.initramfs)
 	return h
