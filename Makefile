@@ -76,7 +76,7 @@ test: deps build
 	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v ./internal/bootlab
 # The initramfs in QEMU, with the longer tests.
 test-recovery: deps build
-	UPDATER_LAB_LONG=1 UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -count=1 -tags vm -timeout 60m -v -run 'Recovery' ./internal/lab
+	UPDATER_LAB_LONG=1 UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -count=1 -tags vm -timeout 60m -v -run 'Recovery|Provision' ./internal/lab
 race: export CGO_ENABLED := 1
 race:
 	go test -race ./...

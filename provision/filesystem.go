@@ -2,6 +2,7 @@ package provision
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +42,29 @@ func makeFilesystem(w Window, label string) (fs filesystem.FileSystem, err error
 	if w.Length < minFilesystem {
 		return nil, fmt.Errorf("%d bytes are too few for a FAT32 file system, expected at least %d", w.Length, minFilesystem)
 	}
-	return fat32.Create(storage{w}, w.Length, 0, 512, label, false)
+	// The library forgets the two reserved entries of the FAT, which some sizes have no room for, such as 64 MiB. A
+	// little less of the partition has.
+	for length := w.Length; ; length -= 4096 {
+		if fs, err = fat32.Create(storage{w}, length, 0, 512, label, false); err != nil {
+			return nil, err
+		}
+		if roomy, err := roomyFAT(w); err != nil || roomy {
+			return fs, err
+		}
+	}
+}
+
+// roomyFAT tells whether the FAT of a FAT32 file system has an entry for every cluster, after the two reserved ones
+// (Microsoft, FAT specification, section 3).
+func roomyFAT(w Window) (bool, error) {
+	b := make([]byte, 512)
+	if _, err := w.Medium.ReadAt(b, w.Offset); err != nil {
+		return false, err
+	}
+	number := binary.LittleEndian.Uint32
+	reserved, fats, size := int64(binary.LittleEndian.Uint16(b[14:])), int64(b[16]), int64(number(b[36:]))
+	clusters := (int64(number(b[32:])) - reserved - fats*size) / max(int64(b[13]), 1)
+	return clusters+2 <= size*512/4, nil
 }
 
 // openFilesystem opens the file system of a window.

@@ -76,7 +76,7 @@ func window(t *testing.T, size int64) (string, Window) {
 }
 
 func TestIdentity(t *testing.T) {
-	for _, size := range []int64{33 << 20, 48 << 20, 100 << 20} {
+	for _, size := range []int64{33 << 20, 48 << 20, 64 << 20, 100 << 20} {
 		t.Run(fmt.Sprintf("%d MiB", size>>20), func(t *testing.T) { identity(t, size) })
 	}
 }
