@@ -1,0 +1,170 @@
+package docs
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const root = "../.."
+
+func pages(t *testing.T) []Page {
+	t.Helper()
+	all, err := Pages(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 20 {
+		t.Fatalf("%d pages were found", len(all))
+	}
+	return all
+}
+
+// TestLinks: every link of a page to another one leads to a file, and to a heading of it.
+func TestLinks(t *testing.T) {
+	byPath := map[string]Page{}
+	for _, p := range pages(t) {
+		byPath[p.Path] = p
+	}
+	checked := 0
+	for _, p := range byPath {
+		for _, link := range p.Links {
+			if strings.Contains(link, "://") || strings.HasPrefix(link, "mailto:") {
+				continue
+			}
+			checked++
+			file, anchor, _ := strings.Cut(link, "#")
+			target := p.Path
+			if file != "" {
+				target = filepath.Join(filepath.Dir(p.Path), file)
+			}
+			if _, err := os.Stat(filepath.Join(root, target)); err != nil || filepath.IsAbs(file) {
+				t.Errorf("%s: %s leads to no file", p.Path, link)
+				continue
+			}
+			if anchor != "" && !byPath[target].Anchors[anchor] {
+				t.Errorf("%s: %s has no heading %q", p.Path, target, anchor)
+			}
+		}
+	}
+	if checked < 40 {
+		t.Errorf("%d links were found", checked)
+	}
+}
+
+// TestIndex: whoever starts at the index reaches every page of docs.
+func TestIndex(t *testing.T) {
+	byPath := map[string]Page{}
+	for _, p := range pages(t) {
+		byPath[p.Path] = p
+	}
+	seen := map[string]bool{}
+	var follow func(path string)
+	follow = func(path string) {
+		if seen[path] {
+			return
+		}
+		seen[path] = true
+		for _, link := range byPath[path].Links {
+			file, _, _ := strings.Cut(link, "#")
+			if target := filepath.Join(filepath.Dir(path), file); file != "" && byPath[target].Path != "" {
+				follow(target)
+			}
+		}
+	}
+	follow("docs/README.md")
+	for path := range byPath {
+		if !seen[path] {
+			t.Errorf("no way leads from docs/README.md to %s", path)
+		}
+	}
+}
+
+// ours is a file of the tree that a page names, in code or in the text.
+var ours = regexp.MustCompile(`(?:^|[^\w./-])((?:examples|docs|scripts|packaging|contrib|cmd|internal|\.ci)/[\w./*{},-]*[\w*/}])`)
+
+// TestFiles: the files that pages name are there.
+func TestFiles(t *testing.T) {
+	checked := 0
+	for _, p := range pages(t) {
+		for _, m := range ours.FindAllStringSubmatch(p.Text, -1) {
+			checked++
+			name := strings.TrimSuffix(m[1], "/...")
+			if found, err := filepath.Glob(filepath.Join(root, name)); err != nil || len(found) == 0 {
+				t.Errorf("%s names %s, which is not there", p.Path, m[1])
+			}
+		}
+	}
+	if checked < 50 {
+		t.Errorf("%d names were found", checked)
+	}
+}
+
+// TestMake: the targets that pages name are those of the Makefile.
+func TestMake(t *testing.T) {
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^([a-z][\w-]*):`).FindAllStringSubmatch(string(makefile), -1) {
+		targets[m[1]] = true
+	}
+	checked := 0
+	for _, p := range pages(t) {
+		for _, c := range p.Code {
+			for _, args := range c.Commands("make") {
+				for _, a := range args {
+					if strings.Contains(a, "=") || strings.HasPrefix(a, "-") {
+						continue
+					}
+					checked++
+					if !targets[a] {
+						t.Errorf("%s: make %s: there is no such target", p.Path, a)
+					}
+				}
+			}
+		}
+	}
+	if checked < 20 {
+		t.Errorf("%d targets were found", checked)
+	}
+}
+
+func TestCommands(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		want       [][]string
+	}{
+		{"words", "updater mark good", [][]string{{"mark", "good"}}},
+		{"quotes and a comment", `updater x "a b" 'c' # updater y`, [][]string{{"x", "a b", "c"}}},
+		{"comment in a column", "updater mark good      # on every boot", [][]string{{"mark", "good"}}},
+		{"columns", "updater amd64      11 MiB", nil},
+		{"redirection", "updater x > file 2> x | updater y", [][]string{{"x"}, {"y"}}},
+		{"before", "! A=1 sudo updater x && updater y; updater z", [][]string{{"x"}, {"y"}, {"z"}}},
+		{"continued", "updater x \\\n  y\n", [][]string{{"x", "y"}}},
+		{"prompts", "$ updater x\nupdater is the output\n", [][]string{{"x"}}},
+		{"other names", "updater: error\nupdater.mode=x\nmyupdater x", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, Code{Text: tt.text}.Commands("updater")); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestParse(t *testing.T) {
+	p := Parse("x.md", []byte("# A `b` c!\n\n## A b c\n\n[l](y.md#z) `code`\n\n```toml\nx = 1\n```\n\n    indented\n"))
+	want := Page{
+		Path: "x.md", Text: p.Text, Links: []string{"y.md#z"}, Anchors: map[string]bool{"a-b-c": true, "a-b-c-1": true},
+		Code: []Code{{Text: "b", Inline: true}, {Text: "code", Inline: true}, {Info: "toml", Text: "x = 1\n"}, {Text: "indented\n"}},
+	}
+	if diff := cmp.Diff(want, p); diff != "" {
+		t.Error(diff)
+	}
+}
