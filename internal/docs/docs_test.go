@@ -110,7 +110,7 @@ func TestMake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	targets := map[string]bool{}
+	targets := map[string]bool{"u-boot-initial-env": true} // of other projects
 	for _, m := range regexp.MustCompile(`(?m)^([a-z][\w-]*):`).FindAllStringSubmatch(string(makefile), -1) {
 		targets[m[1]] = true
 	}
