@@ -194,3 +194,31 @@ func TestDiscard(t *testing.T) {
 		t.Error("a discard touched more or less than the whole pages of its range")
 	}
 }
+
+// TestExtCSD holds the bytes of the register that JESD84-B51 names. No eMMC is at hand: the request itself is not tested.
+func TestExtCSD(t *testing.T) {
+	b := make([]byte, 512)
+	set := func(at int, v ...byte) { copy(b[at:], v) }
+	set(192, 8)             // EXT_CSD_REV
+	set(249, 0, 0x10, 0, 0) // CACHE_SIZE, kilobits
+	set(33, 1)              // CACHE_CTRL
+	set(167, 0x1f)          // WR_REL_SET
+	set(267, 2)             // PRE_EOL_INFO
+	set(268, 3)             // DEVICE_LIFE_TIME_EST_TYP_A
+	set(269, 5)             // ..._B
+	e, err := blockdev.ParseExtCSD(b)
+	if want := (blockdev.EMMC{Revision: 8, Cache: 512 << 10, CacheOn: true, Reliable: true, Used: 50, PreEOL: 2}); err != nil || e != want {
+		t.Errorf("ParseExtCSD = %+v, %v; want %+v", e, err, want)
+	}
+	if got, want := e.String(), "eMMC with a cache of 512 KiB 50 % of its life used"; got != want {
+		t.Errorf("String = %q; want %q", got, want)
+	}
+	set(167, 0x1e) // not the user area
+	set(33, 0)
+	if e, err = blockdev.ParseExtCSD(b); err != nil || e.Reliable || e.CacheOn || !strings.Contains(e.String(), "without write reliability") {
+		t.Errorf("ParseExtCSD = %+v, %v; want no reliability and no cache", e, err)
+	}
+	if _, err := blockdev.ParseExtCSD(b[:511]); err == nil {
+		t.Error("a short register is read")
+	}
+}

@@ -28,6 +28,7 @@ type Facts struct {
 	Holders        []string `json:"holders,omitempty"`
 	Model          string   `json:"model,omitempty"`
 	Firmware       string   `json:"firmware,omitempty"`
+	EMMC           *EMMC    `json:"emmc,omitempty"`
 	MaxRatio       int64    `json:"bdi_max_ratio,omitempty"` // per cent of dirty memory
 }
 
@@ -42,6 +43,9 @@ func (f Facts) String() string {
 	}
 	if f.WriteCache != "" {
 		words = append(words, "cache "+f.WriteCache)
+	}
+	if f.EMMC != nil {
+		words = append(words, f.EMMC.String())
 	}
 	if len(f.Holders) > 0 {
 		words = append(words, "held by "+strings.Join(f.Holders, " "))
@@ -80,6 +84,7 @@ func (d *Device) Facts() Facts {
 			f.Firmware = text(d.sysfs, name)
 		}
 	}
+	f.EMMC = emmc(d.sysfs)
 	holders, _ := filepath.Glob(filepath.Join(d.node, "holders", "*"))
 	for _, h := range holders {
 		f.Holders = append(f.Holders, filepath.Base(h))

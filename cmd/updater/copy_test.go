@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // lab makes files with real tools in a folder of its own.
@@ -118,5 +121,43 @@ func TestCopyRefusesSmallDevice(t *testing.T) {
 	wantText(t, errs, "does not fit")
 	if after := l.sh("sha256sum < back"); after != before {
 		t.Error("the device was changed")
+	}
+}
+
+// TestInterruptGivesTheLimitsBack interrupts a copy in its middle: the kernel's limits on dirty pages are what they were.
+func TestInterruptGivesTheLimitsBack(t *testing.T) {
+	l := newCopyLab(t)
+	l.sh(`head -c 24M /dev/urandom > image`)
+	node := l.device("24M")
+	bdi := filepath.Join("/sys/block", filepath.Base(node), "bdi")
+	l.sh(`cd ` + bdi + `; echo 100 > max_ratio; [ ! -e strict_limit ] || echo 0 > strict_limit`) // what loop devices start with
+	limits := func() string { return l.sh(`cd ` + bdi + `; cat max_ratio; cat strict_limit max_ratio_fine 2>/dev/null || true`) }
+	before := limits()
+	r, w := io.Pipe()
+	defer w.Close()
+	go func() {
+		data, _ := os.ReadFile(filepath.Join(l.dir, "image"))
+		_, _ = w.Write(data[:12<<20]) // and then nothing
+	}()
+	ctx, interrupt := context.WithCancel(t.Context())
+	code := make(chan int)
+	go func() {
+		code <- Run(ctx, []string{"bmap", "copy", "--no-bmap", "--allow-unsigned", "-", node}, Env{Stdin: r, Stdout: io.Discard, Stderr: io.Discard})
+	}()
+	for range 100 {
+		if limits() != before {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if limits() == before {
+		t.Logf("this kernel lets no limit be set: %q", before)
+	}
+	interrupt()
+	if got := <-code; got != ExitInterrupted {
+		t.Errorf("exit %d; want %d", got, ExitInterrupted)
+	}
+	if got := limits(); got != before {
+		t.Errorf("the limits are %q after an interrupt; want %q", got, before)
 	}
 }
