@@ -30,11 +30,12 @@ func stream(ctx context.Context, m *bmap.Map, image Image,
 	take func(ctx context.Context, in <-chan chunk, free chan<- []byte) error,
 ) error {
 	group, ctx := errgroup.WithContext(ctx)
-	free := make(chan []byte, chunks)
-	for range chunks {
+	n := buffers(m)
+	free := make(chan []byte, n)
+	for range n {
 		free <- nil // made when it is first needed
 	}
-	read, ranges := make(chan chunk, chunks), make(chan chunk, chunks)
+	read, ranges := make(chan chunk, n), make(chan chunk, n)
 	checked := ranges
 	group.Go(func() error {
 		defer close(read)
@@ -45,7 +46,7 @@ func stream(ctx context.Context, m *bmap.Map, image Image,
 		return checkRanges(ctx, m, read, ranges)
 	})
 	if sum := wholeChecksum(m); sum != "" && want == nil {
-		whole := make(chan chunk, chunks)
+		whole := make(chan chunk, n)
 		group.Go(func() error {
 			defer close(whole)
 			return checkWhole(ctx, m, sum, ranges, whole)

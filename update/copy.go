@@ -86,8 +86,8 @@ func (r *run) writeAll(ctx context.Context, target Target) (*bmap.Map, error) {
 	r.phase(PhaseWrite)
 	r.held = new(held)
 	group, gctx := errgroup.WithContext(ctx)
-	free, full := make(chan []byte, chunks), make(chan []byte, chunks)
-	for range chunks {
+	free, full := make(chan []byte, ahead), make(chan []byte, ahead)
+	for range ahead {
 		free <- make([]byte, chunkSize)
 	}
 	group.Go(func() error {

@@ -12,13 +12,24 @@ import (
 	"updater/verify"
 )
 
-// The memory of the write phase: buffers of chunkSize, of which heldRange bytes may wait for the end of
-// their range. Twice that keeps the reader busy while a range is held.
+// The memory of the write phase: as many buffers of chunkSize as the longest range that is held until its end is known
+// takes, and ahead more, which keep every stage busy.
 const (
 	chunkSize = 512 << 10
 	heldRange = 4 << 20 // a range up to this length is compared before its first byte is written
-	chunks    = 2 * heldRange / chunkSize
+	ahead     = 7
 )
+
+// buffers is the number of buffers for a map.
+func buffers(m *bmap.Map) int {
+	var longest int64
+	for _, rng := range m.Ranges() {
+		if rng.Length <= heldRange {
+			longest = max(longest, rng.Length)
+		}
+	}
+	return ahead + int((longest+chunkSize-1)/chunkSize)
+}
 
 // gapAhead is the span of the image whose unmapped blocks are treated before its data is written: zeroing drops
 // cached pages, so it comes first.
