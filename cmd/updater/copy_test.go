@@ -131,7 +131,9 @@ func TestInterruptGivesTheLimitsBack(t *testing.T) {
 	node := l.device("24M")
 	bdi := filepath.Join("/sys/block", filepath.Base(node), "bdi")
 	l.sh(`cd ` + bdi + `; echo 100 > max_ratio; [ ! -e strict_limit ] || echo 0 > strict_limit`) // what loop devices start with
-	limits := func() string { return l.sh(`cd ` + bdi + `; cat max_ratio; cat strict_limit max_ratio_fine 2>/dev/null || true`) }
+	limits := func() string {
+		return l.sh(`cd ` + bdi + `; cat max_ratio; cat strict_limit max_ratio_fine 2>/dev/null || true`)
+	}
 	before := limits()
 	r, w := io.Pipe()
 	defer w.Close()
