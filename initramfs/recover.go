@@ -15,7 +15,8 @@ const (
 )
 
 // recover looks for an update until one is installed, or until a person at the console ends it. In order, and
-// again and again: removable media, the configured URLs. It returns nil when the device is to restart.
+// again and again: removable media, the configured URLs; and once, after the first round, the slots themselves, which
+// may be whole although nothing boots them any more. It returns nil when the device is to restart.
 func (r *runner) recover(ctx context.Context) error {
 	if r.URL != "" {
 		r.URLs = append([]string{r.URL}, r.URLs...)
@@ -69,7 +70,21 @@ func (r *runner) round(ctx context.Context, disk string) (done bool) {
 			return true
 		}
 	}
-	return false
+	return !bootable && r.reactivate(ctx)
+}
+
+// reactivate looks whether a slot is whole all the same.
+func (r *runner) reactivate(ctx context.Context) bool {
+	if r.looked {
+		return false
+	}
+	r.looked = true
+	r.log("recovery: comparing the slots with what was signed for them")
+	slot, err := r.device.Reactivate(ctx)
+	if err != nil {
+		r.log("recovery: not every slot is whole: %v", err)
+	}
+	return slot != ""
 }
 
 func (r *runner) tryURL(ctx context.Context, url string) bool {

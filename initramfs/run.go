@@ -36,6 +36,9 @@ type Device interface {
 	Slots() []string
 	// BootOnce makes a slot the next choice for one boot, when that is safe.
 	BootOnce(ctx context.Context, slot string) error
+	// Reactivate makes slots bootable again that hold exactly what was signed for them, when no slot is bootable, and
+	// returns the one that boots next; "" is none, and then the error says why.
+	Reactivate(ctx context.Context) (slot string, err error)
 	// Kexec loads the kernel of the slot that boots next, when it is configured to, and spends its try.
 	Kexec(ctx context.Context) (ready bool, err error)
 }
@@ -54,6 +57,7 @@ type runner struct {
 	device Device
 
 	installed bool // a slot is new
+	looked    bool // whether the slots are whole was looked at
 	loader    *Loader
 	events    *Uevents
 }

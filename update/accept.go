@@ -31,6 +31,7 @@ type Conditions struct {
 	Role    string   // partition of the slot to write, such as "rootfs"; "" when the document may say it
 	Floor   int64    // lowest rollback index that may be installed
 	Require []string // fields of <Update> that must be there, see Fields
+	Held    bool     // the image is in a slot already: whether it was fresh was judged when it was installed
 }
 
 // Document is an accepted bmap: signed by enough trusted keys, for this device and role, fresh, and not below the floor.

@@ -48,7 +48,7 @@ func (c Conditions) check(u bmap.Update) error {
 		return &IncompatibleError{Reason: fmt.Sprintf("the update is for product %q; this device is %q", u.Product, c.Product)}
 	case u.Role != "" && c.Role != "" && u.Role != c.Role:
 		return &IncompatibleError{Reason: fmt.Sprintf("the update is for role %q; asked for was %q", u.Role, c.Role)}
-	case !u.Expires.IsZero() && now.After(u.Expires):
+	case !c.Held && !u.Expires.IsZero() && now.After(u.Expires):
 		return &ExpiredError{Expires: u.Expires, Now: now}
 	case u.RollbackIndex < c.Floor:
 		return &RollbackError{Index: u.RollbackIndex, Floor: c.Floor}

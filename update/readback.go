@@ -40,6 +40,25 @@ func (r *run) readBack(ctx context.Context, doc *Document, target Target) error 
 	return r.checkWhole(ctx, doc, target)
 }
 
+// ReadBacker reads from the medium, past the page cache. It is called from several goroutines at a time.
+type ReadBacker interface {
+	ReadBackAt(p []byte, off int64) (n int, err error)
+}
+
+// CheckSlot compares what a slot holds with the document of what was installed into it, as an install does before it
+// switches, and writes nothing. Errors: [ReadBackError], [ImageError], the cause of a cancelled context.
+func CheckSlot(ctx context.Context, doc *Document, slot ReadBacker, progress *Progress) error {
+	r := &run{timer: newTimer(progress)}
+	bad, err := r.compareAll(ctx, doc, slot)
+	if err == nil && len(bad) > 0 {
+		err = mismatch(bad)
+	}
+	if err != nil {
+		return err
+	}
+	return r.checkWhole(ctx, doc, slot)
+}
+
 // part is a range of the bmap, or with an index of -1 an unmapped span.
 type part struct {
 	bmap.Span
@@ -66,7 +85,7 @@ func (r *run) parts(doc *Document, yield func(part) bool) {
 
 // compareAll reads everything back with several readers and returns what differs, ascending. A read that fails is
 // an error.
-func (r *run) compareAll(ctx context.Context, doc *Document, target Target) ([]part, error) {
+func (r *run) compareAll(ctx context.Context, doc *Document, target ReadBacker) ([]part, error) {
 	total := doc.Map.ImageSize()
 	if doc.Unmapped != UnmappedZero {
 		total = doc.Map.MappedBytes()
@@ -111,7 +130,7 @@ func (r *run) compareAll(ctx context.Context, doc *Document, target Target) ([]p
 }
 
 // check compares one part; p.err says how it differs.
-func (r *run) check(ctx context.Context, m *bmap.Map, p *part, target Target, buf []byte) error {
+func (r *run) check(ctx context.Context, m *bmap.Map, p *part, target ReadBacker, buf []byte) error {
 	p.err = nil
 	if p.index < 0 {
 		return r.eachPiece(ctx, p.Span, target, buf, func(b []byte, off int64) error {
@@ -205,7 +224,7 @@ func mismatch(bad []part) error {
 }
 
 // checkWhole checks <ImageChecksum>: the image with its unmapped blocks as zero.
-func (r *run) checkWhole(ctx context.Context, doc *Document, target Target) error {
+func (r *run) checkWhole(ctx context.Context, doc *Document, target ReadBacker) error {
 	u := doc.Map.Update()
 	if u == nil || u.ImageChecksum == "" {
 		return nil
@@ -238,7 +257,7 @@ func hashZeros(sum hash.Hash, n int64) {
 }
 
 // eachPiece reads a span from the medium in pieces of at most len(buf).
-func (r *run) eachPiece(ctx context.Context, s bmap.Span, target Target, buf []byte, take func(p []byte, off int64) error) error {
+func (r *run) eachPiece(ctx context.Context, s bmap.Span, target ReadBacker, buf []byte, take func(p []byte, off int64) error) error {
 	for off, end := s.Offset, s.Offset+s.Length; off < end; {
 		if err := cancelled(ctx); err != nil {
 			return err

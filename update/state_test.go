@@ -132,6 +132,7 @@ func TestConditions(t *testing.T) {
 		}, ""},
 		{"the last moment", func(u *bmap.Update, c *update.Conditions) { c.Policy.Time = u.Expires }, ""},
 		{"expired", func(u *bmap.Update, c *update.Conditions) { c.Policy.Time = u.Expires.Add(time.Second) }, "expired: expired at"},
+		{"expired, but in a slot already", func(u *bmap.Update, c *update.Conditions) { c.Policy.Time, c.Held = u.Expires.Add(time.Second), true }, ""},
 		{"at the floor", func(_ *bmap.Update, c *update.Conditions) { c.Floor = 7 }, ""},
 		{"below the floor", func(_ *bmap.Update, c *update.Conditions) { c.Floor = 8 }, "rollback: rollback index is 7; this device takes none below 8"},
 		{"no index, a floor", func(u *bmap.Update, c *update.Conditions) { u.RollbackIndex, c.Floor = 0, 1 }, "rollback: has no rollback index"},

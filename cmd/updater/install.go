@@ -215,6 +215,11 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 	if err == nil && res.Index > 0 && dev.store == nil {
 		res.Warnings = append(res.Warnings, "no state store is configured: the rollback index is not remembered, and no rollback protection applies")
 	}
+	if err == nil && o.partition == "" { // the map of a whole disk does not tell what one partition of it holds
+		if bad := dev.maps.Put(res.Slot+"/"+role, files.unverifiedBmap, files.unverifiedSig); bad != nil {
+			res.Warnings = append(res.Warnings, fmt.Sprintf("a recovery cannot tell whether slot %s is intact: %v", res.Slot, bad))
+		}
+	}
 	return res, err
 }
 

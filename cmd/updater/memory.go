@@ -18,6 +18,7 @@ import (
 // memory is the device's state store, or the lack of one. It wires state to what update asks for.
 type memory struct {
 	store    *state.Store // nil: nothing is remembered
+	maps     *state.Documents
 	release  ReleaseConfig
 	warnings []string // what is wrong with it, for people
 }
@@ -41,6 +42,7 @@ func (d *device) openMemory(mode blockdev.Mode) (*memory, error) {
 	if m.store, err = state.Open(area, fallback); err != nil {
 		return nil, err
 	}
+	m.maps = state.OpenDocuments(area, d.config.slotParts())
 	if lost := m.store.Lost(); lost != "" {
 		m.warnings = append(m.warnings, fmt.Sprintf("the state store %s: %s; what was installed is not known, and the floor is %d, that of the running system's configuration", area, lost, fallback.Floor))
 	}

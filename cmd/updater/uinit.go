@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -106,7 +105,7 @@ func (d *recoverable) Status(ctx context.Context) (bool, error) {
 func (d *recoverable) Slots() []string { return d.config.slotNames() }
 
 // BootOnce implements initramfs.Device. A slot whose tries are spent may be tried once more; one that was
-// marked bad may hold half of an image, and is not made bootable by a person's wish.
+// marked bad may hold half of an image, and is not made bootable by a person's wish unless it is whole.
 func (d *recoverable) BootOnce(ctx context.Context, slot string) error {
 	dev, err := openWaiting(d.config, "")
 	if err != nil {
@@ -119,7 +118,13 @@ func (d *recoverable) BootOnce(ctx context.Context, slot string) error {
 	}
 	for _, s := range st.Slots {
 		if s.Name == slot && !s.Bootable && s.Priority == 0 {
-			return bootError(slot, "booting it once", errors.New("it is marked bad, so it may be incomplete; install an update"))
+			trust, err := d.config.policy(nil, dev.state().Time)
+			if err == nil {
+				err = dev.intact(ctx, slot, trust)
+			}
+			if err != nil {
+				return bootError(slot, "booting it once", fmt.Errorf("it is marked bad, and not known to be whole, so install an update: %w", err))
+			}
 		}
 	}
 	said, err := dev.switchTo(ctx, slot, 1)

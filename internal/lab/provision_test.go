@@ -280,8 +280,10 @@ func (f *factory) inspect(t *testing.T, h *helper, disk, serial string) {
 	}
 }
 
-// bootsBy starts the disk by its own boot loader.
-func bootsBy(t *testing.T, h *helper, disk string) {
+var firstBoot = []string{`GRUB: ORDER=A B A_OK=1 A_TRY=0 B_OK=1`, `GRUB: booting slot A`, `slot A is good`, `DEMO slot=A version=1 up`}
+
+// bootsBy starts the disk by its own boot loader, and wants the patterns in turn.
+func bootsBy(t *testing.T, h *helper, disk string, patterns ...string) {
 	t.Helper()
 	start := time.Now()
 	m, err := vm.Start(context.WithoutCancel(t.Context()), vm.Config{Name: "own boot loader", Disks: []vm.Disk{{Path: disk}}, OVMFVars: filepath.Join(h.dir, "vars.fd"), Timeout: 6 * time.Minute})
@@ -289,7 +291,7 @@ func bootsBy(t *testing.T, h *helper, disk string) {
 		t.Fatal(err)
 	}
 	defer m.PowerCut()
-	expect(t, m, `GRUB: ORDER=A B A_OK=1 A_TRY=0 B_OK=1`, `GRUB: booting slot A`, `slot A is good`, `DEMO slot=A version=1 up`)
+	expect(t, m, patterns...)
 	ends(t, m, vm.PowerOff)
 	t.Logf("the device boots in %.1f s", time.Since(start).Seconds())
 }
@@ -338,7 +340,7 @@ func TestProvisionVM(t *testing.T) {
 	if journal := string(read(t, filepath.Join(f.dir, "serials.csv.journal"))); strings.Contains(journal, "VM002") || !strings.Contains(journal, `"used"`) {
 		t.Errorf("a second serial was touched, or the first is not spent: %s", journal)
 	}
-	bootsBy(t, h, disk)
+	bootsBy(t, h, disk, firstBoot...)
 }
 
 // The same with plan and images on a second disk, which is mounted meanwhile and so is never a target.
@@ -357,6 +359,6 @@ func TestProvisionFromDiskVM(t *testing.T) {
 	ends(t, m, vm.Reset)
 	f.inspect(t, h, disk, "VM100")
 	if os.Getenv("UPDATER_LAB_LONG") != "" {
-		bootsBy(t, h, disk)
+		bootsBy(t, h, disk, firstBoot...)
 	}
 }

@@ -1,0 +1,111 @@
+package state
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+)
+
+// Documents keeps the signed document of what was installed into each partition of a slot, with its signature, in the
+// part of a store's area that the two copies leave free between them. What it returns is as trustworthy as the medium:
+// its signature is to be checked again. Not safe for concurrent use.
+type Documents struct {
+	area Area
+	keys []string
+	room int64 // bytes for each
+}
+
+// One document: magic, CRC32C of all that follows, lengths of key, document and signature, and those.
+const (
+	documentMagic  = "UPDMAPS1"
+	documentHeader = 24
+	minRoom        = 64 << 10
+	maxRoom        = 4 << 20
+)
+
+// ErrNoDocument says that nothing whole is kept under a key.
+var ErrNoDocument = errors.New("no signed document is kept of it")
+
+// OpenDocuments divides the free part of a store's area among the keys. It is nil, which keeps nothing, when there is no
+// room for 64 KiB each. Other keys, or another order, lose what is kept.
+func OpenDocuments(area Area, keys []string) *Documents {
+	if len(keys) == 0 {
+		return nil
+	}
+	half := area.Size() / 2 &^ (align - 1)
+	room := min((half-maxCopy)/int64(len(keys)), maxRoom) &^ (align - 1)
+	if room < minRoom {
+		return nil
+	}
+	return &Documents{area: area, keys: keys, room: room}
+}
+
+// place is where a key's document begins, -1 for one that is not known.
+func (d *Documents) place(key string) int64 {
+	if i := slices.Index(d.keys, key); i >= 0 {
+		return maxCopy + int64(i)*d.room
+	}
+	return -1
+}
+
+// Put keeps a document and its signature, nil for a clearsigned one. They are on stable storage and were read back when it
+// returns nil. A power cut in the middle leaves nothing under the key.
+func (d *Documents) Put(key string, doc, signature []byte) error {
+	if d == nil {
+		return nil
+	}
+	fail := func(err error) error { return &Error{Area: d.area.String(), Err: err} }
+	at, size := d.place(key), int64(documentHeader+len(key)+len(doc)+len(signature))
+	if at < 0 || size > d.room {
+		return fail(fmt.Errorf("the signed document of %s takes %d bytes, and there is room for %d", key, size, d.room))
+	}
+	b := make([]byte, (size+sector-1)/sector*sector)
+	copy(b, documentMagic)
+	for i, part := range [][]byte{[]byte(key), doc, signature} {
+		binary.LittleEndian.PutUint32(b[12+4*i:], uint32(len(part)))
+	}
+	copy(b[documentHeader:], slices.Concat([]byte(key), doc, signature))
+	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b[12:size], castagnoli))
+	if _, err := d.area.WriteAt(b, at); err != nil {
+		return fail(err)
+	}
+	if err := d.area.Sync(); err != nil {
+		return fail(err)
+	}
+	got := make([]byte, len(b))
+	if _, err := d.area.ReadBackAt(got, at); err != nil {
+		return fail(err)
+	}
+	if !bytes.Equal(got, b) {
+		return fail(fmt.Errorf("the signed document of %s reads back wrong", key))
+	}
+	return nil
+}
+
+// Get returns what was kept last; the signature is nil for a clearsigned document. The error is [ErrNoDocument] when there
+// is none or it is damaged.
+func (d *Documents) Get(key string) (doc, signature []byte, err error) {
+	if d == nil || d.place(key) < 0 {
+		return nil, nil, ErrNoDocument
+	}
+	b := make([]byte, d.room)
+	if _, err := d.area.ReadBackAt(b, d.place(key)); err != nil {
+		return nil, nil, &Error{Area: d.area.String(), Err: err}
+	}
+	var ends [3]int64
+	end := int64(documentHeader)
+	for i := range ends {
+		end += int64(binary.LittleEndian.Uint32(b[12+4*i:]))
+		ends[i] = end
+	}
+	if string(b[:8]) != documentMagic || end > d.room || binary.LittleEndian.Uint32(b[8:]) != crc32.Checksum(b[12:end], castagnoli) || string(b[documentHeader:ends[0]]) != key {
+		return nil, nil, ErrNoDocument
+	}
+	if ends[2] > ends[1] {
+		signature = b[ends[1]:ends[2]]
+	}
+	return b[ends[0]:ends[1]], signature, nil
+}

@@ -1,0 +1,111 @@
+package state_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"updater/boot/boottest"
+	"updater/internal/voldisk"
+	"updater/state"
+)
+
+const documentArea = 512 << 10
+
+var (
+	parts  = []string{"A/rootfs", "B/rootfs"}
+	first  = bytes.Repeat([]byte("<bmap>"), 3000)
+	second = bytes.Repeat([]byte("<bmap 2>"), 1000)
+)
+
+func TestDocuments(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, documentArea))
+	area := m.Areas()[0]
+	s := open(t, m)
+	do(t, s.Update(func(s *state.State) { s.Floor = 3 }))
+	d := state.OpenDocuments(area, parts)
+	wants := func(key, doc, sig string) {
+		t.Helper()
+		gotDoc, gotSig, err := state.OpenDocuments(area, parts).Get(key)
+		if doc == "" && errors.Is(err, state.ErrNoDocument) {
+			return
+		}
+		if err != nil || string(gotDoc) != doc || string(gotSig) != sig || sig == "" && gotSig != nil {
+			t.Errorf("%s has %.20q, %.20q, %v; want %.20q, %.20q", key, gotDoc, gotSig, err, doc, sig)
+		}
+	}
+	wants("A/rootfs", "", "")
+	do(t, d.Put("B/rootfs", first, []byte("signature")))
+	wants("A/rootfs", "", "")
+	wants("B/rootfs", string(first), "signature")
+	do(t, d.Put("B/rootfs", second, nil)) // clearsigned
+	do(t, d.Put("A/rootfs", first, []byte("sig")))
+	wants("B/rootfs", string(second), "")
+	wants("A/rootfs", string(first), "sig")
+	wants("C/rootfs", "", "")
+	do(t, s.Update(func(s *state.State) { s.Floor = 9 }))
+	if got := open(t, m); got.State().Floor != 9 || got.Lost() != "" || got.Degraded() != "" {
+		t.Errorf("beside documents the store is %+v, %s", got.State(), got.Lost())
+	}
+	wants("A/rootfs", string(first), "sig")
+
+	for _, key := range []string{"C/rootfs", "A/rootfs"} { // not known; too large
+		if err := d.Put(key, make([]byte, documentArea), nil); err == nil {
+			t.Errorf("Put of %s did not fail", key)
+		}
+	}
+	wants("A/rootfs", string(first), "sig")
+	if got := state.OpenDocuments(boottest.NewMedium(make([]byte, areaSize)).Areas()[0], parts); got != nil {
+		t.Error("a small area has room for documents")
+	}
+	do(t, (*state.Documents)(nil).Put("A/rootfs", first, nil))
+
+	// Damage anywhere is noticed.
+	whole := make([]byte, documentArea)
+	if _, err := area.ReadBackAt(whole, 0); err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(whole, []byte("A/rootfs"+string(first[:20]))) - 24
+	for _, off := range []int{0, 8, 12, 15, 16, 19, 20, 24, 40, 24 + 8 + len(first), 24 + 8 + len(first) + 2} {
+		bad := slices.Clone(whole)
+		bad[at+off] ^= 0xff
+		if _, _, err := state.OpenDocuments(boottest.NewMedium(bad).Areas()[0], parts).Get("A/rootfs"); !errors.Is(err, state.ErrNoDocument) {
+			t.Errorf("byte %d damaged: %v", off, err)
+		}
+	}
+}
+
+// A power cut leaves the old document, the new one, or none, and never harms the store.
+func TestDocumentsVolatileCache(t *testing.T) {
+	disk := voldisk.New(make([]byte, documentArea), voldisk.Options{Sector: 512})
+	dev := disk.Device("state", 0, documentArea)
+	s, err := state.Open(dev, state.State{})
+	do(t, err)
+	do(t, s.Update(func(s *state.State) { s.Floor = 1 }))
+	d := state.OpenDocuments(dev, parts)
+	do(t, d.Put("A/rootfs", first, nil))
+	disk.Mark("first")
+	do(t, d.Put("A/rootfs", second, nil))
+	disk.Mark("second")
+	states, err := disk.Crashes(voldisk.Plan{}, func(cut *voldisk.State) error {
+		dev := voldisk.New(cut.Image, voldisk.Options{}).Device("state", 0, documentArea)
+		got, _, err := state.OpenDocuments(dev, parts).Get("A/rootfs")
+		switch {
+		case errors.Is(err, state.ErrNoDocument) && !cut.Has("second"):
+		case err != nil:
+			return err
+		case !bytes.Equal(got, first) && !bytes.Equal(got, second), cut.Has("second") && !bytes.Equal(got, second):
+			return fmt.Errorf("the document is %.20q", got)
+		}
+		if s, err := state.Open(dev, state.State{}); cut.Has("first") && (err != nil || s.State().Floor != 1) {
+			return fmt.Errorf("the store is %+v, %w", s.State(), err)
+		}
+		return nil
+	})
+	do(t, err)
+	if t.Logf("%d states after power cuts", states); states < 50 {
+		t.Errorf("only %d states were tried", states)
+	}
+}
