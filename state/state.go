@@ -51,6 +51,11 @@ type Image struct {
 	Signed        time.Time `json:"signed,omitzero"`          // newest time of its signatures
 	At            time.Time `json:"at"`                       // trusted time of the result
 	Result        Result    `json:"result"`
+	Size          int64     `json:"size,omitempty"`   // of the image, bytes
+	Source        string    `json:"source,omitempty"` // where it came from: a path or an address without secrets
+	Signer        string    `json:"signer,omitempty"` // fingerprints of the keys that signed
+	// Seconds are how long the phases took, by their names.
+	Seconds map[string]float64 `json:"seconds,omitempty"`
 }
 
 // Event is one line of the history.
@@ -62,11 +67,15 @@ type Event struct {
 	RollbackIndex int64     `json:"rollback_index,omitempty"`
 	Result        Result    `json:"result"`
 	Detail        string    `json:"detail,omitempty"` // why it failed
+	Source        string    `json:"source,omitempty"` // of an installation, as [Image] has these
+	Signer        string    `json:"signer,omitempty"`
+	// Seconds are how long the phases of an installation took, by their names.
+	Seconds map[string]float64 `json:"seconds,omitempty"`
 }
 
 // Put notes what became of one partition of a slot, and adds it to the history unless it only began.
 func (s *State) Put(slot, role string, image Image, detail string) {
-	image.Version = clip(image.Version)
+	image.Version, image.Source, image.Signer = clip(image.Version), clip(image.Source), clip(image.Signer)
 	roles := maps.Clone(s.Slots[slot])
 	if roles == nil {
 		roles = Slot{}
@@ -115,9 +124,13 @@ func (s *State) MarkBad(slot string, at time.Time) {
 }
 
 func (s *State) log(slot, role string, i Image, detail string) {
-	s.History = append(s.History, Event{
+	e := Event{
 		At: i.At, Slot: slot, Role: role, Version: i.Version, RollbackIndex: i.RollbackIndex, Result: i.Result, Detail: clip(detail),
-	})
+	}
+	if i.Result == Installed || i.Result == Failed {
+		e.Source, e.Signer, e.Seconds = i.Source, i.Signer, i.Seconds
+	}
+	s.History = append(s.History, e)
 	if over := len(s.History) - maxHistory; over > 0 {
 		s.History = slices.Delete(s.History, 0, over)
 	}
@@ -158,12 +171,31 @@ func (s State) marshal(room int) ([]byte, error) {
 		if err != nil || len(payload) <= room {
 			return payload, err
 		}
+		if len(s.History) == 0 && s.strip() {
+			continue
+		}
 		if len(s.History) == 0 {
 			return nil, fmt.Errorf("the state needs %d bytes, its copies have room for %d", len(payload), room)
 		}
 		over := len(s.History) * (len(payload) - room) / len(payload)
 		s.History = s.History[max(over, 1):]
 	}
+}
+
+// strip takes out what the images only have for people, and reports whether there was any. The floor, and what decides
+// anything, must always have room.
+func (s *State) strip() (stripped bool) {
+	*s = s.Clone()
+	for _, roles := range s.Slots {
+		for role, i := range roles {
+			if i.Source != "" || i.Signer != "" || i.Seconds != nil {
+				stripped = true
+			}
+			i.Source, i.Signer, i.Seconds = "", "", nil
+			roles[role] = i
+		}
+	}
+	return stripped
 }
 
 type member struct {

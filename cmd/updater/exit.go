@@ -104,6 +104,8 @@ func classify(err error) (code int, hint string) {
 		return ExitFailed, "add serials to the list or the server"
 	case is[*provision.AnswerError](err):
 		return ExitSource, "look at the log of the server"
+	case is[*doctorError](err):
+		return doctorCode(err), ""
 	case is[*update.WriteError](err), is[*update.ReadBackError](err):
 		return ExitWrite, "the slot is marked bad and the other one still boots; check the medium, then install again"
 	case is[*update.ActiveError](err):
@@ -153,4 +155,9 @@ func classify(err error) (code int, hint string) {
 func is[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
+}
+
+func doctorCode(err error) int {
+	e, _ := errors.AsType[*doctorError](err)
+	return e.code
 }
