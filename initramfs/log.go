@@ -2,9 +2,16 @@ package initramfs
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // KernelLog passes writes on to a console, and each whole line to the kernel's log as well, where it outlives
@@ -58,4 +65,38 @@ func (k *KernelLog) record(p []byte) {
 		}
 		k.line = bytes.TrimPrefix(k.line[i:], []byte("\n"))
 	}
+}
+
+// sinceHandOver tells how long ago the kernel started the first program, as its log has it; "" where that is gone.
+func sinceHandOver() string {
+	now := monotonic()
+	f, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for buf := make([]byte, 8<<10); ; { // one read is one record: "6,512,2345678,-;Run /init as init process"
+		n, err := unix.Read(int(f.Fd()), buf)
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EINTR) { // some are overwritten
+			continue
+		}
+		if err != nil || n <= 0 {
+			return ""
+		}
+		head, text, _ := strings.Cut(string(buf[:n]), ";")
+		if fields := strings.Split(head, ","); strings.HasPrefix(text, "Run /") && len(fields) > 2 {
+			micros, err := strconv.ParseInt(fields[2], 10, 64)
+			if err != nil {
+				return ""
+			}
+			return fmt.Sprintf(", %.2f s after the kernel handed over", (now - time.Duration(micros)*time.Microsecond).Seconds())
+		}
+	}
+}
+
+// monotonic is the time since the start of the kernel, which stamps its log with the same clock.
+func monotonic() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // it always is there
+	return time.Duration(t.Nano())
 }

@@ -16,6 +16,7 @@ type Options struct {
 	Cmdline  string                          // kernel command line
 	Mode     string                          // when the command line has none; "" is [ModeInstall]
 	URLs     []string                        // of a recovery, in their order
+	Trigger  Trigger                         // what a person holds down to get a recovery, whatever the mode is
 	NoDevice error                           // why there is no usable Device, such as a wrong configuration; nil when there is one
 	Network  func(ctx context.Context) error // brings it up, or checks that it is
 	Console  *Console                        // where a recovery shows its menu
@@ -70,7 +71,7 @@ func (r *runner) log(format string, a ...any) { r.Log(format, a...) }
 // returns only when even rebooting fails.
 func Run(ctx context.Context, o Options, d Device) error {
 	r := &runner{Options: o, Params: ParseCmdline(o.Cmdline), device: d}
-	o.Log("initramfs is up after %s", uptime())
+	o.Log("initramfs is up after %s%s", uptime(), sinceHandOver())
 	for _, u := range r.Unknown {
 		o.Log("kernel command line: %s is not understood and has no effect", u)
 	}
@@ -105,6 +106,13 @@ func (r *runner) run(ctx context.Context) error {
 	mode := r.Params.Mode
 	if mode == "" {
 		mode = r.Options.Mode
+	}
+	switch held, err := r.held(ctx); {
+	case err != nil:
+		r.log("no key or line could be asked for: %v", err)
+	case held != "":
+		r.log("%s: recovery", held)
+		mode = ModeRecover
 	}
 	switch mode {
 	case ModeRecover:

@@ -18,6 +18,21 @@ type RecoveryConfig struct {
 
 	Nameservers []string    `toml:"nameservers"` // before those that DHCP names
 	Kexec       KexecConfig `toml:"kexec"`
+	Key         string      `toml:"key"` // held at boot it asks for a recovery: a name such as f8, or a key code
+	GPIO        GPIOConfig  `toml:"gpio"`
+}
+
+// GPIOConfig is a line that asks for a recovery when it is active at boot.
+type GPIOConfig struct {
+	Chip      string `toml:"chip"` // name or label
+	Line      uint32 `toml:"line"`
+	ActiveLow bool   `toml:"active_low"`
+	Pull      string `toml:"pull"` // up, down or ""
+}
+
+func (r RecoveryConfig) trigger() initramfs.Trigger {
+	g := r.GPIO
+	return initramfs.Trigger{Key: initramfs.KeyCode(r.Key), GPIO: initramfs.GPIO{Chip: g.Chip, Line: g.Line, Low: g.ActiveLow, Pull: g.Pull}}
 }
 
 func (r RecoveryConfig) check() error {
@@ -28,6 +43,12 @@ func (r RecoveryConfig) check() error {
 		if u, err := url.Parse(s); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return fmt.Errorf("recovery.urls has %q, expected http:// or https://", s)
 		}
+	}
+	if r.Key != "" && initramfs.KeyCode(r.Key) == 0 {
+		return fmt.Errorf("recovery.key is %q, expected a name such as f8 or volumedown, or a key code", r.Key)
+	}
+	if g := r.GPIO; g != (GPIOConfig{}) && (g.Chip == "" || g.Pull != "" && g.Pull != "up" && g.Pull != "down") {
+		return fmt.Errorf("recovery.gpio: expected chip, line, and pull as up or down, got chip %q and pull %q", g.Chip, g.Pull)
 	}
 	return errors.Join(r.checkNetwork(), r.Kexec.check())
 }

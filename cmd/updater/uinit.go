@@ -48,7 +48,7 @@ func uinit(ctx context.Context, env Env) int {
 	env.hint = new(timeHint)
 	network := newOnline(initramfs.ParseCmdline(string(cmdline)), config.Recovery, env.hint, say).Up
 	o := initramfs.Options{
-		Cmdline: string(cmdline), Mode: config.Recovery.Mode, URLs: config.Recovery.URLs, NoDevice: err, Console: console, Log: say, Network: network,
+		Cmdline: string(cmdline), Mode: config.Recovery.Mode, URLs: config.Recovery.URLs, Trigger: config.Recovery.trigger(), NoDevice: err, Console: console, Log: say, Network: network,
 	}
 	return env.fail(initramfs.Run(ctx, o, &recoverable{config: config, env: env, network: network}))
 }

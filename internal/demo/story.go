@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -133,11 +134,19 @@ func (s *story) boot(ctx context.Context, what, stick string, end vm.End, patter
 	if m.End() != end {
 		return fmt.Errorf("%s: the machine ended by %s, expected %s; its console:\n%s", what, m.End(), end, strings.Join(m.Lines(), "\n"))
 	}
+	for _, line := range m.Lines() {
+		if budgets.MatchString(line) {
+			s.say("             %s", line)
+		}
+	}
 	took := time.Since(start)
 	s.say("    %5.1f s  (%s)", took.Seconds(), m.End())
 	s.steps = append(s.steps, step{what: what, proof: proof, took: took})
 	return nil
 }
+
+// budgets are the lines in which the initramfs says how soon it was up, how long it took, and how much memory.
+var budgets = regexp.MustCompile(`initramfs is up after|done after`)
 
 // The acts, in their order. Each is one boot of the machine.
 

@@ -13,7 +13,7 @@ import (
 )
 
 // foreignHelper is the initramfs for another architecture, with Debian's kernel for it.
-func foreignHelper(t *testing.T, arch, emulator, modules string) *helper {
+func foreignHelper(t *testing.T, arch, emulator, modules, tables string) *helper {
 	t.Helper()
 	if _, err := exec.LookPath("qemu-system-" + emulator); err != nil {
 		t.Skip("package qemu-system-arm: ", err)
@@ -34,7 +34,7 @@ func foreignHelper(t *testing.T, arch, emulator, modules string) *helper {
 		t.Fatal(err)
 	}
 	config := filepath.Join(h.dir, "config.toml")
-	put(t, config, []byte(anyDisk))
+	put(t, config, []byte(anyDisk+tables))
 	h.vmlinux, h.initramfs = h.kernel.Image, filepath.Join(h.lab.Dir, "initramfs-"+arch)
 	run(t, "make", "-s", "-C", root, "initramfs", "ARCH="+arch, "KERNEL_VERSION="+h.kernel.Version, "MODULES_ROOT="+h.kernel.Root,
 		"MODULES="+modules, "KEYRING="+key, "CONFIG="+config, "INITRAMFS="+h.initramfs)
@@ -53,14 +53,15 @@ func (h *helper) startForeign(t *testing.T, c vm.Config) *vm.Machine {
 	return m
 }
 
-// arm64: a stick is installed, as on amd64.
+// arm64: a line of a GPIO chip asks for the recovery, where a stick is installed, as on amd64. Debian has no driver that
+// simulates a chip, so it is the PL061 of QEMU's machine, one line of which, not connected, counts as active when low.
 func TestRecoveryArm64(t *testing.T) {
-	h := foreignHelper(t, "arm64", "aarch64", "virtio,fs")
+	h := foreignHelper(t, "arm64", "aarch64", "virtio,fs", "\n[recovery.gpio]\nchip = \"9030000.pl061\"\nline = 5\nactive_low = true\n")
 	image := h.image(t, "image", 4, 7)
 	stick := h.stick(t, "stick", h.update(t, image))
 	disk := h.disk(t, "device")
 	m := h.startForeign(t, vm.Config{Name: "arm64", Arch: "aarch64", Disks: []vm.Disk{{Path: disk}, {Path: stick, ReadOnly: true}}})
-	expect(t, m, `initramfs is up after`, `disk /dev/vda is there`, `installed .* into slot B`, `done after .*`)
+	expect(t, m, `initramfs is up after`, `line 5 of 9030000.pl061 is active: recovery`, `update on /dev/vdb`, `installed .* into slot B`, `done after .*`)
 	ends(t, m, vm.Reset)
 	wantSlot(t, disk, "B", image)
 	wantEnv(t, disk, map[string]string{"ORDER": "B A", "B_OK": "1"})
@@ -69,7 +70,7 @@ func TestRecoveryArm64(t *testing.T) {
 // armv7: the slots are shown.
 func TestRecoveryArmStatus(t *testing.T) {
 	long(t)
-	h := foreignHelper(t, "arm", "arm", "virtio,fs")
+	h := foreignHelper(t, "arm", "arm", "virtio,fs", "")
 	m := h.startForeign(t, vm.Config{
 		Name: "arm", Arch: "arm", Append: "updater.mode=status updater.on_done=poweroff", Disks: []vm.Disk{{Path: h.disk(t, "device")}},
 	})
