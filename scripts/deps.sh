@@ -46,6 +46,7 @@ need cpio cpio
 need mandoc mandoc
 need dnsmasq dnsmasq-base
 need mkfs.exfat exfatprogs
+need mount.exfat-fuse exfat-fuse
 need xorriso xorriso
 need xz xz-utils
 need zstd zstd

@@ -70,9 +70,9 @@ func (d *recoverable) Install(ctx context.Context, u initramfs.Update) error {
 	return d.install(ctx, trustOptions{config: DefaultConfig, bmap: u.Bmap, sig: u.Signature}, u.Image)
 }
 
-// InstallURL implements initramfs.Device.
+// InstallURL implements initramfs.Device. The URL may name {serial} and {mac}.
 func (d *recoverable) InstallURL(ctx context.Context, url string) error {
-	return d.install(ctx, trustOptions{config: DefaultConfig}, url)
+	return d.install(ctx, trustOptions{config: DefaultConfig}, deviceURL(ctx, url))
 }
 
 func (d *recoverable) install(ctx context.Context, trust trustOptions, image string) error {

@@ -109,9 +109,9 @@ func (h *helper) image(t *testing.T, name string, sizeMiB int, seed uint64) stri
 }
 
 // update makes the files of a signed update of an image.
-func (h *helper) update(t *testing.T, image string) map[string]string {
+func (h *helper) update(t *testing.T, image string, flags ...string) map[string]string {
 	t.Helper()
-	files, err := h.lab.Update(t.Context(), image)
+	files, err := h.lab.Update(t.Context(), image, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}

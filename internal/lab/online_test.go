@@ -206,6 +206,10 @@ func TestRecoveryOnline(t *testing.T) {
 	}
 	good, foreign := nginx(t, dir, www, cert, key), nginx(t, dir, www, foreignCert, foreignKey)
 	link, cuts := badLink(t, good, 2<<20)
+	own := filepath.Join(www, "SN 7/52-54-00-00-00-07") // for this device alone
+	if err := os.MkdirAll(own, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	files := map[string]string{}
 	other := strange(t, files)
 	config := anyDisk + fmt.Sprintf(`
@@ -215,17 +219,18 @@ give_up = "20s"
 
 [recovery]
 mode = "recover"
-urls = ["http://%[1]s:%[2]d/portal/image.zst", "https://%[1]s:%[3]d/image.zst", "http://%[1]s:%[2]d/norange/image.zst", "https://%[1]s:%[4]d/image.zst"]
+urls = ["http://%[1]s:%[2]d/portal/image.zst", "https://%[1]s:%[3]d/image.zst", "http://%[1]s:%[2]d/norange/image.zst", "https://%[1]s:%[4]d/{serial}/{mac}/image.zst"]
 `, host, other, foreign, link)
 	h := newHelper(t, config, allSets, ca)
 	image := h.image(t, "image", 8, 6)
 	for name, file := range h.update(t, image) {
 		files[name] = file
 		put(t, filepath.Join(www, name), read(t, file))
+		put(t, filepath.Join(own, name), read(t, file))
 	}
 	disk := h.disk(t, "device", "ORDER=", "A_OK=0", "B_OK=0")
 	m := h.start(t, vm.Config{
-		Name: "online", Disks: []vm.Disk{{Path: disk}}, Args: []string{"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0"},
+		Name: "online", Disks: []vm.Disk{{Path: disk}}, Args: []string{"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:07", "-smbios", "type=1,serial=SN 7"},
 	})
 	expect(t, m, `no slot is bootable`, `network: \w+ has 10\.0\.2\.15/24, gateway 10\.0\.2\.2`,
 		`error: no update from http://.*/portal/.*(HTML|html)`,

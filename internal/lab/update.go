@@ -7,8 +7,8 @@ import (
 )
 
 // Update makes a signed update of a slot image: the image compressed with zstd, its bmap made by `updater bmap create` (Lab.Updater), and the
-// bmap's detached signature. The result is what Stick takes: image.zst, image.bmap and image.bmap.asc with the paths of their files.
-func (l *Lab) Update(ctx context.Context, image string) (map[string]string, error) {
+// bmap's detached signature. flags are further ones of that command. The result is what Stick takes: image.zst, image.bmap and image.bmap.asc with the paths of their files.
+func (l *Lab) Update(ctx context.Context, image string, flags ...string) (map[string]string, error) {
 	sum, err := fileSum(image)
 	if err != nil {
 		return nil, fmt.Errorf("update of %s: %w", image, err)
@@ -23,7 +23,7 @@ func (l *Lab) Update(ctx context.Context, image string) (map[string]string, erro
 		return nil, err
 	}
 	create := func() error {
-		if err := replace(ctx, bmap, l.Updater, "bmap", "create", "-o", bmap+".tmp", image); err != nil {
+		if err := replace(ctx, bmap, l.Updater, append(append([]string{"bmap", "create"}, flags...), "-o", bmap+".tmp", image)...); err != nil {
 			return err
 		}
 		_, err := l.Sign(ctx, bmap)
@@ -37,7 +37,7 @@ func (l *Lab) Update(ctx context.Context, image string) (map[string]string, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := l.cached(bmap, create, sum, binary, keySum); err != nil {
+	if err := l.cached(bmap, create, append([]string{sum, binary, keySum}, flags...)...); err != nil {
 		return nil, err
 	}
 	return map[string]string{"image.zst": packed, "image.bmap": bmap, "image.bmap.asc": bmap + ".asc"}, nil
