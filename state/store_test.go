@@ -390,3 +390,21 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// What is kept for people makes room for what decides: a small store that is full of it still takes a floor.
+func TestDescriptionsMakeRoom(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, 8<<10))
+	s := open(t, m)
+	for n := range int64(40) {
+		for _, slot := range []string{"A", "B", "C"} {
+			i := image(n, state.Installed)
+			i.Source, i.Signer, i.Seconds = strings.Repeat("\x01", 300), strings.Repeat("F", 300), map[string]float64{"write": 1.5}
+			do(t, s.Update(func(st *state.State) { st.Put(slot, "rootfs", i, strings.Repeat("x", 300)) }))
+			do(t, s.Update(func(st *state.State) { st.MarkGood(slot, day2) }))
+		}
+	}
+	got := open(t, m)
+	if st := got.State(); st.Floor != 39 || got.Lost() != "" || len(st.Slots) != 3 || st.Slots["B"]["rootfs"].Result != state.Good {
+		t.Errorf("floor %d, lost %q, %+v", st.Floor, got.Lost(), st.Slots)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 
 	"updater/bmap"
@@ -96,7 +97,19 @@ type Job struct {
 	// may be nothing to fall back to.
 	ForceFromBad bool
 
+	// PreInstall, unless nil, may refuse an accepted document before anything is written, and PostInstall may refuse the
+	// switch after the read-back. Their errors are those of Install.
+	PreInstall, PostInstall func(ctx context.Context, p Planned) error
+
 	Progress *Progress // may be nil
+}
+
+// Planned is an install whose document was accepted.
+type Planned struct {
+	Slot, Role       string
+	Product, Version string // as signed; may be empty
+	RollbackIndex    int64  // 0 is none
+	ImageBytes       int64
 }
 
 // Result is what an install did.
@@ -143,6 +156,9 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := run.ask(ctx, job.PreInstall, doc); err != nil {
+		return nil, err
+	}
 	target, err := job.Disk.OpenSlot(slot, job.Role)
 	if err != nil {
 		return nil, err
@@ -169,6 +185,9 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	if err := run.readBack(ctx, doc, target); err != nil {
 		return nil, err
 	}
+	if err := run.ask(ctx, job.PostInstall, doc); err != nil {
+		return nil, err
+	}
 
 	run.phase(PhaseSwitch)
 	if err := cancelled(ctx); err != nil {
@@ -191,6 +210,17 @@ type run struct {
 	held              *held
 	fetch             *Fetch
 	written, repaired int64 // bytes
+}
+
+// ask lets a hook say no; nil says yes.
+func (r *run) ask(ctx context.Context, hook func(context.Context, Planned) error, doc *Document) error {
+	if hook == nil {
+		return nil
+	}
+	u := doc.update()
+	return hook(ctx, Planned{
+		Slot: r.Slot, Role: r.Role, Product: u.Product, Version: u.Version, RollbackIndex: u.RollbackIndex, ImageBytes: doc.Map.ImageSize(),
+	})
 }
 
 // activate switches and reads the switch back.
@@ -262,6 +292,13 @@ func (t *timer) phaseOf(p Phase, total int64) {
 	if p != "" {
 		t.progress.begin(p, total)
 	}
+}
+
+// soFar is a copy of what was spent until now, in the current phase too.
+func (t *timer) soFar() Timings {
+	spent := maps.Clone(t.spent)
+	spent[t.current] += time.Since(t.since).Seconds()
+	return spent
 }
 
 func (t *timer) stop() Timings {

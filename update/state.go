@@ -30,6 +30,9 @@ type Record struct {
 	ImageChecksum string    // hex, of the whole image, when the document has it
 	BmapChecksum  string    // hex sha256 of the signed document
 	Signed        time.Time // the newest of its signatures
+	Signers       []string  // fingerprints of the keys that signed
+	Size          int64     // of the image, bytes
+	Seconds       Timings   // of the phases so far; nil at the beginning
 	At            time.Time // trusted time
 }
 
@@ -43,7 +46,12 @@ func (r *run) record(doc *Document, o Outcome, detail string) error {
 		Slot: r.Slot, Role: r.Role, Outcome: o, Detail: detail, At: r.Policy.Time,
 		Version: u.Version, RollbackIndex: u.RollbackIndex, ImageChecksum: u.ImageChecksum, BmapChecksum: doc.Checksum,
 	}
+	rec.Size = doc.Map.ImageSize()
+	if o != OutcomeWriting {
+		rec.Seconds = r.soFar()
+	}
 	for _, s := range doc.Signers {
+		rec.Signers = append(rec.Signers, s.Fingerprint)
 		if s.Time.After(rec.Signed) {
 			rec.Signed = s.Time
 		}

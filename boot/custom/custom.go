@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"updater/boot"
+	"updater/program"
 )
 
 // Commands are the argument vectors. {slot} and {tries} in an argument are replaced.
@@ -61,7 +62,7 @@ func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil
 
 // State implements [boot.Backend].
 func (b *Backend) State(ctx context.Context) (boot.State, error) {
-	out, err := run(ctx, b.commands.State)
+	out, err := program.Run(ctx, program.Command{Argv: b.commands.State})
 	if err != nil {
 		return boot.State{}, fmt.Errorf("%w: %w", boot.ErrState, err)
 	}
@@ -183,7 +184,7 @@ func (b *Backend) change(ctx context.Context, argv []string, slot string, tries 
 	for i, a := range argv {
 		filled[i] = strings.NewReplacer("{slot}", slot, "{tries}", strconv.Itoa(tries)).Replace(a)
 	}
-	if _, err := run(ctx, filled); err != nil {
+	if _, err := program.Run(ctx, program.Command{Argv: filled}); err != nil {
 		return fmt.Errorf("%w: %w", boot.ErrState, err)
 	}
 	st, err := b.State(ctx)

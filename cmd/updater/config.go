@@ -35,6 +35,7 @@ type Config struct {
 	Trust    TrustConfig    `toml:"trust"`
 	Release  ReleaseConfig  `toml:"release"`
 	Recovery RecoveryConfig `toml:"recovery"`
+	Hooks    HooksConfig    `toml:"hooks"`
 }
 
 // SlotConfig is one slot: its name to the boot loader, and its partitions by role.
@@ -142,6 +143,7 @@ func (c *Config) resolve(dir string) {
 		abs(&c.Disk.Path)
 	}
 	c.Source.resolve(dir)
+	c.Hooks.resolve(dir)
 	for i := range c.Keyring {
 		abs(&c.Keyring[i])
 	}

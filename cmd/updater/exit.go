@@ -104,6 +104,8 @@ func classify(err error) (code int, hint string) {
 		return ExitFailed, "add serials to the list or the server"
 	case is[*provision.AnswerError](err):
 		return ExitSource, "look at the log of the server"
+	case is[*hookError](err):
+		return ExitFailed, hookHint(err)
 	case is[*doctorError](err):
 		return doctorCode(err), ""
 	case is[*update.WriteError](err), is[*update.ReadBackError](err):
@@ -160,4 +162,11 @@ func is[E error](err error) bool {
 func doctorCode(err error) int {
 	e, _ := errors.AsType[*doctorError](err)
 	return e.code
+}
+
+func hookHint(err error) string {
+	if e, _ := errors.AsType[*hookError](err); e.switched {
+		return "the new slot boots next all the same; do by hand what the hook was for, or run updater rollback"
+	}
+	return "see what the hook says; it is named below [hooks] of the configuration"
 }

@@ -90,6 +90,7 @@ type installOptions struct {
 	partition          string // of the image
 	reboot, json       bool
 	forceFromBad       bool
+	inside             bool // the initramfs
 }
 
 func newInstall(env Env) *cobra.Command {
@@ -121,10 +122,10 @@ or "-", standard input. A bmap and its signature may be addresses too.`,
 func runInstall(ctx context.Context, o installOptions, image string, env Env) error {
 	out := newReport(env, o.json)
 	res, err := install(ctx, o, image, env, out)
-	if err != nil {
+	if res == nil {
 		return out.failed(err)
 	}
-	if err := out.installed(res); err != nil {
+	if err := out.installed(res, err); err != nil {
 		return err
 	}
 	if o.reboot {
@@ -186,6 +187,12 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 		Unmapped: config.Disk.Unmapped, Rewrite: o.rewrite, Progress: out.progress(),
 	}
 	defer out.stop()
+	dev.source = imageName(image)
+	hooks := hooks{config: config.Hooks, dev: dev, source: dev.source, out: out}
+	if o.inside && !config.Hooks.Initramfs {
+		hooks.config = HooksConfig{}
+	}
+	job.PreInstall, job.PostInstall = hooks.hook("pre-install", hooks.config.PreInstall), hooks.hook("post-install", hooks.config.PostInstall)
 	if o.partition != "" {
 		p := &partition{spec: o.partition, open: func() (*source.Image, error) { img, _, err := from.open(ctx, image); return img, err }}
 		defer p.Close()
@@ -219,6 +226,9 @@ func install(ctx context.Context, o installOptions, image string, env Env, out *
 		if bad := dev.maps.Put(res.Slot+"/"+role, files.unverifiedBmap, files.unverifiedSig); bad != nil {
 			res.Warnings = append(res.Warnings, fmt.Sprintf("a recovery cannot tell whether slot %s is intact: %v", res.Slot, bad))
 		}
+	}
+	if err == nil {
+		err = hooks.activated(ctx, res)
 	}
 	return res, err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,7 @@ type memory struct {
 	maps     *state.Documents
 	release  ReleaseConfig
 	warnings []string // what is wrong with it, for people
+	source   string   // where the image comes from that is being installed
 }
 
 // openMemory opens the configured state store. It changes nothing.
@@ -123,8 +125,21 @@ func (m *memory) Record(r update.Record) error {
 		s.Put(r.Slot, r.Role, state.Image{
 			Version: r.Version, RollbackIndex: r.RollbackIndex, ImageChecksum: r.ImageChecksum, BmapChecksum: r.BmapChecksum,
 			Signed: r.Signed, At: r.At.UTC().Truncate(time.Second), Result: state.Result(r.Outcome),
+			Size: r.Size, Source: m.source, Signer: strings.Join(r.Signers, " "), Seconds: rounded(r.Seconds),
 		}, r.Detail)
 	})
+}
+
+// rounded are times to the millisecond: more would only fill the store.
+func rounded(t update.Timings) map[string]float64 {
+	if t == nil {
+		return nil
+	}
+	m := make(map[string]float64, len(t))
+	for phase, s := range t {
+		m[string(phase)] = math.Round(s*1000) / 1000
+	}
+	return m
 }
 
 // rememberGood and rememberBad note what was said of a slot.

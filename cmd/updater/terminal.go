@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -48,11 +49,12 @@ func newReport(env Env, asJSON bool) *report {
 type event struct {
 	TS     string          `json:"ts"`
 	Seq    int             `json:"seq"`
-	Event  string          `json:"ev"` // device | phase | fetch | progress | warn | result
+	Event  string          `json:"ev"` // device | phase | fetch | progress | hook | warn | result
 	Phase  update.Phase    `json:"phase,omitempty"`
 	Bytes  int64           `json:"bytes,omitempty"`
 	Total  int64           `json:"total,omitempty"`
 	Code   *int            `json:"code,omitempty"`
+	Hook   string          `json:"hook,omitempty"` // that has printed msg
 	Msg    string          `json:"msg,omitempty"`
 	Hint   string          `json:"hint,omitempty"`
 	Ranges []bmap.Span     `json:"ranges,omitempty"` // that read back wrong
@@ -107,6 +109,17 @@ func (r *report) fetch(f update.Fetch) {
 	if r.bar == nil {
 		fmt.Fprintf(r.env.Stderr, "updater: %s are there already, %s are copied from the other slot; fetching %s\n", size(f.Held), size(f.Copied), how)
 	}
+}
+
+// hook passes on a line that a hook has printed.
+func (r *report) hook(name, line string) {
+	if r.asJSON {
+		r.emit(event{Event: "hook", Hook: name, Msg: line})
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintf(r.env.Stderr, "updater: %s: %.900s\n", name, printable(line))
 }
 
 // phaseWords are what people read.
@@ -240,11 +253,19 @@ func (r *report) failed(err error) error {
 	return &reportedError{err: err}
 }
 
-func (r *report) installed(res *update.Result) error {
+// installed reports a slot that boots next, and passes on late, which is what failed after the switch.
+func (r *report) installed(res *update.Result, late error) error {
 	if r.asJSON {
 		code := ExitDone
-		r.emit(event{Event: "result", Code: &code, Device: r.facts, Result: res})
-		return nil
+		e := event{Event: "result", Code: &code, Device: r.facts, Result: res}
+		if late == nil {
+			r.emit(e)
+			return nil
+		}
+		code, e.Hint = classify(late)
+		e.Msg = late.Error()
+		r.emit(e)
+		return &reportedError{err: late}
 	}
 	for _, w := range res.Warnings {
 		r.env.warn("%s", w)
@@ -262,7 +283,7 @@ func (r *report) installed(res *update.Result) error {
 	}
 	_, err := fmt.Fprintf(r.env.Stdout, "installed %s into slot %s: %s written, %s%s zeroed, all read back, in %.1f s\nsigned by %s\nslot %s boots next, with %s\n",
 		what, res.Slot, size(res.WrittenBytes), held, size(res.ZeroedBytes), time.Since(r.start).Seconds(), signers(res.Signers), res.Slot, tries(res.Tries))
-	return err
+	return errors.Join(err, late)
 }
 
 func (r *report) copied(args []string, res *copyResult) error {
@@ -348,4 +369,14 @@ func isTerminal(w io.Writer) bool {
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
+}
+
+// printable replaces what must not reach a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
 }

@@ -79,7 +79,7 @@ func (d *recoverable) install(ctx context.Context, trust trustOptions, image str
 	if _, err := d.FindDisk(); err != nil { // a copy of it may have been plugged in since
 		return err
 	}
-	err := runInstall(ctx, installOptions{trustOptions: trust}, image, d.env)
+	err := runInstall(ctx, installOptions{trustOptions: trust, inside: true}, image, d.env)
 	if _, hint := classify(err); err != nil && hint != "" {
 		err = fmt.Errorf("%w (hint: %s)", err, hint)
 	}
