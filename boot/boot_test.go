@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"updater/boot"
+	"updater/boot/boottest"
 )
 
 func TestBooted(t *testing.T) {
@@ -37,4 +38,21 @@ func TestBooted(t *testing.T) {
 			t.Errorf("Booted(%q) = %q, %v; want %q, error %v", c.cmdline, got, err, c.want, c.bad)
 		}
 	}
+}
+
+func FuzzCommandLine(f *testing.F) {
+	f.Fuzz(func(t *testing.T, cmdline string) { witness(t, cmdline) })
+}
+
+func TestSeeds(t *testing.T) {
+	boottest.Seeds(t, "FuzzCommandLine", 10, 6, func(v []string) bool { return witness(t, v[0]) })
+}
+
+// witness says whether a command line is taken; it names no slot but the configured ones.
+func witness(t *testing.T, cmdline string) bool {
+	slot, err := boot.Booted(cmdline, []boot.SlotRoot{{Name: "A", Roots: []string{"PARTLABEL=rootfs_a"}}, {Name: "B", Roots: []string{"PARTUUID=bb-02"}}})
+	if err == nil && slot != "" && slot != "A" && slot != "B" {
+		t.Fatalf("Booted(%q) = %q", cmdline, slot)
+	}
+	return err == nil
 }

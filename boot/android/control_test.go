@@ -122,27 +122,34 @@ func TestRepair(t *testing.T) {
 }
 
 func FuzzControl(f *testing.F) {
-	f.Add(sectorOf(0x9f, 0x9e))
-	f.Add(make([]byte, 32))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		area := make([]byte, android.Size)
-		copy(area, data)
-		if len(data) >= 28 {
-			binary.LittleEndian.PutUint32(area[28:], crc32.ChecksumIEEE(area[:28]))
-		}
-		m := boottest.NewMedium(area)
-		b, err := open(m.Areas(), "A")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.State(t.Context()); err != nil {
-			return
-		}
-		if err := b.MarkGood(t.Context(), "A"); err != nil {
-			t.Fatal(err)
-		}
-		if st, err := b.State(t.Context()); err != nil || st.Next == "" {
-			t.Fatalf("after mark good State = %+v, %v", st, err)
-		}
-	})
+	f.Fuzz(func(t *testing.T, data []byte) { takes(t, data) })
+}
+
+func TestSeeds(t *testing.T) {
+	boottest.Seeds(t, "FuzzControl", 9, 5, func(v []string) bool { return takes(t, []byte(v[0])) })
+}
+
+// takes marks slot A good in a structure of any content, whose checksum is right; it says whether the
+// structure is one.
+func takes(t *testing.T, data []byte) bool {
+	area := make([]byte, android.Size)
+	copy(area, data)
+	if len(data) >= 28 {
+		binary.LittleEndian.PutUint32(area[28:], crc32.ChecksumIEEE(area[:28]))
+	}
+	m := boottest.NewMedium(area)
+	b, err := open(m.Areas(), "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.State(t.Context()); err != nil {
+		return false
+	}
+	if err := b.MarkGood(t.Context(), "A"); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next == "" {
+		t.Fatalf("after mark good State = %+v, %v", st, err)
+	}
+	return true
 }

@@ -28,6 +28,8 @@ type Rig struct {
 func Contract(t *testing.T, r Rig) {
 	t.Run("Life", r.life)
 	t.Run("Refusals", r.refusals)
+	t.Run("InvalidateIsDurable", r.invalidateIsDurable)
+	t.Run("ActivateIsOldOrNew", r.activateIsOldOrNew)
 	t.Run("MarkGoodWritesNothingWhenNothingChanges", r.noNeedlessWrite)
 	t.Run("BootedIsNotTheStoredChoice", r.bootedIsNotStored)
 	t.Run("DisagreementIsReported", r.disagreement)
@@ -161,11 +163,74 @@ func (r Rig) refusals(t *testing.T) {
 	}
 }
 
+// noNeedlessWrite: neither a slot that was good from the start is written for again, nor one that became good now.
 func (r Rig) noNeedlessWrite(t *testing.T) {
 	m := New(r.Fresh(t))
 	if err := r.open(t, m, "A").MarkGood(t.Context(), "A"); err != nil || m.Writes() > 0 {
 		t.Errorf("mark good of a good slot = %v and wrote %d sectors", err, m.Writes())
 	}
+	if err := r.open(t, m, "A").Activate(t.Context(), "B", 1); err != nil || r.Boot(&m.disk) != "B" {
+		t.Fatalf("Activate = %v, and slot B does not boot", err)
+	}
+	b := r.open(t, m, "B")
+	if err := b.MarkGood(t.Context(), "B"); err != nil {
+		t.Fatal(err)
+	}
+	writes, disk := m.Writes(), m.Disk()
+	if err := b.MarkGood(t.Context(), "B"); err != nil || m.Writes() > writes || !reflect.DeepEqual(m.Disk(), disk) {
+		t.Errorf("the second mark good = %v and wrote %d sectors", err, m.Writes()-writes)
+	}
+}
+
+// invalidateIsDurable: once Invalidate or MarkBad has returned, a cut brings the slot back in no way, so that its
+// first byte may change.
+func (r Rig) invalidateIsDurable(t *testing.T) {
+	for name, do := range map[string]func(b boot.Backend) error{
+		"Invalidate": func(b boot.Backend) error { return b.Invalidate(t.Context(), "B") },
+		"MarkBad":    func(b boot.Backend) error { return b.MarkBad(t.Context(), "B") },
+		"Invalidate of a slot on trial": func(b boot.Backend) error {
+			if err := b.Activate(t.Context(), "B", 1); err != nil {
+				return err
+			}
+			return b.Invalidate(t.Context(), "B")
+		},
+	} {
+		m := New(r.Fresh(t))
+		if err := do(r.open(t, m, "A")); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		m.cutNow(func(cut Disk) {
+			if list := r.boots(cut, 12); slices.Contains(list, "B") || !slices.Contains(list, "A") {
+				t.Errorf("%s has returned; after a power cut boots %q", name, list)
+			}
+		})
+	}
+}
+
+// activateIsOldOrNew: whatever a cut leaves of an activation, all the boots that follow are those of the state
+// before, or those of the one after.
+func (r Rig) activateIsOldOrNew(t *testing.T) {
+	d := r.after(t, r.steps()[0], r.Fresh(t)).Disk()
+	d = r.after(t, r.steps()[1], d).Disk()
+	m := New(d)
+	b := r.open(t, m, "A")
+	if err := b.Activate(t.Context(), "B", b.Caps().MaxTries); err != nil {
+		t.Fatal(err)
+	}
+	old, done := r.boots(d, 12), r.boots(m.Disk(), 12)
+	if slices.Equal(old, done) {
+		t.Fatalf("an activation changes nothing: %q", old)
+	}
+	m.CrashDisks(func(cut Disk) {
+		if got := r.boots(cut, 12); !slices.Equal(got, old) && !slices.Equal(got, done) {
+			t.Errorf("after a power cut boots %q; want %q or %q", got, old, done)
+		}
+	})
+	m.cutNow(func(cut Disk) {
+		if got := r.boots(cut, 12); !slices.Equal(got, done) {
+			t.Errorf("Activate has returned; after a power cut boots %q, want %q", got, done)
+		}
+	})
 }
 
 // bootedIsNotStored: what runs is what the outside says, whatever the stored choice is.

@@ -118,9 +118,14 @@ func (m *Medium) Crashes(visit func(areas [][]byte)) {
 // CrashDisks calls visit with every state that a power cut may leave: for every prefix of the journal, what was
 // flushed, with any subset of what was written since. Beyond 8 such writes the subsets are every prefix, all
 // but one, only one, and 64 random ones. A rename is a new name and the end of the old one, in any order.
-func (m *Medium) CrashDisks(visit func(d Disk)) {
+func (m *Medium) CrashDisks(visit func(d Disk)) { m.crashes(0, visit) }
+
+// cutNow is [Medium.CrashDisks] for a cut after everything that was recorded.
+func (m *Medium) cutNow(visit func(d Disk)) { m.crashes(len(m.events), visit) }
+
+func (m *Medium) crashes(from int, visit func(d Disk)) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for end := 0; end <= len(m.events); end++ {
+	for end := from; end <= len(m.events); end++ {
 		durable := 0
 		for i, e := range m.events[:end] {
 			if e.flush {

@@ -66,6 +66,11 @@ func (b *Backend) State(ctx context.Context) (boot.State, error) {
 	if err != nil {
 		return boot.State{}, fmt.Errorf("%w: %w", boot.ErrState, err)
 	}
+	return b.parse(out)
+}
+
+// parse reads what the program for the state printed.
+func (b *Backend) parse(out []byte) (boot.State, error) {
 	st := boot.State{Booted: b.booted}
 	for _, s := range b.slots {
 		st.Slots = append(st.Slots, boot.SlotState{Name: s})

@@ -93,22 +93,29 @@ func TestBadTarget(t *testing.T) {
 }
 
 func FuzzOptions(f *testing.F) {
-	f.Add([]byte(boottest.BootOption(1, "ab-A", `\EFI\ab\A.efi`)), []byte("\x03\x00"), []byte("\x00\x00"))
-	f.Add([]byte{1, 0, 0, 0, 9, 9}, []byte("\x03"), []byte{})
-	f.Fuzz(func(t *testing.T, opt, order, next []byte) {
-		m := boottest.New(boottest.Disk{Files: map[string]string{"Boot0003": string(opt), "BootOrder": string(order), "BootNext": string(next)}})
-		b, err := open(m, "A")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.State(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := b.MarkGood(t.Context(), "A"); err != nil {
-			t.Fatal(err)
-		}
-		if st, err := b.State(t.Context()); err != nil || st.Boots[2] != "A" {
-			t.Fatalf("after mark good State = %+v, %v", st, err)
-		}
-	})
+	f.Fuzz(func(t *testing.T, opt, order, next []byte) { takes(t, opt, order, next) })
+}
+
+func TestSeeds(t *testing.T) {
+	boottest.Seeds(t, "FuzzOptions", 9, 3, func(v []string) bool { return takes(t, []byte(v[0]), []byte(v[1]), []byte(v[2])) })
+}
+
+// takes marks slot A good among variables of any content; it says whether there was a slot to boot before.
+func takes(t *testing.T, opt, order, next []byte) bool {
+	m := boottest.New(boottest.Disk{Files: map[string]string{"Boot0003": string(opt), "BootOrder": string(order), "BootNext": string(next)}})
+	b, err := open(m, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := b.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.MarkGood(t.Context(), "A"); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Boots[2] != "A" {
+		t.Fatalf("after mark good State = %+v, %v", st, err)
+	}
+	return before.Next != ""
 }

@@ -106,22 +106,28 @@ func TestNoMailbox(t *testing.T) {
 }
 
 func FuzzAutoboot(f *testing.F) {
-	f.Add(boottest.Autoboot)
-	f.Add("boot_partition=1\n[tryboot]\nboot_partition=2")
-	f.Fuzz(func(t *testing.T, text string) {
-		m := boottest.New(disk(text))
-		b, err := open(m, "A")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.State(t.Context()); err != nil {
-			return
-		}
-		if err := b.MarkGood(t.Context(), "A"); err != nil {
-			t.Fatal(err)
-		}
-		if st, err := b.State(t.Context()); err != nil || st.Next != "A" || len(m.Snapshot()[0]) != len(text) {
-			t.Fatalf("after mark good State = %+v, %v", st, err)
-		}
-	})
+	f.Fuzz(func(t *testing.T, text string) { takes(t, text) })
+}
+
+func TestSeeds(t *testing.T) {
+	boottest.Seeds(t, "FuzzAutoboot", 9, 4, func(v []string) bool { return takes(t, v[0]) })
+}
+
+// takes marks slot A good in an autoboot.txt of any content; it says whether the file is one.
+func takes(t *testing.T, text string) bool {
+	m := boottest.New(disk(text))
+	b, err := open(m, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.State(t.Context()); err != nil {
+		return false
+	}
+	if err := b.MarkGood(t.Context(), "A"); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next != "A" || len(m.Snapshot()[0]) != len(text) {
+		t.Fatalf("after mark good State = %+v, %v", st, err)
+	}
+	return true
 }

@@ -54,7 +54,10 @@ type Backend struct {
 
 var _ boot.Backend = (*Backend)(nil)
 
-const maxTries = 99
+const (
+	maxTries      = 99
+	maxGeneration = 999_999_999 // what a file name has room for
+)
 
 // New returns the backend. booted is the running slot, "" outside every slot.
 func New(o Options, booted string) (*Backend, error) {
@@ -258,6 +261,9 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 		if slot == b.booted && e.slot == slot && !e.counted {
 			tries = 0
 		}
+	}
+	if generation > maxGeneration {
+		return fmt.Errorf("%w: generation %d is used up; give the entry of slot %s a name with a small one", boot.ErrState, maxGeneration, b.booted)
 	}
 	name := fileName(b.Prefix, generation, slot, tries)
 	if err := b.create(name, fill(template, b.Prefix, generation)); err != nil {

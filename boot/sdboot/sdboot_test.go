@@ -179,6 +179,20 @@ func TestTemplateFirst(t *testing.T) {
 	}
 }
 
+// An entry whose generation is the last that there is: nothing is changed, rather than an entry made that is none.
+func TestLastGeneration(t *testing.T) {
+	files := fresh()
+	files["loader/entries/updater-999999999-A.conf"] = files["loader/entries/updater-2-A.conf"]
+	m := boottest.New(boottest.Disk{Files: files})
+	b, err := open(boottest.Files{M: m}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+		t.Errorf("Activate = %v, %d writes; want ErrState and none", err, m.Writes())
+	}
+}
+
 func TestSelected(t *testing.T) {
 	for id, want := range map[string]string{"updater-2-A.conf": "A", "updater-11-B+0-3.conf": "B", "updater-3-B": "B", "other.conf": "", "updater-3-C.conf": ""} {
 		if got := sdboot.Selected(sdboot.Options{Slots: []string{"A", "B"}}, id); got != want {
@@ -226,4 +240,35 @@ func TestFolder(t *testing.T) {
 	if got, want := fmt.Sprint(names), "[- updater-2-A.conf - updater-3-B.conf - zz-rescue.conf]"; got != want {
 		t.Errorf("the entries are %s; want %s", got, want)
 	}
+}
+
+func FuzzEntry(f *testing.F) {
+	f.Fuzz(func(t *testing.T, name, text string) { takes(t, name, text) })
+}
+
+func TestSeeds(t *testing.T) {
+	boottest.Seeds(t, "FuzzEntry", 10, 5, func(v []string) bool { return takes(t, v[0], v[1]) })
+}
+
+// takes activates slot B beside an entry of any name and content; it says whether the entry is a slot's.
+func takes(t *testing.T, name, text string) bool {
+	files := fresh()
+	name = "loader/entries/" + name
+	files[name] = text
+	b, err := open(boottest.Files{M: boottest.New(boottest.Disk{Files: files})}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := b.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 1); err != nil && !errors.Is(err, boot.ErrState) {
+		t.Fatal(err)
+	} else if err == nil {
+		if st, err := b.State(t.Context()); err != nil || st.Next != "B" {
+			t.Fatalf("beside %q, activated: State = %+v, %v", name, st, err)
+		}
+	}
+	return slices.ContainsFunc(before.Findings, func(f boot.Finding) bool { return strings.Contains(f.Evidence, "entries") }) || before.Next == "B"
 }

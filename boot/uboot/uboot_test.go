@@ -432,26 +432,14 @@ func TestParseFWEnvConfig(t *testing.T) {
 }
 
 func FuzzEnvironment(f *testing.F) {
-	f.Add(env(true, 1, good...)[5:], byte(1))
-	f.Add([]byte("a=b\x00\x00"), byte(255))
-	f.Add([]byte("a=b"), byte(0))
-	f.Add([]byte{0}, byte(0))
-	f.Fuzz(func(t *testing.T, data []byte, flag byte) {
-		raw := append([]byte{0, 0, 0, 0, flag}, data...)
-		binary.LittleEndian.PutUint32(raw, crc32.ChecksumIEEE(data))
-		m := boottest.NewMedium(raw, make([]byte, len(raw)))
-		b, err := open(m.Areas(), "A")
-		if err != nil {
-			return
-		}
-		if _, err := b.State(t.Context()); err != nil {
-			return
-		}
-		if err := b.MarkGood(t.Context(), "A"); err != nil {
-			return
-		}
-		if st, err := b.State(t.Context()); err != nil || st.Next == "" {
-			t.Fatalf("after mark good State = %+v, %v", st, err)
+	f.Fuzz(func(t *testing.T, data []byte, flag byte) { takes(t, data, flag) })
+}
+
+func FuzzFWEnvConfig(f *testing.F) {
+	f.Fuzz(func(t *testing.T, text string) {
+		areas, err := uboot.ParseFWEnvConfig(strings.NewReader(text))
+		if err == nil && (len(areas) < 1 || len(areas) > 2 || areas[0].Size < 1 || areas[0].Size > 1<<20 || areas[0].Blocks < 0) {
+			t.Fatalf("ParseFWEnvConfig = %+v", areas)
 		}
 	})
 }
@@ -517,4 +505,34 @@ func TestCreate(t *testing.T) {
 			t.Errorf("Create(%.20q) = %v; want %q", text, err, want)
 		}
 	}
+}
+
+func TestSeeds(t *testing.T) {
+	boottest.Seeds(t, "FuzzEnvironment", 9, 6, func(v []string) bool { return takes(t, []byte(v[0]), 7) })
+	boottest.Seeds(t, "FuzzFWEnvConfig", 8, 4, func(v []string) bool {
+		_, err := uboot.ParseFWEnvConfig(strings.NewReader(v[0]))
+		return err == nil
+	})
+}
+
+// takes marks slot A good in a copy with any data, whose checksum is right; it says whether the data are an
+// environment.
+func takes(t *testing.T, data []byte, flag byte) bool {
+	raw := append([]byte{0, 0, 0, 0, flag}, data...)
+	binary.LittleEndian.PutUint32(raw, crc32.ChecksumIEEE(data))
+	m := boottest.NewMedium(raw, make([]byte, len(raw)))
+	b, err := open(m.Areas(), "A")
+	if err != nil {
+		return false
+	}
+	if _, err := b.State(t.Context()); err != nil {
+		return false
+	}
+	if err := b.MarkGood(t.Context(), "A"); err != nil {
+		return true
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next == "" {
+		t.Fatalf("after mark good State = %+v, %v", st, err)
+	}
+	return true
 }
