@@ -42,7 +42,7 @@ type Supervisor struct {
 // machine that cannot be ended; a person has to.
 func (s Supervisor) Run() error {
 	if s.end == nil {
-		s.end, s.watchdog, s.missing, s.pause = end, watchdog, beatMissing, failedPause
+		s.end, s.watchdog, s.missing, s.pause = end, KeepWatchdog, beatMissing, failedPause
 	}
 	var last atomic.Int64 // of the last beat
 	last.Store(time.Now().UnixNano())

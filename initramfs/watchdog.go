@@ -66,8 +66,9 @@ func (w *Watchdog) ioctl(request uint, arg unsafe.Pointer) error {
 	return nil
 }
 
-// watchdog arms the hardware as soon as it has a driver, and feeds it as long as alive says so.
-func watchdog(alive func() bool, log func(format string, a ...any)) {
+// KeepWatchdog arms the hardware as soon as it has a driver, and feeds it as long as alive says so. It returns only when the
+// hardware cannot be armed, which it says on log.
+func KeepWatchdog(alive func() bool, log func(format string, a ...any)) {
 	var w *Watchdog
 	for ; ; time.Sleep(time.Second) {
 		var err error

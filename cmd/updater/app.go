@@ -78,7 +78,7 @@ func newRoot(env Env) *cobra.Command {
 	root.SetErr(env.Stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
 	root.AddCommand(
-		newInstall(env), newVerify(env), newStatus(env), newMark(env), newActivate(env), newRollback(env), newRecover(env), newHistory(env),
+		newInstall(env), newVerify(env), newStatus(env), newMark(env), newActivate(env), newRollback(env), newRecover(env), newHistory(env), newHealth(env),
 		newDoctor(env), newBmap(env), newPack(env), newProvision(env), newVersion(env),
 	)
 	addManPages(root)

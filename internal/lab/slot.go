@@ -26,6 +26,7 @@ type SlotConfig struct {
 	Version string            // shown as "DEMO slot=B version=VERSION up"
 	SizeMiB int64             // 0 means 512 for Debian, 64 else; sparse
 	Files   map[string]string // further files by path, below the root; optional
+	Scripts map[string]string // the same, for programs
 }
 
 //go:embed files/init.initramfs
@@ -152,6 +153,9 @@ func (l *Lab) slotTree(ctx context.Context, c SlotConfig) (tree, error) {
 	}
 	for name, body := range c.Files {
 		t.file(strings.TrimPrefix(path.Clean(name), "/"), body)
+	}
+	for name, body := range c.Scripts {
+		t.script(strings.TrimPrefix(path.Clean(name), "/"), body)
 	}
 	return t, nil
 }
