@@ -41,26 +41,32 @@ func (r *run) record(doc *Document, o Outcome, detail string) error {
 	if r.State == nil {
 		return nil
 	}
-	u := doc.update()
-	rec := Record{
-		Slot: r.Slot, Role: r.Role, Outcome: o, Detail: detail, At: r.Policy.Time,
-		Version: u.Version, RollbackIndex: u.RollbackIndex, ImageChecksum: u.ImageChecksum, BmapChecksum: doc.Checksum,
-	}
-	rec.Size = doc.Map.ImageSize()
+	rec := doc.Record(r.Slot, r.Role, o, r.Policy.Time)
+	rec.Detail = detail
 	if o != OutcomeWriting {
 		rec.Seconds = r.soFar()
-	}
-	for _, s := range doc.Signers {
-		rec.Signers = append(rec.Signers, s.Fingerprint)
-		if s.Time.After(rec.Signed) {
-			rec.Signed = s.Time
-		}
 	}
 	if err := r.State.Record(rec); err != nil {
 		return err
 	}
 	r.noted = o
 	return nil
+}
+
+// Record is what is remembered of the document's image in a partition of a slot.
+func (d *Document) Record(slot, role string, o Outcome, at time.Time) Record {
+	u := d.update()
+	rec := Record{
+		Slot: slot, Role: role, Outcome: o, At: at,
+		Version: u.Version, RollbackIndex: u.RollbackIndex, ImageChecksum: u.ImageChecksum, BmapChecksum: d.Checksum, Size: d.Map.ImageSize(),
+	}
+	for _, s := range d.Signers {
+		rec.Signers = append(rec.Signers, s.Fingerprint)
+		if s.Time.After(rec.Signed) {
+			rec.Signed = s.Time
+		}
+	}
+	return rec
 }
 
 // ended notes why an install failed, if it did. It adds nothing to an error that is reported anyway, and takes nothing

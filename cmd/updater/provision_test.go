@@ -388,6 +388,9 @@ func TestProvisionUBoot(t *testing.T) {
 name = "env"
 size = "1M"
 [[partition]]
+name = "state"
+size = "1M"
+[[partition]]
 name = "rootfs_a"
 size = "10M"
 image = "rootfs.img.zst"
@@ -403,9 +406,9 @@ key = "station.pem"
 	device := strings.Replace(benchDevice, `backend = "grub"
 env = "PARTLABEL=esp:/grub/grubenv"`, `backend = "uboot"
 env = [{ device = "PARTLABEL=env", offset = 0, size = 8192 }, { device = "PARTLABEL=env", offset = 65536, size = 8192 }]`, 1)
-	b.write("device.toml", device)
+	b.write("device.toml", "state = \"PARTLABEL=state\"\n"+device)
 	b.write("u-boot-initial-env", "bootcmd=run boot_slot\nbaudrate=115200\nBOOT_ORDER=A B\n")
-	disk := b.loop("board", 64)
+	disk := b.loop("board", 64, "-P")
 	if r := b.results(ExitDone, "--target", disk)[disk]; r.Verdict != provision.Pass {
 		t.Fatalf("%+v", r)
 	}
@@ -415,6 +418,21 @@ env = [{ device = "PARTLABEL=env", offset = 0, size = 8192 }, { device = "PARTLA
 		if !strings.Contains(got, want) {
 			t.Errorf("the environment has no %q:\n%s", want, got)
 		}
+	}
+	// The device remembers what it was made of, and a recovery can tell that its slots are whole.
+	b.write("device.toml", "state = \"PARTLABEL=state\"\n"+strings.Replace(device, "[boot]", "[disk]\npath = \""+disk+"\"\n[boot]", 1))
+	if got, _ := b.run(ExitDone, "status", "--config", b.path("device.toml")); strings.Count(got, "rootfs 2026.1 (installed)") != 2 {
+		t.Errorf("the device remembers:\n%s", got)
+	}
+	b.sh("fw_setenv -c fw_env.config BOOT_ORDER ''")
+	config, err := LoadConfig(b.path("device.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	d := &recoverable{config: config, env: Env{Stdout: &out, Stderr: &out}}
+	if slot, err := d.Reactivate(t.Context()); slot == "" || err != nil || strings.Count(out.String(), "holds what was signed for it") != 2 {
+		t.Errorf("a recovery of the device: %q, %v\n%s", slot, err, out.String())
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"updater/boot"
 	"updater/boot/uboot"
 	"updater/provision"
+	"updater/update"
 )
 
 // setBoot makes the plan's slot the first choice of the boot loader, the other slots that the plan writes the next
@@ -72,7 +74,37 @@ func (l *line) setBoot(ctx context.Context, disk string) error {
 	if err == nil && st.Next != first {
 		err = fmt.Errorf("%w: slot %s was activated, but the next choice is %q", boot.ErrState, first, st.Next)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return l.remember(dev)
+}
+
+// remember fills the device's memory with what the slots of a layout hold, where it is on the target.
+func (l *line) remember(dev *device) error {
+	if l.plan.Image != nil || !strings.Contains(dev.config.State.Device, "=") {
+		return nil
+	}
+	m, err := dev.openMemory(blockdev.Exclusive)
+	if err != nil {
+		return err
+	}
+	for _, s := range dev.config.Slot {
+		for _, role := range slices.Sorted(maps.Keys(s.Partitions)) {
+			i := slices.IndexFunc(l.payloads, func(p *provision.Payload) bool { return s.Partitions[role] == "PARTLABEL="+p.Partition })
+			if i < 0 {
+				continue
+			}
+			if err := m.Record(l.payloads[i].Doc.Record(s.Name, role, update.OutcomeInstalled, m.now())); err != nil {
+				return err
+			}
+			files := l.signed[l.payloads[i].Partition]
+			if err := m.maps.Put(s.Name+"/"+role, files.unverifiedBmap, files.unverifiedSig); err != nil {
+				l.env.warn("a recovery of this device cannot tell whether slot %s is intact: %v", s.Name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // newEnvironment writes U-Boot's environment of a new device, whatever an earlier life of the disk left there.

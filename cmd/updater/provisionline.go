@@ -38,6 +38,7 @@ type line struct {
 	spool    *provision.Spool
 	web      *provision.Web
 	payloads []*provision.Payload
+	signed   map[string]signedFiles // by partition
 }
 
 // loadLine reads the plan, and trusts it only for a reason: it is a file that the operator named on his own host, or
@@ -230,6 +231,10 @@ func (l *line) load(ctx context.Context, image, bmap, sig, partition, role strin
 	if err != nil {
 		return fmt.Errorf("image %s: %w", image, err)
 	}
+	if l.signed == nil {
+		l.signed = map[string]signedFiles{}
+	}
+	l.signed[partition] = signed
 	l.payloads = append(l.payloads, &provision.Payload{Name: image, Partition: partition, Doc: doc, Open: func(ctx context.Context) (provision.Image, error) {
 		img, _, err := l.from.open(ctx, path)
 		return img, err
