@@ -22,7 +22,7 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2 $(SMALL)
 STRIP   := -s -w -buildid=
 LDFLAGS := $(STRIP) -X main.stampVersion=$(VERSION) -X main.stampTime=$(STAMP)
 
-.PHONY: build proof initramfs uki deps test test-recovery race fuzz demo bench maxrange size package reproduce lint vet clean
+.PHONY: build proof initramfs uki deps test test-recovery race fuzz demo bench maxrange size package test-package test-contrib reproduce lint vet clean
 
 build: bin/updater
 bin/updater: FORCE
@@ -72,6 +72,7 @@ test: deps build
 	go vet ./... && go vet -tags vm ./...
 	scripts/gotest.sh ./...
 	go test -count=1 -tags docs -run ManPages ./cmd/updater
+	scripts/test-contrib.sh
 	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Debian|Boot|Reproducible|VM' ./internal/lab ./internal/vm ./internal/demo ./internal/proof
 	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v ./internal/bootlab
 # The initramfs in QEMU, with the longer tests.
@@ -109,9 +110,17 @@ ARCHES ?= amd64 arm64 arm
 package:
 	VERSION=$(VERSION) STAMP=$(STAMP) ARCHES="$(ARCHES)" scripts/package.sh
 
-# Builds twice, from two folders, and compares.
+# What is in dist/, and the .deb installed, used, upgraded, removed and purged in a clean Debian; root.
+test-package: deps package
+	scripts/test-package.sh
+
+# Builds twice, from two folders with two umasks, and compares; WHAT=initramfs or WHAT=package does one of them.
 reproduce:
 	scripts/reproduce.sh
+
+# The build systems below contrib/: their script for real on a small image, their files with their own parsers where there are.
+test-contrib: deps build
+	scripts/test-contrib.sh
 
 lint:
 	golangci-lint run

@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin CGO_ENABLED=0
-export BENCH_WORK=$(mktemp -d "${TMPDIR:-/tmp}/bench.XXXXXX")
+BENCH_WORK=$(mktemp -d "${TMPDIR:-/tmp}/bench.XXXXXX")
+export BENCH_WORK
 trap 'rm -rf "$BENCH_WORK"' EXIT
 go build -trimpath -ldflags '-s -w' -o "$BENCH_WORK/updater" ./cmd/updater
 echo "$(nproc) CPUs, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), load $(cut -d' ' -f1 /proc/loadavg)"

@@ -44,6 +44,9 @@ need gpgv gpgv
 need openssl openssl
 need cpio cpio
 need mandoc mandoc
+need rpm rpm
+need shellcheck shellcheck
+need mkosi mkosi
 need dnsmasq dnsmasq-base
 need mkfs.exfat exfatprogs
 need mount.exfat-fuse exfat-fuse

@@ -1,0 +1,47 @@
+#!/bin/bash
+# Has BitBake parse contrib/yocto/meta-updater with OE-core's classes, and asks it what an image would run. Nothing is built,
+# fetched or executed. Arguments: BitBake's and OE-core's source trees, of the same release. Needs what OE-core asks of a host.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bitbake=$(realpath "$1") oecore=$(realpath "$2") work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/conf" "$work/source"
+# BitBake does not run as root, and git reads no repository of another user: a copy of the tree.
+git ls-files -co --exclude-standard -z | tar --null -T - -c | tar -xC "$work/source"
+git -C "$work/source" init -q -b main
+git -C "$work/source" add -A
+git -C "$work/source" -c user.name=x -c user.email=x@example.com commit -qm x
+cat >"$work/conf/bblayers.conf" <<C
+LCONF_VERSION = "7"
+BBPATH = "\${TOPDIR}"
+BBFILES ?= ""
+BBLAYERS = "$oecore/meta $work/source/contrib/yocto/meta-updater"
+# Only OE-core's images of its recipes: parsing all of them takes minutes, and says nothing of ours.
+BBMASK = "/meta/recipes-(?!core/images)"
+C
+cat >"$work/conf/local.conf" <<C
+CONF_VERSION = "2"
+MACHINE = "updater-qemux86-64"
+BB_NO_NETWORK = "1"
+UPDATER_IMAGE_TYPES = "ext4 squashfs"
+UPDATER_ROLLBACK_INDEX = "17"
+C
+as=(env)
+if [ "$(id -u)" = 0 ]; then
+	chown -R nobody "$work"
+	chmod 755 "$work"
+	as=(setpriv --reuid=nobody --regid=nogroup --clear-groups env)
+fi
+bb() {
+	(cd "$work" && "${as[@]}" -i HOME="$work" PATH="$bitbake/bin:$oecore/scripts:/usr/bin:/bin:/usr/sbin:/sbin" LC_ALL=en_US.UTF-8 TERM=dumb BUILDDIR="$work" \
+		bitbake "$@")
+}
+bb -p >"$work/log" 2>&1 || { grep -v '^Parsing' "$work/log" >&2; exit 1; }
+! grep -E 'WARNING.*meta-updater' "$work/log" >&2
+bb -b "$oecore/meta/recipes-core/images/core-image-minimal.bb" -e >"$work/env" 2>&1 || { tail -30 "$work/env" >&2; exit 1; }
+for want in 'IMAGE_FSTYPES=".*ext4.*squashfs' '^UPDATER_CREATE=.*--rollback-index 17' '^do_updater_release()' 'WKS_FILE="updater-ab.wks"'; do
+	grep -qE "$want" "$work/env" || { echo "parse-yocto: nothing in the image's environment is like $want" >&2; exit 1; }
+done
+for recipe in updater/updater_git updater/updater-config images/updater-initramfs; do
+	bb -b "$work/source/contrib/yocto/meta-updater/recipes-updater/$recipe.bb" -e >"$work/env" 2>&1 || { tail -30 "$work/env" >&2; exit 1; }
+done
