@@ -1,9 +1,14 @@
 #!/bin/bash
 # Installs a signed image into slot B of a disk image file: no root, no device, no virtual machine.
-# Needs sgdisk, mkfs.vfat, mtools, grub-editenv, gpg and zstd. Run: examples/try.sh [UPDATER]
+# Run: examples/try.sh [UPDATER]
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin # where a user's path lacks sgdisk and mkfs.vfat
-updater=$(command -v "${1:-bin/updater}")
+missing=
+for need in sgdisk:gdisk mkfs.vfat:dosfstools mcopy:mtools grub-editenv:grub-common gpg:gnupg zstd:zstd; do
+	command -v "${need%:*}" >/dev/null || missing+=" ${need#*:}"
+done
+[ -z "$missing" ] || { echo "missing; on Debian: apt-get install$missing" >&2; exit 1; }
+updater=$(command -v "${1:-bin/updater}") || { echo "${1:-bin/updater} is not there: run make build first" >&2; exit 1; }
 case $updater in /*) ;; *) updater=$PWD/$updater ;; esac
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; cd "$work"
 step() { echo; echo "\$ ${1##*/} ${*:2}"; "$@"; }

@@ -129,6 +129,41 @@ func TestDocumentedTOML(t *testing.T) {
 	}
 }
 
+// TestFactoryExample: examples/factory has the plan of docs/factory.md, which TestProvisionSample works off, and a
+// configuration that has the partitions of the plan.
+func TestFactoryExample(t *testing.T) {
+	text, err := os.ReadFile("../../docs/factory.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := os.ReadFile("../../examples/factory/plan.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), "```toml\n"+string(plan)+"```\n") {
+		t.Error("examples/factory/plan.toml is not the plan of docs/factory.md")
+	}
+	p, err := provision.ParsePlan(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := LoadConfig("../../examples/factory/device.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, part := range p.Partition {
+		names["PARTLABEL="+part.Name] = true
+	}
+	for _, s := range config.Slot {
+		for role, spec := range s.Partitions {
+			if !names[spec] {
+				t.Errorf("slot %s: the plan has no %s for role %s", s.Name, spec, role)
+			}
+		}
+	}
+}
+
 func knownKeys(text string, into any) error {
 	meta, err := toml.Decode(text, into)
 	if err == nil && len(meta.Undecoded()) > 0 {

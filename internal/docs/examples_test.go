@@ -1,0 +1,66 @@
+package docs
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"updater/boot/uboot"
+)
+
+// TestExamplesAreNamed: a page tells of every example for a boot loader.
+func TestExamplesAreNamed(t *testing.T) {
+	all := ""
+	for _, p := range pages(t) {
+		all += p.Text
+	}
+	entries, err := filepath.Glob(filepath.Join(root, "examples/boot/*/*"))
+	if err != nil || len(entries) < 15 {
+		t.Fatalf("%d examples, %v", len(entries), err)
+	}
+	for _, e := range entries {
+		name := strings.TrimPrefix(e, root+"/")
+		if !strings.Contains(all, name) && !strings.Contains(all, "`"+filepath.Base(name)+"`") {
+			t.Errorf("no page names %s", name)
+		}
+	}
+}
+
+// What of the examples no test runs on the loader itself is at least understood by a parser of its format.
+func TestExamplesParse(t *testing.T) {
+	tool := func(name string, stdin string, args ...string) {
+		t.Helper()
+		if _, err := exec.LookPath(name); err != nil {
+			t.Logf("NOT TESTED: %s is not installed", name)
+			return
+		}
+		cmd := exec.Command(name, args...)
+		cmd.Stdin = strings.NewReader(stdin)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s %v: %v: %s", name, args, err, out)
+		}
+	}
+	read := func(name string) string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(root, "examples/boot", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	for _, name := range []string{"grub.cfg", "tries.cfg", "rauc.cfg"} {
+		tool("grub-script-check", read("grub/"+name))
+	}
+	// The board's own node is what backend points to.
+	tool("dtc", "/dts-v1/;\n"+read("barebox/state.dtsi")+"/ { backend_state: flash { }; };\n", "-q", "-O", "dtb", "-o", os.DevNull, "-")
+
+	areas, err := uboot.ParseFWEnvConfig(strings.NewReader(read("uboot/fw_env.config")))
+	if err != nil || len(areas) != 2 {
+		t.Errorf("uboot/fw_env.config: %d areas, %v; want the two of a redundant environment", len(areas), err)
+	}
+	if autoboot := read("tryboot/autoboot.txt"); len(autoboot) > 512 || autoboot != "[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n" {
+		t.Errorf("tryboot/autoboot.txt is %q; the firmware reads 512 bytes, one digit for each partition", autoboot)
+	}
+}
