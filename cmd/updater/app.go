@@ -20,6 +20,7 @@ type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 
+	out  *output   // what the command line says of it; nil is the default
 	hint *timeHint // for TLS, in the initramfs; nil elsewhere
 	leds string    // folder of the lights; "" is /sys/class/leds
 }
@@ -64,6 +65,9 @@ func (e Env) json(v any) error {
 }
 
 func newRoot(env Env) *cobra.Command {
+	if env.out == nil {
+		env.out = new(output)
+	}
 	root := &cobra.Command{
 		Use:           "updater",
 		Short:         "Install a signed image into the inactive slot, safely",
@@ -71,12 +75,15 @@ func newRoot(env Env) *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		PersistentPreRunE: func(*cobra.Command, []string) error { return env.out.check() },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
+	root.SetFlagErrorFunc(flagError)
+	env.out.AddFlags(root.PersistentFlags())
 	root.AddCommand(
 		newInstall(env), newVerify(env), newStatus(env), newMark(env), newActivate(env), newRollback(env), newRecover(env), newHistory(env), newHealth(env),
 		newDoctor(env), newBmap(env), newPack(env), newProvision(env), newVersion(env),
@@ -102,8 +109,8 @@ func argsN(least, most int) cobra.PositionalArgs {
 			return usagef("%s: an argument is missing; usage: %s", cmd.CommandPath(), cmd.UseLine())
 		}
 		if len(args) < least || len(args) > most {
-			if most == 0 && !cmd.HasParent() {
-				return usagef("unknown command %q", args[0])
+			if cmd.HasSubCommands() {
+				return unknownCommand(cmd, args[0])
 			}
 			return usagef("%s: %d arguments, expected %s; usage: %s", cmd.CommandPath(), len(args), count(least, most), cmd.UseLine())
 		}

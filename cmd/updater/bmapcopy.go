@@ -61,6 +61,7 @@ the bmap says cannot be weakened.`,
 	f.BoolVar(&o.rewrite, "rewrite", false, "write every block, also what DEST holds already")
 	f.BoolVar(&o.growLast, "grow-last", false, "let the last partition of a whole disk reach to its end")
 	f.BoolVar(&o.json, "json", false, "print events and the result as JSON lines on standard output")
+	env.out.addProgress(f)
 	return cmd
 }
 

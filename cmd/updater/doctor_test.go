@@ -137,6 +137,12 @@ var planted = []struct {
 		p.configure(healthyState, "\n[source]\ntoken_file = \"token\"\ntoken_host = \"h\"\n")
 	}, boot.Warning, "can be read by others", 0},
 
+	{"missing hook", func(p *patient) { p.configure(healthyState, "\n[hooks]\npre_install = \"nosuch\"\n") }, boot.Failure, "hooks.pre_install: ", ExitUsage},
+	{"hook of everybody", func(p *patient) {
+		p.sh("touch hook; chmod 777 hook")
+		p.configure(healthyState, "\n[hooks]\npost_install = \"hook\"\n")
+	}, boot.Warning, "can be changed by others", 0},
+
 	{"no keyring", func(p *patient) { p.edit(`keyring = ["keys"]`, "") }, boot.Failure, "no keyring is configured", ExitTrust},
 	{"empty keyring", func(p *patient) { p.sh("rm keys/*") }, boot.Failure, "folder holds no key file", ExitTrust},
 	{"secret key", func(p *patient) {

@@ -46,6 +46,20 @@ func (d *doctor) checkConfig(context.Context) {
 			}
 		}
 	}
+	for i, p := range c.Hooks.paths() {
+		key := []string{"hooks.pre_install", "hooks.post_install", "hooks.post_activate"}[i]
+		if *p == "" {
+			continue
+		}
+		switch info, err := os.Stat(*p); {
+		case err != nil:
+			d.failure("put the program there, or take the key out", "%s: %v", key, err)
+		case !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0:
+			d.failure("chmod 755 it", "%s: %s is no program", key, *p)
+		case info.Mode().Perm()&0o022 != 0:
+			d.warn("chmod go-w it", "%s: %s can be changed by others than its owner", key, *p)
+		}
+	}
 	for key, file := range map[string]string{
 		"source.ca": c.Source.CA, "source.client_cert": c.Source.ClientCert, "source.client_key": c.Source.ClientKey, "source.token_file": c.Source.TokenFile,
 	} {

@@ -103,8 +103,9 @@ mapped blocks, zeroes the others, flushes, reads everything back from the medium
 and only then makes the slot the boot loader's next choice. IMAGE may be raw or
 compressed by gzip, zstd, xz, lz4 or bzip2: a file, an http:// or https:// address,
 or "-", standard input. A bmap and its signature may be addresses too.`,
-		Args: argsN(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runInstall(cmd.Context(), o, args[0], env) },
+		Example: "  updater install image.img.zst --reboot\n  updater install https://updates.example.com/image.img.zst --progress json\n  ssh host cat image.img | updater install --bmap image.img.bmap -",
+		Args:    argsN(1, 1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return runInstall(cmd.Context(), o, args[0], env) },
 	}
 	f := cmd.Flags()
 	o.AddFlags(f)
@@ -116,6 +117,7 @@ or "-", standard input. A bmap and its signature may be addresses too.`,
 	f.BoolVar(&o.forceFromBad, "force-from-bad", false, "install although the running slot was not marked good")
 	f.BoolVar(&o.reboot, "reboot", false, "reboot after success")
 	f.BoolVar(&o.json, "json", false, "print events and the result as JSON lines on standard output")
+	env.out.addProgress(f)
 	return cmd
 }
 

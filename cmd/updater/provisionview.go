@@ -161,7 +161,10 @@ func resultLine(r provision.Result) string {
 
 // tileLines draws a unit: who it is, its state in words and colour, a bar, and what went wrong.
 func tileLines(t provision.Tile, now time.Time, width int) []string {
-	const green, red, bold, off = "\x1b[1;30;42m", "\x1b[1;37;41m", "\x1b[1m", "\x1b[0m"
+	green, red, bold, off := "\x1b[1;30;42m", "\x1b[1;37;41m", "\x1b[1m", "\x1b[0m"
+	if os.Getenv("NO_COLOR") != "" { // no-color.org
+		green, red, bold, off = "", "", "", ""
+	}
 	word, color := stepWord(t.Step), bold
 	switch t.Verdict {
 	case provision.Pass:

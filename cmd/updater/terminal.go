@@ -22,7 +22,7 @@ import (
 
 // This file is the only one that formats for people. Results go to standard output; all else goes to
 // standard error with the prefix "updater:", in lower case and without a period. A bar is drawn only on a
-// terminal; elsewhere there is a line per phase and per tenth, never a carriage return.
+// terminal; elsewhere there is a line per phase, and within one for every 5 % or 10 s, never a carriage return.
 
 // report tells people and machines how a command goes.
 type report struct {
@@ -38,11 +38,25 @@ type report struct {
 	done   sync.WaitGroup
 	bars   *mpb.Progress
 	bar    *mpb.Bar
-	last   int64 // tenth that was printed
+	splash *splash
+
+	current update.Phase
+	began   time.Time // of the current phase
+	said    time.Time // the last line about it
+	last    int64     // steps of plainStep that were printed
 }
 
+// plainStep and plainEvery are how much must be done, in percent, or how long it must take, for another line.
+const (
+	plainStep  = 5
+	plainEvery = 10 * time.Second
+)
+
 func newReport(env Env, asJSON bool) *report {
-	return &report{env: env, asJSON: asJSON, start: time.Now()}
+	if env.out == nil {
+		env.out = &output{psplash: defaultSplash}
+	}
+	return &report{env: env, asJSON: asJSON || env.out.progress == "json", start: time.Now(), splash: openSplash("")}
 }
 
 // event is one line of --json.
@@ -53,6 +67,8 @@ type event struct {
 	Phase  update.Phase    `json:"phase,omitempty"`
 	Bytes  int64           `json:"bytes,omitempty"`
 	Total  int64           `json:"total,omitempty"`
+	Rate   int64           `json:"rate,omitempty"` // bytes a second, since the phase began
+	ETA    int64           `json:"eta,omitempty"`  // seconds to its end at that rate
 	Code   *int            `json:"code,omitempty"`
 	Hook   string          `json:"hook,omitempty"` // that has printed msg
 	Msg    string          `json:"msg,omitempty"`
@@ -89,7 +105,7 @@ func (r *report) device(f blockdev.Facts) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.bar == nil {
+	if r.bar == nil && !r.env.out.quiet {
 		fmt.Fprintf(r.env.Stderr, "updater: device %s\n", f)
 	}
 }
@@ -106,7 +122,7 @@ func (r *report) fetch(f update.Fetch) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.bar == nil {
+	if r.bar == nil && !r.env.out.quiet {
 		fmt.Fprintf(r.env.Stderr, "updater: %s are there already, %s are copied from the other slot; fetching %s\n", size(f.Held), size(f.Copied), how)
 	}
 }
@@ -138,7 +154,8 @@ func (r *report) progress() *update.Progress {
 	p := new(update.Progress)
 	p.OnPhase = func(phase update.Phase, total int64) { r.phase(phase, total) }
 	p.OnFetch = r.fetch
-	if isTerminal(r.env.Stderr) && !r.asJSON {
+	r.splash = openSplash(r.env.out.psplash)
+	if r.draws() {
 		r.bars = mpb.New(mpb.WithOutput(r.env.Stderr), mpb.WithWidth(48))
 	}
 	r.ticker = make(chan struct{})
@@ -159,7 +176,7 @@ func (r *report) progress() *update.Progress {
 
 // meter draws one step that tells its own progress, until stop. It is nil where nobody would see it.
 func (r *report) meter(doing string) (progress func(done, total int64), stop func()) {
-	if r.asJSON || !isTerminal(r.env.Stderr) {
+	if !r.draws() {
 		return nil, func() {}
 	}
 	bars := mpb.New(mpb.WithOutput(r.env.Stderr), mpb.WithWidth(48))
@@ -178,8 +195,18 @@ func (r *report) meter(doing string) (progress func(done, total int64), stop fun
 	}
 }
 
+// draws reports whether there is a bar.
+func (r *report) draws() bool {
+	o := r.env.out
+	return !r.asJSON && !o.quiet && (o.progress == "" || o.progress == "auto") && isTerminal(r.env.Stderr)
+}
+
+// silent reports whether phases and their progress are not told.
+func (r *report) silent() bool { return r.env.out.quiet || r.env.out.progress == "none" }
+
 // stop ends the drawing. It may be called once after progress.
 func (r *report) stop() {
+	defer r.splash.close()
 	close(r.ticker)
 	r.done.Wait()
 	if r.bars != nil {
@@ -191,13 +218,22 @@ func (r *report) stop() {
 }
 
 func (r *report) phase(phase update.Phase, total int64) {
+	r.took()
+	r.mu.Lock()
+	r.current, r.began, r.said, r.last = phase, time.Now(), time.Now(), 0
+	r.mu.Unlock()
+	if r.splash.tell("MSG %s", phaseWords[phase]); phase == update.PhaseSwitch {
+		r.splash.sample(update.PhaseReadBack, 1, 1) // all of it
+	}
 	if r.asJSON {
 		r.emit(event{Event: "phase", Phase: phase, Total: total})
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.last = 0
+	if r.silent() {
+		return
+	}
 	if r.bars == nil || total == 0 {
 		if r.bar == nil {
 			fmt.Fprintf(r.env.Stderr, "updater: %s\n", phaseWords[phase])
@@ -212,10 +248,20 @@ func (r *report) phase(phase update.Phase, total int64) {
 	r.bar = r.addBar(r.bars, phaseWords[phase], total)
 }
 
+// took says how long the phase took that ends, when more is asked for.
+func (r *report) took() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.env.out.verbose && !r.asJSON && r.current != "" && r.bar == nil {
+		fmt.Fprintf(r.env.Stderr, "updater: %s took %.2f s\n", phaseWords[r.current], time.Since(r.began).Seconds())
+	}
+}
+
 func (r *report) addBar(bars *mpb.Progress, doing string, total int64) *mpb.Bar {
 	return bars.AddBar(total,
 		mpb.PrependDecorators(decor.Name(doing, decor.WC{W: 16, C: decor.DindentRight})),
-		mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f")))
+		mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.CurrentKibiByte("% .1f"), decor.Name(" "),
+			decor.AverageSpeed(decor.SizeB1024(0), "% .1f"), decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO)))
 }
 
 // sample draws or prints what is done of the current phase.
@@ -223,8 +269,10 @@ func (r *report) sample(phase update.Phase, done, total int64) {
 	if total == 0 {
 		return
 	}
+	r.splash.sample(phase, done, total)
+	rate, left := r.rate(done, total)
 	if r.asJSON {
-		r.emit(event{Event: "progress", Phase: phase, Bytes: done, Total: total})
+		r.emit(event{Event: "progress", Phase: phase, Bytes: done, Total: total, Rate: rate, ETA: int64(left.Seconds())})
 		return
 	}
 	r.mu.Lock()
@@ -233,10 +281,31 @@ func (r *report) sample(phase update.Phase, done, total int64) {
 		r.bar.SetCurrent(done)
 		return
 	}
-	if tenth := done * 10 / total; tenth > r.last {
-		r.last = tenth
-		fmt.Fprintf(r.env.Stderr, "updater: %s %d%% (%s)\n", phaseWords[phase], tenth*10, size(done))
+	step, percent := done*100/total/plainStep, done*100/total
+	if r.silent() || step <= r.last && time.Since(r.said) < plainEvery {
+		return
 	}
+	if step > r.last {
+		r.last, percent = step, step*plainStep
+	}
+	r.said = time.Now()
+	how := size(done)
+	if rate > 0 {
+		how += fmt.Sprintf(", %s/s, %s left", size(rate), left)
+	}
+	fmt.Fprintf(r.env.Stderr, "updater: %s %d%% (%s)\n", phaseWords[phase], percent, how)
+}
+
+// rate is how fast the current phase is, in bytes a second, and how long it will take at that rate; 0 is not known yet.
+func (r *report) rate(done, total int64) (int64, time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	spent := time.Since(r.began)
+	if done <= 0 || spent < time.Second {
+		return 0, 0
+	}
+	left := time.Duration(float64(spent) * float64(total-done) / float64(done))
+	return int64(float64(done) / spent.Seconds()), left.Round(time.Second)
 }
 
 // failed reports an error as the last event, and passes it on.
@@ -255,6 +324,7 @@ func (r *report) failed(err error) error {
 
 // installed reports a slot that boots next, and passes on late, which is what failed after the switch.
 func (r *report) installed(res *update.Result, late error) error {
+	r.took()
 	if r.asJSON {
 		code := ExitDone
 		e := event{Event: "result", Code: &code, Device: r.facts, Result: res}

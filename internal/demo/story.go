@@ -167,7 +167,7 @@ func (s *story) install(ctx context.Context, i int, slot string) error {
 
 // cut pulls the plug in the middle of an install, when half of the first update is written.
 func (s *story) cut(ctx context.Context) error {
-	const at = `writing 50%`
+	const at = `writing 5[05]%`
 	s.say("The power fails in the middle of writing slot B")
 	if err := (lab.Env{Disk: s.disk}).BootRecovery(ctx); err != nil {
 		return err

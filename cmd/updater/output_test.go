@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/sys/unix"
+
+	"updater/provision"
+	"updater/update"
+)
+
+// TestEventSchema: every event of installs that succeed, fail and are refused is what the schema says.
+func TestEventSchema(t *testing.T) {
+	text, err := os.ReadFile("../../docs/events.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("events.json", parsed); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := c.Compile("events.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t)
+	r.sh(`printf '#!/bin/sh\necho hello\n' > hook; chmod 755 hook; cp image.img bad.img; cp image.img.bmap bad.img.bmap; cp image.img.bmap.asc bad.img.bmap.asc
+		printf X | dd of=bad.img bs=1 seek=300000 conv=notrunc status=none`)
+	r.configure("", "\n[hooks]\npre_install = \"hook\"\n")
+	r.sh("sed -i 's/^tries = 1/tries = 3/' config.toml") // more than GRUB counts: a warning
+	kinds := map[string]bool{}
+	for _, args := range [][]string{{"bad.img"}, {"--progress", "json", "image.img"}, {"--sig", "other.sig", "image.img"}} {
+		_, out, _ := r.run(append([]string{"install", "--json", "--config", "config.toml"}, args...)...)
+		last := ""
+		for line := range strings.Lines(out) {
+			value, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
+			if err == nil {
+				err = schema.Validate(value)
+			}
+			if err != nil {
+				t.Errorf("%s: %v", line, err)
+				continue
+			}
+			last = value.(map[string]any)["ev"].(string)
+			kinds[last] = true
+		}
+		if last != "result" {
+			t.Errorf("%v ends with %q", args, last)
+		}
+	}
+	for _, kind := range []string{"device", "phase", "hook", "warn", "result"} {
+		if !kinds[kind] {
+			t.Errorf("no event of kind %s in %v", kind, kinds)
+		}
+	}
+	for _, broken := range []string{`{}`, `{"ts":"2026-01-01T00:00:00Z","seq":1,"ev":"else"}`, `{"ts":"2026-01-01T00:00:00Z","seq":0,"ev":"phase","phase":"write"}`, `{"ts":"2026-01-01T00:00:00Z","seq":1,"ev":"phase","phase":"write","more":1}`} {
+		value, _ := jsonschema.UnmarshalJSON(strings.NewReader(broken))
+		if schema.Validate(value) == nil {
+			t.Errorf("%s is valid", broken)
+		}
+	}
+}
+
+// TestPlainProgress: a line for every five percent that are done or every ten seconds, and no more.
+func TestPlainProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var errs bytes.Buffer
+		r := newReport(Env{Stderr: &errs, Stdout: &errs}, false)
+		r.phase(update.PhaseWrite, 1000)
+		for done := range int64(101) { // one per mille every second
+			r.sample(update.PhaseWrite, done, 1000)
+			time.Sleep(time.Second)
+		}
+		r.phase(update.PhaseReadBack, 1000)
+		for done := range int64(1001) {
+			r.sample(update.PhaseReadBack, done, 1000)
+		}
+		writing, reading := strings.Count(errs.String(), "writing "), strings.Count(errs.String(), "reading back ")
+		if writing < 10 || writing > 12 || reading != 20 || !strings.Contains(errs.String(), "writing 10% (100 bytes, 1 bytes/s, 15m0s left)") {
+			t.Errorf("%d lines in 100 s, %d lines for 100 %%:\n%s", writing, reading, errs.String())
+		}
+	})
+}
+
+// TestSplash: psplash hears of an install, in its words; one that does not read does not stop it.
+func TestSplash(t *testing.T) {
+	r := newRig(t)
+	if err := unix.Mkfifo(r.path("fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.install(0, "slot B boots next", "--psplash", "fifo", "image.img") // nobody listens
+	f, err := os.OpenFile(r.path("fifo"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r.install(0, "slot B boots next", "--psplash", "fifo", "--rewrite", "image.img")
+	buf := make([]byte, 4096)
+	n, err := f.Read(buf)
+	if said := strings.ReplaceAll(string(buf[:n]), "\x00", "\n"); err != nil || !strings.HasPrefix(said, "MSG checking the signature\n") || !strings.Contains(said, "\nMSG writing\n") || !strings.HasSuffix(said, "PROGRESS 100\n") {
+		t.Errorf("psplash has heard %q, %v", said, err)
+	}
+	fd := int(f.Fd())
+	if err := unix.SetNonblock(fd, true); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil { // until its pipe is full
+		_, err = unix.Write(fd, make([]byte, 4096))
+	}
+	r.install(0, "slot B boots next", "--psplash", "fifo", "image.img")
+}
+
+// TestNoColor: with NO_COLOR in the environment nothing has a colour.
+func TestNoColor(t *testing.T) {
+	tile := provision.Tile{Name: "slot1", Verdict: provision.Pass}
+	t.Setenv("NO_COLOR", "")
+	if lines := strings.Join(tileLines(tile, time.Now(), 40), "\n"); !strings.Contains(lines, "\x1b[1;30;42m") {
+		t.Errorf("without NO_COLOR: %q", lines)
+	}
+	t.Setenv("NO_COLOR", "1")
+	if lines := strings.Join(tileLines(tile, time.Now(), 40), "\n"); strings.Contains(lines, "\x1b[") || !strings.Contains(lines, "PASS") {
+		t.Errorf("with NO_COLOR: %q", lines)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	names := []string{"install", "status", "history", "health", "doctor", "mark"}
+	for word, want := range map[string]string{"instal": "install", "isntall": "install", "stauts": "status", "helth": "health", "makr": "mark", "x": "", "provision": "", "doctro": "doctor"} {
+		if got := nearest(word, names); got != want {
+			t.Errorf("nearest(%q) = %q; want %q", word, got, want)
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// unknownCommand refuses a verb that there is not, with the one that may be meant.
+func unknownCommand(cmd *cobra.Command, word string) error {
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	err := &usageError{err: usagef("unknown command %q", strings.TrimSpace(strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name())+" "+word))}
+	if name := nearest(word, names); name != "" {
+		err.hint = "did you mean " + cmd.CommandPath() + " " + name + "?"
+	}
+	return err
+}
+
+// flagError refuses an option, with the one that may be meant.
+func flagError(cmd *cobra.Command, err error) error {
+	u := &usageError{err: err}
+	if word, unknown := strings.CutPrefix(err.Error(), "unknown flag: --"); unknown {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		if name := nearest(word, names); name != "" {
+			u.hint = "did you mean --" + name + "?"
+		}
+	}
+	return u
+}
+
+// nearest is the name that a word with a slip or two is meant for, "" where none is near. Of several that are equally near
+// it is the first in the alphabet.
+func nearest(word string, names []string) string {
+	best, least := "", max(1, min(2, len(word)/3))+1
+	slices.Sort(names)
+	for _, name := range names {
+		if d := distance(word, name); d < least {
+			best, least = name, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to insert, remove, change or swap with the next (optimal string alignment).
+func distance(a, b string) int {
+	rows := [3][]int{make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		before, last, now := rows[(i+1)%3], rows[(i+2)%3], rows[i%3]
+		now[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			now[j] = min(last[j]+1, now[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				now[j] = min(now[j], before[j-2]+1)
+			}
+		}
+	}
+	return rows[len(a)%3][len(b)]
+}
