@@ -3,11 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"updater/blockdev"
 	"updater/boot"
@@ -78,8 +75,6 @@ func (d *device) openSystemdBoot(booted string, mode blockdev.Mode) (boot.Backen
 	return sdboot.New(o, booted)
 }
 
-const espMount = "/run/updater/esp"
-
 func (d *device) espFolder(mode blockdev.Mode) (string, error) {
 	esp := d.config.Boot.ESP
 	if esp == "" {
@@ -98,18 +93,7 @@ func (d *device) espFolder(mode blockdev.Mode) (string, error) {
 	if mount, err := blockdev.MountPoint(p.Path); err != nil || mount != "" {
 		return mount, err
 	}
-	if err := os.MkdirAll(espMount, 0o700); err != nil {
-		return "", err
-	}
-	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
-	if mode == blockdev.ReadOnly {
-		flags |= unix.MS_RDONLY
-	}
-	if err := unix.Mount(p.Path, espMount, "vfat", flags, ""); err != nil {
-		return "", fmt.Errorf("mounting the ESP %s: %w", p, err)
-	}
-	d.closers = append(d.closers, func() error { return unix.Unmount(espMount, 0) })
-	return espMount, nil
+	return d.mountFor(p, "vfat", "esp", mode)
 }
 
 func (d *device) openRaspberryPi(booted string, mode blockdev.Mode) (boot.Backend, error) {

@@ -69,8 +69,8 @@ func (d *device) openGrub(booted string, mode blockdev.Mode) (boot.Backend, erro
 	return grub.New(o, booted)
 }
 
-// openGrubEnv opens a grubenv: a file on a mounted path, or PARTITION:/PATH in a FAT file system of the
-// disk. Where that partition is mounted the file is reached through the mount, so that the file system's
+// openGrubEnv opens a grubenv: a file on a mounted path, or PARTITION:/PATH in a FAT or ext4 file system of
+// the disk. Where that partition is mounted the file is reached through the mount, so that the file system's
 // cache and ours are the same; path is its name then.
 func (d *device) openGrubEnv(env string, mode blockdev.Mode) (_ *blockdev.Device, path string, err error) {
 	if env == "" {
@@ -87,14 +87,11 @@ func (d *device) openGrubEnv(env string, mode blockdev.Mode) (_ *blockdev.Device
 			return nil, "", err
 		}
 		if mount == "" {
-			area, err := d.keep(p.OpenFATFile("/"+file, mode))
-			return area, "", err
+			return d.unmounted(p, file, mode)
 		}
 		env = filepath.Join(mount, file)
 	}
-	d.folders = append(d.folders, filepath.Dir(env))
-	area, err := d.keep(blockdev.OpenPath(env, 0, 0, mode))
-	return area, env, err
+	return d.mounted(env, mode)
 }
 
 // missing says that a file is not there or has no bytes.
@@ -152,8 +149,14 @@ func (d *device) ubootOptions(mode blockdev.Mode) (o uboot.Options, err error) {
 // flashNode are the character devices of flash.
 var flashNode = regexp.MustCompile(`^/dev/mtd\d+$`)
 
+// ubiNode are UBI volumes, as fw_env.config may name them.
+var ubiNode = regexp.MustCompile(`^/dev/ubi\d+(_\d+$|:)`)
+
 // openEnvironment opens a copy of U-Boot's environment, in flash too.
 func (d *device) openEnvironment(a uboot.AreaConfig, mode blockdev.Mode) (boot.Area, error) {
+	if ubiNode.MatchString(a.Device) {
+		return nil, usagef("boot: %s is a UBI volume, which is not supported; have U-Boot keep its environment on MTD partitions outside of UBI (CONFIG_ENV_IS_IN_NAND or _SPI_FLASH), or use boot.backend custom", a.Device)
+	}
 	if !flashNode.MatchString(a.Device) {
 		return d.openArea(a, mode)
 	}

@@ -130,7 +130,10 @@ commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "inval
 			run(ExitDone, "mark", "good", "--booted", "B")
 			state("B", "B", "good")
 			run(ExitBootState, "mark", "good", "A", "--booted", "B")
-			run(ExitDone, "doctor", "--booted", "B")
+			// There is no keyring here; of the boot state nothing is wrong.
+			if out := run(ExitTrust, "doctor", "--booted", "B"); strings.Count(out, "failure: ") != 1 || !strings.Contains(out, "failure: no keyring") {
+				t.Errorf("doctor: %s", out)
+			}
 		})
 	}
 }

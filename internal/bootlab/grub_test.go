@@ -24,7 +24,7 @@ type grubRig struct {
 	dialect   grub.Dialect
 }
 
-const grubModules = "part_gpt fat ext2 normal configfile loadenv test echo search search_label halt"
+const grubModules = "part_gpt fat ext2 normal configfile loadenv test echo search search_label regexp halt reboot"
 
 func newGrub(t *testing.T, dialect grub.Dialect, ext4 bool) *grubRig {
 	t.Helper()
@@ -156,6 +156,26 @@ func TestGrubRAUC(t *testing.T) {
 	}
 	r.boot(t, "B", disk(r.disk)...)
 	r.as(t, "B", func(b boot.Backend) error { return b.MarkGood(t.Context(), "B") })
+}
+
+// The whole configuration that is shipped, up to the kernel and its command line: GRUB has no linux command here, but
+// a function of that name.
+func TestGrubExample(t *testing.T) {
+	r := newGrub(t, grub.Tries, false)
+	cfg := "function linux {\n  echo \"CHOICE $*.\"\n  halt\n}\n" + example(t, "grub/grub.cfg")
+	must(t, os.WriteFile(filepath.Join(r.dir, "whole.cfg"), []byte(cfg), 0o600))
+	sh(t, r.dir, `mcopy -o -i disk.img@@1M whole.cfg ::/grub/grub.cfg`)
+	boot1 := func(want string) {
+		t.Helper()
+		if got := boots(t, `CHOICE (.*)\.`, append(efiArgs(t, filepath.Join(r.dir, "vars.fd")), disk(r.disk)...)...); got[1] != want {
+			t.Errorf("GRUB starts %q; want %q", got[1], want)
+		}
+	}
+	boot1("(hd0,gpt2)/boot/vmlinuz updater.slot=A root=PARTLABEL=rootfs_a ro panic=10")
+	r.as(t, "A", func(b boot.Backend) error { return b.Activate(t.Context(), "B", 2) })
+	r.as(t, "A", func(b boot.Backend) error { return boot.RequestRecovery(t.Context(), b) })
+	boot1("(hd0,gpt1)/recovery/vmlinuz updater.mode=recover panic=10")
+	boot1("(hd0,gpt3)/boot/vmlinuz updater.slot=B root=PARTLABEL=rootfs_b ro panic=10")
 }
 
 // Power cuts over an install, GRUB's own save_env and mark-good: after every sector there is a whole block,
