@@ -73,7 +73,7 @@ test: deps build
 	scripts/gotest.sh ./...
 	go test -count=1 -tags docs -run ManPages ./cmd/updater
 	scripts/test-contrib.sh
-	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Debian|Boot|Reproducible|VM' ./internal/lab ./internal/vm ./internal/demo ./internal/proof
+	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Health|Debian|Boot|Reproducible|VM' ./internal/lab ./internal/vm ./internal/demo ./internal/proof
 	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v ./internal/bootlab
 # The initramfs in QEMU, with the longer tests.
 test-recovery: deps build
