@@ -57,6 +57,9 @@ func environment(t *testing.T, name, slot string) string {
 		if strings.HasPrefix(line, "ab_go=") {
 			line = "ab_go=echo CHOICE ${" + slot + "}; reset\n"
 		}
+		if strings.HasPrefix(line, "ab_recovery=") {
+			line = "ab_recovery=echo CHOICE recovery; reset\n"
+		}
 		out = append(out, line)
 	}
 	return strings.Join(append(out, "bootdelay=0\n"), "")
@@ -149,6 +152,29 @@ func TestUBootBootcount(t *testing.T) {
 	r.tool(t, "active=B", "upgrade_available=0", "bootcount=0")
 	for range 3 {
 		r.boot(t, "B")
+	}
+}
+
+// recovery=1 boots the recovery once and changes no slot; without a recovery to boot the slots go on.
+func TestUBootRecovery(t *testing.T) {
+	for _, c := range []struct {
+		dialect   uboot.Dialect
+		env, slot string
+	}{{uboot.RAUC, "uboot/rauc.env", "slot"}, {uboot.Bootcount, "uboot/bootcount.env", "active"}} {
+		t.Run(string(c.dialect), func(t *testing.T) {
+			text := environment(t, c.env, c.slot)
+			r := newUBoot(t, c.dialect, text)
+			r.boot(t, "A")
+			must(t, boot.RequestRecovery(t.Context(), r.backend(t, "A")))
+			r.tool(t, "recovery=1")
+			r.boot(t, "recovery")
+			r.tool(t, "recovery=0")
+			r.boot(t, "A")
+			r = newUBoot(t, c.dialect, strings.Replace(text, "echo CHOICE recovery; reset", "false", 1))
+			must(t, boot.RequestRecovery(t.Context(), r.backend(t, "A")))
+			r.boot(t, "A")
+			r.tool(t, "recovery=0")
+		})
 	}
 }
 
