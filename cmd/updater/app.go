@@ -89,6 +89,7 @@ func newRoot(env Env) *cobra.Command {
 		newDoctor(env), newBmap(env), newPack(env), newProvision(env), newVersion(env),
 	)
 	addManPages(root)
+	addExamples(root)
 	return root
 }
 

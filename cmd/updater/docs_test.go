@@ -58,6 +58,25 @@ func TestDocumentedCommands(t *testing.T) {
 	every(newRoot(Env{}))
 }
 
+// TestExamplesOfTheHelp: the help of every verb has examples, and they are right.
+func TestExamplesOfTheHelp(t *testing.T) {
+	var every func(c *cobra.Command)
+	every = func(c *cobra.Command) {
+		if c.Runnable() && c.HasParent() && !c.HasSubCommands() && c.IsAvailableCommand() && c.Example == "" {
+			t.Errorf("the help of %s has no example", c.CommandPath())
+		}
+		for _, command := range (docs.Code{Info: "sh", Text: c.Example}).Commands("updater") {
+			if cmd, err := parsed(command, true); err != nil || !strings.Contains(c.Example, cmd.CommandPath()) {
+				t.Errorf("the help of %s: updater %s: %v", c.CommandPath(), strings.Join(command, " "), err)
+			}
+		}
+		for _, sub := range c.Commands() {
+			every(sub)
+		}
+	}
+	every(newRoot(Env{}))
+}
+
 // parsed reads a command line as the program would, without running it.
 func parsed(args []string, whole bool) (*cobra.Command, error) {
 	root := newRoot(Env{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard})

@@ -70,7 +70,6 @@ keys and the clock, the disk and the slots, the medium and the kernel, the state
 boot loader's state. Every finding has its severity, the evidence, and what to do about it:
 a failure is in the way of the next install, boot or fallback, a warning weakens a promise,
 and a note is worth knowing. The exit code is 0 unless there is a failure.`
-	cmd.Example = "  updater doctor\n  updater doctor --json | jq '.findings[] | select(.severity == \"failure\")'"
 	cmd.Flags().BoolVar(&repair, "repair", false, "mend first what can be mended without a loss")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
 	return cmd

@@ -64,7 +64,6 @@ before updater mark good. With --reboot a system that is not healthy marks its s
 into the other one; it is refused, and nothing restarts, where no other slot is bootable. With
 --watchdog it does not end: it runs the checks again and again, and keeps the hardware watchdog
 alive only while they succeed.`
-	cmd.Example = "  updater health && updater mark good\n  updater health --reboot\n  updater health --watchdog --every 1m"
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "/etc/updater/health.d", "`FOLDER` of the checks")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "`TIME` that each check may take")

@@ -31,8 +31,7 @@ with image, version, signer, how long its phases took, and how it ended; and whe
 marked good or bad. An install that a power cut has ended is listed as writing. What was refused
 before anything was written is not listed: a refusal changes nothing. The number of events is
 bounded, by 64 and by the size of the store; the oldest go first.`,
-		Example: "  updater history\n  updater history -n 1 --json",
-		Args:    noArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			h, err := history(config, n)
 			if err != nil {

@@ -103,9 +103,8 @@ mapped blocks, zeroes the others, flushes, reads everything back from the medium
 and only then makes the slot the boot loader's next choice. IMAGE may be raw or
 compressed by gzip, zstd, xz, lz4 or bzip2: a file, an http:// or https:// address,
 or "-", standard input. A bmap and its signature may be addresses too.`,
-		Example: "  updater install image.img.zst --reboot\n  updater install https://updates.example.com/image.img.zst --progress json\n  ssh host cat image.img | updater install --bmap image.img.bmap -",
-		Args:    argsN(1, 1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return runInstall(cmd.Context(), o, args[0], env) },
+		Args: argsN(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runInstall(cmd.Context(), o, args[0], env) },
 	}
 	f := cmd.Flags()
 	o.AddFlags(f)

@@ -60,7 +60,8 @@ func (b *bench) copies(tar string) error {
 		return err
 	}
 	defer done()
-	fmt.Printf("Image: %d MiB, %d MiB mapped in %d ranges; target: loop device with direct I/O; median of %d runs in turns.\n\n", m.ImageSize()>>20, m.MappedBytes()>>20, m.Len(), b.runs)
+	fmt.Printf("Image: %d MiB, %d MiB mapped in %d ranges; target: %s; median of %d runs in turns.\n\n", m.ImageSize()>>20, m.MappedBytes()>>20, m.Len(),
+		map[bool]string{false: "loop device with direct I/O", true: "file in memory"}[b.tmpfs], b.runs)
 	fmt.Println("| form | command | MB/s of mapped data | of bmaptool | wall s | CPU s | RSS MiB |\n|---|---|--:|--:|--:|--:|--:|")
 	for _, form := range b.forms {
 		jobs, err := b.jobs(form, img, loop, m)
@@ -123,8 +124,10 @@ func (b *bench) jobs(form, img, loop string, m *bmap.Map) ([]job, error) {
 			add(b.updater, "updater, plain zst -3, --no-read-back", append(copy, "--no-read-back", plain, loop)...)
 		}
 	}
-	if err := b.updaters(form, file, loop, add); err != nil {
-		return nil, err
+	if !b.tmpfs {
+		if err := b.updaters(form, file, loop, add); err != nil {
+			return nil, err
+		}
 	}
 	if f.tool != "" {
 		add(f.tool, f.tool+" -dc to dd, direct (whole image)", "bash", "-euc", f.tool+` -dc "$1" | dd of="$2" bs=4M iflag=fullblock oflag=direct conv=fsync status=none`, "bench", file, loop)
@@ -159,6 +162,10 @@ func (b *bench) mapped(img string, m *bmap.Map) (string, error) {
 
 // loop makes the target, with all its blocks allocated.
 func (b *bench) loop(size int64) (node string, done func(), err error) {
+	if b.tmpfs {
+		file := fmt.Sprintf("/dev/shm/updater-bench-%d", os.Getpid())
+		return file, func() { _ = os.Remove(file) }, nil
+	}
 	if err := b.sh(`rm -f target; head -c "$1" /dev/zero > target; sync target`, fmt.Sprint(size)); err != nil {
 		return "", nil, err
 	}

@@ -34,6 +34,7 @@ type bench struct {
 	runs    int
 	sizeMiB int
 	forms   []string
+	tmpfs   bool // the target is a file in memory, for the pipeline alone
 }
 
 func run(ctx context.Context) error {
@@ -43,6 +44,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&b.runs, "runs", 5, "runs of every command, in turns")
 	flag.IntVar(&b.sizeMiB, "size", 1024, "MiB of the image")
 	forms := flag.String("forms", "raw,gz,zst3,zst19,packed,lz4,xz,xzmulti", "forms of the image")
+	flag.BoolVar(&b.tmpfs, "tmpfs", false, "copy to a file in /dev/shm instead of a loop device, without rauc and swupdate")
 	delta := flag.Bool("delta", false, "compare two root file systems instead: what an update would fetch")
 	flag.Parse()
 	b.forms = strings.Split(*forms, ",")

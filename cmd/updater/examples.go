@@ -1,0 +1,47 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// examples are the command lines of the help of each verb; a test parses them.
+var examples = map[string][]string{
+	"install": {
+		"updater install image.img.zst --reboot", "updater install https://updates.example.com/image.img.zst --progress json",
+		"ssh host cat image.img | updater install --bmap image.img.bmap -",
+	},
+	"verify":                   {"updater verify image.img.zst", "updater verify --bmap image.img.bmap --json"},
+	"status":                   {"updater status", "updater status --json"},
+	"mark good":                {"updater mark good"},
+	"mark bad":                 {"updater mark bad B"},
+	"activate":                 {"updater activate B --tries 1"},
+	"rollback":                 {"updater rollback"},
+	"recover":                  {"updater recover --reboot"},
+	"history":                  {"updater history", "updater history -n 1 --json"},
+	"health":                   {"updater health && updater mark good", "updater health --reboot", "updater health --watchdog --every 1m"},
+	"doctor":                   {"updater doctor", `updater doctor --json | jq '.findings[] | select(.severity == "failure")'`},
+	"bmap create":              {"updater bmap create -o image.img.bmap image.img", "updater bmap create --product board --version 2.1 --rollback-index 21 -o image.img.bmap image.img"},
+	"bmap info":                {"updater bmap info image.img.bmap", "updater bmap info --json image.img.bmap"},
+	"bmap verify":              {"updater bmap verify image.img.bmap /dev/sdb"},
+	"bmap copy":                {"updater bmap copy image.wic.zst /dev/sdb", "updater bmap copy --allow-unsigned --grow-last image.wic /dev/sdb"},
+	"pack":                     {"updater pack image.img", "updater pack --level 19 -o image.img.zst image.img"},
+	"provision":                {"updater provision --plan plan.toml --target /dev/sdb --target /dev/sdc", "updater provision --plan plan.toml --target /dev/sdb --check"},
+	"provision token":          {"updater provision token --key factory.pem --serial A1007"},
+	"provision records verify": {"updater provision records verify --spool /var/spool/updater --key station.pub"},
+	"provision records list":   {"updater provision records list --spool /var/spool/updater --key station.pub"},
+	"provision records export": {"updater provision records export --csv --spool /var/spool/updater --key station.pub"},
+	"provision records send":   {"updater provision records send --plan plan.toml"},
+	"version":                  {"updater version"},
+}
+
+// addExamples gives every verb its examples.
+func addExamples(cmd *cobra.Command) {
+	if lines := examples[strings.TrimPrefix(cmd.CommandPath(), "updater ")]; lines != nil {
+		cmd.Example = "  " + strings.Join(lines, "\n  ")
+	}
+	for _, sub := range cmd.Commands() {
+		addExamples(sub)
+	}
+}
