@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+
+	"updater/boot"
 )
 
 var literal = regexp.MustCompile(`(?m)^[][\w]+\((.*)\)$`)
@@ -39,4 +41,19 @@ func Seeds(t *testing.T, target string, count, accepted int, taken func(values [
 	if len(names) < count || n < accepted {
 		t.Errorf("%s has %d seeds, of which %d are taken; want at least %d and %d", target, len(names), n, count, accepted)
 	}
+}
+
+// Takes reports whether a backend that A runs on reads its state; then marking A good works, and something boots.
+func Takes(t *testing.T, b boot.Backend) bool {
+	t.Helper()
+	if _, err := b.State(t.Context()); err != nil {
+		return false
+	}
+	if err := b.MarkGood(t.Context(), "A"); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next == "" {
+		t.Fatalf("after mark good State = %+v, %v", st, err)
+	}
+	return true
 }
