@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -70,7 +71,16 @@ func (d *device) unmounted(p blockdev.Partition, file string, mode blockdev.Mode
 	if err != nil {
 		return nil, "", err
 	}
-	return d.mounted(filepath.Join(dir, file), mode)
+	if dir, err = filepath.EvalSymlinks(dir); err == nil {
+		path, err = filepath.EvalSymlinks(filepath.Join(dir, file))
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("/%s in %s: %w", file, p, err)
+	}
+	if !strings.HasPrefix(path, dir+"/") {
+		return nil, "", fmt.Errorf("/%s in %s is a symbolic link that leads out of it", file, p)
+	}
+	return d.mounted(path, mode)
 }
 
 // mounted opens a file of a mounted file system.

@@ -38,7 +38,7 @@ func envDisk(t *testing.T) (dir string, sh func(script string) string) {
 	}
 	sh(`truncate -s 24M disk.img
 		sgdisk -n1:2048:+8M -c1:bootenv -n2:0:+4M -c2:rootfs_a -n3:0:+4M -c3:rootfs_b disk.img >/dev/null
-		mkdir e; grub-editenv e/grubenv create; grub-editenv e/grubenv set first=1 ORDER="A B" A_LEFT=g B_LEFT=g last=2
+		mkdir e; grub-editenv e/grubenv create; grub-editenv e/grubenv set first=1 ORDER="A B" A_LEFT=g B_LEFT=g last=2; ln -s ../../../etc/hostname e/out
 		truncate -s 8M ext4; mke2fs -q -t ext4 -d e ext4; dd if=ext4 of=disk.img bs=1M seek=1 conv=notrunc status=none`)
 	return dir, sh
 }
@@ -127,6 +127,9 @@ func TestStateOnUnmountedExt4(t *testing.T) {
 	}
 	if err := with(blockdev.Shared, "none", nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file that is not there: %v", err)
+	}
+	if err := with(blockdev.Shared, "out", nil); err == nil || !strings.Contains(err.Error(), "leads out of it") {
+		t.Errorf("a link out of the file system: %v", err)
 	}
 	sh("e2fsck -fn ext4 >/dev/null")
 }
