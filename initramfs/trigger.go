@@ -111,7 +111,7 @@ func (g GPIO) active() (bool, error) {
 	if errno := ioctl(int(chip.Fd()), unix.GPIO_V2_GET_LINE_IOCTL, unsafe.Pointer(&q)); errno != 0 {
 		return fail(errno)
 	}
-	defer unix.Close(int(q.Fd))
+	defer func() { _ = unix.Close(int(q.Fd)) }() // it was only read
 	values := unix.GPIOV2LineValues{Mask: 1}
 	if errno := ioctl(int(q.Fd), unix.GPIO_V2_LINE_GET_VALUES_IOCTL, unsafe.Pointer(&values)); errno != 0 {
 		return fail(errno)

@@ -47,9 +47,7 @@ func envConfig(t *testing.T, dir, disk, env string) string {
 	t.Helper()
 	name := filepath.Join(dir, "config.toml")
 	text := "product = \"x\"\nkeyring = [\"keys\"]\n[disk]\npath = \"" + disk + "\"\n[boot]\nbackend = \"grub\"\ndialect = \"tries\"\nenv = \"PARTLABEL=bootenv:" + env + "\"\ntries = 3\n"
-	for _, s := range []string{"A", "B"} {
-		text += "[[slot]]\nname = \"" + s + "\"\npartitions = { rootfs = \"PARTLABEL=rootfs_" + strings.ToLower(s) + "\" }\n"
-	}
+	text += configTail
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -214,8 +214,7 @@ func configKeys() []string {
 	var keys []string
 	var walk func(prefix string, typ reflect.Type)
 	walk = func(prefix string, typ reflect.Type) {
-		for i := range typ.NumField() {
-			f := typ.Field(i)
+		for f := range typ.Fields() {
 			name := f.Tag.Get("toml")
 			if name == "" || name == "-" {
 				continue

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -91,7 +92,7 @@ func (h hooks) activated(ctx context.Context, res *update.Result) error {
 	err := run(context.WithoutCancel(ctx), update.Planned{
 		Slot: res.Slot, Role: res.Role, Product: res.Product, Version: res.Version, RollbackIndex: res.Index, ImageBytes: res.ImageBytes,
 	})
-	if e, ok := err.(*hookError); ok {
+	if e, ok := errors.AsType[*hookError](err); ok {
 		e.switched = true
 	}
 	return err

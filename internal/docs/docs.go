@@ -192,7 +192,6 @@ scan:
 		case r == '\'' || r == '"':
 			quote, inWord = r, true
 		case r == '#' && !inWord:
-			blanks = 0
 			break scan
 		case r == ' ':
 			blanks++

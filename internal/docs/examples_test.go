@@ -12,10 +12,11 @@ import (
 
 // TestExamplesAreNamed: a page tells of every example for a boot loader.
 func TestExamplesAreNamed(t *testing.T) {
-	all := ""
+	var text strings.Builder
 	for _, p := range pages(t) {
-		all += p.Text
+		text.WriteString(p.Text)
 	}
+	all := text.String()
 	entries, err := filepath.Glob(filepath.Join(root, "examples/boot/*/*"))
 	if err != nil || len(entries) < 15 {
 		t.Fatalf("%d examples, %v", len(entries), err)

@@ -64,7 +64,7 @@ func measure(updater, plan string, n int, size, rate int64, runs int) (err error
 			return fmt.Errorf("losetup: %w", err)
 		}
 		node := strings.TrimSpace(string(out))
-		defer exec.Command("losetup", "-d", node).Run() //nolint:errcheck // it is over
+		defer exec.Command("losetup", "-d", node).Run()
 		nodes = append(nodes, node)
 	}
 	var seconds, peak [2][]float64
