@@ -20,16 +20,7 @@ func TestFilesAreThereForTheBootLoader(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	sh := func(script string) string {
-		t.Helper()
-		cmd := exec.Command("bash", "-euc", script)
-		cmd.Dir = dir
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v: %s", script, err, out)
-		}
-		return string(out)
-	}
+	sh := shell(t, dir)
 	sh(`mkdir src mnt; echo old >src/grubenv; truncate -s 16M fs.img; mke2fs -q -t ext4 -d src fs.img`)
 	if out, err := exec.Command("mount", "-o", "loop", filepath.Join(dir, "fs.img"), filepath.Join(dir, "mnt")).CombinedOutput(); err != nil {
 		t.Skipf("no loop mount: %s", out)

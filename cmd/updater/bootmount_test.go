@@ -17,16 +17,9 @@ import (
 	"updater/boot/uboot"
 )
 
-// envDisk is a disk image whose boot state is a file on ext4, with its configuration.
-func envDisk(t *testing.T) (dir string, sh func(script string) string) {
-	t.Helper()
-	for _, tool := range []string{"sgdisk", "mke2fs", "grub-editenv", "grub-fstest"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
-	dir = t.TempDir()
-	sh = func(script string) string {
+// shell runs scripts in a folder, and returns what they print.
+func shell(t *testing.T, dir string) func(script string) string {
+	return func(script string) string {
 		t.Helper()
 		cmd := exec.Command("bash", "-euc", script)
 		cmd.Dir = dir
@@ -36,6 +29,18 @@ func envDisk(t *testing.T) (dir string, sh func(script string) string) {
 		}
 		return string(out)
 	}
+}
+
+// envDisk is a disk image whose boot state is a file on ext4, with its configuration.
+func envDisk(t *testing.T) (dir string, sh func(script string) string) {
+	t.Helper()
+	for _, tool := range []string{"sgdisk", "mke2fs", "grub-editenv", "grub-fstest"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	dir = t.TempDir()
+	sh = shell(t, dir)
 	sh(`truncate -s 24M disk.img
 		sgdisk -n1:2048:+8M -c1:bootenv -n2:0:+4M -c2:rootfs_a -n3:0:+4M -c3:rootfs_b disk.img >/dev/null
 		mkdir e; grub-editenv e/grubenv create; grub-editenv e/grubenv set first=1 ORDER="A B" A_LEFT=g B_LEFT=g last=2; ln -s ../../../etc/hostname e/out

@@ -54,25 +54,23 @@ func unpackCells(area []byte) (files map[string]string, at map[string]int64) {
 func packCells(files map[string]string, old []byte) []byte {
 	out := make([]byte, cellsSize)
 	_, at := unpackCells(old)
-	used := map[int64]bool{}
-	for name := range files {
-		if off, ok := at[name]; ok {
-			copy(out[off:], packCell(name, []byte(files[name])))
-			used[off] = true
-		}
-	}
+	maps.DeleteFunc(at, func(name string, _ int64) bool { _, ok := files[name]; return !ok })
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if _, ok := at[name]; ok {
-			continue
+		if _, ok := at[name]; !ok {
+			at[name] = freeCell(at)
 		}
-		off := int64(0)
-		for used[off] {
-			off += cellSize
-		}
-		used[off] = true
-		copy(out[off:], packCell(name, []byte(files[name])))
+		copy(out[at[name]:], packCell(name, []byte(files[name])))
 	}
 	return out
+}
+
+// freeCell is the first cell that no file is in.
+func freeCell(at map[string]int64) int64 {
+	off := int64(0)
+	for slices.Contains(slices.Collect(maps.Values(at)), off) {
+		off += cellSize
+	}
+	return off
 }
 
 func (c cells) read() (files map[string]string, at map[string]int64, err error) {
@@ -108,14 +106,7 @@ func (c cells) put(name string, data []byte) error {
 	}
 	off, ok := at[name]
 	if !ok {
-		for taken := true; taken; {
-			taken = false
-			for _, o := range at {
-				if o == off {
-					off, taken = off+cellSize, true
-				}
-			}
-		}
+		off = freeCell(at)
 	}
 	_, err = c.area.WriteAt(packCell(name, data), off)
 	return err
