@@ -4,6 +4,7 @@
 package boottest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +47,7 @@ type Medium struct {
 	devices []boot.Area // where the areas really are, when it is not in memory
 	// FailAt makes the n-th operation (write, flush or read-back, from 1) fail; 0 never.
 	FailAt int
+	Room   int64 // what its folder has room for, in bytes; nothing is taken off
 	// Lie makes writes and flushes succeed and keep nothing.
 	Lie bool
 }
@@ -76,7 +78,7 @@ func (e event) apply(d *Disk) {
 func NewMedium(areas ...[]byte) *Medium { return New(Disk{Areas: areas}) }
 
 // New returns a medium that holds a copy of d.
-func New(d Disk) *Medium { return &Medium{disk: d.Clone(), start: d.Clone()} }
+func New(d Disk) *Medium { return &Medium{disk: d.Clone(), start: d.Clone(), Room: 1 << 30} }
 
 // Areas gives the areas for a backend.
 func (m *Medium) Areas() []boot.Area {
@@ -244,8 +246,29 @@ func (f Files) Read(name string) ([]byte, error) {
 	return []byte(text), nil
 }
 
+// Open is [Files.Read] for an ESP.
+func (f Files) Open(name string) (interface {
+	io.ReadSeekCloser
+	io.ReaderAt
+}, error,
+) {
+	data, err := f.Read(name)
+	return openFile{bytes.NewReader(data)}, err
+}
+
+type openFile struct{ *bytes.Reader }
+
+func (openFile) Close() error { return nil }
+
+// Free is the room of a disk that is as large as asked for.
+func (f Files) Free() (int64, error) { return f.M.Room, f.M.do("folder") }
+
 // Write makes a file or gives it new content: a cut may leave it empty or half.
-func (f Files) Write(name string, data []byte) error {
+func (f Files) Write(name string, r io.Reader) error {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
 	if err := f.M.do(name); err != nil {
 		return err
 	}

@@ -10,9 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxEntry bounds an entry.
-const maxEntry = 64 << 10
-
 // Folder is a mounted ESP.
 type Folder struct{ root *os.Root }
 
@@ -33,7 +30,7 @@ func (f *Folder) Close() error { return f.root.Close() }
 // List implements [Dir]. A folder that is not there has no files.
 func (f *Folder) List() ([]string, error) {
 	var names []string
-	for _, dir := range []string{"loader/", entriesDir, templatesDir} {
+	for _, dir := range []string{"loader/", type1.entries, type1.templates, uki.entries, uki.templates} {
 		d, err := f.root.Open(strings.TrimSuffix(dir, "/"))
 		if os.IsNotExist(err) {
 			continue
@@ -55,22 +52,21 @@ func (f *Folder) List() ([]string, error) {
 	return names, nil
 }
 
-// Read implements [Dir].
-func (f *Folder) Read(name string) ([]byte, error) {
+// Open implements [Dir]. What the system has of the file in its cache is dropped first.
+func (f *Folder) Open(name string) (File, error) {
 	file, err := f.root.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxEntry+1))
-	if err == nil && len(data) > maxEntry {
-		err = fmt.Errorf("%s is longer than %d bytes", name, maxEntry)
+	if err := unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("dropping the cache of %s: %w", name, err)
 	}
-	return data, err
+	return file, nil
 }
 
 // Write implements [Dir].
-func (f *Folder) Write(name string, data []byte) error {
+func (f *Folder) Write(name string, r io.Reader) error {
 	if err := f.root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -78,7 +74,7 @@ func (f *Folder) Write(name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := file.Write(data); err != nil {
+	if _, err := io.Copy(file, r); err != nil {
 		file.Close()
 		return err
 	}
@@ -87,6 +83,20 @@ func (f *Folder) Write(name string, data []byte) error {
 		return err
 	}
 	return file.Close()
+}
+
+// Free implements [Dir].
+func (f *Folder) Free() (int64, error) {
+	root, err := f.root.Open(".")
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(root.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("asking %s for its free space: %w", root.Name(), err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
 }
 
 // Rename implements [Dir].
@@ -98,8 +108,8 @@ func (f *Folder) Remove(name string) error { return f.root.Remove(name) }
 // Sync implements [Dir]: syncfs writes the file system out, and the fsync of a folder has the drive flush
 // its cache, which syncfs alone does not do on FAT (fs/fat/file.c, fat_file_fsync).
 func (f *Folder) Sync() error {
-	for _, name := range []string{".", strings.TrimSuffix(entriesDir, "/")} {
-		d, err := f.root.Open(name)
+	for _, name := range []string{".", type1.entries, uki.entries} {
+		d, err := f.root.Open(strings.TrimSuffix(name, "/"))
 		if os.IsNotExist(err) {
 			continue
 		}

@@ -85,9 +85,35 @@ func TestContract(t *testing.T) {
 	})
 }
 
+// images is an ESP with unified kernel images, and an image of others.
+func images() map[string]string {
+	files := boottest.ImageFiles()
+	files["EFI/Linux/rescue.efi"] = boottest.Image("ID=zz-rescue\nVERSION_ID=9\n", "rescue")
+	return files
+}
+
+func TestContractImages(t *testing.T) {
+	boottest.Contract(t, boottest.Rig{
+		Fresh: func(*testing.T) boottest.Disk { return boottest.Disk{Files: images()} },
+		Open: func(m *boottest.Medium, booted string) (boot.Backend, error) {
+			return open(boottest.Files{M: m}, booted)
+		},
+		Boot: boottest.SystemdBootImages,
+		Others: func(d boottest.Disk) []string {
+			return []string{d.Files["loader/loader.conf"], d.Files["EFI/Linux/rescue.efi"], d.Files["EFI/updater/A.efi"], d.Files["EFI/updater/B.efi"]}
+		},
+		AlwaysBoots: true,
+	})
+}
+
 // The known-good entry never has a counter, whatever is done: the firmware's renaming can lose a name.
 func TestKnownGoodEntryIsNeverCounted(t *testing.T) {
-	m := boottest.New(boottest.Disk{Files: fresh()})
+	t.Run("Type #1", func(t *testing.T) { neverCounted(t, fresh(), "-A.conf", "version") })
+	t.Run("images", func(t *testing.T) { neverCounted(t, images(), "-A.efi", "updater.slot=A") })
+}
+
+func neverCounted(t *testing.T, files map[string]string, suffix, content string) {
+	m := boottest.New(boottest.Disk{Files: files})
 	b, err := open(boottest.Files{M: m}, "A")
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +129,7 @@ func TestKnownGoodEntryIsNeverCounted(t *testing.T) {
 		}
 		m.CrashDisks(func(d boottest.Disk) {
 			if !slices.ContainsFunc(slices.Collect(maps.Keys(d.Files)), func(n string) bool {
-				return strings.HasSuffix(n, "-A.conf") && strings.Contains(d.Files[n], "version")
+				return strings.HasSuffix(n, suffix) && strings.Contains(d.Files[n], content)
 			}) {
 				t.Fatalf("no entry of slot A without a counter: %v", slices.Sorted(maps.Keys(d.Files)))
 			}
@@ -194,7 +220,7 @@ func TestLastGeneration(t *testing.T) {
 }
 
 func TestSelected(t *testing.T) {
-	for id, want := range map[string]string{"updater-2-A.conf": "A", "updater-11-B+0-3.conf": "B", "updater-3-B": "B", "other.conf": "", "updater-3-C.conf": ""} {
+	for id, want := range map[string]string{"updater-2-A.conf": "A", "updater-2-a.conf": "A", "updater-3-b+2-1.efi": "B", "updater-3-b.efi@debug": "B", "updater-3-b": "B", "other-3-b.efi": "", "updater-11-B+0-3.conf": "B", "updater-3-B": "B", "other.conf": "", "updater-3-C.conf": ""} {
 		if got := sdboot.Selected(sdboot.Options{Slots: []string{"A", "B"}}, id); got != want {
 			t.Errorf("Selected(%q) = %q; want %q", id, got, want)
 		}
@@ -203,8 +229,17 @@ func TestSelected(t *testing.T) {
 
 // The same life on a real folder.
 func TestFolder(t *testing.T) {
+	t.Run("Type #1", func(t *testing.T) {
+		onFolder(t, fresh(), "loader/entries", "[- updater-2-A.conf - updater-3-B.conf - zz-rescue.conf]")
+	})
+	t.Run("images", func(t *testing.T) {
+		onFolder(t, images(), "EFI/Linux", "[- rescue.efi - updater-2-A.efi - updater-3-B.efi]")
+	})
+}
+
+func onFolder(t *testing.T, files map[string]string, entries, want string) {
 	dir := t.TempDir()
-	for name, text := range fresh() {
+	for name, text := range files {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -233,11 +268,11 @@ func TestFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	names, err := os.ReadDir(filepath.Join(dir, "loader/entries"))
+	names, err := os.ReadDir(filepath.Join(dir, entries))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := fmt.Sprint(names), "[- updater-2-A.conf - updater-3-B.conf - zz-rescue.conf]"; got != want {
+	if got := fmt.Sprint(names); got != want {
 		t.Errorf("the entries are %s; want %s", got, want)
 	}
 }

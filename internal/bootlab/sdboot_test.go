@@ -5,11 +5,14 @@ package bootlab
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -39,7 +42,7 @@ func (e esp) tool(name string, args ...string) ([]byte, error) {
 // List implements [sdboot.Dir].
 func (e esp) List() ([]string, error) {
 	var names []string
-	for _, dir := range []string{"loader", "loader/entries", "loader/updater"} {
+	for _, dir := range []string{"loader", "loader/entries", "loader/updater", "EFI/Linux", "EFI/updater"} {
 		out, err := e.tool("mdir", "-b", "::/"+dir)
 		if err != nil {
 			continue // an empty folder
@@ -53,23 +56,44 @@ func (e esp) List() ([]string, error) {
 	return names, nil
 }
 
-// Read implements [sdboot.Dir].
-func (e esp) Read(name string) ([]byte, error) {
+// Open implements [sdboot.Dir].
+func (e esp) Open(name string) (sdboot.File, error) {
 	out, err := e.tool("mtype", "::/"+name)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	}
-	return out, nil
+	return openFile{bytes.NewReader(out)}, nil
 }
 
+type openFile struct{ *bytes.Reader }
+
+func (openFile) Close() error { return nil }
+
 // Write implements [sdboot.Dir].
-func (e esp) Write(name string, data []byte) error {
+func (e esp) Write(name string, r io.Reader) error {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
 	tmp := filepath.Join(e.t.TempDir(), "file")
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return err
 	}
-	_, err := e.tool("mcopy", "-o", tmp, "::/"+name)
+	_, err = e.tool("mcopy", "-o", tmp, "::/"+name)
 	return err
+}
+
+// Free implements [sdboot.Dir].
+func (e esp) Free() (int64, error) {
+	out, err := e.tool("mdir", "-f", "::/")
+	if err != nil {
+		return 0, err
+	}
+	m := regexp.MustCompile(`([0-9 ]+) bytes free`).FindSubmatch(out)
+	if m == nil {
+		return 0, fmt.Errorf("mdir says no free space: %s", out)
+	}
+	return strconv.ParseInt(strings.ReplaceAll(string(m[1]), " ", ""), 10, 64)
 }
 
 // Rename implements [sdboot.Dir].

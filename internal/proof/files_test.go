@@ -3,6 +3,7 @@ package proof
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"slices"
@@ -142,11 +143,23 @@ func errorsFirst(err error, then func() error) error {
 // folder is an ESP. A file that is renamed keeps its cell, so that the new name is there or the old one.
 type folder struct{ c cells }
 
-func (f folder) List() ([]string, error)              { return f.c.list() }
-func (f folder) Read(name string) ([]byte, error)     { return f.c.get(name) }
-func (f folder) Write(name string, data []byte) error { return f.c.put(name, data) }
-func (f folder) Remove(name string) error             { return f.c.drop(name) }
-func (f folder) Sync() error                          { return f.c.area.Sync() }
+func (f folder) List() ([]string, error)  { return f.c.list() }
+func (f folder) Free() (int64, error)     { return 1 << 30, nil }
+func (f folder) Remove(name string) error { return f.c.drop(name) }
+func (f folder) Sync() error              { return f.c.area.Sync() }
+func (f folder) Open(name string) (sdboot.File, error) {
+	data, err := f.c.get(name)
+	return openFile{bytes.NewReader(data)}, err
+}
+
+func (f folder) Write(name string, r io.Reader) error {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	return f.c.put(name, data)
+}
+
 func (f folder) Rename(from, to string) error {
 	files, at, err := f.c.read()
 	if err != nil {
@@ -160,6 +173,10 @@ func (f folder) Rename(from, to string) error {
 	}
 	return err
 }
+
+type openFile struct{ *bytes.Reader }
+
+func (openFile) Close() error { return nil }
 
 // fileLoader is a loader with files in cells, and areas behind them.
 func fileLoader(name string, fresh boottest.Disk, choose func(*boottest.Disk) string, open func(c cells, a []boot.Area, booted string) (boot.Backend, error)) *loader {

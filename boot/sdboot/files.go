@@ -1,0 +1,286 @@
+package sdboot
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"updater/boot"
+)
+
+// maxEntry bounds an entry of Type #1, and a section .osrel.
+const maxEntry = 64 << 10
+
+// files is what the ESP holds.
+type files struct {
+	kind
+	own    []entry
+	others []string // the names of the rest
+}
+
+// files lists our entries and the rest. A device has entries of one kind.
+func (b *Backend) files() (files, error) {
+	names, err := b.Dir.List()
+	if err != nil {
+		return files{}, fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	f, first := files{kind: type1}, ""
+	for _, name := range names {
+		var e entry
+		own := false
+		for _, k := range kinds {
+			var isEntry bool
+			if e, isEntry = k.parseName(name, b.Prefix, b.Slots); !isEntry && !slices.ContainsFunc(b.Slots, func(s string) bool { return name == k.template(s) }) {
+				continue
+			}
+			if first != "" && f.kind != k {
+				return f, fmt.Errorf("%w: the ESP has %s and %s; expected %s alone, or %s alone, for every slot", boot.ErrState, first, name, type1.ext, uki.ext)
+			}
+			f.kind, first, own = k, name, isEntry
+			break
+		}
+		if !own {
+			f.others = append(f.others, name)
+			continue
+		}
+		if f.kind == uki {
+			if e.order, e.fault, err = b.release(name); err != nil {
+				return f, err
+			}
+		}
+		f.own = append(f.own, e)
+	}
+	return f, nil
+}
+
+// release reads what the loader orders an image by, and what is wrong with it.
+func (b *Backend) release(name string) (order release, fault, err error) {
+	t, err := b.readTemplate(files{kind: uki}, name)
+	if errors.Is(err, errImage) || errors.Is(err, errCut) {
+		return t.order, err, nil
+	}
+	return t.order, nil, err
+}
+
+// template is what a slot's entries are made of.
+type template struct {
+	name  string
+	text  string  // of Type #1
+	size  int64   // of a unified kernel image
+	order release // of a unified kernel image
+}
+
+// open lists the ESP and reads a slot's template, before anything is changed.
+func (b *Backend) open(slot string) (files, template, error) {
+	if err := boot.RefuseUnknown(slot, b.Slots); err != nil {
+		return files{}, template{}, err
+	}
+	f, err := b.files()
+	if err != nil {
+		return f, template{}, err
+	}
+	t, err := b.template(f, slot)
+	return f, t, err
+}
+
+// template reads the template of a slot.
+func (b *Backend) template(f files, slot string) (template, error) {
+	t, err := b.readTemplate(f, f.kind.template(slot))
+	if errors.Is(err, fs.ErrNotExist) {
+		return t, fmt.Errorf("%w: slot %s has no template %s on the ESP", boot.ErrState, slot, t.name)
+	}
+	return t, err
+}
+
+// readTemplate reads what entries may be made of, and says what is wrong with it.
+func (b *Backend) readTemplate(f files, name string) (template, error) {
+	t := template{name: name}
+	file, err := b.Dir.Open(name)
+	if err != nil {
+		return t, fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	defer file.Close()
+	if f.kind == uki {
+		if t.size, err = file.Seek(0, io.SeekEnd); err == nil {
+			t.order, err = parseUKI(file, t.size)
+		}
+		if err != nil {
+			return t, fmt.Errorf("%w: %s: %w", boot.ErrState, name, err)
+		}
+		return t, nil
+	}
+	if t.text, err = readText(file, name); err != nil {
+		return t, err
+	}
+	if field(t.text, "linux") == "" || field(t.text, "version") != "" || field(t.text, "sort-key") != "" {
+		return t, fmt.Errorf("%w: template %s: expected linux, and neither version nor sort-key, which are ours", boot.ErrState, name)
+	}
+	return t, nil
+}
+
+// text reads a file of the loader's configuration.
+func (b *Backend) text(name string) (string, error) {
+	file, err := b.Dir.Open(name)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	defer file.Close()
+	return readText(file, name)
+}
+
+func readText(r io.Reader, name string) (string, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxEntry+1))
+	if err == nil && len(data) > maxEntry {
+		err = fmt.Errorf("%s is longer than %d bytes", name, maxEntry)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	return string(data), nil
+}
+
+// ordered refuses an image of which the loader would not take the highest generation.
+func (f files) ordered(t template) error {
+	if f.kind != uki {
+		return nil
+	}
+	if t.order.key == "" {
+		return fmt.Errorf("%w: %s: its section .osrel has neither IMAGE_ID nor ID, which the loader sorts by", boot.ErrState, t.name)
+	}
+	for _, e := range f.own {
+		if !e.dead() && e.order != t.order {
+			return fmt.Errorf("%w: %s has %s, and %s has %s; expected the same, so that the generation decides which one boots", boot.ErrState, t.name, t.order, e.name, e.order)
+		}
+	}
+	return nil
+}
+
+// slack is what a file takes beyond its size: clusters, and its name in the folder.
+const slack = 128 << 10
+
+// unfinished is the name of an entry in the making. There is one, so that none piles up after power cuts.
+func (b *Backend) unfinished(f files) string { return f.entries + b.Prefix + ".new" }
+
+// room refuses when the ESP has no room for n more copies of an image once the entries of the slot without are gone.
+func (b *Backend) room(f files, t template, without string, n int64) error {
+	if f.kind != uki {
+		return nil
+	}
+	free, err := b.Dir.Free()
+	if err != nil {
+		return fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	gone := []string{}
+	if slices.Contains(f.others, b.unfinished(f)) {
+		gone = append(gone, b.unfinished(f))
+	}
+	for _, e := range f.own {
+		if e.slot == without {
+			gone = append(gone, e.name)
+		}
+	}
+	for _, name := range gone {
+		size, err := b.size(name)
+		if err != nil {
+			return err
+		}
+		free += size
+	}
+	if need := n * (t.size + slack); free < need {
+		return fmt.Errorf("%w: %s: the ESP has room for %d bytes, expected %d: the entry on trial and the good one that takes its place are copies of it", boot.ErrState, t.name, free, need)
+	}
+	return nil
+}
+
+func (b *Backend) size(name string) (int64, error) {
+	file, err := b.Dir.Open(name)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	defer file.Close()
+	return file.Seek(0, io.SeekEnd)
+}
+
+// create makes an entry that is whole when it has its name, and reads it back.
+func (b *Backend) create(f files, t template, generation int, name string) error {
+	if f.kind == type1 {
+		return b.write(f, name, strings.NewReader(fill(t.text, b.Prefix, generation)))
+	}
+	image, err := b.Dir.Open(t.name)
+	if err != nil {
+		return fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	defer image.Close()
+	return b.write(f, name, image)
+}
+
+func (b *Backend) write(f files, name string, content io.ReadSeeker) error {
+	tmp := b.unfinished(f)
+	for _, step := range []func() error{
+		func() error { return b.Dir.Write(tmp, content) },
+		b.Dir.Sync,
+		func() error { return b.Dir.Rename(tmp, name) },
+		b.Dir.Sync,
+	} {
+		if err := step(); err != nil {
+			return fmt.Errorf("%w: making %s: %w", boot.ErrState, name, err)
+		}
+	}
+	if _, err := content.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	got, err := b.Dir.Open(name)
+	if err != nil {
+		return fmt.Errorf("%w: %s does not hold what was written: %w", boot.ErrState, name, err)
+	}
+	defer got.Close()
+	if same, err := equal(got, content); err != nil || !same {
+		return errors.Join(fmt.Errorf("%w: %s does not hold what was written", boot.ErrState, name), err)
+	}
+	return nil
+}
+
+// equal compares what is left of two files.
+func equal(a, b io.Reader) (bool, error) {
+	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, err := io.ReadFull(a, x)
+		m, other := io.ReadFull(b, y)
+		for _, err := range []error{err, other} {
+			if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+				return false, err
+			}
+		}
+		if !bytes.Equal(x[:n], y[:m]) {
+			return false, nil
+		}
+		if n < len(x) {
+			return true, nil
+		}
+	}
+}
+
+// remove ends entries, durably.
+func (b *Backend) remove(own []entry, which func(entry) bool) error {
+	gone := false
+	for _, e := range own {
+		if !which(e) {
+			continue
+		}
+		if err := b.Dir.Remove(e.name); err != nil {
+			return fmt.Errorf("%w: removing %s: %w", boot.ErrState, e.name, err)
+		}
+		gone = true
+	}
+	if !gone {
+		return nil
+	}
+	if err := b.Dir.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+package sdboot
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"updater/boot"
+)
+
+// State implements [boot.Backend].
+func (b *Backend) State(context.Context) (boot.State, error) {
+	f, err := b.files()
+	if err != nil {
+		return boot.State{}, err
+	}
+	st := boot.State{Booted: b.booted, Boots: boots(f.own, 3)}
+	st.Next = st.Boots[0]
+	order := sorted(f.own)
+	for _, s := range b.Slots {
+		state := boot.SlotState{Name: s}
+		for i, e := range slices.Backward(order) { // the first one of the slot counts
+			if e.slot == s {
+				state.Bootable, state.Good = !e.bad(), !e.counted
+				state.Priority = len(order) - i
+				state.TriesLeft = e.left
+				if !e.counted {
+					state.TriesLeft = -1
+				}
+			}
+		}
+		st.Slots = append(st.Slots, state)
+	}
+	found, err := b.findings(f)
+	st.Findings = append(found, boot.Disagreements(st)...)
+	return st, err
+}
+
+// boots plays the loader n times.
+func boots(entries []entry, n int) []string {
+	entries = sorted(entries)
+	var list []string
+	for range n {
+		if len(entries) == 0 {
+			list = append(list, "")
+			continue
+		}
+		list = append(list, entries[0].slot)
+		entries[0] = entries[0].booted()
+		entries = sorted(entries)
+	}
+	return list
+}
+
+const readPage = "see docs/boot/systemd-boot.md"
+
+func (b *Backend) findings(f files) ([]boot.Finding, error) {
+	var found []boot.Finding
+	for _, s := range b.Slots {
+		n := 0
+		for _, e := range f.own {
+			if e.slot == s {
+				n++
+			}
+		}
+		if n > 1 {
+			found = append(found, boot.Warn(boot.RemedyRepair, "slot %s has %d entries; one without a counter defeats the counting of the other", s, n))
+		}
+		if name := f.template(s); !slices.Contains(f.others, name) {
+			found = append(found, boot.Warn("put it on the ESP, "+readPage, "slot %s has no template %s", s, name))
+		}
+	}
+	key := b.Prefix
+	if f.kind == uki {
+		images, first, err := b.images(f)
+		if err != nil {
+			return nil, err
+		}
+		found, key = append(found, images...), first
+	}
+	earlier, err := b.earlier(f, key)
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, earlier...)
+	overrides, err := b.overrides(f)
+	return append(found, overrides...), err
+}
+
+// images looks into the images of the slots, entries and templates; key is what the loader sorts them by.
+func (b *Backend) images(f files) (found []boot.Finding, key string, err error) {
+	fail := func(remedy, format string, a ...any) {
+		found = append(found, boot.Finding{Severity: boot.Failure, Evidence: fmt.Sprintf(format, a...), Remedy: remedy})
+	}
+	var all []template
+	for _, e := range f.own {
+		switch again := "activate slot " + e.slot + " again"; {
+		case e.dead():
+			fail(again, "the loader does not take the entry: %v", e.fault)
+			continue
+		case e.fault != nil:
+			fail(again, "the entry does not start: %v", e.fault)
+		}
+		all = append(all, template{name: e.name, order: e.order})
+	}
+	for _, s := range b.Slots {
+		name := f.template(s)
+		if !slices.Contains(f.others, name) {
+			continue
+		}
+		order, fault, err := b.release(name)
+		if err != nil {
+			return nil, "", err
+		}
+		if fault != nil {
+			fail("put another one on the ESP, "+readPage, "the loader would not take the template, or not start it: %v", fault)
+			continue
+		}
+		all = append(all, template{name: name, order: order})
+	}
+	for _, t := range all {
+		if err := (files{kind: uki, own: []entry{{name: all[0].name, order: all[0].order}}}).ordered(t); err != nil {
+			fail("build the images of all slots with the same IMAGE_ID or ID, and without a version, in .osrel, "+readPage, "%v", err)
+		}
+	}
+	if len(all) > 0 {
+		key = all[0].order.key
+	}
+	return found, key, nil
+}
+
+// earlier finds what the loader takes before the slots.
+func (b *Backend) earlier(f files, key string) ([]boot.Finding, error) {
+	var found []boot.Finding
+	for _, name := range f.others {
+		other := ""
+		switch {
+		case strings.HasPrefix(name, type1.entries) && strings.HasSuffix(name, type1.ext):
+			text, err := b.text(name)
+			if err != nil {
+				return nil, err
+			}
+			other = field(text, "sort-key")
+		case strings.HasPrefix(name, uki.entries) && strings.HasSuffix(strings.ToLower(name), uki.ext):
+			order, _, err := b.release(name)
+			if err != nil {
+				return nil, err
+			}
+			other = order.key
+		}
+		if other != "" && other < key {
+			found = append(found, boot.Warn("give it a later sort-key, or none", "%s has sort-key %s and boots before every slot", name, other))
+		} else if other != "" && other == key {
+			found = append(found, boot.Warn("give it a later sort-key, or none", "%s has the sort-key of the slots, %s, so that its version decides whether it boots before them", name, key))
+		}
+	}
+	return found, nil
+}
+
+// overrides finds what the loader obeys before any order.
+func (b *Backend) overrides(f files) ([]boot.Finding, error) {
+	var found []boot.Finding
+	fail := func(remedy, format string, a ...any) {
+		found = append(found, boot.Finding{Severity: boot.Failure, Evidence: fmt.Sprintf(format, a...), Remedy: remedy})
+	}
+	if slices.Contains(f.others, loaderConf) {
+		text, err := b.text(loaderConf)
+		if err != nil {
+			return nil, err
+		}
+		if d := field(text, "default"); d != "" {
+			fail("remove that line", "%s has default %s, which overrides the counting of tries", loaderConf, d)
+		}
+	}
+	if b.Default == nil {
+		return found, nil
+	}
+	d, err := b.Default()
+	if err == nil && d != "" {
+		fail("run bootctl set-default ''", "the EFI variable LoaderEntryDefault is %s, which overrides the counting of tries", d)
+	}
+	return found, err
+}
