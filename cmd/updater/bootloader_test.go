@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"updater/boot/boottest"
 )
 
 const bootDisk = `truncate -s 8M disk.img
@@ -22,6 +25,7 @@ func TestBootLoaders(t *testing.T) {
 		name, prepare, boot string
 		slots               [2]string // further keys
 		tools               []string
+		files               map[string]string // of the ESP
 	}{
 		{
 			name: "gpt", tools: []string{"cgpt"},
@@ -63,6 +67,10 @@ printf 'linux /B/vmlinuz\nversion 1\n' >esp/loader/entries/updater-1-B.conf`,
 			boot: `backend = "systemd-boot"` + "\n" + `esp = "DIR/esp"`,
 		},
 		{
+			name: "systemd-boot with unified kernel images", files: boottest.ImageFiles(),
+			boot: `backend = "systemd-boot"` + "\n" + `esp = "DIR/esp"`,
+		},
+		{
 			name: "custom",
 			prepare: `echo good >A; echo good >B; echo A >next
 cat >loader <<'P'
@@ -91,6 +99,12 @@ commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "inval
 			cmd.Dir = dir
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
+			}
+			for name, content := range c.files {
+				name = filepath.Join(dir, "esp", name)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(content), 0o600)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			config := filepath.Join(dir, "config.toml")
 			var text strings.Builder

@@ -279,6 +279,13 @@ func sdbootLoader() *loader {
 	})
 }
 
+// sdbootImagesLoader is systemd-boot with unified kernel images.
+func sdbootImagesLoader() *loader {
+	return fileLoader("sdboot, images", boottest.Disk{Files: boottest.ImageFiles()}, boottest.SystemdBootImages, func(c cells, _ []boot.Area, booted string) (boot.Backend, error) {
+		return sdboot.New(sdboot.Options{Dir: folder{c}, Slots: slotNames}, booted)
+	})
+}
+
 // bootcountLoader is U-Boot's boot counting with an altbootcmd that goes back to the other slot.
 func bootcountLoader() *loader {
 	other := map[string]string{"A": "B", "B": "A"}
