@@ -206,6 +206,8 @@ func (o *origins) limitMemory(codec string, l source.Limits) {
 	switch codec {
 	case "zstd":
 		limit += max(l.ZstdWindow, 8<<20) - 2<<20
+	case "lz4":
+		limit += 6 << 20 // a block of 4 MiB, packed and not
 	case "xz":
 		limit += 2*max(l.XZDict, 16<<20) + 16<<20 // two blocks at a time
 	}
