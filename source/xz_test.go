@@ -66,3 +66,20 @@ func TestXZBlocks(t *testing.T) {
 		})
 	}
 }
+
+// Blocks of which two fill what may be decoded ahead, and blocks that are too long, packed, for two at a time.
+func TestXZLongBlocks(t *testing.T) {
+	noLeak(t)
+	random := make([]byte, 18<<20)
+	rand.NewChaCha8([32]byte{7}).Read(random)
+	text := bytes.Repeat(sample(1<<16), 45<<4)
+	for name, c := range map[string]struct {
+		data  []byte
+		block string
+	}{"much ahead": {text, "20MiB"}, "one at a time": {random, "9MiB"}} {
+		packed := compress(t, c.data, "xz", "-c", "-0", "-T2", "--block-size="+c.block)
+		if got, err := io.ReadAll(open(t, bytes.NewReader(packed))); err != nil || !bytes.Equal(got, c.data) {
+			t.Errorf("%s: %d bytes, %v; want %d", name, len(got), err, len(c.data))
+		}
+	}
+}

@@ -9,16 +9,20 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/therootcompany/xz"
 )
 
-// Limits of a block that is read whole, so that another is decoded beside it: xz -T -6 makes blocks of 24 MiB.
+// Limits of a block that is read whole, so that another is decoded beside it: xz -T -6 makes blocks of 24 MiB. Both keep
+// a core busy when one may be half a block ahead.
 const (
 	maxXZBlock  = 32 << 20
+	xzPacked    = 16 << 20  // bytes of both blocks, packed; a longer one is decoded alone
 	xzPiece     = 256 << 10 // of what is decoded ahead
-	xzPieces    = 32        // that one block may be ahead
+	xzPieces    = 52        // of both blocks
+	xzAhead     = 44        // of one block, so that the other can always go on
 	xzHeader    = 12        // bytes of a stream's header, and of its footer
 	xzBlockHead = 1024      // most bytes of a block's header
 )
@@ -37,7 +41,8 @@ type xzBlocks struct {
 	err     error // sticky
 	quit    chan struct{}
 	wait    sync.WaitGroup
-	free    chan []byte     // pieces to use again
+	pieces  chan []byte     // to decode into; nil is one to make
+	spare   [][]byte        // packed blocks, to use again
 	readers chan *xz.Reader // with their dictionaries, to use again
 }
 
@@ -61,7 +66,10 @@ func newXZBlocks(src *bufio.Reader, head []byte, dict uint32) *xzBlocks {
 	if _, _, err := parseXZBlock(head[xzHeader:]); err != nil {
 		return nil
 	}
-	x := &xzBlocks{src: src, dict: dict, header: bytes.Clone(head[:xzHeader]), quit: make(chan struct{}), free: make(chan []byte, 2*xzPieces), readers: make(chan *xz.Reader, 2)}
+	x := &xzBlocks{src: src, dict: dict, header: bytes.Clone(head[:xzHeader]), quit: make(chan struct{}), pieces: make(chan []byte, xzPieces), readers: make(chan *xz.Reader, 2)}
+	for range xzPieces {
+		x.pieces <- nil
+	}
 	if id := head[7]; id > 0 {
 		x.check = 4 << ((id - 1) / 3)
 	}
@@ -79,16 +87,14 @@ func (x *xzBlocks) Read(p []byte) (int, error) {
 		}
 		job := x.queue[0]
 		if job.taken == len(job.piece) {
-			select {
-			case x.free <- job.piece[:cap(job.piece)]:
-			default:
+			if job.piece != nil {
+				x.pieces <- job.piece[:xzPiece]
 			}
-			piece, ok := <-job.out
-			if !ok {
-				x.err, x.queue = job.err, x.queue[1:]
+			if job.piece = <-job.out; job.piece == nil {
+				x.err, x.queue, x.spare = job.err, x.queue[1:], append(x.spare, job.in)
 				continue
 			}
-			job.piece, job.taken = piece, 0
+			job.taken = 0
 		}
 		n := copy(p, job.piece[job.taken:])
 		job.taken += n
@@ -100,16 +106,22 @@ func (x *xzBlocks) Read(p []byte) (int, error) {
 // fill starts blocks until two are under way, or something else comes.
 func (x *xzBlocks) fill() {
 	for len(x.queue) < 2 && x.end == nil {
-		var job *xzJob
-		if job, x.end = x.next(); job != nil {
-			x.queue = append(x.queue, job)
-			x.wait.Go(func() { x.decode(job) })
+		room := int64(math.MaxInt64)
+		if len(x.queue) > 0 {
+			room = xzPacked - int64(len(x.queue[0].in))
 		}
+		var job *xzJob
+		if job, x.end = x.next(room); job == nil {
+			break
+		}
+		x.queue = append(x.queue, job)
+		x.wait.Go(func() { x.decode(job) })
 	}
 }
 
-// next reads a block, or the index and the footer, behind which the error is io.EOF.
-func (x *xzBlocks) next() (*xzJob, error) {
+// next reads a block, or the index and the footer, behind which the error is io.EOF. A block that is longer than room stays
+// where it is: then both results are nil.
+func (x *xzBlocks) next(room int64) (*xzJob, error) {
 	head, err := x.src.Peek(1)
 	if err != nil {
 		return nil, noEOF(err)
@@ -127,14 +139,31 @@ func (x *xzBlocks) next() (*xzJob, error) {
 	if err != nil {
 		return nil, err
 	}
+	if padded > room {
+		return nil, nil
+	}
 	r.unpadded += uint64(x.check)
 	x.records = append(x.records, r)
-	job := &xzJob{in: make([]byte, padded+x.check), out: make(chan []byte, xzPieces)}
-	if _, err := io.ReadFull(x.src, job.in); err != nil {
+	tail := x.tail(r)
+	job := &xzJob{in: x.packed(int(padded+x.check) + len(tail)), out: make(chan []byte, xzAhead)}
+	data := job.in[:padded+x.check]
+	if _, err := io.ReadFull(x.src, data); err != nil {
 		return nil, noEOF(err)
 	}
-	job.in = append(job.in, x.tail(r)...)
+	copy(job.in[len(data):], tail)
 	return job, nil
+}
+
+// packed is a buffer of n bytes.
+func (x *xzBlocks) packed(n int) []byte {
+	for i, b := range x.spare {
+		if cap(b) >= n {
+			x.spare = slices.Delete(x.spare, i, i+1)
+			return b[:n]
+		}
+	}
+	x.spare = nil // too short for this one, and in its way
+	return make([]byte, n, n+n/8)
 }
 
 // errXZSizes is a block that does not say its sizes, or is too long.
@@ -178,14 +207,25 @@ func (x *xzBlocks) decode(job *xzJob) {
 	defer close(job.out)
 	z, err := x.reader(io.MultiReader(bytes.NewReader(x.header), bytes.NewReader(job.in)))
 	for err == nil {
-		piece, n := x.newPiece(), 0
+		var piece []byte
+		select {
+		case piece = <-x.pieces:
+		case <-x.quit:
+			job.err = errors.New("closed")
+			return
+		}
+		if piece == nil {
+			piece = make([]byte, xzPiece)
+		}
+		n := 0
 		for n < len(piece) && err == nil {
 			var k int
 			k, err = z.Read(piece[n:])
 			n += k
 		}
 		if n == 0 {
-			continue
+			x.pieces <- piece
+			break
 		}
 		select {
 		case job.out <- piece[:n]:
@@ -210,17 +250,6 @@ func (x *xzBlocks) reader(r io.Reader) (*xz.Reader, error) {
 	default:
 		return xz.NewReader(r, x.dict)
 	}
-}
-
-func (x *xzBlocks) newPiece() []byte {
-	select {
-	case p := <-x.free:
-		if len(p) == xzPiece {
-			return p
-		}
-	default:
-	}
-	return make([]byte, xzPiece)
 }
 
 // readIndex compares the index with the blocks, and reads the footer (sections 4 and 2.1.2).
