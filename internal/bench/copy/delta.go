@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"updater/bmap"
@@ -12,7 +13,7 @@ import (
 )
 
 // delta prints what an update from one root file system to another would fetch, for several lengths of ranges, and
-// what RAUC's index of 4 KiB blocks would.
+// what RAUC's index of 4 KiB blocks would: for a new image that was made anew, and for one that was updated in place.
 func (b *bench) delta(oldTar, newTar string) error {
 	oldImg, err := b.image(oldTar, "old.img")
 	if err != nil {
@@ -22,14 +23,39 @@ func (b *bench) delta(oldTar, newTar string) error {
 	if err != nil {
 		return err
 	}
-	if err := b.sh(`[ -e new.img.zst ] || zstd -q -3 -T1 new.img`); err != nil {
+	if err := b.fetches("made anew", oldImg, newImg); err != nil {
+		return err
+	}
+	if _, err := exec.LookPath("rsync"); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: rsync is not installed; left out: an image that was updated in place")
+		return nil
+	}
+	updated, err := b.updated(oldImg, newImg)
+	if err != nil {
+		return err
+	}
+	return b.fetches("updated in place", oldImg, updated)
+}
+
+// updated makes an image from the old one by writing the files that are different in the new one into it.
+func (b *bench) updated(oldImg, newImg string) (string, error) {
+	path := filepath.Join(b.dir, "updated.img")
+	return path, b.sh(`[ -e "$1" ] && exit; mkdir -p from to; cp --sparse=always "$2" "$1.part"
+		trap 'umount from to 2>/dev/null || true' EXIT
+		mount -o loop,ro,noload "$3" from; mount -o loop,noatime "$1.part" to
+		rsync -aHX --checksum --delete --inplace from/ to/; umount from to; mv "$1.part" "$1"`, path, oldImg, newImg)
+}
+
+// fetches prints one table.
+func (b *bench) fetches(how, oldImg, newImg string) error {
+	if err := b.sh(`[ -e "$1.zst" ] || zstd -q -3 -T1 "$1"`, newImg); err != nil {
 		return err
 	}
 	plain, err := os.Stat(newImg + ".zst")
 	if err != nil {
 		return err
 	}
-	fmt.Printf("New image as one .zst -3 stream: %.1f MB.\n\n", mb(plain.Size()))
+	fmt.Printf("\nNew image, %s; as one .zst -3 stream: %.1f MB.\n\n", how, mb(plain.Size()))
 	fmt.Println("| index | index MB | packed MB | found in the old image | fetched MB | of the .zst | requests |\n|---|--:|--:|--:|--:|--:|--:|")
 	for _, size := range []string{"16K", "64K", "256K", "1M", "4M"} {
 		if err := b.ranges(size, oldImg, newImg, plain.Size()); err != nil {
@@ -43,7 +69,7 @@ func mb(n int64) float64 { return float64(n) / 1e6 }
 
 // ranges counts for one length of ranges. Parts closer than 64 KiB become one request, as the installer makes them.
 func (b *bench) ranges(size, oldImg, newImg string, plain int64) error {
-	mapFile, packed := filepath.Join(b.dir, "new."+size+".bmap"), filepath.Join(b.dir, "new."+size+".zst")
+	mapFile, packed := newImg+"."+size+".bmap", newImg+"."+size+".zst"
 	if err := b.run(b.updater, "bmap", "create", "--max-range", size, "-o", mapFile, newImg); err != nil {
 		return err
 	}
