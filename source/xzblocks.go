@@ -9,7 +9,6 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
-	"slices"
 	"sync"
 
 	"github.com/therootcompany/xz"
@@ -20,9 +19,9 @@ import (
 const (
 	maxXZBlock  = 32 << 20
 	xzPacked    = 16 << 20  // bytes of both blocks, packed; a longer one is decoded alone
-	xzPiece     = 256 << 10 // of what is decoded ahead
-	xzPieces    = 52        // of both blocks
-	xzAhead     = 44        // of one block, so that the other can always go on
+	xzPiece     = 256 << 10 // bytes of a buffer
+	xzPieces    = 44        // that are decoded ahead, of both blocks
+	xzAhead     = 38        // of one block, so that the other can always go on
 	xzHeader    = 12        // bytes of a stream's header, and of its footer
 	xzBlockHead = 1024      // most bytes of a block's header
 )
@@ -42,7 +41,7 @@ type xzBlocks struct {
 	quit    chan struct{}
 	wait    sync.WaitGroup
 	pieces  chan []byte     // to decode into; nil is one to make
-	spare   [][]byte        // packed blocks, to use again
+	spare   chan []byte     // of packed data, to use again
 	readers chan *xz.Reader // with their dictionaries, to use again
 }
 
@@ -51,7 +50,8 @@ type xzRecord struct{ unpadded, size uint64 }
 
 // xzJob is one block under way.
 type xzJob struct {
-	in    []byte
+	in    xzInput
+	tail  []byte      // behind in
 	out   chan []byte // closed behind the last piece; err is set by then
 	err   error
 	piece []byte // being read
@@ -66,7 +66,7 @@ func newXZBlocks(src *bufio.Reader, head []byte, dict uint32) *xzBlocks {
 	if _, _, err := parseXZBlock(head[xzHeader:]); err != nil {
 		return nil
 	}
-	x := &xzBlocks{src: src, dict: dict, header: bytes.Clone(head[:xzHeader]), quit: make(chan struct{}), pieces: make(chan []byte, xzPieces), readers: make(chan *xz.Reader, 2)}
+	x := &xzBlocks{src: src, dict: dict, header: bytes.Clone(head[:xzHeader]), quit: make(chan struct{}), pieces: make(chan []byte, xzPieces), spare: make(chan []byte, xzPacked/xzPiece), readers: make(chan *xz.Reader, 2)}
 	for range xzPieces {
 		x.pieces <- nil
 	}
@@ -91,7 +91,7 @@ func (x *xzBlocks) Read(p []byte) (int, error) {
 				x.pieces <- job.piece[:xzPiece]
 			}
 			if job.piece = <-job.out; job.piece == nil {
-				x.err, x.queue, x.spare = job.err, x.queue[1:], append(x.spare, job.in)
+				x.err, x.queue = job.err, x.queue[1:]
 				continue
 			}
 			job.taken = 0
@@ -108,7 +108,7 @@ func (x *xzBlocks) fill() {
 	for len(x.queue) < 2 && x.end == nil {
 		room := int64(math.MaxInt64)
 		if len(x.queue) > 0 {
-			room = xzPacked - int64(len(x.queue[0].in))
+			room = xzPacked - x.queue[0].in.size
 		}
 		var job *xzJob
 		if job, x.end = x.next(room); job == nil {
@@ -144,26 +144,11 @@ func (x *xzBlocks) next(room int64) (*xzJob, error) {
 	}
 	r.unpadded += uint64(x.check)
 	x.records = append(x.records, r)
-	tail := x.tail(r)
-	job := &xzJob{in: x.packed(int(padded+x.check) + len(tail)), out: make(chan []byte, xzAhead)}
-	data := job.in[:padded+x.check]
-	if _, err := io.ReadFull(x.src, data); err != nil {
+	job := &xzJob{in: xzInput{size: padded + x.check, spare: x.spare}, tail: x.tail(r), out: make(chan []byte, xzAhead)}
+	if err := job.in.fill(x.src); err != nil {
 		return nil, noEOF(err)
 	}
-	copy(job.in[len(data):], tail)
 	return job, nil
-}
-
-// packed is a buffer of n bytes.
-func (x *xzBlocks) packed(n int) []byte {
-	for i, b := range x.spare {
-		if cap(b) >= n {
-			x.spare = slices.Delete(x.spare, i, i+1)
-			return b[:n]
-		}
-	}
-	x.spare = nil // too short for this one, and in its way
-	return make([]byte, n, n+n/8)
 }
 
 // errXZSizes is a block that does not say its sizes, or is too long.
@@ -205,7 +190,7 @@ func (x *xzBlocks) tail(r xzRecord) []byte {
 // decode decodes a block as a stream of its own.
 func (x *xzBlocks) decode(job *xzJob) {
 	defer close(job.out)
-	z, err := x.reader(io.MultiReader(bytes.NewReader(x.header), bytes.NewReader(job.in)))
+	z, err := x.reader(io.MultiReader(bytes.NewReader(x.header), &job.in, bytes.NewReader(job.tail)))
 	for err == nil {
 		var piece []byte
 		select {
