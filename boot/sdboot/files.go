@@ -202,7 +202,11 @@ func (b *Backend) size(name string) (int64, error) {
 		return 0, fmt.Errorf("%w: %w", boot.ErrState, err)
 	}
 	defer file.Close()
-	return file.Seek(0, io.SeekEnd)
+	n, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	return n, nil
 }
 
 // create makes an entry that is whole when it has its name, and reads it back.

@@ -22,8 +22,8 @@
 package sdboot
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -121,7 +121,7 @@ func (b *Backend) Invalidate(_ context.Context, slot string) error {
 		return err
 	}
 	return b.disable(slot, func(f files, t template) error {
-		return errors.Join(f.ordered(t), b.room(f, t, slot, 2))
+		return cmp.Or(f.ordered(t), b.room(f, t, slot, 2))
 	})
 }
 
@@ -164,7 +164,7 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	if generation > maxGeneration {
 		return fmt.Errorf("%w: generation %d is used up; give the entry of slot %s a name with a small one", boot.ErrState, maxGeneration, b.booted)
 	}
-	if err := errors.Join(f.ordered(t), b.room(f, t, "", 1), b.room(f, t, slot, 2)); err != nil {
+	if err := cmp.Or(f.ordered(t), b.room(f, t, "", 1), b.room(f, t, slot, 2)); err != nil {
 		return err
 	}
 	if err := b.create(f, t, generation, f.fileName(b.Prefix, generation, slot, tries)); err != nil {
@@ -203,7 +203,7 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	}
 	name := f.fileName(b.Prefix, generation, slot, 0)
 	if !slices.ContainsFunc(own, func(e entry) bool { return e.name == name && e.fault == nil }) {
-		if err := errors.Join(f.ordered(t), b.room(f, t, "", 1)); err != nil {
+		if err := cmp.Or(f.ordered(t), b.room(f, t, "", 1)); err != nil {
 			return err
 		}
 		if err := b.create(f, t, generation, name); err != nil {
