@@ -16,10 +16,18 @@ const (
 	logMark    = 8
 )
 
-// Replay carries out a log on the disk, as one command for each entry, and returns how many there were. An entry is
-// logged when it completes, so that a write which completes while a flush is under way counts as flushed: that is what
-// the log knows. Trailing entries that the super block does not count yet are taken too.
-func (d *Disk) Replay(log []byte) (entries int, err error) {
+// LogEntry is one entry of a log: a flush, or a write (or a discard, without Data) that is or is not FUA, or both.
+type LogEntry struct {
+	Off, Len int64
+	Data     []byte
+	Flush    bool // before the write
+	FUA      bool
+	Discard  bool
+}
+
+// ReadLog calls visit with the entries of a log in their order, without the marks, and returns how many there were.
+// Trailing entries that the super block does not count yet are taken too.
+func ReadLog(log []byte, visit func(LogEntry) error) (entries int, err error) {
 	le := binary.LittleEndian
 	if len(log) < 512 || le.Uint64(log) != logMagic {
 		return 0, errors.New("this is no log of writes")
@@ -35,34 +43,42 @@ func (d *Disk) Replay(log []byte) (entries int, err error) {
 			break
 		}
 		at += sector
-		if err := d.entry(log[min(at, int64(len(log))):], where*sector, count*sector, flags); err != nil {
-			return entries, fmt.Errorf("entry %d: %w", entries, err)
+		e := LogEntry{Off: where * sector, Len: count * sector, Flush: flags&logFlush != 0, FUA: flags&logFUA != 0, Discard: flags&logDiscard != 0}
+		if flags&logMark != 0 {
+			continue
 		}
-		if flags&(logDiscard|logMark) == 0 {
-			at += count * sector
+		if !e.Discard {
+			if int64(len(log))-at < e.Len {
+				return entries, fmt.Errorf("entry %d: its data is cut off", entries)
+			}
+			e.Data = log[at : at+e.Len]
+			at += e.Len
+		}
+		if err := visit(e); err != nil {
+			return entries, fmt.Errorf("entry %d: %w", entries, err)
 		}
 	}
 	return entries, nil
 }
 
-func (d *Disk) entry(data []byte, off, length int64, flags uint64) error {
-	if flags&logMark != 0 {
-		return nil
-	}
-	if flags&logFlush != 0 {
+// Replay carries out a log on the disk, as one command for each entry, and returns how many there were. An entry is
+// logged when it completes, so that a write which completes while a flush is under way counts as flushed: that is what
+// the log knows.
+func (d *Disk) Replay(log []byte) (entries int, err error) { return ReadLog(log, d.entry) }
+
+func (d *Disk) entry(e LogEntry) error {
+	if e.Flush {
 		if err := d.FlushCommand(); err != nil {
 			return err
 		}
 	}
 	switch {
-	case length == 0:
+	case e.Len == 0:
 		return nil
-	case flags&logDiscard != 0:
-		return d.ZeroCommand(off, length)
-	case int64(len(data)) < length:
-		return errors.New("its data is cut off")
+	case e.Discard:
+		return d.ZeroCommand(e.Off, e.Len)
 	}
-	if err := d.WriteCommand(data[:length], off); err != nil || flags&logFUA == 0 {
+	if err := d.WriteCommand(e.Data, e.Off); err != nil || !e.FUA {
 		return err
 	}
 	return d.FlushCommand()
