@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,9 +20,16 @@ const bootmgr = `mkdir -p root; cp "$(command -v efibootmgr)" root/efibootmgr
 ldd root/efibootmgr | grep -o '/[^ ]*' | while read -r lib; do mkdir -p "root$(dirname "$lib")"; cp -L "$lib" "root$lib"; done
 `
 
-// BootNext is tried once, BootOrder follows; mark-good puts the booted slot first. The variables are set by
-// Linux in a guest, and efibootmgr agrees after every operation.
-func TestBootManager(t *testing.T) {
+// bootManager is a disk with a program for each slot, and OVMF that starts them.
+type bootManager struct {
+	dir    string
+	kernel lab.Kernel
+	esp    string          // its GUID
+	flash  func() []string // QEMU's arguments of the firmware and its variables
+}
+
+func newBootManager(t *testing.T) *bootManager {
+	t.Helper()
 	need(t, qemu, ovmfCode, "efibootmgr", "grub-mkimage", "mcopy", "mkfs.vfat", "sgdisk", "cpio")
 	kernel, err := (&lab.Lab{Dir: labDir(t), Log: t.Output()}).Kernel(t.Context())
 	if err != nil {
@@ -38,52 +46,67 @@ func TestBootManager(t *testing.T) {
 	copyFile(t, filepath.Join(kernel.ModulesDir(), "kernel/fs/efivarfs/efivarfs.ko"), filepath.Join(dir, "root/efivarfs.ko"))
 	d, err := blockdev.OpenDisk(filepath.Join(dir, "disk.img"))
 	must(t, err)
+	defer d.Close()
 	p, err := d.Find("PARTLABEL=esp")
 	must(t, err)
-	d.Close()
-	efi := func() []string {
-		return append(efiArgs(t, filepath.Join(dir, "vars.fd")), disk(filepath.Join(dir, "disk.img"))...)
+	m := &bootManager{dir: dir, kernel: kernel, esp: p.UUID}
+	m.flash = func() []string { return efiArgs(t, m.vars()) }
+	return m
+}
+
+func (m *bootManager) vars() string { return filepath.Join(m.dir, "vars.fd") }
+
+func (m *bootManager) args() []string {
+	return append(m.flash(), disk(filepath.Join(m.dir, "disk.img"))...)
+}
+
+// linux does operations in a guest: each with what State and efibootmgr must say then.
+func (m *bootManager) linux(t *testing.T, booted string, plan ...[2]string) {
+	t.Helper()
+	text := "esp 2048 " + sh(t, m.dir, "echo $((43 * 2048))") + " " + m.esp
+	text = strings.Join(strings.Fields(text), " ") + "\nbooted " + booted + "\n"
+	for _, step := range plan {
+		text += step[0] + "\n"
 	}
-	// linux does operations in a guest: each with what State and efibootmgr must say then.
-	linux := func(booted string, plan ...[2]string) {
-		t.Helper()
-		text := "esp 2048 " + sh(t, dir, "echo $((43 * 2048))") + " " + p.UUID
-		text = strings.Join(strings.Fields(text), " ") + "\nbooted " + booted + "\n"
-		for _, step := range plan {
-			text += step[0] + "\n"
-		}
-		must(t, os.WriteFile(filepath.Join(dir, "root/plan"), []byte(text), 0o600))
-		sh(t, dir, `cd root; find . | cpio -o -H newc --quiet >../initrd`)
-		args := append(efi(), "-kernel", kernel.Image, "-initrd", filepath.Join(dir, "initrd"), "-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check")
-		ctx, stop := context.WithCancel(t.Context())
-		defer stop()
-		_, lines, err := bootOnce(ctx, regexp.MustCompile(`PROBE done`), args)
-		console := strings.Join(lines, "\n")
-		if err != nil {
-			t.Fatalf("%v; console:\n%s", err, console)
-		}
-		for _, step := range plan {
-			boots, tool, _ := strings.Cut(step[1], " / ")
-			for _, want := range []string{"PROBE " + step[0] + ": " + boots, "TOOL " + step[0] + ": " + tool} {
-				if !strings.Contains(console, want+"\n") {
-					t.Errorf("no line %q on the console:\n%s", want, console)
-				}
+	must(t, os.WriteFile(filepath.Join(m.dir, "root/plan"), []byte(text), 0o600))
+	sh(t, m.dir, `cd root; find . | cpio -o -H newc --quiet >../initrd`)
+	args := append(m.args(), "-kernel", m.kernel.Image, "-initrd", filepath.Join(m.dir, "initrd"), "-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	_, lines, err := bootOnce(ctx, regexp.MustCompile(`PROBE done`), args)
+	console := strings.Join(lines, "\n")
+	if err != nil {
+		t.Fatalf("%v; console:\n%s", err, console)
+	}
+	for _, step := range plan {
+		boots, tool, _ := strings.Cut(step[1], " / ")
+		for _, want := range []string{"PROBE " + step[0] + ": " + boots, "TOOL " + step[0] + ": " + tool} {
+			if !strings.Contains(console, want+"\n") {
+				t.Errorf("no line %q on the console:\n%s", want, console)
 			}
 		}
 	}
-	choose := func(want string) {
-		t.Helper()
-		if got := boots(t, `CHOICE (\w*)\.`, efi()...); got[1] != want {
-			t.Errorf("the firmware started %q; want %s", got[1], want)
-		}
+}
+
+// choose boots the firmware, which must start one of the slots.
+func (m *bootManager) choose(t *testing.T, want ...string) {
+	t.Helper()
+	if got := boots(t, `CHOICE (\w*)\.`, m.args()...); !slices.Contains(want, got[1]) {
+		t.Errorf("the firmware started %q; want %s", got[1], want)
 	}
-	linux("A", [2]string{"repair", "A A A / A"}, [2]string{"invalidate B", "A A A / A"}, [2]string{"activate B", "B A A / B A"})
-	choose("B") // BootNext, consumed
-	choose("A") // BootOrder
-	linux("A", [2]string{"activate B", "B A A / B A"})
-	choose("B")
-	linux("B", [2]string{"good B", "B B B / B A"}, [2]string{"good B", "B B B / B A"})
-	choose("B")
-	linux("B", [2]string{"bad A", "B B B / B"})
-	choose("B")
+}
+
+// BootNext is tried once, BootOrder follows; mark-good puts the booted slot first. The variables are set by
+// Linux in a guest, and efibootmgr agrees after every operation.
+func TestBootManager(t *testing.T) {
+	m := newBootManager(t)
+	m.linux(t, "A", [2]string{"repair", "A A A / A"}, [2]string{"invalidate B", "A A A / A"}, [2]string{"activate B", "B A A / B A"})
+	m.choose(t, "B") // BootNext, consumed
+	m.choose(t, "A") // BootOrder
+	m.linux(t, "A", [2]string{"activate B", "B A A / B A"})
+	m.choose(t, "B")
+	m.linux(t, "B", [2]string{"good B", "B B B / B A"}, [2]string{"good B", "B B B / B A"})
+	m.choose(t, "B")
+	m.linux(t, "B", [2]string{"bad A", "B B B / B"})
+	m.choose(t, "B")
 }
