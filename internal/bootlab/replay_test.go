@@ -4,17 +4,10 @@ package bootlab
 
 import (
 	"bytes"
-	"encoding/binary"
 	"os"
 	"testing"
-)
 
-// The log of QEMU's blklogwrites (kernel, Documentation/admin-guide/device-mapper/log-writes.rst): a
-// superblock, then entries of one sector and their data.
-const (
-	logMagic   = 0x6a736677736872
-	logDiscard = 4
-	logMark    = 8
+	"updater/internal/voldisk"
 )
 
 // replay applies the writes of a log to base, sector by sector, and calls visit with the number of sectors
@@ -23,36 +16,30 @@ func replay(t *testing.T, base, log string, visit func(n int)) (sectors int) {
 	t.Helper()
 	data, err := os.ReadFile(log)
 	must(t, err)
-	le := binary.LittleEndian
-	if got := le.Uint64(data); got != logMagic {
-		t.Fatalf("the log has magic %x", got)
-	}
-	entries, size := le.Uint64(data[16:]), int(le.Uint32(data[24:]))
 	disk, err := os.OpenFile(base, os.O_RDWR, 0)
 	must(t, err)
 	defer disk.Close()
-	pos := size
+	const size = 512
+	old := make([]byte, size)
 	visit(0)
-	for range entries {
-		at, count, flags := le.Uint64(data[pos:]), le.Uint64(data[pos+8:]), le.Uint64(data[pos+16:])
-		pos += size
-		if flags&(logDiscard|logMark) != 0 {
-			continue
-		}
-		for i := range int(count) {
-			sector, off, old := data[pos:pos+size], int64(at)*int64(size)+int64(i*size), make([]byte, size)
-			pos += size
+	_, err = voldisk.ReadLog(data, func(e voldisk.LogEntry) error {
+		for at := 0; at < len(e.Data); at += size {
+			sector, off := e.Data[at:at+size], e.Off+int64(at)
 			sectors++
-			_, err := disk.ReadAt(old, off)
-			must(t, err)
+			if _, err := disk.ReadAt(old, off); err != nil {
+				return err
+			}
 			if bytes.Equal(old, sector) {
 				continue
 			}
-			_, err = disk.WriteAt(sector, off)
-			must(t, err)
+			if _, err := disk.WriteAt(sector, off); err != nil {
+				return err
+			}
 			visit(sectors)
 		}
-	}
+		return nil
+	})
+	must(t, err)
 	return sectors
 }
 
