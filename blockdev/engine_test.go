@@ -146,9 +146,13 @@ func TestFactsAndLimits(t *testing.T) {
 		t.Errorf("Facts() = %+v", f)
 	}
 	bdi := filepath.Join("/sys/block", filepath.Base(node), "bdi")
-	for name, value := range map[string]string{"strict_limit": "0", "max_ratio": "100"} { // what loop devices start with
-		_ = os.WriteFile(filepath.Join(bdi, name), []byte(value), 0)
+	defaults := func() {
+		for name, value := range map[string]string{"strict_limit": "0", "max_ratio": "100"} { // what loop devices start with
+			_ = os.WriteFile(filepath.Join(bdi, name), []byte(value), 0)
+		}
 	}
+	defaults()
+	defer defaults()
 	read := func() (s string) {
 		for _, name := range []string{"strict_limit", "max_ratio_fine", "max_ratio"} {
 			text, _ := os.ReadFile(filepath.Join(bdi, name))
@@ -167,6 +171,22 @@ func TestFactsAndLimits(t *testing.T) {
 	}
 	if during == before {
 		t.Logf("this kernel lets no limit be set: %s", before)
+	}
+	for share, want := range map[string]string{"7000": "7000", "0": "1000000"} { // one of somebody else, and one under which all writes wait
+		fine := filepath.Join(bdi, "max_ratio_fine")
+		if os.WriteFile(fine, []byte(share), 0) != nil {
+			continue
+		}
+		again, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := newWriter(t, again, blockdev.WriterOptions{Engine: blockdev.Paced}).Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(fine); strings.TrimSpace(string(got)) != want {
+			t.Errorf("a share of %s is %s after Close; want %s", share, got, want)
+		}
 	}
 	t.Log(f, "|", before, "|", during)
 }

@@ -175,6 +175,9 @@ func (b *bench) loop(size int64) (node string, done func(), err error) {
 		return "", nil, fmt.Errorf("losetup: %w", err)
 	}
 	node = strings.TrimSpace(string(out))
+	for name, value := range map[string]string{"strict_limit": "0", "max_ratio": "100"} { // a program that was killed may have left others
+		_ = os.WriteFile(filepath.Join("/sys/block", filepath.Base(node), "bdi", name), []byte(value), 0)
+	}
 	return node, func() { _ = exec.Command("losetup", "-d", node).Run(); _ = os.Remove(file) }, nil
 }
 
