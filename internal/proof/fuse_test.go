@@ -155,8 +155,9 @@ func (b *bench) install(t *testing.T, d *voldisk.Disk, engine string) (code int,
 	return code, string(out)
 }
 
-// check is the invariant on the content of the disk. updated: the new image must be the choice.
-func (b *bench) check(disk []byte, updated bool) error {
+// check is the invariant on the content of the disk. updated is the slot that must hold the new image and be the choice, "" for
+// none.
+func (b *bench) check(disk []byte, updated string) error {
 	chain := b.loader.chain(disk)
 	holds := func(slot string, img *image) bool {
 		return bytes.Equal(disk[b.slots[slot]:][:len(img.data)], img.data)
@@ -170,8 +171,8 @@ func (b *bench) check(disk []byte, updated bool) error {
 			return fmt.Errorf("the boot loader tries %q; slot %s holds no complete image", chain, s)
 		}
 	}
-	if updated && (chain[0] != "B" || !holds("B", b.image)) {
-		return fmt.Errorf("success, but the boot loader chooses %q and slot B holds the image: %v", chain[0], holds("B", b.image))
+	if updated != "" && (chain[0] != updated || !holds(updated, b.image)) {
+		return fmt.Errorf("success, but the boot loader chooses %q and slot %s holds the image: %v", chain[0], updated, holds(updated, b.image))
 	}
 	return nil
 }
@@ -193,8 +194,9 @@ func (b *bench) run(t *testing.T, seed uint64) error {
 	if code == 0 && d.Fired() > 0 && f.Sticky {
 		return fail("success on a dead drive")
 	}
+	updated := map[bool]string{true: "B"}[code == 0]
 	for n := range uint64(4) {
-		if err := b.check(d.Cut(seed*4+n), code == 0); err != nil {
+		if err := b.check(d.Cut(seed*4+n), updated); err != nil {
 			return fail("exit %d: %v", code, err)
 		}
 	}
@@ -203,7 +205,7 @@ func (b *bench) run(t *testing.T, seed uint64) error {
 	if code != 0 {
 		return fail("the second install: exit %d", code)
 	}
-	if err := b.check(again.Medium(), true); err != nil {
+	if err := b.check(again.Medium(), "B"); err != nil {
 		return fail("the second install: %v", err)
 	}
 	return nil

@@ -83,8 +83,9 @@ func (m *machine) start(t *testing.T, disk ...string) *vm.Machine {
 	return v
 }
 
-// onNBD installs on the disk, whose power fails at the command cutAt; 0 is never.
-func (m *machine) onNBD(t *testing.T, d *voldisk.Disk, cutAt int) (installed bool, commands int) {
+// onNBD installs on the disk, whose power fails at the command cutAt; 0 is never. slot is the one that was installed, "" for
+// none.
+func (m *machine) onNBD(t *testing.T, d *voldisk.Disk, cutAt int) (slot string, commands int) {
 	t.Helper()
 	s, err := nbd.Serve(d, filepath.Join(t.TempDir(), "s"), cutAt)
 	if err != nil {
@@ -103,9 +104,11 @@ func (m *machine) onNBD(t *testing.T, d *voldisk.Disk, cutAt int) (installed boo
 		}
 	}
 	for _, line := range v.Lines() {
-		installed = installed || strings.Contains(line, "slot B boots next")
+		if _, rest, ok := strings.Cut(line, "slot "); ok && strings.Contains(rest, " boots next") {
+			slot, _, _ = strings.Cut(rest, " ")
+		}
 	}
-	return installed, s.Commands()
+	return slot, s.Commands()
 }
 
 // TestVMCuts cuts the power of a machine while its initramfs installs, boots what is left by the loader's rule, and
@@ -115,15 +118,15 @@ func TestVMCuts(t *testing.T) {
 	start := time.Now()
 	whole := voldisk.New(m.disk, voldisk.Options{Seed: 1})
 	installed, commands := m.onNBD(t, whole, 0)
-	if !installed {
+	if installed != "B" {
 		t.Fatalf("the install without a cut failed: %v", whole.Trace())
 	}
-	if err := m.check(whole.Medium(), true); err != nil {
+	if err := m.check(whole.Medium(), "B"); err != nil {
 		t.Fatal(err)
 	}
 	states := 0
-	tally := func(d *voldisk.Disk, updated bool) {
-		n, err := d.Crashes(voldisk.Plan{Random: 1, Torn: 1, DropOne: 2, Limit: 1000}, func(s *voldisk.State) error { return m.check(s.Image, false) })
+	tally := func(d *voldisk.Disk, updated string) {
+		n, err := d.Crashes(voldisk.Plan{Random: 1, Torn: 1, DropOne: 2, Limit: 1000}, func(s *voldisk.State) error { return m.check(s.Image, "") })
 		if states += n; err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +136,7 @@ func TestVMCuts(t *testing.T) {
 			}
 		}
 	}
-	tally(whole, true)
+	tally(whole, "B")
 	t.Logf("an install has %d commands", commands)
 	cuts := scale("UPDATER_PROOF_VM", 1)
 	for i := range cuts {
@@ -142,10 +145,11 @@ func TestVMCuts(t *testing.T) {
 		installed, _ := m.onNBD(t, d, at)
 		tally(d, installed)
 		after := voldisk.New(d.Cut(uint64(i)), voldisk.Options{Seed: uint64(i)})
-		if again, _ := m.onNBD(t, after, 0); !again {
+		again, _ := m.onNBD(t, after, 0) // into A when B was switched to already
+		if again == "" {
 			t.Fatalf("cut at command %d of %d: the install on what is left failed", at, commands)
 		}
-		if err := m.check(after.Medium(), true); err != nil {
+		if err := m.check(after.Medium(), again); err != nil {
 			t.Fatalf("cut at command %d of %d: %v", at, commands, err)
 		}
 	}
@@ -184,10 +188,10 @@ func TestVMRecording(t *testing.T) {
 	if !bytes.Equal(end, d.Content()) {
 		t.Error("the replayed log is not the disk that QEMU left")
 	}
-	if err := m.check(d.Medium(), true); err != nil {
+	if err := m.check(d.Medium(), "B"); err != nil {
 		t.Errorf("%v; console:\n%s", err, strings.Join(v.Lines(), "\n"))
 	}
-	states, err := d.Crashes(voldisk.Plan{DropOne: 2, Random: 1, Torn: 1}, func(s *voldisk.State) error { return m.check(s.Image, false) })
+	states, err := d.Crashes(voldisk.Plan{DropOne: 2, Random: 1, Torn: 1}, func(s *voldisk.State) error { return m.check(s.Image, "") })
 	if err != nil {
 		t.Fatal(err)
 	}
