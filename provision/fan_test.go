@@ -87,7 +87,7 @@ func BenchmarkFan(b *testing.B) {
 // TestFanLeavesTheSlow: one that is ten times slower leaves, with what it has known exactly; the fast ones have all.
 func TestFanLeavesTheSlow(t *testing.T) {
 	l := newLine(t, linePlan, 24<<20)
-	outs, _ := fanOut(t, l, provision.FanOptions{Patience: 50 * time.Millisecond}, 400e6, 5e6, 400e6)
+	outs, _ := fanOut(t, l, provision.FanOptions{Patience: 500 * time.Millisecond}, 400e6, 5e6, 400e6)
 	slow := outs[1]
 	if !slow.Behind || !slow.Wait(time.Minute) || slow.Err != nil {
 		t.Fatalf("the slow one: %+v", slow)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # go test with its own closing lines, the whole log of packages that fail, and every skipped test with its reason.
 set -euo pipefail
-go test -v "$@" 2>&1 | awk '
+go test -v -timeout 30m "$@" 2>&1 | awk '
 	{ log_lines[n++] = $0 }
 	/^=== (RUN|NAME|CONT) / { test = $3 }
 	/^ +[^ ]+\.go:[0-9]+: / { reason[test] = $0 }
