@@ -89,7 +89,7 @@ func (b *Backend) open(slot string) (files, template, error) {
 
 // template reads the template of a slot.
 func (b *Backend) template(f files, slot string) (template, error) {
-	t, err := b.readTemplate(f, f.kind.template(slot))
+	t, err := b.readTemplate(f, f.template(slot))
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, fmt.Errorf("%w: slot %s has no template %s on the ESP", boot.ErrState, slot, t.name)
 	}
