@@ -34,6 +34,11 @@ func Warn(remedy, format string, a ...any) Finding {
 	return Finding{Warning, fmt.Sprintf(format, a...), remedy}
 }
 
+// Fail makes a failure.
+func Fail(remedy, format string, a ...any) Finding {
+	return Finding{Failure, fmt.Sprintf(format, a...), remedy}
+}
+
 // Disagreements compares the running slot, which the stored choice does not tell, with that choice.
 func Disagreements(st State) []Finding {
 	var found []Finding

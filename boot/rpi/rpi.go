@@ -150,7 +150,7 @@ func (b *Backend) State(context.Context) (boot.State, error) {
 	}
 	for at, section := range map[int]string{c.all: "all", c.try: "tryboot"} {
 		if b.slotAt(c, at) == "" {
-			st.Findings = append(st.Findings, boot.Finding{Severity: boot.Failure, Evidence: fmt.Sprintf("%s has boot_partition=%c in [%s], which is no slot", b.Area, c.raw[at], section), Remedy: "run updater mark good on the running slot"})
+			st.Findings = append(st.Findings, boot.Fail("run updater mark good on the running slot", "%s has boot_partition=%c in [%s], which is no slot", b.Area, c.raw[at], section))
 		}
 	}
 	if !bytes.Contains(c.raw, []byte("tryboot_a_b=1")) {

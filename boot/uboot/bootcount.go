@@ -29,10 +29,10 @@ func (s *countStore) Load() (scheme.Record, []boot.Finding, error) {
 	r := &countRecord{l, s}
 	found := l.findings()
 	if active := l.env.get(s.Names.Active); !slices.Contains(s.Slots, active) {
-		found = append(found, boot.Finding{Severity: boot.Failure, Evidence: s.Names.Active + " is " + strconv.Quote(active) + ", which is no configured slot", Remedy: "run updater mark good on the running slot, or activate one"})
+		found = append(found, boot.Fail("run updater mark good on the running slot, or activate one", "%s is %q, which is no configured slot", s.Names.Active, active))
 	}
 	if l.env.get("altbootcmd") == "" {
-		found = append(found, boot.Finding{Severity: boot.Failure, Evidence: "altbootcmd is not set: a slot that fails is tried for ever", Remedy: "set it as docs/boot/uboot.md has it"})
+		found = append(found, boot.Fail("set it as docs/boot/uboot.md has it", "altbootcmd is not set: a slot that fails is tried for ever"))
 	}
 	return r, found, nil
 }

@@ -152,9 +152,7 @@ func (d *doctor) add(findings ...boot.Finding) {
 
 func (d *doctor) warn(remedy, format string, a ...any) { d.add(boot.Warn(remedy, format, a...)) }
 
-func (d *doctor) failure(remedy, format string, a ...any) {
-	d.add(boot.Finding{Severity: boot.Failure, Evidence: fmt.Sprintf(format, a...), Remedy: remedy})
-}
+func (d *doctor) failure(remedy, format string, a ...any) { d.add(boot.Fail(remedy, format, a...)) }
 
 // fail makes a failure of an error, with what the table of exit codes says to do about it. What is mended by --repair is
 // that of the boot state.

@@ -104,7 +104,7 @@ func (d *device) status(ctx context.Context) (*statusReport, error) {
 			for role, spec := range c.Partitions {
 				p, err := d.disk.Find(spec)
 				if err != nil {
-					s.Findings = append(s.Findings, boot.Finding{Severity: boot.Failure, Evidence: err.Error(), Remedy: "mend the partitions of the slot in the configuration"})
+					s.Findings = append(s.Findings, boot.Fail("mend the partitions of the slot in the configuration", "%v", err))
 					continue
 				}
 				r.Partitions[role] = p.String()
