@@ -34,6 +34,7 @@ type entry struct {
 	counted    bool
 	left, done int
 	order      release
+	size       int64 // of an image
 	fault      error // what is wrong with an image
 }
 

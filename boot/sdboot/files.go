@@ -48,22 +48,24 @@ func (b *Backend) files() (files, error) {
 			continue
 		}
 		if f.kind == uki {
-			if e.order, e.fault, err = b.release(name); err != nil {
+			t, fault, err := b.image(name)
+			if err != nil {
 				return f, err
 			}
+			e.order, e.size, e.fault = t.order, t.size, fault
 		}
 		f.own = append(f.own, e)
 	}
 	return f, nil
 }
 
-// release reads what the loader orders an image by, and what is wrong with it.
-func (b *Backend) release(name string) (order release, fault, err error) {
-	t, err := b.readTemplate(files{kind: uki}, name)
+// image reads an image, and what is wrong with it.
+func (b *Backend) image(name string) (t template, fault, err error) {
+	t, err = b.readTemplate(uki, name)
 	if errors.Is(err, errImage) || errors.Is(err, errCut) {
-		return t.order, err, nil
+		return t, err, nil
 	}
-	return t.order, nil, err
+	return t, nil, err
 }
 
 // template is what a slot's entries are made of.
@@ -89,7 +91,7 @@ func (b *Backend) open(slot string) (files, template, error) {
 
 // template reads the template of a slot.
 func (b *Backend) template(f files, slot string) (template, error) {
-	t, err := b.readTemplate(f, f.template(slot))
+	t, err := b.readTemplate(f.kind, f.template(slot))
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, fmt.Errorf("%w: slot %s has no template %s on the ESP", boot.ErrState, slot, t.name)
 	}
@@ -97,14 +99,14 @@ func (b *Backend) template(f files, slot string) (template, error) {
 }
 
 // readTemplate reads what entries may be made of, and says what is wrong with it.
-func (b *Backend) readTemplate(f files, name string) (template, error) {
+func (b *Backend) readTemplate(k kind, name string) (template, error) {
 	t := template{name: name}
 	file, err := b.Dir.Open(name)
 	if err != nil {
 		return t, fmt.Errorf("%w: %w", boot.ErrState, err)
 	}
 	defer file.Close()
-	if f.kind == uki {
+	if k == uki {
 		if t.size, err = file.Seek(0, io.SeekEnd); err == nil {
 			t.order, err = parseUKI(file, t.size)
 		}
@@ -148,10 +150,15 @@ func (f files) ordered(t template) error {
 	if f.kind != uki {
 		return nil
 	}
+	return ordered(t, f.own)
+}
+
+// ordered refuses an image that the loader would not order by its name beside entries.
+func ordered(t template, beside []entry) error {
 	if t.order.key == "" {
 		return fmt.Errorf("%w: %s: its section .osrel has neither IMAGE_ID nor ID, which the loader sorts by", boot.ErrState, t.name)
 	}
-	for _, e := range f.own {
+	for _, e := range beside {
 		if !e.dead() && e.order != t.order {
 			return fmt.Errorf("%w: %s has %s, and %s has %s; expected the same, so that the generation decides which one boots", boot.ErrState, t.name, t.order, e.name, e.order)
 		}
@@ -174,39 +181,22 @@ func (b *Backend) room(f files, t template, without string, n int64) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", boot.ErrState, err)
 	}
-	gone := []string{}
-	if slices.Contains(f.others, b.unfinished(f)) {
-		gone = append(gone, b.unfinished(f))
-	}
-	for _, e := range f.own {
-		if e.slot == without {
-			gone = append(gone, e.name)
-		}
-	}
-	for _, name := range gone {
-		size, err := b.size(name)
+	if tmp := b.unfinished(f); slices.Contains(f.others, tmp) {
+		half, _, err := b.image(tmp)
 		if err != nil {
 			return err
 		}
-		free += size
+		free += half.size
+	}
+	for _, e := range f.own {
+		if e.slot == without {
+			free += e.size
+		}
 	}
 	if need := n * (t.size + slack); free < need {
 		return fmt.Errorf("%w: %s: the ESP has room for %d bytes, expected %d: the entry on trial and the good one that takes its place are copies of it", boot.ErrState, t.name, free, need)
 	}
 	return nil
-}
-
-func (b *Backend) size(name string) (int64, error) {
-	file, err := b.Dir.Open(name)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", boot.ErrState, err)
-	}
-	defer file.Close()
-	n, err := file.Seek(0, io.SeekEnd)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", boot.ErrState, err)
-	}
-	return n, nil
 }
 
 // create makes an entry that is whole when it has its name, and reads it back.

@@ -194,7 +194,7 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	}
 	var t template
 	if f.kind == uki && known && booted.fault == nil {
-		t, err = b.readTemplate(f, booted.name)
+		t, err = b.readTemplate(f.kind, booted.name)
 	} else {
 		t, err = b.template(f, slot)
 	}

@@ -2,7 +2,6 @@ package sdboot
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -91,7 +90,7 @@ func (b *Backend) findings(f files) ([]boot.Finding, error) {
 // images looks into the images of the slots, entries and templates; key is what the loader sorts them by.
 func (b *Backend) images(f files) (found []boot.Finding, key string, err error) {
 	fail := func(remedy, format string, a ...any) {
-		found = append(found, boot.Finding{Severity: boot.Failure, Evidence: fmt.Sprintf(format, a...), Remedy: remedy})
+		found = append(found, boot.Fail(remedy, format, a...))
 	}
 	var all []template
 	for _, e := range f.own {
@@ -109,7 +108,7 @@ func (b *Backend) images(f files) (found []boot.Finding, key string, err error) 
 		if !slices.Contains(f.others, name) {
 			continue
 		}
-		order, fault, err := b.release(name)
+		t, fault, err := b.image(name)
 		if err != nil {
 			return nil, "", err
 		}
@@ -117,10 +116,10 @@ func (b *Backend) images(f files) (found []boot.Finding, key string, err error) 
 			fail("put another one on the ESP, "+readPage, "the loader would not take the template, or not start it: %v", fault)
 			continue
 		}
-		all = append(all, template{name: name, order: order})
+		all = append(all, t)
 	}
 	for _, t := range all {
-		if err := (files{kind: uki, own: []entry{{name: all[0].name, order: all[0].order}}}).ordered(t); err != nil {
+		if err := ordered(t, []entry{{name: all[0].name, order: all[0].order}}); err != nil {
 			fail("build the images of all slots with the same IMAGE_ID or ID, and without a version, in .osrel, "+readPage, "%v", err)
 		}
 	}
@@ -143,11 +142,11 @@ func (b *Backend) earlier(f files, key string) ([]boot.Finding, error) {
 			}
 			other = field(text, "sort-key")
 		case strings.HasPrefix(name, uki.entries) && strings.HasSuffix(strings.ToLower(name), uki.ext):
-			order, _, err := b.release(name)
+			t, _, err := b.image(name)
 			if err != nil {
 				return nil, err
 			}
-			other = order.key
+			other = t.order.key
 		}
 		if other != "" && other < key {
 			found = append(found, boot.Warn("give it a later sort-key, or none", "%s has sort-key %s and boots before every slot", name, other))
@@ -161,16 +160,13 @@ func (b *Backend) earlier(f files, key string) ([]boot.Finding, error) {
 // overrides finds what the loader obeys before any order.
 func (b *Backend) overrides(f files) ([]boot.Finding, error) {
 	var found []boot.Finding
-	fail := func(remedy, format string, a ...any) {
-		found = append(found, boot.Finding{Severity: boot.Failure, Evidence: fmt.Sprintf(format, a...), Remedy: remedy})
-	}
 	if slices.Contains(f.others, loaderConf) {
 		text, err := b.text(loaderConf)
 		if err != nil {
 			return nil, err
 		}
 		if d := field(text, "default"); d != "" {
-			fail("remove that line", "%s has default %s, which overrides the counting of tries", loaderConf, d)
+			found = append(found, boot.Fail("remove that line", "%s has default %s, which overrides the counting of tries", loaderConf, d))
 		}
 	}
 	if b.Default == nil {
@@ -178,7 +174,7 @@ func (b *Backend) overrides(f files) ([]boot.Finding, error) {
 	}
 	d, err := b.Default()
 	if err == nil && d != "" {
-		fail("run bootctl set-default ''", "the EFI variable LoaderEntryDefault is %s, which overrides the counting of tries", d)
+		found = append(found, boot.Fail("run bootctl set-default ''", "the EFI variable LoaderEntryDefault is %s, which overrides the counting of tries", d))
 	}
 	return found, err
 }
