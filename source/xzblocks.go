@@ -187,22 +187,19 @@ func (x *xzBlocks) tail(r xzRecord) []byte {
 	return append(append(index, backward...), 'Y', 'Z')
 }
 
+// errXZClosed ends a block that nobody reads any more.
+var errXZClosed = errors.New("closed")
+
 // decode decodes a block as a stream of its own.
 func (x *xzBlocks) decode(job *xzJob) {
 	defer close(job.out)
 	z, err := x.reader(io.MultiReader(bytes.NewReader(x.header), &job.in, bytes.NewReader(job.tail)))
 	for err == nil {
-		var piece []byte
-		select {
-		case piece = <-x.pieces:
-		case <-x.quit:
-			job.err = errors.New("closed")
-			return
-		}
+		piece, n := x.newPiece(), 0
 		if piece == nil {
-			piece = make([]byte, xzPiece)
+			err = errXZClosed
+			break
 		}
-		n := 0
 		for n < len(piece) && err == nil {
 			var k int
 			k, err = z.Read(piece[n:])
@@ -215,7 +212,7 @@ func (x *xzBlocks) decode(job *xzJob) {
 		select {
 		case job.out <- piece[:n]:
 		case <-x.quit:
-			err = errors.New("closed")
+			err = errXZClosed
 		}
 	}
 	if err != io.EOF {
@@ -234,6 +231,19 @@ func (x *xzBlocks) reader(r io.Reader) (*xz.Reader, error) {
 		return z, z.Reset(r)
 	default:
 		return xz.NewReader(r, x.dict)
+	}
+}
+
+// newPiece waits for a buffer to decode into; nil is the end of the file's reading.
+func (x *xzBlocks) newPiece() []byte {
+	select {
+	case piece := <-x.pieces:
+		if piece == nil {
+			piece = make([]byte, xzPiece)
+		}
+		return piece
+	case <-x.quit:
+		return nil
 	}
 }
 
