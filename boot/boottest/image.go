@@ -4,6 +4,8 @@ import (
 	"debug/pe"
 	"encoding/binary"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -42,6 +44,20 @@ func ImageFiles() map[string]string {
 		files[fmt.Sprintf("EFI/Linux/updater-%d-%s.efi", i+1, s)] = image
 	}
 	return files
+}
+
+// WriteFiles writes files below a folder.
+func WriteFiles(dir string, files map[string]string) error {
+	for name, content := range files {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SystemdBootImages is systemd-boot on the images of EFI/Linux: those without boots left last, then by ID, the higher

@@ -247,14 +247,19 @@ func (f Files) Read(name string) ([]byte, error) {
 }
 
 // Open is [Files.Read] for an ESP.
-func (f Files) Open(name string) (interface {
+func (f Files) Open(name string) (File, error) {
+	data, err := f.Read(name)
+	return OpenFile(data), err
+}
+
+// File is sdboot.File.
+type File = interface {
 	io.ReadSeekCloser
 	io.ReaderAt
-}, error,
-) {
-	data, err := f.Read(name)
-	return openFile{bytes.NewReader(data)}, err
 }
+
+// OpenFile is an open file with this content.
+func OpenFile(data []byte) File { return openFile{bytes.NewReader(data)} }
 
 type openFile struct{ *bytes.Reader }
 

@@ -239,13 +239,8 @@ func TestFolder(t *testing.T) {
 
 func onFolder(t *testing.T, files map[string]string, entries, want string) {
 	dir := t.TempDir()
-	for name, text := range files {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	if err := boottest.WriteFiles(dir, files); err != nil {
+		t.Fatal(err)
 	}
 	f, err := sdboot.OpenFolder(dir)
 	if err != nil {

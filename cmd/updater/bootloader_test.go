@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -100,11 +99,8 @@ commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "inval
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
-			for name, content := range c.files {
-				name = filepath.Join(dir, "esp", name)
-				if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(content), 0o600)); err != nil {
-					t.Fatal(err)
-				}
+			if err := boottest.WriteFiles(filepath.Join(dir, "esp"), c.files); err != nil {
+				t.Fatal(err)
 			}
 			config := filepath.Join(dir, "config.toml")
 			var text strings.Builder

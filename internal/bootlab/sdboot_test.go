@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"updater/boot"
+	"updater/boot/boottest"
 	"updater/boot/sdboot"
 )
 
@@ -63,12 +64,8 @@ func (e esp) Open(name string) (sdboot.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	}
-	return openFile{bytes.NewReader(out)}, nil
+	return boottest.OpenFile(out), nil
 }
-
-type openFile struct{ *bytes.Reader }
-
-func (openFile) Close() error { return nil }
 
 // Write implements [sdboot.Dir].
 func (e esp) Write(name string, r io.Reader) error {

@@ -20,26 +20,23 @@ import (
 	"time"
 
 	"updater/boot/uboot"
+	"updater/internal/lab"
 	"updater/internal/voldisk"
 )
 
-// card makes the card a disk with two slots of 4 MiB, an old image in both, and signed updates one and two beside it.
-const card = `umask 077; export GNUPGHOME=$PWD/gnupg; mkdir gnupg; trap 'gpgconf --kill all' EXIT
-gpg -q --batch --passphrase '' --quick-generate-key release@example.com ed25519 sign never 2>/dev/null
-gpg -q --armor --export release@example.com >key.asc
-truncate -s 16M sd.img
+// card makes the card a disk with two slots of 4 MiB, an old image in both, and updates one and two beside it, with their maps.
+const card = `truncate -s 16M sd.img
 sgdisk -a 8 -n1:2048:+1M -c1:boot -n2:0:+4M -c2:rootfs_a -n3:0:+4M -c3:rootfs_b sd.img >/dev/null
 for name in old one two; do
 	truncate -s 3M $name
 	for at in 0 1500 2900; do head -c 150K /dev/urandom | dd of=$name bs=1K seek=$at conv=notrunc status=none; done
 	./updater -q bmap create --max-range 64K -o $name.bmap $name
-	gpg -q --batch --armor --detach-sign $name.bmap
 done
 for at in 2 6; do dd if=old of=sd.img bs=1M seek=$at conv=notrunc status=none; done
 for at in 256 272; do dd if=env.bin of=sd.img bs=4096 seek=$at conv=notrunc status=none; done
 for slot in A B; do cat >$slot.toml <<C
 product = "demo"
-keyring = ["key.asc"]
+keyring = ["release.asc"]
 [disk]
 path = "card"
 [boot]
@@ -74,8 +71,11 @@ func TestUBootRecordedLife(t *testing.T) {
 	sh(t, l.dir, card)
 	content := l.read(t, l.sd)
 	l.disk = voldisk.New(content, voldisk.Options{Seed: 1})
+	signer := lab.Lab{Dir: l.dir}
 	for _, name := range []string{"old", "one", "two"} {
 		l.images[name] = l.read(t, filepath.Join(l.dir, name))
+		_, err := signer.Sign(t.Context(), filepath.Join(l.dir, name+".bmap"))
+		must(t, err)
 	}
 	l.starts(t, "A", "A")
 	l.program(t, "A", "mark", "good", "--config", "A.toml")

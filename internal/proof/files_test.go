@@ -149,7 +149,7 @@ func (f folder) Remove(name string) error { return f.c.drop(name) }
 func (f folder) Sync() error              { return f.c.area.Sync() }
 func (f folder) Open(name string) (sdboot.File, error) {
 	data, err := f.c.get(name)
-	return openFile{bytes.NewReader(data)}, err
+	return boottest.OpenFile(data), err
 }
 
 func (f folder) Write(name string, r io.Reader) error {
@@ -173,10 +173,6 @@ func (f folder) Rename(from, to string) error {
 	}
 	return err
 }
-
-type openFile struct{ *bytes.Reader }
-
-func (openFile) Close() error { return nil }
 
 // fileLoader is a loader with files in cells, and areas behind them.
 func fileLoader(name string, fresh boottest.Disk, choose func(*boottest.Disk) string, open func(c cells, a []boot.Area, booted string) (boot.Backend, error)) *loader {
