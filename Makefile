@@ -73,11 +73,11 @@ test: deps build
 	scripts/gotest.sh ./...
 	go test -count=1 -tags docs -run ManPages ./cmd/updater
 	scripts/test-contrib.sh
-	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Health|Debian|Boot|Reproducible|VM' ./internal/lab ./internal/vm ./internal/demo ./internal/proof
-	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v ./internal/bootlab
+	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Health|Debian|Boot|Reproducible|VM' ./internal/abdisk ./test/recovery ./internal/qemu ./test/demo ./test/powercut
+	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v ./test/loaders
 # The initramfs in QEMU, with the longer tests.
 test-recovery: deps build
-	UPDATER_LAB_LONG=1 UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -count=1 -tags vm -timeout 60m -v -run 'Recovery|Provision' ./internal/lab
+	UPDATER_LAB_LONG=1 UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -count=1 -tags vm -timeout 60m -v -run 'Recovery|Provision' ./test/recovery
 race: export CGO_ENABLED := 1
 race:
 	go test -race ./...
@@ -92,7 +92,7 @@ proof: deps build
 	scripts/proof.sh
 
 demo: deps build
-	go run ./internal/demo
+	go run ./test/demo
 
 # Compares with peers, in scripts/bench; SUBJECTS names some of them.
 SUBJECTS ?=

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"updater/blockdev"
-	"updater/internal/voldisk"
+	"updater/internal/crashdisk"
 )
 
 // Every engine writes any sequence of pieces, zeros and tails as asked, on sectors of 512 and 4096 bytes, also in a
@@ -24,7 +24,7 @@ func TestEngines(t *testing.T) {
 			for seed := range uint64(20) {
 				rng := rand.New(rand.NewPCG(seed, uint64(sector)))
 				before := bytes.Repeat([]byte{0xa5}, size)
-				disk := voldisk.New(before, voldisk.Options{Sector: sector, MaxIO: 16 << 10, Seed: seed})
+				disk := crashdisk.New(before, crashdisk.Options{Sector: sector, MaxIO: 16 << 10, Seed: seed})
 				base, length := int64(rng.IntN(16))*sector, int64(600<<10)
 				w := newWriter(t, disk.Device("slot", base, length), blockdev.WriterOptions{Engine: engine, Window: 16 << 10, Checkpoint: 128 << 10, InFlight: 1 + rng.IntN(3)})
 				want := bytes.Clone(before)
@@ -70,7 +70,7 @@ func TestEngines(t *testing.T) {
 // Progress counts what the device has taken, never what is only in the page cache.
 func TestWrittenOutIsTrue(t *testing.T) {
 	for _, engine := range []string{blockdev.Paced, blockdev.Direct} {
-		disk := voldisk.New(make([]byte, 1<<20), voldisk.Options{})
+		disk := crashdisk.New(make([]byte, 1<<20), crashdisk.Options{})
 		w := newWriter(t, disk.Device("slot", 0, 1<<20), blockdev.WriterOptions{Engine: engine, Window: 64 << 10, InFlight: 1})
 		data := bytes.Repeat([]byte{7}, 48<<10)
 		for off := int64(0); off < 16*int64(len(data)); off += int64(len(data)) {
@@ -102,7 +102,7 @@ func (f noSyncRange) Datasync() error                                  { *f.sync
 
 func TestWithoutSyncFileRange(t *testing.T) {
 	for _, errno := range []error{unix.ENOSYS, unix.EPERM, unix.ESPIPE} {
-		disk, syncs := voldisk.New(make([]byte, 1<<20), voldisk.Options{}), 0
+		disk, syncs := crashdisk.New(make([]byte, 1<<20), crashdisk.Options{}), 0
 		f := disk.Files(0, 1<<20)
 		f.Main, f.Sentinel = noSyncRange{f.Main, errno, &syncs}, noSyncRange{f.Sentinel, errno, &syncs}
 		w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Engine: blockdev.Paced, Window: 64 << 10})
@@ -120,7 +120,7 @@ func TestWithoutSyncFileRange(t *testing.T) {
 }
 
 func TestDirectIsRefusedWhereItCannotWork(t *testing.T) {
-	disk := voldisk.New(make([]byte, 1<<20), voldisk.Options{Sector: 4096})
+	disk := crashdisk.New(make([]byte, 1<<20), crashdisk.Options{Sector: 4096})
 	d := disk.Device("slot", 512, 1<<16)
 	if _, err := d.NewWriter(blockdev.WriterOptions{Engine: blockdev.Direct}); !errors.Is(err, blockdev.ErrNoDirect) {
 		t.Errorf("NewWriter(direct) on a window at 512 with sectors of 4096 = %v; want ErrNoDirect", err)
@@ -203,7 +203,7 @@ func TestReadOnlyDevice(t *testing.T) {
 }
 
 func TestDiscard(t *testing.T) {
-	disk := voldisk.New(bytes.Repeat([]byte{1}, 1<<16), voldisk.Options{})
+	disk := crashdisk.New(bytes.Repeat([]byte{1}, 1<<16), crashdisk.Options{})
 	w := newWriter(t, disk.Device("slot", 0, 1<<16), blockdev.WriterOptions{Engine: blockdev.Paced})
 	if err := errors.Join(w.Discard(100, 20_000), w.Flush()); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"updater/blockdev"
-	"updater/internal/voldisk"
+	"updater/internal/crashdisk"
 )
 
 // gptDisk makes a disk image file with a table by sgdisk, made for a disk of small bytes and then as large as size, with
@@ -240,12 +240,12 @@ func TestFitGPTPowerCut(t *testing.T) {
 	path := gptDisk(t, 15*mib, 16*mib, twoParts...)
 	content := readAll(t, path)
 	for _, o := range []blockdev.GPTOptions{{}, {GrowLast: true}} {
-		disk := voldisk.New(content, voldisk.Options{})
+		disk := crashdisk.New(content, crashdisk.Options{})
 		d := disk.Device("disk", 0, int64(len(content)))
 		if fit, err := blockdev.FitGPT(d, o); err != nil || !fit.Moved {
 			t.Fatalf("FitGPT = %+v, %v", fit, err)
 		}
-		states, err := disk.Crashes(voldisk.Plan{}, func(s *voldisk.State) error {
+		states, err := disk.Crashes(crashdisk.Plan{}, func(s *crashdisk.State) error {
 			primary := bytes.HasPrefix(s.Image[512:], []byte("EFI PART")) && tableIsWhole(s.Image, 512)
 			backup := tableIsWhole(s.Image, int64(len(s.Image))-512)
 			if !primary && !backup {

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"updater/blockdev"
-	"updater/internal/voldisk"
+	"updater/internal/crashdisk"
 )
 
 // tableIsWhole checks the checksums of the table whose header is at an offset of the disk, independently of the code
@@ -69,7 +69,7 @@ func FuzzFitGPT(f *testing.F) {
 			copy(disk[1024:], head[92:])
 		}
 		sealTable(disk)
-		v := voldisk.New(disk, voldisk.Options{})
+		v := crashdisk.New(disk, crashdisk.Options{})
 		d := v.Device("disk", 0, int64(len(disk)))
 		fit, err := blockdev.FitGPT(d, blockdev.GPTOptions{GrowLast: grow, SectorSize: 512})
 		if err != nil || !fit.Moved {

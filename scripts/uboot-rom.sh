@@ -1,9 +1,9 @@
 #!/bin/bash
 # Builds U-Boot for QEMU's x86 machine from Debian's source package, with a redundant raw environment, boot counting and Android's
-# slot choice (internal/bootlab/files/uboot.config). Run: scripts/uboot-rom.sh FOLDER; it leaves FOLDER/u-boot.rom, 2 to 5 minutes
+# slot choice (test/loaders/files/uboot.config). Run: scripts/uboot-rom.sh FOLDER; it leaves FOLDER/u-boot.rom, 2 to 5 minutes
 # the first time. apt's own lists and sources stay as they are.
 set -euo pipefail
-fragment=$(realpath "$(dirname "$0")/../internal/bootlab/files/uboot.config")
+fragment=$(realpath "$(dirname "$0")/../test/loaders/files/uboot.config")
 mkdir -p "$1"
 cd "$1"
 stamp=$(sha256sum <"$fragment")

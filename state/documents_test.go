@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"updater/boot/boottest"
-	"updater/internal/voldisk"
+	"updater/internal/crashdisk"
 	"updater/state"
 )
 
@@ -79,7 +79,7 @@ func TestDocuments(t *testing.T) {
 
 // A power cut leaves the old document, the new one, or none, and never harms the store.
 func TestDocumentsVolatileCache(t *testing.T) {
-	disk := voldisk.New(make([]byte, documentArea), voldisk.Options{Sector: 512})
+	disk := crashdisk.New(make([]byte, documentArea), crashdisk.Options{Sector: 512})
 	dev := disk.Device("state", 0, documentArea)
 	s, err := state.Open(dev, state.State{})
 	do(t, err)
@@ -89,8 +89,8 @@ func TestDocumentsVolatileCache(t *testing.T) {
 	disk.Mark("first")
 	do(t, d.Put("A/rootfs", second, nil))
 	disk.Mark("second")
-	states, err := disk.Crashes(voldisk.Plan{}, func(cut *voldisk.State) error {
-		dev := voldisk.New(cut.Image, voldisk.Options{}).Device("state", 0, documentArea)
+	states, err := disk.Crashes(crashdisk.Plan{}, func(cut *crashdisk.State) error {
+		dev := crashdisk.New(cut.Image, crashdisk.Options{}).Device("state", 0, documentArea)
 		got, _, err := state.OpenDocuments(dev, parts).Get("A/rootfs")
 		switch {
 		case errors.Is(err, state.ErrNoDocument) && !cut.Has("second"):

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"testing"
 
-	"updater/internal/voldisk"
+	"updater/internal/crashdisk"
 	"updater/state"
 )
 
@@ -14,7 +14,7 @@ import (
 func TestVolatileCache(t *testing.T) {
 	for _, sector := range []int64{512, 4096} {
 		t.Run(fmt.Sprint(sector), func(t *testing.T) {
-			disk := voldisk.New(make([]byte, areaSize), voldisk.Options{Sector: sector})
+			disk := crashdisk.New(make([]byte, areaSize), crashdisk.Options{Sector: sector})
 			dev := disk.Device("state", 0, areaSize)
 			s, err := state.Open(dev, state.State{})
 			do(t, err)
@@ -27,12 +27,12 @@ func TestVolatileCache(t *testing.T) {
 				disk.Mark(step.name)
 				promised, marks = append(promised, s.State()), append(marks, step.name)
 			}
-			states, err := disk.Crashes(voldisk.Plan{}, func(cut *voldisk.State) error {
+			states, err := disk.Crashes(crashdisk.Plan{}, func(cut *crashdisk.State) error {
 				passed := 0
 				for passed < len(marks) && cut.Has(marks[passed]) {
 					passed++
 				}
-				got, err := state.Open(voldisk.New(cut.Image, voldisk.Options{}).Device("state", 0, areaSize), state.State{})
+				got, err := state.Open(crashdisk.New(cut.Image, crashdisk.Options{}).Device("state", 0, areaSize), state.State{})
 				switch {
 				case err != nil:
 					return err

@@ -9,7 +9,7 @@ import (
 )
 
 // Firmware that chooses a slot by itself, on a disk as a test begins with: both slots good, A chosen. The backends'
-// contracts and internal/proof share it; it is written from the specification or the loader's source.
+// contracts and test/powercut share it; it is written from the specification or the loader's source.
 
 // BootOption is a boot option of the UEFI specification (3.1.3), laid out by hand: a partition and a path in it.
 func BootOption(attributes uint32, description, path string) string {

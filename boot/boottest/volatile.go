@@ -5,14 +5,14 @@ import (
 	"slices"
 	"testing"
 
-	"updater/internal/voldisk"
+	"updater/internal/crashdisk"
 )
 
 // page is what the system's cache writes out: every area begins one.
 const page = 4096
 
 // volatileDisk plays the steps on a disk with a page cache and a volatile write cache, through the device that
-// writes on real disks, and cuts the power in every way that [voldisk.Disk.Crashes] knows.
+// writes on real disks, and cuts the power in every way that [crashdisk.Disk.Crashes] knows.
 func (r Rig) volatileDisk(t *testing.T) {
 	d, states := r.Fresh(t), 0
 	if len(d.Areas) == 0 {
@@ -29,7 +29,7 @@ func (r Rig) volatileDisk(t *testing.T) {
 			content = append(content, a...)
 			content = append(content, make([]byte, (page-len(content)%page)%page)...)
 		}
-		disk, m := voldisk.New(content, voldisk.Options{Seed: 1}), New(d)
+		disk, m := crashdisk.New(content, crashdisk.Options{Seed: 1}), New(d)
 		for i, a := range d.Areas {
 			m.devices = append(m.devices, disk.Device(fmt.Sprintf("area %d", i+1), int64(at[i]), int64(len(a))))
 		}
@@ -46,7 +46,7 @@ func (r Rig) volatileDisk(t *testing.T) {
 		}
 		after := read(disk.Medium())
 		done := r.boots(after, 1)[0]
-		n, err := disk.Crashes(voldisk.Plan{}, func(st *voldisk.State) error {
+		n, err := disk.Crashes(crashdisk.Plan{}, func(st *crashdisk.State) error {
 			if got := r.boots(read(st.Image), 1)[0]; !slices.Contains(s.may, got) || got != old && got != done {
 				return fmt.Errorf("%s: the boot loader chooses %q; want %q or %q of %v", s.name, got, old, done, s.may)
 			}

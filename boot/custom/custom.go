@@ -19,7 +19,7 @@ import (
 	"strings"
 
 	"updater/boot"
-	"updater/program"
+	"updater/internal/program"
 )
 
 // Commands are the argument vectors. {slot} and {tries} in an argument are replaced.

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"updater/initramfs"
-	"updater/program"
+	"updater/internal/program"
 )
 
 // maxSaid bounds what of a check's output is kept for the report, in bytes.

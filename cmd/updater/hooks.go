@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"updater/program"
+	"updater/internal/program"
 	"updater/update"
 )
 

@@ -9,4 +9,4 @@ if [ ! -e "$root" ]; then
 	mmdebstrap --quiet --variant=standard --include=gcc,git,python3-minimal,vim-nox bookworm build/bench/part.tar http://deb.debian.org/debian
 	mv build/bench/part.tar "$root"
 fi
-go run ./internal/bench/copy -updater "$BENCH_WORK/updater" ${BENCH_FLAGS:-} "$root"
+go run ./bench/copy -updater "$BENCH_WORK/updater" ${BENCH_FLAGS:-} "$root"

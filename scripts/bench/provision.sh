@@ -1,6 +1,6 @@
 #!/bin/bash
 # The factory line: eight throttled disks against one, in turns: at most 1.15 x the time and 1.5 x the memory. BENCH_FLAGS are
-# options of internal/bench/line, such as -runs 5 or -rate 20; BENCH_MIB is the size of the image.
+# options of bench/line, such as -runs 5 or -rate 20; BENCH_MIB is the size of the image.
 set -euo pipefail
 [ "$(id -u)" = 0 ] && [ -e /dev/fuse ] || { echo "throttled disks need root and /dev/fuse: skipped"; exit 0; }
 command -v gpg >/dev/null && command -v openssl >/dev/null && command -v zstd >/dev/null || { echo "gpg, openssl or zstd is not installed: skipped"; exit 0; }
@@ -29,4 +29,4 @@ cat >plan.toml <<-PLAN
 	key = "station.pem"
 PLAN
 cd "$here"
-go run ./internal/bench/line -updater "$BENCH_WORK/updater" -plan "$work/plan.toml" -size $((size + 24)) ${BENCH_FLAGS:-}
+go run ./bench/line -updater "$BENCH_WORK/updater" -plan "$work/plan.toml" -size $((size + 24)) ${BENCH_FLAGS:-}

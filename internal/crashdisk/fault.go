@@ -1,0 +1,168 @@
+package crashdisk
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kind is what goes wrong.
+type Kind int
+
+// The kinds of fault.
+const (
+	NoFault    Kind = iota
+	EIO             // the operation fails; of a write any part may have been carried out
+	ENOSPC          // the same for a write to thin storage that is full
+	ENODATA         // a read of a bad sector
+	ShortWrite      // a write takes half and says so
+	FlushKeep       // a flush fails, and the drive keeps its cache
+	FlushDrop       // a flush fails, and the drive has lost its cache
+	BitFlip         // a read returns one wrong bit
+	BitRot          // a write stores one wrong bit, without an error
+	LostWrite       // a write stores nothing, without an error
+	LyingFlush      // a flush loses one write of the cache, without an error
+)
+
+var kindNames = [...]string{"none", "EIO", "ENOSPC", "ENODATA", "short write", "flush EIO keeping the cache", "flush EIO dropping the cache", "bit flip on read", "bit rot", "lost write", "lying flush"}
+
+func (k Kind) String() string { return kindNames[k] }
+
+func (k Kind) errno() error {
+	switch k {
+	case ENOSPC:
+		return unix.ENOSPC
+	case ENODATA:
+		return unix.ENODATA
+	}
+	return unix.EIO
+}
+
+// Fault makes the N-th operation from 1 fail, and, when it is sticky, every one after it to which the kind can
+// happen. Operations are the commands to the drive and the buffered pwrite calls. A fault that cannot happen to
+// its operation does not.
+type Fault struct {
+	N      int
+	Kind   Kind
+	Sticky bool
+}
+
+func (f Fault) String() string {
+	s := fmt.Sprintf("%v at operation %d", f.Kind, f.N)
+	if f.Sticky {
+		s += " and after it"
+	}
+	return s
+}
+
+// Inject adds a fault. N counts from the operations that there were so far.
+func (d *Disk) Inject(f Fault) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f.N += d.ops
+	d.faults = append(d.faults, f)
+}
+
+// Heal takes away every fault.
+func (d *Disk) Heal() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.faults = nil
+}
+
+// Fired is how often a fault has happened.
+func (d *Disk) Fired() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fired
+}
+
+// Operations is the number of operations so far.
+func (d *Disk) Operations() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ops
+}
+
+// PowerOff makes every further command fail, as a drive without power does.
+func (d *Disk) PowerOff() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dead = true
+}
+
+type class int
+
+const (
+	classPwrite class = iota // a buffered pwrite call, which reaches no drive
+	classWrite
+	classRead
+	classFlush
+)
+
+// happens says to which operations a kind can happen.
+var happens = map[Kind][]class{
+	EIO: {classPwrite, classWrite, classRead, classFlush}, ENOSPC: {classWrite}, ENODATA: {classRead},
+	ShortWrite: {classPwrite, classWrite}, FlushKeep: {classFlush}, FlushDrop: {classFlush}, BitFlip: {classRead},
+	BitRot: {classWrite}, LostWrite: {classWrite}, LyingFlush: {classFlush},
+}
+
+// fault says what happens to the operation that op has just counted.
+func (d *Disk) fault(c class) Kind {
+	if d.dead && c != classPwrite {
+		return EIO
+	}
+	for _, f := range d.faults {
+		if f.N != d.ops && (!f.Sticky || f.N >= d.ops) {
+			continue
+		}
+		if slices.Contains(happens[f.Kind], c) {
+			d.fired++
+			return f.Kind
+		}
+	}
+	return NoFault
+}
+
+// Op is one operation of the trace.
+type Op struct {
+	At       int // step of the record before it
+	Name     string
+	Off, Len int64
+	Err      error
+}
+
+func (o Op) String() string {
+	s := fmt.Sprintf("%4d  %s", o.At, o.Name)
+	if o.Len > 0 {
+		s += fmt.Sprintf(" %d+%d", o.Off, o.Len)
+	}
+	if o.Err != nil {
+		s += " = " + errnoName(o.Err)
+	}
+	return s
+}
+
+func errnoName(err error) string {
+	if e, ok := errors.AsType[syscall.Errno](err); ok {
+		return unix.ErrnoName(e)
+	}
+	return err.Error()
+}
+
+// op counts an operation and begins its line of the trace.
+func (d *Disk) op(_ class, name string, off, length int64) int {
+	d.ops++
+	return d.note(name, off, length)
+}
+
+// note adds a line to the trace.
+func (d *Disk) note(name string, off, length int64) int {
+	d.trace = append(d.trace, Op{At: d.clock, Name: name, Off: off, Len: length})
+	return len(d.trace) - 1
+}
+
+func (d *Disk) end(op int, err error) { d.trace[op].Err = err }

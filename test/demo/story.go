@@ -1,0 +1,237 @@
+// Command demo plays, in QEMU, the life of an A/B device: GRUB boots slot A; the recovery's u-root initramfs
+// installs a signed Debian from a stick into slot B, where the power fails in the middle and A still boots;
+// the second try succeeds, B comes up and marks itself good; another update hangs at boot, the watchdog resets
+// the machine, and GRUB falls back to B by itself.
+//
+// The same story is the round-trip test (build tag vm). Nothing in it is simulated but the hardware.
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"updater/internal/abdisk"
+	"updater/internal/qemu"
+)
+
+// story is one device with its two sticks.
+type story struct {
+	lab     *abdisk.Lab
+	root    string // of the source tree
+	dir     string // of this device: disk and firmware variables
+	disk    string
+	sticks  [2]string // image files: the good update, and the one that hangs
+	images  [2]string // what they install
+	timeout time.Duration
+	console io.Writer // the guest's serial console; nil: nowhere
+	say     func(format string, a ...any)
+	steps   []step
+}
+
+// step is one line of the closing table.
+type step struct {
+	what, proof string
+	took        time.Duration
+}
+
+// recoveryModules are the drivers of the recovery: the virtual disk, and what a stick needs.
+const recoveryModules = "virtio_pci,virtio_blk,vfat,nls_cp437,nls_iso8859-1,nls_ascii,ext4"
+
+// prepare builds everything: slots, keys, signed updates, initramfs, disk and sticks.
+func (s *story) prepare(ctx context.Context) error {
+	kernel, err := s.lab.Kernel(ctx)
+	if err != nil {
+		return err
+	}
+	key, err := s.lab.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	first, err := s.lab.Slot(ctx, abdisk.SlotConfig{Kind: abdisk.Small, Version: "1"})
+	if err != nil {
+		return err
+	}
+	updates := []abdisk.SlotConfig{{Kind: abdisk.Debian, Version: "2"}, {Kind: abdisk.Hang, Version: "3"}}
+	for i, c := range updates {
+		if s.images[i], err = s.lab.Slot(ctx, c); err != nil {
+			return err
+		}
+		files, err := s.lab.Update(ctx, s.images[i])
+		if err != nil {
+			return err
+		}
+		s.sticks[i] = filepath.Join(s.dir, fmt.Sprintf("stick-%s.img", c.Version))
+		if err := s.lab.Stick(ctx, s.sticks[i], files); err != nil {
+			return err
+		}
+	}
+	config := filepath.Join(s.dir, "config.toml")
+	if err := os.WriteFile(config, []byte(abdisk.Config), 0o644); err != nil {
+		return err
+	}
+	initramfs := filepath.Join(s.dir, "initramfs.cpio.zst")
+	if err := s.make(ctx, "initramfs", "KERNEL_VERSION="+kernel.Version, "MODULES_ROOT="+kernel.Root, "MODULES="+recoveryModules,
+		"KEYRING="+key, "CONFIG="+config, "INITRAMFS="+initramfs); err != nil {
+		return err
+	}
+	s.disk = filepath.Join(s.dir, "disk.img")
+	return s.lab.Disk(ctx, abdisk.DiskConfig{
+		Path: s.disk, SlotA: first, FillB: 0x5a, RecoveryKernel: kernel.Image, Recovery: initramfs,
+		Append: "demo.act=poweroff", WatchdogTimeout: 90 * time.Second,
+	})
+}
+
+func (s *story) make(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "make", append([]string{"-s", "-C", s.root}, args...)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("make %s: %w\n%s", strings.Join(args, " "), err, out.String())
+	}
+	return nil
+}
+
+// start switches the machine on, with the stick when it is not "".
+func (s *story) start(ctx context.Context, what, stick string) (*qemu.Machine, error) {
+	disks := []qemu.Disk{{Path: s.disk, Serial: "device"}}
+	if stick != "" {
+		disks = append(disks, qemu.Disk{Path: stick, Serial: "stick", ReadOnly: true})
+	}
+	return qemu.Start(ctx, qemu.Config{
+		Name: what, Disks: disks, OVMFVars: filepath.Join(s.dir, "vars.fd"), Timeout: s.timeout, Log: s.console,
+	})
+}
+
+// boot runs the machine once, with the stick when it is not "", until it ends by itself, and wants every
+// pattern in turn and that end.
+func (s *story) boot(ctx context.Context, what, stick string, end qemu.End, patterns ...string) error {
+	start := time.Now()
+	m, err := s.start(ctx, what, stick)
+	if err != nil {
+		return err
+	}
+	defer m.PowerCut()
+	var proof string
+	for _, p := range patterns {
+		match, err := m.Expect(p)
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		proof = match[0]
+		s.say("    %5.1f s  %s", time.Since(start).Seconds(), proof)
+	}
+	if err := m.Wait(); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if m.End() != end {
+		return fmt.Errorf("%s: the machine ended by %s, expected %s; its console:\n%s", what, m.End(), end, strings.Join(m.Lines(), "\n"))
+	}
+	for _, line := range m.Lines() {
+		if budgets.MatchString(line) {
+			s.say("             %s", line)
+		}
+	}
+	took := time.Since(start)
+	s.say("    %5.1f s  (%s)", took.Seconds(), m.End())
+	s.steps = append(s.steps, step{what: what, proof: proof, took: took})
+	return nil
+}
+
+// budgets are the lines in which the initramfs says how soon it was up, how long it took, and how much memory.
+var budgets = regexp.MustCompile(`initramfs is up after|done after`)
+
+// The acts, in their order. Each is one boot of the machine.
+
+func (s *story) bootFirst(ctx context.Context) error {
+	s.say("GRUB boots slot A, which holds version 1")
+	return s.boot(ctx, "slot A boots", "", qemu.PowerOff, `GRUB: booting slot A`, `slot A is good`, `DEMO slot=A version=1 up`)
+}
+
+// install boots the recovery, as a technician would ask for it, with the i-th stick in.
+func (s *story) install(ctx context.Context, i int, slot string) error {
+	s.say("A person asks for the recovery, with update %d on a stick: it installs into slot %s", i+2, slot)
+	if err := (abdisk.Env{Disk: s.disk}).BootRecovery(ctx); err != nil {
+		return err
+	}
+	return s.boot(ctx, fmt.Sprintf("the recovery installs update %d", i+2), s.sticks[i], qemu.Reset,
+		`GRUB: booting the recovery`, `checking the signature`, `writing`, `reading back`, `installed .* into slot `+slot+`.*`, `slot `+slot+` boots next`)
+}
+
+// cut pulls the plug in the middle of an install, when half of the first update is written.
+func (s *story) cut(ctx context.Context) error {
+	const at = `writing 5[05]%`
+	s.say("The power fails in the middle of writing slot B")
+	if err := (abdisk.Env{Disk: s.disk}).BootRecovery(ctx); err != nil {
+		return err
+	}
+	start := time.Now()
+	m, err := s.start(ctx, "power cut", s.sticks[0])
+	if err != nil {
+		return err
+	}
+	defer m.PowerCut()
+	if _, err := m.Expect(at); err != nil {
+		return fmt.Errorf("power cut: %w", err)
+	}
+	m.PowerCut()
+	s.say("    %5.1f s  (cut at %q)", time.Since(start).Seconds(), at)
+	return s.boot(ctx, "after a power cut slot A boots", "", qemu.PowerOff, `GRUB: booting slot A`, `slot A is good`, `DEMO slot=A version=1 up`)
+}
+
+func (s *story) bootSecond(ctx context.Context) error {
+	s.say("GRUB tries slot B; the new Debian comes up and marks itself good")
+	return s.boot(ctx, "slot B boots and is marked good", "", qemu.PowerOff, `GRUB: booting slot B`, `slot B is good`, `DEMO slot=B version=2 up`)
+}
+
+func (s *story) hang(ctx context.Context) error {
+	s.say("GRUB tries slot A, whose update 3 hangs; nobody is there")
+	return s.boot(ctx, "slot A hangs, the watchdog resets", "", qemu.Watchdog, `GRUB: booting slot A`, `DEMO slot=A version=3 hangs`)
+}
+
+func (s *story) fallBack(ctx context.Context) error {
+	s.say("The next start falls back to slot B by itself")
+	return s.boot(ctx, "GRUB falls back to slot B", "", qemu.PowerOff, `GRUB: booting slot B`, `slot B is good`, `DEMO slot=B version=2 up`)
+}
+
+// slotDiffers compares a slot with the image that was installed into it, holes as zeros, and names the first
+// byte that differs; "" when none does.
+func (s *story) slotDiffers(slot, image string) (string, error) {
+	disk, err := os.Open(s.disk)
+	if err != nil {
+		return "", err
+	}
+	defer disk.Close()
+	img, err := os.Open(image)
+	if err != nil {
+		return "", err
+	}
+	defer img.Close()
+	start, _ := abdisk.SlotRange(slot)
+	want, got := make([]byte, 1<<20), make([]byte, 1<<20)
+	for off := int64(0); ; {
+		n, err := img.ReadAt(want, off)
+		if n == 0 && err == io.EOF {
+			return "", nil
+		}
+		if err != nil && err != io.EOF {
+			return "", err
+		}
+		if _, err := disk.ReadAt(got[:n], start+off); err != nil {
+			return "", err
+		}
+		for i := range n {
+			if want[i] != got[i] {
+				return fmt.Sprintf("byte %d is %#02x, the image has %#02x", off+int64(i), got[i], want[i]), nil
+			}
+		}
+		off += int64(n)
+	}
+}

@@ -1,0 +1,215 @@
+package powercut
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"updater/blockdev"
+	"updater/boot"
+	"updater/internal/crashdisk"
+	"updater/update"
+	"updater/verify"
+)
+
+// The disk: boot state in the first 32 KiB, slot A, slot B, and room for a partition table at the end.
+const (
+	slotsAt  = 32 << 10
+	diskSize = slotsAt + 2*slotSize + 20<<10
+)
+
+func slotOffset(name string) int64 { return slotsAt + int64(slices.Index(slotNames, name))*slotSize }
+
+// device is an A/B device: a disk with a boot loader, and what its slots may hold.
+type device struct {
+	loader *loader
+	policy verify.Policy
+	images []*image // 0 and 1 are in slots B and A at first, 2 and 3 are the updates
+	o      crashdisk.Options
+	w      blockdev.WriterOptions
+	disk   *crashdisk.Disk
+	booted string
+	hooks  hooks
+	memo   map[string][]string // boot state to the loader's chain
+}
+
+// hooks put something between the parts of an install. nil is nothing.
+type hooks struct {
+	files  func(blockdev.Files) blockdev.Files // of the slot
+	target func(update.Target) update.Target
+	boot   func(update.Boot) update.Boot
+	areas  func([]boot.Area) []boot.Area
+}
+
+// newDevice draws a device by its seed: images, sector size, engine, windows.
+func newDevice(t testing.TB, l *loader, seed uint64) *device {
+	t.Helper()
+	list, policy := pool(t)
+	rng := rand.New(rand.NewPCG(seed, 77))
+	d := &device{loader: l, policy: policy, booted: "A", memo: map[string][]string{}}
+	for _, i := range rng.Perm(len(list))[:4] {
+		d.images = append(d.images, list[i])
+	}
+	d.o = crashdisk.Options{Sector: []int64{512, 4096}[rng.IntN(2)], MaxIO: int64(4096 << rng.IntN(3)), Seed: seed}
+	d.w = blockdev.WriterOptions{
+		Engine: []string{blockdev.Paced, blockdev.Direct}[rng.IntN(2)],
+		Window: int64(4096 << rng.IntN(3)), Checkpoint: int64(16384 << rng.IntN(3)), InFlight: 1,
+	}
+	if rng.IntN(4) == 0 { // the order of the commands is then not the seed's alone
+		d.w.InFlight = 3
+	}
+	content := make([]byte, diskSize)
+	for i := range content {
+		content[i] = 0xa5
+	}
+	for i, a := range l.fresh() {
+		copy(content[l.areas[i].off:], a)
+	}
+	copy(content[slotOffset("B"):], d.images[0].data)
+	copy(content[slotOffset("A"):], d.images[1].data)
+	d.power(content)
+	if got := l.start(content); got != "A" {
+		t.Fatalf("the fresh device boots %q", got)
+	}
+	d.power(content)
+	return d
+}
+
+// newGoodDevice is a device whose running slot was marked good, as an install asks for.
+func newGoodDevice(t testing.TB, l *loader, seed uint64) *device {
+	t.Helper()
+	d := newDevice(t, l, seed)
+	if err := d.good(t); err != nil {
+		t.Fatal(err)
+	}
+	d.power(d.disk.Medium())
+	return d
+}
+
+// power switches the device on with what its medium holds.
+func (d *device) power(content []byte) { d.disk = crashdisk.New(content, d.o) }
+
+func (d *device) backend() (boot.Backend, error) {
+	node := d.disk.Node() // a partition of its own
+	var areas []boot.Area
+	for i, a := range d.loader.areas {
+		areas = append(areas, node.Device(fmt.Sprintf("boot state %d", i+1), a.off, a.size))
+	}
+	if d.hooks.areas != nil {
+		areas = d.hooks.areas(areas)
+	}
+	return d.loader.open(areas, d.booted)
+}
+
+// install runs the real install of an image.
+func (d *device) install(ctx context.Context, img *image) (*update.Result, error) {
+	backend, err := d.backend()
+	if err != nil {
+		return nil, err
+	}
+	var state update.Boot = bootState{backend}
+	if d.hooks.boot != nil {
+		state = d.hooks.boot(state)
+	}
+	return update.Install(ctx, update.Job{
+		Boot: state, Disk: d, Bmap: img.doc, Signature: img.sig, Policy: d.policy, Role: "rootfs",
+		Image: stream{bytes.NewReader(img.data)}, ImageSize: -1, Tries: 1,
+		Reopen: func(context.Context) (update.ImageCloser, error) { return stream{bytes.NewReader(img.data)}, nil },
+	})
+}
+
+// bootState adapts a backend as cmd/updater does.
+type bootState struct{ boot.Backend }
+
+func (b bootState) Slots(ctx context.Context) ([]update.Slot, error) {
+	st, err := b.State(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var slots []update.Slot
+	for _, s := range st.Slots {
+		slots = append(slots, update.Slot{Name: s.Name, Booted: s.Name == st.Booted, Next: s.Name == st.Next, Bootable: s.Bootable, Good: s.Good})
+	}
+	return slots, nil
+}
+
+// SlotSize implements update.Disk.
+func (d *device) SlotSize(string, string) (int64, error) { return slotSize, nil }
+
+// OpenSlot implements update.Disk.
+func (d *device) OpenSlot(slot, _ string) (update.Target, error) {
+	files := d.disk.Files(slotOffset(slot), slotSize)
+	if d.hooks.files != nil {
+		files = d.hooks.files(files)
+	}
+	w, err := blockdev.New("slot "+slot, files).NewWriter(d.w)
+	if err != nil || d.hooks.target == nil {
+		return w, err
+	}
+	return d.hooks.target(w), nil
+}
+
+// holds names the complete image in a slot, "" when there is none.
+func (d *device) holds(disk []byte, slot string) string {
+	content := disk[slotOffset(slot):]
+	for _, img := range d.images {
+		if bytes.Equal(content[:len(img.data)], img.data) {
+			return img.name
+		}
+	}
+	return ""
+}
+
+// promise is what a mark in the record says: from then on the loader's choice is this slot with this image.
+func promise(slot string, img *image) string { return "slot " + slot + " holds " + img.name }
+
+// check is the invariant: the loader finds a slot, every slot that it would ever choose holds a complete image, and
+// the last promise is kept.
+func (d *device) check(s *crashdisk.State) error {
+	key := make([]byte, 0, 4096)
+	for _, a := range d.loader.areas {
+		key = append(key, s.Image[a.off:a.off+a.size]...)
+	}
+	chain, ok := d.memo[string(key)]
+	if !ok {
+		chain = d.loader.chain(s.Image)
+		d.memo[string(key)] = chain
+	}
+	first := slices.IndexFunc(chain, func(slot string) bool { return slot != "" })
+	if first < 0 {
+		return errors.New("the boot loader finds no slot")
+	}
+	checked := ""
+	for _, slot := range chain[first:] {
+		if slot == "" || strings.Contains(checked, slot) {
+			continue
+		}
+		checked += slot
+		if d.holds(s.Image, slot) == "" {
+			return fmt.Errorf("the boot loader tries %q; slot %s holds no complete image", chain, slot)
+		}
+	}
+	if len(s.Marks) == 0 {
+		return nil
+	}
+	want := s.Marks[len(s.Marks)-1]
+	if got := "slot " + chain[0] + " holds " + d.holds(s.Image, chain[0]); chain[0] == "" || got != want {
+		return fmt.Errorf("it was promised that %s; the boot loader chooses %q, and %s", want, chain[0], got)
+	}
+	return nil
+}
+
+// crashes tries the states of everything since the device was switched on.
+func (d *device) crashes(p crashdisk.Plan) (int, error) {
+	p.Seed = d.o.Seed
+	n, err := d.disk.Crashes(p, d.check)
+	if err != nil {
+		err = fmt.Errorf("%s, seed %d, revision %s, %s engine, sectors of %d: %w", d.loader.name, d.o.Seed, revision(), d.w.Engine, d.o.Sector, err)
+	}
+	return n, err
+}
