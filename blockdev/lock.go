@@ -3,6 +3,7 @@ package blockdev
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,24 +38,69 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("disk %s is locked by process %d, which has been running for %s", e.Disk, e.PID, e.Age.Round(time.Second))
 }
 
-// lockRetry is how often a taken lock is tried again within the patience of [Disk.Lock].
+// lockRetry is how often a lock that is held is tried again.
 const lockRetry = 10 * time.Millisecond
 
-// Lock takes the one lock of the disk, an flock on the disk itself. Whoever finds it taken for as long as
-// patience gets a [LockedError]; udev holds it for moments while it probes (systemd.io/BLOCK_DEVICE_LOCKING).
-// It ends with [Disk.Close] or the process, so the lock of a dead process cannot stay.
-func (d *Disk) Lock(patience time.Duration) error {
+// Lock takes the install lock of the disk, an flock on the disk itself, which also keeps udev away
+// (systemd.io/BLOCK_DEVICE_LOCKING). It waits as long as patience; udev holds the lock for moments while it probes. It ends with
+// [Disk.Close] or the process, so the lock of a dead process cannot stay. Errors: [LockedError].
+func (d *Disk) Lock(patience time.Duration) error { return lockInstall(d.path, d.f, patience) }
+
+// LockDisk takes the install lock of a disk by its path, also of one without a partition table. Closing the result releases it.
+func LockDisk(path string, patience time.Duration) (io.Closer, error) {
+	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockInstall(path, f, patience); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func lockInstall(path string, f *os.File, patience time.Duration) error {
+	err := lockFile(path, patience, func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if held, ok := errors.AsType[*LockedError](err); ok {
+		held.PID = flockHolder(f)
+		held.Age = processAge(held.PID)
+	}
+	return err
+}
+
+// bootLockAt is the byte whose lock orders changes of the boot state: beyond every disk, so that no lock of a window meets it.
+const bootLockAt = 1 << 62
+
+// LockBoot takes the lock for one change of the boot state, an open file description lock on a byte of the disk's node, and returns what
+// releases it. It is independent of [Disk.Lock] and waits as long as patience. Errors: [LockedError].
+func (d *Disk) LockBoot(patience time.Duration) (unlock func() error, err error) {
+	f, err := os.OpenFile(d.path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = lockFile(d.path, patience, func() error { return lockBytes(f, bootLockAt, 1) })
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f.Close, nil
+}
+
+func lockBytes(f *os.File, off, length int64) error {
+	lk := unix.Flock_t{Type: unix.F_WRLCK, Start: off, Len: length}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lk)
+}
+
+// lockFile tries a lock until it is taken or patience is over.
+func lockFile(path string, patience time.Duration, try func() error) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(lockRetry) {
-		err := ignoringEINTR(func() error { return unix.Flock(int(d.f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+		err := ignoringEINTR(try)
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("locking disk %s: %w", d.path, os.NewSyscallError("flock", err))
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EACCES) {
+			return fmt.Errorf("locking disk %s: %w", path, os.NewSyscallError("lock", err))
 		}
 		if !time.Now().Before(deadline) {
-			pid := flockHolder(d.f)
-			return &LockedError{Disk: d.path, PID: pid, Age: processAge(pid)}
+			return &LockedError{Disk: path}
 		}
 	}
 }
@@ -108,8 +154,7 @@ func lockWindow(name string, f *os.File, base, size int64) error {
 	if loop := loopOf(f); loop != "" {
 		return &BusyError{Device: name, By: "the file is attached to " + loop}
 	}
-	lk := unix.Flock_t{Type: unix.F_WRLCK, Start: base, Len: size}
-	err := ignoringEINTR(func() error { return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lk) })
+	err := ignoringEINTR(func() error { return lockBytes(f, base, size) })
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		return &BusyError{Device: name, By: "another process has locked it"}
 	}

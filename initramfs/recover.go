@@ -26,7 +26,7 @@ func (r *runner) recover(ctx context.Context) error {
 		if disk == "" {
 			var err error
 			if disk, err = r.waitDisk(ctx, time.Second); err != nil {
-				r.log("error: %v", err)
+				r.failed(err)
 			}
 		}
 		if disk != "" && r.round(ctx, disk) {
@@ -61,7 +61,7 @@ func (r *runner) round(ctx context.Context, disk string) (done bool) {
 		return true
 	}
 	if err != nil {
-		r.log("error: %v", err)
+		r.failed(err)
 	} else {
 		r.log("recovery: no medium with a folder updater/ or the label %s is plugged in; there are %s", UpdateLabel, names())
 	}
@@ -90,7 +90,7 @@ func (r *runner) reactivate(ctx context.Context) bool {
 func (r *runner) tryURL(ctx context.Context, url string) bool {
 	r.log("recovery: trying %s", url)
 	if err := r.fromURL(ctx, url); err != nil {
-		r.log("error: no update from %s: %v", url, err)
+		r.failed(fmt.Errorf("no update from %s: %w", url, err))
 		return false
 	}
 	return true
@@ -165,14 +165,14 @@ func (r *runner) menu(ctx context.Context, disk string) *menu {
 	m.add("choose the source", func() (action, *menu) { return 0, r.sources(ctx, disk) })
 	m.add("show the slots", func() (action, *menu) {
 		if _, err := r.device.Status(ctx); err != nil {
-			r.log("error: %v", err)
+			r.failed(err)
 		}
 		return 0, m
 	})
 	for _, slot := range r.device.Slots() {
 		m.add(fmt.Sprintf("boot slot %s once", slot), func() (action, *menu) {
 			if err := r.device.BootOnce(ctx, slot); err != nil {
-				r.log("error: %v", err)
+				r.failed(err)
 				return 0, m
 			}
 			r.OnDone = "reboot"
@@ -222,14 +222,14 @@ func (r *runner) from(ctx context.Context, disk, node string) action {
 			err = r.device.Install(ctx, *m.update)
 		}
 		if err != nil {
-			r.log("error: the update on %s was refused: %v", node, err)
+			r.failed(fmt.Errorf("the update on %s was refused: %w", node, err))
 			return true
 		}
 		a, r.installed = actionEnd, true
 		return true
 	})
 	if err != nil {
-		r.log("error: %v", err)
+		r.failed(err)
 	}
 	return a
 }

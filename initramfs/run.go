@@ -21,6 +21,7 @@ type Options struct {
 	Network  func(ctx context.Context) error // brings it up, or checks that it is
 	Console  *Console                        // where a recovery shows its menu
 	Log      func(format string, a ...any)   // one line for people, without newline
+	Hint     func(err error) string          // what to do next about an error, "" is nothing; may be nil
 }
 
 // Device is what a run asks of the program around it. None of what is handed to it was verified.
@@ -65,6 +66,17 @@ type runner struct {
 
 func (r *runner) log(format string, a ...any) { r.Log(format, a...) }
 
+// failed logs an error, and below it what to do next.
+func (r *runner) failed(err error) {
+	r.log("error: %v", err)
+	if r.Hint == nil {
+		return
+	}
+	if hint := r.Hint(err); hint != "" {
+		r.log("hint: %s", hint)
+	}
+}
+
 // Run does the work of the initramfs: mounts, modules, the device's disk, and what the mode says; then the
 // reboot that hands over to the boot loader's choice. After a failure it reboots too, a little later, so that
 // a person can read why: the boot loader still has its old choice. A recovery never fails, it goes on. Run
@@ -77,7 +89,7 @@ func Run(ctx context.Context, o Options, d Device) error {
 	}
 	err := r.run(ctx)
 	if err != nil {
-		o.Log("error: %v", err)
+		r.failed(err)
 		o.Log("nothing was switched; the boot loader keeps its choice, %s in %d s", ending(r.OnDone), int(failedPause.Seconds()))
 		time.Sleep(failedPause)
 	} else {
@@ -133,7 +145,7 @@ func (r *runner) run(ctx context.Context) error {
 	// Restarting would not help a device that has nothing to boot. Without its disk nothing would.
 	if _, missing := r.device.FindDisk(); missing == nil {
 		if bootable, bad := r.device.Status(ctx); bad != nil || !bootable {
-			r.log("error: %v", err)
+			r.failed(err)
 			return r.recover(ctx)
 		}
 	}

@@ -40,7 +40,8 @@ const (
 	Bad       Result = "bad"       // it was marked bad
 )
 
-func (r Result) whole() bool { return r == Installed || r == Good }
+// Whole reports whether the image was installed completely and was not marked bad since.
+func (r Result) Whole() bool { return r == Installed || r == Good }
 
 // Image is what was installed into one partition of a slot.
 type Image struct {
@@ -56,6 +57,11 @@ type Image struct {
 	Signer        string    `json:"signer,omitempty"` // fingerprints of the keys that signed
 	// Seconds are how long the phases took, by their names.
 	Seconds map[string]float64 `json:"seconds,omitempty"`
+}
+
+// Same reports whether two records are of one installation and one result of it.
+func (i Image) Same(o Image) bool {
+	return i.BmapChecksum == o.BmapChecksum && i.Result == o.Result && i.At.Equal(o.At)
 }
 
 // Event is one line of the history.
@@ -96,7 +102,7 @@ func (s *State) MarkGood(slot string, at time.Time) {
 	index, whole := int64(-1), true
 	for _, role := range slices.Sorted(maps.Keys(s.Slots[slot])) {
 		image := s.Slots[slot][role]
-		if !image.Result.whole() {
+		if !image.Result.Whole() {
 			whole = false
 			continue
 		}
@@ -116,7 +122,7 @@ func (s *State) MarkGood(slot string, at time.Time) {
 // MarkBad notes that a slot was marked bad.
 func (s *State) MarkBad(slot string, at time.Time) {
 	for _, role := range slices.Sorted(maps.Keys(s.Slots[slot])) {
-		if image := s.Slots[slot][role]; image.Result.whole() {
+		if image := s.Slots[slot][role]; image.Result.Whole() {
 			image.Result, image.At = Bad, at
 			s.Put(slot, role, image, "")
 		}

@@ -6,23 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"updater/device"
+	"updater/device/config"
+	"updater/install"
 )
-
-// DefaultConfig is where the configuration is unless --config says otherwise.
-const DefaultConfig = "/etc/updater/config.toml"
-
-var errNoModule = errors.New("no module named")
 
 // Env is what a run of the program may touch besides its arguments.
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 
-	out  *output   // what the command line says of it; nil is the default
-	hint *timeHint // for TLS, in the initramfs; nil elsewhere
-	leds string    // folder of the lights; "" is /sys/class/leds
+	out   *output                       // of the command line; nil is the default
+	clock func(now time.Time) time.Time // for TLS, in the initramfs; nil elsewhere
+	leds  string                        // folder of the LEDs; "" is /sys/class/leds
 }
 
 // Run runs one command line and returns its exit code. It prints results to Stdout, and everything for
@@ -37,14 +38,14 @@ func Run(ctx context.Context, args []string, env Env) int {
 	return env.fail(err)
 }
 
-// fail tells people about err, if any, and returns its exit code.
+// fail prints err, if any, and returns its exit code.
 func (e Env) fail(err error) int {
 	if err == nil {
 		return ExitDone
 	}
 	code, hint := classify(err)
-	if said, ok := errors.AsType[*reportedError](err); ok {
-		err = said.err // stdout has it already
+	if reported, ok := errors.AsType[*reportedError](err); ok {
+		err = reported.err // stdout has it already
 	}
 	fmt.Fprintf(e.Stderr, "updater: error: %v\n", err)
 	if hint != "" {
@@ -55,6 +56,20 @@ func (e Env) fail(err error) int {
 
 func (e Env) warn(format string, a ...any) {
 	fmt.Fprintf(e.Stderr, "updater: warning: "+format+"\n", a...)
+}
+
+// build is what the linker stamped into the program.
+func (e Env) build() config.Build {
+	t, _ := time.Parse(time.RFC3339, strings.TrimSpace(stampTime)) // zero when it was not stamped
+	return config.Build{Version: stampVersion, Time: t}
+}
+
+// config reads the configuration of this device.
+func (e Env) config(path string) (*config.Config, error) { return device.LoadConfig(path, e.build()) }
+
+// inputs are what a job may read besides files and servers.
+func (e Env) inputs(warn func(format string, a ...any)) install.Inputs {
+	return install.Inputs{Stdin: e.Stdin, Warn: warn, Clock: e.clock}
 }
 
 // json prints v as one line.
@@ -101,7 +116,7 @@ slot. A power cut at any moment leaves a complete, verified system to boot.
 EXIT STATUS
 ` + exitTable
 
-// noArgs and argsN refuse a wrong number of arguments as a usage error.
+// noArgs and argsN report a wrong number of arguments as a usage error.
 func noArgs(cmd *cobra.Command, args []string) error { return argsN(0, 0)(cmd, args) }
 
 func argsN(least, most int) cobra.PositionalArgs {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"updater/bmap"
+	"updater/install"
 	"updater/verify"
 )
 
@@ -23,7 +24,7 @@ func newBmap(env Env) *cobra.Command {
 
 // readBmap parses a bmap without judging its signature, which may be around it.
 func readBmap(path string) (m *bmap.Map, clearsigned bool, err error) {
-	data, err := readCapped(path, verify.MaxDocumentSize+verify.MaxSignatureSize)
+	data, err := install.ReadFile(path, verify.MaxDocumentSize+verify.MaxSignatureSize)
 	if err != nil {
 		return nil, false, fmt.Errorf("reading the bmap: %w", err)
 	}

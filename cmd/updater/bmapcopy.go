@@ -1,22 +1,17 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
-	"updater/bmap"
-	"updater/initramfs"
-	"updater/state"
-	"updater/update"
-	"updater/verify"
+	"updater/device/config"
+	"updater/install"
 )
 
 type bmapCopyOptions struct {
-	trustOptions
+	documentOptions
 	noBmap, allowUnsigned, noReadBack, rewrite, growLast, json bool
 	unmapped                                                   string
 }
@@ -45,7 +40,11 @@ the bmap says cannot be weakened.`,
 		Args: argsN(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := newReport(env, o.json)
-			res, err := runBmapCopy(cmd.Context(), cmd.Flags().Changed("config"), o, args[0], args[1], env, out)
+			r, err := o.request(cmd.Flags().Changed("config"), args[0], args[1], env)
+			if err != nil {
+				return out.failed(err)
+			}
+			res, err := install.Copy(cmd.Context(), r, env.inputs(out.Warn), out)
 			if err != nil {
 				return out.failed(err)
 			}
@@ -65,164 +64,20 @@ the bmap says cannot be weakened.`,
 	return cmd
 }
 
-// copyResult is the result of bmap copy.
-type copyResult struct {
-	*update.CopyResult
-	Signers []verify.Signer `json:"signers"`
-	GPT     *gptResult      `json:"gpt,omitempty"` // when the partition table was changed
-}
-
-type gptResult struct {
-	BackupSector int64 `json:"backup_sector"` // where the backup header is now
-	OldSector    int64 `json:"old_sector"`    // where the image had it
-	Grown        int   `json:"grown,omitempty"`
-	GrownBytes   int64 `json:"grown_bytes,omitempty"`
-}
-
-// copyPlan is what a copy may do, after the trust in the bmap was decided.
-type copyPlan struct {
-	m        *bmap.Map // nil copies everything
-	signers  []verify.Signer
-	unmapped string
-}
-
-func runBmapCopy(ctx context.Context, configNamed bool, o bmapCopyOptions, image, dest string, env Env, out *report) (*copyResult, error) {
-	config, err := o.check(configNamed)
-	if err != nil {
-		return nil, err
+// request loads the configuration when it is needed.
+func (o bmapCopyOptions) request(configNamed bool, image, dest string, env Env) (install.CopyRequest, error) {
+	r := install.CopyRequest{
+		Config: &config.Config{Build: env.build()}, Keyring: o.keyring, Documents: o.documents(), NoBmap: o.noBmap, Image: image, Dest: dest,
+		Unmapped: o.unmapped, NoReadBack: o.noReadBack, Rewrite: o.rewrite, GrowLast: o.growLast,
 	}
-	known := remembered(config, env)
-	from, err := config.Source.origins(env, out.warn, known.Time)
-	if err != nil {
-		return nil, err
+	r.Documents.Unsigned = o.allowUnsigned
+	if err := r.Check(); err != nil || o.noBmap || len(o.keyring) > 0 && !configNamed {
+		return r, err
 	}
-	defer from.Close()
-	plan, err := o.plan(ctx, image, config, known, from, out)
-	if err != nil {
-		return nil, err
-	}
-	img, size, err := from.open(ctx, image)
-	if err != nil {
-		return nil, err
-	}
-	defer img.Close()
-	if plan.m != nil {
-		if size >= 0 && size != plan.m.ImageSize() {
-			return nil, &update.ImageError{Err: fmt.Errorf("it has %d bytes, the bmap says %d", size, plan.m.ImageSize())}
-		}
-		size = plan.m.ImageSize()
-	}
-	to, err := openDestination(dest, size, image, o.bmap)
-	if err != nil {
-		return nil, err
-	}
-	defer to.discard()
-	if o.growLast && !to.whole {
-		return nil, usagef("--grow-last needs a whole disk; %s is none", dest)
-	}
-	if err := to.openWriter(config.Disk.Engine); err != nil {
-		return nil, err
-	}
-	job := update.CopyJob{
-		Map: plan.m, Unmapped: plan.unmapped, Rewrite: o.rewrite || to.temp != "", SkipReadBack: o.noReadBack,
-		Image: img, Target: to.w, Progress: out.progress(),
-	}
-	if image != "-" {
-		job.Reopen = func(ctx context.Context) (update.ImageCloser, error) {
-			img, _, err := from.open(ctx, image)
-			return img, err
-		}
-	}
-	out.device(to.dev.Facts())
-	res, err := update.Copy(ctx, job)
-	out.stop()
-	if err != nil {
-		return nil, to.explain(err)
-	}
-	result := &copyResult{CopyResult: res, Signers: plan.signers}
-	if result.GPT, err = to.fitTable(o.growLast, out); err != nil {
-		return nil, to.explain(err)
-	}
-	return result, to.commit(res.ImageBytes)
-}
-
-// check refuses what cannot be meant, and loads the configuration when it is needed.
-func (o bmapCopyOptions) check(configNamed bool) (*Config, error) {
-	switch o.unmapped {
-	case "", update.UnmappedZero, update.UnmappedKeep, update.UnmappedDiscard:
-	default:
-		return nil, usagef("--unmapped is %q, expected zero, keep or discard", o.unmapped)
-	}
-	switch {
-	case o.noBmap && (o.bmap != "" || o.sig != "" || o.unmapped != ""):
-		return nil, usagef("--no-bmap copies everything, so it does not go with --bmap, --sig or --unmapped")
-	case o.noBmap && !o.allowUnsigned:
-		return nil, &verify.SignatureError{Reason: "without a bmap nothing is signed; say --allow-unsigned too"}
-	case o.allowUnsigned && initramfs.Sealed():
-		return nil, &verify.SignatureError{Reason: "this program is sealed with its keyring, and takes nothing unsigned"}
-	case o.noBmap || len(o.keyring) > 0 && !configNamed:
-		return new(Config), nil
-	}
-	config, err := LoadConfig(o.config)
+	c, err := env.config(o.config)
 	if o.allowUnsigned && !configNamed && errors.Is(err, os.ErrNotExist) {
-		return new(Config), nil
+		return r, nil
 	}
-	return config, err
-}
-
-// plan decides the trust, before anything is opened for writing.
-func (o bmapCopyOptions) plan(ctx context.Context, image string, config *Config, known state.State, from *origins, out *report) (*copyPlan, error) {
-	if o.noBmap {
-		out.warn("nothing says what %s should hold; only its container's end and the medium are checked", image)
-		return &copyPlan{unmapped: update.UnmappedZero}, nil
-	}
-	o.unsigned = o.allowUnsigned
-	files, err := o.find(ctx, image, from)
-	if err != nil {
-		return nil, err
-	}
-	if files.unverifiedSig == nil && !verify.IsClearsigned(files.unverifiedBmap) {
-		out.warn("the bmap is not signed")
-		m, err := bmap.Parse(files.unverifiedBmap)
-		if err != nil {
-			return nil, err
-		}
-		return o.withUnmapped(&copyPlan{m: m}, m.CheckSummed())
-	}
-	c := update.Conditions{Product: update.AnyProduct, Floor: known.Floor, Require: config.Trust.required()}
-	if config.Product != "" {
-		c.Product = config.Product
-	}
-	if c.Policy, err = config.policy(o.keyring, known.Time); err != nil {
-		return nil, err
-	}
-	doc, err := update.Accept(files.unverifiedBmap, files.unverifiedSig, c)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range doc.Warnings {
-		out.warn("%s", w)
-	}
-	return o.withUnmapped(&copyPlan{m: doc.Map, signers: doc.Signers}, nil)
-}
-
-// withUnmapped combines what the bmap and the command line say of unmapped blocks.
-func (o bmapCopyOptions) withUnmapped(p *copyPlan, err error) (*copyPlan, error) {
-	said, asked := "", o.unmapped
-	if u := p.m.Update(); u != nil {
-		said = u.Unmapped
-	}
-	switch {
-	case err != nil:
-		return nil, err
-	case said == update.UnmappedZero && asked != "" && asked != said:
-		return nil, &update.IncompatibleError{Reason: fmt.Sprintf("the bmap wants unmapped blocks to be zero, which --unmapped %s does not give", asked)}
-	case asked != "":
-		p.unmapped = asked
-	case said == update.UnmappedKeep:
-		p.unmapped = said
-	default:
-		p.unmapped = update.UnmappedZero
-	}
-	return p, nil
+	r.Config = c
+	return r, err
 }

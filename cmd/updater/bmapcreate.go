@@ -5,20 +5,20 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"updater/bmap"
+	"updater/device/config"
+	"updater/install"
+	"updater/internal/atomicfile"
 )
 
 type bmapCreateOptions struct {
@@ -107,7 +107,7 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 		_, err = env.Stdout.Write(m.Encode())
 		return err
 	}
-	return writeFile(o.output, m.Encode())
+	return atomicfile.Write(o.output, m.Encode(), 0o644)
 }
 
 // hashImage is the checksum of the whole image. What the map leaves out reads as zero, as the checksum has it.
@@ -118,7 +118,7 @@ func hashImage(ctx context.Context, f *os.File, name string) (string, error) {
 		return "", usagef("--image-checksum needs a --checksum of sha256, sha384 or sha512")
 	}
 	sum := newHash()
-	if _, err := io.CopyBuffer(sum, interruptible{ctx: ctx, r: io.NewSectionReader(f, 0, math.MaxInt64)}, make([]byte, 1<<20)); err != nil {
+	if _, err := io.CopyBuffer(sum, install.Interruptible(ctx, io.NewSectionReader(f, 0, math.MaxInt64)), make([]byte, 1<<20)); err != nil {
 		return "", fmt.Errorf("reading the image: %w", err)
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
@@ -138,7 +138,7 @@ func stillThere(f *os.File, path string) error {
 
 func (o bmapCreateOptions) options() (bmap.CreateOptions, error) {
 	c := bmap.CreateOptions{ChecksumType: o.checksum, UnwrittenAsHole: o.unwritten == "hole", ScanZeros: o.scanZeros}
-	n, err := parseSize(o.maxRange)
+	n, err := config.ParseSize(o.maxRange)
 	if err != nil {
 		return c, usagef("--max-range: %w", err)
 	}
@@ -188,78 +188,10 @@ func timeText(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-// sizeFlag writes a size as parseSize reads it.
+// sizeFlag writes a size as config.ParseSize reads it.
 func sizeFlag(n int64) string {
 	if n%(1<<20) == 0 {
 		return fmt.Sprintf("%dM", n>>20)
 	}
 	return fmt.Sprintf("%dK", n>>10)
-}
-
-// parseSize reads a number of bytes with an optional binary unit: K, M, G, or KiB, MiB, GiB.
-func parseSize(s string) (int64, error) {
-	short := strings.TrimSuffix(s, "iB")
-	digits, unit := strings.TrimRight(short, "KMG"), int64(1)
-	switch short[len(digits):] {
-	case "":
-	case "K":
-		unit = 1 << 10
-	case "M":
-		unit = 1 << 20
-	case "G":
-		unit = 1 << 30
-	default:
-		return 0, fmt.Errorf("%q is no size; expected a number with K, M or G", s)
-	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || short != s && unit == 1 || n < 0 || n > math.MaxInt64/unit {
-		return 0, fmt.Errorf("%q is no size; expected a number with K, M or G", s)
-	}
-	return n * unit, nil
-}
-
-// writeFile puts data under name, whole or not at all.
-func writeFile(name string, data []byte) error {
-	return writeWhole(name, func(f *os.File) error {
-		_, err := f.Write(data)
-		return err
-	})
-}
-
-// writeWhole makes the file name of what write writes, whole or not at all: temporary file, fsync, rename, fsync
-// of the folder.
-func writeWhole(name string, write func(f *os.File) error) (err error) {
-	dir := filepath.Dir(name)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("writing %s: %w", name, err), os.Remove(f.Name()))
-		}
-	}()
-	err = write(f)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return rename(f.Name(), name)
-}
-
-// rename renames a file within its folder, durably.
-func rename(from, to string) error {
-	if err := os.Rename(from, to); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(to))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"updater/bmap"
+	"updater/device/config"
+	"updater/install"
 	"updater/source"
 	"updater/update"
 )
@@ -92,12 +94,9 @@ func mismatches(err error) []*bmap.MismatchError {
 
 // compareImage compares an image with a map: a raw file or device in parallel, all else as a stream.
 func compareImage(ctx context.Context, m *bmap.Map, path string, env Env, out *report) error {
-	from, err := SourceConfig{}.origins(env, out.warn, time.Time{})
-	if err != nil {
-		return err
-	}
+	from := install.NewOrigins(&config.Config{Build: env.build()}, env.inputs(out.Warn), time.Time{})
 	defer from.Close()
-	img, size, err := from.open(ctx, path)
+	img, size, err := from.Open(ctx, path)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"updater/boot/boottest"
+	"updater/device"
+	"updater/internal/rig"
 )
 
 const bootDisk = `truncate -s 8M disk.img
@@ -121,7 +123,7 @@ commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "inval
 			}
 			state := func(booted, primary, slotB string) {
 				t.Helper()
-				var s statusReport
+				var s device.Status
 				if err := json.Unmarshal([]byte(run(ExitDone, "status", "--json", "--booted", booted)), &s); err != nil {
 					t.Fatal(err)
 				}
@@ -133,7 +135,7 @@ commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "inval
 			run(ExitDone, "mark", "bad", "B", "--booted", "A")
 			state("A", "A", "bad")
 			run(ExitDone, "activate", "B", "--booted", "A")
-			var s statusReport
+			var s device.Status
 			if err := json.Unmarshal([]byte(run(ExitDone, "status", "--json", "--booted", "A")), &s); err != nil || s.Primary != "B" || s.Slots[1].TriesLeft != 2 {
 				t.Errorf("after activate status = %+v, %v; want B next with 2 tries", s, err)
 			}
@@ -161,65 +163,13 @@ func TestFirmwareOfAnImage(t *testing.T) {
 	}
 	for _, backend := range []string{"efi", "tryboot"} {
 		config := filepath.Join(dir, backend+".toml")
-		text := "[disk]\npath = \"disk.img\"\n[boot]\nbackend = \"" + backend + "\"\nesp = \"PARTLABEL=misc\"\nenv = \"PARTLABEL=misc:/autoboot.txt\"\n" + configTail
+		text := "[disk]\npath = \"disk.img\"\n[boot]\nbackend = \"" + backend + "\"\nesp = \"PARTLABEL=misc\"\nenv = \"PARTLABEL=misc:/autoboot.txt\"\n" + rig.ConfigTail
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		var errs bytes.Buffer
 		if code := Run(t.Context(), []string{"status", "--config", config}, Env{Stdout: &errs, Stderr: &errs}); code != ExitUsage || !strings.Contains(errs.String(), "firmware of this machine") {
 			t.Errorf("%s: exit %d: %s; want a usage error", backend, code, errs.String())
-		}
-	}
-}
-
-// The write protection of an eMMC boot partition is lifted and put back; other paths have none.
-func TestEMMCBootPartition(t *testing.T) {
-	sys := t.TempDir()
-	knob := filepath.Join(sys, "class/block/mmcblk0boot1/force_ro")
-	if err := os.MkdirAll(filepath.Dir(knob), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(knob, []byte("1\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	is := func(want string) {
-		t.Helper()
-		if got, err := os.ReadFile(knob); err != nil || string(got) != want {
-			t.Errorf("force_ro is %q, %v; want %q", got, err, want)
-		}
-	}
-	if _, err := allowWrites(sys, "/dev/mmcblk0p1"); err != nil {
-		t.Error(err)
-	}
-	is("1\n")
-	restore, err := allowWrites(sys, "/dev/mmcblk0boot1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	is("0")
-	if err := restore(); err != nil {
-		t.Fatal(err)
-	}
-	is("1\n")
-	if _, err := allowWrites(sys, "/dev/mmcblk1boot0"); err == nil {
-		t.Error("a write protection that cannot be lifted is no error")
-	}
-}
-
-// Every configuration that is shipped as an example is understood, and there is one for every boot loader.
-func TestExampleConfigurations(t *testing.T) {
-	paths, err := filepath.Glob("../../examples/boot/*/config.toml")
-	if err != nil || len(paths) != len(backends) {
-		t.Errorf("%d examples, %v; want one for each of %v", len(paths), err, backends)
-	}
-	for _, path := range paths {
-		c, err := LoadConfig(path)
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		if c.Boot.Backend != filepath.Base(filepath.Dir(path)) {
-			t.Errorf("%s is for %s", path, c.Boot.Backend)
 		}
 	}
 }

@@ -17,7 +17,10 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/cobra"
 
+	"updater/device"
+	"updater/device/config"
 	"updater/internal/docs"
+	"updater/internal/rig"
 	"updater/provision"
 )
 
@@ -129,12 +132,12 @@ func TestDocumentedTOML(t *testing.T) {
 			case strings.Contains(c.Text, "[[slot]]"):
 				path := filepath.Join(t.TempDir(), "config.toml")
 				if err = os.WriteFile(path, []byte(c.Text), 0o600); err == nil {
-					_, err = LoadConfig(path)
+					_, err = device.LoadConfig(path, config.Build{})
 				}
 			case strings.Contains(c.Text, "[record]"):
 				_, err = provision.ParsePlan([]byte(c.Text))
 			default:
-				if err = knownKeys(c.Text, new(Config)); err != nil && knownKeys(c.Text, new(provision.Plan)) == nil {
+				if err = knownKeys(c.Text, new(config.Config)); err != nil && knownKeys(c.Text, new(provision.Plan)) == nil {
 					err = nil
 				}
 			}
@@ -166,7 +169,7 @@ func TestFactoryExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := LoadConfig("../../examples/factory/device.toml")
+	conf, err := device.LoadConfig("../../examples/factory/device.toml", config.Build{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +177,7 @@ func TestFactoryExample(t *testing.T) {
 	for _, part := range p.Partition {
 		names["PARTLABEL="+part.Name] = true
 	}
-	for _, s := range config.Slot {
+	for _, s := range conf.Slot {
 		for role, spec := range s.Partitions {
 			if !names[spec] {
 				t.Errorf("slot %s: the plan has no %s for role %s", s.Name, spec, role)
@@ -229,7 +232,7 @@ func configKeys() []string {
 			}
 		}
 	}
-	walk("", reflect.TypeFor[Config]())
+	walk("", reflect.TypeFor[config.Config]())
 	return keys
 }
 
@@ -313,7 +316,7 @@ func hintsByCode(t *testing.T) map[int][]string {
 // TestTutorial runs the commands of docs/tutorial.md that make an update, as they stand there, and installs what they make
 // with the configuration that stands there, on a disk image file.
 func TestTutorial(t *testing.T) {
-	r := newRig(t)
+	r := rig.New(t)
 	text, err := os.ReadFile("../../docs/tutorial.md")
 	if err != nil {
 		t.Fatal(err)
@@ -335,12 +338,12 @@ func TestTutorial(t *testing.T) {
 		_ = exec.Command("gpgconf", "--homedir", home, "--kill", "all").Run()
 		_ = os.RemoveAll(home)
 	})
-	r.env = append(r.env, "GNUPGHOME="+home)
-	r.sh("cp image.img rootfs.img\n" + script)
+	r.Env = append(r.Env, "GNUPGHOME="+home)
+	r.Sh("cp image.img rootfs.img\n" + script)
 	config = strings.Replace(config, "[boot]\n", "[disk]\npath = \"disk.img\"\n[boot]\nbooted = \"A\"\n", 1)
-	r.write("config.toml", []byte(config))
-	r.sh(`mcopy -n -o -i disk.img@@1M ::/grub/grubenv e; grub-editenv e set A_LEFT=g B_LEFT=g; mcopy -n -o -i disk.img@@1M e ::/grub/grubenv`)
-	r.install(ExitDone, "slot B boots next", "rootfs.img.zst")
-	r.sh("printf changed | dd of=rootfs.img bs=1 seek=5000 conv=notrunc status=none; rm rootfs.img.zst; zstd -q rootfs.img")
-	r.install(ExitTrust, "sha256 is", "--rewrite", "rootfs.img.zst")
+	r.Write("config.toml", []byte(config))
+	r.Sh(`mcopy -n -o -i disk.img@@1M ::/grub/grubenv e; grub-editenv e set A_LEFT=g B_LEFT=g; mcopy -n -o -i disk.img@@1M e ::/grub/grubenv`)
+	r.Install(ExitDone, "slot B boots next", "rootfs.img.zst")
+	r.Sh("printf changed | dd of=rootfs.img bs=1 seek=5000 conv=notrunc status=none; rm rootfs.img.zst; zstd -q rootfs.img")
+	r.Install(ExitTrust, "sha256 is", "--rewrite", "rootfs.img.zst")
 }

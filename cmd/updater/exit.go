@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 
-	"updater/blockdev"
 	"updater/bmap"
-	"updater/boot"
+	"updater/device"
+	"updater/device/config"
+	"updater/install"
 	"updater/provision"
 	"updater/source"
-	"updater/state"
 	"updater/update"
 	"updater/verify"
 )
@@ -45,7 +45,7 @@ const exitTable = `    0  done
    17  locked by another updater
   130  interrupted`
 
-// usageError is a wrong command line or configuration.
+// usageError is a wrong command line.
 type usageError struct {
 	err  error
 	hint string
@@ -84,8 +84,10 @@ func classify(err error) (code int, hint string) {
 	switch {
 	case is[*interruptedError](err):
 		return ExitInterrupted, "run it again; what was being written is not whole, and a slot stays marked bad until then"
-	case is[*usageError](err):
-		if u, _ := errors.AsType[*usageError](err); u.hint != "" {
+	case is[*install.CopyError](err):
+		return copyCode(err)
+	case isUsage(err):
+		if u, ok := errors.AsType[*usageError](err); ok && u.hint != "" {
 			return ExitUsage, u.hint
 		}
 		return ExitUsage, "see updater --help"
@@ -104,25 +106,27 @@ func classify(err error) (code int, hint string) {
 		return ExitFailed, "add serials to the list or the server"
 	case is[*provision.AnswerError](err):
 		return ExitSource, "look at the log of the server"
-	case is[*hookError](err):
-		return ExitFailed, hookHint(err)
+	case is[*install.HookError](err):
+		return ExitFailed, ""
 	case is[*doctorError](err):
 		return doctorCode(err), ""
 	case is[*update.WriteError](err), is[*update.ReadBackError](err):
 		return ExitWrite, "the slot is marked bad and the other one still boots; check the medium, then install again"
 	case is[*update.ActiveError](err):
 		return ExitBusy, "leave out --slot, and the inactive slot is chosen"
-	case is[*blockdev.BusyError](err):
+	case is[*device.BusyError](err):
 		return ExitBusy, "unmount or release it, then try again"
-	case is[*blockdev.LockedError](err):
+	case is[*device.ChangedError](err):
+		return ExitBootState, ""
+	case is[*device.LockedError](err):
 		return ExitLocked, "wait until the other one has ended"
-	case is[*state.Error](err):
+	case is[*device.StoreError](err):
 		return ExitBootState, "updater status shows the state store; check the medium, or name another place for it in the configuration"
 	case is[*update.NotGoodError](err):
 		return ExitBootState, "run updater mark good once the running system is known to work; --force-from-bad installs all the same"
-	case errors.Is(err, boot.ErrState):
-		return ExitBootState, "updater doctor says what is wrong, and --repair mends what can be; docs/boot has the boot loader's own tools"
-	case is[*update.BootError](err), errors.Is(err, boot.ErrRefused):
+	case errors.Is(err, device.ErrState):
+		return ExitBootState, "updater doctor says what is wrong, and --repair repairs what can be repaired; docs/boot has the boot loader's own tools"
+	case is[*update.BootError](err), errors.Is(err, device.ErrRefused):
 		return ExitBootState, "updater status shows what the boot loader will do"
 	case is[*bmap.MismatchError](err), is[*bmap.MismatchesError](err):
 		return ExitWrite, "write or copy the image again"
@@ -164,9 +168,20 @@ func doctorCode(err error) int {
 	return e.code
 }
 
-func hookHint(err error) string {
-	if e, _ := errors.AsType[*hookError](err); e.switched {
-		return "the new slot boots next all the same; do by hand what the hook was for, or run updater rollback"
+// isUsage reports whether an error is a wrong command line, configuration or request.
+func isUsage(err error) bool {
+	return is[*usageError](err) || is[*config.Error](err) || is[*config.RequestError](err)
+}
+
+// copyCode adds what a copy left behind to what to do next. There is no slot, so errors of the medium have another hint.
+func copyCode(err error) (code int, hint string) {
+	e, _ := errors.AsType[*install.CopyError](err)
+	code, hint = classify(e.Err)
+	switch {
+	case is[*update.WriteError](err), is[*update.ReadBackError](err):
+		return code, "check the medium; " + e.Left
+	case hint == "":
+		return code, e.Left
 	}
-	return "see what the hook says; it is named below [hooks] of the configuration"
+	return code, hint + "; " + e.Left
 }

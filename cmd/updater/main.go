@@ -6,22 +6,21 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"updater/initramfs"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	code := dispatch(ctx, os.Args, env)
 	stop()
 	os.Exit(code)
 }
 
-// dispatch picks the role of the binary by the name it was called by: the kernel calls it as modprobe,
-// u-root's init as uinit, people as updater.
+// dispatch selects what the program does by the name it was called by: the kernel calls it as modprobe, u-root's init as uinit, people as
+// updater.
 func dispatch(ctx context.Context, args []string, env Env) int {
 	switch filepath.Base(args[0]) {
 	case "modprobe":
@@ -37,7 +36,7 @@ func dispatch(ctx context.Context, args []string, env Env) int {
 // modprobe loads the module that is the last argument, as the kernel asks: modprobe -q -- NAME.
 func modprobe(args []string, env Env) int {
 	if len(args) == 0 {
-		return env.fail(&usageError{err: errNoModule})
+		return env.fail(usagef("modprobe: no module named"))
 	}
 	if err := initramfs.Modprobe(args[len(args)-1]); err != nil {
 		return env.fail(err)

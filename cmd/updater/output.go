@@ -2,16 +2,18 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"slices"
+	"syscall"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
+	"updater/device"
 	"updater/update"
 )
 
-// output is what the command line says of how much is told, and where.
+// output says how much is shown, and where.
 type output struct {
 	quiet, verbose bool
 	progress       string // auto, plain, json or none; "" is auto
@@ -21,16 +23,16 @@ type output struct {
 // defaultSplash is where psplash listens, unless it was built otherwise.
 const defaultSplash = "/run/psplash_fifo"
 
-// AddFlags adds what holds for every verb.
+// AddFlags adds the options of every verb.
 func (o *output) AddFlags(f *pflag.FlagSet) {
-	f.BoolVarP(&o.quiet, "quiet", "q", false, "say nothing but the result, warnings and errors")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "say how long each phase took, too")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "print only the result, warnings and errors")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "also print how long each phase took")
 }
 
-// addProgress adds what holds for the verbs that take long.
+// addProgress adds the options of the verbs that take long.
 func (o *output) addProgress(f *pflag.FlagSet) {
-	f.StringVar(&o.progress, "progress", "auto", "how progress is told: `HOW` is auto (a bar on a terminal, else lines), plain, json (as --json) or none")
-	f.StringVar(&o.psplash, "psplash", defaultSplash, "tell the splash screen that listens on `FIFO`, if one does")
+	f.StringVar(&o.progress, "progress", "auto", "how progress is shown: `HOW` is auto (a bar on a terminal, else lines), plain, json (as --json) or none")
+	f.StringVar(&o.psplash, "psplash", defaultSplash, "show progress on the splash screen that listens on `FIFO`, if one does")
 }
 
 func (o *output) check() error {
@@ -43,47 +45,59 @@ func (o *output) check() error {
 	return nil
 }
 
-// splash tells psplash how an install goes. Nothing of it is waited for: a splash screen that does not read misses
-// something, and one that is not there is no fault.
-type splash struct {
-	fd   int // -1 is none
-	last int64
+// draws reports whether bars are drawn on w.
+func (o *output) draws(w io.Writer) bool {
+	return !o.quiet && (o.progress == "" || o.progress == "auto") && isTerminal(w)
 }
 
+// splash is the sink for psplash. It never waits: a splash screen that does not read misses something, and a missing one is no fault.
+type splash struct {
+	fd   int
+	last int64 // percent
+}
+
+// openSplash returns nil when no splash screen listens.
 func openSplash(path string) *splash {
-	s := &splash{fd: -1, last: -1}
 	if info, err := os.Stat(path); path == "" || err != nil || info.Mode().Type() != os.ModeNamedPipe {
-		return s
+		return nil
 	}
-	if fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil {
-		s.fd = fd
+	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
 	}
-	return s
+	return &splash{fd: fd, last: -1}
 }
 
 func (s *splash) tell(format string, a ...any) {
-	if s.fd >= 0 {
-		_, _ = unix.Write(s.fd, append(fmt.Appendf(nil, format, a...), 0))
-	}
+	_, _ = syscall.Write(s.fd, append(fmt.Appendf(nil, format, a...), 0))
 }
 
-// shares are the parts of an install's bar that its long phases get, in percent.
+// shares are the parts of the splash screen's bar for the long phases, in percent.
 var shares = map[update.Phase][2]int64{update.PhaseWrite: {0, 60}, update.PhaseReadBack: {60, 100}}
 
-func (s *splash) sample(phase update.Phase, done, total int64) {
-	share, ok := shares[phase]
-	if !ok || total <= 0 {
+func (s *splash) sample(p sample) {
+	share, ok := shares[p.Phase]
+	if !ok {
 		return
 	}
-	if now := share[0] + (share[1]-share[0])*done/total; now > s.last {
+	if now := share[0] + (share[1]-share[0])*p.done/p.total; now > s.last {
 		s.last = now
 		s.tell("PROGRESS %d", now)
 	}
 }
 
-func (s *splash) close() {
-	if s.fd >= 0 {
-		_ = unix.Close(s.fd)
-		s.fd = -1
+func (s *splash) phase(p phaseBegin) {
+	if p.Phase == "" {
+		return
+	}
+	s.tell("MSG %s", phaseWords[p.Phase])
+	if p.Phase == update.PhaseSwitch {
+		s.sample(sample{Phase: update.PhaseReadBack, done: 1, total: 1})
 	}
 }
+
+func (s *splash) warn(string)         {}
+func (s *splash) device(device.Facts) {}
+func (s *splash) fetch(update.Fetch)  {}
+func (s *splash) hook(string, string) {}
+func (s *splash) close()              { _ = syscall.Close(s.fd) }

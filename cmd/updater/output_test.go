@@ -11,6 +11,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/sys/unix"
 
+	"updater/internal/rig"
 	"updater/provision"
 	"updater/update"
 )
@@ -33,14 +34,14 @@ func TestEventSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRig(t)
-	r.sh(`printf '#!/bin/sh\necho hello\n' > hook; chmod 755 hook; cp image.img bad.img; cp image.img.bmap bad.img.bmap; cp image.img.bmap.asc bad.img.bmap.asc
+	r := rig.New(t)
+	r.Sh(`printf '#!/bin/sh\necho hello\n' > hook; chmod 755 hook; cp image.img bad.img; cp image.img.bmap bad.img.bmap; cp image.img.bmap.asc bad.img.bmap.asc
 		printf X | dd of=bad.img bs=1 seek=300000 conv=notrunc status=none`)
-	r.configure("", "\n[hooks]\npre_install = \"hook\"\n")
-	r.sh("sed -i 's/^tries = 1/tries = 3/' config.toml") // more than GRUB counts: a warning
+	r.Configure("", "\n[hooks]\npre_install = \"hook\"\n")
+	r.Sh("sed -i 's/^tries = 1/tries = 3/' config.toml") // more than GRUB counts: a warning
 	kinds := map[string]bool{}
 	for _, args := range [][]string{{"bad.img"}, {"--progress", "json", "image.img"}, {"--sig", "other.sig", "image.img"}} {
-		_, out, _ := r.run(append([]string{"install", "--json", "--config", "config.toml"}, args...)...)
+		_, out, _ := r.Run(append([]string{"install", "--json", "--config", "config.toml"}, args...)...)
 		last := ""
 		for line := range strings.Lines(out) {
 			value, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
@@ -94,17 +95,17 @@ func TestPlainProgress(t *testing.T) {
 
 // TestSplash: psplash hears of an install, in its words; one that does not read does not stop it.
 func TestSplash(t *testing.T) {
-	r := newRig(t)
-	if err := unix.Mkfifo(r.path("fifo"), 0o600); err != nil {
+	r := rig.New(t)
+	if err := unix.Mkfifo(r.Path("fifo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.install(0, "slot B boots next", "--psplash", "fifo", "image.img") // nobody listens
-	f, err := os.OpenFile(r.path("fifo"), os.O_RDWR, 0)
+	r.Install(0, "slot B boots next", "--psplash", "fifo", "image.img") // nobody listens
+	f, err := os.OpenFile(r.Path("fifo"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	r.install(0, "slot B boots next", "--psplash", "fifo", "--rewrite", "image.img")
+	r.Install(0, "slot B boots next", "--psplash", "fifo", "--rewrite", "image.img")
 	buf := make([]byte, 4096)
 	n, err := f.Read(buf)
 	if said := strings.ReplaceAll(string(buf[:n]), "\x00", "\n"); err != nil || !strings.HasPrefix(said, "MSG checking the signature\n") || !strings.Contains(said, "\nMSG writing\n") || !strings.HasSuffix(said, "PROGRESS 100\n") {
@@ -117,7 +118,7 @@ func TestSplash(t *testing.T) {
 	for err == nil { // until its pipe is full
 		_, err = unix.Write(fd, make([]byte, 4096))
 	}
-	r.install(0, "slot B boots next", "--psplash", "fifo", "image.img")
+	r.Install(0, "slot B boots next", "--psplash", "fifo", "image.img")
 }
 
 // TestNoColor: with NO_COLOR in the environment nothing has a colour.

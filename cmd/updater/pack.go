@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"updater/bmap"
+	"updater/internal/atomicfile"
 	"updater/pack"
 	"updater/source"
 	"updater/update"
@@ -72,7 +74,7 @@ func runPack(ctx context.Context, o packOptions, path string, env Env) (err erro
 	for _, r := range m.Ranges() {
 		ranges = append(ranges, pack.Range{Offset: r.Offset, Length: r.Length})
 	}
-	if err := writeWhole(o.output, func(out *os.File) error {
+	if err := atomicfile.WriteFunc(o.output, 0o644, func(out io.Writer) error {
 		w := bufio.NewWriterSize(out, 256<<10)
 		if err := pack.Write(ctx, w, f, m.ImageSize(), ranges, o.level); err != nil {
 			return err
@@ -98,7 +100,7 @@ func packMap(ctx context.Context, name, path string, image *os.File) (*bmap.Map,
 			if err != nil {
 				return nil, err
 			}
-			return m, writeFile(name, m.Encode())
+			return m, atomicfile.Write(name, m.Encode(), 0o644)
 		}
 	}
 	m, _, err := readBmap(name)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"updater/device/config"
+	"updater/install"
 	"updater/provision"
 )
 
@@ -20,8 +22,9 @@ type provisionOptions struct {
 	check, json     bool
 	plain           bool
 
-	inside  bool                        // the initramfs, whose spool does not outlive it, and whose disks may be on their way
-	network func(context.Context) error // brings it up; nil where it is
+	inside     bool                        // the initramfs, whose spool does not outlive it, and whose disks may still be coming up
+	network    func(context.Context) error // brings it up; nil where it is up
+	configured *config.Config              // of the initramfs, which was read already
 }
 
 // reach brings the network up when it is needed.
@@ -60,7 +63,7 @@ share, or 1.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.plan, "plan", "", "plan `FILE` or address")
-	f.StringVar(&o.config, "config", DefaultConfig, "configuration `FILE` whose keyring signs the plan")
+	f.StringVar(&o.config, "config", config.DefaultPath, "configuration `FILE` whose keyring signs the plan")
 	f.StringArrayVar(&o.targets, "target", nil, "disk `DEVICE` to write; may be repeated")
 	f.StringArrayVar(&o.ports, "port", nil, "bus path of a disk to write, with a name, such as `usb-1-1.2=slot3`; may be repeated")
 	f.StringVar(&o.token, "token", "", "token `FILE` of the factory key, to provision a device again")
@@ -90,7 +93,7 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 		return err
 	}
 	l.light("working")
-	view := newProvisionView(env, job.Board, len(targets), o.plain || o.json)
+	view := newProvisionView(env, job.Board, o.plain || o.json)
 	results, err := provision.Run(ctx, job, targets)
 	view.stop()
 	l.light(lightOf(results))
@@ -185,7 +188,7 @@ func newProvisionToken(env Env) *cobra.Command {
 
 // readKey reads a private key.
 func readKey(path string) (crypto.Signer, error) {
-	data, err := readCapped(path, 64<<10)
+	data, err := install.ReadFile(path, 64<<10)
 	if err != nil {
 		return nil, fmt.Errorf("reading the key: %w", err)
 	}

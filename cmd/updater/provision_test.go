@@ -16,10 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vbauerster/mpb/v8"
-
-	"updater/boot/uboot"
+	"updater/device"
+	"updater/device/config"
+	"updater/internal/rig"
 	"updater/provision"
+	"updater/recovery"
 )
 
 const benchPlan = `name = "gateway"
@@ -206,7 +207,7 @@ func TestProvision(t *testing.T) {
 	port := "loop-" + filepath.Base(other)
 	args := []string{"--target", good, "--port", port + "=slot2", "--target", small, "--target", mounted, "--target", "/dev/null"}
 	want := map[string]provision.Verdict{good: provision.Pass, "slot2": provision.Pass, small: provision.Refused, mounted: provision.Refused, "/dev/null": provision.Refused}
-	if faults := faultyFiles(t, mb<<20); faults != "" {
+	if faults := rig.FaultyFiles(t, mb<<20); faults != "" {
 		for name, verdict := range map[string]provision.Verdict{"slow": provision.Pass, "fails": provision.Quarantine, "lies": provision.Quarantine} {
 			out, err := exec.Command("losetup", "-f", "--show", filepath.Join(faults, name)).Output()
 			if err != nil {
@@ -403,10 +404,10 @@ spool = "spool"
 station = "bench 1"
 key = "station.pem"
 `)
-	device := strings.Replace(benchDevice, `backend = "grub"
+	deviceText := strings.Replace(benchDevice, `backend = "grub"
 env = "PARTLABEL=esp:/grub/grubenv"`, `backend = "uboot"
 env = [{ device = "PARTLABEL=env", offset = 0, size = 8192 }, { device = "PARTLABEL=env", offset = 65536, size = 8192 }]`, 1)
-	b.write("device.toml", "state = \"PARTLABEL=state\"\n"+device)
+	b.write("device.toml", "state = \"PARTLABEL=state\"\n"+deviceText)
 	b.write("u-boot-initial-env", "bootcmd=run boot_slot\nbaudrate=115200\nBOOT_ORDER=A B\n")
 	disk := b.loop("board", 64, "-P")
 	if r := b.results(ExitDone, "--target", disk)[disk]; r.Verdict != provision.Pass {
@@ -420,61 +421,19 @@ env = [{ device = "PARTLABEL=env", offset = 0, size = 8192 }, { device = "PARTLA
 		}
 	}
 	// The device remembers what it was made of, and a recovery can tell that its slots are whole.
-	b.write("device.toml", "state = \"PARTLABEL=state\"\n"+strings.Replace(device, "[boot]", "[disk]\npath = \""+disk+"\"\n[boot]", 1))
+	b.write("device.toml", "state = \"PARTLABEL=state\"\n"+strings.Replace(deviceText, "[boot]", "[disk]\npath = \""+disk+"\"\n[boot]", 1))
 	if got, _ := b.run(ExitDone, "status", "--config", b.path("device.toml")); strings.Count(got, "rootfs 2026.1 (installed)") != 2 {
 		t.Errorf("the device remembers:\n%s", got)
 	}
 	b.sh("fw_setenv -c fw_env.config BOOT_ORDER ''")
-	config, err := LoadConfig(b.path("device.toml"))
+	conf, err := device.LoadConfig(b.path("device.toml"), config.Build{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	d := &recoverable{config: config, env: Env{Stdout: &out, Stderr: &out}}
+	d := &recovery.Device{Config: conf, Say: func(format string, a ...any) { fmt.Fprintf(&out, format+"\n", a...) }}
 	if slot, err := d.Reactivate(t.Context()); slot == "" || err != nil || strings.Count(out.String(), "holds what was signed for it") != 2 {
 		t.Errorf("a recovery of the device: %q, %v\n%s", slot, err, out.String())
-	}
-}
-
-// The boot state that a line sets up is that of the target; a configuration that leads elsewhere is refused.
-func TestBootStateOfTarget(t *testing.T) {
-	area := func(device string) EnvConfig { return EnvConfig{Areas: []uboot.AreaConfig{{Device: device}}} }
-	for _, c := range []struct {
-		name   string
-		boot   BootConfig
-		inside bool
-		want   string // device of the area, or a piece of the error
-	}{
-		{"label", BootConfig{Backend: "uboot", Env: area("PARTLABEL=env")}, false, "PARTLABEL=env"},
-		{"whole disk", BootConfig{Backend: "uboot", Env: area("/dev/mmcblk0")}, false, "/dev/sdb"},
-		{"of the target", BootConfig{Backend: "uboot", Env: area("/dev/sdb1")}, false, "/dev/sdb1"},
-		{"of another disk", BootConfig{Backend: "uboot", Env: area("/dev/sdbb")}, false, "is not on the target /dev/sdb"},
-		{"of the station", BootConfig{Backend: "uboot", Env: area("/dev/mmcblk0boot0")}, false, "is not on the target"},
-		{"flash of the station", BootConfig{Backend: "uboot", Env: area("/dev/mtd0")}, false, "is not on the target"},
-		{"flash of the device", BootConfig{Backend: "uboot", Env: area("/dev/mtd0")}, true, "/dev/mtd0"},
-		{"file list", BootConfig{Backend: "uboot", FWEnvConfig: "/etc/fw_env.config"}, true, "fw_env_config is not on the target"},
-		{"grubenv of the station", BootConfig{Backend: "grub", Env: EnvConfig{File: "/boot/grub/grubenv"}}, false, "is not on the target"},
-		{"grubenv", BootConfig{Backend: "grub", Env: EnvConfig{File: "PARTLABEL=esp:/grub/grubenv"}}, false, ""},
-		{"esp of the station", BootConfig{Backend: "systemd-boot", ESP: "/efi"}, true, "is not on the target"},
-		{"esp", BootConfig{Backend: "systemd-boot", ESP: "PARTLABEL=esp"}, false, ""},
-		{"firmware of the station", BootConfig{Backend: "efi", ESP: "PARTLABEL=esp"}, false, "is not on the target"},
-		{"firmware", BootConfig{Backend: "efi", ESP: "PARTLABEL=esp"}, true, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			config := &Config{Boot: c.boot}
-			config.Disk.Path = "/dev/mmcblk0"
-			err := config.onTarget("/dev/sdb", c.inside)
-			switch {
-			case strings.Contains(c.want, "is not on"):
-				if err == nil || !strings.Contains(err.Error(), c.want) || code(err) != ExitUsage {
-					t.Errorf("%v; want %q", err, c.want)
-				}
-			case err != nil:
-				t.Error(err)
-			case len(config.Boot.Env.Areas) > 0 && config.Boot.Env.Areas[0].Device != c.want:
-				t.Errorf("the environment is on %s; want %s", config.Boot.Env.Areas[0].Device, c.want)
-			}
-		})
 	}
 }
 
@@ -543,11 +502,10 @@ func TestProvisionView(t *testing.T) {
 	for width := range 12 { // narrower than a tile: nothing breaks
 		tileLines(tiles[0], now, width)
 	}
-	// On a terminal, drawn by the library until the end.
+	// On a terminal, drawn in place until the end.
 	var out bytes.Buffer
-	board := new(provision.Board)
-	v := &provisionView{out: &out, board: board, ended: make(chan struct{})}
-	v.draw(2, mpb.WithAutoRefresh())
+	v := &provisionView{out: &out, board: new(provision.Board), screen: &live{w: &out}, ended: make(chan struct{})}
+	v.done.Go(v.redraw)
 	time.Sleep(300 * time.Millisecond)
 	v.stop()
 	if !strings.Contains(out.String(), "0 working") || !strings.HasSuffix(out.String(), leaveScreen) {

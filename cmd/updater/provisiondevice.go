@@ -5,13 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"updater/blockdev"
 	"updater/provision"
@@ -24,7 +23,7 @@ const rereadPatience = 10 * time.Second
 type lineDevice struct {
 	*blockdev.Device
 	w    *blockdev.Writer
-	lock *os.File
+	lock io.Closer
 }
 
 func (d *lineDevice) Writer() provision.Writer { return d.w }
@@ -41,10 +40,11 @@ func openTarget(_ context.Context, d *provision.Disk) (_ provision.Device, err e
 		return nil, err
 	}
 	was, _ := d.Key(d.Bus)
-	if key, _ := now.Key(now.Bus); key != was || now.Bus != d.Bus {
-		return nil, fmt.Errorf("%s is another disk than a moment ago", d.Path)
+	key, _ := now.Key(now.Bus)
+	if key != was || now.Bus != d.Bus {
+		return nil, fmt.Errorf("%s: the disk changed since its selection (was %s, now %s)", d.Path, was, key)
 	}
-	lock, err := os.OpenFile(d.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	lock, err := blockdev.LockDisk(d.Path, 2*time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -57,14 +57,6 @@ func openTarget(_ context.Context, d *provision.Disk) (_ provision.Device, err e
 			lock.Close()
 		}
 	}()
-	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			return nil, &blockdev.LockedError{Disk: d.Path}
-		}
-	}
 	if dev.Device, err = blockdev.OpenPath(d.Path, 0, 0, blockdev.Exclusive); err != nil {
 		return nil, err
 	}

@@ -17,7 +17,9 @@ import (
 	"strings"
 	"time"
 
+	"updater/device/config"
 	"updater/initramfs"
+	"updater/install"
 	"updater/provision"
 	"updater/source"
 	"updater/update"
@@ -31,30 +33,30 @@ type line struct {
 	plan     *provision.Plan
 	base     string // folder or address of the plan
 	remote   bool
-	config   *Config
+	config   *config.Config
 	trust    verify.Policy
-	from     *origins
+	from     *install.Origins
 	station  crypto.Signer
 	spool    *provision.Spool
 	web      *provision.Web
 	payloads []*provision.Payload
-	signed   map[string]signedFiles // by partition
+	signed   map[string]install.Signed // by partition
 }
 
 // loadLine reads the plan, and trusts it only for a reason: it is a file that the operator named on his own host, or
 // it is signed by the configured keyring.
 func loadLine(ctx context.Context, o provisionOptions, env Env) (_ *line, err error) {
-	l := &line{o: o, env: env, config: new(Config), base: filepath.Dir(o.plan)}
+	l := &line{o: o, env: env, config: &config.Config{Build: env.build()}, base: filepath.Dir(o.plan)}
 	l.remote = isURL(o.plan)
-	mustSign := l.remote || o.config != "" || initramfs.Sealed()
+	mustSign := l.remote || o.config != "" || o.configured != nil || initramfs.Sealed()
 	if mustSign {
-		if l.config, err = LoadConfig(cmp.Or(o.config, DefaultConfig)); err != nil {
-			return nil, err
+		if l.config = o.configured; l.config == nil {
+			if l.config, err = env.config(cmp.Or(o.config, config.DefaultPath)); err != nil {
+				return nil, err
+			}
 		}
 	}
-	if l.from, err = l.config.Source.origins(env, env.warn, time.Time{}); err != nil {
-		return nil, err
-	}
+	l.from = install.NewOrigins(l.config, env.inputs(env.warn), time.Time{})
 	defer func() {
 		if err != nil {
 			l.from.Close()
@@ -63,7 +65,7 @@ func loadLine(ctx context.Context, o provisionOptions, env Env) (_ *line, err er
 	if err := o.reach(ctx, l.remote); err != nil {
 		return nil, err
 	}
-	data, err := l.from.read(ctx, o.plan, provision.MaxPlan)
+	data, err := l.from.Read(ctx, o.plan, provision.MaxPlan)
 	if err != nil {
 		return nil, fmt.Errorf("reading the plan: %w", err)
 	}
@@ -104,13 +106,13 @@ func (l *line) targets(ctx context.Context) []provision.Target {
 // signedPlan checks the plan's signature and returns what was signed.
 func (l *line) signedPlan(ctx context.Context, data []byte) ([]byte, error) {
 	var err error
-	if l.trust, err = l.config.policy(nil, time.Time{}); err != nil {
+	if l.trust, err = l.config.Policy(nil, time.Time{}); err != nil {
 		return nil, err
 	}
 	var sig []byte
 	if !verify.IsClearsigned(data) {
 		var found bool
-		if sig, found, err = l.from.findSignature(ctx, l.o.plan, verify.MaxSignatureSize); err == nil && !found {
+		if sig, found, err = l.from.FindSignature(ctx, l.o.plan); err == nil && !found {
 			err = &verify.SignatureError{Reason: "the plan is not signed: there is no " + l.o.plan + ".asc or .sig", Advice: "sign it, or name a plan on this host without --config"}
 		}
 		if err != nil {
@@ -156,7 +158,7 @@ func (l *line) resolve(signed bool) (err error) {
 	case signed && len(p.Keyring) > 0:
 		return usagef("plan %s: keyring is set, but a signed plan takes the configured one", l.o.plan)
 	case !signed:
-		if l.trust, err = l.config.policy(p.Keyring, time.Time{}); err != nil {
+		if l.trust, err = l.config.Policy(p.Keyring, time.Time{}); err != nil {
 			return err
 		}
 	}
@@ -171,11 +173,19 @@ func (l *line) resolve(signed bool) (err error) {
 	return err
 }
 
+// now is the time that certificates of servers are judged by.
+func (l *line) now() time.Time {
+	if l.env.clock == nil {
+		return l.trust.Time
+	}
+	return l.env.clock(l.trust.Time)
+}
+
 // client talks to the servers of the line. It follows no redirect: what is posted is for one address.
 func (l *line) client() (*http.Client, error) {
-	tr := &http.Transport{ResponseHeaderTimeout: 30 * time.Second, TLSClientConfig: &tls.Config{Time: func() time.Time { return l.env.hint.later(l.trust.Time) }}}
+	tr := &http.Transport{ResponseHeaderTimeout: 30 * time.Second, TLSClientConfig: &tls.Config{Time: func() time.Time { return l.now() }}}
 	if ca := l.config.Source.CA; ca != "" {
-		data, err := readCapped(ca, 1<<20)
+		data, err := install.ReadFile(ca, 1<<20)
 		if err != nil {
 			return nil, err
 		}
@@ -221,22 +231,22 @@ func (l *line) loadPayloads(ctx context.Context) error {
 
 func (l *line) load(ctx context.Context, image, bmap, sig, partition, role string) error {
 	path := l.beside(image)
-	files := trustOptions{bmap: l.beside(bmap), sig: l.beside(sig)}
-	signed, err := files.find(ctx, path, l.from)
+	files := install.Documents{Bmap: l.beside(bmap), Signature: l.beside(sig)}
+	signed, err := files.Find(ctx, path, l.from)
 	if err != nil {
 		return err
 	}
 	product := cmp.Or(l.plan.Product, l.config.Product)
-	doc, err := update.Accept(signed.unverifiedBmap, signed.unverifiedSig, update.Conditions{Policy: l.trust, Product: product, Role: role, Require: l.config.Trust.required()})
+	doc, err := update.Accept(signed.UnverifiedBmap, signed.UnverifiedSig, update.Conditions{Policy: l.trust, Product: product, Role: role, Require: l.config.Trust.Required()})
 	if err != nil {
 		return fmt.Errorf("image %s: %w", image, err)
 	}
 	if l.signed == nil {
-		l.signed = map[string]signedFiles{}
+		l.signed = map[string]install.Signed{}
 	}
 	l.signed[partition] = signed
 	l.payloads = append(l.payloads, &provision.Payload{Name: image, Partition: partition, Doc: doc, Open: func(ctx context.Context) (provision.Image, error) {
-		img, _, err := l.from.open(ctx, path)
+		img, _, err := l.from.Open(ctx, path)
 		return img, err
 	}})
 	return nil
@@ -250,7 +260,7 @@ func (l *line) job(ctx context.Context, targets []provision.Target) (provision.J
 	}
 	var err error
 	if l.plan.Latch != nil {
-		data, bad := readCapped(l.plan.Latch.FactoryKey, 64<<10)
+		data, bad := install.ReadFile(l.plan.Latch.FactoryKey, 64<<10)
 		if bad == nil {
 			job.Factory, bad = provision.ParsePublic(data)
 		}
@@ -259,7 +269,7 @@ func (l *line) job(ctx context.Context, targets []provision.Target) (provision.J
 		}
 	}
 	if l.o.token != "" {
-		if job.Token, err = readCapped(l.o.token, 64<<10); err != nil {
+		if job.Token, err = install.ReadFile(l.o.token, 64<<10); err != nil {
 			return job, fmt.Errorf("reading the token: %w", err)
 		}
 	}
@@ -281,7 +291,7 @@ func (l *line) allocator(ctx context.Context, targets []provision.Target) (provi
 		return &provision.HTTPAllocator{URL: l.beside(rule.URL), Web: l.web}, nil
 	case "prompt":
 		answers := map[string]string{}
-		in := bufio.NewReader(io.LimitReader(interruptible{ctx: ctx, r: l.env.Stdin}, 1<<20))
+		in := bufio.NewReader(io.LimitReader(install.Interruptible(ctx, l.env.Stdin), 1<<20))
 		for _, t := range targets {
 			if t.Refused != nil {
 				continue

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"updater/install"
 	"updater/provision"
 )
 
@@ -27,7 +28,7 @@ func (o *recordsOptions) read() ([]*provision.Record, error) {
 	}
 	var keys []crypto.PublicKey
 	for _, path := range o.keys {
-		data, err := readCapped(path, 64<<10)
+		data, err := install.ReadFile(path, 64<<10)
 		if err != nil {
 			return nil, fmt.Errorf("reading the station's key: %w", err)
 		}

@@ -8,20 +8,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
-
 	"updater/provision"
 )
 
 // provisionView shows a run: tiles on a terminal, lines elsewhere.
 type provisionView struct {
-	out   io.Writer
-	board *provision.Board
-	tiles *mpb.Progress // nil for lines
-	bars  []*mpb.Bar
-	ended chan struct{}
-	done  sync.WaitGroup
+	out    io.Writer
+	board  *provision.Board
+	screen *live // nil for lines
+	ended  chan struct{}
+	done   sync.WaitGroup
 
 	mu   sync.Mutex
 	last map[string]int64 // tenth of the step that was printed, by unit
@@ -33,12 +29,13 @@ const (
 	leaveScreen = "\x1b[?1049l"
 )
 
-// newProvisionView begins to show a run over n units: on a terminal over the whole screen, unless lines are asked for.
-func newProvisionView(env Env, board *provision.Board, n int, plain bool) *provisionView {
+// newProvisionView begins to show a run: on a terminal over the whole screen, unless lines are asked for.
+func newProvisionView(env Env, board *provision.Board, plain bool) *provisionView {
 	v := &provisionView{out: env.Stderr, board: board, ended: make(chan struct{}), last: map[string]int64{}}
 	if !plain && isTerminal(env.Stderr) && os.Getenv("TERM") != "dumb" {
 		fmt.Fprint(v.out, enterScreen)
-		v.draw(n)
+		v.screen = &live{w: v.out}
+		v.done.Go(v.redraw)
 		return v
 	}
 	board.OnStep = v.line
@@ -57,46 +54,30 @@ func newProvisionView(env Env, board *provision.Board, n int, plain bool) *provi
 	return v
 }
 
-// draw makes one tile for each unit, and the line of totals below.
-func (v *provisionView) draw(n int, o ...mpb.ContainerOption) {
-	v.tiles = mpb.New(append([]mpb.ContainerOption{mpb.WithOutput(v.out), mpb.WithRefreshRate(200 * time.Millisecond)}, o...)...)
-	add := func(lines func(width int) []string) {
-		first := mpb.BarFillerFunc(func(w io.Writer, st decor.Statistics) error {
-			_, err := io.WriteString(w, lines(st.AvailableWidth)[0])
-			return err
-		})
-		rest := mpb.BarFillerFunc(func(w io.Writer, st decor.Statistics) error {
-			for _, line := range lines(st.AvailableWidth)[1:] {
-				if _, err := io.WriteString(w, line+"\n"); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if bar, err := v.tiles.Add(0, first, mpb.BarExtender(rest, false)); err == nil {
-			v.bars = append(v.bars, bar)
+// redraw draws one tile for each unit, and the line of totals below, until the end.
+func (v *provisionView) redraw() {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		tiles := v.board.Tiles()
+		var lines []string
+		for _, t := range tiles {
+			lines = append(lines, tileLines(t, time.Now(), terminalWidth(v.out))...)
+		}
+		v.screen.draw(append(lines, totals(tiles))...)
+		select {
+		case <-tick.C:
+		case <-v.ended:
+			return
 		}
 	}
-	for i := range n {
-		add(func(width int) []string {
-			if all := v.board.Tiles(); i < len(all) {
-				return tileLines(all[i], time.Now(), width)
-			}
-			return []string{""}
-		})
-	}
-	add(func(width int) []string { return []string{cut(totals(v.board.Tiles()), width)} })
 }
 
-// stop ends the drawing, and goes back to the screen that was there before.
+// stop ends the drawing, and restores the screen that was there before.
 func (v *provisionView) stop() {
 	close(v.ended)
 	v.done.Wait()
-	if v.tiles != nil {
-		for _, bar := range v.bars {
-			bar.Abort(false)
-		}
-		v.tiles.Wait()
+	if v.screen != nil {
 		fmt.Fprint(v.out, leaveScreen)
 	}
 }

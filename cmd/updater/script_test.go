@@ -12,36 +12,21 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"updater/internal/rig"
 )
 
 // The scripts run the real main on disk image files, once for each boot loader. The fixtures are made once
 // with the real tools (sgdisk, mkfs.vfat, grub-editenv, mkenvimage, gpg) and copied for every script.
 
 func TestMain(m *testing.M) {
-	testscript.Main(cleanly{m}, map[string]func(){"updater": func() {
+	testscript.Main(rig.Cleanly(m), map[string]func(){"updater": func() {
 		if at := os.Getenv("TEST_BUILD_TIME"); at != "" { // only of this test binary: what the linker stamps into a real one
 			stampTime = at
 		}
 		main()
 	}})
 }
-
-// cleanly removes what the tests share when all have run.
-type cleanly struct{ *testing.M }
-
-func (c cleanly) Run() int {
-	code := c.M.Run()
-	if fixturesOnce.dir != "" {
-		_ = exec.Command("gpgconf", "--homedir", filepath.Join(fixturesOnce.dir, "gnupg"), "--kill", "all").Run()
-		_ = os.RemoveAll(fixturesOnce.dir)
-	}
-	return code
-}
-
-const (
-	slotBytes  = 16 << 20
-	imageBytes = 8<<20 + 1000 // ends inside a block
-)
 
 func TestScripts(t *testing.T) {
 	for _, tool := range []string{"sgdisk", "mkfs.vfat", "mcopy", "grub-editenv", "mkenvimage", "fw_printenv", "gpg", "zstd", "xz", "gzip", "lz4", "bzip2"} {
@@ -90,7 +75,7 @@ func TestBlockDevice(t *testing.T) {
 			loop := strings.TrimSpace(string(node))
 			t.Cleanup(func() { _ = exec.Command("losetup", "-d", loop).Run() })
 			config := filepath.Join(fixtures, backend+".toml")
-			if err := os.WriteFile(config, []byte(strings.Replace(configs[backend], "disk.img", loop, 1)), 0o600); err != nil {
+			if err := os.WriteFile(config, []byte(strings.Replace(rig.Configs[backend], "disk.img", loop, 1)), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			var out, errs bytes.Buffer
@@ -103,13 +88,13 @@ func TestBlockDevice(t *testing.T) {
 				t.Fatalf("status: exit %d: %s%s", code, out.String(), errs.String())
 			}
 			t.Log(out.String())
-			got := make([]byte, slotBytes)
+			got := make([]byte, rig.SlotBytes)
 			f, err := os.Open(filepath.Join(fixtures, disk))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			if _, err := f.ReadAt(got, slotOffset(backend, "B")); err != nil {
+			if _, err := f.ReadAt(got, rig.SlotOffset(backend, "B")); err != nil {
 				t.Fatal(err)
 			}
 			image, err := os.ReadFile(filepath.Join(fixtures, "image.img"))
@@ -123,99 +108,12 @@ func TestBlockDevice(t *testing.T) {
 	}
 }
 
-// slotOffset is where a slot begins on the fixtures' disks, in bytes.
-func slotOffset(backend, slot string) int64 {
-	return map[string]int64{"grub": 9, "uboot": 2}[backend]<<20 + map[string]int64{"A": 0, "B": slotBytes}[slot]
-}
-
 // makeFixtures builds what every script finds in its folder.
 func makeFixtures(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	buildFixtures(t, dir)
+	rig.Fixtures(t, dir)
 	return dir
-}
-
-func buildFixtures(t *testing.T, dir string) {
-	t.Helper()
-	sh := func(script string) {
-		t.Helper()
-		cmd := exec.Command("bash", "-euc", script)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "GNUPGHOME="+filepath.Join(dir, "gnupg"), "LC_ALL=C")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", script, err, out)
-		}
-	}
-	sh(`mkdir -m 700 gnupg keys
-		for who in release other; do
-			gpg -q --batch --passphrase '' --quick-generate-key "$who <$who@example.com>" ed25519 sign never 2>/dev/null
-			gpg -q --armor --export $who@example.com > $who.asc
-		done
-		cp release.asc keys/`)
-	sh(fmt.Sprintf(`head -c 700000 /dev/urandom > data
-		truncate -s %d image.img
-		dd if=data of=image.img conv=notrunc status=none
-		dd if=data of=image.img bs=4096 seek=700 conv=notrunc status=none
-		head -c 1000 data | dd of=image.img bs=4096 seek=2048 conv=notrunc status=none
-		truncate -s %d big.img; dd if=data of=big.img conv=notrunc status=none
-		yes A | head -c %d > slot_a; yes B | head -c %d > slot_b`, imageBytes, slotBytes+4096, slotBytes, slotBytes))
-	for _, img := range []string{"image.img", "big.img"} {
-		if code := Run(t.Context(), []string{"bmap", "create", "--max-range", "256K", "-o", filepath.Join(dir, img+".bmap"), filepath.Join(dir, img)}, Env{Stdout: os.Stdout, Stderr: os.Stderr}); code != 0 {
-			t.Fatalf("bmap create %s: exit %d", img, code)
-		}
-		sh("gpg -q --batch -u release@example.com --armor --detach-sign " + img + ".bmap")
-	}
-	sh(`gpg -q --batch -u release@example.com --clearsign -o clear.bmap image.img.bmap
-		gpg -q --batch -u other@example.com --armor --detach-sign -o other.sig image.img.bmap
-		gpg -q --batch -u release@example.com --detach-sign -o image.sig image.img.bmap
-		gpgconf --kill all 2>/dev/null || true`)
-	const slots = `-n2:0:+16M -c2:rootfs_a -n3:0:+16M -c3:rootfs_b -n4:0:+1M -c4:state`
-	fill := `for s in a:2 b:3; do
-			dd if=slot_${s%:*} of=$disk bs=512 seek=$(sgdisk -i${s#*:} $disk | awk '/First sector/{print $3}') conv=notrunc status=none
-		done`
-	sh(`disk=grub.img; truncate -s 48M $disk
-		sgdisk -n1:2048:+8M -t1:ef00 -c1:esp ` + slots + ` $disk >/dev/null; ` + fill + `
-		truncate -s 8M esp; mkfs.vfat esp >/dev/null; grub-editenv grubenv create
-		grub-editenv grubenv set keep=me ORDER="A B" A_OK=1 A_TRY=0 B_OK=1 B_TRY=0
-		mmd -i esp ::/grub; mcopy -i esp grubenv ::/grub/grubenv
-		dd if=esp of=$disk bs=1M seek=1 conv=notrunc status=none`)
-	sh(`disk=uboot.img; truncate -s 48M $disk
-		sgdisk -n1:2048:+1M -c1:env ` + slots + ` $disk >/dev/null; ` + fill + `
-		printf 'BOOT_ORDER=A B\nBOOT_A_LEFT=3\nBOOT_B_LEFT=3\nkeep=me\n' > vars
-		mkenvimage -r -s 0x4000 -o env vars
-		dd if=env of=$disk bs=1K seek=1024 conv=notrunc status=none
-		dd if=env of=$disk bs=1K seek=1040 conv=notrunc status=none`)
-}
-
-const configTail = `
-[[slot]]
-name = "A"
-partitions = { rootfs = "PARTLABEL=rootfs_a" }
-[[slot]]
-name = "B"
-partitions = { rootfs = "PARTLABEL=rootfs_b" }
-`
-
-var configs = map[string]string{
-	"grub": `product = "demo"
-keyring = ["keys"]
-[disk]
-path = "disk.img"
-[boot]
-backend = "grub"
-env = "PARTLABEL=esp:/grub/grubenv"
-tries = 1
-booted = "A"` + configTail,
-	"uboot": `product = "demo"
-keyring = ["keys"]
-[disk]
-path = "disk.img"
-[boot]
-backend = "uboot"
-env = [ { device = "PARTLABEL=env", offset = 0, size = 0x4000 }, { device = "PARTLABEL=env", offset = 0x4000, size = 0x4000 } ]
-tries = 3
-booted = "A"` + configTail,
 }
 
 func setup(env *testscript.Env, fixtures, backend string) error {
@@ -232,7 +130,7 @@ func setup(env *testscript.Env, fixtures, backend string) error {
 		return err
 	}
 	env.Setenv("EXAMPLES", examples)
-	return os.WriteFile(filepath.Join(env.WorkDir, "config.toml"), []byte(configs[backend]), 0o600)
+	return os.WriteFile(filepath.Join(env.WorkDir, "config.toml"), []byte(rig.Configs[backend]), 0o600)
 }
 
 // variables reads the boot state with the boot loader's own tool.
@@ -281,10 +179,10 @@ func checkVariable(ts *testscript.TestScript, backend, name, want string) {
 // checkSlot asserts what a slot holds: "slot-is B image.img" the image with its holes as zeros, and its own
 // old bytes after the image's end; "slot-is A" its old content.
 func checkSlot(ts *testscript.TestScript, _ bool, args []string) {
-	off := slotOffset(ts.Getenv("BACKEND"), args[0])
+	off := rig.SlotOffset(ts.Getenv("BACKEND"), args[0])
 	disk, err := os.ReadFile(ts.MkAbs("disk.img"))
 	ts.Check(err)
-	got, want := disk[off:off+slotBytes], bytes.Repeat([]byte(args[0]+"\n"), slotBytes/2)
+	got, want := disk[off:off+rig.SlotBytes], bytes.Repeat([]byte(args[0]+"\n"), rig.SlotBytes/2)
 	if len(args) == 2 {
 		image, err := os.ReadFile(ts.MkAbs(args[1]))
 		ts.Check(err)
@@ -332,20 +230,5 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit %s, want %s", got, want)
-	}
-}
-
-func TestParseSize(t *testing.T) {
-	for text, want := range map[string]int64{
-		"0": 0, "512": 512, "64K": 64 << 10, "64KiB": 64 << 10, "1M": 1 << 20, "3GiB": 3 << 30,
-		"": -1, "K": -1, "-1": -1, "1KK": -1, "1MB": -1, "1iB": -1, "9999999999G": -1, "0x10": -1, "1.5M": -1,
-	} {
-		got, err := parseSize(text)
-		if err != nil {
-			got = -1
-		}
-		if got != want {
-			t.Errorf("parseSize(%q) = %d, %v; want %d", text, got, err, want)
-		}
 	}
 }

@@ -1,0 +1,281 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"updater/update"
+)
+
+// DefaultPath is where the configuration of a device is.
+const DefaultPath = "/etc/updater/config.toml"
+
+// maxConfig bounds the configuration file, in bytes.
+const maxConfig = 1 << 20
+
+// Config is the configuration of a device. The zero value is that of a host without one: no keyring, no slots, every default.
+type Config struct {
+	Product  string   `toml:"product"` // must equal a signed <Product>
+	Keyring  []string `toml:"keyring"` // files or folders of OpenPGP certificates
+	State    State    `toml:"state"`   // where the state store is; empty: nothing is remembered
+	Disk     Disk     `toml:"disk"`
+	Boot     Boot     `toml:"boot"`
+	Slot     []Slot   `toml:"slot"`
+	Source   Source   `toml:"source"`
+	Trust    Trust    `toml:"trust"`
+	Release  Release  `toml:"release"`
+	Recovery Recovery `toml:"recovery"`
+	Hooks    Hooks    `toml:"hooks"`
+
+	Build Build `toml:"-"` // of the program that loaded it
+}
+
+// Disk is [disk].
+type Disk struct {
+	Path     string `toml:"path"`     // block device or disk image file; "" is the disk that booted
+	Engine   string `toml:"engine"`   // how slots are written: auto, paced or direct; "" is auto
+	Unmapped string `toml:"unmapped"` // what unmapped blocks become when the image does not say: zero, keep or discard; "" is zero
+}
+
+// Slot is one [[slot]]: its name to the boot loader, and its partitions by role.
+type Slot struct {
+	Name       string            `toml:"name"`
+	Partitions map[string]string `toml:"partitions"`
+
+	Loader        string `toml:"loader"`         // efi: the EFI program on the ESP
+	BootPartition int    `toml:"boot_partition"` // tryboot: number of the partition that the firmware boots
+	Attempts      *int   `toml:"attempts"`       // barebox: offset of the variables in the state's data
+	Priority      *int   `toml:"priority"`
+}
+
+// Roles lists the roles of the slot in alphabetical order.
+func (s Slot) Roles() []string { return slices.Sorted(maps.Keys(s.Partitions)) }
+
+// Release is [release]: what the image that contains this configuration calls itself. It counts where the state store cannot
+// be read.
+type Release struct {
+	Version       string `toml:"version"`
+	RollbackIndex int64  `toml:"rollback_index"`
+}
+
+// Load reads and checks the configuration of this device. backends are the known values of boot.backend. Errors: [Error], and
+// verify.SignatureError from a sealed program.
+func Load(path string, backends []string) (*Config, error) {
+	if err := checkSealed(path); err != nil {
+		return nil, err
+	}
+	return LoadOther(path, backends)
+}
+
+// LoadOther reads and checks the configuration of another device, such as the one that a factory plan names: the seal of this program
+// does not cover it. Errors: [Error].
+func LoadOther(path string, backends []string) (*Config, error) {
+	c, err := read(path)
+	if err == nil {
+		c.resolve(filepath.Dir(path))
+		err = errors.Join(c.check(backends), c.Recovery.check())
+	}
+	if err != nil {
+		return nil, &Error{Err: fmt.Errorf("configuration %s: %w", path, err)}
+	}
+	return c, nil
+}
+
+func read(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxConfig {
+		return nil, fmt.Errorf("longer than %d bytes", maxConfig)
+	}
+	c := new(Config)
+	meta, err := toml.Decode(string(data), c)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range meta.Undecoded() {
+		if len(key) > 2 && key[0] == "boot" && key[1] == "env" || len(key) > 1 && key[0] == "state" {
+			continue // Env and State check their own keys
+		}
+		return nil, fmt.Errorf("unknown key %q", key)
+	}
+	return c, nil
+}
+
+// resolve makes relative paths count from the folder of the file.
+func (c *Config) resolve(dir string) {
+	abs := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	if !c.Disk.described() {
+		abs(&c.Disk.Path)
+	}
+	c.Source.resolve(dir)
+	c.Hooks.resolve(dir)
+	for i := range c.Keyring {
+		abs(&c.Keyring[i])
+	}
+	if !strings.Contains(c.State.Device, "=") {
+		abs(&c.State.Device)
+	}
+}
+
+// described reports whether the disk is described by SERIAL= or BUS= instead of named by a path.
+func (d Disk) described() bool {
+	return strings.HasPrefix(d.Path, "SERIAL=") || strings.HasPrefix(d.Path, "BUS=")
+}
+
+// Described returns the description of the disk, SERIAL=... or BUS=..., and false when it is a path or empty.
+func (d Disk) Described() (string, bool) { return d.Path, d.described() }
+
+func (c *Config) check(backends []string) error {
+	if err := c.Source.Check(); err != nil {
+		return err
+	}
+	if err := c.Trust.check(); err != nil {
+		return err
+	}
+	if c.Release.RollbackIndex < 0 {
+		return fmt.Errorf("release.rollback_index is %d, expected 0 or more", c.Release.RollbackIndex)
+	}
+	if err := oneOf("disk.engine", c.Disk.Engine, "", "auto", "paced", "direct"); err != nil {
+		return err
+	}
+	if err := oneOf("disk.unmapped", c.Disk.Unmapped, "", update.UnmappedZero, update.UnmappedKeep, update.UnmappedDiscard); err != nil {
+		return err
+	}
+	if err := c.Boot.check(backends); err != nil {
+		return err
+	}
+	if err := c.checkSlots(); err != nil {
+		return err
+	}
+	if c.Boot.Booted != "" && !slices.Contains(c.SlotNames(), c.Boot.Booted) {
+		return fmt.Errorf("boot.booted is %q; the slots are %s", c.Boot.Booted, strings.Join(c.SlotNames(), ", "))
+	}
+	return nil
+}
+
+func (c *Config) checkSlots() error {
+	if len(c.Slot) < 2 {
+		return fmt.Errorf("%d [[slot]] tables, expected at least 2", len(c.Slot))
+	}
+	owner := map[string]string{}
+	for i, s := range c.Slot {
+		if !validSlotName(s.Name) {
+			return fmt.Errorf("slot %d: name is %q, expected letters, digits and underscores", i+1, s.Name)
+		}
+		if len(s.Partitions) == 0 {
+			return fmt.Errorf("slot %s: partitions is missing", s.Name)
+		}
+		if slices.Contains(c.SlotNames()[:i], s.Name) {
+			return fmt.Errorf("slot %s is defined twice", s.Name)
+		}
+		for _, role := range s.Roles() {
+			p := s.Partitions[role]
+			if c.State.Size == 0 && p == c.State.Device {
+				return fmt.Errorf("slot %s: partition %s of role %s is the state store", s.Name, p, role)
+			}
+			if other, taken := owner[p]; taken {
+				return fmt.Errorf("slot %s: partition %s of role %s belongs to slot %s too", s.Name, p, role, other)
+			}
+			owner[p] = s.Name
+		}
+	}
+	return nil
+}
+
+// oneOf checks a value of a fixed set.
+func oneOf(key, value string, allowed ...string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	words := slices.DeleteFunc(allowed, func(s string) bool { return s == "" })
+	last := len(words) - 1
+	return fmt.Errorf("%s is %q, expected %s or %s", key, value, strings.Join(words[:last], ", "), words[last])
+}
+
+// validSlotName: the name becomes part of a boot loader's variable names.
+func validSlotName(s string) bool {
+	return s != "" && len(s) <= 32 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == ""
+}
+
+// SlotNames lists the slots in their order.
+func (c *Config) SlotNames() []string {
+	names := make([]string, len(c.Slot))
+	for i, s := range c.Slot {
+		names[i] = s.Name
+	}
+	return names
+}
+
+// SlotParts names every partition of every slot as SLOT/ROLE, in a fixed order.
+func (c *Config) SlotParts() []string {
+	var parts []string
+	for _, s := range c.Slot {
+		for _, role := range s.Roles() {
+			parts = append(parts, s.Name+"/"+role)
+		}
+	}
+	return parts
+}
+
+// Labels lists the partitions of all slots that are configured by a label or UUID. A node is on one disk only.
+func (c *Config) Labels() []string {
+	var list []string
+	for _, s := range c.Slot {
+		for _, role := range s.Roles() {
+			if p := s.Partitions[role]; strings.Contains(p, "=") {
+				list = append(list, p)
+			}
+		}
+	}
+	return list
+}
+
+// Partition is the partition that is configured for a role of a slot. Errors: [RequestError].
+func (c *Config) Partition(slot, role string) (string, error) {
+	for _, s := range c.Slot {
+		if s.Name != slot {
+			continue
+		}
+		if p, ok := s.Partitions[role]; ok {
+			return p, nil
+		}
+		return "", Requestf("slot %s has no partition for role %q; its roles are %s", slot, role, strings.Join(s.Roles(), ", "))
+	}
+	return "", c.UnknownSlot(slot)
+}
+
+// UnknownSlot is the error for a slot that is not configured.
+func (c *Config) UnknownSlot(slot string) error {
+	return Requestf("slot %q is not configured; the slots are %s", slot, strings.Join(c.SlotNames(), ", "))
+}
+
+// Role is the role to write: the one asked for, or the only one. Errors: [RequestError].
+func (c *Config) Role(asked string) (string, error) {
+	if asked != "" {
+		_, err := c.Partition(c.Slot[0].Name, asked)
+		return asked, err
+	}
+	if roles := c.Slot[0].Roles(); len(roles) == 1 {
+		return roles[0], nil
+	}
+	return "", Requestf("the slots have several partitions (%s); name one with --role", strings.Join(c.Slot[0].Roles(), ", "))
+}

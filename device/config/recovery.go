@@ -1,0 +1,82 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"updater/initramfs"
+	"updater/initramfs/network"
+)
+
+// Recovery is [recovery]: what the initramfs does.
+type Recovery struct {
+	Mode string   `toml:"mode"` // install | recover | status, when the kernel command line has none; "" is install
+	URLs []string `toml:"urls"` // of images, tried after removable media
+	IP   []string `toml:"ip"`   // as ip= on the kernel command line, which takes precedence; none is DHCP on every interface
+
+	Nameservers []string `toml:"nameservers"` // before those that DHCP names
+	Kexec       Kexec    `toml:"kexec"`
+	Key         string   `toml:"key"` // held at boot it requests the recovery: a name such as f8, or a key code
+	GPIO        GPIO     `toml:"gpio"`
+}
+
+// GPIO is a line that requests the recovery when it is active at boot.
+type GPIO struct {
+	Chip      string `toml:"chip"` // name or label
+	Line      uint32 `toml:"line"`
+	ActiveLow bool   `toml:"active_low"`
+	Pull      string `toml:"pull"` // up, down or ""
+}
+
+// Kexec says how a freshly written slot is started without the firmware. In the command line, {slot} is the name of the slot and
+// {partition} what the configuration calls its partition.
+type Kexec struct {
+	Kernel  string `toml:"kernel"` // path in the slot; "" is a restart through firmware and boot loader
+	Initrd  string `toml:"initrd"`
+	Cmdline string `toml:"cmdline"`
+}
+
+func (r Recovery) check() error {
+	if r.Mode != "" && !initramfs.ValidMode(r.Mode) {
+		return fmt.Errorf("recovery.mode is %q, expected install, recover or status", r.Mode)
+	}
+	for _, s := range r.URLs {
+		if u, err := url.Parse(s); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("recovery.urls has %q, expected http:// or https://", s)
+		}
+	}
+	if r.Key != "" && initramfs.KeyCode(r.Key) == 0 {
+		return fmt.Errorf("recovery.key is %q, expected a name such as f8 or volumedown, or a key code", r.Key)
+	}
+	if g := r.GPIO; g != (GPIO{}) && (g.Chip == "" || g.Pull != "" && g.Pull != "up" && g.Pull != "down") {
+		return fmt.Errorf("recovery.gpio: expected chip, line, and pull as up or down, got chip %q and pull %q", g.Chip, g.Pull)
+	}
+	return errors.Join(r.checkNetwork(), r.Kexec.check())
+}
+
+func (r Recovery) checkNetwork() error {
+	for _, w := range r.IP {
+		if _, err := network.ParseIP(w); err != nil {
+			return fmt.Errorf("recovery.ip: %w", err)
+		}
+	}
+	for _, n := range r.Nameservers {
+		if _, err := netip.ParseAddr(n); err != nil {
+			return fmt.Errorf("recovery.nameservers: %w", err)
+		}
+	}
+	return nil
+}
+
+func (k Kexec) check() error {
+	if k.Kernel == "" && (k.Initrd != "" || k.Cmdline != "") {
+		return errors.New("recovery.kexec.kernel is missing")
+	}
+	if k.Kernel != "" && !strings.Contains(k.Cmdline, "{slot}") && !strings.Contains(k.Cmdline, "{partition}") {
+		return errors.New("recovery.kexec.cmdline names neither {slot} nor {partition}, so every slot would start the same system")
+	}
+	return nil
+}

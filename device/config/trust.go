@@ -1,0 +1,117 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"updater/initramfs"
+	"updater/update"
+	"updater/verify"
+)
+
+// Trust is [trust]: what a signed document must satisfy. The defaults are the strictest that a plain, signed bmap passes; every
+// key but allow_rsa2048 only tightens them.
+type Trust struct {
+	MinSigners        int      `toml:"min_signers"`         // distinct primary keys; 0 is 1
+	MinRSABits        int      `toml:"min_rsa_bits"`        // 3072 or more; 0 is 3072
+	AllowRSA2048      bool     `toml:"allow_rsa2048"`       // the one key that lowers a floor
+	MinHashBits       int      `toml:"min_hash_bits"`       // 256, 384 or 512; 0 is 256
+	RefuseExpiredKeys bool     `toml:"refuse_expired_keys"` // also for what they signed before
+	RequireMetadata   bool     `toml:"require_metadata"`    // product and rollback index must be signed
+	Require           []string `toml:"require"`             // further fields of <Update> that must be there
+	Key               []Key    `toml:"key"`                 // pinned keys; none: every key of the keyring
+}
+
+// Key is one [[trust.key]].
+type Key struct {
+	Fingerprint string   `toml:"fingerprint"` // of the primary key, in full
+	Roles       []string `toml:"roles"`       // what it may sign for; none: every role
+}
+
+func (t *Trust) check() error {
+	switch {
+	case t.MinSigners < 0 || t.MinSigners > 16:
+		return fmt.Errorf("trust.min_signers is %d, expected 1 to 16", t.MinSigners)
+	case t.MinRSABits != 0 && t.AllowRSA2048:
+		return fmt.Errorf("trust.min_rsa_bits and trust.allow_rsa2048 contradict each other; set one of them")
+	case t.MinRSABits != 0 && (t.MinRSABits < verify.DefaultMinRSABits || t.MinRSABits > 16384):
+		return fmt.Errorf("trust.min_rsa_bits is %d, expected %d to 16384; set allow_rsa2048 for weaker keys", t.MinRSABits, verify.DefaultMinRSABits)
+	case !slices.Contains([]int{0, 256, 384, 512}, t.MinHashBits):
+		return fmt.Errorf("trust.min_hash_bits is %d, expected 256, 384 or 512", t.MinHashBits)
+	}
+	for _, name := range t.Require {
+		if !slices.Contains(update.Fields(), name) {
+			return fmt.Errorf("trust.require has %q; the fields are %s", name, strings.Join(update.Fields(), ", "))
+		}
+	}
+	seen := map[string]bool{}
+	for i := range t.Key {
+		k := &t.Key[i]
+		clean, err := verify.CleanFingerprint(k.Fingerprint)
+		if err != nil {
+			return fmt.Errorf("trust.key %d: fingerprint %w", i+1, err)
+		}
+		if seen[clean] {
+			return fmt.Errorf("trust.key %d: %s is listed twice", i+1, clean)
+		}
+		if k.Fingerprint, seen[clean] = clean, true; k.Roles != nil && len(k.Roles) == 0 {
+			return fmt.Errorf("trust.key %d: roles is empty; omit it to allow every role", i+1)
+		}
+	}
+	return nil
+}
+
+// Required lists the fields of <Update> that a signed document must have.
+func (t *Trust) Required() []string {
+	if !t.RequireMetadata {
+		return t.Require
+	}
+	return append([]string{"product", "rollback_index"}, t.Require...)
+}
+
+// Policy is the trust policy of a device: the keyrings given, else the configured ones. Configured pins and roles apply to both. A
+// sealed program accepts no keyring but its own. recorded is the last trusted time; zero is none. Errors: verify.SignatureError.
+func (c *Config) Policy(keyring []string, recorded time.Time) (verify.Policy, error) {
+	t := c.Trust
+	p := verify.Policy{
+		MinSigners: t.MinSigners, MinRSABits: t.MinRSABits, MinHash: t.MinHashBits, RefuseExpired: t.RefuseExpiredKeys,
+	}
+	if t.AllowRSA2048 {
+		p.MinRSABits = 2048
+	}
+	p.Time, p.LowerBound = verify.TrustedClock(c.Build.Time, recorded)
+	given := len(keyring) > 0
+	switch {
+	case given && initramfs.Sealed():
+		return p, &verify.SignatureError{Reason: "this program is sealed with its keyring and accepts no other"}
+	case !given && len(c.Keyring) == 0:
+		return p, &verify.SignatureError{Reason: "no keyring is configured, so nothing can be trusted", Advice: "set keyring in the configuration"}
+	case !given:
+		keyring = c.Keyring
+	}
+	k, err := verify.LoadKeyring(keyring...)
+	if err == nil && len(t.Key) > 0 {
+		k, p.Roles, err = t.pin(k)
+	}
+	if err != nil {
+		return p, &verify.SignatureError{Reason: "loading the keyring", Err: err}
+	}
+	p.Keyring = k
+	return p, nil
+}
+
+// pin keeps the configured keys of a keyring and returns the roles that each may sign for.
+func (t *Trust) pin(k *verify.Keyring) (*verify.Keyring, map[string][]string, error) {
+	roles := map[string][]string{}
+	var pins []string
+	for _, key := range t.Key {
+		pins = append(pins, key.Fingerprint)
+		if len(key.Roles) > 0 {
+			roles[key.Fingerprint] = key.Roles
+		}
+	}
+	only, err := k.Only(pins...)
+	return only, roles, err
+}

@@ -1,0 +1,274 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"updater/blockdev"
+	"updater/boot"
+	"updater/device/config"
+	"updater/state"
+	"updater/update"
+)
+
+const (
+	// installPatience outlasts udev's probing, and refuses a second install at once for a person.
+	installPatience = 50 * time.Millisecond
+	// bootPatience is how long one change waits for those of other processes.
+	bootPatience = 5 * time.Second
+)
+
+// Purpose is what a device is opened for.
+type Purpose int
+
+// The purposes.
+const (
+	Read    Purpose = iota // changes nothing and takes no lock
+	Change                 // changes the boot state or the state store, each time under the boot lock
+	Install                // holds the install lock, too
+)
+
+func (p Purpose) mode() blockdev.Mode {
+	if p == Read {
+		return blockdev.ReadOnly
+	}
+	return blockdev.Exclusive
+}
+
+// Facts are what the kernel says of the medium that is written.
+type Facts = blockdev.Facts
+
+// Device is the configured device. It implements update.Boot, update.Disk and update.State. Not safe for concurrent use.
+type Device struct {
+	Config *config.Config
+	Opened func(Facts) // is told of a slot's partition before it is written; may be nil
+	Source string      // where the image comes from that is being installed, for the record
+
+	disk    *blockdev.Disk
+	backend boot.Backend
+	areas   []*blockdev.Device
+	folders []string // whose file systems hold files that the boot loader reads
+	closers []func() error
+	seen    *view // by an install; nil before it listed the slots
+
+	store    *state.Store // nil: nothing is remembered
+	maps     *state.Documents
+	warnings []Warning
+}
+
+// Options say how a device is opened.
+type Options struct {
+	Purpose Purpose
+	Booted  string // slot that counts as running, for a disk that no kernel booted from; "" is what the configuration says
+}
+
+// Open opens the disk, the boot state and the state store. Errors: [config.RequestError], [config.Error], [blockdev.LockedError] when
+// another install holds the disk, errors that wrap [boot.ErrState], [state.Error].
+func Open(c *config.Config, o Options) (_ *Device, err error) {
+	d, err := openDisk(c)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
+	if o.Purpose == Install {
+		if err := d.disk.Lock(installPatience); err != nil {
+			return nil, err
+		}
+	}
+	booted, err := d.running(o.Booted)
+	if err != nil {
+		return nil, err
+	}
+	open := func() error {
+		if d.backend, err = d.openBackend(booted, o.Purpose.mode()); err != nil {
+			return err
+		}
+		return d.openStore(o.Purpose.mode())
+	}
+	if o.Purpose == Read {
+		return d, open()
+	}
+	return d, d.locked(open) // it may restore a bad copy, or make the file of the state store
+}
+
+// openDisk opens the configured disk alone.
+func openDisk(c *config.Config) (*Device, error) {
+	path, err := DiskPath(c)
+	if err != nil {
+		return nil, err
+	}
+	disk, err := blockdev.OpenDisk(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Device{Config: c, disk: disk}, nil
+}
+
+// DiskPath finds the node of the configured disk, or its image file. Without a configured one it is the disk that booted, or, in an
+// initramfs, where none did, the only disk with the slots' partitions.
+func DiskPath(c *config.Config) (string, error) {
+	if spec, described := c.Disk.Described(); described {
+		return blockdev.FindDisk(spec, nil)
+	}
+	if c.Disk.Path != "" {
+		return c.Disk.Path, nil
+	}
+	path, err := blockdev.BootDisk()
+	if errors.Is(err, blockdev.ErrNoBootDisk) {
+		if only, bad := blockdev.FindDisk("", c.Labels()); bad == nil {
+			return only, nil
+		}
+	}
+	return path, err
+}
+
+// FindDisk finds the disk with the slots' partitions. It refuses to choose between two. Errors: those of [blockdev.FindDisk].
+func FindDisk(c *config.Config) (string, error) { return blockdev.FindDisk(c.Disk.Path, c.Labels()) }
+
+// Close closes everything and releases the locks.
+func (d *Device) Close() error {
+	var errs []error
+	for _, a := range d.areas {
+		errs = append(errs, a.Close())
+	}
+	for _, end := range slices.Backward(d.closers) {
+		errs = append(errs, end())
+	}
+	return errors.Join(append(errs, d.disk.Close())...)
+}
+
+// keep remembers an opened area to close it.
+func (d *Device) keep(a *blockdev.Device, err error) (*blockdev.Device, error) {
+	if err != nil {
+		return nil, err
+	}
+	d.areas = append(d.areas, a)
+	return a, nil
+}
+
+// running is the booted slot: on a device what the kernel command line, the root file system and the firmware say, never the stored
+// choice. For a disk that no kernel booted from it is the slot asked for, or boot.booted; "" is none.
+func (d *Device) running(asked string) (string, error) {
+	if asked != "" && !slices.Contains(d.Config.SlotNames(), asked) {
+		return "", config.Requestf("--booted %s: no such slot; the slots are %s", asked, strings.Join(d.Config.SlotNames(), ", "))
+	}
+	if asked == "" {
+		asked = d.Config.Boot.Booted
+	}
+	if d.disk.IsFile() {
+		return asked, nil
+	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "", fmt.Errorf("finding the running slot: %w", err)
+	}
+	witnesses, err := boot.Witnesses(string(cmdline), d.slotRoots())
+	if err != nil {
+		return "", err
+	}
+	firmware, err := d.firmwareWitness()
+	if err != nil {
+		return "", err
+	}
+	running, err := boot.Agree(append(witnesses, d.rootWitness(), firmware))
+	if err != nil {
+		return "", err
+	}
+	if running != "" && asked != "" && running != asked {
+		return "", config.Requestf("slot %s is running by the kernel command line; --booted and boot.booted cannot say %s", running, asked)
+	}
+	if running == "" {
+		running = asked
+	}
+	return running, nil
+}
+
+// rootWitness is the slot of the root file system; none in an initramfs, or on a root that is no partition of the disk.
+func (d *Device) rootWitness() boot.Witness {
+	w := boot.Witness{Source: "the root file system"}
+	if node, err := blockdev.RootPartition(); err == nil {
+		w.Slot = boot.ByRoot(node, d.slotRoots())
+	}
+	return w
+}
+
+// slotRoots lists every way in which root= may name a slot's partition.
+func (d *Device) slotRoots() []boot.SlotRoot {
+	var roots []boot.SlotRoot
+	for _, s := range d.Config.Slot {
+		r := boot.SlotRoot{Name: s.Name}
+		for _, role := range s.Roles() {
+			spec := s.Partitions[role]
+			r.Roots = append(r.Roots, spec)
+			if p, err := d.disk.Find(spec); err == nil {
+				r.Roots = append(r.Roots, "PARTLABEL="+p.Label, "PARTUUID="+p.UUID, p.Path)
+			}
+		}
+		roots = append(roots, r)
+	}
+	return roots
+}
+
+// Partition is the partition of a slot for a role.
+func (d *Device) Partition(slot, role string) (blockdev.Partition, error) {
+	spec, err := d.Config.Partition(slot, role)
+	if err != nil {
+		return blockdev.Partition{}, err
+	}
+	return d.disk.Find(spec)
+}
+
+// SlotSize implements update.Disk.
+func (d *Device) SlotSize(slot, role string) (int64, error) {
+	p, err := d.Partition(slot, role)
+	return p.Size, err
+}
+
+// OpenSlot implements update.Disk.
+func (d *Device) OpenSlot(slot, role string) (update.Target, error) {
+	p, err := d.Partition(slot, role)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := p.Open(blockdev.Exclusive)
+	if err != nil {
+		return nil, err
+	}
+	w, err := dev.NewWriter(blockdev.WriterOptions{Engine: d.Config.Disk.Engine})
+	if err != nil {
+		dev.Close()
+		return nil, err
+	}
+	if d.Opened != nil {
+		d.Opened(dev.Facts())
+	}
+	return w, nil
+}
+
+// Seed opens the same partition of another slot, to copy from: of the running one, or of the first other one.
+func (d *Device) Seed(slot, role string) (update.Seed, error) {
+	st, err := d.backend.State(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	from := st.Booted
+	for _, s := range st.Slots {
+		if from == "" && s.Name != slot {
+			from = s.Name
+		}
+	}
+	p, err := d.Partition(from, role)
+	if err != nil {
+		return nil, err
+	}
+	return p.Open(blockdev.ReadOnly)
+}

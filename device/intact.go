@@ -1,0 +1,83 @@
+package device
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"updater/blockdev"
+	"updater/state"
+	"updater/update"
+	"updater/verify"
+)
+
+// BestLast orders the slots by what is remembered of them: the ones that were marked good last, and of those the newest.
+func (d *Device) BestLast() []string {
+	known := d.state()
+	rank := func(name string) (good int, index, at int64) {
+		for _, image := range known.Slots[name] {
+			if image.Result == state.Good {
+				good = 1
+			}
+			index, at = max(index, image.RollbackIndex), max(at, image.At.Unix())
+		}
+		return good, index, at
+	}
+	names := d.Config.SlotNames()
+	slices.SortStableFunc(names, func(a, b string) int {
+		goodA, indexA, atA := rank(a)
+		goodB, indexB, atB := rank(b)
+		return cmp.Or(cmp.Compare(goodA, goodB), cmp.Compare(indexA, indexB), cmp.Compare(atA, atB))
+	})
+	return names
+}
+
+// Intact compares all partitions of a slot with the signed documents that are kept of them. Nothing of those is trusted before their
+// signature is checked again. It returns nil when every one of them matches. Errors: state.ErrNoDocument, those of update.Accept and of
+// update.CheckSlot.
+func (d *Device) Intact(ctx context.Context, slot string, trust verify.Policy) error {
+	for _, s := range d.Config.Slot {
+		if s.Name != slot {
+			continue
+		}
+		for _, role := range s.Roles() {
+			if err := d.holds(ctx, slot, role, trust); err != nil {
+				return fmt.Errorf("%s: %w", role, err)
+			}
+		}
+	}
+	return nil
+}
+
+// ActivateIntact activates a slot that [Device.Intact] accepted, whatever the state store says of it.
+func (d *Device) ActivateIntact(ctx context.Context, slot string, tries int) error {
+	return d.locked(func() error { return bootError(slot, "activating it", d.backend.Activate(ctx, slot, tries)) })
+}
+
+func (d *Device) holds(ctx context.Context, slot, role string, trust verify.Policy) error {
+	unverifiedBmap, unverifiedSig, err := d.maps.Get(slot + "/" + role)
+	if err != nil {
+		return err
+	}
+	doc, err := update.Accept(unverifiedBmap, unverifiedSig, update.Conditions{
+		Policy: trust, Product: d.Config.Product, Role: role, Floor: d.Floor(), Require: d.Config.Trust.Required(), Held: true,
+	})
+	if err != nil {
+		return err
+	}
+	doc.Unmapped = cmp.Or(doc.Unmapped, d.Config.Disk.Unmapped, update.UnmappedZero)
+	p, err := d.Partition(slot, role)
+	if err != nil {
+		return err
+	}
+	if doc.Map.ImageSize() > p.Size {
+		return &update.IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit %s, which has %d", doc.Map.ImageSize(), p.Path, p.Size)}
+	}
+	dev, err := p.Open(blockdev.ReadOnly)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	return update.CheckSlot(ctx, doc, dev, nil)
+}

@@ -1,0 +1,216 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"updater/boot"
+	"updater/device/config"
+	"updater/state"
+	"updater/update"
+)
+
+// Slots implements update.Boot. What an install sees first is what its later changes are compared with.
+func (d *Device) Slots(ctx context.Context) ([]update.Slot, error) {
+	st, err := d.backend.State(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if d.seen == nil {
+		d.seen = &view{booted: st.Booted, next: st.Next, slots: d.state().Clone().Slots}
+	}
+	slots := make([]update.Slot, len(st.Slots))
+	for i, s := range st.Slots {
+		slots[i] = update.Slot{Name: s.Name, Booted: s.Name == st.Booted, Next: s.Name == st.Next, Bootable: s.Bootable, Good: s.Good}
+	}
+	return slots, nil
+}
+
+// Invalidate implements update.Boot.
+func (d *Device) Invalidate(ctx context.Context, slot string) error {
+	return d.locked(func() error {
+		if err := d.unchanged(ctx, slot); err != nil {
+			return err
+		}
+		if err := d.backend.Invalidate(ctx, slot); err != nil {
+			return err
+		}
+		st, err := d.backend.State(ctx)
+		if d.seen != nil {
+			d.seen.next = st.Next
+		}
+		return err
+	})
+}
+
+// Activate implements update.Boot.
+func (d *Device) Activate(ctx context.Context, slot string, tries int) error {
+	return d.locked(func() error {
+		if err := d.unchanged(ctx, slot); err != nil {
+			return err
+		}
+		return d.backend.Activate(ctx, slot, tries)
+	})
+}
+
+// view is what an install knows of the device: what it saw at its start, and its own changes since.
+type view struct {
+	booted, next string
+	slots        map[string]state.Slot
+}
+
+// ChangedError says that somebody else changed the device during an install. No slot was switched.
+type ChangedError struct{ What string }
+
+func (e *ChangedError) Error() string { return "the device was changed during the install: " + e.What }
+
+// Hint says what to do next.
+func (e *ChangedError) Hint() string { return "see updater status, then run the install again" }
+
+// unchanged compares the device with what the install under way knows of it. The caller holds the boot lock.
+func (d *Device) unchanged(ctx context.Context, slot string) error {
+	if d.seen == nil {
+		return nil
+	}
+	st, err := d.backend.State(ctx)
+	if err != nil {
+		return err
+	}
+	if st.Booted != d.seen.booted {
+		return &ChangedError{fmt.Sprintf("%s is running, %s was", orNone(st.Booted), orNone(d.seen.booted))}
+	}
+	if st.Next != d.seen.next {
+		return &ChangedError{fmt.Sprintf("%s boots next, %s did", orNone(st.Next), orNone(d.seen.next))}
+	}
+	floor := d.Floor()
+	for _, image := range d.seen.slots[slot] {
+		if image.Result.Whole() || image.Result == state.Writing {
+			if image.RollbackIndex < floor {
+				return &update.RollbackError{Index: image.RollbackIndex, Floor: floor}
+			}
+		}
+	}
+	return nil
+}
+
+func orNone(slot string) string {
+	if slot == "" {
+		return "no slot"
+	}
+	return "slot " + slot
+}
+
+// Tries is how many boots a new slot gets: what the configuration asks for, bounded by what the backend can count.
+func (d *Device) Tries() int { return min(d.Config.Boot.Tries, d.backend.Caps().MaxTries) }
+
+// MaxTries is the most tries that the boot loader can count.
+func (d *Device) MaxTries() int { return d.backend.Caps().MaxTries }
+
+// IsFile reports whether the disk is a disk image file.
+func (d *Device) IsFile() bool { return d.disk.IsFile() }
+
+// VolatileTry reports whether the boot loader forgets an activation when the power fails.
+func (d *Device) VolatileTry() bool { return d.backend.Caps().VolatileTry }
+
+// Booted is the running slot, "" outside every slot.
+func (d *Device) Booted(ctx context.Context) (string, error) { return d.backend.Booted(ctx) }
+
+// SlotOrBooted is the slot asked for, or the running one when slot is "". Errors: [config.RequestError].
+func (d *Device) SlotOrBooted(ctx context.Context, slot string) (string, error) {
+	if slot != "" {
+		return slot, d.Known(slot)
+	}
+	booted, err := d.backend.Booted(ctx)
+	if err == nil && booted == "" {
+		err = config.Requestf("no slot is running by the kernel command line; name one, or use --booted")
+	}
+	return booted, err
+}
+
+// Known returns nil when the slot is configured. Errors: [config.RequestError].
+func (d *Device) Known(slot string) error {
+	if slices.Contains(d.Config.SlotNames(), slot) {
+		return nil
+	}
+	return d.Config.UnknownSlot(slot)
+}
+
+// MarkGood marks a slot good and raises the rollback floor to its release. The floor follows the boot state, so that a power cut between
+// them never leaves a floor without a good slot; the next call completes it. Idempotent. Errors: update.BootError, [state.Error].
+func (d *Device) MarkGood(ctx context.Context, slot string) error {
+	return d.locked(func() error {
+		if err := d.backend.MarkGood(ctx, slot); err != nil {
+			return bootError(slot, "marking it good", err)
+		}
+		now := d.Now()
+		return d.change(now, func(s *state.State) { s.MarkGood(slot, now) })
+	})
+}
+
+// MarkBad marks a slot bad: the boot loader no longer chooses it. It refuses the last bootable slot. Errors: update.BootError, [state.Error].
+func (d *Device) MarkBad(ctx context.Context, slot string) error {
+	return d.locked(func() error {
+		if err := d.backend.MarkBad(ctx, slot); err != nil {
+			return bootError(slot, "marking it bad", err)
+		}
+		now := d.Now()
+		return d.change(now, func(s *state.State) { s.MarkBad(slot, now) })
+	})
+}
+
+// SwitchTo makes a slot the next choice for tries boots, at the request of a person. A slot that is being written, or whose install
+// failed, is refused. Errors: update.BootError.
+func (d *Device) SwitchTo(ctx context.Context, slot string, tries int) error {
+	return d.locked(func() error {
+		for role, image := range d.state().Slots[slot] {
+			if image.Result == state.Writing || image.Result == state.Failed {
+				return bootError(slot, "activating it", fmt.Errorf("%w: its %s is incomplete (%s)", boot.ErrRefused, role, image.Result))
+			}
+		}
+		return bootError(slot, "activating it", d.backend.Activate(ctx, slot, tries))
+	})
+}
+
+// Rollback switches to another bootable slot than the running one and returns it. Errors: update.BootError.
+func (d *Device) Rollback(ctx context.Context) (slot string, err error) {
+	st, err := d.backend.State(ctx)
+	if err != nil {
+		return "", bootError("", "reading it", err)
+	}
+	for _, s := range st.Slots {
+		if s.Bootable && s.Name != st.Booted && (s.Name != st.Next || st.Booted != "") {
+			return s.Name, d.SwitchTo(ctx, s.Name, d.Tries())
+		}
+	}
+	return "", bootError("", "rolling back", errors.New("no other slot is bootable"))
+}
+
+// Repair restores the redundancy of the boot state and returns once both copies are whole. Errors: update.BootError.
+func (d *Device) Repair(ctx context.Context) error {
+	return d.locked(func() error { return bootError("", "repairing it", d.backend.Repair(ctx)) })
+}
+
+// RequestRecovery has the boot loader start the recovery once, at the next boot. Errors: update.BootError.
+func (d *Device) RequestRecovery(ctx context.Context) error {
+	return d.locked(func() error { return bootError("", "requesting the recovery", boot.RequestRecovery(ctx, d.backend)) })
+}
+
+// SpendTry takes one try from a slot, as the boot loader would when it starts it. Errors: update.BootError.
+func (d *Device) SpendTry(ctx context.Context, slot string) error {
+	return d.locked(func() error { return bootError(slot, "spending its try", boot.SpendTry(ctx, d.backend, slot)) })
+}
+
+// BootState is the boot loader's state as it is now. Errors: update.BootError.
+func (d *Device) BootState(ctx context.Context) (boot.State, error) {
+	st, err := d.backend.State(ctx)
+	return st, bootError("", "reading it", err)
+}
+
+func bootError(slot, doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &update.BootError{Slot: slot, Doing: doing, Err: err}
+}

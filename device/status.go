@@ -1,0 +1,133 @@
+package device
+
+import (
+	"context"
+	"time"
+
+	"updater/boot"
+	"updater/device/config"
+	"updater/state"
+)
+
+// Finding is something that a person should know of the boot state, with its severity and what to do about it.
+type Finding = boot.Finding
+
+// The severities of a finding.
+const (
+	Info    = boot.Info
+	Warn    = boot.Warning
+	Failure = boot.Failure
+)
+
+// Status is what a device holds and what its boot loader does next.
+type Status struct {
+	Product  string       `json:"product,omitempty"`
+	Disk     string       `json:"disk"`
+	Backend  string       `json:"backend"`
+	Booted   string       `json:"booted"`  // "" outside every slot
+	Primary  string       `json:"primary"` // boots next; "" is none
+	Slots    []SlotStatus `json:"slots"`
+	Floor    int64        `json:"rollback_floor"`        // lowest rollback index that may be installed
+	Time     time.Time    `json:"trusted_time,omitzero"` // the last that was recorded
+	Boots    []string     `json:"boots"`                 // the next three boots, when nothing is marked in between
+	Findings []Finding    `json:"findings,omitempty"`
+}
+
+// SlotStatus is one slot of a [Status].
+type SlotStatus struct {
+	Name       string            `json:"name"`
+	State      string            `json:"state"` // good | trying | bad
+	TriesLeft  int               `json:"tries_left"`
+	Booted     bool              `json:"booted"`
+	Primary    bool              `json:"primary"`
+	Partitions map[string]string `json:"partitions"`        // role to partition
+	Version    string            `json:"version,omitempty"` // of its only image
+	Images     state.Slot        `json:"images,omitempty"`  // what was installed, by role, where a state store knows it
+}
+
+// ReadStatus opens a device for reading and returns its status. booted is as in [Options].
+func ReadStatus(ctx context.Context, c *config.Config, booted string) (*Status, error) {
+	d, err := Open(c, Options{Booted: booted})
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Status(ctx)
+}
+
+// Status reads the boot state, the state store, and where the slots are.
+func (d *Device) Status(ctx context.Context) (*Status, error) {
+	st, err := d.backend.State(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known := d.state()
+	s := &Status{
+		Product: d.Config.Product, Disk: d.disk.Path(), Backend: d.Config.Boot.Backend,
+		Booted: st.Booted, Primary: st.Next, Boots: boot.Words(st), Findings: st.Findings, Floor: known.Floor, Time: known.Time,
+	}
+	if bad := d.disk.Degraded(); bad != "" {
+		s.Findings = append(s.Findings, boot.Warn("restore it with sgdisk -e", "%s", bad))
+	}
+	for _, w := range d.warnings {
+		severity := Warn
+		if w.New {
+			severity = Info
+		}
+		s.Findings = append(s.Findings, Finding{Severity: severity, Evidence: w.Text})
+	}
+	for _, slot := range st.Slots {
+		r := SlotStatus{
+			Name: slot.Name, State: stateWord(slot, st.Booted), TriesLeft: slot.TriesLeft,
+			Booted: slot.Name == st.Booted, Primary: slot.Name == st.Next, Images: known.Slots[slot.Name],
+		}
+		r.Version = onlyVersion(r.Images)
+		var missing []Finding
+		r.Partitions, missing = d.partitions(slot.Name)
+		s.Findings = append(s.Findings, missing...)
+		s.Slots = append(s.Slots, r)
+	}
+	return s, nil
+}
+
+// partitions finds those of a slot, by role. Those that are missing are findings.
+func (d *Device) partitions(slot string) (found map[string]string, missing []Finding) {
+	found = map[string]string{}
+	for _, c := range d.Config.Slot {
+		if c.Name != slot {
+			continue
+		}
+		for _, role := range c.Roles() {
+			p, err := d.disk.Find(c.Partitions[role])
+			if err != nil {
+				missing = append(missing, boot.Fail("correct the partitions of the slot in the configuration", "%v", err))
+				continue
+			}
+			found[role] = p.String()
+		}
+	}
+	return found, missing
+}
+
+// onlyVersion is the version of a slot's only image.
+func onlyVersion(images state.Slot) string {
+	if len(images) != 1 {
+		return ""
+	}
+	for _, i := range images {
+		return i.Version
+	}
+	return ""
+}
+
+// stateWord is one word for a slot's state. A slot that runs and was not marked good yet is being tried, also when this boot has spent its
+// last try.
+func stateWord(s boot.SlotState, booted string) string {
+	switch {
+	case s.Good:
+		return "good"
+	case s.Bootable, s.Name == booted && s.Priority > 0:
+		return "trying"
+	}
+	return "bad"
+}

@@ -1,0 +1,210 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"strings"
+	"time"
+
+	"updater/blockdev"
+	"updater/device/config"
+	"updater/internal/atomicfile"
+	"updater/state"
+	"updater/update"
+	"updater/verify"
+)
+
+// Warning is what weakens a promise and stops nothing.
+type Warning struct {
+	Text string
+	New  bool // it is about a state store before its first install
+}
+
+// openStore opens the configured state store. It changes nothing, but makes the file of a new one.
+func (d *Device) openStore(mode blockdev.Mode) error {
+	spec := d.Config.State
+	if spec.Device == "" {
+		return nil
+	}
+	fallback := state.State{Floor: d.Config.Release.RollbackIndex}
+	area, err := d.openStateArea(mode)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && mode == blockdev.ReadOnly:
+		d.warn(true, "the state store %s does not exist yet; the floor is %d", spec.Device, fallback.Floor)
+		return nil
+	case err != nil:
+		return &state.Error{Area: spec.Device, Err: err}
+	}
+	if d.store, err = state.Open(area, fallback); err != nil {
+		return err
+	}
+	d.maps = state.OpenDocuments(area, d.Config.SlotParts())
+	switch lost := d.store.Lost(); {
+	case lost != "" && d.store.New():
+		d.warn(true, "the state store %s is new: nothing was installed by this program yet, and the floor is %d", area, fallback.Floor)
+	case lost != "":
+		d.warn(false, "the state store %s: %s; what was installed is not known, and the floor is %d, that of the running system's configuration",
+			area, lost, fallback.Floor)
+	}
+	if bad := d.store.Degraded(); bad != "" {
+		d.warn(false, "the state store %s: %s", area, bad)
+	}
+	return nil
+}
+
+func (d *Device) warn(isNew bool, format string, a ...any) {
+	d.warnings = append(d.warnings, Warning{Text: fmt.Sprintf(format, a...), New: isNew})
+}
+
+// Warnings lists what is wrong with the state store.
+func (d *Device) Warnings() []Warning { return d.warnings }
+
+// Remembers reports whether a state store is configured and open.
+func (d *Device) Remembers() bool { return d.store != nil }
+
+// Known is what the state store of a device held when it was read.
+type Known struct {
+	state.State
+	Warnings []Warning
+}
+
+// ReadState reads the state store of a device and nothing else. It takes no lock. Errors: [state.Error] and those of opening the disk.
+func ReadState(c *config.Config) (*Known, error) {
+	d, err := openDisk(c)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	if err := d.openStore(blockdev.ReadOnly); err != nil {
+		return nil, err
+	}
+	return &Known{State: d.state(), Warnings: d.warnings}, nil
+}
+
+// openStateArea opens a partition of the disk, a window of one or of any device, or a file, which it makes. A whole disk must be given as a
+// window, so that its partition table is never overwritten by mistake.
+func (d *Device) openStateArea(mode blockdev.Mode) (*blockdev.Device, error) {
+	spec := d.Config.State
+	switch {
+	case spec.Size > 0:
+		return d.openArea(spec.Area, mode)
+	case strings.HasPrefix(spec.Device, "/dev/"), strings.Contains(spec.Device, "="):
+		p, err := d.disk.Find(spec.Device)
+		if err != nil {
+			return nil, err
+		}
+		return d.keep(p.OpenWindow(0, p.Size, mode))
+	}
+	if _, err := os.Stat(spec.Device); errors.Is(err, fs.ErrNotExist) && mode != blockdev.ReadOnly {
+		if err := atomicfile.Write(spec.Device, make([]byte, state.FileSize), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return d.keep(blockdev.OpenPath(spec.Device, 0, 0, mode))
+}
+
+// locked runs one change under the boot lock, which orders it with those of other processes. The state store is read again first.
+func (d *Device) locked(change func() error) (err error) {
+	unlock, err := d.disk.LockBoot(bootPatience)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if d.store != nil {
+		if err := d.store.Reload(); err != nil {
+			return err
+		}
+	}
+	return change()
+}
+
+// state is what is remembered.
+func (d *Device) state() state.State {
+	if d.store == nil {
+		return state.State{Floor: d.Config.Release.RollbackIndex}
+	}
+	return d.store.State()
+}
+
+// State is what is remembered of the slots. Without a state store it is what the configuration says.
+func (d *Device) State() state.State { return d.state() }
+
+// Floor implements update.State.
+func (d *Device) Floor() int64 { return d.state().Floor }
+
+// Record implements update.State. An install that is not the only one to change its slot, or that the floor has overtaken, ends here.
+func (d *Device) Record(r update.Record) error {
+	return d.locked(func() error {
+		before := d.state()
+		if d.seen != nil {
+			if now, was := before.Slots[r.Slot][r.Role], d.seen.slots[r.Slot][r.Role]; !now.Same(was) {
+				return &ChangedError{fmt.Sprintf("the record of %s in slot %s is another one", r.Role, r.Slot)}
+			}
+			if r.Outcome != update.OutcomeFailed && r.RollbackIndex < before.Floor {
+				return &update.RollbackError{Index: r.RollbackIndex, Floor: before.Floor}
+			}
+		}
+		err := d.change(r.At, func(s *state.State) {
+			s.Put(r.Slot, r.Role, state.Image{
+				Version: r.Version, RollbackIndex: r.RollbackIndex, ImageChecksum: r.ImageChecksum, BmapChecksum: r.BmapChecksum,
+				Signed: r.Signed, At: r.At.UTC().Truncate(time.Second), Result: state.Result(r.Outcome),
+				Size: r.Size, Source: d.Source, Signer: strings.Join(r.Signers, " "), Seconds: rounded(r.Seconds),
+			}, r.Detail)
+		}, r.Signed)
+		if d.seen != nil && err == nil {
+			d.seen.slots = d.state().Slots
+		}
+		return err
+	})
+}
+
+// rounded are times to the millisecond: more would only fill the store.
+func rounded(t update.Timings) map[string]float64 {
+	if t == nil {
+		return nil
+	}
+	m := make(map[string]float64, len(t))
+	for phase, s := range t {
+		m[string(phase)] = math.Round(s*1000) / 1000
+	}
+	return m
+}
+
+// Now is the trusted clock, in seconds.
+func (d *Device) Now() time.Time {
+	t, _ := verify.TrustedClock(d.Config.Build.Time, d.state().Time)
+	return t.UTC().Truncate(time.Second)
+}
+
+// timeStep is how much later it must be for the time alone to be worth a write.
+const timeStep = 24 * time.Hour
+
+// change makes a change of the store, and records the time with it. The caller holds the boot lock.
+func (d *Device) change(now time.Time, change func(*state.State), signed ...time.Time) error {
+	if d.store == nil {
+		return nil
+	}
+	return d.store.Update(func(s *state.State) {
+		attested := append(signed, d.Config.Build.Time)
+		for _, roles := range s.Slots {
+			for _, i := range roles {
+				attested = append(attested, i.Signed)
+			}
+		}
+		events := len(s.History)
+		change(s)
+		t := verify.Recordable(now, attested...).UTC().Truncate(time.Second)
+		if t.Sub(s.Time) >= timeStep || t.After(s.Time) && len(s.History) != events {
+			s.Time = t
+		}
+	})
+}
+
+// KeepDocument keeps the signed document of what a slot's role holds, for the recovery. The signature is nil for a clearsigned one.
+// Without a state store nothing is kept. Errors: [state.Error].
+func (d *Device) KeepDocument(slot, role string, doc, signature []byte) error {
+	return d.locked(func() error { return d.maps.Put(slot+"/"+role, doc, signature) })
+}

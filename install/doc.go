@@ -1,0 +1,7 @@
+// Package install puts signed images where they belong: into the inactive slot of a device ([Run]), or onto a disk, a partition or a file
+// at a workbench ([Copy]). It opens what a request names (documents, images, addresses, partitions of disk images, hooks) and hands it to
+// package update, which holds the order of the steps.
+//
+// What it guarantees: nothing that it opens is trusted before update has accepted the signed documents, and no device is opened for writing
+// before that. What it does not do: it prints nothing; progress and warnings go to [Events].
+package install

@@ -1,0 +1,133 @@
+package install
+
+import (
+	"context"
+	"fmt"
+
+	"updater/device"
+	"updater/device/config"
+	"updater/source"
+	"updater/update"
+)
+
+// Request is one install. Config and Image are required.
+type Request struct {
+	Config    *config.Config
+	Keyring   []string // instead of the configured one; empty takes that
+	Documents Documents
+	Image     string // path, address, or "-" for standard input
+	Partition string // install this partition of a disk image, PARTLABEL=NAME or PARTUUID=UUID; "" is all of it
+
+	Slot, Role, Booted string // "" is the inactive slot, the only role, what the kernel command line says
+	Rewrite            bool   // write every block, also what the slot holds already
+	ForceFromBad       bool   // although the running slot was not marked good
+	Initramfs          bool   // hooks of the running system are not called
+}
+
+// Run installs a signed image into the inactive slot. The order of the steps is that of update.Install. A result with an error is an install
+// that succeeded, and whose last hook failed: the new slot boots next. Errors: those of update.Install, of [device.Open], [HookError],
+// [config.RequestError].
+func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Result, error) {
+	if err := checkPartition(r.Partition, r.Image); err != nil {
+		return nil, err
+	}
+	role, err := r.Config.Role(r.Role)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := device.Open(r.Config, device.Options{Purpose: device.Install, Booted: r.Booted}) // a second install ends here
+	if err != nil {
+		return nil, err
+	}
+	defer dev.Close()
+	for _, w := range dev.Warnings() {
+		events.Warn("%s", w.Text)
+	}
+	recorded := dev.State().Time
+	trust, err := r.Config.Policy(r.Keyring, recorded)
+	if err != nil {
+		return nil, err
+	}
+	from := NewOrigins(r.Config, in, recorded)
+	defer from.Close()
+	signed, err := r.Documents.Find(ctx, r.Image, from)
+	if err != nil {
+		return nil, err
+	}
+	dev.Source, dev.Opened = ImageName(r.Image), events.Device
+	progress, stop := events.Progress()
+	defer stop()
+	hooks := r.hooks(dev, events)
+	job := update.Job{
+		Boot: dev, Disk: dev, State: dev,
+		Bmap: signed.UnverifiedBmap, Signature: signed.UnverifiedSig, Policy: trust,
+		Product: r.Config.Product, Role: role, Require: r.Config.Trust.Required(),
+		Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
+		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, Progress: progress,
+		PreInstall: hooks.hook("pre-install", hooks.config.PreInstall), PostInstall: hooks.hook("post-install", hooks.config.PostInstall),
+	}
+	closeImage, err := r.openImage(ctx, from, dev, &job)
+	if err != nil {
+		return nil, err
+	}
+	defer closeImage()
+	if dev.Tries() < r.Config.Boot.Tries {
+		events.Warn("the boot loader counts %d tries at most, not the configured %d", dev.Tries(), r.Config.Boot.Tries)
+	}
+	res, err := update.Install(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	r.keep(dev, signed, res)
+	return res, hooks.activated(ctx, res)
+}
+
+func (r Request) hooks(dev *device.Device, events Events) hooks {
+	h := hooks{config: r.Config.Hooks, dev: dev, events: events}
+	if r.Initramfs && !h.config.Initramfs {
+		h.config = config.Hooks{}
+	}
+	return h
+}
+
+// openImage fills in where the job gets the image from, and returns what closes it.
+func (r Request) openImage(ctx context.Context, from *Origins, dev *device.Device, job *update.Job) (closeImage func() error, err error) {
+	if r.Partition != "" {
+		p := &partition{spec: r.Partition, open: func() (*source.Image, error) { img, _, err := from.Open(ctx, r.Image); return img, err }}
+		job.Image, job.ImageSize, job.Narrow, job.Reopen = p, -1, p.narrow, p.again
+		return p.Close, nil
+	}
+	img, size, err := from.Open(ctx, r.Image)
+	if err != nil {
+		return nil, err
+	}
+	job.Image, job.ImageSize = img, size
+	if _, remote, _ := source.ParseURL(r.Image); remote {
+		job.Image, job.Seed = sparse{img}, dev.Seed
+	}
+	if r.Image != "-" {
+		job.Reopen = from.reopen(r.Image)
+	}
+	return img.Close, nil
+}
+
+// reopen opens an image once more, for ranges that read back wrong.
+func (o *Origins) reopen(image string) func(context.Context) (update.ImageCloser, error) {
+	return func(ctx context.Context) (update.ImageCloser, error) {
+		img, _, err := o.Open(ctx, image)
+		return img, err
+	}
+}
+
+// keep keeps the signed document for the recovery. A slot that boots next needs no more, so a failure is a warning.
+func (r Request) keep(dev *device.Device, signed Signed, res *update.Result) {
+	if res.Index > 0 && !dev.Remembers() {
+		res.Warnings = append(res.Warnings, "no state store is configured: the rollback index is not remembered, and no rollback protection applies")
+	}
+	if r.Partition != "" {
+		return // a whole-disk map cannot be used to verify one partition
+	}
+	if err := dev.KeepDocument(res.Slot, res.Role, signed.UnverifiedBmap, signed.UnverifiedSig); err != nil {
+		res.Warnings = append(res.Warnings, fmt.Sprintf("a recovery cannot tell whether slot %s is intact: %v", res.Slot, err))
+	}
+}

@@ -1,0 +1,247 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"updater/bmap"
+	"updater/device/config"
+	"updater/pack"
+	"updater/source"
+	"updater/update"
+	"updater/verify"
+)
+
+// Origins opens what a request names: a path, an address, or standard input. The client for addresses is created at the first one, so that a
+// missing certificate file does not matter to a stick. Not safe for concurrent use, but for what it opened.
+type Origins struct {
+	config   *config.Config
+	in       Inputs
+	recorded time.Time      // the last trusted time
+	client   *source.Client // nil before the first address
+	docs     int64          // bytes of bmap and signature that were read
+}
+
+// NewOrigins takes [source] of a configuration and the last trusted time; zero is none.
+func NewOrigins(c *config.Config, in Inputs, recorded time.Time) *Origins {
+	return &Origins{config: c, in: in, recorded: recorded}
+}
+
+// Close closes the client. Close it after the images.
+func (o *Origins) Close() {
+	if o.client != nil {
+		_ = o.client.Close()
+	}
+}
+
+// address reports whether name is an address, and creates the client for it.
+func (o *Origins) address(name string) (bool, error) {
+	u, ok, err := source.ParseURL(name)
+	if err != nil {
+		return ok, &config.RequestError{Err: err}
+	}
+	if !ok {
+		return false, nil
+	}
+	if u.User != nil && u.Scheme == "http" && o.client == nil {
+		o.in.Warn("the password in %s is sent unencrypted", (&url.URL{Scheme: u.Scheme, Host: u.Host}).String())
+	}
+	_, err = o.Client()
+	return true, err
+}
+
+// Client is the client for addresses.
+func (o *Origins) Client() (*source.Client, error) {
+	if o.client != nil {
+		return o.client, nil
+	}
+	c := o.config.Source
+	client, err := source.NewClient(source.HTTPOptions{
+		Proxy: c.Proxy, CA: c.CA, ClientCert: c.ClientCert, ClientKey: c.ClientKey, TokenFile: c.TokenFile, TokenHost: c.TokenHost,
+		Stall: time.Duration(c.StallTimeout), GiveUp: time.Duration(c.GiveUp), Timeout: time.Duration(c.Timeout), MaxSize: int64(c.MaxSize),
+		Now: o.now, Warn: o.in.Warn,
+	})
+	if err != nil {
+		return nil, config.Errorf("the [source] table of the configuration: %w", err)
+	}
+	o.client = client
+	return client, nil
+}
+
+// now is the time that certificates of servers are judged by.
+func (o *Origins) now() time.Time {
+	now, _ := verify.TrustedClock(o.config.Build.Time, o.recorded)
+	if o.in.Clock == nil {
+		return now
+	}
+	return o.in.Clock(now)
+}
+
+// Read reads a file, or fetches an address, of at most limit bytes.
+func (o *Origins) Read(ctx context.Context, name string, limit int64) (data []byte, err error) {
+	defer func() { o.docs += int64(len(data)) }()
+	remote, err := o.address(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case remote:
+		return o.client.Fetch(ctx, name, limit)
+	}
+	return ReadFile(name, limit)
+}
+
+// findBmap reads the bmap beside an image.
+func (o *Origins) findBmap(ctx context.Context, image string, limit int64) (name string, data []byte, err error) {
+	defer func() { o.docs += int64(len(data)) }()
+	const hint = "name the bmap with --bmap"
+	remote, err := o.address(image)
+	if err != nil {
+		return "", nil, err
+	}
+	if remote {
+		name, data, err = o.client.FindBmap(ctx, image, limit)
+		if err != nil && !isFetch(err) {
+			err = &config.RequestError{Err: err, Advice: hint}
+		}
+		return name, data, err
+	}
+	if name, err = source.FindBmap(image); err != nil {
+		return "", nil, &config.RequestError{Err: err, Advice: hint}
+	}
+	data, err = ReadFile(name, limit)
+	return name, data, err
+}
+
+// FindSignature reads the detached signature beside a document.
+func (o *Origins) FindSignature(ctx context.Context, doc string) (data []byte, found bool, err error) {
+	remote, err := o.address(doc)
+	switch {
+	case err != nil:
+		return nil, false, err
+	case remote:
+		return o.client.FindSignature(ctx, doc, verify.MaxSignatureSize)
+	}
+	name, found := source.FindSignature(doc)
+	if found {
+		data, err = ReadFile(name, verify.MaxSignatureSize)
+	}
+	return data, found, err
+}
+
+// Open opens an image and returns its decoded size in bytes where that is known before the end, as for raw files, else -1. The caller
+// closes it before the origins. Errors: update.SourceError, [config.RequestError].
+func (o *Origins) Open(ctx context.Context, name string) (*source.Image, int64, error) {
+	limits := source.Limits{ZstdWindow: int64(o.config.Source.ZstdWindow), XZDict: int64(o.config.Source.XZDict)}
+	remote, err := o.address(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	var img *source.Image
+	if remote {
+		img, err = o.client.Open(ctx, name, limits)
+	} else {
+		img, err = source.Open(name, Interruptible(ctx, o.in.Stdin), limits)
+	}
+	if err != nil {
+		return nil, 0, &update.SourceError{Err: err}
+	}
+	o.limitMemory(img.Codec(), limits)
+	size := int64(-1)
+	if img.Codec() == "raw" {
+		_, size = img.Consumed()
+	}
+	return img, size, nil
+}
+
+// limitMemory sets the heap limit to the budget of docs/design.md: buffers, what the codec needs, and the map, which takes less than its
+// text. GOMEMLIMIT, if set, takes precedence.
+func (o *Origins) limitMemory(codec string, l source.Limits) {
+	limit := 18<<20 + o.docs // below this the collector never rests
+	switch codec {
+	case "zstd":
+		limit += max(l.ZstdWindow, 8<<20) - 2<<20
+	case "lz4":
+		limit += 6 << 20 // a block of 4 MiB, packed and not
+	case "xz":
+		limit += 2*max(l.XZDict, 16<<20) + 16<<20 // two blocks at a time
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
+}
+
+// sparse is an image on a server, of which parts can be fetched.
+type sparse struct{ *source.Image }
+
+// Plan implements update.Sparse.
+func (s sparse) Plan(want []bmap.Span) (update.Fetch, error) {
+	ranges := make([]pack.Range, len(want))
+	for i, w := range want {
+		ranges[i] = pack.Range{Offset: w.Offset, Length: w.Length}
+	}
+	p, err := s.Image.Plan(ranges)
+	return update.Fetch{Parts: p.Parts, Bytes: p.Bytes, Requests: p.Requests, Whole: p.Whole, Reason: p.Reason}, err
+}
+
+func isFetch(err error) bool {
+	_, ok := errors.AsType[*source.FetchError](err)
+	return ok
+}
+
+// ReadFile reads a file of at most limit bytes.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s is longer than %d bytes", path, limit)
+	}
+	return data, err
+}
+
+// ImageName is what is remembered of where an image came from. An address loses what may be a secret: user, password and query.
+func ImageName(image string) string {
+	if image == "-" {
+		return "standard input"
+	}
+	u, remote, err := source.ParseURL(image)
+	if err != nil || !remote {
+		return image
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+// Interruptible returns a reader whose blocked Read ends when ctx does. The read itself goes on until the process ends.
+func Interruptible(ctx context.Context, r io.Reader) io.Reader { return interruptible{ctx, r} }
+
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i interruptible) Read(p []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	done, own := make(chan result, 1), make([]byte, len(p))
+	go func() {
+		n, err := i.r.Read(own)
+		done <- result{n, err}
+	}()
+	select {
+	case r := <-done:
+		return copy(p, own[:r.n]), r.err
+	case <-i.ctx.Done():
+		return 0, context.Cause(i.ctx)
+	}
+}

@@ -1,0 +1,146 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"updater/device"
+	"updater/device/config"
+	"updater/initramfs"
+	"updater/install"
+	"updater/update"
+)
+
+// Device is the configured device as package initramfs sees it.
+type Device struct {
+	Config *config.Config
+	Inputs install.Inputs
+	// Events creates what one install is reported to.
+	Events     func() Events
+	ShowStatus func(s *device.Status) error // prints it for people
+	Say        func(format string, a ...any)
+	// Line runs a factory plan.
+	Line func(ctx context.Context, plan string) error
+}
+
+// Events are told how an install goes, and its result; err is the error of the last hook.
+type Events interface {
+	install.Events
+	Installed(res *update.Result, err error) error
+}
+
+// Trigger is what a person holds down at boot to request the recovery.
+func Trigger(r config.Recovery) initramfs.Trigger {
+	g := r.GPIO
+	return initramfs.Trigger{Key: initramfs.KeyCode(r.Key), GPIO: initramfs.GPIO{Chip: g.Chip, Line: g.Line, Low: g.ActiveLow, Pull: g.Pull}}
+}
+
+// FindDisk implements initramfs.Device. A second disk with the same partitions is refused, not chosen from.
+func (d *Device) FindDisk() (string, error) { return device.FindDisk(d.Config) }
+
+// Install implements initramfs.Device.
+func (d *Device) Install(ctx context.Context, u initramfs.Update) error {
+	return d.install(ctx, install.Documents{Bmap: u.Bmap, Signature: u.Signature}, u.Image)
+}
+
+// InstallURL implements initramfs.Device. The address may name {serial} and {mac}.
+func (d *Device) InstallURL(ctx context.Context, url string) error {
+	return d.install(ctx, install.Documents{}, deviceURL(url))
+}
+
+func (d *Device) install(ctx context.Context, docs install.Documents, image string) error {
+	if _, err := d.FindDisk(); err != nil { // a copy of it may have been plugged in since
+		return err
+	}
+	events := d.Events()
+	res, err := install.Run(ctx, install.Request{Config: d.Config, Documents: docs, Image: image, Initramfs: true}, d.Inputs, events)
+	if res == nil {
+		return err
+	}
+	return events.Installed(res, err)
+}
+
+// Provision implements initramfs.Provisioner. The plan is signed, wherever it comes from.
+func (d *Device) Provision(ctx context.Context, plan string) error { return d.Line(ctx, plan) }
+
+// Status implements initramfs.Device.
+func (d *Device) Status(ctx context.Context) (bool, error) {
+	s, err := device.ReadStatus(ctx, d.Config, "")
+	if err != nil {
+		return false, err
+	}
+	return s.Primary != "", d.ShowStatus(s)
+}
+
+// Slots implements initramfs.Device.
+func (d *Device) Slots() []string { return d.Config.SlotNames() }
+
+// open opens the device for a change of its boot state.
+func (d *Device) open() (*device.Device, error) {
+	return device.Open(d.Config, device.Options{Purpose: device.Change})
+}
+
+// intact checks that a slot holds what was signed for it.
+func (d *Device) intact(ctx context.Context, dev *device.Device, slot string) error {
+	trust, err := d.Config.Policy(nil, dev.State().Time)
+	if err != nil {
+		return err
+	}
+	return dev.Intact(ctx, slot, trust)
+}
+
+// BootOnce implements initramfs.Device. A slot whose tries are spent may be tried once more; one that was marked bad may hold half of an
+// image, and becomes bootable only when it is intact.
+func (d *Device) BootOnce(ctx context.Context, slot string) error {
+	dev, err := d.open()
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	st, err := dev.BootState(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range st.Slots {
+		if s.Name != slot || s.Bootable || s.Priority > 0 {
+			continue
+		}
+		if err := d.intact(ctx, dev, slot); err != nil {
+			err = fmt.Errorf("it is marked bad and not known to be complete, so install an update: %w", err)
+			return &update.BootError{Slot: slot, Doing: "booting it once", Err: err}
+		}
+	}
+	if err := dev.ActivateIntact(ctx, slot, 1); err != nil {
+		return err
+	}
+	d.Say("slot %s boots next, with 1 try", slot)
+	return nil
+}
+
+// Reactivate implements initramfs.Device: every slot that still holds exactly what was signed for it becomes bootable again, the best one
+// first. It does nothing while the boot loader has a slot to boot.
+func (d *Device) Reactivate(ctx context.Context) (slot string, err error) {
+	dev, err := d.open()
+	if err != nil {
+		return "", err
+	}
+	defer dev.Close()
+	st, err := dev.BootState(ctx)
+	if err != nil || st.Next != "" {
+		return "", err
+	}
+	var errs []error
+	for _, name := range dev.BestLast() {
+		if err := d.intact(ctx, dev, name); err != nil {
+			errs = append(errs, fmt.Errorf("slot %s: %w", name, err))
+			continue
+		}
+		if err := dev.ActivateIntact(ctx, name, dev.Tries()); err != nil {
+			return slot, errors.Join(append(errs, err)...)
+		}
+		d.Say("slot %s holds what was signed for it and boots next, with %d tries", name, dev.Tries())
+		slot = name
+	}
+	return slot, errors.Join(errs...)
+}
