@@ -8,8 +8,8 @@ import (
 	"updater/blockdev"
 	"updater/boot"
 	"updater/boot/efi"
-	"updater/boot/rpi"
 	"updater/boot/sdboot"
+	"updater/boot/tryboot"
 	"updater/device/config"
 )
 
@@ -90,7 +90,7 @@ func (d *Device) openTryboot(booted string, mode blockdev.Mode) (boot.Backend, e
 	if err != nil {
 		return nil, err
 	}
-	return rpi.New(rpi.Options{Area: area, Flag: rpi.Mailbox{Path: rpi.DefaultMailbox}, Slots: d.Config.SlotNames(), Partition: d.bootPartitions()}, booted)
+	return tryboot.New(tryboot.Options{Area: area, Flag: tryboot.Mailbox{Path: tryboot.DefaultMailbox}, Slots: d.Config.SlotNames(), Partition: d.bootPartitions()}, booted)
 }
 
 func (d *Device) bootPartitions() map[string]int {
@@ -126,6 +126,6 @@ func (d *Device) systemdBootStarted() (w boot.Witness, err error) {
 // trybootStarted is the slot of the partition that the firmware of the Raspberry Pi reports in the device tree.
 func (d *Device) trybootStarted() (w boot.Witness, err error) {
 	w.Source = "the device tree"
-	w.Slot, err = rpi.Running("/proc/device-tree", d.Config.SlotNames(), d.bootPartitions())
+	w.Slot, err = tryboot.Running("/proc/device-tree", d.Config.SlotNames(), d.bootPartitions())
 	return w, err
 }

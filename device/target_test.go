@@ -48,4 +48,3 @@ func TestBootStateOfTarget(t *testing.T) {
 		})
 	}
 }
-

@@ -89,7 +89,7 @@ func Tryboot(d *Disk) string {
 	return map[string]string{"2": "A", "3": "B"}[part[section]]
 }
 
-// TrybootFlag is the flag of [Tryboot], as rpi.Flag.
+// TrybootFlag is the flag of [Tryboot], as tryboot.Flag.
 type TrybootFlag struct {
 	Vars interface {
 		Get(name string) ([]byte, error)

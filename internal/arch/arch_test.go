@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 	"updater/device": {
 		"updater/device/config", "updater/update", "updater/verify", "updater/blockdev", "updater/state", "updater/internal/atomicfile",
 		"updater/boot", "updater/boot/android", "updater/boot/barebox", "updater/boot/custom", "updater/boot/efi", "updater/boot/gpt",
-		"updater/boot/grub", "updater/boot/mtd", "updater/boot/rpi", "updater/boot/sdboot", "updater/boot/uboot",
+		"updater/boot/grub", "updater/boot/mtd", "updater/boot/tryboot", "updater/boot/sdboot", "updater/boot/uboot",
 	},
 	"updater/device/config": {"updater/update", "updater/verify", "updater/initramfs", "updater/initramfs/network"},
 	"updater/device/doctor": {
@@ -52,7 +52,7 @@ var allowed = map[string][]string{
 	"updater/boot/barebox":        {"updater/boot", "updater/boot/scheme"},
 	"updater/boot/efi":            {"updater/boot"},
 	"updater/boot/sdboot":         {"updater/boot"},
-	"updater/boot/rpi":            {"updater/boot"},
+	"updater/boot/tryboot":        {"updater/boot"},
 	"updater/boot/custom":         {"updater/boot", "updater/internal/program"},
 	"updater/internal/program":    {},
 	"updater/initramfs":           {},

@@ -13,8 +13,8 @@ import (
 	"updater/boot/barebox"
 	"updater/boot/boottest"
 	"updater/boot/efi"
-	"updater/boot/rpi"
 	"updater/boot/sdboot"
+	"updater/boot/tryboot"
 	"updater/boot/uboot"
 )
 
@@ -210,11 +210,11 @@ func efiLoader() *loader {
 	})
 }
 
-// rpiLoader keeps the flag over a power cut, which the firmware does not: more states, and what State says of them holds.
-func rpiLoader() *loader {
+// trybootLoader keeps the flag over a power cut, which the firmware does not: more states, and what State says of them holds.
+func trybootLoader() *loader {
 	fresh := boottest.Disk{Areas: [][]byte{[]byte(boottest.Autoboot)}, Files: map[string]string{"tryboot": "\x00"}}
-	return fileLoader("rpi", fresh, boottest.Tryboot, func(c cells, a []boot.Area, booted string) (boot.Backend, error) {
-		return rpi.New(rpi.Options{Area: a[0], Flag: boottest.TrybootFlag{Vars: vars{c}}, Slots: slotNames, Partition: map[string]int{"A": 2, "B": 3}}, booted)
+	return fileLoader("tryboot", fresh, boottest.Tryboot, func(c cells, a []boot.Area, booted string) (boot.Backend, error) {
+		return tryboot.New(tryboot.Options{Area: a[0], Flag: boottest.TrybootFlag{Vars: vars{c}}, Slots: slotNames, Partition: map[string]int{"A": 2, "B": 3}}, booted)
 	})
 }
 

@@ -31,7 +31,7 @@ var slotNames = []string{"A", "B"}
 
 func loaders() []*loader {
 	list := []*loader{grubLoader(), ubootLoader(), grubTriesLoader(), bootcountLoader(), androidLoader()}
-	for _, l := range []*loader{bareboxLoader(), rpiLoader(), efiLoader(), sdbootLoader(), sdbootImagesLoader(), gptLoader()} {
+	for _, l := range []*loader{bareboxLoader(), trybootLoader(), efiLoader(), sdbootLoader(), sdbootImagesLoader(), gptLoader()} {
 		l.long = true
 		list = append(list, l)
 	}

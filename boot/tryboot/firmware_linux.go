@@ -1,4 +1,4 @@
-package rpi
+package tryboot
 
 import (
 	"encoding/binary"

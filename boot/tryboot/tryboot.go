@@ -1,11 +1,11 @@
-// Package rpi keeps the slot choice of a Raspberry Pi in autoboot.txt and its tryboot flag (Raspberry Pi
+// Package tryboot keeps the slot choice of a Raspberry Pi in autoboot.txt and its tryboot flag (Raspberry Pi
 // documentation, "autoboot.txt", "Fail-safe OS updates (tryboot)"): the firmware boots the partition in [all], or
 // once, when the flag is set, the one in [tryboot]. It clears the flag first, and a power cut does too, so
 // that one try is all there is.
 //
 // autoboot.txt is changed in place, in its one sector, so that a change is old-or-new. A slot that is in
 // neither section cannot be chosen: while a slot is incomplete both sections name the other one.
-package rpi
+package tryboot
 
 import (
 	"bytes"
@@ -154,7 +154,7 @@ func (b *Backend) State(context.Context) (boot.State, error) {
 		}
 	}
 	if !bytes.Contains(c.raw, []byte("tryboot_a_b=1")) {
-		st.Findings = append(st.Findings, boot.Warn("put it into [all], see docs/boot/raspberry-pi.md", "%s has no tryboot_a_b=1", b.Area))
+		st.Findings = append(st.Findings, boot.Warn("put it into [all], see docs/boot/tryboot.md", "%s has no tryboot_a_b=1", b.Area))
 	}
 	st.Findings = append(st.Findings, boot.Disagreements(st)...)
 	return st, nil

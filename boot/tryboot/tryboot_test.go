@@ -1,4 +1,4 @@
-package rpi_test
+package tryboot_test
 
 import (
 	"errors"
@@ -10,13 +10,13 @@ import (
 
 	"updater/boot"
 	"updater/boot/boottest"
-	"updater/boot/rpi"
+	"updater/boot/tryboot"
 )
 
 var partition = map[string]int{"A": 2, "B": 3}
 
 func open(m *boottest.Medium, booted string) (boot.Backend, error) {
-	return rpi.New(rpi.Options{Area: m.Areas()[0], Flag: boottest.TrybootFlag{Vars: boottest.Vars{M: m}}, Slots: []string{"A", "B"}, Partition: partition}, booted)
+	return tryboot.New(tryboot.Options{Area: m.Areas()[0], Flag: boottest.TrybootFlag{Vars: boottest.Vars{M: m}}, Slots: []string{"A", "B"}, Partition: partition}, booted)
 }
 
 func disk(text string) boottest.Disk {
@@ -73,7 +73,7 @@ func TestBadFiles(t *testing.T) {
 // The running slot is what the device tree says.
 func TestRunning(t *testing.T) {
 	root := t.TempDir()
-	if got, err := rpi.Running(root, []string{"A", "B"}, partition); got != "" || err != nil {
+	if got, err := tryboot.Running(root, []string{"A", "B"}, partition); got != "" || err != nil {
 		t.Errorf("without a device tree Running = %q, %v", got, err)
 	}
 	dir := filepath.Join(root, "chosen/bootloader")
@@ -84,7 +84,7 @@ func TestRunning(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "partition"), []byte{0, 0, 0, n}, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := rpi.Running(root, []string{"A", "B"}, partition); got != want || err != nil {
+		if got, err := tryboot.Running(root, []string{"A", "B"}, partition); got != want || err != nil {
 			t.Errorf("partition %d: Running = %q, %v; want %q", n, got, err, want)
 		}
 	}
@@ -93,14 +93,14 @@ func TestRunning(t *testing.T) {
 // Where there is no property interface the flag is an error, and nothing is switched.
 func TestNoMailbox(t *testing.T) {
 	m := boottest.New(disk(boottest.Autoboot))
-	b, err := rpi.New(rpi.Options{Area: m.Areas()[0], Flag: rpi.Mailbox{Path: filepath.Join(t.TempDir(), "vcio")}, Slots: []string{"A", "B"}, Partition: partition}, "A")
+	b, err := tryboot.New(tryboot.Options{Area: m.Areas()[0], Flag: tryboot.Mailbox{Path: filepath.Join(t.TempDir(), "vcio")}, Slots: []string{"A", "B"}, Partition: partition}, "A")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
 		t.Errorf("Activate = %v, %d writes; want ErrState and none", err, m.Writes())
 	}
-	if _, err := (rpi.Mailbox{Path: "/dev/null"}).Get(); err == nil || !strings.Contains(fmt.Sprint(err), "ioctl") {
+	if _, err := (tryboot.Mailbox{Path: "/dev/null"}).Get(); err == nil || !strings.Contains(fmt.Sprint(err), "ioctl") {
 		t.Errorf("Get on another device = %v; want an ioctl error", err)
 	}
 }
