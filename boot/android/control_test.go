@@ -11,6 +11,7 @@ import (
 	"updater/boot"
 	"updater/boot/android"
 	"updater/boot/boottest"
+	"updater/internal/crashdisk/bootdisk"
 )
 
 // sectorOf lays a structure into its sector, with a byte of others behind it.
@@ -67,6 +68,7 @@ func TestContract(t *testing.T) {
 	for name, copies := range map[string]int{"one": 1, "with a backup": 2} {
 		t.Run(name, func(t *testing.T) {
 			boottest.Contract(t, boottest.Rig{
+				Volatile: bootdisk.New,
 				Fresh: func(*testing.T) boottest.Disk {
 					return boottest.Disk{Areas: [][]byte{sectorOf(goodSlot|15, goodSlot|14), sectorOf(goodSlot|15, goodSlot|14)}[:copies]}
 				},

@@ -9,6 +9,7 @@ import (
 	"updater/boot"
 	"updater/boot/barebox"
 	"updater/boot/boottest"
+	"updater/internal/crashdisk/bootdisk"
 )
 
 func open(areas []boot.Area, booted string) (boot.Backend, error) {
@@ -20,10 +21,11 @@ func open(areas []boot.Area, booted string) (boot.Backend, error) {
 
 func TestContract(t *testing.T) {
 	boottest.Contract(t, boottest.Rig{
-		Fresh:  func(*testing.T) boottest.Disk { return boottest.Disk{Areas: [][]byte{boottest.Buckets(3, 20, 3, 10)}} },
-		Open:   func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
-		Boot:   boottest.Bootchooser,
-		Others: func(d boottest.Disk) []string { return []string{string(d.Areas[0][32:36])} },
+		Volatile: bootdisk.New,
+		Fresh:    func(*testing.T) boottest.Disk { return boottest.Disk{Areas: [][]byte{boottest.Buckets(3, 20, 3, 10)}} },
+		Open:     func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
+		Boot:     boottest.Bootchooser,
+		Others:   func(d boottest.Disk) []string { return []string{string(d.Areas[0][32:36])} },
 	})
 }
 

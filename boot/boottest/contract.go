@@ -22,6 +22,8 @@ type Rig struct {
 	Others func(d Disk) []string
 	// AlwaysBoots: the loader has no way to find no slot, so that what is known of that case does not apply.
 	AlwaysBoots bool
+	// Volatile returns a disk with volatile caches that holds content. Backends with areas need it.
+	Volatile func(content []byte) VolatileDisk
 }
 
 // Contract runs the suite that every backend passes.

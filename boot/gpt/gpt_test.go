@@ -14,6 +14,7 @@ import (
 	"updater/boot"
 	"updater/boot/boottest"
 	"updater/boot/gpt"
+	"updater/internal/crashdisk/bootdisk"
 )
 
 const sector = 512
@@ -107,9 +108,10 @@ func areasOf(t *testing.T, path string) [][]byte {
 func TestContract(t *testing.T) {
 	path := image(t)
 	boottest.Contract(t, boottest.Rig{
-		Fresh: func(t *testing.T) boottest.Disk { return boottest.Disk{Areas: areasOf(t, path)} },
-		Open:  func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
-		Boot:  vboot,
+		Volatile: bootdisk.New,
+		Fresh:    func(t *testing.T) boottest.Disk { return boottest.Disk{Areas: areasOf(t, path)} },
+		Open:     func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
+		Boot:     vboot,
 		Others: func(d boottest.Disk) []string { // everything but the nine bits of our two entries
 			e := bytes.Clone(d.Areas[0][2*sector:])
 			for _, at := range []int{48, 128 + 48} {

@@ -13,6 +13,7 @@ import (
 	"updater/boot"
 	"updater/boot/boottest"
 	"updater/boot/grub"
+	"updater/internal/crashdisk/bootdisk"
 )
 
 // env makes a block of size bytes.
@@ -71,10 +72,11 @@ func TestContract(t *testing.T) {
 	for _, size := range []int{512, 1024} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			boottest.Contract(t, boottest.Rig{
-				Fresh:  func(*testing.T) boottest.Disk { return disk(env(size, good...)) },
-				Open:   func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas()[0], booted) },
-				Boot:   script,
-				Others: others,
+				Volatile: bootdisk.New,
+				Fresh:    func(*testing.T) boottest.Disk { return disk(env(size, good...)) },
+				Open:     func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas()[0], booted) },
+				Boot:     script,
+				Others:   others,
 			})
 		})
 	}
@@ -104,6 +106,7 @@ func table(d *boottest.Disk) string {
 
 func TestContractTries(t *testing.T) {
 	boottest.Contract(t, boottest.Rig{
+		Volatile: bootdisk.New,
 		Fresh: func(*testing.T) boottest.Disk {
 			return disk(env(512, "first=1", "ORDER=A B", "A_LEFT=g", "saved_entry=x y", "B_LEFT=g", "last=#"))
 		},

@@ -12,6 +12,7 @@ import (
 	"updater/boot/boottest"
 	"updater/boot/mtd"
 	"updater/boot/uboot"
+	"updater/internal/crashdisk/bootdisk"
 )
 
 const block = 2048
@@ -78,6 +79,7 @@ func TestContract(t *testing.T) {
 	vars := []string{"altbootcmd=x", "active=A", "upgrade_available=0", "bootcount=0", "bootlimit=3"}
 	copies := func(d *boottest.Disk) [2][]byte { return [2][]byte{d.Areas[0][block : 2*block], d.Areas[0][2*block:]} }
 	boottest.Contract(t, boottest.Rig{
+		Volatile: bootdisk.New,
 		Fresh: func(*testing.T) boottest.Disk {
 			return boottest.Disk{Areas: [][]byte{slices.Concat(make([]byte, block), environment(1, vars...), environment(0, vars...))}}
 		},

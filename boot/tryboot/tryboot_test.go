@@ -11,6 +11,7 @@ import (
 	"updater/boot"
 	"updater/boot/boottest"
 	"updater/boot/tryboot"
+	"updater/internal/crashdisk/bootdisk"
 )
 
 var partition = map[string]int{"A": 2, "B": 3}
@@ -25,9 +26,10 @@ func disk(text string) boottest.Disk {
 
 func TestContract(t *testing.T) {
 	boottest.Contract(t, boottest.Rig{
-		Fresh: func(*testing.T) boottest.Disk { return disk(boottest.Autoboot) },
-		Open:  open,
-		Boot:  boottest.Tryboot,
+		Volatile: bootdisk.New,
+		Fresh:    func(*testing.T) boottest.Disk { return disk(boottest.Autoboot) },
+		Open:     open,
+		Boot:     boottest.Tryboot,
 		Others: func(d boottest.Disk) []string {
 			return []string{strings.NewReplacer("=2", "", "=3", "").Replace(string(d.Areas[0]))}
 		},

@@ -16,6 +16,7 @@ import (
 	"updater/boot"
 	"updater/boot/boottest"
 	"updater/boot/uboot"
+	"updater/internal/crashdisk/bootdisk"
 )
 
 const size = 0x800 // 4 sectors, so that every subset of them is tried
@@ -177,10 +178,11 @@ func open(a []boot.Area, booted string) (boot.Backend, error) {
 // rig is the contract's rig on areas that fresh returns.
 func rig(fresh ...[]byte) boottest.Rig {
 	return boottest.Rig{
-		Fresh:  func(*testing.T) boottest.Disk { return boottest.Disk{Areas: fresh} },
-		Open:   func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
-		Boot:   func(d *boottest.Disk) string { return script(load(d.Areas, false)) },
-		Others: others,
+		Volatile: bootdisk.New,
+		Fresh:    func(*testing.T) boottest.Disk { return boottest.Disk{Areas: fresh} },
+		Open:     func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
+		Boot:     func(d *boottest.Disk) string { return script(load(d.Areas, false)) },
+		Others:   others,
 	}
 }
 
