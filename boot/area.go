@@ -6,21 +6,21 @@ import (
 	"io"
 )
 
-// Area is a fixed-size place on a medium that holds boot state: a raw window of a disk, or the blocks of one
-// file. Writing never changes its size.
+// Area is a fixed-size region of a medium that holds boot state: a window of a disk, or the blocks of a file. A write
+// never changes its size.
 type Area interface {
 	io.ReaderAt
 	io.WriterAt
 	Size() int64                                 // bytes
-	Sync() error                                 // what was written is on stable storage, the drive's cache flushed
-	ReadBackAt(p []byte, off int64) (int, error) // from the medium, past the page cache
-	String() string                              // names it in errors
+	Sync() error                                 // on nil, earlier writes are on stable storage, past the drive's cache
+	ReadBackAt(p []byte, off int64) (int, error) // reads from the medium, past the page cache
+	String() string                              // names the area in errors
 }
 
-// Sector is what a medium writes whole or not at all.
+// Sector is the unit in bytes that a medium writes whole or not at all.
 const Sector = 512
 
-// ReadAll reads a whole area from the medium, so that no stale page decides.
+// ReadAll reads an area from the medium, past the page cache.
 func ReadAll(a Area) ([]byte, error) {
 	data := make([]byte, a.Size())
 	if n, err := a.ReadBackAt(data, 0); err != nil && (err != io.EOF || n < len(data)) {
@@ -29,8 +29,8 @@ func ReadAll(a Area) ([]byte, error) {
 	return data, nil
 }
 
-// WriteVerified writes p at off of the area, flushes, and compares what the medium has then. An error is
-// indeterminate: the medium may hold the old or the new bytes. It is never retried.
+// WriteVerified writes p at offset off of the area, flushes, and compares p with what it reads back from the medium.
+// After an error the medium may hold the old or the new bytes. A failed write or flush is never retried.
 func WriteVerified(a Area, p []byte, off int64) error {
 	if _, err := a.WriteAt(p, off); err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)
@@ -43,13 +43,13 @@ func WriteVerified(a Area, p []byte, off int64) error {
 		return fmt.Errorf("%w: %w", ErrState, err)
 	}
 	if !bytes.Equal(got, p) {
-		return fmt.Errorf("%w: %s does not hold what was written at %d", ErrState, a, off)
+		return fmt.Errorf("%w: %s: bytes %d to %d read back differently than written", ErrState, a, off, off+int64(len(p)))
 	}
 	return nil
 }
 
-// WriteChanged writes the sectors in which data differs from old, in one write, as [WriteVerified] does. A
-// change within one sector is old-or-new whatever the power does.
+// WriteChanged writes the span of sectors in which data differs from old, as [WriteVerified] does. A change within one
+// sector is atomic.
 func WriteChanged(a Area, old, data []byte) error {
 	first, end := changed(old, data)
 	if first == end {
@@ -58,7 +58,7 @@ func WriteChanged(a Area, old, data []byte) error {
 	return WriteVerified(a, data[first:end], int64(first))
 }
 
-// changed is the span of whole sectors in which a and b differ; both have the same length.
+// changed returns the span of whole sectors in which a and b differ. Both have the same length.
 func changed(a, b []byte) (first, end int) {
 	for off := 0; off < len(a); off += Sector {
 		stop := min(off+Sector, len(a))

@@ -1,10 +1,24 @@
-// Package boot is slot selection: which slot the boot loader chooses, on the boot loader's own on-disk
-// format. There is one sub-package per boot loader, in pure Go, with no other program; boot/scheme holds
-// what those have in common that keep a table of priorities, tries and a good mark.
+// Package boot selects the slot that boots next, in the on-disk format of the boot loader. Each boot loader has its own
+// sub-package, written in pure Go; none runs another program except boot/custom. Package boot/scheme holds what the
+// boot loaders share that keep a priority, a number of tries and a good mark for each slot.
 //
-// Every mutation is durable and was read back from the medium when it returns nil. Each backend keeps: no
-// single torn or lost write leaves a state without a bootable slot, and [Backend.Activate] is one
-// old-or-new change.
+// It guarantees, for every backend except boot/custom:
+//
+//   - A mutation that returned nil is durable and was read back from the medium.
+//   - No single torn or lost write leaves a state in which no slot boots, and [Backend.Activate] is atomic: a power cut
+//     leaves the old choice or the new one. A backend without this guarantee does not set Caps.SwitchAtomic.
+//   - The state is read as the boot loader reads it. Input on which boot loaders and their tools disagree is refused
+//     with an error that wraps [ErrState]; it is never guessed.
+//
+// It does not guarantee that a slot works. The caller verifies the content of a slot before it calls Activate, and the
+// boot loader counts the tries.
+//
+// An install calls the methods in this order:
+//
+//	Invalidate(target)       before the first byte of the slot changes
+//	...                      write and verify the slot
+//	Activate(target, tries)  last
+//	MarkGood(booted)         after the next boot, once the system works
 package boot
 
 import (
@@ -12,57 +26,57 @@ import (
 	"errors"
 )
 
-// SlotState is one slot as the boot loader sees it.
+// SlotState is the state of one slot as the boot loader sees it.
 type SlotState struct {
 	Name      string
 	Bootable  bool // the boot loader may choose it
-	Good      bool // it was marked good since its last boot or install
-	TriesLeft int  // boots left before the boot loader gives it up; -1 where they are not counted
-	Priority  int  // higher is chosen first; 0 is not in the order
+	Good      bool // marked good since the last boot or install
+	TriesLeft int  // boots left before the boot loader gives it up; -1 where boots are not counted
+	Priority  int  // the highest is chosen first; 0 is outside the boot order
 }
 
-// State is the whole boot state.
+// State is the boot state of all slots.
 type State struct {
 	Booted   string   // running slot; "" outside every slot
-	Next     string   // what the boot loader chooses next, by its own rule; "" is none
-	Boots    []string // its choice at the next three boots when nobody marks anything in between; "" is none
+	Next     string   // slot that boots next by the boot loader's own rule; "" for none
+	Boots    []string // slots of the next three boots if nothing is marked in between; "" for none
 	Slots    []SlotState
-	Findings []Finding // what is wrong though it works, such as one bad copy
+	Findings []Finding // problems that do not prevent booting, such as one bad copy
 }
 
-// Caps says what a backend can promise.
+// Caps lists the capabilities of a backend.
 type Caps struct {
-	MaxTries          int  // most tries that Activate takes
-	MarkGoodEveryBoot bool // the boot loader spends a try on every boot, also of a good slot
-	SwitchAtomic      bool // a torn write of the switch cannot lose the state
-	VolatileTry       bool // an activation is forgotten with the power: the old slot boots then
+	MaxTries          int  // the most tries that Activate accepts
+	MarkGoodEveryBoot bool // every boot spends a try, even of a good slot
+	SwitchAtomic      bool // a torn write cannot lose the state
+	VolatileTry       bool // a power cut forgets an activation: the old slot boots
 }
 
-// Backend is the slot selection of one boot loader. Not safe for concurrent use, and only one process may
-// use one at a time. Errors wrap [ErrRefused] or [ErrState].
+// Backend is the slot selection of one boot loader. It is not safe for concurrent use, and only one process may use it at
+// a time. Errors wrap [ErrRefused] or [ErrState].
 type Backend interface {
 	Caps() Caps
-	// Booted is the running slot, "" outside every slot. It never comes from the stored choice.
+	// Booted returns the running slot, "" outside every slot. It is never derived from the stored choice.
 	Booted(ctx context.Context) (string, error)
-	// State reads and changes nothing.
+	// State reads the boot state and changes nothing.
 	State(ctx context.Context) (State, error)
-	// Invalidate makes a slot unbootable before its first byte changes. It refuses the booted slot, and one
-	// without which nothing is bootable any more.
+	// Invalidate makes a slot unbootable before its first byte changes. It refuses the running slot, and the last
+	// bootable slot.
 	Invalidate(ctx context.Context, slot string) error
-	// Activate makes a slot the next choice for tries boots, and refills the tries of the slot behind it.
+	// Activate makes a slot boot next, for tries boots, and refills the tries of the slot it falls back to.
 	Activate(ctx context.Context, slot string, tries int) error
-	// MarkGood says that the booted slot works. It is idempotent and writes nothing when nothing changes.
+	// MarkGood marks the running slot good. It is idempotent and writes nothing if nothing changes.
 	MarkGood(ctx context.Context, slot string) error
-	// MarkBad makes a slot unbootable; it refuses one without which nothing is bootable. The booted slot may
-	// be marked bad, so that the next boot takes the other.
+	// MarkBad makes a slot unbootable. It refuses the last bootable slot. The running slot may be marked bad; the
+	// other slot boots next.
 	MarkBad(ctx context.Context, slot string) error
-	// Repair restores redundancy where the state is whole. What is lost it restores only from what is known
-	// for sure, the running slot; else it refuses.
+	// Repair restores redundancy from the intact copy. State that is lost is rebuilt around the running slot only,
+	// which is known to work; without one Repair refuses.
 	Repair(ctx context.Context) error
 }
 
-// ErrRefused is wrapped by every request that would leave the device worse off.
+// ErrRefused is wrapped by the error of a request that would leave the device worse off.
 var ErrRefused = errors.New("refused")
 
-// ErrState is wrapped when the stored state cannot be read, understood or written.
+// ErrState is wrapped by the error of a stored state that cannot be read, understood or written.
 var ErrState = errors.New("boot state")

@@ -2,26 +2,27 @@ package boot
 
 import "fmt"
 
-// Severity says how much a finding matters.
+// Severity ranks a [Finding].
 type Severity string
 
-// The severities, from the least.
+// The severities, from the lowest.
 const (
-	Info    Severity = "info"    // worth knowing; nothing is wrong
-	Warning Severity = "warning" // it works, with a weaker promise or one copy less
-	Failure Severity = "failure" // the next boot, or the fallback, is at risk
+	Info    Severity = "info"    // nothing is wrong
+	Warning Severity = "warning" // works, with less redundancy or a weaker promise
+	Failure Severity = "failure" // the next boot or the fallback is at risk
 )
 
-// Finding is one thing that somebody should know of the boot state.
+// Finding is one observation about the boot state.
 type Finding struct {
 	Severity Severity `json:"severity"`
-	Evidence string   `json:"evidence"` // what was found, and where
-	Remedy   string   `json:"remedy"`   // what to do about it; "" where there is nothing to do
+	Evidence string   `json:"evidence"` // what was found, and in which object
+	Remedy   string   `json:"remedy"`   // what to do about it; "" if nothing needs to be done
 }
 
-// RemedyRepair is the remedy of every finding that [Backend.Repair] mends.
+// RemedyRepair is the remedy of every finding that [Backend.Repair] repairs.
 const RemedyRepair = "run updater doctor --repair"
 
+// String returns the evidence followed by the remedy.
 func (f Finding) String() string {
 	if f.Remedy == "" {
 		return f.Evidence
@@ -29,17 +30,17 @@ func (f Finding) String() string {
 	return f.Evidence + "; " + f.Remedy
 }
 
-// Warn makes a warning.
+// Warn returns a finding of severity [Warning].
 func Warn(remedy, format string, a ...any) Finding {
 	return Finding{Warning, fmt.Sprintf(format, a...), remedy}
 }
 
-// Fail makes a failure.
+// Fail returns a finding of severity [Failure].
 func Fail(remedy, format string, a ...any) Finding {
 	return Finding{Failure, fmt.Sprintf(format, a...), remedy}
 }
 
-// Disagreements compares the running slot, which the stored choice does not tell, with that choice.
+// Disagreements compares the running slot with the stored choice, and reports a missing next slot or fallback.
 func Disagreements(st State) []Finding {
 	var found []Finding
 	fallback := false
@@ -48,17 +49,17 @@ func Disagreements(st State) []Finding {
 		if s.Name != st.Booted || s.Bootable || s.Priority > 0 {
 			continue
 		}
-		found = append(found, Warn("run updater mark good if the running system works, else activate another slot",
-			"slot %s is running, yet the boot loader's state says that it cannot be chosen", s.Name))
+		found = append(found, Warn("run updater mark good if the running system works, otherwise activate another slot",
+			"slot %s is running, but the boot state does not allow it to boot", s.Name))
 	}
 	switch {
 	case st.Next == "":
-		found = append(found, Finding{Failure, "the boot loader finds no slot to boot", "install into a slot, or run updater mark good on the running one"})
+		found = append(found, Fail("install into a slot, or run updater mark good in the running one", "the boot loader finds no slot to boot"))
 	case st.Booted != "" && st.Next != st.Booted:
 		found = append(found, Finding{Info, fmt.Sprintf("slot %s is running and slot %s boots next", st.Booted, st.Next), ""})
 	}
 	if st.Next != "" && !fallback {
-		found = append(found, Finding{Info, fmt.Sprintf("there is no slot to fall back to behind slot %s", st.Next), "install into the other slot"})
+		found = append(found, Finding{Info, fmt.Sprintf("slot %s has no fallback: no other slot is bootable", st.Next), "install into the other slot"})
 	}
 	return found
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// The refusals that every backend shares. They wrap [ErrRefused]; nil is no refusal.
+// The refusals below are shared by all backends. Each returns nil or an error that wraps [ErrRefused].
 
 // RefuseRunning refuses the running slot.
 func RefuseRunning(slot, booted string) error {
@@ -15,23 +15,28 @@ func RefuseRunning(slot, booted string) error {
 	return nil
 }
 
-// RefuseOthers refuses every slot but the running one.
+// RefuseOthers refuses every slot except the running one.
 func RefuseOthers(slot, booted string) error {
 	if slot != booted {
-		return fmt.Errorf("%w: slot %s is not the one that is running, which alone can be known to work", ErrRefused, slot)
+		return fmt.Errorf("%w: slot %s is not running; only the running slot is known to work", ErrRefused, slot)
 	}
 	return nil
 }
 
-// RefuseUnknown refuses a slot that is not among the configured ones.
+// RefuseUnknown refuses a slot that is not configured.
 func RefuseUnknown(slot string, slots []string) error {
 	if !slices.Contains(slots, slot) {
-		return fmt.Errorf("%w: slot %q is not among %v", ErrRefused, slot, slots)
+		return fmt.Errorf("%w: slot %q is not configured; expected one of %v", ErrRefused, slot, slots)
 	}
 	return nil
 }
 
-// RefuseLast is the refusal to lose the last bootable slot.
+// RefuseLast refuses to disable the last bootable slot.
 func RefuseLast(slot string) error {
-	return fmt.Errorf("%w: without slot %s no slot would be bootable", ErrRefused, slot)
+	return fmt.Errorf("%w: slot %s is the last bootable slot", ErrRefused, slot)
+}
+
+// RefuseRecovery refuses a recovery request that the boot loader cannot carry out.
+func RefuseRecovery() error {
+	return fmt.Errorf("%w: this boot loader cannot request the recovery; select it in the boot menu", ErrRefused)
 }

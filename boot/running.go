@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// SlotRoot is how the outside may name a slot.
+// SlotRoot lists the names by which the system may refer to a slot.
 type SlotRoot struct {
 	Name  string
 	Roots []string // every spelling of its partitions: "PARTLABEL=rootfs_a", "PARTUUID=...", "/dev/vda2"
 }
 
-// Witness is a source that tells which slot is running, apart from the stored choice: a parameter of the
-// kernel command line, the root device, BootCurrent, the device tree.
+// Witness is evidence, independent of the stored choice, of which slot is running: a parameter of the kernel command
+// line, the root device, BootCurrent, the device tree.
 type Witness struct{ Source, Slot string }
 
-// Agree is the running slot that all witnesses name. "" means that there is no witness: the system runs
-// outside every slot, as a recovery does. Witnesses that disagree are an error: it never guesses.
+// Agree returns the running slot that all witnesses name, "" if no witness names one: the system runs outside every slot,
+// as the recovery does. If witnesses disagree, the error wraps [ErrState].
 func Agree(witnesses []Witness) (string, error) {
 	slot := ""
 	for i, w := range witnesses {
@@ -25,7 +25,7 @@ func Agree(witnesses []Witness) (string, error) {
 			continue
 		}
 		if slot != "" && w.Slot != slot {
-			return "", fmt.Errorf("%w: the running slot is not certain: %s", ErrState, list(witnesses[:i+1]))
+			return "", fmt.Errorf("%w: the running slot is ambiguous: %s", ErrState, list(witnesses[:i+1]))
 		}
 		slot = w.Slot
 	}
@@ -33,14 +33,16 @@ func Agree(witnesses []Witness) (string, error) {
 }
 
 func list(witnesses []Witness) string {
-	var said []string
+	var names []string
 	for _, w := range witnesses {
-		said = append(said, fmt.Sprintf("%s says %s", w.Source, w.Slot))
+		if w.Slot != "" {
+			names = append(names, fmt.Sprintf("%s names slot %s", w.Source, w.Slot))
+		}
 	}
-	return strings.Join(said, ", ")
+	return strings.Join(names, ", ")
 }
 
-// Booted finds the running slot in a kernel command line: see [Witnesses].
+// Booted returns the running slot according to a kernel command line; see [Witnesses] and [Agree].
 func Booted(cmdline string, slots []SlotRoot) (string, error) {
 	witnesses, err := Witnesses(cmdline, slots)
 	if err != nil {
@@ -49,9 +51,9 @@ func Booted(cmdline string, slots []SlotRoot) (string, error) {
 	return Agree(witnesses)
 }
 
-// Witnesses reads a kernel command line: updater.slot=, rauc.slot=, bootchooser.active= (barebox),
-// androidboot.slot_suffix= (Android), and root= against the slots' partitions, of which the last counts, as
-// for the kernel. A parameter that names no configured slot is an error.
+// Witnesses returns the witnesses on a kernel command line: updater.slot=, rauc.slot=, bootchooser.active= (barebox),
+// androidboot.slot_suffix= (Android), and root=, which is matched against the partitions of the slots. The last root=
+// counts, as it does for the kernel. If a parameter names a slot that is not configured, the error wraps [ErrState].
 func Witnesses(cmdline string, slots []SlotRoot) ([]Witness, error) {
 	var found []Witness
 	root := Witness{Source: "root="}
@@ -70,14 +72,14 @@ func Witnesses(cmdline string, slots []SlotRoot) ([]Witness, error) {
 			continue
 		}
 		if !slices.ContainsFunc(slots, func(s SlotRoot) bool { return s.Name == value }) {
-			return nil, fmt.Errorf("%w: the kernel command line has %s, which is no configured slot", ErrState, word)
+			return nil, fmt.Errorf("%w: the kernel command line has %s, but that slot is not configured", ErrState, word)
 		}
 		found = append(found, Witness{Source: word, Slot: value})
 	}
 	return append(found, root), nil
 }
 
-// ByRoot is the slot that a spelling of the root device belongs to, "" for none.
+// ByRoot returns the slot of a root device in any spelling, "" for none.
 func ByRoot(spec string, slots []SlotRoot) string {
 	for _, s := range slots {
 		if slices.ContainsFunc(s.Roots, func(r string) bool { return sameRoot(r, spec) }) {
@@ -87,8 +89,8 @@ func ByRoot(spec string, slots []SlotRoot) string {
 	return ""
 }
 
-// bySuffix is the one slot that Android's suffix such as "_a" names: the slot with that name, or the only
-// one that ends in it.
+// bySuffix returns the slot that an Android suffix such as "_a" names: the only slot that is called so or ends in it, ""
+// if there is none or more than one.
 func bySuffix(suffix string, slots []SlotRoot) string {
 	letter := strings.TrimPrefix(suffix, "_")
 	slot := ""
@@ -104,7 +106,7 @@ func bySuffix(suffix string, slots []SlotRoot) string {
 	return slot
 }
 
-// sameRoot compares spellings of a partition; identifiers are hexadecimal in either case.
+// sameRoot compares two spellings of a partition. The hexadecimal digits of a PARTUUID match in either case.
 func sameRoot(a, b string) bool {
 	if strings.HasPrefix(a, "PARTUUID=") && strings.HasPrefix(b, "PARTUUID=") {
 		return strings.EqualFold(a, b)

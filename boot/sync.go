@@ -5,10 +5,9 @@ import (
 	"fmt"
 )
 
-// SyncFirst returns b with sync called before every activation. It is for boot loaders that read files:
-// they do not replay a journal, so that a kernel, an entry or a configuration that was written, fsynced and
-// renamed on ext4 is not there for them until the whole file system was synced (syncfs(2)). When sync fails
-// nothing is activated.
+// SyncFirst returns b with a call of sync before every Activate. It is for boot loaders that read files: they do not
+// replay a journal, so a kernel or boot entry on ext4 that was written, fsynced and renamed only becomes visible to them
+// when the whole file system is synced (syncfs(2)). If sync fails, nothing is activated and the error wraps [ErrState].
 func SyncFirst(b Backend, sync func() error) Backend { return &synced{b, sync} }
 
 type synced struct {

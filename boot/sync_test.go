@@ -9,7 +9,7 @@ import (
 	"updater/boot"
 )
 
-// recorder is a backend that only records.
+// recorder records the calls.
 type recorder struct {
 	boot.Backend
 	done []string
@@ -20,7 +20,7 @@ func (r *recorder) Activate(context.Context, string, int) error {
 	return nil
 }
 
-// Files that the boot loader reads are synced before the switch, and when that fails there is none.
+// Files that the boot loader reads are synced before the switch; if that fails, nothing is switched.
 func TestSyncFirst(t *testing.T) {
 	r := new(recorder)
 	b := boot.SyncFirst(r, func() error { r.done = append(r.done, "sync"); return nil })
@@ -30,7 +30,7 @@ func TestSyncFirst(t *testing.T) {
 	r, cause := new(recorder), errors.New("disk is gone")
 	b = boot.SyncFirst(r, func() error { return cause })
 	if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, cause) || !errors.Is(err, boot.ErrState) || len(r.done) > 0 {
-		t.Errorf("Activate = %v after %v; want the cause and nothing done", err, r.done)
+		t.Errorf("Activate = %v after %v; want the cause, and no call", err, r.done)
 	}
 }
 

@@ -2,8 +2,8 @@ package boot
 
 import "fmt"
 
-// Words says what the boot loader does at its next boots when nothing is marked good or bad in between: one
-// sentence per entry of State.Boots.
+// Words describes the boots in State.Boots, one sentence each: what the boot loader does if no slot is marked good or
+// bad in between.
 func Words(st State) []string {
 	left := map[string]int{}
 	good := map[string]bool{}
@@ -19,7 +19,7 @@ func Words(st State) []string {
 		what := "slot " + slot
 		switch {
 		case slot == "":
-			what = "no slot: the boot loader's own way out (recovery, or all tries are given back)"
+			what = "no slot: the boot loader's own fallback (the recovery, or it refills all tries)"
 		case i > 0 && st.Boots[i-1] != slot && st.Boots[i-1] != "":
 			what += fmt.Sprintf(", because slot %s was not marked good", st.Boots[i-1])
 		case left[slot] < 0 || good[slot] && left[slot] == 0:

@@ -1,11 +1,11 @@
-// Package android keeps the slot choice in Android's bootloader_control, 32 bytes at 2048 of the misc
-// partition (AOSP, hardware/interfaces/boot, bootloader_message.h; U-Boot, android_ab.c): per slot a priority, tries and a
-// successful bit, with one checksum. The loader takes the highest priority that is successful or has tries
-// left, and spends a try of one that is not successful. A good boot writes nothing.
+// Package android keeps the slot choice in Android's bootloader_control: 32 bytes at offset 2048 of the misc partition
+// (AOSP, hardware/interfaces/boot, bootloader_message.h; U-Boot, boot/android_ab.c) with a priority, tries and a
+// successful bit for each slot, and one checksum. The boot loader boots the slot with the highest priority that is
+// successful or has tries left, and spends a try of a slot that is not successful. A boot of a good slot writes nothing.
 //
-// The structure lies in one sector, so that every change is old-or-new. U-Boot before v2026.07 takes a slot
-// without tries as unbootable although it is successful, so that a good slot keeps one. With a bad checksum U-Boot makes all slots
-// bootable again, also incomplete ones: [scheme.Backend.Repair] restores it around the running slot.
+// The structure lies in one sector, so every change is atomic. U-Boot before v2026.07 does not boot a successful slot
+// without tries, so a good slot keeps one. If the checksum is bad, U-Boot makes all slots bootable again, even incomplete
+// ones: [scheme.Backend.Repair] rebuilds the structure around the running slot.
 package android
 
 import (
@@ -29,23 +29,23 @@ const (
 	offCRC      = 28
 )
 
-// Offset is where the structure is in misc, in bytes, and Size what the area must have.
+// Offset is the offset of the structure in the misc partition and Size the size of its area, in bytes.
 const (
 	Offset = 2048
 	Size   = boot.Sector
 )
 
-// Options are what the backend needs.
+// Options configure the backend.
 type Options struct {
 	Area   boot.Area // Size bytes at Offset of misc
-	Backup boot.Area // a second copy where U-Boot has CONFIG_ANDROID_AB_BACKUP_OFFSET, else nil
+	Backup boot.Area // second copy if U-Boot has CONFIG_ANDROID_AB_BACKUP_OFFSET, otherwise nil
 	Slots  []string  // in the order of Android's a, b, ...
 }
 
-// New returns the backend. booted is the running slot, "" outside every slot.
+// New returns the backend on o. booted is the running slot, "" outside every slot.
 func New(o Options, booted string) (*scheme.Backend, error) {
 	if len(o.Slots) > maxSlots {
-		return nil, fmt.Errorf("%w: %d slots, bootloader_control has %d", boot.ErrState, len(o.Slots), maxSlots)
+		return nil, fmt.Errorf("%w: %d slots configured; bootloader_control has at most %d", boot.ErrState, len(o.Slots), maxSlots)
 	}
 	for _, a := range []boot.Area{o.Area, o.Backup} {
 		if a != nil && a.Size() != Size {
@@ -76,19 +76,21 @@ func (s *store) Load() (scheme.Record, []boot.Finding, error) {
 			return nil, nil, err
 		}
 		switch worse := check(b.data); {
-		case bad != nil && worse == nil: // as U-Boot does
-			found = append(found, boot.Warn(boot.RemedyRepair, "%s %v; the loader takes the copy %s", s.Area, bad, s.Backup))
+		case bad != nil && worse == nil:
+			found = append(found, boot.Warn(boot.RemedyRepair, "%s %v; U-Boot uses the backup %s", s.Area, bad, s.Backup))
 			r.data, bad = b.data, nil
 		case worse != nil || !bytes.Equal(r.data[:controlSize], b.data[:controlSize]):
-			found = append(found, boot.Warn(boot.RemedyRepair, "the copy %s differs from %s, which counts", s.Backup, s.Area))
+			found = append(found, boot.Warn(boot.RemedyRepair, "the backup %s differs from %s, which U-Boot uses", s.Backup, s.Area))
 		}
 	}
 	if bad != nil {
-		return nil, nil, fmt.Errorf("%w: bootloader_control in %s %w: the loader would make every slot bootable; %s", boot.ErrState, s.Area, bad, boot.RemedyRepair)
+		return nil, nil, fmt.Errorf("%w: bootloader_control in %s %w: U-Boot would make every slot bootable; %s",
+			boot.ErrState, s.Area, bad, boot.RemedyRepair)
 	}
 	for i, slot := range s.Slots {
 		if v := r.slot(i); v>>7&1 == 1 && v>>4&7 == 0 && v&15 > 0 {
-			found = append(found, boot.Warn("run updater mark good on it", "slot %s is successful with no tries left, which U-Boot before v2026.07 does not boot", slot))
+			found = append(found, boot.Warn("run updater mark good in slot "+slot,
+				"slot %s is successful but has no tries left; U-Boot before v2026.07 does not boot it", slot))
 		}
 	}
 	return r, found, nil
@@ -101,7 +103,7 @@ func (s *store) Repair(booted string) error {
 		return rec.(*record).write(rec.(*record).data)
 	}
 	if booted == "" {
-		return fmt.Errorf("%w; it is made anew only when a slot is known to work: say which with --booted", err)
+		return fmt.Errorf("%w; it can only be rebuilt around a slot that works: name it with --booted", err)
 	}
 	r, rerr := s.read(s.Area)
 	if rerr != nil {
@@ -129,7 +131,7 @@ func (s *store) read(a boot.Area) (*record, error) {
 	return &record{s, data}, nil
 }
 
-// check says what is wrong with a structure.
+// check validates a structure.
 func check(data []byte) error {
 	le := binary.LittleEndian
 	if got := le.Uint32(data[offMagic:]); got != magic {
@@ -139,7 +141,7 @@ func check(data []byte) error {
 		return fmt.Errorf("has version %d, expected %d", data[offVersion], version)
 	}
 	if want, got := le.Uint32(data[offCRC:]), crc32.ChecksumIEEE(data[:offCRC]); want != got {
-		return fmt.Errorf("has checksum %08x, its data has %08x", want, got)
+		return fmt.Errorf("has checksum %08x, but its data has %08x", want, got)
 	}
 	return nil
 }
@@ -181,7 +183,7 @@ func (r *record) Save(t *scheme.Table) error {
 	return r.write(data)
 }
 
-// write puts the structure into both copies, the first, which counts, first.
+// write writes both copies, beginning with the one that U-Boot prefers.
 func (r *record) write(data []byte) error {
 	for _, a := range []boot.Area{r.Area, r.Backup} {
 		if a == nil {

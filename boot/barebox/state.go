@@ -1,12 +1,11 @@
-// Package barebox keeps the slot choice in barebox' bootchooser state: per target the variables
-// remaining_attempts and priority, in the raw format of barebox' state framework (barebox,
-// common/state/backend_format_raw.c) in three direct buckets (backend_bucket_direct.c). Bootchooser boots the
-// target with the highest priority that has attempts left, and spends one on every boot, also of a good
-// target, so that mark-good must run on each.
+// Package barebox keeps the slot choice in the state of barebox's bootchooser: for each target the variables
+// remaining_attempts and priority, in the raw format of barebox's state framework (common/state/backend_format_raw.c), in
+// three direct buckets (backend_bucket_direct.c). Bootchooser boots the target with the highest priority that has attempts
+// left. Every boot spends an attempt, even of a good target, so mark-good must run after each boot.
 //
-// The layout of the data is the board's device tree; the configuration repeats its offsets. Reading takes the
-// first bucket that is whole; a change writes all three in turn, with a flush after each: while one is
-// half-written the others hold one state, so that it is old-or-new.
+// The device tree of the board defines the layout of the data; the configuration repeats its offsets. As in barebox, the
+// first valid bucket is used. A change writes the three buckets one by one with a flush after each. While one bucket is
+// being written the others are intact, so the change is atomic.
 package barebox
 
 import (
@@ -27,27 +26,27 @@ const (
 	rawHead     = 16 // u32 magic, u16 0, u16 length of the data, u32 checksum of the data, u32 checksum of these
 )
 
-// Target is where a slot's variables lie in the data, in bytes.
+// Target holds the offsets of a slot's variables in the data, in bytes.
 type Target struct{ Attempts, Priority int }
 
-// Options are what the backend needs.
+// Options configure the backend.
 type Options struct {
 	Area      boot.Area // the three buckets
 	Stride    int64     // bytes from one bucket to the next
-	Magic     uint32    // of the state, in its device tree node
+	Magic     uint32    // magic property of the state's device tree node
 	Slots     []string
 	Targets   map[string]Target
-	GoodTries int // attempts of a good target: the default of remaining_attempts in the device tree; 0 is 3
+	GoodTries int // attempts of a good target: the default of remaining_attempts in the device tree; 0 means 3
 }
 
-// New returns the backend. booted is the running slot, "" outside every slot.
+// New returns the backend on o. booted is the running slot, "" outside every slot.
 func New(o Options, booted string) (*scheme.Backend, error) {
 	if o.Stride < bucketHead+rawHead || o.Stride > 1<<20 || o.Area.Size() < buckets*o.Stride {
-		return nil, fmt.Errorf("%w: %s has %d bytes, too few for %d buckets of %d", boot.ErrState, o.Area, o.Area.Size(), buckets, o.Stride)
+		return nil, fmt.Errorf("%w: %s has %d bytes; expected at least %d buckets of %d", boot.ErrState, o.Area, o.Area.Size(), buckets, o.Stride)
 	}
 	for _, s := range o.Slots {
 		if t, ok := o.Targets[s]; !ok || min(t.Attempts, t.Priority) < 0 || max(t.Attempts, t.Priority) > 1<<16 {
-			return nil, fmt.Errorf("%w: slot %s has no offsets of its variables", boot.ErrState, s)
+			return nil, fmt.Errorf("%w: slot %s: offsets of attempts and priority are missing or out of range", boot.ErrState, s)
 		}
 	}
 	if o.GoodTries == 0 {
@@ -79,11 +78,11 @@ func (s *store) Load() (scheme.Record, []boot.Finding, error) {
 		case r.data == nil:
 			r.data = data
 		case !bytes.Equal(r.data, data):
-			errs = append(errs, fmt.Errorf("bucket %d of %s differs from the one before, which counts", i+1, s.Area))
+			errs = append(errs, fmt.Errorf("bucket %d of %s differs from an earlier bucket, which barebox uses", i+1, s.Area))
 		}
 	}
 	if r.data == nil {
-		return nil, nil, fmt.Errorf("%w: %w; barebox uses the defaults of its device tree, restore the state there", boot.ErrState, errors.Join(errs...))
+		return nil, nil, fmt.Errorf("%w: %w; barebox uses the defaults of its device tree: restore the state in barebox", boot.ErrState, errors.Join(errs...))
 	}
 	var found []boot.Finding
 	for _, err := range errs {
@@ -93,7 +92,7 @@ func (s *store) Load() (scheme.Record, []boot.Finding, error) {
 	return r, found, nil
 }
 
-// bucket returns the data in a bucket.
+// bucket validates a bucket and returns its data.
 func (s *store) bucket(b []byte) ([]byte, error) {
 	le := binary.LittleEndian
 	if got := le.Uint32(b); got != bucketMagic {
@@ -112,18 +111,18 @@ func (s *store) bucket(b []byte) ([]byte, error) {
 	}
 	n := int64(le.Uint16(h[6:]))
 	if n > int64(len(data)) {
-		return nil, fmt.Errorf("says %d bytes of data and has %d", n, len(data))
+		return nil, fmt.Errorf("declares %d bytes of data, but has %d", n, len(data))
 	}
 	data = data[:n]
 	if want, got := le.Uint32(h[8:]), crc32.ChecksumIEEE(data); want != got {
 		return nil, fmt.Errorf("has data checksum %08x, expected %08x", want, got)
 	}
 	if size > rawHead+n {
-		return nil, errors.New("is authenticated (HMAC), which only barebox can renew")
+		return nil, errors.New("is authenticated (HMAC); only barebox can write it")
 	}
 	for slot, t := range s.Targets {
 		if int64(max(t.Attempts, t.Priority))+4 > n {
-			return nil, fmt.Errorf("has %d bytes of data, too few for the variables of slot %s", n, slot)
+			return nil, fmt.Errorf("has %d bytes of data; the variables of slot %s lie beyond them", n, slot)
 		}
 	}
 	return data, nil
@@ -145,7 +144,7 @@ type record struct {
 	*store
 	raw     []byte
 	data    []byte
-	damaged bool // the buckets are not all whole and alike
+	damaged bool // not all buckets are valid and equal
 }
 
 // Entry implements [scheme.Record].
@@ -172,8 +171,7 @@ func (r *record) Save(t *scheme.Table) error {
 	return r.write(data)
 }
 
-// write fills the buckets in turn. A bucket that is not whole comes first: the only whole one is never
-// written while there is no other.
+// write writes the buckets one by one, invalid ones first: the only valid bucket is never overwritten.
 func (r *record) write(data []byte) error {
 	h, le := make([]byte, bucketHead+rawHead), binary.LittleEndian
 	le.PutUint32(h, bucketMagic)

@@ -1,9 +1,9 @@
-// Package custom asks programs of the running system for the slot choice, for boot loaders that no other package knows.
-// Each operation is an argument vector, without a shell. What a program promises it cannot be held to: the
-// backend reads the state back after every change, and no more.
+// Package custom delegates the slot choice to programs of the running system, for boot loaders without a package of their
+// own. Each operation is an argument vector, run without a shell. The backend runs the state program after every change
+// and checks the result. It cannot check durability: what a power cut leaves is up to the program.
 //
-// The program for the state prints a line for every slot: its name, then good, bad or trying, then, for
-// trying, the boots left, and last next on the line of the slot that boots next:
+// The state program prints one line for each slot: the name; good, bad or trying; for trying, the number of boots left; and
+// "next" on the line of the slot that boots next:
 //
 //	A good
 //	B trying 3 next
@@ -22,10 +22,10 @@ import (
 	"updater/internal/program"
 )
 
-// Commands are the argument vectors. {slot} and {tries} in an argument are replaced.
+// Commands are the argument vectors of the operations. {slot} and {tries} in an argument are replaced.
 type Commands struct{ State, Invalidate, Activate, Good, Bad []string }
 
-// maxTries is what a program may be asked to count.
+// maxTries is the most tries that a program is asked to count.
 const maxTries = 9
 
 // Backend implements [boot.Backend].
@@ -37,11 +37,11 @@ type Backend struct {
 
 var _ boot.Backend = (*Backend)(nil)
 
-// New returns the backend. Every command but Bad is needed; Bad is Invalidate where it is empty. booted is the
-// running slot, "" outside every slot.
+// New returns the backend on c. Every command except Bad is required; an empty Bad means Invalidate. booted is the running
+// slot, "" outside every slot.
 func New(c Commands, slots []string, booted string) (*Backend, error) {
 	if len(slots) == 0 || booted != "" && !slices.Contains(slots, booted) {
-		return nil, fmt.Errorf("%w: running slot %q is not among the slots %v", boot.ErrState, booted, slots)
+		return nil, fmt.Errorf("%w: running slot %q is not configured; expected one of %v", boot.ErrState, booted, slots)
 	}
 	if len(c.Bad) == 0 {
 		c.Bad = c.Invalidate
@@ -54,7 +54,7 @@ func New(c Commands, slots []string, booted string) (*Backend, error) {
 	return &Backend{c, slots, booted}, nil
 }
 
-// Caps implements [boot.Backend]. Nothing is known of how a program writes.
+// Caps implements [boot.Backend]. Nothing is known about how a program writes.
 func (b *Backend) Caps() boot.Caps { return boot.Caps{MaxTries: maxTries} }
 
 // Booted implements [boot.Backend].
@@ -69,7 +69,7 @@ func (b *Backend) State(ctx context.Context) (boot.State, error) {
 	return b.parse(out)
 }
 
-// parse reads what the program for the state printed.
+// parse parses the output of the state program.
 func (b *Backend) parse(out []byte) (boot.State, error) {
 	st := boot.State{Booted: b.booted}
 	for _, s := range b.slots {
@@ -83,7 +83,8 @@ func (b *Backend) parse(out []byte) (boot.State, error) {
 	if st.Next != "" {
 		st.Boots = []string{st.Next}
 	}
-	st.Findings = append(st.Findings, boot.Finding{Severity: boot.Info, Evidence: "the boot state is what " + b.commands.State[0] + " says; what a power cut leaves is up to it"})
+	evidence := fmt.Sprintf("the boot state comes from %s, whose durability under a power cut is unknown", b.commands.State[0])
+	st.Findings = append(st.Findings, boot.Finding{Severity: boot.Info, Evidence: evidence})
 	st.Findings = append(st.Findings, boot.Disagreements(st)...)
 	return st, nil
 }
@@ -98,7 +99,7 @@ func (b *Backend) line(st *boot.State, w []string) error {
 	}
 	s := &st.Slots[i]
 	if s.Priority++; s.Priority > 1 {
-		return fmt.Errorf("slot %s is there twice", w[0])
+		return fmt.Errorf("slot %s is listed twice", w[0])
 	}
 	if w[len(w)-1] == "next" {
 		if st.Next != "" {
@@ -114,11 +115,11 @@ func (b *Backend) line(st *boot.State, w []string) error {
 	case len(w) == 3 && w[1] == "trying":
 		n, err := strconv.ParseUint(w[2], 10, 16)
 		if err != nil {
-			return fmt.Errorf("%q is no number of boots", w[2])
+			return fmt.Errorf("%q is not a number of boots", w[2])
 		}
 		s.Bootable, s.TriesLeft = n > 0, int(n)
 	default:
-		return fmt.Errorf("expected SLOT good, SLOT bad or SLOT trying N, and next")
+		return fmt.Errorf("expected SLOT good, SLOT bad or SLOT trying N, followed by next for the slot that boots next")
 	}
 	return nil
 }
@@ -150,7 +151,7 @@ func (b *Backend) disable(ctx context.Context, argv []string, slot string) error
 // Activate implements [boot.Backend].
 func (b *Backend) Activate(ctx context.Context, slot string, tries int) error {
 	if tries < 1 || tries > maxTries {
-		return fmt.Errorf("%w: %d tries asked for, expected 1 to %d", boot.ErrRefused, tries, maxTries)
+		return fmt.Errorf("%w: %d tries requested; expected 1 to %d", boot.ErrRefused, tries, maxTries)
 	}
 	if _, err := b.known(ctx, slot); err != nil {
 		return err
@@ -170,20 +171,20 @@ func (b *Backend) MarkGood(ctx context.Context, slot string) error {
 	return b.change(ctx, b.commands.Good, slot, 0, func(_ boot.State, s boot.SlotState) bool { return s.Good })
 }
 
-// Repair implements [boot.Backend]: there is no command for it.
+// Repair implements [boot.Backend]. There is no command for it; it only checks that the state can be read.
 func (b *Backend) Repair(ctx context.Context) error {
 	_, err := b.State(ctx)
 	return err
 }
 
 func (b *Backend) known(ctx context.Context, slot string) (boot.State, error) {
-	if !slices.Contains(b.slots, slot) {
-		return boot.State{}, fmt.Errorf("%w: slot %q is not among %v", boot.ErrRefused, slot, b.slots)
+	if err := boot.RefuseUnknown(slot, b.slots); err != nil {
+		return boot.State{}, err
 	}
 	return b.State(ctx)
 }
 
-// change runs a command and reads back that what it was for holds.
+// change runs a command and reads the state back to check that holds is true afterwards.
 func (b *Backend) change(ctx context.Context, argv []string, slot string, tries int, holds func(boot.State, boot.SlotState) bool) error {
 	filled := make([]string, len(argv))
 	for i, a := range argv {
@@ -197,7 +198,7 @@ func (b *Backend) change(ctx context.Context, argv []string, slot string, tries 
 		return err
 	}
 	if s := st.Slots[slices.Index(b.slots, slot)]; !holds(st, s) {
-		return fmt.Errorf("%w: after %s slot %s is %+v and %q boots next", boot.ErrState, strings.Join(filled, " "), slot, s, st.Next)
+		return fmt.Errorf("%w: %s had no effect: slot %s is %+v and slot %q boots next", boot.ErrState, strings.Join(filled, " "), slot, s, st.Next)
 	}
 	return nil
 }

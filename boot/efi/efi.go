@@ -1,10 +1,10 @@
-// Package efi keeps the slot choice in the firmware's boot manager, without a boot loader in between: every slot has
-// a boot option Boot####, BootOrder lists the good ones, and BootNext names the one that is tried once (UEFI
-// specification 2.10, 3.1). The firmware deletes BootNext before it starts that option, so that a slot that
-// does not come up is not started again: the next boot follows BootOrder.
+// Package efi keeps the slot choice in the UEFI boot manager, without a boot loader in between. Each slot has a boot option
+// Boot####, BootOrder lists the good slots, and BootNext names a slot to try once (UEFI specification 2.10, section 3.1).
+// The firmware deletes BootNext before it starts that option, so the boot after a failed try follows BootOrder.
 //
-// Every change is one variable, which the firmware stores whole or not at all. Boot options are made where they are missing and kept;
-// options of others and their order in BootOrder stay. NVRAM wears: nothing is written that does not change.
+// Every change is one variable, which the firmware stores atomically. Missing boot options are created and then kept.
+// Foreign boot options and their order in BootOrder are preserved. Since NVRAM wears, a variable is only written if it
+// changes.
 package efi
 
 import (
@@ -20,8 +20,8 @@ import (
 	"updater/boot"
 )
 
-// Vars are firmware variables of one vendor by name, without their attributes. Every change is durable when
-// it returns. What is not there is [fs.ErrNotExist].
+// Vars accesses the firmware variables of one vendor by name. Data excludes the attributes. A change is durable once it
+// returns nil. The error for a missing variable wraps [fs.ErrNotExist].
 type Vars interface {
 	List() ([]string, error)
 	Get(name string) ([]byte, error)
@@ -29,7 +29,7 @@ type Vars interface {
 	Delete(name string) error
 }
 
-// Options are what the backend needs.
+// Options configure the backend.
 type Options struct {
 	Vars    Vars
 	Slots   []string
@@ -44,10 +44,10 @@ type Backend struct {
 
 var _ boot.Backend = (*Backend)(nil)
 
-// New returns the backend. booted is the running slot, "" outside every slot.
+// New returns the backend on o. booted is the running slot, "" outside every slot.
 func New(o Options, booted string) (*Backend, error) {
 	if len(o.Slots) == 0 || booted != "" && !slices.Contains(o.Slots, booted) {
-		return nil, fmt.Errorf("%w: running slot %q is not among the slots %v", boot.ErrState, booted, o.Slots)
+		return nil, fmt.Errorf("%w: running slot %q is not configured; expected one of %v", boot.ErrState, booted, o.Slots)
 	}
 	for _, s := range o.Slots {
 		if _, err := o.Targets[s].encode(); err != nil {
@@ -57,7 +57,7 @@ func New(o Options, booted string) (*Backend, error) {
 	return &Backend{o, booted}, nil
 }
 
-// Running is the slot whose boot option the firmware says it has started (BootCurrent), "" for another.
+// Running returns the slot whose boot option the firmware has started, according to BootCurrent; "" if it is not a slot's.
 func Running(o Options) (string, error) {
 	data, err := o.Vars.Get("BootCurrent")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,7 +79,7 @@ func (b *Backend) Caps() boot.Caps { return boot.Caps{MaxTries: 1, SwitchAtomic:
 // Booted implements [boot.Backend].
 func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil }
 
-// manager is the boot manager's state.
+// manager is the state of the boot manager.
 type manager struct {
 	number  map[string]uint16 // boot option of each slot that has one
 	options map[uint16]option
@@ -105,7 +105,7 @@ func (b *Backend) load() (*manager, error) {
 		}
 		o, err := parse(data)
 		if err != nil {
-			continue // the firmware skips it too
+			continue // the firmware skips it, too
 		}
 		m.options[n] = o
 		for _, s := range b.Slots {
@@ -128,7 +128,7 @@ func (b *Backend) load() (*manager, error) {
 	return m, err
 }
 
-// get is a variable, empty when it is not there.
+// get returns a variable, nil if it is missing.
 func (b *Backend) get(name string) ([]byte, error) {
 	data, err := b.Vars.Get(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -140,7 +140,7 @@ func (b *Backend) get(name string) ([]byte, error) {
 	return data, nil
 }
 
-// optionNumber reads "Boot0A01".
+// optionNumber parses a name such as Boot0A01.
 func optionNumber(name string) (uint16, bool) {
 	hex, ok := strings.CutPrefix(name, "Boot")
 	if !ok || len(hex) != 4 || strings.ToUpper(hex) != hex {
@@ -172,7 +172,7 @@ func (m *manager) ordered() []string {
 	return slots
 }
 
-// trying is the slot that BootNext names.
+// trying returns the slot that BootNext names, "" for none.
 func (m *manager) trying() string {
 	if m.next < 0 {
 		return ""
@@ -225,11 +225,13 @@ func (b *Backend) findings(m *manager) []boot.Finding {
 			break
 		}
 		if o, ok := m.options[n]; ok && o.active && o.path != "" {
-			found = append(found, boot.Warn("move it behind the slots with efibootmgr -o", "BootOrder has %s (%s), which is no slot, before the slots", optionName(n), o.description))
+			found = append(found, boot.Warn("move it behind the slots with efibootmgr -o",
+				"BootOrder lists %s (%s), which is not a slot, before the slots", optionName(n), o.description))
 		}
 	}
 	if m.next >= 0 && m.trying() == "" {
-		found = append(found, boot.Finding{Severity: boot.Info, Evidence: fmt.Sprintf("the next boot starts %s, which is no slot", optionName(uint16(m.next)))})
+		evidence := fmt.Sprintf("the next boot starts %s, which is not a slot", optionName(uint16(m.next)))
+		found = append(found, boot.Finding{Severity: boot.Info, Evidence: evidence})
 	}
 	return found
 }
@@ -257,17 +259,20 @@ func (b *Backend) disable(slot string) error {
 		if err := b.Vars.Delete("BootNext"); err != nil {
 			return fmt.Errorf("%w: %w", boot.ErrState, err)
 		}
-		if left, err := b.get("BootNext"); err != nil || len(left) > 0 {
-			return fmt.Errorf("%w: BootNext is still there: %w", boot.ErrState, err)
+		switch left, err := b.get("BootNext"); {
+		case err != nil:
+			return err
+		case len(left) > 0:
+			return fmt.Errorf("%w: BootNext still exists after it was deleted", boot.ErrState)
 		}
 	}
 	return b.setOrder(m, slices.DeleteFunc(slices.Clone(m.order), func(n uint16) bool { return m.slotOf(n) == slot }))
 }
 
-// Activate implements [boot.Backend]: BootOrder stays, so that what follows the try is what boots now.
+// Activate implements [boot.Backend]. BootOrder does not change, so the boot after the try starts the current slot.
 func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	if tries != 1 {
-		return fmt.Errorf("%w: %d tries asked for, BootNext is one", boot.ErrRefused, tries)
+		return fmt.Errorf("%w: %d tries requested; BootNext allows 1", boot.ErrRefused, tries)
 	}
 	m, err := b.known(slot)
 	if err != nil {
@@ -280,7 +285,7 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	return b.set("BootNext", binary.LittleEndian.AppendUint16(nil, n))
 }
 
-// MarkGood implements [boot.Backend]: the booted slot comes before the others in BootOrder.
+// MarkGood implements [boot.Backend]. It moves the running slot before the other slots in BootOrder.
 func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	if err := boot.RefuseOthers(slot, b.booted); err != nil {
 		return err
@@ -300,8 +305,8 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	return b.setOrder(m, append([]uint16{n}, rest...))
 }
 
-// Repair implements [boot.Backend]: it makes the boot options that are missing, and where BootOrder has no
-// slot any more it gets the running one.
+// Repair implements [boot.Backend]. It creates missing boot options and adds the running slot to BootOrder if no slot is
+// listed there.
 func (b *Backend) Repair(ctx context.Context) error {
 	m, err := b.load()
 	if err != nil {
@@ -325,7 +330,7 @@ func (b *Backend) known(slot string) (*manager, error) {
 	return b.load()
 }
 
-// option is the number of a slot's boot option, which is made when it is missing: no order names it yet.
+// option returns the number of a slot's boot option. It creates a missing option, under a number that no order lists.
 func (b *Backend) option(m *manager, slot string) (uint16, error) {
 	if n, ok := m.number[slot]; ok {
 		return n, nil
@@ -337,7 +342,7 @@ func (b *Backend) option(m *manager, slot string) (uint16, error) {
 	n := uint16(0)
 	for m.options[n].path != "" || slices.Contains(m.order, n) || b.exists(optionName(n)) {
 		if n++; n == 0xffff {
-			return 0, fmt.Errorf("%w: the firmware has no free boot option", boot.ErrState)
+			return 0, fmt.Errorf("%w: all boot option numbers are in use", boot.ErrState)
 		}
 	}
 	m.number[slot] = n
@@ -360,7 +365,7 @@ func (b *Backend) setOrder(m *manager, order []uint16) error {
 	return b.set("BootOrder", data)
 }
 
-// set writes a variable and reads it back: some firmware reorders, prunes or ignores.
+// set writes a variable and reads it back, since some firmware reorders, prunes or ignores variables.
 func (b *Backend) set(name string, data []byte) error {
 	if old, err := b.get(name); err != nil || old != nil && slices.Equal(old, data) {
 		return err
@@ -369,7 +374,7 @@ func (b *Backend) set(name string, data []byte) error {
 		return fmt.Errorf("%w: %w", boot.ErrState, err)
 	}
 	if got, err := b.get(name); err != nil || !slices.Equal(got, data) {
-		return errors.Join(fmt.Errorf("%w: %s does not hold what was written: %x, expected %x", boot.ErrState, name, got, data), err)
+		return errors.Join(fmt.Errorf("%w: %s reads back as %x; expected %x", boot.ErrState, name, got, data), err)
 	}
 	return nil
 }

@@ -16,22 +16,22 @@ type Partition struct {
 	GUID        string // PARTUUID
 }
 
-// Target is what a boot option starts.
+// Target is the program that a boot option starts.
 type Target struct {
 	Partition   Partition
-	Path        string // of the EFI program on the partition, with backslashes
-	Description string // for people, in the firmware's menu
+	Path        string // path of the EFI program on the partition, with backslashes
+	Description string // shown in the firmware's menu
 }
 
 const (
-	active       = 1 // attribute of a boot option that the firmware may choose
+	active       = 1 // LOAD_OPTION_ACTIVE: the firmware may choose the option
 	typeMedia    = 4
 	subHardDrive = 1
 	subFilePath  = 4
 )
 
-// encode makes an EFI_LOAD_OPTION (UEFI specification 2.10, 3.1.3): attributes, length of the device path,
-// description, and the device path of the partition (10.3.5.1) and the file (10.3.5.4).
+// encode returns an EFI_LOAD_OPTION (UEFI specification 2.10, section 3.1.3): attributes, length of the device path,
+// description, and a device path of the partition (10.3.5.1) and the file (10.3.5.4).
 func (t Target) encode() ([]byte, error) {
 	guid, err := guidBytes(t.Partition.GUID)
 	if err != nil {
@@ -52,19 +52,19 @@ func (t Target) encode() ([]byte, error) {
 	return append(append(out, utf16z(t.Description)...), path...), nil
 }
 
-// option is a boot option as far as it matters.
+// option holds the decoded fields of a boot option.
 type option struct {
 	active      bool
 	description string
-	guid        []byte // of the partition, nil without one
+	guid        []byte // of the partition; nil if the path has none
 	path        string
 }
 
-// parse reads an EFI_LOAD_OPTION. Firmware may have put nodes before those of the partition.
+// parse decodes an EFI_LOAD_OPTION. The firmware may have put nodes before those of the partition.
 func parse(data []byte) (option, error) {
 	var o option
 	if len(data) < 8 {
-		return o, fmt.Errorf("has %d bytes, expected a boot option", len(data))
+		return o, fmt.Errorf("has %d bytes, expected at least 8", len(data))
 	}
 	o.active = data[0]&active != 0
 	length := int(binary.LittleEndian.Uint16(data[4:]))
@@ -93,17 +93,17 @@ func parse(data []byte) (option, error) {
 	return o, nil
 }
 
-// starts says whether the option starts t. Paths of FAT do not depend on case.
+// starts reports whether the option starts t. Paths on FAT are compared without regard to case.
 func (o option) starts(t Target) bool {
 	guid, err := guidBytes(t.Partition.GUID)
 	return err == nil && bytes.Equal(o.guid, guid) && strings.EqualFold(o.path, t.Path)
 }
 
-// guidBytes is a GUID in its mixed byte order (UEFI specification, appendix A).
+// guidBytes returns a GUID in mixed byte order (UEFI specification, appendix A).
 func guidBytes(s string) ([]byte, error) {
 	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
 	if err != nil || len(b) != 16 {
-		return nil, fmt.Errorf("%q is no GUID", s)
+		return nil, fmt.Errorf("%q is not a GUID", s)
 	}
 	return []byte{b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]}, nil
 }
@@ -116,14 +116,14 @@ func utf16z(s string) []byte {
 	return out
 }
 
-// cutUTF16 takes a string up to its NUL off the front.
+// cutUTF16 splits data behind its first NUL-terminated string.
 func cutUTF16(data []byte) (string, []byte, error) {
 	for i := 0; i+1 < len(data); i += 2 {
 		if data[i] == 0 && data[i+1] == 0 {
 			return decodeUTF16(data[:i]), data[i+2:], nil
 		}
 	}
-	return "", nil, fmt.Errorf("has a description without end")
+	return "", nil, fmt.Errorf("has a description without a terminating NUL")
 }
 
 func decodeUTF16(data []byte) string {

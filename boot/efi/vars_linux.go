@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The vendors of the variables.
+// The vendor GUIDs of the variables.
 const (
 	Global = "8be4df61-93ca-11d2-aa0d-00e098032b8c" // UEFI specification
 	Loader = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f" // boot loader interface (systemd.io)
 )
 
-// Firmware are the variables of one vendor in the running firmware. A change is one write of efivarfs, which returns when
-// the firmware has stored it.
+// Firmware accesses the variables of one vendor in the running firmware. A change is one write to efivarfs, which returns
+// once the firmware has stored the variable.
 type Firmware struct {
 	fs     efivarfs.EFIVar
 	vendor uuid.UUID
@@ -26,7 +26,7 @@ type Firmware struct {
 
 var _ Vars = (*Firmware)(nil)
 
-// OpenFirmware opens the firmware's variables, and mounts efivarfs where nobody has.
+// OpenFirmware opens the variables of a vendor. It mounts efivarfs if it is not mounted.
 func OpenFirmware(vendor string) (*Firmware, error) {
 	id, err := uuid.Parse(vendor)
 	if err != nil {
@@ -40,7 +40,7 @@ func OpenFirmware(vendor string) (*Firmware, error) {
 		fs, err = efivarfs.New()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("opening the firmware's variables: %w", err)
+		return nil, fmt.Errorf("opening the firmware variables: %w", err)
 	}
 	return &Firmware{fs, id}, nil
 }
@@ -87,7 +87,7 @@ func (f *Firmware) Delete(name string) error {
 	return nil
 }
 
-// String is a variable that holds a string, as those of the boot loader interface do; "" when it is not there.
+// String returns a variable that holds a UTF-16 string, as those of the boot loader interface do; "" if it is missing.
 func String(v Vars, name string) (string, error) {
 	data, err := v.Get(name)
 	if errors.Is(err, os.ErrNotExist) {

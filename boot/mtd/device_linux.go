@@ -74,14 +74,14 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) { return d.f.ReadAt(p,
 // WriteAt implements [Flash].
 func (d *Device) WriteAt(p []byte, off int64) (int, error) { return d.f.WriteAt(p, off) }
 
-// Erase implements [Flash]. A device that cannot be unlocked is tried all the same: many have no locks.
+// Erase implements [Flash]. Errors of the unlock request are ignored: many devices have no locks.
 func (d *Device) Erase(off int64) error {
 	r := region{Start: uint32(off), Length: d.info.Erase}
 	_ = d.ioctl("MEMUNLOCK", memUnlock, unsafe.Pointer(&r))
 	return d.ioctl("MEMERASE", memErase, unsafe.Pointer(&r))
 }
 
-// Bad implements [Flash]. NOR has no bad blocks, and does not know the request.
+// Bad implements [Flash]. NOR flash has no bad blocks and does not support the request.
 func (d *Device) Bad(off int64) (bool, error) {
 	r, _, errno := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), memGetBadBlock, uintptr(unsafe.Pointer(&off)))
 	if errno == unix.EOPNOTSUPP || errno == unix.ENOTTY {

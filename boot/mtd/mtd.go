@@ -1,7 +1,7 @@
-// Package mtd makes a [boot.Area] of raw flash behind the kernel's MTD layer, for boot state that U-Boot keeps
-// there. Flash is erased in blocks, to ones, and a write only clears bits: what changes a block otherwise erases it
-// and writes it anew. A cut in between leaves a block of ones, so that state in flash needs a second copy in
-// other blocks. Bad blocks of NAND are passed over, as U-Boot does (env/nand.c).
+// Package mtd provides a [boot.Area] on raw flash behind the kernel's MTD layer, for boot state that U-Boot keeps there.
+// Flash is erased in blocks, to ones, and a write only clears bits. A change that sets bits erases the block and rewrites
+// it; a power cut in between leaves a block of ones. Boot state in flash therefore needs a second copy in other blocks.
+// Bad blocks of NAND are skipped, as U-Boot does (env/nand.c).
 package mtd
 
 import (
@@ -10,34 +10,34 @@ import (
 	"io"
 )
 
-// Flash is a flash device. A write or erase is on the medium when it returns.
+// Flash is a flash device. A write or erase is on the medium once it returns nil.
 type Flash interface {
 	io.ReaderAt
 	io.WriterAt // clears bits only
 	Size() int64
 	EraseSize() int64 // bytes of a block
 	Erase(off int64) error
-	Bad(off int64) (bool, error) // whether the block at off is bad
+	Bad(off int64) (bool, error) // reports whether the block at off is bad
 	String() string
 }
 
-// Area is a part of a flash device with a fixed size, which begins with a block. Not safe for concurrent use.
+// Area is a fixed-size region of a flash device that begins on an erase block. It is not safe for concurrent use.
 type Area struct {
 	flash  Flash
-	blocks []int64 // offsets of the good blocks that hold it
+	blocks []int64 // offsets of the good blocks of the region
 	size   int64
 	name   string
 }
 
-// New returns the area of size bytes in the blocks from off on, of which blocks may be used; 0 is as many as
-// size needs. Bad ones among them are passed over.
+// New returns an area of size bytes in the good blocks from offset off on; a negative off counts from the end. The area may
+// use up to blocks erase blocks, so that bad ones can be skipped; 0 means as many as size needs.
 func New(flash Flash, off, size, blocks int64) (*Area, error) {
 	each := flash.EraseSize()
 	if off < 0 {
 		off += flash.Size()
 	}
 	if each <= 0 || off < 0 || off%each != 0 || size <= 0 || size > flash.Size() {
-		return nil, fmt.Errorf("%s: %d bytes at %d do not begin with an erase block of %d", flash, size, off, each)
+		return nil, fmt.Errorf("%s: area of %d bytes at %d does not begin on an erase block of %d", flash, size, off, each)
 	}
 	need := (size + each - 1) / each
 	if blocks == 0 {
@@ -54,7 +54,7 @@ func New(flash Flash, off, size, blocks int64) (*Area, error) {
 		}
 	}
 	if int64(len(a.blocks)) < need {
-		return nil, fmt.Errorf("%s: %d good blocks of %d, %d are needed", a.name, len(a.blocks), blocks, need)
+		return nil, fmt.Errorf("%s: %d of %d blocks are good; expected at least %d", a.name, len(a.blocks), blocks, need)
 	}
 	return a, nil
 }
@@ -64,7 +64,7 @@ func (a *Area) String() string { return a.name }
 // Size implements [boot.Area].
 func (a *Area) Size() int64 { return a.size }
 
-// Sync implements [boot.Area]: there is no cache.
+// Sync implements [boot.Area]. There is no cache to flush.
 func (a *Area) Sync() error { return nil }
 
 // ReadBackAt implements [boot.Area].
@@ -86,10 +86,10 @@ func (a *Area) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// WriteAt implements [boot.Area]. A block is erased only when bits have to be set; what else it holds stays.
+// WriteAt implements [boot.Area]. It erases a block only if bits have to be set, and preserves the rest of the block.
 func (a *Area) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 || off+int64(len(p)) > a.size {
-		return 0, fmt.Errorf("writing %s: %d bytes at %d reach past its end at %d", a, len(p), off, a.size)
+		return 0, fmt.Errorf("writing %s: %d bytes at %d extend beyond its end at %d", a, len(p), off, a.size)
 	}
 	n := 0
 	for each := a.flash.EraseSize(); n < len(p); {
@@ -123,7 +123,7 @@ func (a *Area) writeBlock(block, off int64, p []byte) error {
 	return err
 }
 
-// clears says whether p only clears bits of old.
+// clears reports whether writing p over old only clears bits.
 func clears(old, p []byte) bool {
 	for i := range p {
 		if p[i]&^old[i] != 0 {

@@ -8,35 +8,35 @@ import (
 	"updater/boot"
 )
 
-// Store is where one boot loader keeps its table.
+// Store is the storage of one boot loader's table.
 type Store interface {
-	// Rules are how the loader reads it.
+	// Rules returns how the boot loader interprets the table.
 	Rules() Rules
-	// Load reads the table from the medium. The findings are what is wrong with it though it can be used.
+	// Load reads the table from the medium. The findings are problems of a table that is usable.
 	Load() (Record, []boot.Finding, error)
-	// Repair restores what is damaged. booted is the running slot, "" for none.
+	// Repair repairs a damaged table. booted is the running slot, "" for none.
 	Repair(booted string) error
 }
 
 // Record is a loaded table.
 type Record interface {
 	Entry(slot string) Entry
-	// Save writes the entries that differ from what was loaded, given all of them, as one old-or-new change
-	// that was read back. It may keep a priority that it cannot say, as long as the order is the same.
+	// Save stores the entries of t that differ from the loaded ones, in one atomic change, and reads them back. It may
+	// store other priorities, as long as the order is the same.
 	Save(t *Table) error
 }
 
-// Backend implements [boot.Backend] on a store.
+// Backend implements [boot.Backend] on a [Store].
 type Backend struct {
 	store  Store
 	slots  []string
 	booted string
 }
 
-// New returns the backend. booted is the running slot, "" outside every slot.
+// New returns a backend on store. booted is the running slot, "" outside every slot.
 func New(store Store, slots []string, booted string) (*Backend, error) {
 	if len(slots) == 0 || booted != "" && !slices.Contains(slots, booted) {
-		return nil, fmt.Errorf("%w: running slot %q is not among the slots %v", boot.ErrState, booted, slots)
+		return nil, fmt.Errorf("%w: running slot %q is not configured; expected one of %v", boot.ErrState, booted, slots)
 	}
 	return &Backend{store, slots, booted}, nil
 }
@@ -82,8 +82,8 @@ func (b *Backend) Invalidate(_ context.Context, slot string) error {
 // MarkBad implements [boot.Backend].
 func (b *Backend) MarkBad(_ context.Context, slot string) error { return b.disable(slot) }
 
-// disable takes a slot out of the choice, as long as another one stays in it, or none was in it before: then
-// a recovery has nothing to lose. Where boots of a good slot are counted, the booted one is refilled in the
+// disable makes a slot unbootable. It refuses the last bootable slot. If no slot was bootable before, a recovery has
+// nothing to lose and the change is allowed. Where boots of a good slot are counted, the running slot is refilled in the
 // same write.
 func (b *Backend) disable(slot string) error {
 	return b.change(slot, func(t *Table) error {
@@ -100,7 +100,7 @@ func (b *Backend) disable(slot string) error {
 // Activate implements [boot.Backend].
 func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	if most := b.store.Rules().MaxTries; tries < 1 || tries > most {
-		return fmt.Errorf("%w: %d tries asked for, this boot loader's scheme counts 1 to %d", boot.ErrRefused, tries, most)
+		return fmt.Errorf("%w: %d tries requested; this boot loader counts 1 to %d", boot.ErrRefused, tries, most)
 	}
 	return b.change(slot, func(t *Table) error {
 		t.refill(b.booted, slot)
@@ -123,7 +123,7 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 // Repair implements [boot.Backend].
 func (b *Backend) Repair(context.Context) error { return b.store.Repair(b.booted) }
 
-// change edits the table and saves it.
+// change loads the table, edits it and saves it.
 func (b *Backend) change(slot string, edit func(*Table) error) error {
 	if err := boot.RefuseUnknown(slot, b.slots); err != nil {
 		return err
@@ -138,13 +138,13 @@ func (b *Backend) change(slot string, edit func(*Table) error) error {
 	return rec.Save(t)
 }
 
-// Place gives slot priorities that fit most, in the table's order: what changes as little as it can, for
-// formats that store a number. old are the stored priorities.
+// Place assigns stored priorities of 1 to most in the order of the table. It keeps the old priorities if they are in
+// order already.
 func Place(t *Table, old func(slot string) int, most int) map[string]int {
 	order := t.Order()
 	prio := map[string]int{}
 	fits := true
-	for i, s := range order { // keep what is in order already
+	for i, s := range order {
 		prio[s] = old(s)
 		if prio[s] < 1 || prio[s] > most || i > 0 && prio[s] >= prio[order[i-1]] {
 			fits = false

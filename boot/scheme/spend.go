@@ -13,7 +13,7 @@ var _ boot.Spender = (*Backend)(nil)
 func (b *Backend) SpendTry(_ context.Context, slot string) error {
 	return b.change(slot, func(t *Table) error {
 		if next := t.Next(); next != slot {
-			return fmt.Errorf("%w: slot %s does not boot next, but %q", boot.ErrRefused, slot, next)
+			return fmt.Errorf("%w: slot %s does not boot next; slot %q does", boot.ErrRefused, slot, next)
 		}
 		t.spend(slot)
 		return nil

@@ -1,10 +1,9 @@
-// Package scheme is what most boot loaders have in common: a table with a priority, a number of tries and a
-// good mark for every slot, of which the loader boots the usable slot with the highest priority. The
-// loaders differ in where the table lies and in which of the three a format can say; that is a [Store].
+// Package scheme implements [boot.Backend] for boot loaders that keep a table with a priority, a number of tries and a
+// good mark for each slot, and boot the usable slot with the highest priority. A [Store] reads and writes the table in the
+// format of one boot loader.
 //
-// Every change of [Backend] is one Save of the store. What holds then holds for all of them: the target
-// cannot be chosen between Invalidate and Activate, the booted slot is refilled before the choice rests on
-// it, and the last bootable slot is never taken away.
+// Every mutation is one atomic Save of the store. Between Invalidate and Activate the target cannot boot; the running slot
+// gets its tries back in the same write that makes it the fallback; the last bootable slot is never disabled.
 package scheme
 
 import (
@@ -14,19 +13,19 @@ import (
 	"updater/boot"
 )
 
-// Entry is what a boot loader's table says of one slot.
+// Entry is the entry of one slot in a boot loader's table.
 type Entry struct {
-	Priority int  // higher is chosen first; 0 is never chosen
+	Priority int  // the highest is chosen first; 0 is never chosen
 	Tries    int  // boots left
 	Good     bool // marked good
 }
 
-// Rules are how a boot loader reads its table.
+// Rules describe how a boot loader interprets its table.
 type Rules struct {
-	MaxTries     int
+	MaxTries     int  // the most tries that the format holds
 	GoodTries    int  // tries of a slot that is marked good
-	CountsGood   bool // a boot spends a try also of a good slot, so that only tries make a slot usable
-	Refill       int  // tries that every slot with a priority gets when none is usable; 0: there is no refill
+	CountsGood   bool // every boot spends a try, so only a slot with tries is usable
+	Refill       int  // tries that every slot with a priority gets when no slot is usable; 0 for no refill
 	SwitchAtomic bool // see [boot.Caps]
 }
 
@@ -41,7 +40,7 @@ type Table struct {
 	entries map[string]Entry
 }
 
-// NewTable returns a table with an entry of every slot.
+// NewTable returns a table with the entry of each slot.
 func NewTable(rules Rules, slots []string, entry func(slot string) Entry) *Table {
 	t := &Table{rules, slots, map[string]Entry{}}
 	for _, s := range slots {
@@ -50,17 +49,17 @@ func NewTable(rules Rules, slots []string, entry func(slot string) Entry) *Table
 	return t
 }
 
-// Get is the entry of a slot.
+// Get returns the entry of a slot.
 func (t *Table) Get(slot string) Entry { return t.entries[slot] }
 
-// Order lists the slots with a priority, the highest first; of equal ones the first configured.
+// Order lists the slots with a priority, the highest first. Equal priorities are in the order of the configuration.
 func (t *Table) Order() []string {
 	order := slices.DeleteFunc(slices.Clone(t.slots), func(s string) bool { return t.entries[s].Priority <= 0 })
 	slices.SortStableFunc(order, func(a, b string) int { return cmp.Compare(t.entries[b].Priority, t.entries[a].Priority) })
 	return order
 }
 
-// Next is the boot loader's choice, "" for none.
+// Next returns the slot that boots next, "" for none.
 func (t *Table) Next() string {
 	for _, s := range t.Order() {
 		if t.rules.usable(t.entries[s]) {
@@ -70,7 +69,7 @@ func (t *Table) Next() string {
 	return ""
 }
 
-// boots plays the next n boots when nobody marks anything.
+// boots simulates the next n boots if no slot is marked in between.
 func (t *Table) boots(n int) []string {
 	t = t.clone()
 	var list []string
@@ -88,7 +87,7 @@ func (t *Table) boots(n int) []string {
 	return list
 }
 
-// spend takes the try of one boot.
+// spend spends the try of one boot.
 func (t *Table) spend(slot string) {
 	if e := t.entries[slot]; slot != "" && (t.rules.CountsGood || !e.Good) {
 		e.Tries--
@@ -103,7 +102,7 @@ func (t *Table) clone() *Table {
 // disable makes a slot unbootable.
 func (t *Table) disable(slot string) { t.entries[slot] = Entry{} }
 
-// first puts a slot before all others, which keep their order below it.
+// first puts a slot before all others, whose order stays.
 func (t *Table) first(slot string, e Entry) {
 	rest := slices.DeleteFunc(t.Order(), func(s string) bool { return s == slot })
 	for i, s := range rest {
@@ -115,7 +114,7 @@ func (t *Table) first(slot string, e Entry) {
 	t.entries[slot] = e
 }
 
-// good marks a slot good; outside the order it becomes the last of it.
+// good marks a slot good. A slot outside the boot order becomes its last.
 func (t *Table) good(slot string) {
 	e := t.entries[slot]
 	if e.Priority <= 0 {
@@ -133,8 +132,8 @@ func (t *Table) good(slot string) {
 	t.entries[slot] = e
 }
 
-// refill gives the booted slot its tries back, on which a change of another slot rests, where boots of a
-// good slot are counted.
+// refill gives the running slot its tries back when another slot changes, since it is the fallback. It only applies where
+// boots of a good slot are counted.
 func (t *Table) refill(booted, changed string) {
 	e, ok := t.entries[booted]
 	if t.rules.CountsGood && ok && booted != changed && e.Priority > 0 && e.Tries < t.rules.GoodTries {
@@ -143,7 +142,7 @@ func (t *Table) refill(booted, changed string) {
 	}
 }
 
-// state tells the table as a boot state.
+// state returns the table as a boot state.
 func (t *Table) state(booted string) boot.State {
 	st := boot.State{Booted: booted, Next: t.Next(), Boots: t.boots(3)}
 	order := t.Order()

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// kind is what a device's entries are: where they lie, where their templates lie, which no loader looks for
-// entries in, and how the names of both end.
+// kind is a kind of boot entry: the folder of the entries, the folder of their templates, which the boot loader does not
+// search, and the file name extension of both.
 type kind struct{ entries, templates, ext string }
 
 var (
@@ -25,8 +25,8 @@ const loaderConf = "loader/loader.conf"
 
 func (k kind) template(slot string) string { return k.templates + slot + k.ext }
 
-// entry is one of our boot entries, by its file name: prefix-GENERATION-SLOT[+LEFT[-DONE]], and .conf or .efi
-// (systemd, "Automatic Boot Assessment").
+// entry is a boot entry of a slot, named prefix-GENERATION-SLOT[+LEFT[-DONE]] with the extension .conf or .efi (systemd,
+// "Automatic Boot Assessment").
 type entry struct {
 	name       string // of the file
 	generation int
@@ -35,12 +35,12 @@ type entry struct {
 	left, done int
 	order      release
 	size       int64 // of an image
-	fault      error // what is wrong with an image
+	fault      error // why an image does not start; nil if it does
 }
 
 var entryName = regexp.MustCompile(`^(.+)-(\d{1,9})-([A-Za-z0-9_]+)(?:\+(\d{1,6})(?:-(\d{1,6}))?)?$`)
 
-// parseName reads a file name; ok is false for entries of others.
+// parseName parses a file name; ok is false for a foreign entry.
 func (k kind) parseName(name, prefix string, slots []string) (e entry, ok bool) {
 	base, isEntry := strings.CutPrefix(name, k.entries)
 	base, isKind := strings.CutSuffix(base, k.ext)
@@ -52,11 +52,11 @@ func (k kind) parseName(name, prefix string, slots []string) (e entry, ok bool) 
 	e.generation, _ = strconv.Atoi(m[2])
 	e.left, _ = strconv.Atoi(m[4])
 	e.done, _ = strconv.Atoi(m[5])
-	e.order = release{key: prefix, version: m[2]} // of a .conf; that of an image is inside of it
+	e.order = release{key: prefix, version: m[2]} // for .conf; an image contains its own
 	return e, true
 }
 
-// fileName is the name of an entry.
+// fileName returns the file name of an entry; tries of 0 means no counter.
 func (k kind) fileName(prefix string, generation int, slot string, tries int) string {
 	counter := ""
 	if tries > 0 {
@@ -67,16 +67,16 @@ func (k kind) fileName(prefix string, generation int, slot string, tries int) st
 
 func (e entry) bad() bool { return e.counted && e.left == 0 }
 
-// dead: the loader does not take it.
+// dead reports whether the boot loader ignores the entry.
 func (e entry) dead() bool { return errors.Is(e.fault, errImage) }
 
-// bootable: the loader takes it, and before the bad ones.
+// bootable reports whether the boot loader boots the entry before those without tries left.
 func (e entry) bootable() bool { return !e.dead() && !e.bad() }
 
-// id is what the loader calls an entry.
+// id is the boot loader's identifier of the entry.
 func (e entry) id() string { return strings.ToLower(path.Base(e.name)) }
 
-// booted is the entry after one boot: the loader has renamed it (boot.c, config_entry_bump_counters).
+// booted returns the entry after one more boot, which renames it (boot.c, config_entry_bump_counters).
 func (e entry) booted() entry {
 	if e.counted && e.left > 0 {
 		e.left, e.done = e.left-1, e.done+1
@@ -84,20 +84,23 @@ func (e entry) booted() entry {
 	return e
 }
 
-// sorted puts the entries that the loader takes in its order (boot.c, config_entry_compare): bad ones last, then by
-// what they say of themselves, then the name of the later version.
+// sorted returns the entries in the order of the boot loader (boot.c, config_entry_compare): those without tries left come
+// last; then the sort key and version decide, then the file name, the later version first.
 func sorted(entries []entry) []entry {
 	list := slices.DeleteFunc(slices.Clone(entries), entry.dead)
 	slices.SortStableFunc(list, func(a, b entry) int {
-		if a.bad() != b.bad() {
-			return map[bool]int{true: 1, false: -1}[a.bad()]
+		switch {
+		case a.bad() && !b.bad():
+			return 1
+		case b.bad() && !a.bad():
+			return -1
 		}
 		return cmp.Or(a.order.compare(b.order), versions(b.id(), a.id()))
 	})
 	return list
 }
 
-// field is the value of a key in an entry, "" when it is missing.
+// field returns the value of a key in an entry, "" if it is missing.
 func field(text, key string) string {
 	for line := range strings.Lines(text) {
 		if k, v, ok := strings.Cut(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")), " "); ok && k == key {
@@ -107,8 +110,7 @@ func field(text, key string) string {
 	return ""
 }
 
-// fill makes an entry of a slot's template: with our sort key and the generation as version, both of which
-// the template must leave out.
+// fill returns the entry for a template, with the sort key and the generation as version. The template contains neither.
 func fill(template, sortKey string, generation int) string {
 	return strings.TrimRight(template, "\n") + fmt.Sprintf("\nsort-key %s\nversion %d\n", sortKey, generation)
 }

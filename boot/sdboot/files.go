@@ -12,17 +12,17 @@ import (
 	"updater/boot"
 )
 
-// maxEntry bounds an entry of Type #1, and a section .osrel.
+// maxEntry is the largest Type #1 entry and the largest .osrel section, in bytes.
 const maxEntry = 64 << 10
 
-// files is what the ESP holds.
+// files are the files on the ESP.
 type files struct {
 	kind
 	own    []entry
-	others []string // the names of the rest
+	others []string // names of all other files
 }
 
-// files lists our entries and the rest. A device has entries of one kind.
+// files lists the ESP. It refuses entries or templates of both kinds at once.
 func (b *Backend) files() (files, error) {
 	names, err := b.Dir.List()
 	if err != nil {
@@ -34,11 +34,12 @@ func (b *Backend) files() (files, error) {
 		own := false
 		for _, k := range kinds {
 			var isEntry bool
-			if e, isEntry = k.parseName(name, b.Prefix, b.Slots); !isEntry && !slices.ContainsFunc(b.Slots, func(s string) bool { return name == k.template(s) }) {
+			isTemplate := slices.ContainsFunc(b.Slots, func(s string) bool { return name == k.template(s) })
+			if e, isEntry = k.parseName(name, b.Prefix, b.Slots); !isEntry && !isTemplate {
 				continue
 			}
 			if first != "" && f.kind != k {
-				return f, fmt.Errorf("%w: the ESP has %s and %s; expected %s alone, or %s alone, for every slot", boot.ErrState, first, name, type1.ext, uki.ext)
+				return f, fmt.Errorf("%w: the ESP has %s and %s; expected either %s or %s for every slot", boot.ErrState, first, name, type1.ext, uki.ext)
 			}
 			f.kind, first, own = k, name, isEntry
 			break
@@ -59,7 +60,7 @@ func (b *Backend) files() (files, error) {
 	return f, nil
 }
 
-// image reads an image, and what is wrong with it.
+// image reads an image. fault says why it does not start, nil if it does.
 func (b *Backend) image(name string) (t template, fault, err error) {
 	t, err = b.readTemplate(uki, name)
 	if errors.Is(err, errImage) || errors.Is(err, errCut) {
@@ -68,7 +69,7 @@ func (b *Backend) image(name string) (t template, fault, err error) {
 	return t, nil, err
 }
 
-// template is what a slot's entries are made of.
+// template is the source of a slot's entries.
 type template struct {
 	name  string
 	text  string  // of Type #1
@@ -76,7 +77,7 @@ type template struct {
 	order release // of a unified kernel image
 }
 
-// open lists the ESP and reads a slot's template, before anything is changed.
+// open lists the ESP and reads the template of a slot.
 func (b *Backend) open(slot string) (files, template, error) {
 	if err := boot.RefuseUnknown(slot, b.Slots); err != nil {
 		return files{}, template{}, err
@@ -98,7 +99,7 @@ func (b *Backend) template(f files, slot string) (template, error) {
 	return t, err
 }
 
-// readTemplate reads what entries may be made of, and says what is wrong with it.
+// readTemplate reads and validates a template.
 func (b *Backend) readTemplate(k kind, name string) (template, error) {
 	t := template{name: name}
 	file, err := b.Dir.Open(name)
@@ -119,12 +120,12 @@ func (b *Backend) readTemplate(k kind, name string) (template, error) {
 		return t, err
 	}
 	if field(t.text, "linux") == "" || field(t.text, "version") != "" || field(t.text, "sort-key") != "" {
-		return t, fmt.Errorf("%w: template %s: expected linux, and neither version nor sort-key, which are ours", boot.ErrState, name)
+		return t, fmt.Errorf("%w: template %s: expected the key linux, and neither version nor sort-key, which the updater adds", boot.ErrState, name)
 	}
 	return t, nil
 }
 
-// text reads a file of the loader's configuration.
+// text reads a text file.
 func (b *Backend) text(name string) (string, error) {
 	file, err := b.Dir.Open(name)
 	if err != nil {
@@ -137,7 +138,7 @@ func (b *Backend) text(name string) (string, error) {
 func readText(r io.Reader, name string) (string, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxEntry+1))
 	if err == nil && len(data) > maxEntry {
-		err = fmt.Errorf("%s is longer than %d bytes", name, maxEntry)
+		err = fmt.Errorf("%s has more than %d bytes", name, maxEntry)
 	}
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", boot.ErrState, err)
@@ -145,7 +146,7 @@ func readText(r io.Reader, name string) (string, error) {
 	return string(data), nil
 }
 
-// ordered refuses an image of which the loader would not take the highest generation.
+// ordered refuses a template whose entries the boot loader would not order by generation.
 func (f files) ordered(t template) error {
 	if f.kind != uki {
 		return nil
@@ -153,26 +154,27 @@ func (f files) ordered(t template) error {
 	return ordered(t, f.own)
 }
 
-// ordered refuses an image that the loader would not order by its name beside entries.
+// ordered refuses an image that the boot loader would not order by name among the entries beside.
 func ordered(t template, beside []entry) error {
 	if t.order.key == "" {
-		return fmt.Errorf("%w: %s: its section .osrel has neither IMAGE_ID nor ID, which the loader sorts by", boot.ErrState, t.name)
+		return fmt.Errorf("%w: %s: section .osrel has neither IMAGE_ID nor ID, by which the boot loader sorts", boot.ErrState, t.name)
 	}
 	for _, e := range beside {
 		if !e.dead() && e.order != t.order {
-			return fmt.Errorf("%w: %s has %s, and %s has %s; expected the same, so that the generation decides which one boots", boot.ErrState, t.name, t.order, e.name, e.order)
+			return fmt.Errorf("%w: %s has %s, and %s has %s; expected the same, so that the generation decides which one boots",
+				boot.ErrState, t.name, t.order, e.name, e.order)
 		}
 	}
 	return nil
 }
 
-// slack is what a file takes beyond its size: clusters, and its name in the folder.
+// slack is the space in bytes that a file may need beyond its size: the last cluster, and its directory entry.
 const slack = 128 << 10
 
-// unfinished is the name of an entry in the making. There is one, so that none piles up after power cuts.
+// unfinished is the temporary name of an entry while it is written. It is fixed, so that power cuts leave at most one file.
 func (b *Backend) unfinished(f files) string { return f.entries + b.Prefix + ".new" }
 
-// room refuses when the ESP has no room for n more copies of an image once the entries of the slot without are gone.
+// room refuses if the ESP has no room for n more copies of the image after the entries of slot without are removed.
 func (b *Backend) room(f files, t template, without string, n int64) error {
 	if f.kind != uki {
 		return nil
@@ -194,12 +196,13 @@ func (b *Backend) room(f files, t template, without string, n int64) error {
 		}
 	}
 	if need := n * (t.size + slack); free < need {
-		return fmt.Errorf("%w: %s: the ESP has room for %d bytes, expected %d: the entry on trial and the good one that takes its place are copies of it", boot.ErrState, t.name, free, need)
+		return fmt.Errorf("%w: %s: the ESP has %d bytes free; expected at least %d for copies of the image (the entry on trial and the good one)",
+			boot.ErrState, t.name, free, need)
 	}
 	return nil
 }
 
-// create makes an entry that is whole when it has its name, and reads it back.
+// create writes an entry under a temporary name, renames it and reads it back.
 func (b *Backend) create(f files, t template, generation int, name string) error {
 	if f.kind == type1 {
 		return b.write(f, name, strings.NewReader(fill(t.text, b.Prefix, generation)))
@@ -221,7 +224,7 @@ func (b *Backend) write(f files, name string, content io.ReadSeeker) error {
 		b.Dir.Sync,
 	} {
 		if err := step(); err != nil {
-			return fmt.Errorf("%w: making %s: %w", boot.ErrState, name, err)
+			return fmt.Errorf("%w: writing %s: %w", boot.ErrState, name, err)
 		}
 	}
 	if _, err := content.Seek(0, io.SeekStart); err != nil {
@@ -229,16 +232,16 @@ func (b *Backend) write(f files, name string, content io.ReadSeeker) error {
 	}
 	got, err := b.Dir.Open(name)
 	if err != nil {
-		return fmt.Errorf("%w: %s does not hold what was written: %w", boot.ErrState, name, err)
+		return fmt.Errorf("%w: reading %s back: %w", boot.ErrState, name, err)
 	}
 	defer got.Close()
 	if same, err := equal(got, content); err != nil || !same {
-		return errors.Join(fmt.Errorf("%w: %s does not hold what was written", boot.ErrState, name), err)
+		return errors.Join(fmt.Errorf("%w: %s reads back differently than written", boot.ErrState, name), err)
 	}
 	return nil
 }
 
-// equal compares what is left of two files.
+// equal compares the rest of two files.
 func equal(a, b io.Reader) (bool, error) {
 	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
 	for {
@@ -258,7 +261,7 @@ func equal(a, b io.Reader) (bool, error) {
 	}
 }
 
-// remove ends entries, durably.
+// remove removes the entries for which which is true, durably.
 func (b *Backend) remove(own []entry, which func(entry) bool) error {
 	gone := false
 	for _, e := range own {

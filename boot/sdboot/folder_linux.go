@@ -15,7 +15,7 @@ type Folder struct{ root *os.Root }
 
 var _ Dir = (*Folder)(nil)
 
-// OpenFolder opens the ESP at its mount point. Nothing outside of it is touched.
+// OpenFolder opens the ESP at its mount point. It does not follow links that leave it.
 func OpenFolder(mount string) (*Folder, error) {
 	root, err := os.OpenRoot(mount)
 	if err != nil {
@@ -27,7 +27,7 @@ func OpenFolder(mount string) (*Folder, error) {
 // Close closes the folder.
 func (f *Folder) Close() error { return f.root.Close() }
 
-// List implements [Dir]. A folder that is not there has no files.
+// List implements [Dir]. A missing folder has no files.
 func (f *Folder) List() ([]string, error) {
 	var names []string
 	for _, dir := range []string{"loader/", type1.entries, type1.templates, uki.entries, uki.templates} {
@@ -52,7 +52,7 @@ func (f *Folder) List() ([]string, error) {
 	return names, nil
 }
 
-// Open implements [Dir]. What the system has of the file in its cache is dropped first.
+// Open implements [Dir]. It drops the file's pages from the page cache first.
 func (f *Folder) Open(name string) (File, error) {
 	file, err := f.root.Open(name)
 	if err != nil {
@@ -94,7 +94,7 @@ func (f *Folder) Free() (int64, error) {
 	defer root.Close()
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(root.Fd()), &st); err != nil {
-		return 0, fmt.Errorf("asking %s for its free space: %w", root.Name(), err)
+		return 0, fmt.Errorf("determining the free space of %s: %w", root.Name(), err)
 	}
 	return int64(st.Bavail) * int64(st.Bsize), nil
 }
@@ -105,8 +105,8 @@ func (f *Folder) Rename(from, to string) error { return f.root.Rename(from, to) 
 // Remove implements [Dir].
 func (f *Folder) Remove(name string) error { return f.root.Remove(name) }
 
-// Sync implements [Dir]: syncfs writes the file system out, and the fsync of a folder has the drive flush
-// its cache, which syncfs alone does not do on FAT (fs/fat/file.c, fat_file_fsync).
+// Sync implements [Dir]. syncfs writes the file system back; the fsync of a folder then makes the drive flush its cache,
+// which syncfs does not do on FAT (kernel, fs/fat/file.c, fat_file_fsync).
 func (f *Folder) Sync() error {
 	for _, name := range []string{".", type1.entries, uki.entries} {
 		d, err := f.root.Open(strings.TrimSuffix(name, "/"))

@@ -44,20 +44,20 @@ func TestImageRefused(t *testing.T) {
 		"IMAGE_ID":         {demo("IMAGE_ID=a\n"), `ID "a"`, "so that the generation decides"},
 		"other machine":    {patch(68, "\x64\xaa"), "0xaa64", "so that the generation decides"},
 		"no ID":            {boottest.Image("NAME=demo\n", ""), "neither IMAGE_ID nor ID", "neither IMAGE_ID nor ID"},
-		"no name":          {boottest.Image("X=demo\n", ""), "no PRETTY_NAME", "would not take the template"},
-		"empty":            {"", "it ends before byte 64", "would not take the template"},
-		"cut":              {whole[:200], "it ends before byte", "would not take the template"},
-		"cut in a section": {whole[:len(whole)-1], "it ends before byte", "cut short"},
-		"script":           {"#!/bin/sh\n" + strings.Repeat("#", 4<<10), "it ends before byte", "would not take the template"},
-		"no PE":            {patch(64, "NE"), "no PE header", "would not take the template"},
-		"no section":       {patch(70, "\x00\x00"), "0 sections", "would not take the template"},
-		"many sections":    {patch(70, "\xff\xff"), "65535 sections", "would not take the template"},
-		"no .osrel":        {patch(at, ".other"), "no section .osrel", "would not take the template"},
-		"two .osrel":       {patch(at+40, ".osrel\x00\x00"), "second section .osrel", "would not take the template"},
-		"longer name":      {patch(at, ".osrelx"), "second section .osrel", "would not take the template"},
-		"empty .osrel":     {patch(at+8, "\x00\x00\x00\x00"), "0 bytes", "would not take the template"},
-		"beyond its data":  {patch(at+8, "\x40\x00\x00\x00"), "64 bytes and 8 in the file", "would not take the template"},
-		"huge .osrel":      {patch(at+8, "\x00\x00\x00\x7f\x00\x20\x00\x00\x00\x00\x00\x7f"), "expected 1 to 65536", "would not take the template"},
+		"no name":          {boottest.Image("X=demo\n", ""), "no PRETTY_NAME", "would not start the template"},
+		"empty":            {"", "ends before byte 64", "would not start the template"},
+		"cut":              {whole[:200], "ends before byte", "would not start the template"},
+		"cut in a section": {whole[:len(whole)-1], "ends before byte", "truncated"},
+		"script":           {"#!/bin/sh\n" + strings.Repeat("#", 4<<10), "ends before byte", "would not start the template"},
+		"no PE":            {patch(64, "NE"), "no PE header", "would not start the template"},
+		"no section":       {patch(70, "\x00\x00"), "0 sections", "would not start the template"},
+		"many sections":    {patch(70, "\xff\xff"), "65535 sections", "would not start the template"},
+		"no .osrel":        {patch(at, ".other"), "no .osrel section", "would not start the template"},
+		"two .osrel":       {patch(at+40, ".osrel\x00\x00"), "more than one .osrel section", "would not start the template"},
+		"longer name":      {patch(at, ".osrelx"), "more than one .osrel section", "would not start the template"},
+		"empty .osrel":     {patch(at+8, "\x00\x00\x00\x00"), "0 bytes", "would not start the template"},
+		"beyond its data":  {patch(at+8, "\x40\x00\x00\x00"), "64 bytes and 8 in the file", "would not start the template"},
+		"huge .osrel":      {patch(at+8, "\x00\x00\x00\x7f\x00\x20\x00\x00\x00\x00\x00\x7f"), "expected 1 to 65536", "would not start the template"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := images()
@@ -142,8 +142,8 @@ func TestImageFindings(t *testing.T) {
 		"entry of others first": {func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key a\n" }, boot.Warning, "loader/entries/x.conf has sort-key a", "A"},
 		"no template":           {func(f map[string]string) { delete(f, "EFI/updater/B.efi") }, boot.Warning, "slot B has no template EFI/updater/B.efi", "A"},
 		"two entries":           {func(f map[string]string) { f["EFI/Linux/updater-9-B+2.efi"] = demo("") }, boot.Warning, "slot B has 2 entries", "B"},
-		"entry that is none":    {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = "x" }, boot.Failure, "the loader does not take the entry: boot state: EFI/Linux/updater-2-A.efi", "B"},
-		"entry cut short":       {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = demo("")[:300] }, boot.Failure, "EFI/Linux/updater-2-A.efi: cut short", "A"},
+		"entry that is none":    {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = "x" }, boot.Failure, "the boot loader ignores the entry: boot state: EFI/Linux/updater-2-A.efi", "B"},
+		"entry truncated":       {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = demo("")[:300] }, boot.Failure, "EFI/Linux/updater-2-A.efi: truncated", "A"},
 		"keyless entry last":    {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = boottest.Image("NAME=x\n", "") }, boot.Failure, "neither IMAGE_ID nor ID", "B"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -213,7 +213,7 @@ func TestRoom(t *testing.T) {
 		m, b := onMedium(t, files, "A")
 		m.Room = c.room
 		err := b.Invalidate(t.Context(), "B")
-		if refused := errors.Is(err, boot.ErrState) && strings.Contains(err.Error(), "room for") && m.Writes() == 0; refused != c.refused || !refused && err != nil {
+		if refused := errors.Is(err, boot.ErrState) && strings.Contains(err.Error(), "bytes free") && m.Writes() == 0; refused != c.refused || !refused && err != nil {
 			t.Errorf("%s: Invalidate = %v, %d writes; want a refusal: %v", c.name, err, m.Writes(), c.refused)
 		}
 		if c.refused {

@@ -1,24 +1,23 @@
-// Package sdboot keeps the slot choice in the entries of systemd-boot, by boot counting (systemd, "Automatic
-// Boot Assessment", src/boot/efi/boot.c). A slot has one entry, a file of the ESP, made from a template:
+// Package sdboot keeps the slot choice in the boot entries of systemd-boot, with boot counting (systemd, "Automatic Boot
+// Assessment"; src/boot/efi/boot.c). Each slot has one entry, a file on the ESP, which is made from a template:
 //
 //	loader/entries/PREFIX-GENERATION-SLOT[+LEFT[-DONE]].conf   from loader/updater/SLOT.conf, or
 //	EFI/Linux/PREFIX-GENERATION-SLOT[+LEFT[-DONE]].efi         from EFI/updater/SLOT.efi
 //
-// The first is a Type #1 entry, with the generation as its version. The second is a copy of a unified kernel image
-// (Type #2): the loader orders those by what their section .osrel says, and then by the file name. So the sort key and the
-// version in .osrel must be the same in every slot, best without a version, and the generation in the name decides. All
-// slots of a device have the same kind of template.
+// The first is a Type #1 entry with the generation as its version; its key linux may name a kernel or a unified kernel
+// image. The second is a copy of a unified kernel image (Type #2). The boot loader orders images by the identifier and
+// version in their .osrel section and then by file name. Both must therefore be the same in all slots, preferably without
+// a version, so that the generation in the name decides. All slots of a device use the same kind of template.
 //
-// The highest generation boots. LEFT are the boots left; the loader counts them down in the name, and takes an
-// entry with none last of all. An entry without a counter is good, and its boot writes nothing. The linux of a
-// template for Type #1 may be a kernel or a unified kernel image.
+// The highest generation boots. LEFT is the number of boots left: the boot loader counts it down by renaming the file, and
+// boots an entry with 0 left only if there is no other. An entry without a counter is good; its boot writes nothing.
 //
-// The loader's renaming is the firmware's FAT driver's and is not atomic: a cut may leave neither name. So
-// the known-good entry never has a counter, and an entry that is gone is a slot that does not boot. Our own
-// changes are a new file that is written under another name, synced and renamed, and the end of old ones.
+// The boot loader renames through the FAT driver of the firmware, which is not atomic: a power cut may leave neither name.
+// The known-good entry therefore never has a counter, and a slot whose entry is gone does not boot. This package writes a
+// new entry under a temporary name, syncs it, renames it, and removes the old entries last.
 //
-// EFI variables are not needed. LoaderEntryDefault and the default of loader.conf override the counting; where they
-// are set State says so.
+// EFI variables are not needed. If LoaderEntryDefault or the default of loader.conf is set, it overrides boot counting, and
+// State reports it.
 package sdboot
 
 import (
@@ -32,30 +31,30 @@ import (
 	"updater/boot"
 )
 
-// Dir is the ESP. Names have slashes and no leading one. What was done is durable after Sync.
+// Dir accesses the ESP. Names use slashes, without a leading one. Changes are durable after Sync.
 type Dir interface {
-	List() ([]string, error) // the files of loader, and of the folders of entries and templates
-	// Open opens a file as the medium holds it. The error of one that is not there wraps fs.ErrNotExist.
+	List() ([]string, error) // files in loader and in the folders of entries and templates
+	// Open opens a file for reading past the page cache. The error for a missing file wraps [fs.ErrNotExist].
 	Open(name string) (File, error)
 	Write(name string, r io.Reader) error
 	Rename(from, to string) error
 	Remove(name string) error
 	Sync() error
-	Free() (int64, error) // bytes that new files may take
+	Free() (int64, error) // free space in bytes
 }
 
-// File is an open file of the ESP.
+// File is an open file on the ESP.
 type File = interface {
 	io.ReadSeekCloser
 	io.ReaderAt
 }
 
-// Options are what the backend needs.
+// Options configure the backend.
 type Options struct {
 	Dir    Dir
 	Slots  []string
-	Prefix string // of our entries, and the sort key of those of Type #1; "" is "updater"
-	// Default returns the EFI variable LoaderEntryDefault, "" when it is not set; nil where there are none.
+	Prefix string // prefix of entry names, and the sort key of Type #1 entries; "" means "updater"
+	// Default returns the EFI variable LoaderEntryDefault, "" if it is not set. It is nil without EFI variables.
 	Default func() (string, error)
 }
 
@@ -69,17 +68,17 @@ var _ boot.Backend = (*Backend)(nil)
 
 const (
 	maxTries      = 99
-	maxGeneration = 999_999_999 // what a file name has room for
+	maxGeneration = 999_999_999 // entryName allows 9 digits
 )
 
-// New returns the backend. booted is the running slot, "" outside every slot.
+// New returns the backend on o. booted is the running slot, "" outside every slot.
 func New(o Options, booted string) (*Backend, error) {
 	if len(o.Slots) == 0 || booted != "" && !slices.Contains(o.Slots, booted) {
-		return nil, fmt.Errorf("%w: running slot %q is not among the slots %v", boot.ErrState, booted, o.Slots)
+		return nil, fmt.Errorf("%w: running slot %q is not configured; expected one of %v", boot.ErrState, booted, o.Slots)
 	}
 	for i, s := range o.Slots {
 		if slices.ContainsFunc(o.Slots[:i], func(other string) bool { return strings.EqualFold(s, other) }) {
-			return nil, fmt.Errorf("%w: the slots %v differ in upper and lower case alone, which FAT and the loader do not tell apart", boot.ErrState, o.Slots)
+			return nil, fmt.Errorf("%w: slots %v differ only in case, which FAT and systemd-boot ignore", boot.ErrState, o.Slots)
 		}
 	}
 	if o.Prefix == "" {
@@ -88,8 +87,8 @@ func New(o Options, booted string) (*Backend, error) {
 	return &Backend{o, booted}, nil
 }
 
-// Selected is the slot of the entry that the loader says it has started (LoaderEntrySelected), "" for
-// another. The loader says it in lower case; up to version 257 the counter is in it.
+// Selected returns the slot of the entry that the boot loader has started, given the EFI variable LoaderEntrySelected; "" if
+// it is not a slot's. The identifier is in lower case and, up to version 257, contains the counter.
 func Selected(o Options, id string) string {
 	if o.Prefix == "" {
 		o.Prefix = "updater"
@@ -114,8 +113,8 @@ func (b *Backend) Caps() boot.Caps { return boot.Caps{MaxTries: maxTries, Switch
 // Booted implements [boot.Backend].
 func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil }
 
-// Invalidate implements [boot.Backend]. It refuses a unified kernel image for which there is no room, or that the
-// loader would not order by its generation, while nothing is lost yet.
+// Invalidate implements [boot.Backend]. It refuses if the ESP has no room for the slot's unified kernel image, or if the
+// boot loader would not order the image by generation, so that Activate does not fail for these reasons later.
 func (b *Backend) Invalidate(_ context.Context, slot string) error {
 	if err := boot.RefuseRunning(slot, b.booted); err != nil {
 		return err
@@ -128,7 +127,7 @@ func (b *Backend) Invalidate(_ context.Context, slot string) error {
 // MarkBad implements [boot.Backend].
 func (b *Backend) MarkBad(_ context.Context, slot string) error { return b.disable(slot, nil) }
 
-// disable removes a slot's entries: one with no tries left would still boot when there is no other.
+// disable removes the entries of a slot. An entry with no tries left would still boot if there is no other.
 func (b *Backend) disable(slot string, accept func(files, template) error) error {
 	f, t, err := b.open(slot)
 	if err != nil {
@@ -145,10 +144,10 @@ func (b *Backend) disable(slot string, accept func(files, template) error) error
 	return b.remove(f.own, func(e entry) bool { return e.slot == slot })
 }
 
-// Activate implements [boot.Backend]. The booted slot, when it is good, stays without a counter.
+// Activate implements [boot.Backend]. If the slot is running and good, its entry stays without a counter.
 func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	if tries < 1 || tries > maxTries {
-		return fmt.Errorf("%w: %d tries asked for, expected 1 to %d", boot.ErrRefused, tries, maxTries)
+		return fmt.Errorf("%w: %d tries requested; expected 1 to %d", boot.ErrRefused, tries, maxTries)
 	}
 	f, t, err := b.open(slot)
 	if err != nil {
@@ -162,7 +161,7 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 		}
 	}
 	if generation > maxGeneration {
-		return fmt.Errorf("%w: generation %d is used up; give the entry of slot %s a name with a small one", boot.ErrState, maxGeneration, b.booted)
+		return fmt.Errorf("%w: generation %d is the last; rename the entry of slot %s to a lower generation", boot.ErrState, maxGeneration, b.booted)
 	}
 	if err := cmp.Or(f.ordered(t), b.room(f, t, "", 1), b.room(f, t, slot, 2)); err != nil {
 		return err
@@ -173,8 +172,8 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	return b.remove(f.own, func(e entry) bool { return e.slot == slot })
 }
 
-// MarkGood implements [boot.Backend]: an entry without a counter is there before the counted one goes. Of unified
-// kernel images it is a copy of the one that has booted, which is known to work, whatever became of the template.
+// MarkGood implements [boot.Backend]. It creates an entry without a counter before it removes the counted one. A unified
+// kernel image is copied from the entry that booted, which is known to work, not from the template.
 func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	if err := boot.RefuseOthers(slot, b.booted); err != nil {
 		return err
@@ -213,7 +212,7 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	return b.remove(own, func(e entry) bool { return e.name != name })
 }
 
-// Repair implements [boot.Backend]: of several entries of a slot the newest stays; a running slot without any gets one.
+// Repair implements [boot.Backend]. It keeps the newest entry of each slot and creates a missing entry of the running slot.
 func (b *Backend) Repair(ctx context.Context) error {
 	f, err := b.files()
 	if err != nil {
@@ -229,7 +228,8 @@ func (b *Backend) Repair(ctx context.Context) error {
 	return b.MarkGood(ctx, b.booted)
 }
 
-// newest is the newest entry of each slot, a whole one where there is any; of two of a generation the good one.
+// newest returns the newest entry of each slot. An intact entry takes precedence over a damaged one, and an entry without a
+// counter over one with a counter in the same generation.
 func newest(own []entry) map[string]entry {
 	list := map[string]entry{}
 	for _, e := range own {

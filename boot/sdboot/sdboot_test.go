@@ -166,7 +166,7 @@ func TestFindings(t *testing.T) {
 		"two entries": {func(f map[string]string) {
 			f["loader/entries/updater-9-A+2.conf"] = f["loader/entries/updater-2-A.conf"]
 		}, "slot A has 2 entries"},
-		"default":      {func(f map[string]string) { f["loader/loader.conf"] = "default updater-*\n" }, "overrides the counting"},
+		"default":      {func(f map[string]string) { f["loader/loader.conf"] = "default updater-*\n" }, "overrides boot counting"},
 		"earlier sort": {func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key aaa\n" }, "boots before every slot"},
 		"no template":  {func(f map[string]string) { delete(f, "loader/updater/B.conf") }, "slot B has no template"},
 		"EFI variable": {func(map[string]string) {}, "LoaderEntryDefault is x"},

@@ -19,7 +19,7 @@ func (b *Backend) State(context.Context) (boot.State, error) {
 	order := sorted(f.own)
 	for _, s := range b.Slots {
 		state := boot.SlotState{Name: s}
-		for i, e := range slices.Backward(order) { // the first one of the slot counts
+		for i, e := range slices.Backward(order) { // the first entry of the slot overwrites the others
 			if e.slot == s {
 				state.Bootable, state.Good = !e.bad(), !e.counted
 				state.Priority = len(order) - i
@@ -36,7 +36,7 @@ func (b *Backend) State(context.Context) (boot.State, error) {
 	return st, err
 }
 
-// boots plays the loader n times.
+// boots simulates n boots.
 func boots(entries []entry, n int) []string {
 	entries = sorted(entries)
 	var list []string
@@ -64,10 +64,10 @@ func (b *Backend) findings(f files) ([]boot.Finding, error) {
 			}
 		}
 		if n > 1 {
-			found = append(found, boot.Warn(boot.RemedyRepair, "slot %s has %d entries; one without a counter defeats the counting of the other", s, n))
+			found = append(found, boot.Warn(boot.RemedyRepair, "slot %s has %d entries; an entry without a counter defeats the counter of another", s, n))
 		}
 		if name := f.template(s); !slices.Contains(f.others, name) {
-			found = append(found, boot.Warn("put it on the ESP, "+readPage, "slot %s has no template %s", s, name))
+			found = append(found, boot.Warn("copy it to the ESP, "+readPage, "slot %s has no template %s", s, name))
 		}
 	}
 	key := b.Prefix
@@ -87,7 +87,7 @@ func (b *Backend) findings(f files) ([]boot.Finding, error) {
 	return append(found, overrides...), err
 }
 
-// images looks into the images of the slots, entries and templates; key is what the loader sorts them by.
+// images checks the images of the slots, both entries and templates. key is their sort key.
 func (b *Backend) images(f files) (found []boot.Finding, key string, err error) {
 	fail := func(remedy, format string, a ...any) {
 		found = append(found, boot.Fail(remedy, format, a...))
@@ -96,7 +96,7 @@ func (b *Backend) images(f files) (found []boot.Finding, key string, err error) 
 	for _, e := range f.own {
 		switch again := "activate slot " + e.slot + " again"; {
 		case e.dead():
-			fail(again, "the loader does not take the entry: %v", e.fault)
+			fail(again, "the boot loader ignores the entry: %v", e.fault)
 			continue
 		case e.fault != nil:
 			fail(again, "the entry does not start: %v", e.fault)
@@ -113,14 +113,14 @@ func (b *Backend) images(f files) (found []boot.Finding, key string, err error) 
 			return nil, "", err
 		}
 		if fault != nil {
-			fail("put another one on the ESP, "+readPage, "the loader would not take the template, or not start it: %v", fault)
+			fail("replace it, "+readPage, "the boot loader would not start the template: %v", fault)
 			continue
 		}
 		all = append(all, t)
 	}
 	for _, t := range all {
 		if err := ordered(t, []entry{{name: all[0].name, order: all[0].order}}); err != nil {
-			fail("build the images of all slots with the same IMAGE_ID or ID, and without a version, in .osrel, "+readPage, "%v", err)
+			fail("build the images of all slots with the same IMAGE_ID or ID and without a version in .osrel, "+readPage, "%v", err)
 		}
 	}
 	if len(all) > 0 {
@@ -129,7 +129,7 @@ func (b *Backend) images(f files) (found []boot.Finding, key string, err error) 
 	return found, key, nil
 }
 
-// earlier finds what the loader takes before the slots.
+// earlier reports foreign entries that the boot loader orders before or among the slots.
 func (b *Backend) earlier(f files, key string) ([]boot.Finding, error) {
 	var found []boot.Finding
 	for _, name := range f.others {
@@ -148,16 +148,19 @@ func (b *Backend) earlier(f files, key string) ([]boot.Finding, error) {
 			}
 			other = t.order.key
 		}
-		if other != "" && other < key {
-			found = append(found, boot.Warn("give it a later sort-key, or none", "%s has sort-key %s and boots before every slot", name, other))
-		} else if other != "" && other == key {
-			found = append(found, boot.Warn("give it a later sort-key, or none", "%s has the sort-key of the slots, %s, so that its version decides whether it boots before them", name, key))
+		const remedy = "give it a later sort-key, or none"
+		switch {
+		case other == "":
+		case other < key:
+			found = append(found, boot.Warn(remedy, "%s has sort-key %s and boots before every slot", name, other))
+		case other == key:
+			found = append(found, boot.Warn(remedy, "%s has the sort-key of the slots, %s: its version decides whether it boots before them", name, key))
 		}
 	}
 	return found, nil
 }
 
-// overrides finds what the loader obeys before any order.
+// overrides reports settings that take precedence over the order of the entries.
 func (b *Backend) overrides(f files) ([]boot.Finding, error) {
 	var found []boot.Finding
 	if slices.Contains(f.others, loaderConf) {
@@ -166,7 +169,7 @@ func (b *Backend) overrides(f files) ([]boot.Finding, error) {
 			return nil, err
 		}
 		if d := field(text, "default"); d != "" {
-			found = append(found, boot.Fail("remove that line", "%s has default %s, which overrides the counting of tries", loaderConf, d))
+			found = append(found, boot.Fail("remove that line", "%s has default %s, which overrides boot counting", loaderConf, d))
 		}
 	}
 	if b.Default == nil {
@@ -174,7 +177,7 @@ func (b *Backend) overrides(f files) ([]boot.Finding, error) {
 	}
 	d, err := b.Default()
 	if err == nil && d != "" {
-		found = append(found, boot.Fail("run bootctl set-default ''", "the EFI variable LoaderEntryDefault is %s, which overrides the counting of tries", d))
+		found = append(found, boot.Fail("run bootctl set-default ''", "the EFI variable LoaderEntryDefault is %s, which overrides boot counting", d))
 	}
 	return found, err
 }

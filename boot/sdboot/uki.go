@@ -10,14 +10,14 @@ import (
 	"strings"
 )
 
-// release is what the loader orders entries by before it looks at their names. That of a unified kernel image
-// is in its section .osrel (os-release(5)).
+// release holds the fields by which the boot loader orders entries before it compares their names. Those of a unified
+// kernel image (UKI) are in its .osrel section (os-release(5)).
 type release struct {
-	key, version string // of a UKI: IMAGE_ID or else ID; IMAGE_VERSION or else VERSION, VERSION_ID, BUILD_ID
-	machine      uint16 // of a UKI: the loader takes those of its own alone
+	key, version string // of a UKI: IMAGE_ID or ID; the first of IMAGE_VERSION, VERSION, VERSION_ID and BUILD_ID
+	machine      uint16 // of a UKI: the boot loader ignores images for other machines
 }
 
-// compare is the loader's order: those without a key last, then the key; then the higher version.
+// compare orders as the boot loader does: entries without a key last, then by key, then the higher version first.
 func (r release) compare(other release) int {
 	if r.key == "" || other.key == "" {
 		return cmp.Compare(min(len(other.key), 1), min(len(r.key), 1))
@@ -30,18 +30,18 @@ func (r release) String() string {
 }
 
 var (
-	errImage = errors.New("not a unified kernel image") // the loader does not take it
-	errCut   = errors.New("cut short")                  // the loader takes it, and the firmware does not start it
+	errImage = errors.New("not a unified kernel image") // the boot loader ignores it
+	errCut   = errors.New("truncated")                  // the boot loader lists it, but the firmware does not start it
 )
 
 const (
-	peHeader    = 96 // up to the fields of the optional header that the loader reads
+	peHeader    = 96 // up to the last field of the optional header that the boot loader reads
 	maxSections = 96 // Microsoft, "PE Format"
 )
 
-// parseUKI reads what the loader reads of an image (pe.c, boot.c): the section table and .osrel. It refuses what
-// some version of the loader reads in another way: a second section .osrel, or one longer than its data. An image of
-// size bytes with less than its sections has a release all the same, and the error errCut.
+// parseUKI reads the parts of an image that the boot loader reads (pe.c, boot.c): the section table and .osrel. It refuses
+// images that versions of the boot loader read differently: a second .osrel section, or one longer than its data. For an
+// image whose sections extend beyond its size it returns the release and errCut.
 func parseUKI(r io.ReaderAt, size int64) (release, error) {
 	dos, err := header(r, 0, 64)
 	if err != nil {
@@ -54,10 +54,10 @@ func parseUKI(r io.ReaderAt, size int64) (release, error) {
 	}
 	magic, n := binary.LittleEndian.Uint16(pe[24:]), int(binary.LittleEndian.Uint16(pe[6:]))
 	if string(dos[:2]) != "MZ" || string(pe[:4]) != "PE\x00\x00" || magic != 0x10b && magic != 0x20b {
-		return release{}, fmt.Errorf("%w: it has no PE header", errImage)
+		return release{}, fmt.Errorf("%w: no PE header", errImage)
 	}
 	if n == 0 || n > maxSections {
-		return release{}, fmt.Errorf("%w: it has %d sections, expected 1 to %d", errImage, n, maxSections)
+		return release{}, fmt.Errorf("%w: %d sections, expected 1 to %d", errImage, n, maxSections)
 	}
 	table, err := header(r, at+24+int64(binary.LittleEndian.Uint16(pe[20:])), 40*n)
 	if err != nil {
@@ -69,18 +69,18 @@ func parseUKI(r io.ReaderAt, size int64) (release, error) {
 	}
 	rel, ok := parseRelease(text)
 	if !ok {
-		return release{}, fmt.Errorf("%w: its section .osrel has no PRETTY_NAME, IMAGE_ID, NAME or ID", errImage)
+		return release{}, fmt.Errorf("%w: section .osrel has no PRETTY_NAME, IMAGE_ID, NAME or ID", errImage)
 	}
 	rel.machine = binary.LittleEndian.Uint16(pe[4:])
 	for ; len(table) > 0; table = table[40:] {
 		if end := int64(binary.LittleEndian.Uint32(table[20:])) + int64(binary.LittleEndian.Uint32(table[16:])); end > size {
-			return rel, fmt.Errorf("%w: it ends before byte %d", errCut, end)
+			return rel, fmt.Errorf("%w: ends before byte %d", errCut, end)
 		}
 	}
 	return rel, nil
 }
 
-// osRelease is the content of the only section .osrel.
+// osRelease returns the content of the only .osrel section.
 func osRelease(r io.ReaderAt, table []byte) (string, error) {
 	var found []byte
 	for ; len(table) > 0; table = table[40:] {
@@ -88,23 +88,23 @@ func osRelease(r io.ReaderAt, table []byte) (string, error) {
 			continue
 		}
 		if found != nil || table[6] != 0 {
-			return "", fmt.Errorf("%w: it has a second section .osrel", errImage)
+			return "", fmt.Errorf("%w: more than one .osrel section", errImage)
 		}
 		found = table[:40]
 	}
 	if found == nil {
-		return "", fmt.Errorf("%w: it has no section .osrel", errImage)
+		return "", fmt.Errorf("%w: no .osrel section", errImage)
 	}
 	size, raw := binary.LittleEndian.Uint32(found[8:]), binary.LittleEndian.Uint32(found[16:])
 	if size == 0 || size > raw || size > maxEntry {
-		return "", fmt.Errorf("%w: its section .osrel has %d bytes and %d in the file, expected 1 to %d", errImage, size, raw, maxEntry)
+		return "", fmt.Errorf("%w: section .osrel has %d bytes and %d in the file, expected 1 to %d", errImage, size, raw, maxEntry)
 	}
 	text, err := header(r, int64(binary.LittleEndian.Uint32(found[20:])), int(size))
 	text, _, _ = bytes.Cut(text, []byte{0})
 	return string(text), err
 }
 
-// parseRelease reads os-release as the loader does; ok is false when the loader has no name for it.
+// parseRelease parses os-release as the boot loader does; ok is false if the boot loader finds no name in it.
 func parseRelease(text string) (r release, ok bool) {
 	values := map[string]string{}
 	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == '\r' }) {
@@ -132,7 +132,7 @@ func parseRelease(text string) (r release, ok bool) {
 	return r, ok
 }
 
-// header reads n bytes at off.
+// header reads n bytes at offset off.
 func header(r io.ReaderAt, off int64, n int) ([]byte, error) {
 	b := make([]byte, n)
 	got, err := r.ReadAt(b, off)
@@ -140,7 +140,7 @@ func header(r io.ReaderAt, off int64, n int) ([]byte, error) {
 	case got == n:
 		return b, nil
 	case errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("%w: it ends before byte %d", errImage, off+int64(n))
+		return nil, fmt.Errorf("%w: ends before byte %d", errImage, off+int64(n))
 	}
 	return nil, err
 }

@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// versions compares as the loader does (UAPI.10, version format; strverscmp_improved): segments of digits and of
-// letters, older behind "~", then "-", "^" and "."; what else is between them only separates.
+// versions compares version strings as the boot loader does (UAPI.10 version format; strverscmp_improved): by segments of
+// digits and of letters. A segment behind "~" is the oldest, then "-", "^" and "."; other characters only separate.
 func versions(a, b string) int {
 	for {
 		a, b = strings.TrimLeftFunc(a, separates), strings.TrimLeftFunc(b, separates)
 		for _, mark := range "~-^." {
-			if mark == '-' && (a == "" || b == "") {
-				return cmp.Compare(min(len(a), 1), min(len(b), 1)) // the longer one is newer
+			if mark == '-' && (a == "" || b == "") { // the longer one is newer
+				return cmp.Compare(min(len(a), 1), min(len(b), 1))
 			}
 			x, y := strings.HasPrefix(a, string(mark)), strings.HasPrefix(b, string(mark))
 			switch {
@@ -46,7 +46,7 @@ func numbers(x, y string) int {
 	return cmp.Or(cmp.Compare(len(x), len(y)), strings.Compare(x, y))
 }
 
-// lead is the beginning of s that is of a kind.
+// lead returns the longest prefix of s of one kind of character.
 func lead(s string, kind func(rune) bool) string {
 	return s[:len(s)-len(strings.TrimLeftFunc(s, kind))]
 }

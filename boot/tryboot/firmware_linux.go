@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mailbox is the flag in the firmware, through its property interface (kernel, drivers/char/broadcom/vcio.c
-// of the Raspberry Pi tree; tags of include/soc/bcm2835/raspberrypi-firmware.h).
+// Mailbox accesses the flag in the firmware through its property interface (Raspberry Pi kernel,
+// drivers/char/broadcom/vcio.c; the tags are in include/soc/bcm2835/raspberrypi-firmware.h).
 type Mailbox struct{ Path string }
 
 // DefaultMailbox is the device of the property interface.
@@ -43,7 +43,7 @@ func (m Mailbox) Set(on bool) error {
 	return err
 }
 
-// property sends one tag with one value and returns the value of the answer.
+// property sends one tag with one value and returns the value in the response.
 func (m Mailbox) property(tag, value uint32) (uint32, error) {
 	f, err := os.OpenFile(m.Path, os.O_RDWR, 0)
 	if err != nil {
@@ -57,13 +57,13 @@ func (m Mailbox) property(tag, value uint32) (uint32, error) {
 		return 0, &os.PathError{Op: "ioctl", Path: m.Path, Err: errno}
 	}
 	if message[1] != requestOK {
-		return 0, &os.PathError{Op: "property request", Path: m.Path, Err: errors.New("the firmware does not know it")}
+		return 0, &os.PathError{Op: "property request", Path: m.Path, Err: errors.New("not supported by the firmware")}
 	}
 	return message[5], nil
 }
 
-// Running is the slot whose partition the firmware booted, by the device tree at root
-// (/proc/device-tree/chosen/bootloader/partition); "" where it does not say.
+// Running returns the slot whose partition the firmware booted, according to chosen/bootloader/partition in the device
+// tree at root (/proc/device-tree); "" if it is missing or not a slot's.
 func Running(root string, slots []string, partition map[string]int) (string, error) {
 	data, err := os.ReadFile(filepath.Join(root, "chosen/bootloader/partition"))
 	if errors.Is(err, fs.ErrNotExist) {

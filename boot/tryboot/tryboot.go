@@ -1,10 +1,10 @@
-// Package tryboot keeps the slot choice of a Raspberry Pi in autoboot.txt and its tryboot flag (Raspberry Pi
-// documentation, "autoboot.txt", "Fail-safe OS updates (tryboot)"): the firmware boots the partition in [all], or
-// once, when the flag is set, the one in [tryboot]. It clears the flag first, and a power cut does too, so
-// that one try is all there is.
+// Package tryboot keeps the slot choice of a Raspberry Pi in autoboot.txt and the tryboot flag of its firmware (Raspberry Pi
+// documentation, "autoboot.txt" and "Fail-safe OS updates (tryboot)"). The firmware boots the partition in [all], or, if
+// the flag is set, the partition in [tryboot]. It clears the flag first, and a power cut clears it too, so a slot gets
+// one try.
 //
-// autoboot.txt is changed in place, in its one sector, so that a change is old-or-new. A slot that is in
-// neither section cannot be chosen: while a slot is incomplete both sections name the other one.
+// autoboot.txt is changed in place. It is one sector long, so a change is atomic. A slot in neither section cannot boot:
+// while a slot is incomplete, both sections name the other one.
 package tryboot
 
 import (
@@ -20,18 +20,18 @@ import (
 	"updater/boot"
 )
 
-// Flag is the firmware's tryboot flag for the next restart.
+// Flag is the tryboot flag of the firmware for the next restart.
 type Flag interface {
 	Get() (bool, error)
 	Set(on bool) error
 }
 
-// Options are what the backend needs.
+// Options configure the backend.
 type Options struct {
 	Area      boot.Area // autoboot.txt, at most 512 bytes
 	Flag      Flag
 	Slots     []string
-	Partition map[string]int // number of the slot's boot partition, 1 to 9
+	Partition map[string]int // number of each slot's boot partition, 1 to 9
 }
 
 // Backend implements [boot.Backend].
@@ -42,10 +42,10 @@ type Backend struct {
 
 var _ boot.Backend = (*Backend)(nil)
 
-// New returns the backend. booted is the running slot, "" outside every slot.
+// New returns the backend on o. booted is the running slot, "" outside every slot.
 func New(o Options, booted string) (*Backend, error) {
 	if len(o.Slots) != 2 || booted != "" && !slices.Contains(o.Slots, booted) {
-		return nil, fmt.Errorf("%w: running slot %q and the slots %v; autoboot.txt has two", boot.ErrState, booted, o.Slots)
+		return nil, fmt.Errorf("%w: running slot %q with the slots %v; expected two slots, one of them running or none", boot.ErrState, booted, o.Slots)
 	}
 	for _, s := range o.Slots {
 		if n := o.Partition[s]; n < 1 || n > 9 {
@@ -63,18 +63,18 @@ func (b *Backend) Caps() boot.Caps {
 // Booted implements [boot.Backend].
 func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil }
 
-// choice is autoboot.txt as far as it matters.
+// choice is the parsed autoboot.txt with the flag.
 type choice struct {
 	raw      []byte
-	all, try int // index of the digit in raw
-	pending  bool
+	all, try int  // index in raw of the partition's digit in [all] and [tryboot]
+	pending  bool // the flag is set
 }
 
 var assignment = regexp.MustCompile(`(?m)^boot_partition=(.*?)[ \t\r]*$|^\[(\w+)\][ \t\r]*$`)
 
 func (b *Backend) load() (*choice, error) {
 	if n := b.Area.Size(); n > boot.Sector {
-		return nil, fmt.Errorf("%w: %s has %d bytes, the firmware reads at most %d", boot.ErrState, b.Area, n, boot.Sector)
+		return nil, fmt.Errorf("%w: %s has %d bytes; the firmware reads at most %d", boot.ErrState, b.Area, n, boot.Sector)
 	}
 	raw, err := boot.ReadAll(b.Area)
 	if err != nil {
@@ -87,8 +87,13 @@ func (b *Backend) load() (*choice, error) {
 			section = string(raw[m[4]:m[5]])
 			continue
 		}
-		at := map[string]*int{"all": &c.all, "tryboot": &c.try}[section]
-		if at == nil {
+		var at *int
+		switch section {
+		case "all":
+			at = &c.all
+		case "tryboot":
+			at = &c.try
+		default:
 			continue
 		}
 		if m[3]-m[2] != 1 || raw[m[2]] < '1' || raw[m[2]] > '9' {
@@ -97,7 +102,7 @@ func (b *Backend) load() (*choice, error) {
 		*at = m[2]
 	}
 	if c.all < 0 || c.try < 0 {
-		return nil, fmt.Errorf("%w: %s has no boot_partition in [all] or in [tryboot]", boot.ErrState, b.Area)
+		return nil, fmt.Errorf("%w: %s lacks boot_partition in [all] or in [tryboot]", boot.ErrState, b.Area)
 	}
 	if c.pending, err = b.Flag.Get(); err != nil {
 		return nil, fmt.Errorf("%w: reading the tryboot flag: %w", boot.ErrState, err)
@@ -105,7 +110,7 @@ func (b *Backend) load() (*choice, error) {
 	return c, nil
 }
 
-// slotAt is the slot of a section, "" for a partition of no slot.
+// slotAt returns the slot of the partition whose digit is at index at, "" for another partition.
 func (b *Backend) slotAt(c *choice, at int) string {
 	for _, s := range b.Slots {
 		if strconv.Itoa(b.Partition[s]) == string(c.raw[at]) {
@@ -115,7 +120,7 @@ func (b *Backend) slotAt(c *choice, at int) string {
 	return ""
 }
 
-// write changes the sections in one sector.
+// write sets the slots of both sections, in one sector.
 func (b *Backend) write(c *choice, all, try string) error {
 	data := bytes.Clone(c.raw)
 	data[c.all], data[c.try] = byte('0'+b.Partition[all]), byte('0'+b.Partition[try])
@@ -142,19 +147,20 @@ func (b *Backend) State(context.Context) (boot.State, error) {
 		case s == all:
 			state.Priority = 2
 		case s == try:
-			state.Priority, state.Good = 1, s != b.booted // it runs on trial: [all] is the other one
+			state.Priority, state.Good = 1, s != b.booted // a running slot outside [all] is on trial
 		default:
 			state.TriesLeft = 0
 		}
 		st.Slots = append(st.Slots, state)
 	}
-	for at, section := range map[int]string{c.all: "all", c.try: "tryboot"} {
+	for i, at := range []int{c.all, c.try} {
 		if b.slotAt(c, at) == "" {
-			st.Findings = append(st.Findings, boot.Fail("run updater mark good on the running slot", "%s has boot_partition=%c in [%s], which is no slot", b.Area, c.raw[at], section))
+			st.Findings = append(st.Findings, boot.Fail("run updater mark good in the running slot",
+				"%s has boot_partition=%c in %s, which is not the partition of a slot", b.Area, c.raw[at], [...]string{"[all]", "[tryboot]"}[i]))
 		}
 	}
 	if !bytes.Contains(c.raw, []byte("tryboot_a_b=1")) {
-		st.Findings = append(st.Findings, boot.Warn("put it into [all], see docs/boot/tryboot.md", "%s has no tryboot_a_b=1", b.Area))
+		st.Findings = append(st.Findings, boot.Warn("add it to [all]; see docs/boot/tryboot.md", "%s lacks tryboot_a_b=1", b.Area))
 	}
 	st.Findings = append(st.Findings, boot.Disagreements(st)...)
 	return st, nil
@@ -171,7 +177,7 @@ func (b *Backend) Invalidate(_ context.Context, slot string) error {
 // MarkBad implements [boot.Backend].
 func (b *Backend) MarkBad(_ context.Context, slot string) error { return b.disable(slot) }
 
-// disable has both sections name the other slot.
+// disable writes the other slot into both sections.
 func (b *Backend) disable(slot string) error {
 	c, err := b.known(slot)
 	if err != nil {
@@ -193,11 +199,11 @@ func (b *Backend) disable(slot string) error {
 	return b.write(c, other, other)
 }
 
-// Activate implements [boot.Backend]: the flag is the switch, after the partition to try is in its place. The
-// slot that boots anyway is not tried.
+// Activate implements [boot.Backend]. It writes the partition to [tryboot] and then sets the flag, which is the switch. The
+// slot in [all] needs no flag.
 func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	if tries != 1 {
-		return fmt.Errorf("%w: %d tries asked for, tryboot is one", boot.ErrRefused, tries)
+		return fmt.Errorf("%w: %d tries requested; tryboot allows 1", boot.ErrRefused, tries)
 	}
 	c, err := b.known(slot)
 	if err != nil {
@@ -216,7 +222,7 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	return b.setFlag(true)
 }
 
-// MarkGood implements [boot.Backend]: the sections change places.
+// MarkGood implements [boot.Backend]. It exchanges the sections, so that the running slot is in [all].
 func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	if err := boot.RefuseOthers(slot, b.booted); err != nil {
 		return err
@@ -232,7 +238,7 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	return b.write(c, slot, cmp.Or(all, slot))
 }
 
-// Repair implements [boot.Backend]. There is one copy: what is lost must be written by hand.
+// Repair implements [boot.Backend]. autoboot.txt has no second copy: Repair only reports what has to be fixed by hand.
 func (b *Backend) Repair(context.Context) error {
 	_, err := b.load()
 	return err
