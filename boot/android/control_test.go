@@ -14,7 +14,7 @@ import (
 	"updater/internal/crashdisk/bootdisk"
 )
 
-// sectorOf lays a structure into its sector, with a byte of others behind it.
+// sectorOf returns the sector of a structure, with a foreign byte behind it.
 func sectorOf(slots ...uint16) []byte {
 	b := make([]byte, android.Size)
 	copy(b, "_a\x00\x00BCAB\x01\x02")
@@ -26,7 +26,7 @@ func sectorOf(slots ...uint16) []byte {
 	return b
 }
 
-// uboot is U-Boot's ab_select before v2026.07, which needs a try left of a successful slot too.
+// uboot models U-Boot's ab_select before v2026.07, which does not boot a slot without tries even if it is successful.
 func uboot(d *boottest.Disk) string {
 	for _, a := range d.Areas {
 		if binary.LittleEndian.Uint32(a[28:]) != crc32.ChecksumIEEE(a[:28]) {
@@ -96,7 +96,7 @@ func TestVector(t *testing.T) {
 	}
 }
 
-// A bad checksum makes U-Boot take every slot: State says so, and Repair knows only the running slot.
+// With a bad checksum U-Boot makes every slot bootable. State reports that, and Repair makes only the running slot bootable.
 func TestRepair(t *testing.T) {
 	bad := sectorOf(goodSlot|15, goodSlot|14)
 	bad[28] ^= 1
@@ -131,8 +131,7 @@ func TestSeeds(t *testing.T) {
 	boottest.Seeds(t, "FuzzControl", 9, 5, func(v []string) bool { return takes(t, []byte(v[0])) })
 }
 
-// takes marks slot A good in a structure of any content, whose checksum is right; it says whether the
-// structure is one.
+// takes marks slot A good in an arbitrary structure with a valid checksum. It reports whether the structure is valid.
 func takes(t *testing.T, data []byte) bool {
 	area := make([]byte, android.Size)
 	copy(area, data)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The state node that is shipped compiles, and the configuration beside it has its magic, stride and offsets.
+// The example device tree compiles and agrees with the example configuration on magic, stride and offsets.
 func TestDeviceTree(t *testing.T) {
 	for _, tool := range []string{"dtc", "fdtget"} {
 		if _, err := exec.LookPath(tool); err != nil {

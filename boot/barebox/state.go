@@ -82,7 +82,8 @@ func (s *store) Load() (scheme.Record, []boot.Finding, error) {
 		}
 	}
 	if r.data == nil {
-		return nil, nil, fmt.Errorf("%w: %w; barebox uses the defaults of its device tree: restore the state in barebox", boot.ErrState, errors.Join(errs...))
+		return nil, nil, fmt.Errorf("%w: %w; barebox uses the defaults of its device tree: restore the state in barebox",
+			boot.ErrState, errors.Join(errs...))
 	}
 	var found []boot.Finding
 	for _, err := range errs {

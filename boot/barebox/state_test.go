@@ -45,7 +45,7 @@ func TestVector(t *testing.T) {
 	}
 }
 
-// Damaged buckets are restored from a whole one, which is not touched while it is the only one.
+// Repair rewrites invalid buckets from a valid one, which is not touched while it is the only one.
 func TestRepair(t *testing.T) {
 	for only := range 3 {
 		area := boottest.Buckets(3, 20, 3, 10)
@@ -84,8 +84,8 @@ func TestSeeds(t *testing.T) {
 	boottest.Seeds(t, "FuzzBuckets", 8, 3, func(v []string) bool { return takes(t, []byte(v[0]), []byte(v[1])) })
 }
 
-// takes marks slot A good in a state whose first bucket has any head and data, with checksums that are right
-// where head has room for them; it says whether the state is one.
+// takes marks slot A good in a state whose first bucket has an arbitrary head and data, with valid checksums if the head is
+// long enough. It reports whether the state is valid.
 func takes(t *testing.T, head, data []byte) bool {
 	area := make([]byte, 3*boottest.BucketStride)
 	copy(area, head)

@@ -9,24 +9,25 @@ import (
 	"updater/boot"
 )
 
-// Rig is what the suite needs to know of a backend. Its slots are A and B.
+// Rig connects a backend to the suite. Its slots are A and B.
 type Rig struct {
-	// Fresh returns a disk on which both slots are good and A is chosen.
+	// Fresh returns a disk on which both slots are good and A boots next.
 	Fresh func(t *testing.T) Disk
-	// Open returns the backend with the running slot.
+	// Open returns the backend on m. booted is the running slot.
 	Open func(m *Medium, booted string) (boot.Backend, error)
-	// Boot is the boot loader: it chooses a slot, spends its try in place, and returns its name, "" for none. It
-	// is written from the loader's script or source, apart from the backend.
+	// Boot models the boot loader: it chooses a slot, spends its try on the disk, and returns its name, "" for none. It
+	// is written from the boot loader's script or source, independently of the backend.
 	Boot func(d *Disk) string
-	// Others tells what is not the backend's on a disk, in its order: it survives every change. It may be nil.
+	// Others returns the content that does not belong to the backend, in its order. It must survive every change. It may
+	// be nil.
 	Others func(d Disk) []string
-	// AlwaysBoots: the loader has no way to find no slot, so that what is known of that case does not apply.
+	// AlwaysBoots is set if the boot loader always finds a slot; tests of the case without one are skipped.
 	AlwaysBoots bool
-	// Volatile returns a disk with volatile caches that holds content. Backends with areas need it.
+	// Volatile returns a disk with volatile caches that holds content. It is required for backends with areas.
 	Volatile func(content []byte) VolatileDisk
 }
 
-// Contract runs the suite that every backend passes.
+// Contract runs the suite that every backend must pass.
 func Contract(t *testing.T, r Rig) {
 	t.Run("Life", r.life)
 	t.Run("Refusals", r.refusals)
@@ -54,7 +55,7 @@ func (r Rig) open(t *testing.T, m *Medium, booted string) boot.Backend {
 
 func (r Rig) next(m *Medium) string { return r.boots(m.Disk(), 1)[0] }
 
-// boots lists what the loader chooses when nobody ever marks anything good, n times.
+// boots returns the slots of the next n boots if no slot is marked good.
 func (r Rig) boots(d Disk, n int) []string {
 	d = d.Clone()
 	var list []string
@@ -64,8 +65,8 @@ func (r Rig) boots(d Disk, n int) []string {
 	return list
 }
 
-// life is an update from A to B that works, and the next one from B to A that does not. After every step the
-// next three boots are what State says.
+// life updates from A to B, which works, and then from B to A, which does not. After every step State must predict the next
+// three boots.
 func (r Rig) life(t *testing.T) {
 	m := New(r.Fresh(t))
 	do := func(err error) {
@@ -79,7 +80,7 @@ func (r Rig) life(t *testing.T) {
 		st, err := b.State(t.Context())
 		do(err)
 		if want := r.boots(m.Disk(), 3); st.Next != want[0] || !slices.Equal(st.Boots, want) {
-			t.Errorf("State says that %q boots next, and then %q; the boot loader chooses %q", st.Next, st.Boots, want)
+			t.Errorf("State predicts that %q boots next and then %q; the boot loader chooses %q", st.Next, st.Boots, want)
 		}
 		slots := map[string]boot.SlotState{}
 		for _, s := range st.Slots {
@@ -165,7 +166,7 @@ func (r Rig) refusals(t *testing.T) {
 	}
 }
 
-// noNeedlessWrite: neither a slot that was good from the start is written for again, nor one that became good now.
+// noNeedlessWrite checks that mark good of a good slot writes nothing.
 func (r Rig) noNeedlessWrite(t *testing.T) {
 	m := New(r.Fresh(t))
 	if err := r.open(t, m, "A").MarkGood(t.Context(), "A"); err != nil || m.Writes() > 0 {
@@ -184,8 +185,7 @@ func (r Rig) noNeedlessWrite(t *testing.T) {
 	}
 }
 
-// invalidateIsDurable: once Invalidate or MarkBad has returned, a cut brings the slot back in no way, so that its
-// first byte may change.
+// invalidateIsDurable checks that no power cut makes a slot bootable again once Invalidate or MarkBad has returned.
 func (r Rig) invalidateIsDurable(t *testing.T) {
 	for name, do := range map[string]func(b boot.Backend) error{
 		"Invalidate": func(b boot.Backend) error { return b.Invalidate(t.Context(), "B") },
@@ -209,8 +209,8 @@ func (r Rig) invalidateIsDurable(t *testing.T) {
 	}
 }
 
-// activateIsOldOrNew: whatever a cut leaves of an activation, all the boots that follow are those of the state
-// before, or those of the one after.
+// activateIsOldOrNew checks that after a power cut during Activate all following boots are those of the old state or those
+// of the new one.
 func (r Rig) activateIsOldOrNew(t *testing.T) {
 	d := r.after(t, r.steps()[0], r.Fresh(t)).Disk()
 	d = r.after(t, r.steps()[1], d).Disk()
@@ -221,7 +221,7 @@ func (r Rig) activateIsOldOrNew(t *testing.T) {
 	}
 	old, done := r.boots(d, 12), r.boots(m.Disk(), 12)
 	if slices.Equal(old, done) {
-		t.Fatalf("an activation changes nothing: %q", old)
+		t.Fatalf("Activate changes nothing: %q", old)
 	}
 	m.CrashDisks(func(cut Disk) {
 		if got := r.boots(cut, 12); !slices.Equal(got, old) && !slices.Equal(got, done) {
@@ -235,7 +235,7 @@ func (r Rig) activateIsOldOrNew(t *testing.T) {
 	})
 }
 
-// bootedIsNotStored: what runs is what the outside says, whatever the stored choice is.
+// bootedIsNotStored checks that the running slot is the given one, whatever the stored choice is.
 func (r Rig) bootedIsNotStored(t *testing.T) {
 	for _, want := range []string{"A", "B", ""} {
 		m := New(r.Fresh(t))
@@ -247,7 +247,7 @@ func (r Rig) bootedIsNotStored(t *testing.T) {
 	}
 }
 
-// disagreement: a slot runs that the stored state does not allow.
+// disagreement checks that a finding reports a running slot that the stored state does not allow to boot.
 func (r Rig) disagreement(t *testing.T) {
 	m := New(r.Fresh(t))
 	if err := r.open(t, m, "A").Invalidate(t.Context(), "B"); err != nil {
@@ -259,26 +259,26 @@ func (r Rig) disagreement(t *testing.T) {
 	}
 }
 
-// othersSurvive: what belongs to somebody else stays, in its order, through every change.
+// othersSurvive checks that foreign content survives every change, in its order.
 func (r Rig) othersSurvive(t *testing.T) {
 	if r.Others == nil {
-		t.Skip("nothing else is stored there")
+		t.Skip("the store has no foreign content")
 	}
 	d := r.Fresh(t)
 	want := r.Others(d)
 	if len(want) == 0 {
-		t.Fatal("nothing of others is on the fresh disk")
+		t.Fatal("the fresh disk has no foreign content")
 	}
 	for _, s := range r.steps() {
 		m := r.after(t, s, d)
 		d = m.Disk()
 		if got := r.Others(d); !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: others are %q; want %q", s.name, got, want)
+			t.Errorf("%s: foreign content is %q; want %q", s.name, got, want)
 		}
 	}
 }
 
-// after does one step on a disk.
+// after runs one step on a copy of a disk.
 func (r Rig) after(t *testing.T, s step, d Disk) *Medium {
 	t.Helper()
 	d = d.Clone()
@@ -292,10 +292,10 @@ func (r Rig) after(t *testing.T, s step, d Disk) *Medium {
 	return m
 }
 
-// nothingBootable: when no slot boots any more, a recovery can still install into one.
+// nothingBootable checks that a recovery can install into a slot when no slot boots.
 func (r Rig) nothingBootable(t *testing.T) {
 	if r.AlwaysBoots {
-		t.Skip("this loader always finds a slot")
+		t.Skip("this boot loader always finds a slot")
 	}
 	m := New(r.Fresh(t))
 	b := r.open(t, m, "B")
@@ -319,28 +319,30 @@ func (r Rig) nothingBootable(t *testing.T) {
 	}
 }
 
-// step is one mutation, and what may be chosen while it is under way.
+// step is one mutation.
 type step struct {
 	name   string
 	booted string
-	before func(d *Disk) // what happened first, such as a boot
+	before func(d *Disk) // runs before the mutation, such as a boot
 	do     func(t *testing.T, b boot.Backend) error
-	may    []string
+	may    []string // slots that may boot after a power cut during the mutation
 }
 
-// steps are the mutations of an update from A to B, each from the state that the ones before left.
+// steps are the mutations of an update from A to B. Each begins in the state that the previous one left.
 func (r Rig) steps() []step {
 	return []step{
-		{"mark good A", "A", func(d *Disk) { r.Boot(d) }, func(t *testing.T, b boot.Backend) error { return b.MarkGood(t.Context(), "A") }, []string{"A", "B"}},
+		{"mark good A", "A", func(d *Disk) { r.Boot(d) },
+			func(t *testing.T, b boot.Backend) error { return b.MarkGood(t.Context(), "A") }, []string{"A", "B"}},
 		{"invalidate B", "A", nil, func(t *testing.T, b boot.Backend) error { return b.Invalidate(t.Context(), "B") }, []string{"A"}},
 		{"activate B", "A", nil, func(t *testing.T, b boot.Backend) error { return b.Activate(t.Context(), "B", 1) }, []string{"A", "B"}},
-		{"mark good B", "B", func(d *Disk) { r.Boot(d) }, func(t *testing.T, b boot.Backend) error { return b.MarkGood(t.Context(), "B") }, []string{"A", "B"}},
+		{"mark good B", "B", func(d *Disk) { r.Boot(d) },
+			func(t *testing.T, b boot.Backend) error { return b.MarkGood(t.Context(), "B") }, []string{"A", "B"}},
 		{"activate A", "B", nil, func(t *testing.T, b boot.Backend) error { return b.Activate(t.Context(), "A", 1) }, []string{"A", "B"}},
 		{"mark bad A", "B", nil, func(t *testing.T, b boot.Backend) error { return b.MarkBad(t.Context(), "A") }, []string{"A", "B"}},
 	}
 }
 
-// powerCuts: in every state that a cut leaves there is a slot to boot, and one that may be.
+// powerCuts checks that an allowed slot boots in every state that a power cut can leave.
 func (r Rig) powerCuts(t *testing.T) {
 	d, states := r.Fresh(t), 0
 	for _, s := range r.steps() {
@@ -353,7 +355,7 @@ func (r Rig) powerCuts(t *testing.T) {
 				t.Fatalf("%s: after a power cut the boot loader chooses %q; want %q or %q of %v", s.name, got, old, done, s.may)
 			}
 			if s.name == "activate B" && !slices.Contains(list, "A") {
-				t.Fatalf("%s: slot A is not behind slot B when B never comes up: %q", s.name, list)
+				t.Fatalf("%s: slot A is not the fallback of slot B: %q", s.name, list)
 			}
 		})
 		d = m.Disk()
@@ -361,7 +363,7 @@ func (r Rig) powerCuts(t *testing.T) {
 	t.Logf("%d states after power cuts", states)
 }
 
-// failures: an operation that fails is an error, and leaves the old choice or the new one.
+// failures lets each operation fail in turn: the mutation must return an error, and an allowed slot must boot.
 func (r Rig) failures(t *testing.T) {
 	d := r.Fresh(t)
 	for _, s := range r.steps() {
@@ -394,7 +396,7 @@ func (r Rig) failures(t *testing.T) {
 	}
 }
 
-// lies: a medium that confirms a write that it does not hold is found out by the read-back.
+// lies checks that the read-back detects a medium that confirms writes and drops them.
 func (r Rig) lies(t *testing.T) {
 	m := New(r.Fresh(t))
 	m.Lie = true

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// FileArea is a window of a regular file. It stands beside [Medium] so that the suite also runs on a real
-// file, which the boot loaders' own tools can read.
+// FileArea is a [boot.Area] in a regular file, which the tools of the boot loaders can read.
 type FileArea struct {
 	F        *os.File
 	Off, Len int64

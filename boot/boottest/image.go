@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Image is a program of EFI without code, laid out by hand (Microsoft, "PE Format"), with the sections that
-// systemd-boot reads of a unified kernel image.
+// Image returns an EFI program without code (Microsoft, "PE Format") that has the sections of a unified kernel image which
+// systemd-boot reads.
 func Image(osRelease, cmdline string) string {
 	const optional, headers = 112, 64 + 24 + 112 + 2*40
 	le := binary.LittleEndian
@@ -35,7 +35,7 @@ func Image(osRelease, cmdline string) string {
 	return string(b)
 }
 
-// ImageFiles is an ESP with unified kernel images, one entry for each slot and its template.
+// ImageFiles returns an ESP with unified kernel images: one entry and one template for each slot.
 func ImageFiles() map[string]string {
 	files := map[string]string{"loader/loader.conf": "timeout 0\n"}
 	for i, s := range []string{"B", "A"} {
@@ -60,8 +60,8 @@ func WriteFiles(dir string, files map[string]string) error {
 	return nil
 }
 
-// SystemdBootImages is systemd-boot on the images of EFI/Linux: those without boots left last, then by ID, the higher
-// VERSION_ID, and the higher number in the name; the name of the one that it takes has a boot less.
+// SystemdBootImages models systemd-boot with images in EFI/Linux. Images without boots left come last; then it orders by ID,
+// by descending VERSION_ID, and by descending number in the name. It counts the boot in the name of the chosen image.
 func SystemdBootImages(d *Disk) string {
 	type image struct {
 		name, id, slot            string
@@ -80,7 +80,7 @@ func SystemdBootImages(d *Disk) string {
 		case a.generation != b.generation:
 			return a.generation > b.generation
 		}
-		return a.left > b.left // up to version 257 one with a counter is before one without
+		return a.left > b.left // up to version 257 a name with a counter comes before one without
 	}
 	for name, content := range d.Files {
 		base, ok := strings.CutPrefix(name, "EFI/Linux/")

@@ -1,6 +1,6 @@
-// Package boottest holds the contract suite that every boot backend passes, and the media it runs on: a
-// real file, and a medium in memory that records what is written and flushed, so that every state that a
-// power cut can leave is tried.
+// Package boottest provides the contract suite that every boot backend must pass, models of boot loaders, and media to run
+// the suite on: a regular file, and a medium in memory that records writes and flushes and replays every state that a
+// power cut can leave.
 package boottest
 
 import (
@@ -16,10 +16,10 @@ import (
 	"updater/boot"
 )
 
-// ErrInjected is the error of an operation that a test made fail.
+// ErrInjected is the error of an operation that fails on request.
 var ErrInjected = errors.New("injected")
 
-// Disk is what a medium holds: areas of fixed size, and files of one folder, or firmware variables, by name.
+// Disk is the content of a medium: areas of fixed size, and files or firmware variables by name.
 type Disk struct {
 	Areas [][]byte
 	Files map[string]string
@@ -37,22 +37,22 @@ func (d Disk) Clone() Disk {
 	return c
 }
 
-// Medium is one boot state in memory, with a journal of what is done to it.
+// Medium holds boot state in memory and records every change.
 type Medium struct {
 	disk   Disk // as the page cache sees it
 	start  Disk // when the journal began
 	events []event
 	ops    int
 
-	devices []boot.Area // where the areas really are, when it is not in memory
-	// FailAt makes the n-th operation (write, flush or read-back, from 1) fail; 0 never.
+	devices []boot.Area // the areas, if they are not in memory
+	// FailAt is the number of the operation (write, flush or read-back, from 1) that fails; 0 for none.
 	FailAt int
-	Room   int64 // what its folder has room for, in bytes; nothing is taken off
-	// Lie makes writes and flushes succeed and keep nothing.
+	Room   int64 // free space of the folder in bytes; files do not reduce it
+	// Lie makes writes and flushes succeed without effect.
 	Lie bool
 }
 
-// event is a write of one sector, a file's new content, the end of a file, or a flush.
+// event is a write of one sector, new content of a file, the removal of a file, or a flush.
 type event struct {
 	flush bool
 	area  int
@@ -80,7 +80,7 @@ func NewMedium(areas ...[]byte) *Medium { return New(Disk{Areas: areas}) }
 // New returns a medium that holds a copy of d.
 func New(d Disk) *Medium { return &Medium{disk: d.Clone(), start: d.Clone(), Room: 1 << 30} }
 
-// Areas gives the areas for a backend.
+// Areas returns the areas.
 func (m *Medium) Areas() []boot.Area {
 	if m.devices != nil {
 		return m.devices
@@ -92,13 +92,13 @@ func (m *Medium) Areas() []boot.Area {
 	return list
 }
 
-// Disk copies what the medium holds now.
+// Disk returns a copy of the current content.
 func (m *Medium) Disk() Disk { return m.disk.Clone() }
 
-// Snapshot copies what the areas hold now.
+// Snapshot returns a copy of the current content of the areas.
 func (m *Medium) Snapshot() [][]byte { return m.disk.Clone().Areas }
 
-// Writes counts the sectors, files and variables that were written or removed.
+// Writes returns how many sectors, files and variables were written or removed.
 func (m *Medium) Writes() int {
 	n := 0
 	for _, e := range m.events {
@@ -109,7 +109,7 @@ func (m *Medium) Writes() int {
 	return n
 }
 
-// Operations is how many operations there were.
+// Operations returns the number of operations so far.
 func (m *Medium) Operations() int { return m.ops }
 
 // Crashes is [Medium.CrashDisks] for a medium of areas alone.
@@ -117,12 +117,12 @@ func (m *Medium) Crashes(visit func(areas [][]byte)) {
 	m.CrashDisks(func(d Disk) { visit(d.Areas) })
 }
 
-// CrashDisks calls visit with every state that a power cut may leave: for every prefix of the journal, what was
-// flushed, with any subset of what was written since. Beyond 8 such writes the subsets are every prefix, all
-// but one, only one, and 64 random ones. A rename is a new name and the end of the old one, in any order.
+// CrashDisks calls visit with every state that a power cut can leave: for every prefix of the record, what was flushed plus
+// any subset of the later writes. Beyond 8 later writes the subsets are every prefix, all but one, only one, and 64 random
+// ones. A rename creates the new name and removes the old one, in any order.
 func (m *Medium) CrashDisks(visit func(d Disk)) { m.crashes(0, visit) }
 
-// cutNow is [Medium.CrashDisks] for a cut after everything that was recorded.
+// cutNow is [Medium.CrashDisks] for a power cut after the last recorded event.
 func (m *Medium) cutNow(visit func(d Disk)) { m.crashes(len(m.events), visit) }
 
 func (m *Medium) crashes(from int, visit func(d Disk)) {
@@ -166,7 +166,7 @@ func (m *Medium) crashes(from int, visit func(d Disk)) {
 	}
 }
 
-// do counts an operation of name and fails it when asked to.
+// do counts an operation on name and returns its injected error.
 func (m *Medium) do(name string) error {
 	m.ops++
 	if m.ops == m.FailAt {
@@ -207,7 +207,7 @@ func (a *area) ReadBackAt(p []byte, off int64) (int, error) {
 
 func (a *area) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 || off+int64(len(p)) > a.Size() {
-		return 0, fmt.Errorf("%s: write of %d bytes at %d reaches past its end", a, len(p), off)
+		return 0, fmt.Errorf("%s: write of %d bytes at %d extends beyond its end", a, len(p), off)
 	}
 	if err := a.m.do(a.String()); err != nil {
 		return 0, err
@@ -228,13 +228,13 @@ func (a *area) Sync() error {
 	return nil
 }
 
-// Files is the folder of a medium: what is written is durable after Sync.
+// Files is the folder of a medium. Changes are durable after Sync.
 type Files struct{ M *Medium }
 
 // List names the files in order.
 func (f Files) List() ([]string, error) { return slices.Sorted(maps.Keys(f.M.disk.Files)), nil }
 
-// Read is the content of a file.
+// Read returns the content of a file.
 func (f Files) Read(name string) ([]byte, error) {
 	if err := f.M.do(name); err != nil {
 		return nil, err
@@ -246,29 +246,29 @@ func (f Files) Read(name string) ([]byte, error) {
 	return []byte(text), nil
 }
 
-// Open is [Files.Read] for an ESP.
+// Open opens a file for reading.
 func (f Files) Open(name string) (File, error) {
 	data, err := f.Read(name)
 	return OpenFile(data), err
 }
 
-// File is sdboot.File.
+// File is an open file.
 type File = interface {
 	io.ReadSeekCloser
 	io.ReaderAt
 }
 
-// OpenFile is an open file with this content.
+// OpenFile returns an open file with the given content.
 func OpenFile(data []byte) File { return openFile{bytes.NewReader(data)} }
 
 type openFile struct{ *bytes.Reader }
 
 func (openFile) Close() error { return nil }
 
-// Free is the room of a disk that is as large as asked for.
+// Free returns the free space, [Medium.Room].
 func (f Files) Free() (int64, error) { return f.M.Room, f.M.do("folder") }
 
-// Write makes a file or gives it new content: a cut may leave it empty or half.
+// Write creates or replaces a file. A power cut can leave it empty or half written.
 func (f Files) Write(name string, r io.Reader) error {
 	data, err := io.ReadAll(r)
 	if err != nil {
@@ -283,7 +283,7 @@ func (f Files) Write(name string, r io.Reader) error {
 	return nil
 }
 
-// Rename gives a file a new name; on FAT these are two changes that may reach the medium in any order.
+// Rename renames a file. On FAT these are two changes, which may reach the medium in any order.
 func (f Files) Rename(from, to string) error {
 	data, err := f.Read(from)
 	if err != nil {
@@ -294,7 +294,7 @@ func (f Files) Rename(from, to string) error {
 	return nil
 }
 
-// Remove ends a file.
+// Remove removes a file.
 func (f Files) Remove(name string) error {
 	if _, err := f.Read(name); err != nil {
 		return err
@@ -303,7 +303,7 @@ func (f Files) Remove(name string) error {
 	return nil
 }
 
-// Sync makes durable what was done.
+// Sync makes all changes durable.
 func (f Files) Sync() error {
 	if err := f.M.do("folder"); err != nil {
 		return err
@@ -312,16 +312,16 @@ func (f Files) Sync() error {
 	return nil
 }
 
-// Vars is the medium's files as firmware variables: every change is whole and durable at once.
+// Vars presents the files of a medium as firmware variables: every change is atomic and durable at once.
 type Vars struct{ M *Medium }
 
 // List names the variables in order.
 func (v Vars) List() ([]string, error) { return Files(v).List() }
 
-// Get is the data of a variable.
+// Get returns the data of a variable.
 func (v Vars) Get(name string) ([]byte, error) { return Files(v).Read(name) }
 
-// Set makes or changes a variable.
+// Set creates or changes a variable.
 func (v Vars) Set(name string, data []byte) error {
 	if err := v.M.do(name); err != nil {
 		return err
@@ -331,7 +331,7 @@ func (v Vars) Set(name string, data []byte) error {
 	return nil
 }
 
-// Delete ends a variable.
+// Delete removes a variable.
 func (v Vars) Delete(name string) error {
 	if err := Files(v).Remove(name); err != nil {
 		return err

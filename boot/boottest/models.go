@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Firmware that chooses a slot by itself, on a disk as a test begins with: both slots good, A chosen. The backends'
-// contracts and test/powercut share it; it is written from the specification or the loader's source.
+// Models of firmware that chooses a slot itself, written from the specification or the boot loader's source, with the disk
+// that a test begins with: both slots good, A boots next. The contract tests of the backends and test/powercut share them.
 
-// BootOption is a boot option of the UEFI specification (3.1.3), laid out by hand: a partition and a path in it.
+// BootOption returns a boot option (UEFI specification, 3.1.3) with a partition and a path on it.
 func BootOption(attributes uint32, description, path string) string {
 	u := func(s string) []byte {
 		var b []byte
@@ -32,7 +32,7 @@ func BootOption(attributes uint32, description, path string) string {
 	return string(append(append(out, u(description)...), dp...))
 }
 
-// UEFIVars are the variables of a firmware that has other boot options too; B runs.
+// UEFIVars returns the variables of a firmware that also has foreign boot options. Slot B is running.
 func UEFIVars() map[string]string {
 	return map[string]string{
 		"Boot0000": BootOption(1, "UiApp", ""), "Boot0003": BootOption(1, "ab-A", `\EFI\ab\A.efi`), "Boot0A02": BootOption(1, "ab-B", `\EFI\AB\b.EFI`),
@@ -41,7 +41,7 @@ func UEFIVars() map[string]string {
 	}
 }
 
-// UEFI is the boot manager: BootNext once, deleted before it starts, else BootOrder.
+// UEFI models the boot manager: BootNext once, deleted before it is started, otherwise BootOrder.
 func UEFI(d *Disk) string {
 	slot := func(n uint16) string {
 		o := strings.ToLower(strings.ReplaceAll(d.Files[fmt.Sprintf("Boot%04X", n)], "\x00", ""))
@@ -70,8 +70,8 @@ func UEFI(d *Disk) string {
 // Autoboot is an autoboot.txt of a Raspberry Pi with slot A in partition 2 and B in 3.
 const Autoboot = "# ours\n[all]\ntryboot_a_b=1\nboot_partition=2\n[none]\nboot_partition=7\n[tryboot]\nboot_partition=3\n"
 
-// Tryboot is the firmware of a Raspberry Pi: it boots what the sections of the first area say, and clears the flag,
-// which is the file tryboot, first.
+// Tryboot models the firmware of a Raspberry Pi: it boots the partition in [all] of the first area, or the one in [tryboot]
+// if the flag, the file tryboot, is set. It clears the flag first.
 func Tryboot(d *Disk) string {
 	section, part := "[all]", map[string]string{}
 	for line := range strings.Lines(string(d.Areas[0])) {
@@ -86,10 +86,16 @@ func Tryboot(d *Disk) string {
 	if d.Files["tryboot"] == "\x01" {
 		section, d.Files["tryboot"] = "[tryboot]", "\x00"
 	}
-	return map[string]string{"2": "A", "3": "B"}[part[section]]
+	switch part[section] {
+	case "2":
+		return "A"
+	case "3":
+		return "B"
+	}
+	return ""
 }
 
-// TrybootFlag is the flag of [Tryboot], as tryboot.Flag.
+// TrybootFlag implements tryboot.Flag for [Tryboot].
 type TrybootFlag struct {
 	Vars interface {
 		Get(name string) ([]byte, error)
@@ -97,25 +103,29 @@ type TrybootFlag struct {
 	}
 }
 
-// Get says whether the flag is set.
+// Get reports whether the flag is set.
 func (f TrybootFlag) Get() (bool, error) {
 	v, err := f.Vars.Get("tryboot")
 	return len(v) > 0 && v[0] == 1, err
 }
 
-// Set sets or clears it.
+// Set sets or clears the flag.
 func (f TrybootFlag) Set(on bool) error {
-	return f.Vars.Set("tryboot", []byte{map[bool]byte{true: 1}[on]})
+	value := []byte{0}
+	if on {
+		value[0] = 1
+	}
+	return f.Vars.Set("tryboot", value)
 }
 
-// The state of [Bootchooser]: buckets of BucketStride bytes.
+// The parameters of the state of [Bootchooser].
 const (
-	BucketStride = 1024
+	BucketStride = 1024 // bytes
 	BucketMagic  = 0x4d433230
 )
 
-// Buckets are the three buckets of barebox' state with attempts and priority of A, and of B, and a variable of others
-// between them.
+// Buckets returns the three buckets of a barebox state. The values are attempts and priority of A and of B; a foreign
+// variable lies between them.
 func Buckets(values ...uint32) []byte {
 	b := make([]byte, BucketStride)
 	data := make([]byte, 20)
@@ -134,8 +144,8 @@ func Buckets(values ...uint32) []byte {
 	return []byte(strings.Repeat(string(b), 3))
 }
 
-// Bootchooser is barebox: the first whole bucket, the highest priority with attempts left, one of which it spends;
-// "" where it would go back to its defaults.
+// Bootchooser models barebox: it uses the first valid bucket, chooses the highest priority with attempts left, and spends one.
+// It returns "" where barebox would fall back to its defaults.
 func Bootchooser(d *Disk) string {
 	le := binary.LittleEndian
 	for i := range 3 {

@@ -12,9 +12,9 @@ import (
 
 var literal = regexp.MustCompile(`(?m)^[][\w]+\((.*)\)$`)
 
-// Seeds wants at least count seeds of a fuzz target below testdata/fuzz, and that at least accepted of them are
-// taken: a target that only ever sees refusals finds nothing behind them. Strings and byte slices are handed
-// over as they are, everything else as Go writes it.
+// Seeds checks that a fuzz target has at least count seeds in testdata/fuzz and that at least accepted of them are valid
+// input: a target that only sees rejected input tests nothing behind the checks. taken gets strings and byte slices as
+// they are, other values as Go literals.
 func Seeds(t *testing.T, target string, count, accepted int, taken func(values []string) bool) {
 	t.Helper()
 	names, err := filepath.Glob("testdata/fuzz/" + target + "/*")
@@ -39,11 +39,12 @@ func Seeds(t *testing.T, target string, count, accepted int, taken func(values [
 		}
 	}
 	if len(names) < count || n < accepted {
-		t.Errorf("%s has %d seeds, of which %d are taken; want at least %d and %d", target, len(names), n, count, accepted)
+		t.Errorf("%s has %d seeds, %d of them valid; want at least %d and %d", target, len(names), n, count, accepted)
 	}
 }
 
-// Takes reports whether a backend that A runs on reads its state; then marking A good works, and something boots.
+// Takes reports whether a backend with slot A running can read its state. If so, mark good of A must work, and a slot must
+// boot next.
 func Takes(t *testing.T, b boot.Backend) bool {
 	t.Helper()
 	if _, err := b.State(t.Context()); err != nil {

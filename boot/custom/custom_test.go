@@ -14,7 +14,7 @@ import (
 	"updater/boot/custom"
 )
 
-// loader is a boot loader of its own kind: three files, changed by a shell script.
+// loader is a boot loader whose state is three files, changed by a shell script.
 const loader = `#!/bin/sh
 set -e
 cd "$(dirname "$0")"
@@ -71,8 +71,10 @@ func TestLife(t *testing.T) {
 		b      boot.SlotState
 	}{
 		{"invalidate", "A", func(b *custom.Backend) error { return b.Invalidate(t.Context(), "B") }, "A", boot.SlotState{Name: "B"}},
-		{"activate", "A", func(b *custom.Backend) error { return b.Activate(t.Context(), "B", 4) }, "B", boot.SlotState{Name: "B", Bootable: true, TriesLeft: 4, Priority: 1}},
-		{"mark good", "B", func(b *custom.Backend) error { return b.MarkGood(t.Context(), "B") }, "B", boot.SlotState{Name: "B", Bootable: true, Good: true, TriesLeft: -1, Priority: 1}},
+		{"activate", "A", func(b *custom.Backend) error { return b.Activate(t.Context(), "B", 4) }, "B",
+			boot.SlotState{Name: "B", Bootable: true, TriesLeft: 4, Priority: 1}},
+		{"mark good", "B", func(b *custom.Backend) error { return b.MarkGood(t.Context(), "B") }, "B",
+			boot.SlotState{Name: "B", Bootable: true, Good: true, TriesLeft: -1, Priority: 1}},
 		{"mark bad", "A", func(b *custom.Backend) error { return b.MarkBad(t.Context(), "B") }, "A", boot.SlotState{Name: "B"}},
 	} {
 		b := open(t, c, step.booted)
@@ -111,7 +113,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// A program that fails, lies, prints what is not understood, or does not end is an error.
+// A program that fails, has no effect, prints invalid output or does not end is an error.
 func TestPrograms(t *testing.T) {
 	path := script(t)
 	for verb, want := range map[string]string{"lie": "slot B is", "fail": "no such thing", "slow": "deadline", "gone": "no such file"} {

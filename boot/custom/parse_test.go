@@ -15,7 +15,7 @@ func TestSeeds(t *testing.T) {
 	boottest.Seeds(t, "FuzzState", 9, 4, func(v []string) bool { return takes(t, []byte(v[0])) })
 }
 
-// takes says whether a program's words are a boot state; the slot that boots next is one of ours then.
+// takes reports whether the output of a program is a valid boot state; its next slot must then be configured.
 func takes(t *testing.T, out []byte) bool {
 	b := &Backend{commands: Commands{State: []string{"/x"}}, slots: []string{"A", "B"}, booted: "A"}
 	st, err := b.parse(out)

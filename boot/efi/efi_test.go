@@ -42,15 +42,20 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// Without boot options, as after a firmware update, they are made as the specification has them.
+// Missing boot options, as after a firmware update, are created.
 func TestBootOptionsAreMade(t *testing.T) {
-	m := boottest.New(boottest.Disk{Files: map[string]string{"Boot0000": boottest.BootOption(1, "UiApp", ""), "BootOrder": "\x00\x00", "Boot0001": boottest.BootOption(0, "ab-A", `\EFI\ab\A.efi`)}})
+	m := boottest.New(boottest.Disk{Files: map[string]string{
+		"Boot0000":  boottest.BootOption(1, "UiApp", ""),
+		"Boot0001":  boottest.BootOption(0, "ab-A", `\EFI\ab\A.efi`),
+		"BootOrder": "\x00\x00",
+	}})
 	b, err := open(m, "A")
 	if err != nil {
 		t.Fatal(err)
 	}
 	st, err := b.State(t.Context())
-	if err != nil || st.Next != "" || !slices.ContainsFunc(st.Findings, func(f boot.Finding) bool { return strings.Contains(f.Evidence, "no boot option") }) {
+	missing := func(f boot.Finding) bool { return strings.Contains(f.Evidence, "no boot option") }
+	if err != nil || st.Next != "" || !slices.ContainsFunc(st.Findings, missing) {
 		t.Errorf("State = %+v, %v; want the missing options", st, err)
 	}
 	if err := b.Repair(t.Context()); err != nil {
@@ -100,7 +105,7 @@ func TestSeeds(t *testing.T) {
 	boottest.Seeds(t, "FuzzOptions", 9, 3, func(v []string) bool { return takes(t, []byte(v[0]), []byte(v[1]), []byte(v[2])) })
 }
 
-// takes marks slot A good among variables of any content; it says whether there was a slot to boot before.
+// takes marks slot A good among arbitrary variables. It reports whether a slot booted next before that.
 func takes(t *testing.T, opt, order, next []byte) bool {
 	m := boottest.New(boottest.Disk{Files: map[string]string{"Boot0003": string(opt), "BootOrder": string(order), "BootNext": string(next)}})
 	b, err := open(m, "A")

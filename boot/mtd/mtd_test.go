@@ -17,7 +17,7 @@ import (
 
 const block = 2048
 
-// flash is flash on a medium of the suite: an erase sets bits, a write clears them.
+// flash models flash on a medium of the suite: an erase sets bits, a write clears them.
 type flash struct {
 	boot.Area
 	bad    []int64
@@ -52,7 +52,7 @@ func (f flash) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), f.Sync()
 }
 
-// environment is a copy of U-Boot's environment, as big as a block.
+// environment returns a copy of U-Boot's environment that fills a block.
 func environment(flag byte, vars ...string) []byte {
 	out := bytes.Repeat([]byte{0xff}, block)
 	copy(out[5:], strings.Join(vars, "\x00")+"\x00\x00")
@@ -74,7 +74,7 @@ func open(m *boottest.Medium, booted string) (boot.Backend, error) {
 	return uboot.New(uboot.Options{Areas: []boot.Area{one, two}, Flags: uboot.Boolean, Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, booted)
 }
 
-// The contract on flash: a bad block, a block that keeps both copies apart, and a cut in the middle of an erase.
+// The contract on flash with a bad block, two copies in blocks of their own, and power cuts inside an erase.
 func TestContract(t *testing.T) {
 	vars := []string{"altbootcmd=x", "active=A", "upgrade_available=0", "bootcount=0", "bootlimit=3"}
 	copies := func(d *boottest.Disk) [2][]byte { return [2][]byte{d.Areas[0][block : 2*block], d.Areas[0][2*block:]} }
@@ -122,7 +122,7 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// A flag is cleared without erasing; other changes erase their block only, and keep what else it holds.
+// Clearing bits erases nothing. Other changes erase one block and preserve the rest of it.
 func TestErasesOnlyWhatItMust(t *testing.T) {
 	m := boottest.NewMedium(bytes.Repeat([]byte{0xf0}, 3*block))
 	f := flash{Area: m.Areas()[0], erased: new(int)}

@@ -30,10 +30,10 @@ func finds(st boot.State, severity boot.Severity, words string) bool {
 	})
 }
 
-// demo is the .osrel of the slots with more in it.
+// demo returns an image of slot B with more in its .osrel section.
 func demo(more string) string { return boottest.Image("ID=demo\n"+more, "updater.slot=B") }
 
-// What the loader would not order by the generation, or not take, is refused before anything is changed, and found.
+// An image that the boot loader would not order by generation, or would ignore, is refused before any change and reported.
 func TestImageRefused(t *testing.T) {
 	whole := demo("")
 	at := strings.Index(whole, ".osrel")
@@ -79,7 +79,7 @@ func TestImageRefused(t *testing.T) {
 	}
 }
 
-// The same version in every slot is as good as none; comments, quotes and other variables do not matter.
+// The same version in every slot is as good as none. Comments, quotes and other variables do not matter.
 func TestSameVersion(t *testing.T) {
 	files := images()
 	for name, text := range files {
@@ -99,7 +99,7 @@ func TestSameVersion(t *testing.T) {
 	}
 }
 
-// State follows the loader where images say a version, whatever their generation (UAPI.10, "Examples").
+// If images have versions, State orders by them, as the boot loader does, whatever the generation (UAPI.10, "Examples").
 func TestVersionOrder(t *testing.T) {
 	next := func(older, newer string) boot.State {
 		t.Helper()
@@ -137,14 +137,22 @@ func TestImageFindings(t *testing.T) {
 		want     string
 		next     string
 	}{
-		"image of others first": {func(f map[string]string) { f["EFI/Linux/x.EFI"] = boottest.Image("ID=debian\n", "") }, boot.Warning, "EFI/Linux/x.EFI has sort-key debian and boots before every slot", "A"},
-		"image of others among": {func(f map[string]string) { f["EFI/Linux/x.efi"] = demo("VERSION_ID=12\n") }, boot.Warning, "EFI/Linux/x.efi has the sort-key of the slots, demo", "A"},
-		"entry of others first": {func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key a\n" }, boot.Warning, "loader/entries/x.conf has sort-key a", "A"},
-		"no template":           {func(f map[string]string) { delete(f, "EFI/updater/B.efi") }, boot.Warning, "slot B has no template EFI/updater/B.efi", "A"},
-		"two entries":           {func(f map[string]string) { f["EFI/Linux/updater-9-B+2.efi"] = demo("") }, boot.Warning, "slot B has 2 entries", "B"},
-		"entry that is none":    {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = "x" }, boot.Failure, "the boot loader ignores the entry: boot state: EFI/Linux/updater-2-A.efi", "B"},
-		"entry truncated":       {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = demo("")[:300] }, boot.Failure, "EFI/Linux/updater-2-A.efi: truncated", "A"},
-		"keyless entry last":    {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = boottest.Image("NAME=x\n", "") }, boot.Failure, "neither IMAGE_ID nor ID", "B"},
+		"image of others first": {func(f map[string]string) { f["EFI/Linux/x.EFI"] = boottest.Image("ID=debian\n", "") },
+			boot.Warning, "EFI/Linux/x.EFI has sort-key debian and boots before every slot", "A"},
+		"image of others among": {func(f map[string]string) { f["EFI/Linux/x.efi"] = demo("VERSION_ID=12\n") },
+			boot.Warning, "EFI/Linux/x.efi has the sort-key of the slots, demo", "A"},
+		"entry of others first": {func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key a\n" },
+			boot.Warning, "loader/entries/x.conf has sort-key a", "A"},
+		"no template": {func(f map[string]string) { delete(f, "EFI/updater/B.efi") },
+			boot.Warning, "slot B has no template EFI/updater/B.efi", "A"},
+		"two entries": {func(f map[string]string) { f["EFI/Linux/updater-9-B+2.efi"] = demo("") },
+			boot.Warning, "slot B has 2 entries", "B"},
+		"entry that is none": {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = "x" },
+			boot.Failure, "the boot loader ignores the entry: boot state: EFI/Linux/updater-2-A.efi", "B"},
+		"entry truncated": {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = demo("")[:300] },
+			boot.Failure, "EFI/Linux/updater-2-A.efi: truncated", "A"},
+		"keyless entry last": {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = boottest.Image("NAME=x\n", "") },
+			boot.Failure, "neither IMAGE_ID nor ID", "B"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := images()
@@ -161,12 +169,13 @@ func TestImageFindings(t *testing.T) {
 	files["EFI/Linux/z.efi"] = "no image"
 	_, b := onMedium(t, files, "A")
 	st, err := b.State(t.Context())
-	if err != nil || !finds(st, boot.Warning, "EFI/Linux/x.efi has sort-key demo") || finds(st, boot.Warning, "y.efi") || finds(st, boot.Warning, "z.efi") {
+	found := func(words string) bool { return finds(st, boot.Warning, words) }
+	if err != nil || !found("EFI/Linux/x.efi has sort-key demo") || found("y.efi") || found("z.efi") {
 		t.Errorf("State = %+v, %v; want x.efi alone", st, err)
 	}
 }
 
-// A device has one kind of entries: with both, nothing is changed.
+// With entries of both kinds nothing is changed.
 func TestMixedKinds(t *testing.T) {
 	for name, change := range map[string]func(f map[string]string){
 		"template": func(f map[string]string) { f["loader/updater/B.conf"] = template },
@@ -190,7 +199,7 @@ func TestMixedKinds(t *testing.T) {
 	}
 }
 
-// Without room for the entry on trial, and for the good one that takes its place, a slot is not touched.
+// A slot is not touched if there is no room for the entry on trial and the good entry that replaces it.
 func TestRoom(t *testing.T) {
 	size := int64(len(images()["EFI/updater/B.efi"]))
 	one := size + 128<<10
@@ -213,7 +222,8 @@ func TestRoom(t *testing.T) {
 		m, b := onMedium(t, files, "A")
 		m.Room = c.room
 		err := b.Invalidate(t.Context(), "B")
-		if refused := errors.Is(err, boot.ErrState) && strings.Contains(err.Error(), "bytes free") && m.Writes() == 0; refused != c.refused || !refused && err != nil {
+		refused := errors.Is(err, boot.ErrState) && strings.Contains(err.Error(), "bytes free") && m.Writes() == 0
+		if refused != c.refused || !refused && err != nil {
 			t.Errorf("%s: Invalidate = %v, %d writes; want a refusal: %v", c.name, err, m.Writes(), c.refused)
 		}
 		if c.refused {
@@ -241,7 +251,7 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// What is marked good is the image that has booted, whatever became of the template meanwhile.
+// Mark good copies the image that booted, even if the template has changed since.
 func TestMarkGoodKeepsWhatBooted(t *testing.T) {
 	m, b := onMedium(t, images(), "A")
 	if err := b.Activate(t.Context(), "B", 1); err != nil {
@@ -262,8 +272,8 @@ func TestMarkGoodKeepsWhatBooted(t *testing.T) {
 	}
 }
 
-// Repair keeps of two entries of a slot the newer, and of the same generation the good one, and makes the running
-// slot's anew where the loader does not take it.
+// Repair keeps the newer of two entries, or the good one of the same generation, and rewrites the running slot's entry if
+// the boot loader ignores it.
 func TestRepairImages(t *testing.T) {
 	files := images()
 	files["EFI/Linux/updater-2-A+2-1.efi"] = files["EFI/Linux/updater-2-A.efi"]
@@ -295,7 +305,7 @@ func TestRepairImages(t *testing.T) {
 	}
 }
 
-// An image as objcopy makes it of Debian's stub is one that the loader takes, on a real folder.
+// An image built with objcopy from Debian's stub is accepted, on a real folder.
 func TestRealImage(t *testing.T) {
 	for _, name := range []string{"objcopy", "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"} {
 		if _, err := exec.LookPath(name); err != nil && !strings.HasPrefix(name, "/") {
@@ -352,7 +362,8 @@ func TestImageSeeds(t *testing.T) {
 	boottest.Seeds(t, "FuzzImage", 15, 4, func(v []string) bool { return takesImage(t, []byte(v[0])) })
 }
 
-// takesImage activates a slot whose template is any file, beside an entry that is the same; it says whether it was taken.
+// takesImage activates a slot whose template is an arbitrary file, beside an equal entry. It reports whether the template was
+// accepted.
 func takesImage(t *testing.T, data []byte) bool {
 	files := images()
 	files["EFI/updater/B.efi"], files["EFI/Linux/updater-1-B.efi"], files["EFI/Linux/x.efi"] = string(data), string(data), string(data)

@@ -27,8 +27,8 @@ func fresh() map[string]string {
 	return files
 }
 
-// loader is systemd-boot, written apart from the backend: it knows entries by their content and counters by
-// the last plus of the name.
+// loader models systemd-boot, written independently of the backend: it identifies entries by their content and finds the
+// counter behind the last plus of the name.
 func loader(d *boottest.Disk) string {
 	best, bestBad, bestVersion := "", true, -1
 	left := func(name string) (n, done int, counted bool) {
@@ -85,7 +85,7 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// images is an ESP with unified kernel images, and an image of others.
+// images returns an ESP with unified kernel images, one of them foreign.
 func images() map[string]string {
 	files := boottest.ImageFiles()
 	files["EFI/Linux/rescue.efi"] = boottest.Image("ID=zz-rescue\nVERSION_ID=9\n", "rescue")
@@ -106,7 +106,7 @@ func TestContractImages(t *testing.T) {
 	})
 }
 
-// The known-good entry never has a counter, whatever is done: the firmware's renaming can lose a name.
+// The known-good entry never has a counter, since a rename by the firmware can lose the name.
 func TestKnownGoodEntryIsNeverCounted(t *testing.T) {
 	t.Run("Type #1", func(t *testing.T) { neverCounted(t, fresh(), "-A.conf", "version") })
 	t.Run("images", func(t *testing.T) { neverCounted(t, images(), "-A.efi", "updater.slot=A") })
@@ -137,8 +137,8 @@ func neverCounted(t *testing.T, files map[string]string, suffix, content string)
 	}
 }
 
-// The firmware's renaming was cut: neither name is there. The other slot boots, and Repair or mark-good
-// makes a new entry of the slot that runs.
+// A power cut during a rename by the firmware has left neither name. The other slot boots, and Repair creates a new entry
+// for the running slot.
 func TestEntryGone(t *testing.T) {
 	files := fresh()
 	delete(files, "loader/entries/updater-2-A.conf")
@@ -160,26 +160,27 @@ func TestEntryGone(t *testing.T) {
 
 func TestFindings(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(files map[string]string)
-		want   string
+		change   func(files map[string]string)
+		want     string
+		variable string // LoaderEntryDefault
 	}{
-		"two entries": {func(f map[string]string) {
+		"two entries": {change: func(f map[string]string) {
 			f["loader/entries/updater-9-A+2.conf"] = f["loader/entries/updater-2-A.conf"]
-		}, "slot A has 2 entries"},
-		"default":      {func(f map[string]string) { f["loader/loader.conf"] = "default updater-*\n" }, "overrides boot counting"},
-		"earlier sort": {func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key aaa\n" }, "boots before every slot"},
-		"no template":  {func(f map[string]string) { delete(f, "loader/updater/B.conf") }, "slot B has no template"},
-		"EFI variable": {func(map[string]string) {}, "LoaderEntryDefault is x"},
-		"nothing to boot": {func(f map[string]string) {
+		}, want: "slot A has 2 entries"},
+		"default":      {change: func(f map[string]string) { f["loader/loader.conf"] = "default updater-*\n" }, want: "overrides boot counting"},
+		"earlier sort": {change: func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key aaa\n" }, want: "boots before every slot"},
+		"no template":  {change: func(f map[string]string) { delete(f, "loader/updater/B.conf") }, want: "slot B has no template"},
+		"EFI variable": {change: func(map[string]string) {}, want: "LoaderEntryDefault is x", variable: "x"},
+		"nothing to boot": {change: func(f map[string]string) {
 			delete(f, "loader/entries/updater-2-A.conf")
 			delete(f, "loader/entries/updater-1-B.conf")
-		}, "finds no slot"},
+		}, want: "finds no slot"},
 	} {
 		files := fresh()
 		c.change(files)
 		b, err := sdboot.New(sdboot.Options{
 			Dir: boottest.Files{M: boottest.New(boottest.Disk{Files: files})}, Slots: []string{"A", "B"},
-			Default: func() (string, error) { return map[bool]string{true: "x"}[name == "EFI variable"], nil },
+			Default: func() (string, error) { return c.variable, nil },
 		}, "")
 		if err != nil {
 			t.Fatal(err)
@@ -191,7 +192,7 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-// Without its template a slot is not touched: it could not be activated again.
+// A slot with an invalid template is not touched, since it could not be activated again.
 func TestTemplateFirst(t *testing.T) {
 	files := fresh()
 	files["loader/updater/B.conf"] += "version 7\n"
@@ -205,7 +206,7 @@ func TestTemplateFirst(t *testing.T) {
 	}
 }
 
-// An entry whose generation is the last that there is: nothing is changed, rather than an entry made that is none.
+// After the last generation Activate changes nothing: the name of a later one would not be recognized.
 func TestLastGeneration(t *testing.T) {
 	files := fresh()
 	files["loader/entries/updater-999999999-A.conf"] = files["loader/entries/updater-2-A.conf"]
@@ -220,14 +221,17 @@ func TestLastGeneration(t *testing.T) {
 }
 
 func TestSelected(t *testing.T) {
-	for id, want := range map[string]string{"updater-2-A.conf": "A", "updater-2-a.conf": "A", "updater-3-b+2-1.efi": "B", "updater-3-b.efi@debug": "B", "updater-3-b": "B", "other-3-b.efi": "", "updater-11-B+0-3.conf": "B", "updater-3-B": "B", "other.conf": "", "updater-3-C.conf": ""} {
+	for id, want := range map[string]string{
+		"updater-2-A.conf": "A", "updater-2-a.conf": "A", "updater-3-b+2-1.efi": "B", "updater-3-b.efi@debug": "B", "updater-3-b": "B",
+		"updater-11-B+0-3.conf": "B", "updater-3-B": "B", "other-3-b.efi": "", "other.conf": "", "updater-3-C.conf": "",
+	} {
 		if got := sdboot.Selected(sdboot.Options{Slots: []string{"A", "B"}}, id); got != want {
 			t.Errorf("Selected(%q) = %q; want %q", id, got, want)
 		}
 	}
 }
 
-// The same life on a real folder.
+// An update on a real folder.
 func TestFolder(t *testing.T) {
 	t.Run("Type #1", func(t *testing.T) {
 		onFolder(t, fresh(), "loader/entries", "[- updater-2-A.conf - updater-3-B.conf - zz-rescue.conf]")
@@ -280,7 +284,7 @@ func TestSeeds(t *testing.T) {
 	boottest.Seeds(t, "FuzzEntry", 10, 5, func(v []string) bool { return takes(t, v[0], v[1]) })
 }
 
-// takes activates slot B beside an entry of any name and content; it says whether the entry is a slot's.
+// takes activates slot B beside an arbitrary entry. It reports whether that entry belongs to a slot.
 func takes(t *testing.T, name, text string) bool {
 	files := fresh()
 	name = "loader/entries/" + name

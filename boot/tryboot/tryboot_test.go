@@ -17,7 +17,8 @@ import (
 var partition = map[string]int{"A": 2, "B": 3}
 
 func open(m *boottest.Medium, booted string) (boot.Backend, error) {
-	return tryboot.New(tryboot.Options{Area: m.Areas()[0], Flag: boottest.TrybootFlag{Vars: boottest.Vars{M: m}}, Slots: []string{"A", "B"}, Partition: partition}, booted)
+	flag := boottest.TrybootFlag{Vars: boottest.Vars{M: m}}
+	return tryboot.New(tryboot.Options{Area: m.Areas()[0], Flag: flag, Slots: []string{"A", "B"}, Partition: partition}, booted)
 }
 
 func disk(text string) boottest.Disk {
@@ -37,7 +38,7 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// A power cut forgets the try: the old slot boots.
+// After a power cut the old slot boots, since the flag is lost.
 func TestTryIsVolatile(t *testing.T) {
 	m := boottest.New(disk(boottest.Autoboot))
 	b, err := open(m, "A")
@@ -64,7 +65,9 @@ func TestBadFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for op, err := range map[string]error{"Activate": b.Activate(t.Context(), "B", 1), "MarkGood": b.MarkGood(t.Context(), "A"), "Repair": b.Repair(t.Context())} {
+		for op, err := range map[string]error{
+			"Activate": b.Activate(t.Context(), "B", 1), "MarkGood": b.MarkGood(t.Context(), "A"), "Repair": b.Repair(t.Context()),
+		} {
 			if !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
 				t.Errorf("%s: %s = %v, %d writes; want ErrState and none", name, op, err, m.Writes())
 			}
@@ -72,7 +75,7 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
-// The running slot is what the device tree says.
+// The device tree names the partition that the firmware booted.
 func TestRunning(t *testing.T) {
 	root := t.TempDir()
 	if got, err := tryboot.Running(root, []string{"A", "B"}, partition); got != "" || err != nil {
@@ -92,10 +95,11 @@ func TestRunning(t *testing.T) {
 	}
 }
 
-// Where there is no property interface the flag is an error, and nothing is switched.
+// Without a property interface Activate fails and changes nothing.
 func TestNoMailbox(t *testing.T) {
 	m := boottest.New(disk(boottest.Autoboot))
-	b, err := tryboot.New(tryboot.Options{Area: m.Areas()[0], Flag: tryboot.Mailbox{Path: filepath.Join(t.TempDir(), "vcio")}, Slots: []string{"A", "B"}, Partition: partition}, "A")
+	flag := tryboot.Mailbox{Path: filepath.Join(t.TempDir(), "vcio")}
+	b, err := tryboot.New(tryboot.Options{Area: m.Areas()[0], Flag: flag, Slots: []string{"A", "B"}, Partition: partition}, "A")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +119,7 @@ func TestSeeds(t *testing.T) {
 	boottest.Seeds(t, "FuzzAutoboot", 9, 4, func(v []string) bool { return takes(t, v[0]) })
 }
 
-// takes marks slot A good in an autoboot.txt of any content; it says whether the file is one.
+// takes marks slot A good in an arbitrary autoboot.txt. It reports whether the file is valid.
 func takes(t *testing.T, text string) bool {
 	m := boottest.New(disk(text))
 	b, err := open(m, "A")
