@@ -44,6 +44,8 @@ type Medium struct {
 	events []event
 	ops    int
 
+	readFailed bool // the operation of FailAt was a read of an area
+
 	devices []boot.Area // the areas, if they are not in memory
 	// FailAt is the number of the operation (write, flush or read-back, from 1) that fails; 0 for none.
 	FailAt int
@@ -200,6 +202,7 @@ func (a *area) ReadAt(p []byte, off int64) (int, error) {
 
 func (a *area) ReadBackAt(p []byte, off int64) (int, error) {
 	if err := a.m.do(a.String()); err != nil {
+		a.m.readFailed = true
 		return 0, err
 	}
 	return a.ReadAt(p, off)

@@ -29,10 +29,15 @@ func (s *countStore) Load() (scheme.Record, []boot.Finding, error) {
 	r := &countRecord{l, s}
 	found := l.findings()
 	if active := l.env.get(s.Names.Active); !slices.Contains(s.Slots, active) {
-		found = append(found, boot.Fail("run updater mark good on the running slot, or activate one", "%s is %q, which is no configured slot", s.Names.Active, active))
+		found = append(found, boot.Fail("run updater mark good in the running slot, or activate a slot",
+			"%s is %q, which is not a configured slot", s.Names.Active, active))
 	}
 	if l.env.get("altbootcmd") == "" {
-		found = append(found, boot.Fail("set it as docs/boot/uboot.md has it", "altbootcmd is not set: a slot that fails is tried for ever"))
+		found = append(found, boot.Fail("set it as in docs/boot/uboot.md", "altbootcmd is not set: U-Boot never falls back from a slot that fails"))
+	}
+	if r.trying() && r.number(s.Names.Limit) == 0 {
+		found = append(found, boot.Fail("activate the slot again", "%s is not set while %s is: U-Boot never falls back from slot %s",
+			s.Names.Limit, s.Names.Available, l.env.get(s.Names.Active)))
 	}
 	return r, found, nil
 }
@@ -42,20 +47,26 @@ type countRecord struct {
 	*countStore
 }
 
-func (r *countRecord) number(name string) int {
-	n, err := strconv.ParseUint(r.env.get(name), 10, 16)
-	if err != nil {
-		return 0
-	}
-	return int(n)
-}
+// number reads a variable as U-Boot does (env/common.c, env_get_ulong).
+func (r *countRecord) number(name string) int { return leading(r.env.get(name), 10) }
 
-// trying says whether U-Boot counts the boots of the active slot. Any number but 0 counts, as in
-// drivers/bootcount/bootcount_env.c.
+// trying reports whether U-Boot counts the boots of the active slot (drivers/bootcount/bootcount_env.c).
 func (r *countRecord) trying() bool { return r.number(r.Names.Available) != 0 }
 
-// Entry implements [scheme.Record]: the active slot comes first; the other one, unless it is bad, is what
-// altbootcmd goes back to.
+// left returns the boots of the active slot before U-Boot runs altbootcmd. A limit of 0 is none (common/autoboot.c).
+func (r *countRecord) left() int {
+	limit := r.number(r.Names.Limit)
+	if limit == 0 {
+		return unlimited
+	}
+	return max(0, limit-r.number(r.Names.Count))
+}
+
+// unlimited is more than the tries of any slot.
+const unlimited = 1 << 16
+
+// Entry implements [scheme.Record]: the active slot comes first; the other slot is what altbootcmd goes back to, unless it is
+// bad.
 func (r *countRecord) Entry(slot string) scheme.Entry {
 	switch bad := slices.Contains(strings.Fields(r.env.get(r.Names.Bad)), slot); {
 	case slot != r.env.get(r.Names.Active) && bad:
@@ -63,7 +74,7 @@ func (r *countRecord) Entry(slot string) scheme.Entry {
 	case slot != r.env.get(r.Names.Active):
 		return scheme.Entry{Priority: 1, Good: true}
 	case r.trying():
-		return scheme.Entry{Priority: 2, Tries: max(0, r.number(r.Names.Limit)-r.number(r.Names.Count))}
+		return scheme.Entry{Priority: 2, Tries: r.left()}
 	}
 	return scheme.Entry{Priority: 2, Good: true}
 }
@@ -85,19 +96,25 @@ func (r *countRecord) Save(t *scheme.Table) error {
 	}
 	if len(order) > 0 {
 		first := t.Get(order[0])
-		// With nothing whole to go back to, the boots are not counted: altbootcmd would boot the other slot.
+		// Without an intact slot to go back to, boots are not counted: altbootcmd would boot the other slot.
 		counted := !first.Good && len(order) > 1
 		e.set(r.Names.Active, order[0])
-		if counted && (first != old.Get(order[0])) {
-			e.set(r.Names.Limit, strconv.Itoa(first.Tries))
-		}
-		if !counted || first != old.Get(order[0]) {
+		switch {
+		case !counted:
 			e.set(r.Names.Count, "0")
+		case first != old.Get(order[0]):
+			limit := max(r.number(r.Names.Limit), first.Tries, 1)
+			if first.Tries > old.Get(order[0]).Tries || order[0] != r.env.get(r.Names.Active) {
+				limit = max(first.Tries, 1)
+			}
+			e.set(r.Names.Limit, strconv.Itoa(limit))
+			e.set(r.Names.Count, strconv.Itoa(limit-first.Tries))
 		}
-		e.set(r.Names.Available, map[bool]string{true: "1", false: "0"}[counted])
+		available := "0"
+		if counted {
+			available = "1"
+		}
+		e.set(r.Names.Available, available)
 	}
-	if e.equal(r.env) {
-		return nil
-	}
-	return r.save(e)
+	return r.change(e)
 }

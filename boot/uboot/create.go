@@ -1,6 +1,7 @@
 package uboot
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,13 +9,13 @@ import (
 	"updater/boot"
 )
 
-// MaxEnvironment bounds an environment, in bytes.
+// MaxEnvironment is the largest environment in bytes.
 const MaxEnvironment = maxEnv
 
-// Create writes the environment of a new device into its area, or both areas of a redundant one, whatever they hold.
-// text has a line name=value for each variable; empty lines and those that begin with # count for nothing. It is what
-// U-Boot's make target u-boot-initial-env writes: U-Boot merges nothing, so it has to be complete. The environment is
-// durable and read back when Create returns.
+// Create writes the environment of a new device to its area, or to both areas of a redundant one, and replaces what they
+// hold. text has one line name=value for each variable; empty lines and lines that begin with # are ignored. U-Boot does
+// not merge its defaults, so text has to be complete; U-Boot's make target u-boot-initial-env writes it. The environment is
+// durable and was read back when Create returns nil.
 func Create(areas []boot.Area, text string) error {
 	s, err := newStorage(areas, "")
 	if err != nil {
@@ -25,16 +26,20 @@ func Create(areas []boot.Area, text string) error {
 		return fmt.Errorf("%w: initial environment: %w", boot.ErrState, err)
 	}
 	for i, a := range slices.Backward(areas) {
-		e.flag = byte(1 - i) // the first is in use, for both schemes
+		e.flag = byte(1 - i) // the first copy is in use in both flag schemes
 		data, err := e.encode(a.Size(), s.redundant())
 		if err != nil {
-			return fmt.Errorf("%w: initial environment: %w", boot.ErrState, err)
+			return fmt.Errorf("initial environment: %w", err)
 		}
 		if err := boot.WriteVerified(a, data, 0); err != nil {
 			return err
 		}
 	}
-	return nil
+	l, err := s.load()
+	if err == nil && !l.env.equal(e) {
+		err = fmt.Errorf("%w: initial environment: %s reads back differently than written", boot.ErrState, l.areas[l.active])
+	}
+	return err
 }
 
 func initial(text string) (*env, error) {
@@ -49,14 +54,14 @@ func initial(text string) (*env, error) {
 		case !ok || name == "" || strings.Contains(line, "\x00"):
 			return nil, fmt.Errorf("%.40q, expected name=value", line)
 		case seen[name]:
-			return nil, fmt.Errorf("%.40q is there twice", name)
+			return nil, fmt.Errorf("%.40q is set twice", name)
 		}
 		if seen[name] = true; value != "" {
-			e.vars = append(e.vars, line)
+			e.entries = append(e.entries, name+"="+strings.ReplaceAll(value, `\`, `\\`))
 		}
 	}
-	if len(e.vars) == 0 {
-		return nil, fmt.Errorf("it has no variables")
+	if len(e.entries) == 0 {
+		return nil, errors.New("no variables")
 	}
 	return e, nil
 }

@@ -3,24 +3,29 @@ package uboot
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
+
+	"updater/boot"
 )
 
-// maxEnv bounds an environment; U-Boot's are 8 to 128 KiB.
+// maxEnv is the largest environment in bytes; those of U-Boot have 8 to 128 KiB.
 const maxEnv = 1 << 20
 
-// env is the data of one copy: its variables in their order.
+// env is the data of one copy.
 type env struct {
-	vars []string // "name=value"
-	flag byte     // of a redundant copy
+	entries []string // as stored, in their order; a usual one is "name=value"
+	flag    byte     // of a redundant copy
 }
 
-// flagOffset is where the flag byte of a redundant copy is.
+// flagOffset is the offset of the flag byte in a redundant copy.
 const flagOffset = 4
 
-// headerSize is what precedes the data: the CRC, and a flag byte in a redundant copy (U-Boot, include/env_internal.h).
+// headerSize is the size of what precedes the data: the checksum, and in a redundant copy a flag byte (U-Boot,
+// include/env_internal.h).
 func headerSize(redundant bool) int {
 	if redundant {
 		return 5
@@ -28,94 +33,188 @@ func headerSize(redundant bool) int {
 	return 4
 }
 
-// parse reads a copy: u32 CRC of the data to its very end, the flag, then name=value strings, each ended by
-// a NUL, and one NUL more. What follows is padding of any content.
-func parse(copyBytes []byte, redundant bool) (*env, error) {
+// checksum reports a copy that U-Boot would not use. The checksum covers the data to the end of the copy.
+func checksum(raw []byte, redundant bool) error {
 	head := headerSize(redundant)
-	if len(copyBytes) < head+2 || len(copyBytes) > maxEnv {
-		return nil, fmt.Errorf("has %d bytes, expected %d to %d", len(copyBytes), head+2, maxEnv)
+	if len(raw) < head+2 {
+		return fmt.Errorf("has %d bytes, expected at least %d", len(raw), head+2)
 	}
-	data := copyBytes[head:]
-	if want, got := binary.LittleEndian.Uint32(copyBytes), crc32.ChecksumIEEE(data); want != got {
-		return nil, fmt.Errorf("has a bad checksum: %08x, its data has %08x", want, got)
+	if want, got := binary.LittleEndian.Uint32(raw), crc32.ChecksumIEEE(raw[head:]); want != got {
+		return fmt.Errorf("has checksum %08x, but its data has %08x", want, got)
 	}
-	e := new(env)
+	return nil
+}
+
+// parse splits the data of a copy with a valid checksum into its entries: strings that end in NUL. An empty one ends the
+// environment; padding of any content follows.
+func parse(raw []byte, redundant bool) (*env, error) {
+	e, data := new(env), raw[headerSize(redundant):]
 	if redundant {
-		e.flag = copyBytes[4]
+		e.flag = raw[flagOffset]
+	}
+	if data[0] == 0 {
+		// U-Boot goes on behind a first entry that is empty (himport_r), libubootenv does not.
+		if rest, _, _ := bytes.Cut(data[1:], []byte{0, 0}); bytes.Contains(rest, []byte("=")) {
+			return nil, errors.New("begins with an empty entry, which U-Boot skips and its tools take as the end")
+		}
+		return e, nil
 	}
 	for len(data) > 0 && data[0] != 0 {
-		before, after, ok := bytes.Cut(data, []byte{0})
+		entry, rest, ok := bytes.Cut(data, []byte{0})
 		if !ok {
-			return nil, fmt.Errorf("ends inside a variable: %.40q", data)
+			return nil, fmt.Errorf("ends inside the entry %.40q", data)
 		}
-		v := string(before)
-		if strings.Index(v, "=") < 1 {
-			return nil, fmt.Errorf("has %.40q, expected name=value", v)
+		e.entries, data = append(e.entries, string(entry)), rest
+	}
+	for _, entry := range e.entries {
+		if name, value := split(entry); name == "" && value != "" {
+			return nil, fmt.Errorf("has the entry %.40q without a name, for which U-Boot rejects all of it", entry)
 		}
-		e.vars, data = append(e.vars, v), after
 	}
 	return e, nil
 }
 
-// encode gives a copy of size bytes; the padding is zero.
-func (e *env) encode(size int64, redundant bool) ([]byte, error) {
-	head := headerSize(redundant)
-	out := make([]byte, head, size)
-	for _, v := range e.vars {
-		out = append(append(out, v...), 0)
+// split returns the name and value of an entry as U-Boot reads them (lib/hashtable.c, himport_r): blanks before the name
+// are skipped, a name that begins with # is a comment, a backslash quotes the next character of the value. An entry without
+// a value removes the variable. A comment has neither.
+func split(entry string) (name, value string) {
+	entry = strings.TrimLeft(entry, " \t")
+	if strings.HasPrefix(entry, "#") {
+		return "", ""
 	}
-	out = append(out, 0)
-	if int64(len(out)) > size {
-		return nil, fmt.Errorf("%d bytes of variables do not fit an environment of %d", len(out)-head, size)
+	name, value, _ = strings.Cut(entry, "=")
+	if !strings.Contains(value, `\`) {
+		return name, value
 	}
-	out = append(out, make([]byte, size-int64(len(out)))...)
-	binary.LittleEndian.PutUint32(out, crc32.ChecksumIEEE(out[head:]))
-	if redundant {
-		out[4] = e.flag
+	var out strings.Builder
+	for i := 0; i < len(value); i++ {
+		if value[i] == '\\' && i+1 < len(value) {
+			i++
+		}
+		out.WriteByte(value[i])
 	}
-	return out, nil
+	return name, out.String()
 }
 
+// get returns the value that U-Boot has for a variable, "" for none: the last entry counts.
 func (e *env) get(name string) string {
-	for _, v := range e.vars {
-		if value, ok := strings.CutPrefix(v, name+"="); ok {
+	for _, entry := range slices.Backward(e.entries) {
+		if n, value := split(entry); n == name {
 			return value
 		}
 	}
 	return ""
 }
 
-// set changes a variable where it stands, or adds it at the front, so that in a single copy the change lies
-// in the first sector. Without a value there is no variable, as for U-Boot.
-func (e *env) set(name, value string) {
-	for i, v := range e.vars {
-		if !strings.HasPrefix(v, name+"=") {
-			continue
+// tool returns the value that libubootenv has for a variable (src/uboot_env.c, libuboot_load): the last entry counts; one
+// without = is skipped; nothing is quoted and no blank is skipped.
+func (e *env) tool(name string) string {
+	for _, entry := range slices.Backward(e.entries) {
+		if value, ok := strings.CutPrefix(entry, name+"="); ok {
+			return value
 		}
-		if value == "" {
-			e.vars = append(e.vars[:i], e.vars[i+1:]...)
-			return
-		}
-		e.vars[i] = name + "=" + value
-		return
 	}
-	if value == "" {
-		return
-	}
-	e.vars = append([]string{name + "=" + value}, e.vars...)
+	return ""
 }
 
-func (e *env) equal(o *env) bool { return strings.Join(e.vars, "\x00") == strings.Join(o.vars, "\x00") }
+// special are the characters that U-Boot's shell or the format itself may change in a value.
+const special = "\\\"'$;&|<>(){}#`*?"
 
-func (e *env) clone() *env { return &env{vars: append([]string(nil), e.vars...), flag: e.flag} }
-
-// keepPadding copies the old padding behind the variables of a single copy, so that only sectors with
-// variables change, and renews the checksum.
-func keepPadding(data, old []byte, e *env) {
-	used := headerSize(false) + 1
-	for _, v := range e.vars {
-		used += len(v) + 1
+// check refuses a variable that U-Boot and libubootenv read differently, or that U-Boot's shell would not see as it is.
+func (e *env) check(name string) error {
+	value := e.get(name)
+	if tool := e.tool(name); tool != value {
+		return fmt.Errorf("sets %s ambiguously: U-Boot reads %.40q, its tools read %.40q", name, value, tool)
 	}
+	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(special, r) }) {
+		return fmt.Errorf("has %.40q in %s; expected letters, digits and spaces", value, name)
+	}
+	return nil
+}
+
+// checkAll returns the first refusal of [env.check].
+func (e *env) checkAll(names []string) error {
+	for _, name := range names {
+		if err := e.check(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count returns how many entries set a variable.
+func (e *env) count(name string) int {
+	n := 0
+	for _, entry := range e.entries {
+		if own, _ := split(entry); own == name {
+			n++
+		}
+	}
+	return n
+}
+
+// set sets a variable in the place of its last entry and removes the other ones. A new variable comes first, so that the
+// change of a single copy lies in its first sector. An empty value removes the variable, as in U-Boot.
+func (e *env) set(name, value string) {
+	is := func(entry string) bool { n, _ := split(entry); return n == name }
+	at := 0
+	for i, entry := range slices.Backward(e.entries) {
+		if is(entry) {
+			at = i
+			break
+		}
+	}
+	var rest []string
+	for i, entry := range e.entries {
+		if i == at && value != "" {
+			rest = append(rest, name+"="+value)
+		}
+		if !is(entry) {
+			rest = append(rest, entry)
+		}
+	}
+	if len(e.entries) == 0 && value != "" {
+		rest = []string{name + "=" + value}
+	}
+	e.entries = rest
+}
+
+// encode returns a copy of size bytes with zero padding.
+func (e *env) encode(size int64, redundant bool) ([]byte, error) {
+	head := headerSize(redundant)
+	used := e.used(redundant)
+	if int64(used) > size {
+		return nil, fmt.Errorf("%w: the environment needs %d bytes, but has room for %d", boot.ErrState, used-head, size-int64(head))
+	}
+	out := make([]byte, head, size)
+	for _, v := range e.entries {
+		out = append(append(out, v...), 0)
+	}
+	out = out[:size]
+	binary.LittleEndian.PutUint32(out, crc32.ChecksumIEEE(out[head:]))
+	if redundant {
+		out[flagOffset] = e.flag
+	}
+	return out, nil
+}
+
+// used returns the number of bytes of a copy without its padding.
+func (e *env) used(redundant bool) int {
+	n := headerSize(redundant) + 1
+	for _, v := range e.entries {
+		n += len(v) + 1
+	}
+	return n
+}
+
+func (e *env) equal(o *env) bool { return slices.Equal(e.entries, o.entries) }
+
+func (e *env) clone() *env { return &env{slices.Clone(e.entries), e.flag} }
+
+// keepPadding copies the old padding behind the entries of a single copy, so that only sectors with entries change, and
+// renews the checksum.
+func keepPadding(data, old []byte, e *env) {
+	used := e.used(false)
 	copy(data[used:], old[used:])
 	binary.LittleEndian.PutUint32(data, crc32.ChecksumIEEE(data[headerSize(false):]))
 }

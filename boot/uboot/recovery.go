@@ -1,7 +1,7 @@
 package uboot
 
-// Recovery is the variable that asks U-Boot's script for the recovery: it boots it while this is 1, and sets
-// it to 0 (and saves the environment) before it does.
+// Recovery is the variable that requests the recovery. If it is 1, U-Boot's script sets it to 0, saves the environment and
+// boots the recovery.
 const Recovery = "recovery"
 
 // RequestRecovery sets [Recovery] to 1.
@@ -10,10 +10,7 @@ func (s *storage) RequestRecovery() error {
 	if err != nil {
 		return err
 	}
-	if l.env.get(Recovery) == "1" {
-		return nil
-	}
 	e := l.env.clone()
 	e.set(Recovery, "1")
-	return l.save(e)
+	return l.change(e)
 }

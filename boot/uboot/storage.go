@@ -3,19 +3,20 @@ package uboot
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"updater/boot"
 )
 
-// Flags is how the flag byte of a redundant environment says which copy is in use.
+// Flags is the scheme by which the flag byte of a redundant environment marks the copy in use.
 type Flags string
 
 // The flag schemes (U-Boot, tools/env/fw_env.c).
 const (
 	// Incremental counts up with every save: block devices, files, NAND and UBI.
 	Incremental Flags = "incremental"
-	// Boolean is 1 for the copy in use and 0 for the other, which a second write of one byte makes so after
-	// the new copy is whole: parallel and SPI NOR.
+	// Boolean is 1 for the copy in use and 0 for the other one, which is set by a second write of one byte once the new
+	// copy is complete: parallel and SPI NOR.
 	Boolean Flags = "boolean"
 )
 
@@ -23,6 +24,7 @@ const (
 type storage struct {
 	areas []boot.Area
 	flags Flags
+	own   []string // the variables that this package reads
 }
 
 func newStorage(areas []boot.Area, flags Flags) (*storage, error) {
@@ -31,7 +33,8 @@ func newStorage(areas []boot.Area, flags Flags) (*storage, error) {
 	}
 	for _, a := range areas {
 		if a.Size() != areas[0].Size() || a.Size() > maxEnv {
-			return nil, fmt.Errorf("%w: environment %s has %d bytes, expected the same size for all, at most %d", boot.ErrState, a, a.Size(), maxEnv)
+			return nil, fmt.Errorf("%w: environment %s has %d bytes; expected copies of equal size and at most %d bytes",
+				boot.ErrState, a, a.Size(), maxEnv)
 		}
 	}
 	switch flags {
@@ -41,91 +44,144 @@ func newStorage(areas []boot.Area, flags Flags) (*storage, error) {
 	default:
 		return nil, fmt.Errorf("%w: flag scheme %q, expected incremental or boolean", boot.ErrState, flags)
 	}
-	return &storage{areas, flags}, nil
+	return &storage{areas: areas, flags: flags}, nil
 }
 
 func (s *storage) redundant() bool { return len(s.areas) == 2 }
 
-// loaded is the environment that U-Boot would use.
+// loaded is the environment that U-Boot uses.
 type loaded struct {
 	*storage
 	env    *env
 	raw    []byte // of the copy in use
-	active int    // its index
-	stale  bool   // the other copy claims to be in use too, though it loses
-	bad    string // what is wrong with the other; "" is nothing
+	active int    // index of the copy in use
+	stale  bool   // the other copy is flagged as in use, too
+	bad    string // why the other copy is unusable; "" if it is usable
 }
 
-// load reads both copies from the medium and picks the one that U-Boot would use. A copy that cannot be read
-// may be the newer one: then nothing is done on the strength of the other.
+// load reads both copies from the medium and chooses the one that U-Boot uses (env/common.c, env_check_redund): a copy
+// that cannot be read or has a bad checksum is skipped; the flags decide between two valid ones. Only the chosen copy is
+// parsed: U-Boot does not fall back to the other one if it cannot import it.
 func (s *storage) load() (*loaded, error) {
-	envs, raws, errs := make([]*env, len(s.areas)), make([][]byte, len(s.areas)), make([]error, len(s.areas))
+	raws, errs := make([][]byte, len(s.areas)), make([]error, len(s.areas))
 	for i, a := range s.areas {
 		var err error
-		if raws[i], err = boot.ReadAll(a); err != nil {
-			return nil, err
+		if raws[i], err = boot.ReadAll(a); err == nil {
+			err = checksum(raws[i], s.redundant())
 		}
-		if envs[i], errs[i] = parse(raws[i], s.redundant()); errs[i] != nil {
-			errs[i] = fmt.Errorf("environment copy %d (%s) %w", i+1, a, errs[i])
+		if err != nil {
+			errs[i] = fmt.Errorf("environment copy %d (%s) %w", i+1, a, err)
 		}
 	}
-	const lost = "U-Boot uses its built-in environment; restore it there with env default -a and saveenv"
 	l := &loaded{storage: s}
 	switch {
+	case errs[0] != nil && (!s.redundant() || errs[1] != nil):
+		return nil, fmt.Errorf("%w: %w; U-Boot uses its built-in environment; restore it in U-Boot with env default -a and saveenv",
+			boot.ErrState, errors.Join(errs...))
 	case !s.redundant():
-		if errs[0] != nil {
-			return nil, fmt.Errorf("%w: %w; %s", boot.ErrState, errs[0], lost)
-		}
-	case errs[0] != nil && errs[1] != nil:
-		return nil, fmt.Errorf("%w: %w; %s", boot.ErrState, errors.Join(errs...), lost)
 	case errs[0] != nil:
 		l.active, l.bad = 1, errs[0].Error()
 	case errs[1] != nil:
-		l.active, l.bad = 0, errs[1].Error()
+		l.bad = errs[1].Error()
 	default:
-		if !s.firstIsActive(envs[0].flag, envs[1].flag) {
-			l.active = 1
+		if err := l.choose(raws); err != nil {
+			return nil, err
 		}
-		l.stale = s.flags == Boolean && envs[1-l.active].flag != 0
 	}
-	l.env, l.raw = envs[l.active], raws[l.active]
+	l.raw = raws[l.active]
+	var err error
+	if l.env, err = parse(l.raw, s.redundant()); err == nil {
+		err = l.env.checkAll(s.own)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: environment copy %d (%s) %w; correct it in U-Boot with setenv and saveenv; its checksum is valid",
+			boot.ErrState, l.active+1, s.areas[l.active], err)
+	}
 	return l, nil
 }
 
-// firstIsActive says which of two good copies U-Boot takes, by their flags. Incremental: the greater one, but
-// 0 comes after 255; equal flags mean the first (env/common.c, env_check_redund). Boolean: the one with 1;
-// an erased flag counts as 1, and equal flags mean the first (env/flash.c).
-func (s *storage) firstIsActive(flag1, flag2 byte) bool {
-	if s.flags == Boolean {
-		return flag1 != 0 || flag2 == 0
+// choose chooses between two valid copies by their flags. It refuses flags on which U-Boot's drivers or libubootenv
+// disagree, unless the copies are equal otherwise.
+func (l *loaded) choose(raws [][]byte) error {
+	flag := [2]byte{raws[0][flagOffset], raws[1][flagOffset]}
+	readers := []func(a, b byte) int{incremental}
+	if l.flags == Boolean {
+		readers = []func(a, b byte) int{flash, incremental, tool}
 	}
-	switch {
-	case flag1 == 255 && flag2 == 0:
-		return false
-	case flag1 == 0 && flag2 == 255:
-		return true
+	l.active = readers[0](flag[0], flag[1])
+	l.stale = l.flags == Boolean && flag[1-l.active] != 0
+	for _, other := range readers[1:] {
+		if other(flag[0], flag[1]) != l.active && !slices.Equal(raws[0][flagOffset+1:], raws[1][flagOffset+1:]) {
+			return fmt.Errorf("%w: the flags %#02x and %#02x of the environment copies %s and %s are ambiguous; expected 0 or 1; run saveenv in U-Boot",
+				boot.ErrState, flag[0], flag[1], l.areas[0], l.areas[1])
+		}
 	}
-	return flag1 >= flag2
+	return nil
 }
 
-// save writes e: into the copy that is not in use, or, of a single copy, the sectors that differ.
+// incremental chooses as U-Boot does for counting flags, and in SPI NOR (env/common.c, env_check_redund): the greater flag,
+// except that 0 follows 255; the first copy if they are equal.
+func incremental(a, b byte) int {
+	switch {
+	case a == 255 && b == 0:
+		return 1
+	case a == 0 && b == 255:
+		return 0
+	case b > a:
+		return 1
+	}
+	return 0
+}
+
+// flash chooses as U-Boot does in parallel NOR (env/flash.c, env_flash_load).
+func flash(a, b byte) int {
+	if a == 0 && b == 1 || a != b && a != 255 && b == 255 {
+		return 1
+	}
+	return 0
+}
+
+// tool chooses as libubootenv does for boolean flags (src/uboot_env.c, libuboot_load).
+func tool(a, b byte) int {
+	if b == 255 || a != 255 && b > a {
+		return 1
+	}
+	return 0
+}
+
+// save writes e, into the copy that is not in use, or, of a single copy, the sectors that differ. Then it loads the
+// environment as U-Boot does and compares every entry.
 func (l *loaded) save(e *env) error {
+	if err := l.write(e.clone()); err != nil {
+		return err
+	}
+	got, err := l.load()
+	if err != nil {
+		return err
+	}
+	if !got.env.equal(e) {
+		return fmt.Errorf("%w: environment copy %d (%s) is in use after the change, but does not hold it",
+			boot.ErrState, got.active+1, l.areas[got.active])
+	}
+	return nil
+}
+
+func (l *loaded) write(e *env) error {
 	if !l.redundant() {
 		data, err := e.encode(l.areas[0].Size(), false)
 		if err != nil {
-			return fmt.Errorf("%w: %w", boot.ErrState, err)
+			return err
 		}
 		keepPadding(data, l.raw, e)
 		return boot.WriteChanged(l.areas[0], l.raw, data)
 	}
-	e = e.clone()
 	e.flag = l.env.flag + 1 // wraps, as U-Boot's does
 	if l.flags == Boolean {
 		e.flag = 1
 	}
 	data, err := e.encode(l.areas[0].Size(), true)
 	if err != nil {
-		return fmt.Errorf("%w: %w", boot.ErrState, err)
+		return err
 	}
 	if err := boot.WriteVerified(l.areas[1-l.active], data, 0); err != nil {
 		return err
@@ -136,15 +192,32 @@ func (l *loaded) save(e *env) error {
 	return nil
 }
 
-// retire clears the flag of a copy, which no erase is needed for.
+// retire clears the flag of a copy, for which flash needs no erase.
 func retire(a boot.Area) error { return boot.WriteVerified(a, []byte{0}, flagOffset) }
 
-// repair rewrites a bad copy from the good one, and clears a flag that should be.
-func (l *loaded) repair() error {
-	if l.bad != "" {
-		return l.save(l.env)
+// change saves e if it differs.
+func (l *loaded) change(e *env) error {
+	if e.equal(l.env) {
+		return nil
 	}
-	if l.stale {
+	return l.save(e)
+}
+
+// repeated lists the variables of this package that have more than one entry.
+func (l *loaded) repeated() []string {
+	return slices.DeleteFunc(slices.Clone(l.own), func(name string) bool { return l.env.count(name) < 2 })
+}
+
+// repair rewrites a bad copy, removes repeated entries, and clears a flag that should be clear.
+func (l *loaded) repair() error {
+	e := l.env.clone()
+	for _, name := range l.repeated() {
+		e.set(name, e.get(name))
+	}
+	switch {
+	case l.bad != "" || !e.equal(l.env):
+		return l.save(e)
+	case l.stale:
 		return retire(l.areas[1-l.active])
 	}
 	return nil
@@ -155,11 +228,15 @@ func (l *loaded) findings() []boot.Finding {
 	switch {
 	case !l.redundant():
 		found = append(found, boot.Warn("build U-Boot with a redundant environment",
-			"the environment %s has one copy: a power cut while it is written may lose it, and U-Boot then boots what is built in", l.areas[0]))
+			"the environment %s has one copy: a power cut during a write may lose it, and U-Boot then uses its built-in one", l.areas[0]))
 	case l.bad != "":
 		found = append(found, boot.Warn(boot.RemedyRepair, "%s", l.bad))
 	case l.stale:
-		found = append(found, boot.Warn(boot.RemedyRepair, "both copies of the environment say that they are in use; U-Boot takes copy %d", l.active+1))
+		found = append(found, boot.Warn(boot.RemedyRepair, "both copies of the environment are flagged as in use; U-Boot uses copy %d", l.active+1))
+	}
+	for _, name := range l.repeated() {
+		found = append(found, boot.Warn(boot.RemedyRepair, "the environment %s sets %s %d times; U-Boot uses the last",
+			l.areas[l.active], name, l.env.count(name)))
 	}
 	return found
 }

@@ -238,7 +238,9 @@ func TestNames(t *testing.T) {
 	if u := load(m.Snapshot(), false); u.get("order") != "B A" || u.get("tries_B") != "2" || u.find("BOOT_ORDER") >= 0 {
 		t.Errorf("the environment is %q", u.vars)
 	}
-	for _, o := range []uboot.Options{{Names: uboot.Names{Left: "tries"}}, {Dialect: "other"}, {Flags: "other"}, {Dialect: uboot.Bootcount, Slots: []string{"A", "B", "C"}}} {
+	for _, o := range []uboot.Options{
+		{Names: uboot.Names{Left: "tries"}}, {Dialect: "other"}, {Flags: "other"}, {Dialect: uboot.Bootcount, Slots: []string{"A", "B", "C"}},
+	} {
 		o.Areas = m.Areas()
 		if o.Slots == nil {
 			o.Slots = []string{"A", "B"}
@@ -351,7 +353,8 @@ func TestFWPrintenv(t *testing.T) {
 				{"mark good", func() error { return b.MarkGood(t.Context(), "A") }, "BOOT_A_LEFT=3 BOOT_B_LEFT=3 BOOT_ORDER=A B keep=me"},
 				{"invalidate", func() error { return b.Invalidate(t.Context(), "B") }, "BOOT_A_LEFT=3 BOOT_B_LEFT=0 BOOT_ORDER=A keep=me"},
 				{"activate", func() error { return b.Activate(t.Context(), "B", 5) }, "BOOT_A_LEFT=3 BOOT_B_LEFT=5 BOOT_ORDER=B A keep=me"},
-				{"fw_setenv", func() error { run("fw_setenv", "-c", "config", "BOOT_B_LEFT", "1"); return nil }, "BOOT_A_LEFT=3 BOOT_B_LEFT=1 BOOT_ORDER=B A keep=me"},
+				{"fw_setenv", func() error { run("fw_setenv", "-c", "config", "BOOT_B_LEFT", "1"); return nil },
+					"BOOT_A_LEFT=3 BOOT_B_LEFT=1 BOOT_ORDER=B A keep=me"},
 				{"mark bad", func() error { return b.MarkBad(t.Context(), "B") }, "BOOT_A_LEFT=3 BOOT_B_LEFT=0 BOOT_ORDER=A keep=me"},
 			} {
 				if err := step.do(); err != nil {
@@ -396,14 +399,21 @@ func TestBadEnvironments(t *testing.T) {
 		{"single", [][]byte{make([]byte, size)}},
 		{"both copies", [][]byte{make([]byte, size), make([]byte, size)}},
 		{"no name", [][]byte{env(false, 0, "=x")}},
-		{"no value", [][]byte{env(false, 0, "x")}},
+		{"removed for U-Boot alone", [][]byte{env(false, 0, "BOOT_ORDER=A", "BOOT_ORDER")}},
+		{"set for U-Boot alone", [][]byte{env(false, 0, "BOOT_ORDER=A", " BOOT_ORDER=B")}},
+		{"quoted", [][]byte{env(false, 0, `BOOT_ORDER=A\ B`)}},
+		{"CR", [][]byte{env(false, 0, "BOOT_ORDER=A B\r")}},
+		{"behind an empty entry", [][]byte{env(false, 0, "", "BOOT_ORDER=A")}},
+		{"hexadecimal tries", [][]byte{env(false, 0, "BOOT_ORDER=A", "BOOT_A_LEFT=a")}},
 	} {
 		m := boottest.NewMedium(c.areas...)
 		b, err := open(m.Areas(), "A")
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, err := range map[string]error{"Activate": b.Activate(t.Context(), "B", 1), "MarkGood": b.MarkGood(t.Context(), "A"), "Repair": b.Repair(t.Context())} {
+		for name, err := range map[string]error{
+			"Activate": b.Activate(t.Context(), "B", 1), "MarkGood": b.MarkGood(t.Context(), "A"), "Repair": b.Repair(t.Context()),
+		} {
 			if !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
 				t.Errorf("%s: %s = %v, %d writes; want ErrState and none", c.name, name, err, m.Writes())
 			}
@@ -501,7 +511,7 @@ func TestCreate(t *testing.T) {
 	area := boottest.OpenFileArea(t, name)
 	for text, want := range map[string]string{
 		"": "no variables", "a=1\na=2": "twice", "=1": "expected name=value", "text": "expected name=value",
-		"a=" + strings.Repeat("x", size): "do not fit",
+		"a=" + strings.Repeat("x", size): "has room for",
 	} {
 		if err := uboot.Create([]boot.Area{area}, text); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), want) {
 			t.Errorf("Create(%.20q) = %v; want %q", text, err, want)
@@ -537,4 +547,109 @@ func takes(t *testing.T, data []byte, flag byte) bool {
 		t.Fatalf("after mark good State = %+v, %v", st, err)
 	}
 	return true
+}
+
+// A copy with an unreadable sector is a bad copy, in both dialects and flag schemes.
+func TestUnreadableSectors(t *testing.T) {
+	t.Run("rauc", func(t *testing.T) { boottest.UnreadableSectors(t, rig(env(true, 1, good...), env(true, 2, good...))) })
+	t.Run("boolean", func(t *testing.T) {
+		r := rig(env(true, 0, good...), env(true, 1, good...))
+		r.Boot = func(d *boottest.Disk) string { return script(load(d.Areas, true)) }
+		r.Open = func(m *boottest.Medium, booted string) (boot.Backend, error) {
+			return uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Flags: uboot.Boolean}, booted)
+		}
+		boottest.UnreadableSectors(t, r)
+	})
+	t.Run("bootcount", func(t *testing.T) {
+		r := rig(env(true, 5, counted...), env(true, 4, counted...))
+		r.Boot = func(d *boottest.Disk) string { return bootcount(load(d.Areas, false)) }
+		r.Open = func(m *boottest.Medium, booted string) (boot.Backend, error) {
+			return uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, booted)
+		}
+		boottest.UnreadableSectors(t, r)
+	})
+}
+
+// Of repeated entries U-Boot uses the last: State says so, a change applies to it, and Repair removes the others.
+func TestRepeatedEntries(t *testing.T) {
+	vars := []string{"BOOT_ORDER=A B", "BOOT_A_LEFT=3", "BOOT_B_LEFT=3", "BOOT_ORDER=B A", "BOOT_B_LEFT=2"}
+	fresh := func() (*boottest.Medium, boot.Backend) {
+		m := boottest.NewMedium(env(true, 1, vars...), env(true, 1, vars...))
+		b, err := open(m.Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m, b
+	}
+	m, b := fresh()
+	st, err := b.State(t.Context())
+	if err != nil || st.Next != "B" || len(st.Findings) < 2 || st.Findings[0].Remedy != boot.RemedyRepair {
+		t.Fatalf("State = %+v, %v; want slot B and two findings", st, err)
+	}
+	if err := b.MarkBad(t.Context(), "B"); err != nil {
+		t.Fatal(err)
+	}
+	if u := load(m.Snapshot(), false); !slices.Equal(u.vars, []string{"BOOT_A_LEFT=3", "BOOT_ORDER=A", "BOOT_B_LEFT=0"}) {
+		t.Errorf("after MarkBad the environment is %q", u.vars)
+	}
+	m, b = fresh()
+	if err := b.Repair(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if u := load(m.Snapshot(), false); !slices.Equal(u.vars, []string{"BOOT_A_LEFT=3", "BOOT_ORDER=B A", "BOOT_B_LEFT=2"}) {
+		t.Errorf("after Repair the environment is %q", u.vars)
+	}
+}
+
+// Flags that U-Boot's drivers or libubootenv read differently are refused if the copies differ.
+func TestBooleanFlags(t *testing.T) {
+	for _, c := range []struct {
+		flag1, flag2 byte
+		want         string // "" is a refusal
+	}{{1, 0, "A"}, {0, 1, "B"}, {1, 1, "A"}, {0, 0, "A"}, {1, 255, "B"}, {255, 1, "A"}, {255, 255, ""}, {255, 0, ""}, {0, 255, ""}, {3, 7, ""}} {
+		m := boottest.NewMedium(env(true, c.flag1, "BOOT_ORDER=A", "BOOT_A_LEFT=1"), env(true, c.flag2, "BOOT_ORDER=B", "BOOT_B_LEFT=1"))
+		b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Flags: uboot.Boolean}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := b.State(t.Context())
+		if c.want == "" && !errors.Is(err, boot.ErrState) || c.want != "" && (err != nil || st.Next != c.want) {
+			t.Errorf("flags %#02x, %#02x: State = %+v, %v; want slot %q", c.flag1, c.flag2, st, err, c.want)
+		}
+	}
+}
+
+// Nothing advises to discard an environment whose checksum is valid.
+func TestValidEnvironmentIsNotDiscarded(t *testing.T) {
+	for _, vars := range [][]string{{"=x"}, {"BOOT_ORDER=A", " BOOT_ORDER=B"}, {"BOOT_ORDER=A\r"}, {"", "a=b"}, {"BOOT_A_LEFT=a"}} {
+		b, err := open(boottest.NewMedium(env(false, 0, vars...)).Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.State(t.Context()); !errors.Is(err, boot.ErrState) || strings.Contains(err.Error(), "env default") {
+			t.Errorf("%q: State = %v; want ErrState without env default", vars, err)
+		}
+	}
+}
+
+// A slot whose last try was spent is not tried for ever: a bootlimit of 0 would be no limit.
+func TestSpendLastTry(t *testing.T) {
+	m := boottest.NewMedium(env(true, 1, counted...), env(true, 1, counted...))
+	b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.SpendTry(t.Context(), "B"); err != nil {
+		t.Fatal(err)
+	}
+	u := load(m.Snapshot(), false)
+	if u.number("bootlimit") == 0 {
+		t.Error("bootlimit is 0, with which U-Boot never falls back")
+	}
+	if got := bootcount(u); got != "A" {
+		t.Errorf("U-Boot boots slot %s; want A", got)
+	}
 }
