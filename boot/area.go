@@ -29,6 +29,23 @@ func ReadAll(a Area) ([]byte, error) {
 	return data, nil
 }
 
+// ReadSectors reads an area as [ReadAll] does. If that fails it reads each sector by itself: those that cannot be read are
+// zero in data, and their offsets are in bad.
+func ReadSectors(a Area) (data []byte, bad []int64) {
+	if data, err := ReadAll(a); err == nil {
+		return data, nil
+	}
+	data = make([]byte, a.Size())
+	for off := int64(0); off < a.Size(); off += Sector {
+		part := data[off:min(off+Sector, a.Size())]
+		if n, err := a.ReadBackAt(part, off); n < len(part) && err != nil {
+			clear(part)
+			bad = append(bad, off)
+		}
+	}
+	return data, bad
+}
+
 // WriteVerified writes p at offset off of the area, flushes, and compares p with what it reads back from the medium.
 // After an error the medium may hold the old or the new bytes. A failed write or flush is never retried.
 func WriteVerified(a Area, p []byte, off int64) error {

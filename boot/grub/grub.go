@@ -1,15 +1,16 @@
 // Package grub keeps the slot choice in a GRUB environment block, in one of two dialects.
 //
-// [RAUC] has the variables of RAUC's grub integration (RAUC manual, "GRUB"): ORDER lists the slots, the first
-// with x_OK=1 and x_TRY=0 boots, and the script sets x_TRY=1 before it does. So every boot spends the one
-// try, and mark-good must run on each. [Tries] has ORDER and x_LEFT, a digit, or "g" for a good slot, which
-// is not counted: examples/boot/grub/tries.cfg is its script, and a good boot writes nothing.
+// [RAUC] uses the variables of RAUC's GRUB integration (RAUC manual, "GRUB"). ORDER lists the slots. The first slot with
+// x_OK=1 and x_TRY=0 boots; the script sets x_TRY=1 first. Every boot spends the only try, so mark-good must run after each
+// boot. [Tries] uses ORDER and x_LEFT, which is a digit, or "g" for a good slot, which is not counted. Its script is
+// examples/boot/grub/tries.cfg; a boot of a good slot writes nothing.
 //
-// The block has a fixed size and no checksum. It is changed in place, never truncated: GRUB writes through
-// the file's block list and does not replay a journal (grub-core/commands/loadenv.c), so a new file would
-// not be seen. Only the 512-byte sectors that change are written, and the variables are kept in the first
-// one where there is room: such a change is old-or-new whatever the power does. Where other variables fill
-// more than a sector that promise is weaker, and State says so.
+// The block has a fixed size and no checksum. It is changed in place and never truncated: GRUB writes through the block list
+// of the file and does not replay a journal (grub-core/commands/loadenv.c), so it would not see a new file. Only 512-byte
+// sectors that differ are written, and the variables are kept in the first sector if they fit, which makes a change atomic.
+// If other variables take up more than one sector, it is not, and State reports that.
+//
+// The block is read as load_env reads it. A variable that save_env would change in another place is refused.
 package grub
 
 import (
@@ -31,21 +32,21 @@ const (
 	Tries Dialect = "tries"
 )
 
-// defaultSize is what grub-editenv makes.
+// defaultSize is the size in bytes of a block that grub-editenv creates.
 const defaultSize = 1024
 
-// Options are what the backend needs.
+// Options configure the backend.
 type Options struct {
-	Area    boot.Area // the block; nil when its file is missing or empty
+	Area    boot.Area // the block; nil if its file is missing or empty
 	Slots   []string
-	Dialect Dialect // "" is RAUC
-	// Create makes the file anew with data, durably and so that GRUB sees it (rename, fsync of the folder,
-	// syncfs). Repair calls it when Area is nil; nil where there is no way.
+	Dialect Dialect // "" means RAUC
+	// Create creates the file with data, durably and visibly for GRUB (rename, fsync of the directory, syncfs). Repair calls
+	// it if Area is nil. It may be nil.
 	Create func(data []byte) error
-	Name   string // of the file, for errors, when Area is nil
+	Name   string // name of the file in errors if Area is nil
 }
 
-// New returns the backend. booted is the running slot, "" outside every slot.
+// New returns the backend on o. booted is the running slot, "" outside every slot.
 func New(o Options, booted string) (*scheme.Backend, error) {
 	switch o.Dialect {
 	case "":
@@ -67,91 +68,194 @@ func (s *store) Rules() scheme.Rules {
 	return scheme.Rules{MaxTries: 1, GoodTries: 1, CountsGood: true, Refill: 1, SwitchAtomic: true}
 }
 
-// Load implements [scheme.Store].
-func (s *store) Load() (scheme.Record, []boot.Finding, error) {
+// own lists the variables that the script reads.
+func (s *store) own() []string {
+	names := []string{"ORDER"}
+	for _, slot := range s.Slots {
+		if s.Dialect == Tries {
+			names = append(names, slot+"_LEFT")
+			continue
+		}
+		names = append(names, slot+"_OK", slot+"_TRY")
+	}
+	return names
+}
+
+// load reads the block.
+func (s *store) load() (*record, error) {
 	if s.Area == nil {
-		return nil, nil, fmt.Errorf("%w: environment block %s is missing or has 0 bytes; %s", boot.ErrState, s.Name, boot.RemedyRepair)
+		return nil, fmt.Errorf("%w: environment block %s is missing or empty; %s", boot.ErrState, s.Name, boot.RemedyRepair)
 	}
 	if s.Area.Size() > maxBlock {
-		return nil, nil, fmt.Errorf("%w: %s has %d bytes, an environment block at most %d", boot.ErrState, s.Area, s.Area.Size(), maxBlock)
+		return nil, fmt.Errorf("%w: environment block %s has %d bytes, expected at most %d", boot.ErrState, s.Area, s.Area.Size(), maxBlock)
 	}
-	data, err := boot.ReadAll(s.Area)
+	r := &record{store: s}
+	if r.raw, r.bad = boot.ReadSectors(s.Area); len(r.bad) > 0 {
+		// A sector behind the beginning of the padding is padding, too.
+		readable := string(r.raw[:r.bad[0]])
+		if text := strings.TrimRight(readable, "#"); text == readable || !strings.HasSuffix(text, "\n") {
+			return nil, fmt.Errorf("%w: environment block %s cannot be read at %d; %s", boot.ErrState, s.Area, r.bad[0], boot.RemedyRepair)
+		}
+		copy(r.raw[r.bad[0]:], strings.Repeat("#", len(r.raw)))
+	}
+	var err error
+	if r.env, err = parseBlock(r.raw); err != nil {
+		return nil, fmt.Errorf("%w: environment block %s %w; %s", boot.ErrState, s.Area, err, boot.RemedyRepair)
+	}
+	return r, nil
+}
+
+// Load implements [scheme.Store].
+func (s *store) Load() (scheme.Record, []boot.Finding, error) {
+	r, err := s.load()
 	if err != nil {
 		return nil, nil, err
 	}
-	env, err := parseBlock(data)
-	if err != nil {
+	if err := r.check(); err != nil {
 		return nil, nil, fmt.Errorf("%w: environment block %s %w; %s", boot.ErrState, s.Area, err, boot.RemedyRepair)
 	}
-	r := &record{s, data, env}
 	return r, r.findings(), nil
 }
 
-// Repair implements [scheme.Store]: a block that is not understood is made anew, with the running slot good
-// and every other one unbootable, because nothing tells whether their content is whole.
+// Repair implements [scheme.Store]. It rewrites sectors that cannot be read, and keeps of a repeated variable what GRUB
+// loads. A block that cannot be understood is rebuilt with the running slot good and all others unbootable.
 func (s *store) Repair(booted string) error {
-	if _, _, err := s.Load(); err == nil {
-		return nil
-	} else if booted == "" {
-		return fmt.Errorf("%w; it is made anew only when a slot is known to work: say which with --booted", err)
+	r, err := s.load()
+	if err == nil {
+		if err = r.check(); err == nil {
+			if len(r.bad) == 0 {
+				return nil
+			}
+			return r.write()
+		}
+		if r.dedupe() {
+			return r.write()
+		}
+		err = fmt.Errorf("%w: environment block %s %w", boot.ErrState, s.Area, err)
 	}
-	env := &block{size: defaultSize}
-	if s.Area != nil && s.Area.Size() <= maxBlock {
-		env.size = int(s.Area.Size())
+	if booted == "" {
+		return fmt.Errorf("%w; it can only be rebuilt around a slot that works: name it with --booted", err)
 	}
-	r := &record{s, nil, env}
+	if r == nil {
+		r = &record{store: s, env: &block{size: defaultSize}}
+		if s.Area != nil && s.Area.Size() <= maxBlock {
+			r.env.size = int(s.Area.Size())
+		}
+	}
+	for _, name := range s.own() {
+		r.env.remove(name)
+	}
 	r.set(scheme.NewTable(s.Rules(), s.Slots, func(slot string) scheme.Entry {
 		if slot == booted {
 			return scheme.Entry{Priority: 1, Good: true, Tries: s.Rules().GoodTries}
 		}
 		return scheme.Entry{}
 	}), true)
-	data, err := env.encode()
-	if err != nil {
-		return err
-	}
-	if s.Area != nil {
-		return boot.WriteVerified(s.Area, data, 0)
-	}
-	if s.Create == nil {
-		return fmt.Errorf("%w: environment block %s is missing; make it with grub-editenv create", boot.ErrState, s.Name)
-	}
-	if err := s.Create(data); err != nil {
-		return fmt.Errorf("%w: making %s: %w", boot.ErrState, s.Name, err)
-	}
-	return nil
+	return r.write()
 }
 
 // record is a loaded block.
 type record struct {
 	*store
-	raw []byte
+	raw []byte  // nil for a new block
+	bad []int64 // offsets of sectors that cannot be read, all in the padding
 	env *block
+}
+
+// check refuses variables that GRUB loads and saves differently, and values that scripts compare differently.
+func (r *record) check() error {
+	for _, name := range r.own() {
+		if err := r.env.check(name); err != nil {
+			return err
+		}
+		value := r.env.get(name)
+		if r.Dialect == RAUC && name != "ORDER" && value != "" && value != "0" && value != "1" {
+			return fmt.Errorf("has %.20q in %s, expected 0 or 1", value, name)
+		}
+	}
+	return nil
+}
+
+// dedupe keeps of each repeated variable the line that GRUB loads. It reports whether the block is unambiguous then.
+func (r *record) dedupe() bool {
+	for _, name := range r.own() {
+		if r.env.loaded(name) < 0 || r.env.check(name) == nil {
+			continue
+		}
+		value := r.env.get(name)
+		r.env.remove(name)
+		r.env.set(name, value)
+	}
+	return r.check() == nil
+}
+
+// write writes the block and loads it again as GRUB does. Sectors that could not be read are written as well.
+func (r *record) write() error {
+	data, err := r.env.encode()
+	switch {
+	case err != nil:
+		return err
+	case r.Area == nil:
+		return r.create(data)
+	case r.raw == nil || len(r.bad) > 0:
+		err = boot.WriteVerified(r.Area, data, 0)
+	default:
+		err = boot.WriteChanged(r.Area, r.raw, data)
+	}
+	if err != nil {
+		return err
+	}
+	got, err := r.load()
+	if err == nil && !slices.Equal(got.env.lines, r.env.lines) {
+		err = fmt.Errorf("%w: environment block %s reads back differently than written", boot.ErrState, r.Area)
+	}
+	return err
+}
+
+func (r *record) create(data []byte) error {
+	if r.Create == nil {
+		return fmt.Errorf("%w: environment block %s is missing; create it with grub-editenv create", boot.ErrState, r.Name)
+	}
+	if err := r.Create(data); err != nil {
+		return fmt.Errorf("%w: creating %s: %w", boot.ErrState, r.Name, err)
+	}
+	return nil
 }
 
 func (r *record) findings() []boot.Finding {
 	var found []boot.Finding
+	if len(r.bad) > 0 {
+		found = append(found, boot.Fail(boot.RemedyRepair,
+			"environment block %s cannot be read at %d, in its padding: GRUB loads no variable until it is rewritten", r.Area, r.bad[0]))
+	}
 	if used := r.env.used(); used > boot.Sector {
 		found = append(found, boot.Warn("remove variables that are not needed",
-			"%s holds %d bytes of variables, more than one sector of %d: a power cut can tear a change", r.Area, used, boot.Sector))
+			"environment block %s holds %d bytes of variables, more than a sector of %d: a power cut can tear a change", r.Area, used, boot.Sector))
 	}
-	order := strings.Fields(r.env.get("ORDER"))
+	order := fields(r.env.get("ORDER"))
 	for _, s := range r.Slots {
-		ok := r.env.get(s+"_OK") == "1"
-		if r.Dialect == RAUC && ok != slices.Contains(order, s) {
-			in := map[bool]string{true: "in", false: "not in"}[!ok]
-			found = append(found, boot.Warn("activate the slot or mark it bad", "slot %s has %s_OK=%s and is %s ORDER", s, s, r.env.get(s+"_OK"), in))
+		switch ok := r.env.get(s + "_OK"); {
+		case r.Dialect != RAUC:
+		case ok == "1" && !slices.Contains(order, s):
+			found = append(found, boot.Warn("activate the slot or mark it bad", "slot %s has %s_OK=1, but is not in ORDER", s, s))
+		case ok != "1" && slices.Contains(order, s):
+			found = append(found, boot.Warn("activate the slot or mark it bad", "slot %s is in ORDER, but has %s_OK=%s", s, s, ok))
 		}
 	}
 	return append(found, unknown("ORDER", order, r.Slots)...)
 }
 
-// unknown reports names in an order that are no configured slots.
+// fields splits a value as GRUB's scripts do (grub-core/script/argv.c).
+func fields(value string) []string {
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ' ' || r == '\t' || r == '\n' || r == '\r' })
+}
+
+// unknown reports names in an order that are not configured slots.
 func unknown(name string, order, slots []string) []boot.Finding {
 	var found []boot.Finding
 	for _, s := range order {
 		if !slices.Contains(slots, s) {
-			found = append(found, boot.Warn("add the slot to the configuration or take it out of "+name, "%s has %q, which is no configured slot", name, s))
+			found = append(found, boot.Warn("add the slot to the configuration or remove it from "+name, "%s lists %q, which is not a configured slot", name, s))
 		}
 	}
 	return found
@@ -160,7 +264,7 @@ func unknown(name string, order, slots []string) []boot.Finding {
 // Entry implements [scheme.Record].
 func (r *record) Entry(slot string) scheme.Entry {
 	var e scheme.Entry
-	order := strings.Fields(r.env.get("ORDER"))
+	order := fields(r.env.get("ORDER"))
 	if i := slices.Index(order, slot); i >= 0 {
 		e.Priority = len(order) - i
 	}
@@ -180,15 +284,15 @@ func (r *record) Entry(slot string) scheme.Entry {
 
 // Save implements [scheme.Record].
 func (r *record) Save(t *scheme.Table) error {
+	old := slices.Clone(r.env.lines)
 	r.set(t, false)
-	data, err := r.env.encode()
-	if err != nil {
-		return err
+	if slices.Equal(old, r.env.lines) {
+		return nil
 	}
-	return boot.WriteChanged(r.Area, r.raw, data)
+	return r.write()
 }
 
-// set puts the table into the variables; where nothing changed, or all is false, a variable stays as it is.
+// set sets the variables of slots whose entry differs, or of all slots.
 func (r *record) set(t *scheme.Table, all bool) {
 	old := map[string]scheme.Entry{}
 	for _, s := range r.Slots {
@@ -204,8 +308,8 @@ func (r *record) set(t *scheme.Table, all bool) {
 			continue
 		}
 		if r.Dialect == RAUC {
-			r.env.set(s+"_OK", map[bool]string{true: "1", false: "0"}[e.Priority > 0])
-			r.env.set(s+"_TRY", map[bool]string{true: "1", false: "0"}[e.Priority > 0 && e.Tries == 0])
+			r.env.set(s+"_OK", digit(e.Priority > 0))
+			r.env.set(s+"_TRY", digit(e.Priority > 0 && e.Tries == 0))
 			continue
 		}
 		left := strconv.Itoa(e.Tries)
@@ -214,4 +318,11 @@ func (r *record) set(t *scheme.Table, all bool) {
 		}
 		r.env.set(s+"_LEFT", left)
 	}
+}
+
+func digit(on bool) string {
+	if on {
+		return "1"
+	}
+	return "0"
 }

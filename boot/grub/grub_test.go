@@ -16,7 +16,7 @@ import (
 	"updater/internal/crashdisk/bootdisk"
 )
 
-// env makes a block of size bytes.
+// env returns a block of size bytes.
 func env(size int, lines ...string) []byte {
 	s := "# GRUB Environment Block\n" + strings.Join(lines, "\n") + "\n"
 	return []byte(s + strings.Repeat("#", size-len(s)))
@@ -30,7 +30,7 @@ func open(a boot.Area, booted string) (boot.Backend, error) {
 	return grub.New(grub.Options{Area: a, Slots: []string{"A", "B"}}, booted)
 }
 
-// others are the variables that are not ours.
+// others returns the foreign variables.
 func others(d boottest.Disk) []string {
 	var list []string
 	for line := range strings.Lines(string(d.Areas[0])) {
@@ -41,8 +41,8 @@ func others(d boottest.Disk) []string {
 	return list
 }
 
-// script is RAUC's grub.cfg: the first slot of ORDER with OK=1 and TRY=0, whose TRY it sets; else it clears
-// the tries and says none. It knows the block only as lines.
+// script models RAUC's grub.cfg: it chooses the first slot of ORDER with OK=1 and TRY=0 and sets its TRY. If there is none
+// it clears all TRY. It treats the block as lines.
 func script(d *boottest.Disk) string {
 	areas := d.Areas
 	lines := strings.Split(string(areas[0]), "\n")
@@ -82,7 +82,7 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// table is examples/boot/grub/tries.cfg: a digit counts down, g is good and writes nothing.
+// table models examples/boot/grub/tries.cfg: a digit counts down, g is good and not counted.
 func table(d *boottest.Disk) string {
 	lines := strings.Split(string(d.Areas[0]), "\n")
 	get := func(name string) string {
@@ -118,7 +118,7 @@ func TestContractTries(t *testing.T) {
 	})
 }
 
-// A block that is empty, damaged or gone is made anew by Repair alone, and only around the slot that runs.
+// Only Repair rebuilds a block that is empty, damaged or missing, and only around the running slot.
 func TestRepair(t *testing.T) {
 	for _, dialect := range []grub.Dialect{grub.RAUC, grub.Tries} {
 		for name, data := range map[string][]byte{"zeros": make([]byte, 1024), "gone": nil} {
@@ -157,7 +157,7 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// Every operation is understood by grub-editenv, and what is not ours survives in its place.
+// grub-editenv lists the result of every operation, and foreign variables survive in their place.
 func TestGrubEditenv(t *testing.T) {
 	if _, err := exec.LookPath("grub-editenv"); err != nil {
 		t.Skip("grub-editenv is not installed")
@@ -220,7 +220,11 @@ func TestBadBlocks(t *testing.T) {
 	}{
 		{"empty", nil, "0 bytes"},
 		{"zeros", make([]byte, 1024), "does not begin"},
-		{"other text", env(1024, "junk"), "neither a comment nor name=value"},
+		{"hidden by a line without =", env(1024, "junk", "ORDER=A B"), "reads no line, its save_env changes line 3"},
+		{"hidden by an empty line", env(1024, "", "ORDER=A B"), "reads no line, its save_env changes line 3"},
+		{"repeated", env(1024, "ORDER=A B", "A_OK=1", "ORDER=B A"), "reads line 4, its save_env changes line 2"},
+		{"NUL in a name", env(1024, "ORDER\x00X=A B"), "reads line 2, its save_env changes no line"},
+		{"CR", env(1024, "ORDER=A B", "A_OK=1\r"), "expected 0 or 1"},
 		{"no padding", append(env(1024, good...)[:60], bytes.Repeat([]byte("x"), 964)...), "inside a line"},
 		{"quoted end", []byte("# GRUB Environment Block\na=b\\\n"), "inside a line"},
 	} {
@@ -238,13 +242,13 @@ func TestBadBlocks(t *testing.T) {
 				}
 			}
 			if m.Writes() > 0 {
-				t.Error("a block that was not understood was written")
+				t.Error("an invalid block was written")
 			}
 		})
 	}
 }
 
-// A block without our variables gets them before all others, and a full one is an error.
+// Missing variables are added before all others. A full block is an error.
 func TestRoom(t *testing.T) {
 	m := boottest.NewMedium(env(1024, "# WARNING: do not edit", "x=y"))
 	b, err := open(m.Areas()[0], "A")
@@ -254,14 +258,15 @@ func TestRoom(t *testing.T) {
 	if err := b.MarkGood(t.Context(), "A"); err != nil {
 		t.Fatal(err)
 	}
-	if got := string(m.Snapshot()[0]); !strings.HasPrefix(got, "# GRUB Environment Block\n# WARNING: do not edit\n") || !strings.Contains(got, "\nA_OK=1\n") || !strings.Contains(got, "\nx=y\n#") {
+	got := string(m.Snapshot()[0])
+	if !strings.HasPrefix(got, "# GRUB Environment Block\n# WARNING: do not edit\n") || !strings.Contains(got, "\nA_OK=1\n") || !strings.Contains(got, "\nx=y\n#") {
 		t.Errorf("the block is %.200q", got)
 	}
 	full := boottest.NewMedium(env(60, "a=b", "c=234567890"))
 	if b, err = open(full.Areas()[0], "A"); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.MarkGood(t.Context(), "A"); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "no room") || full.Writes() > 0 {
+	if err := b.MarkGood(t.Context(), "A"); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "has room for") || full.Writes() > 0 {
 		t.Errorf("MarkGood in a full block = %v, %d writes; want no room", err, full.Writes())
 	}
 }
@@ -274,7 +279,7 @@ func TestSeeds(t *testing.T) {
 	boottest.Seeds(t, "FuzzBlock", 9, 5, func(v []string) bool { return takes(t, []byte(v[0])) })
 }
 
-// takes marks slot A good in a block of any content; it says whether the block is one.
+// takes marks slot A good in an arbitrary block. It reports whether the block is valid.
 func takes(t *testing.T, data []byte) bool {
 	m := boottest.NewMedium(data)
 	b, err := open(m.Areas()[0], "A")
@@ -292,12 +297,12 @@ func takes(t *testing.T, data []byte) bool {
 		t.Fatalf("after mark good State = %+v, %v", st, err)
 	}
 	if len(m.Snapshot()[0]) != len(data) {
-		t.Fatal("the block changed its size")
+		t.Fatal("the size of the block changed")
 	}
 	return true
 }
 
-// More variables than a sector holds: the weaker promise is said aloud.
+// State warns about more variables than fit in a sector.
 func TestBeyondOneSector(t *testing.T) {
 	for _, c := range []struct{ filler, degraded int }{{300, 0}, {500, 1}} {
 		m := boottest.NewMedium(env(1024, append([]string{"filler=" + strings.Repeat("x", c.filler)}, good...)...))
@@ -306,12 +311,12 @@ func TestBeyondOneSector(t *testing.T) {
 			t.Fatal(err)
 		}
 		if st, err := b.State(t.Context()); err != nil || warnings(st) != c.degraded {
-			t.Errorf("with %d bytes of others State = %+v, %v; want %d complaints", c.filler, st, err, c.degraded)
+			t.Errorf("with %d bytes of others State = %+v, %v; want %d warnings", c.filler, st, err, c.degraded)
 		}
 	}
 }
 
-// warnings counts the findings that are not only for information.
+// warnings counts the findings above severity info.
 func warnings(st boot.State) int {
 	n := 0
 	for _, f := range st.Findings {
@@ -320,4 +325,31 @@ func warnings(st boot.State) int {
 		}
 	}
 	return n
+}
+
+// An unreadable sector of the padding is reported, and the next change or Repair rewrites it.
+func TestUnreadableSectors(t *testing.T) {
+	boottest.UnreadableSectors(t, boottest.Rig{
+		Fresh: func(*testing.T) boottest.Disk { return disk(env(1024, good...)) },
+		Open:  func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas()[0], booted) },
+		Boot:  script,
+	})
+}
+
+// Of a repeated variable Repair keeps what GRUB loads.
+func TestRepairRepeated(t *testing.T) {
+	m := boottest.NewMedium(env(1024, "ORDER=A", "x=y", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0", "ORDER=B A"))
+	b, err := open(m.Areas()[0], "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.State(t.Context()); !errors.Is(err, boot.ErrState) {
+		t.Errorf("State = %v; want ErrState", err)
+	}
+	if err := b.Repair(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(m.Snapshot()[0]); strings.Count(got, "ORDER=") != 1 || !strings.Contains(got, "\nORDER=B A\n") || !strings.Contains(got, "\nx=y\n") {
+		t.Errorf("after Repair the block is %.120q", got)
+	}
 }

@@ -1,22 +1,24 @@
 package grub
 
-import "updater/boot"
+import (
+	"fmt"
 
-// Recovery is the menu entry that next_entry names: Debian's and Fedora's variable for one boot, which the
-// script clears before it obeys (grub.cfg: grub-reboot(8)).
+	"updater/boot"
+)
+
+// Recovery is the menu entry to which next_entry is set. The script clears this variable before it boots the entry, so that
+// it applies once (grub-reboot(8)).
 const Recovery = "recovery"
 
-// RequestRecovery sets next_entry, for the next boot only.
+// RequestRecovery sets next_entry.
 func (s *store) RequestRecovery() error {
-	r, _, err := s.Load()
+	r, err := s.load()
 	if err != nil {
 		return err
 	}
-	rec := r.(*record)
-	rec.env.set("next_entry", Recovery)
-	data, err := rec.env.encode()
-	if err != nil {
-		return err
+	if err := r.env.check("next_entry"); err != nil {
+		return fmt.Errorf("%w: environment block %s %w; remove the line with grub-editenv unset", boot.ErrState, s.Area, err)
 	}
-	return boot.WriteChanged(rec.Area, rec.raw, data)
+	r.env.set("next_entry", Recovery)
+	return r.write()
 }

@@ -130,7 +130,7 @@ func TestReadsAsFWPrintenv(t *testing.T) {
 	tools(t)
 	rng, dir := rand.New(rand.NewPCG(19, 1)), t.TempDir()
 	read, refused := 0, 0
-	for n := range rounds(t, 400) {
+	for n := range rounds(t, 300) {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			g := generate(t, dir, rng)
 			s, err := newStorage(g.areas, "")
@@ -169,7 +169,7 @@ func TestChangesAsFWSetenv(t *testing.T) {
 	tools(t)
 	rng, dir := rand.New(rand.NewPCG(19, 2)), t.TempDir()
 	changed := 0
-	for n := range rounds(t, 200) {
+	for n := range rounds(t, 100) {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			g := generate(t, dir, rng)
 			b, err := New(Options{Areas: g.areas, Slots: []string{"A", "B"}}, "A")

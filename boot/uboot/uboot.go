@@ -96,7 +96,8 @@ func New(o Options, booted string) (*scheme.Backend, error) {
 		return scheme.New(r, o.Slots, booted)
 	case Bootcount:
 		if len(o.Slots) != 2 {
-			return nil, fmt.Errorf("%w: %d slots configured; the dialect bootcount needs 2, since altbootcmd goes back to the other one", boot.ErrState, len(o.Slots))
+			return nil, fmt.Errorf("%w: %d slots configured; the dialect bootcount needs 2, since altbootcmd goes back to the other one",
+				boot.ErrState, len(o.Slots))
 		}
 		s.own = []string{o.Names.Active, o.Names.Available, o.Names.Count, o.Names.Limit, o.Names.Bad}
 		return scheme.New(&countStore{s, o}, o.Slots, booted)

@@ -21,7 +21,7 @@ import (
 
 const size = 0x800 // 4 sectors, so that every subset of them is tried
 
-// env makes a copy as mkenvimage does: padding 0xff.
+// env returns a copy as mkenvimage writes it, with padding of 0xff.
 func env(redundant bool, flag byte, vars ...string) []byte {
 	head := 4
 	if redundant {
@@ -41,7 +41,7 @@ func env(redundant bool, flag byte, vars ...string) []byte {
 
 var good = []string{"bootdelay=0", "BOOT_ORDER=A B", "BOOT_A_LEFT=3", "BOOT_B_LEFT=3", "last=x=y"}
 
-// ubootEnv is U-Boot itself as far as its environment goes, written apart from the backend.
+// ubootEnv models U-Boot's environment, written independently of the backend.
 type ubootEnv struct {
 	areas   [][]byte
 	use     int // copy in use, -1 when none is good
@@ -49,7 +49,7 @@ type ubootEnv struct {
 	vars    []string
 }
 
-// load takes the copy that U-Boot loads.
+// load loads the copy that U-Boot uses.
 func load(areas [][]byte, boolean bool) *ubootEnv {
 	u := &ubootEnv{areas: areas, use: -1, boolean: boolean}
 	head := 3 + len(areas)
@@ -102,7 +102,7 @@ func (u *ubootEnv) set(name, value string) {
 	}
 }
 
-// save is saveenv: into the other copy.
+// save models saveenv, which writes the other copy.
 func (u *ubootEnv) save() {
 	to, flag := (u.use+1)%len(u.areas), byte(0)
 	if len(u.areas) == 2 {
@@ -118,8 +118,8 @@ func (u *ubootEnv) save() {
 	u.use = to
 }
 
-// script is RAUC's boot script: the first slot of BOOT_ORDER with tries left, of which it takes one off; none
-// left: all back to 3.
+// script models RAUC's boot script: it chooses the first slot of BOOT_ORDER with tries left and spends one. If none is left
+// it refills all to 3.
 func script(u *ubootEnv) string {
 	if u.use < 0 {
 		return ""
@@ -143,7 +143,7 @@ func script(u *ubootEnv) string {
 	return chosen
 }
 
-// bootcount is U-Boot's boot counting (drivers/bootcount/bootcount_env.c, common/autoboot.c) with an altbootcmd that
+// bootcount models U-Boot's boot counting (drivers/bootcount/bootcount_env.c, common/autoboot.c) with an altbootcmd that
 // goes back to the other slot.
 func bootcount(u *ubootEnv) string {
 	if u.use < 0 {
@@ -163,7 +163,7 @@ func bootcount(u *ubootEnv) string {
 	return active
 }
 
-// others are the variables that are not ours.
+// others returns the foreign variables.
 func others(d boottest.Disk) []string {
 	return slices.DeleteFunc(load(d.Areas, false).vars, func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
@@ -175,7 +175,7 @@ func open(a []boot.Area, booted string) (boot.Backend, error) {
 	return uboot.New(uboot.Options{Areas: a, Slots: []string{"A", "B"}}, booted)
 }
 
-// rig is the contract's rig on areas that fresh returns.
+// rig returns a rig on the given areas.
 func rig(fresh ...[]byte) boottest.Rig {
 	return boottest.Rig{
 		Volatile: bootdisk.New,
@@ -225,7 +225,7 @@ func TestContractBooleanFlags(t *testing.T) {
 	}
 }
 
-// Names of an own boot script.
+// The names of the variables can be configured.
 func TestNames(t *testing.T) {
 	m := boottest.NewMedium(env(false, 0, "order=A B", "tries_A=3", "tries_B=3"))
 	b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Names: uboot.Names{Order: "order", Left: "tries_{slot}"}}, "A")
@@ -251,7 +251,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// With a slot that is incomplete, the boots of the other are not counted: altbootcmd would boot it.
+// While a slot is incomplete, boots of the other one are not counted: altbootcmd would boot the incomplete slot.
 func TestBootcountNeverFallsBackToABadSlot(t *testing.T) {
 	m := boottest.NewMedium(env(true, 1, counted...), env(true, 1, counted...))
 	open := func(booted string) boot.Backend {
@@ -293,7 +293,7 @@ func TestCopyInUse(t *testing.T) {
 	}
 }
 
-// Every operation is understood by fw_printenv, and fw_setenv's changes by us.
+// fw_printenv prints the result of every operation, and changes of fw_setenv are read.
 func TestFWPrintenv(t *testing.T) {
 	for _, tool := range []string{"fw_printenv", "fw_setenv", "mkenvimage"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -456,7 +456,7 @@ func FuzzFWEnvConfig(f *testing.F) {
 	})
 }
 
-// A new environment is what fw_printenv lists, in one area and in two, and the slots can be switched on it.
+// fw_printenv lists a new environment, in one area and in two, and its slots can be switched.
 func TestCreate(t *testing.T) {
 	const text = "# made by make u-boot-initial-env\n\nbootcmd=run slots; reset\r\nBOOT_ORDER=A B\nbaudrate=115200\nempty=\n"
 	for _, n := range []int{1, 2} {
@@ -527,8 +527,7 @@ func TestSeeds(t *testing.T) {
 	})
 }
 
-// takes marks slot A good in a copy with any data, whose checksum is right; it says whether the data are an
-// environment.
+// takes marks slot A good in a copy with arbitrary data and a valid checksum. It reports whether the data is accepted.
 func takes(t *testing.T, data []byte, flag byte) bool {
 	raw := append([]byte{0, 0, 0, 0, flag}, data...)
 	binary.LittleEndian.PutUint32(raw, crc32.ChecksumIEEE(data))

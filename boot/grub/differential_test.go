@@ -1,0 +1,180 @@
+package grub
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"updater/boot/boottest"
+)
+
+// rounds is how many blocks are generated; UPDATER_DIFFERENTIAL sets another number.
+func rounds(t *testing.T, short int) int {
+	t.Helper()
+	text := os.Getenv("UPDATER_DIFFERENTIAL")
+	if text == "" {
+		return short
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// generate returns a block. Names repeat often, and some blocks have content that readers may treat differently.
+func generate(rng *rand.Rand) []byte {
+	names := []string{"ORDER", "A_OK", "A_TRY", "B_OK", "B_TRY", "ORDERS", "saved_entry"}
+	values := []string{"A B", "B A", "A", "0", "1", "", "a=b", "#", `a\\b`}
+	odd := rng.IntN(2) == 0
+	if odd {
+		names = append(names, "#ORDER", "", " ORDER", "ORDER ", `A\_OK`, `A_OK\`)
+		values = append(values, "A\r", "x\\\nORDER=B", `\`, `\x`, "##")
+	}
+	out := []byte(signature)
+	for range rng.IntN(9) {
+		name, value := names[rng.IntN(len(names))], values[rng.IntN(len(values))]
+		switch kind := rng.IntN(10); {
+		case odd && kind == 0:
+			out = append(out, name+"\n"...) // no =
+		case odd && kind == 1:
+			out = append(out, "# comment\n"...)
+		case odd && kind == 2:
+			out = append(out, '\n')
+		default:
+			out = append(out, name+"="+value+"\n"...)
+		}
+	}
+	for size := 512 * (1 + rng.IntN(2)); len(out) < size; {
+		out = append(out, '#')
+	}
+	if odd && rng.IntN(8) == 0 {
+		out[len(out)-1] = 'x' // no padding
+	}
+	return out
+}
+
+// spans reports whether a name or value has a newline, which makes the output of grub-editenv ambiguous.
+func spans(data []byte) bool {
+	for line := range bytes.Lines(bytes.TrimRight(data, "#")) {
+		if bytes.HasSuffix(line, []byte("\\\n")) || line[0] != '#' && !bytes.Contains(line, []byte("=")) {
+			return true
+		}
+	}
+	return false
+}
+
+// list returns the last value of each variable that grub-editenv lists.
+func list(t *testing.T, path string) map[string]string {
+	t.Helper()
+	out, err := exec.Command("grub-editenv", path, "list").Output()
+	if err != nil {
+		t.Fatalf("grub-editenv: %v", err)
+	}
+	vars := map[string]string{}
+	for line := range strings.SplitSeq(strings.TrimSuffix(string(out), "\n"), "\n") {
+		name, value, _ := strings.Cut(line, "=")
+		vars[name] = value
+	}
+	return vars
+}
+
+// Every generated block is refused, or has the value of each variable that grub-editenv lists, as load_env does. A variable
+// is refused if and only if grub-editenv, which saves as save_env does, cannot change what it lists.
+func TestReadsAsGrubEditenv(t *testing.T) {
+	if _, err := exec.LookPath("grub-editenv"); err != nil {
+		t.Skip("grub-editenv is not installed (Debian: grub-common)")
+	}
+	rng, path := rand.New(rand.NewPCG(19, 3)), filepath.Join(t.TempDir(), "grubenv")
+	read, refused := 0, 0
+	for n := range rounds(t, 60) {
+		data := generate(rng)
+		if spans(data) {
+			continue
+		}
+		write := func() {
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write()
+		b, err := parseBlock(data)
+		if err != nil {
+			refused++
+			if err := exec.Command("grub-editenv", path, "set", "ORDER=x").Run(); err == nil {
+				if list(t, path)["ORDER"] == "x" {
+					t.Errorf("block %d: %q is refused, but grub-editenv can change it", n, data)
+				}
+			}
+			continue
+		}
+		vars := list(t, path)
+		for _, name := range []string{"ORDER", "A_OK", "A_TRY", "B_OK", "B_TRY"} {
+			if got := b.get(name); got != vars[name] {
+				t.Errorf("block %d: %s is %q in %q; grub-editenv lists %q", n, name, got, b.lines, vars[name])
+			}
+			write()
+			err := exec.Command("grub-editenv", path, "set", name+"=x").Run()
+			after := list(t, path)
+			if can, ok := err == nil && after[name] == "x", b.check(name) == nil; can != ok {
+				t.Errorf("block %d: %s in %q: grub-editenv can change it: %v; the updater accepts it: %v", n, name, b.lines, can, ok)
+			}
+			if b.check(name) == nil {
+				read++
+			} else {
+				refused++
+			}
+		}
+	}
+	t.Logf("%d variables read, %d refused", read, refused)
+}
+
+// Every change is what grub-editenv lists afterwards, and a change of grub-editenv is read.
+func TestChangesAsGrubEditenv(t *testing.T) {
+	if _, err := exec.LookPath("grub-editenv"); err != nil {
+		t.Skip("grub-editenv is not installed (Debian: grub-common)")
+	}
+	rng, path := rand.New(rand.NewPCG(19, 4)), filepath.Join(t.TempDir(), "grubenv")
+	changed := 0
+	for n := range rounds(t, 60) {
+		data := generate(rng)
+		if spans(data) {
+			continue
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b, err := New(Options{Area: boottest.OpenFileArea(t, path), Slots: []string{"A", "B"}}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Activate(t.Context(), "B", 1) != nil {
+			if b.Repair(t.Context()) != nil || b.Activate(t.Context(), "B", 1) != nil {
+				t.Errorf("block %d: neither understood nor repaired", n)
+				continue
+			}
+		}
+		changed++
+		if vars := list(t, path); !strings.HasPrefix(vars["ORDER"], "B") || vars["B_OK"] != "1" || vars["B_TRY"] != "0" {
+			t.Errorf("block %d: %q: after Activate grub-editenv lists %q", n, data, vars)
+		}
+		if err := b.MarkBad(t.Context(), "B"); err != nil {
+			continue // the last bootable slot
+		}
+		if vars := list(t, path); strings.Contains(vars["ORDER"], "B") || vars["B_OK"] != "0" {
+			t.Errorf("block %d: after MarkBad grub-editenv lists %q", n, vars)
+		}
+		if out, err := exec.Command("grub-editenv", path, "set", "ORDER=B A", "B_OK=1", "B_TRY=0").CombinedOutput(); err != nil {
+			t.Fatalf("grub-editenv: %v: %s", err, out)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Next != "B" {
+			t.Errorf("block %d: after grub-editenv State = %+v, %v; want B", n, st, err)
+		}
+	}
+	t.Logf("%d blocks changed", changed)
+}
