@@ -11,6 +11,7 @@ package android
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -64,22 +65,18 @@ func (s *store) Rules() scheme.Rules {
 
 // Load implements [scheme.Store].
 func (s *store) Load() (scheme.Record, []boot.Finding, error) {
-	r, err := s.read(s.Area)
-	if err != nil {
-		return nil, nil, err
-	}
+	r := &record{store: s}
 	var found []boot.Finding
-	bad := check(r.data)
+	var bad error
+	r.data, bad = read(s.Area)
 	if s.Backup != nil {
-		b, err := s.read(s.Backup)
-		if err != nil {
-			return nil, nil, err
-		}
-		switch worse := check(b.data); {
+		switch data, worse := read(s.Backup); {
 		case bad != nil && worse == nil:
 			found = append(found, boot.Warn(boot.RemedyRepair, "%s %v; U-Boot uses the backup %s", s.Area, bad, s.Backup))
-			r.data, bad = b.data, nil
-		case worse != nil || !bytes.Equal(r.data[:controlSize], b.data[:controlSize]):
+			r.data, bad = data, nil
+		case worse != nil:
+			found = append(found, boot.Warn(boot.RemedyRepair, "the backup %s %v", s.Backup, worse))
+		case !bytes.Equal(r.data[:controlSize], data[:controlSize]):
 			found = append(found, boot.Warn(boot.RemedyRepair, "the backup %s differs from %s, which U-Boot uses", s.Backup, s.Area))
 		}
 	}
@@ -105,16 +102,12 @@ func (s *store) Repair(booted string) error {
 	if booted == "" {
 		return fmt.Errorf("%w; it can only be rebuilt around a slot that works: name it with --booted", err)
 	}
-	r, rerr := s.read(s.Area)
-	if rerr != nil {
-		return rerr
-	}
-	data := bytes.Clone(r.data)
+	data, _ := boot.ReadSectors(s.Area)
 	clear(data[:controlSize])
 	copy(data, "_a")
 	binary.LittleEndian.PutUint32(data[offMagic:], magic)
 	data[offVersion], data[offVersion+1] = version, byte(len(s.Slots))
-	r.data = data
+	r := &record{s, data}
 	return r.Save(scheme.NewTable(s.Rules(), s.Slots, func(slot string) scheme.Entry {
 		if slot == booted {
 			return scheme.Entry{Priority: 15, Tries: 1, Good: true}
@@ -123,12 +116,13 @@ func (s *store) Repair(booted string) error {
 	}))
 }
 
-func (s *store) read(a boot.Area) (*record, error) {
-	data, err := boot.ReadAll(a)
-	if err != nil {
-		return nil, err
+// read reads a copy and validates it. A copy that cannot be read is zero.
+func read(a boot.Area) ([]byte, error) {
+	data, bad := boot.ReadSectors(a)
+	if len(bad) > 0 {
+		return data, errors.New("cannot be read")
 	}
-	return &record{s, data}, nil
+	return data, check(data)
 }
 
 // check validates a structure.
@@ -189,12 +183,12 @@ func (r *record) write(data []byte) error {
 		if a == nil {
 			continue
 		}
-		old, err := boot.ReadAll(a)
-		if err != nil {
-			return err
-		}
+		old, bad := boot.ReadSectors(a)
 		fresh := append(bytes.Clone(data[:controlSize]), old[controlSize:]...)
-		if err := boot.WriteChanged(a, old, fresh); err != nil {
+		if len(bad) == 0 && bytes.Equal(old, fresh) {
+			continue
+		}
+		if err := boot.WriteVerified(a, fresh, 0); err != nil {
 			return err
 		}
 	}

@@ -123,6 +123,17 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// With a backup, an unreadable sector is a bad copy.
+func TestUnreadableSectors(t *testing.T) {
+	boottest.UnreadableSectors(t, boottest.Rig{
+		Fresh: func(*testing.T) boottest.Disk {
+			return boottest.Disk{Areas: [][]byte{sectorOf(goodSlot|15, goodSlot|14), sectorOf(goodSlot|15, goodSlot|14)}}
+		},
+		Open: func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
+		Boot: uboot,
+	})
+}
+
 func FuzzControl(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { takes(t, data) })
 }

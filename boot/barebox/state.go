@@ -62,22 +62,25 @@ func (s *store) Rules() scheme.Rules {
 	return scheme.Rules{MaxTries: 99, GoodTries: s.GoodTries, CountsGood: true, SwitchAtomic: true}
 }
 
-// Load implements [scheme.Store].
+// Load implements [scheme.Store]. As barebox does (common/state/backend_storage.c, state_storage_read), it uses the first
+// bucket that can be read and has valid checksums.
 func (s *store) Load() (scheme.Record, []boot.Finding, error) {
-	raw, err := boot.ReadAll(s.Area)
-	if err != nil {
-		return nil, nil, err
-	}
-	r := &record{store: s, raw: raw}
+	r := &record{store: s}
 	var errs []error
 	for i := range buckets {
-		data, err := s.bucket(raw[int64(i)*s.Stride:][:s.Stride])
+		data, err := s.bucket(int64(i) * s.Stride)
+		if err == nil {
+			if err = s.usable(data); err != nil {
+				return nil, nil, fmt.Errorf("%w: bucket %d of %s %w", boot.ErrState, i+1, s.Area, err)
+			}
+			r.valid[i] = true
+		}
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("bucket %d of %s %w", i+1, s.Area, err))
 		case r.data == nil:
-			r.data = data
-		case !bytes.Equal(r.data, data):
+			r.data = data.data
+		case !bytes.Equal(r.data, data.data):
 			errs = append(errs, fmt.Errorf("bucket %d of %s differs from an earlier bucket, which barebox uses", i+1, s.Area))
 		}
 	}
@@ -93,40 +96,74 @@ func (s *store) Load() (scheme.Record, []boot.Finding, error) {
 	return r, found, nil
 }
 
-// bucket validates a bucket and returns its data.
-func (s *store) bucket(b []byte) ([]byte, error) {
-	le := binary.LittleEndian
-	if got := le.Uint32(b); got != bucketMagic {
-		return nil, fmt.Errorf("has magic %08x, expected %08x", got, uint32(bucketMagic))
+// content is what a bucket with valid checksums holds.
+type content struct {
+	data   []byte
+	legacy bool // without the bucket's own header
+	more   bool // bytes follow the data
+}
+
+// bucket reads the bucket at off as barebox does (common/state/backend_bucket_direct.c and backend_format_raw.c), without
+// its padding. A bucket without the magic of its own header begins with the state's.
+func (s *store) bucket(off int64) (c content, err error) {
+	le, end := binary.LittleEndian, s.Area.Size()-off
+	head, err := s.read(off, min(bucketHead+rawHead, end))
+	if err != nil {
+		return c, err
 	}
-	size := int64(le.Uint32(b[4:]))
-	if size < rawHead || size > int64(len(b))-bucketHead {
-		return nil, fmt.Errorf("has %d bytes, expected %d to %d", size, rawHead, len(b)-bucketHead)
+	at, size := int64(bucketHead), int64(le.Uint32(head[4:]))
+	if le.Uint32(head) != bucketMagic {
+		c.legacy, at, size = true, 0, s.Stride
 	}
-	h, data := b[bucketHead:][:rawHead], b[bucketHead+rawHead:][:size-rawHead]
-	if got := le.Uint32(h); got != s.Magic {
-		return nil, fmt.Errorf("has state magic %08x, expected %08x", got, s.Magic)
+	if size = min(size, end-at); size < rawHead {
+		return c, fmt.Errorf("has %d bytes, expected at least %d", size, rawHead)
 	}
+	h := head[at:][:rawHead]
 	if want, got := le.Uint32(h[12:]), crc32.ChecksumIEEE(h[:12]); want != got {
-		return nil, fmt.Errorf("has header checksum %08x, expected %08x", want, got)
+		return c, fmt.Errorf("has header checksum %08x, expected %08x", want, got)
+	}
+	if got := le.Uint32(h); got != s.Magic {
+		return c, fmt.Errorf("has state magic %08x, expected %08x", got, s.Magic)
 	}
 	n := int64(le.Uint16(h[6:]))
-	if n > int64(len(data)) {
-		return nil, fmt.Errorf("declares %d bytes of data, but has %d", n, len(data))
+	if n > size-rawHead {
+		return c, fmt.Errorf("declares %d bytes of data, but has %d", n, size-rawHead)
 	}
-	data = data[:n]
-	if want, got := le.Uint32(h[8:]), crc32.ChecksumIEEE(data); want != got {
-		return nil, fmt.Errorf("has data checksum %08x, expected %08x", want, got)
+	if c.data, err = s.read(off+at+rawHead, n); err != nil {
+		return c, err
 	}
-	if size > rawHead+n {
-		return nil, errors.New("is authenticated (HMAC); only barebox can write it")
+	if want, got := le.Uint32(h[8:]), crc32.ChecksumIEEE(c.data); want != got {
+		return c, fmt.Errorf("has data checksum %08x, expected %08x", want, got)
+	}
+	c.more = !c.legacy && size > rawHead+n
+	return c, nil
+}
+
+func (s *store) read(off, n int64) ([]byte, error) {
+	p := make([]byte, n)
+	if got, err := s.Area.ReadBackAt(p, off); int64(got) < n {
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	}
+	return p, nil
+}
+
+// usable refuses what barebox reads, but this package cannot write.
+func (s *store) usable(c content) error {
+	if c.legacy {
+		return errors.New("has the format of an old barebox; save the state in barebox")
+	}
+	if c.more {
+		return errors.New("is authenticated (HMAC); only barebox can write it")
+	}
+	if size := int64(bucketHead + rawHead + len(c.data)); size > s.Stride {
+		return fmt.Errorf("needs %d bytes, more than the stride of %d", size, s.Stride)
 	}
 	for slot, t := range s.Targets {
-		if int64(max(t.Attempts, t.Priority))+4 > n {
-			return nil, fmt.Errorf("has %d bytes of data; the variables of slot %s lie beyond them", n, slot)
+		if max(t.Attempts, t.Priority)+4 > len(c.data) {
+			return fmt.Errorf("has %d bytes of data; the variables of slot %s lie beyond them", len(c.data), slot)
 		}
 	}
-	return data, nil
+	return nil
 }
 
 // Repair implements [scheme.Store].
@@ -143,8 +180,8 @@ func (s *store) Repair(string) error {
 
 type record struct {
 	*store
-	raw     []byte
 	data    []byte
+	valid   [buckets]bool
 	damaged bool // not all buckets are valid and equal
 }
 
@@ -182,18 +219,22 @@ func (r *record) write(data []byte) error {
 	le.PutUint32(h[16:], crc32.ChecksumIEEE(data))
 	le.PutUint32(h[20:], crc32.ChecksumIEEE(h[8:20]))
 	b := append(h, data...)
-	order := []int{}
-	for _, whole := range []bool{false, true} {
+	if r.Stride%boot.Sector == 0 { // whole sectors, which need not be read before
+		b = append(b, make([]byte, (boot.Sector-len(b)%boot.Sector)%boot.Sector)...)
+	}
+	for _, valid := range []bool{false, true} {
 		for i := range buckets {
-			if _, err := r.bucket(r.raw[int64(i)*r.Stride:][:r.Stride]); (err == nil) == whole {
-				order = append(order, i)
+			if r.valid[i] != valid {
+				continue
+			}
+			if err := boot.WriteVerified(r.Area, b, int64(i)*r.Stride); err != nil {
+				return err
 			}
 		}
 	}
-	for _, i := range order {
-		if err := boot.WriteVerified(r.Area, b, int64(i)*r.Stride); err != nil {
-			return err
-		}
+	rec, _, err := r.Load()
+	if err == nil && !bytes.Equal(rec.(*record).data, data) {
+		err = fmt.Errorf("%w: %s reads back differently than written", boot.ErrState, r.Area)
 	}
-	return nil
+	return err
 }

@@ -3,6 +3,7 @@ package barebox_test
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"hash/crc32"
 	"testing"
 
@@ -72,6 +73,42 @@ func TestRepair(t *testing.T) {
 		})
 		if st, err := b.State(t.Context()); err != nil || len(st.Findings) != 0 {
 			t.Errorf("after Repair State = %+v, %v", st, err)
+		}
+	}
+}
+
+// A bucket with an unreadable sector is a bad bucket. Its padding is not read.
+func TestUnreadableSectors(t *testing.T) {
+	boottest.UnreadableSectors(t, boottest.Rig{
+		Fresh: func(*testing.T) boottest.Disk { return boottest.Disk{Areas: [][]byte{boottest.Buckets(3, 20, 3, 10)}} },
+		Open:  func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
+		Boot:  boottest.Bootchooser,
+	})
+}
+
+// A first bucket that barebox uses, but that cannot be written, is refused even if a later one could be.
+func TestFirstBucketDecides(t *testing.T) {
+	le := binary.LittleEndian
+	for name, change := range map[string]func(b []byte){
+		"HMAC":           func(b []byte) { le.PutUint32(b[4:], 16+20+32) },
+		"long":           func(b []byte) { le.PutUint32(b[4:], 1<<31) },
+		"without header": func(b []byte) { copy(b, b[8:8+16+20]) },
+		"less data": func(b []byte) {
+			le.PutUint16(b[14:], 16)
+			le.PutUint32(b[4:], 16+16)
+			le.PutUint32(b[16:], crc32.ChecksumIEEE(b[24:40]))
+			le.PutUint32(b[20:], crc32.ChecksumIEEE(b[8:20]))
+		},
+	} {
+		area := boottest.Buckets(3, 20, 3, 10)
+		change(area)
+		m := boottest.NewMedium(area)
+		b, err := open(m.Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+			t.Errorf("%s: Activate = %v, %d writes; want ErrState and none", name, err, m.Writes())
 		}
 	}
 }

@@ -106,8 +106,8 @@ func TestReadsAsGrubEditenv(t *testing.T) {
 		b, err := parseBlock(data)
 		if err != nil {
 			refused++
-			if err := exec.Command("grub-editenv", path, "set", "ORDER=x").Run(); err == nil {
-				if list(t, path)["ORDER"] == "x" {
+			if err := exec.Command("grub-editenv", path, "set", "ORDER=new").Run(); err == nil {
+				if list(t, path)["ORDER"] == "new" {
 					t.Errorf("block %d: %q is refused, but grub-editenv can change it", n, data)
 				}
 			}
@@ -119,9 +119,9 @@ func TestReadsAsGrubEditenv(t *testing.T) {
 				t.Errorf("block %d: %s is %q in %q; grub-editenv lists %q", n, name, got, b.lines, vars[name])
 			}
 			write()
-			err := exec.Command("grub-editenv", path, "set", name+"=x").Run()
+			err := exec.Command("grub-editenv", path, "set", name+"=new").Run()
 			after := list(t, path)
-			if can, ok := err == nil && after[name] == "x", b.check(name) == nil; can != ok {
+			if can, ok := err == nil && after[name] == "new", b.check(name) == nil; can != ok {
 				t.Errorf("block %d: %s in %q: grub-editenv can change it: %v; the updater accepts it: %v", n, name, b.lines, can, ok)
 			}
 			if b.check(name) == nil {

@@ -230,7 +230,8 @@ func (r *record) findings() []boot.Finding {
 	}
 	if used := r.env.used(); used > boot.Sector {
 		found = append(found, boot.Warn("remove variables that are not needed",
-			"environment block %s holds %d bytes of variables, more than a sector of %d: a power cut can tear a change", r.Area, used, boot.Sector))
+			"environment block %s holds %d bytes of variables, more than a sector of %d: a power cut can tear a change",
+			r.Area, used, boot.Sector))
 	}
 	order := fields(r.env.get("ORDER"))
 	for _, s := range r.Slots {

@@ -259,7 +259,8 @@ func TestRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := string(m.Snapshot()[0])
-	if !strings.HasPrefix(got, "# GRUB Environment Block\n# WARNING: do not edit\n") || !strings.Contains(got, "\nA_OK=1\n") || !strings.Contains(got, "\nx=y\n#") {
+	first := strings.HasPrefix(got, "# GRUB Environment Block\n# WARNING: do not edit\n")
+	if !first || !strings.Contains(got, "\nA_OK=1\n") || !strings.Contains(got, "\nx=y\n#") {
 		t.Errorf("the block is %.200q", got)
 	}
 	full := boottest.NewMedium(env(60, "a=b", "c=234567890"))
@@ -349,7 +350,8 @@ func TestRepairRepeated(t *testing.T) {
 	if err := b.Repair(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := string(m.Snapshot()[0]); strings.Count(got, "ORDER=") != 1 || !strings.Contains(got, "\nORDER=B A\n") || !strings.Contains(got, "\nx=y\n") {
+	got := string(m.Snapshot()[0])
+	if strings.Count(got, "ORDER=") != 1 || !strings.Contains(got, "\nORDER=B A\n") || !strings.Contains(got, "\nx=y\n") {
 		t.Errorf("after Repair the block is %.120q", got)
 	}
 }

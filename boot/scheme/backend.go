@@ -123,7 +123,7 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 // Repair implements [boot.Backend].
 func (b *Backend) Repair(context.Context) error { return b.store.Repair(b.booted) }
 
-// change loads the table, edits it and saves it.
+// change loads the table, edits it and saves it. Then it loads the table again and compares what the boot loader will do.
 func (b *Backend) change(slot string, edit func(*Table) error) error {
 	if err := boot.RefuseUnknown(slot, b.slots); err != nil {
 		return err
@@ -135,7 +135,17 @@ func (b *Backend) change(slot string, edit func(*Table) error) error {
 	if err := edit(t); err != nil {
 		return err
 	}
-	return rec.Save(t)
+	if err := rec.Save(t); err != nil {
+		return err
+	}
+	_, got, _, err := b.load()
+	if err != nil {
+		return err
+	}
+	if !got.agrees(t) {
+		return fmt.Errorf("%w: the boot loader will boot slot %q after the change; expected %q", boot.ErrState, got.Next(), t.Next())
+	}
+	return nil
 }
 
 // Place assigns stored priorities of 1 to most in the order of the table. It keeps the old priorities if they are in

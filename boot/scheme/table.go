@@ -95,6 +95,16 @@ func (t *Table) spend(slot string) {
 	}
 }
 
+// agrees reports whether both tables have the same order, and the same slots are usable.
+func (t *Table) agrees(o *Table) bool {
+	for _, s := range t.slots {
+		if t.rules.usable(t.entries[s]) != o.rules.usable(o.entries[s]) {
+			return false
+		}
+	}
+	return slices.Equal(t.Order(), o.Order())
+}
+
 func (t *Table) clone() *Table {
 	return NewTable(t.rules, t.slots, t.Get)
 }
