@@ -1,0 +1,20 @@
+// Package gpt reads and writes GUID partition tables (UEFI specification 2.10, section 5.3).
+//
+// What it guarantees:
+//
+//   - It accepts any legal table: any entry count, entry sizes of 128 bytes and its doublings, entries in any place, a header
+//     as long as the sector, logical sectors of 512 and 4096 bytes. What it does not know of a header stays as it is.
+//   - Input is hostile. A number from a header is bounded before it decides about memory or offsets; a copy costs at most
+//     [MaxEntryBytes] and a sector.
+//   - A copy that cannot be read (EIO), is torn, or has a wrong checksum is a bad copy, and the other one serves.
+//   - [Write] writes the backup, flushes, writes the primary, and flushes, so that a power cut leaves one whole copy.
+//
+// What it does not: it knows no device, no kernel and no file system. Offsets are bytes of the disk, LBAs count logical
+// sectors. Nothing here is safe for concurrent use.
+package gpt
+
+// Reader reads from the medium, past the page cache.
+type Reader interface {
+	// ReadBackAt reads len(p) bytes at off as io.ReaderAt does.
+	ReadBackAt(p []byte, off int64) (n int, err error)
+}

@@ -1,0 +1,157 @@
+package gpt
+
+import (
+	"errors"
+	"fmt"
+)
+
+// primaryLBA is the sector of the primary header.
+const primaryLBA = 1
+
+// Tables are both copies of the table of a disk, as far as they are good.
+type Tables struct {
+	Primary, Backup       *Table // nil is a bad copy
+	PrimaryErr, BackupErr error  // why the copy is bad
+	Protective            bool   // the MBR has an entry of type 0xee from sector 1, without which Linux ignores the table
+
+	sectors int64
+}
+
+// Read reads both copies from a disk of size bytes. The backup is looked for where the primary says, else in the last sector.
+// It never fails: a copy that cannot be read is a bad copy.
+func Read(r Reader, size, sector int64) *Tables {
+	t := &Tables{sectors: size / sector}
+	mbr := make([]byte, mbrSize)
+	t.Protective = readFull(r, mbr, 0) == nil && isProtective(mbr)
+	t.Primary, t.PrimaryErr = ReadCopy(r, size, sector, primaryLBA)
+	backup := max(t.sectors-1, primaryLBA+1)
+	if t.Primary != nil {
+		backup = t.Primary.AlternateLBA()
+	}
+	t.Backup, t.BackupErr = ReadCopy(r, size, sector, backup)
+	if t.Primary == nil && t.Backup != nil && t.Backup.AlternateLBA() != primaryLBA {
+		t.BackupErr = fmt.Errorf("backup partition table at sector %d: the other copy is at sector %d, expected 1", backup, t.Backup.AlternateLBA())
+		t.Backup = nil
+	}
+	return t
+}
+
+// Table is the copy that counts: the primary, else the backup. The error has the reasons of both; it wraps [ErrNoSignature] when
+// neither copy is there.
+func (t *Tables) Table() (*Table, error) {
+	switch {
+	case t.Primary != nil:
+		return t.Primary, nil
+	case t.Backup != nil:
+		return t.Backup, nil
+	case t.Absent():
+		return nil, fmt.Errorf("no GUID partition table: %w in sectors 1 and %d", ErrNoSignature, t.sectors-1)
+	case errors.Is(t.PrimaryErr, ErrNoSignature): // the more telling reason first
+		return nil, errors.Join(t.BackupErr, t.PrimaryErr)
+	}
+	return nil, errors.Join(t.PrimaryErr, t.BackupErr)
+}
+
+// Partitions lists the used entries of the copy that counts. It is an error when one is not inside the disk, or overlaps
+// another one or a good copy of the table.
+func (t *Tables) Partitions() ([]Entry, error) {
+	used, err := t.Table()
+	if err != nil {
+		return nil, err
+	}
+	list, err := used.Partitions(t.sectors)
+	if err == nil && t.Backup != nil && t.Backup != used {
+		err = overlap(append(t.Backup.places(), list...))
+	}
+	return list, err
+}
+
+// Absent reports whether the disk has no table at all, rather than a damaged one.
+func (t *Tables) Absent() bool {
+	return errors.Is(t.PrimaryErr, ErrNoSignature) && errors.Is(t.BackupErr, ErrNoSignature)
+}
+
+// Faults are what is wrong with a table that can be used, as Linux sees it.
+func (t *Tables) Faults() (list []error) {
+	switch {
+	case t.Primary == nil:
+		list = append(list, fmt.Errorf("%w; the backup serves, but Linux finds no partitions without gpt on its command line", t.PrimaryErr))
+	case t.Backup == nil:
+		list = append(list, t.BackupErr)
+	case !t.Primary.SameContent(t.Backup):
+		list = append(list, errors.New("the backup partition table differs from the primary one, which counts"))
+	}
+	used, err := t.Table()
+	if err != nil {
+		return append(list, err)
+	}
+	if !t.Protective {
+		list = append(list, errors.New("the MBR does not protect the partition table, so that Linux ignores it"))
+	}
+	if first, last := used.lbaAt(offFirst), used.lbaAt(offLast); first > last || last >= t.sectors {
+		list = append(list, fmt.Errorf("usable sectors are %d-%d, expected inside the disk of %d sectors; Linux ignores the table", first, last, t.sectors))
+	}
+	if w := used.width(); w != minEntry {
+		list = append(list, fmt.Errorf("partition table has entries of %d bytes, Linux takes only %d", w, minEntry))
+	}
+	return list
+}
+
+// Restored is the copy that replaces a bad or different one, nil when both are good and alike. The primary counts when they
+// differ. A place that is not known for sure, or that holds a partition, is an error.
+func (t *Tables) Restored(r Reader) (*Table, error) {
+	used, err := t.Table()
+	switch {
+	case err != nil:
+		return nil, err
+	case t.Primary == nil:
+		at, err := t.primaryEntries(r)
+		if err != nil {
+			return nil, fmt.Errorf("restoring the primary partition table: %w", err)
+		}
+		return t.free(used.At(primaryLBA, used.HeaderLBA(), at))
+	case t.Backup == nil:
+		lba := used.AlternateLBA()
+		if lba >= t.sectors {
+			return nil, fmt.Errorf("restoring the backup partition table: the primary one places it at sector %d, outside the disk of %d sectors", lba, t.sectors)
+		}
+		return t.free(used.At(lba, primaryLBA, lba-used.EntrySectors()))
+	case !t.Primary.SameContent(t.Backup):
+		return t.free(used.At(t.Backup.HeaderLBA(), primaryLBA, t.Backup.EntriesLBA()))
+	}
+	return nil, nil
+}
+
+// free refuses a copy that does not lie beside the partitions.
+func (t *Tables) free(c *Table) (*Table, error) {
+	if c.EntriesLBA() <= primaryLBA || c.EntriesLBA()+c.EntrySectors() > t.sectors {
+		return nil, fmt.Errorf("restoring the %s partition table: no place for its entries", copyName(c.HeaderLBA()))
+	}
+	if _, err := c.Partitions(t.sectors); err != nil {
+		return nil, fmt.Errorf("restoring the %s partition table: %w", copyName(c.HeaderLBA()), err)
+	}
+	return c, nil
+}
+
+// primaryEntries finds the place of the entries of a bad primary copy: where its header says, if the header is good; where the
+// same entries stand already, directly before the first usable sector or behind the header; or behind the header, if the first
+// usable sector leaves no other place. A boot loader may lie between header and entries, so no place is guessed.
+func (t *Tables) primaryEntries(r Reader) (int64, error) {
+	b := t.Backup
+	raw := make([]byte, b.sector)
+	if h := (&Table{sector: b.sector}); readFull(r, raw, primaryLBA*b.sector) == nil && h.parseHeader(raw, primaryLBA) == nil {
+		return h.EntriesLBA(), nil
+	}
+	const usual = primaryLBA + 1
+	behind := b.lbaAt(offFirst) - b.EntrySectors()
+	for _, at := range []int64{behind, usual} { // a tool that moves the entries may leave the old ones behind
+		found := make([]byte, len(b.entries))
+		if at >= usual && at <= t.sectors-b.EntrySectors() && readFull(r, found, at*b.sector) == nil && string(found) == string(b.entries) {
+			return at, nil
+		}
+	}
+	if behind == usual {
+		return usual, nil
+	}
+	return 0, fmt.Errorf("its header is damaged (%w) and the entries are neither at sector %d nor at %d", t.PrimaryErr, usual, behind)
+}
