@@ -3,6 +3,7 @@ package blockdev_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -39,11 +40,40 @@ func run(t *testing.T, name string, args ...string) string {
 // newDisk makes a disk image of 64 MiB with three partitions, one label used twice.
 func newDisk(t *testing.T) string {
 	t.Helper()
+	return partitioned(t, 64<<20, "-n1:2048:+8M", "-t1:ef00", "-c1:esp", "-n2:0:+16M", "-c2:rootfs_a", "-n3:0:+16M", "-c3:rootfs_b",
+		"-n4:0:+1M", "-c4:twice", "-n5:0:+1M", "-c5:twice", "-u2:11111111-2222-3333-4444-555555555555")
+}
+
+// tables are the first and the last MiB of disks that sgdisk, which sleeps for a second, has made.
+var tables = map[string][2][]byte{}
+
+// partitioned makes a disk image with the partitions that sgdisk is asked for.
+func partitioned(t *testing.T, size int64, sgdisk ...string) string {
+	t.Helper()
 	need(t, "sgdisk")
 	path := filepath.Join(t.TempDir(), "disk.img")
-	truncate(t, path, 64<<20)
-	run(t, "sgdisk", "-n1:2048:+8M", "-t1:ef00", "-c1:esp", "-n2:0:+16M", "-c2:rootfs_a", "-n3:0:+16M", "-c3:rootfs_b",
-		"-n4:0:+1M", "-c4:twice", "-n5:0:+1M", "-c5:twice", "-u2:11111111-2222-3333-4444-555555555555", path)
+	truncate(t, path, size)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	key := fmt.Sprint(size, sgdisk)
+	if _, ok := tables[key]; !ok {
+		run(t, "sgdisk", append(sgdisk, path)...)
+		head, tail := make([]byte, 1<<20), make([]byte, 1<<20)
+		_, herr := f.ReadAt(head, 0)
+		_, terr := f.ReadAt(tail, size-1<<20)
+		if err := errors.Join(herr, terr); err != nil {
+			t.Fatal(err)
+		}
+		tables[key] = [2][]byte{head, tail}
+	}
+	_, herr := f.WriteAt(tables[key][0], 0)
+	_, terr := f.WriteAt(tables[key][1], size-1<<20)
+	if err := errors.Join(herr, terr); err != nil {
+		t.Fatal(err)
+	}
 	return path
 }
 
@@ -328,6 +358,30 @@ func TestExclusive(t *testing.T) {
 		_, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
 		if !isBusy(err) || !strings.Contains(err.Error(), "mounted on "+dir) {
 			t.Errorf("opening a mounted device = %v; want a BusyError that names %s", err, dir)
+		}
+	})
+	t.Run("a partition is mounted", func(t *testing.T) {
+		need(t, "mkfs.ext4", "mount")
+		node := loop(t, filepath.Join(t.TempDir(), "fs.img"), 16<<20)
+		if err := blockdev.AddPartition(node, 1, 1<<20, 8<<20); err != nil {
+			t.Skip(err)
+		}
+		part := filepath.Join(t.TempDir(), "p1")
+		dev, err := os.ReadFile("/sys/class/block/" + filepath.Base(node) + "p1/dev")
+		if err != nil {
+			t.Fatal(err)
+		}
+		major, minor, _ := strings.Cut(strings.TrimSpace(string(dev)), ":")
+		run(t, "mknod", part, "b", major, minor)
+		run(t, "mkfs.ext4", "-q", part)
+		dir := t.TempDir()
+		if out, err := exec.Command("mount", part, dir).CombinedOutput(); err != nil {
+			t.Skipf("mount: %v: %s", err, out)
+		}
+		defer func() { _ = exec.Command("umount", dir).Run() }()
+		_, err = blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
+		if want := "its partition " + node + "p1 is mounted on " + dir; !isBusy(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("opening a disk with a mounted partition = %v; want a BusyError with %q", err, want)
 		}
 	})
 	t.Run("loop over the file", func(t *testing.T) {

@@ -93,7 +93,7 @@ func hasParts(node string, parts []string) bool {
 	defer d.Close()
 	for _, spec := range parts {
 		match, err := d.matcher(spec)
-		if err != nil || !slices.ContainsFunc(d.parts, match) {
+		if err != nil || !slices.ContainsFunc(d.table.parts, match) {
 			return false
 		}
 	}

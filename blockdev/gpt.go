@@ -2,21 +2,23 @@ package blockdev
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
+
+	"updater/blockdev/gpt"
+	"updater/blockdev/mbr"
 )
 
-// GPTOptions say what [FitGPT] does besides moving the backup table.
+// GPTOptions are what [FitGPT] does besides moving the backup table.
 type GPTOptions struct {
 	// SectorSize is the disk's logical sector in bytes, see [SectorSize]; 0 takes the one that the table was made for.
 	SectorSize int64
-	// GrowLast lets the last partition reach to the end of the disk, in whole MiB. Its file system does not grow.
+	// GrowLast lets the last partition reach to the end of the disk, in whole MiB. Its file system does not grow. A disk
+	// without a GPT is then an error.
 	GrowLast bool
 }
 
-// GPTFit says what [FitGPT] found and did.
+// GPTFit is what [FitGPT] found and did.
 type GPTFit struct {
 	Found          bool  // the disk has a GUID partition table
 	Moved          bool  // the backup table was written to the end of the disk
@@ -26,9 +28,9 @@ type GPTFit struct {
 	GrownTo        int64
 }
 
-// A GPTError says why a partition table cannot be fitted. Nothing was written.
+// A GPTError is the reason why a partition table cannot be fitted. Nothing was written.
 type GPTError struct {
-	Disk string
+	Disk string // or the image
 	Err  error
 }
 
@@ -39,173 +41,92 @@ func (e *GPTError) Unwrap() error { return e.Err }
 
 // FitGPT makes the GUID partition table of a disk fit its size, after an image that was made for a smaller disk was
 // written to it: the backup table moves to the last sectors, the last usable sector follows, both headers and the
-// protective MBR name the new places, and all checksums are right (UEFI 2.10, 5.3). A disk without a table is left alone,
+// protective MBR name the new places, and all checksums are right (UEFI 2.10, 5.3). A disk without a GPT is left alone,
 // and so is one whose tables fit already. A table that cannot be fitted, such as a damaged primary one, is a [GPTError].
 //
 // The backup is written and flushed before the primary, so that a power cut leaves one valid table. Everything is durable
 // and read back when it returns nil. What lies at the old place of the backup stays there; no header names it any more.
-// d is the whole disk, opened exclusively.
+// d is the whole disk, opened exclusively. [CheckImage] finds the same errors in an image, before it is written.
 func FitGPT(d *Device, o GPTOptions) (GPTFit, error) {
-	t, err := readPrimary(d, o.SectorSize)
+	t, err := primaryFor(d, d.Size(), o)
 	if err != nil {
 		return GPTFit{}, &GPTError{d.String(), err}
 	}
 	if t == nil {
 		return GPTFit{}, nil
 	}
-	fit, err := t.fit(d.Size()/t.sector, o.GrowLast)
+	sectors := d.Size() / t.SectorSize()
+	f, err := t.Fit(sectors, o.GrowLast)
+	fit := GPTFit{Found: true, Moved: f.OldLBA != f.NewLBA, OldLBA: f.OldLBA, NewLBA: f.NewLBA, Grown: f.Grown, GrownFrom: f.GrownFrom, GrownTo: f.GrownTo}
 	if err != nil {
 		return fit, &GPTError{d.String(), err}
 	}
-	if !fit.Moved && fit.Grown == 0 && t.backupIsGood(d) {
+	if !fit.Moved && fit.Grown == 0 && holds(d, t.Mirror().Pieces()) {
 		return fit, nil
 	}
+	mbr := make([]byte, 512)
+	if _, err := d.ReadBackAt(mbr, 0); err != nil {
+		return fit, err
+	}
 	fit.Moved = true
-	return fit, t.write(d)
-}
-
-// fit changes the table in memory for a disk of so many sectors.
-func (t *gptTable) fit(sectors int64, grow bool) (GPTFit, error) {
-	fit := GPTFit{Found: true, OldLBA: t.get(gptAlternate), NewLBA: sectors - 1}
-	end := sectors - 1 - t.entrySectors() // of what partitions may use
-	last, number, lastLBA := t.lastPartition()
-	if lastLBA >= end {
-		return fit, fmt.Errorf("partition %d ends at sector %d, the disk of %d sectors has room up to %d", number, lastLBA, sectors, end-1)
+	if err := gpt.Write(d, t, gpt.FitMBR(mbr, sectors)); err != nil {
+		return fit, fmt.Errorf("writing the partition table of %s: %w", d, err)
 	}
-	if first := t.get(gptFirstUsable); first < 2 || first > end {
-		return fit, fmt.Errorf("first usable sector is %d, expected 2 to %d", first, end)
-	}
-	fit.Moved = fit.OldLBA != fit.NewLBA
-	if fit.Moved || t.get(gptLastUsable) >= end {
-		t.put(gptLastUsable, end-1)
-	}
-	t.put(gptAlternate, sectors-1)
-	t.fitMBR(sectors)
-	const mib = 1 << 20
-	if newEnd := (t.get(gptLastUsable) + 1) * t.sector / mib * mib / t.sector; grow && last != nil && newEnd-1 > lastLBA {
-		first := int64(binary.LittleEndian.Uint64(last[32:]))
-		fit.Grown, fit.GrownFrom, fit.GrownTo = number, (lastLBA+1-first)*t.sector, (newEnd-first)*t.sector
-		binary.LittleEndian.PutUint64(last[40:], uint64(newEnd-1))
-	}
-	binary.LittleEndian.PutUint32(t.header[gptEntriesCRC:], crc32.ChecksumIEEE(t.entries))
 	return fit, nil
 }
 
-func (t *gptTable) put(at int, v int64) { binary.LittleEndian.PutUint64(t.header[at:], uint64(v)) }
-
-func (t *gptTable) entrySectors() int64 {
-	return (int64(len(t.entries)) + t.sector - 1) / t.sector
-}
-
-// lastPartition finds the partition that ends last: its entry, its number from 1, and its last sector. Without
-// partitions these are nil, 0 and 0. A sector number past int64 counts as past any disk.
-func (t *gptTable) lastPartition() (entry []byte, number int, lastLBA int64) {
-	width := int(binary.LittleEndian.Uint32(t.header[84:]))
-	var unused [16]byte
-	for i := 0; i*width < len(t.entries); i++ {
-		e := t.entries[i*width : (i+1)*width]
-		last := int64(min(binary.LittleEndian.Uint64(e[40:]), 1<<62))
-		if !bytes.Equal(e[:16], unused[:]) && last > lastLBA {
-			entry, number, lastLBA = e, i+1, last
+// holds reports whether the medium has the pieces.
+func holds(d *Device, pieces []gpt.Piece) bool {
+	for _, p := range pieces {
+		got := make([]byte, len(p.Data))
+		if _, err := d.ReadBackAt(got, p.Offset); err != nil || !bytes.Equal(got, p.Data) {
+			return false
 		}
 	}
-	return entry, number, lastLBA
+	return true
 }
 
-// fitMBR lets a protective MBR span the disk. A hybrid one, with more entries, stays as it is.
-func (t *gptTable) fitMBR(sectors int64) {
-	if t.mbr[510] != 0x55 || t.mbr[511] != 0xaa {
-		return
+// primaryFor reads the primary copy that is to be fitted, nil where there is no GPT and none is needed.
+func primaryFor(r gpt.Reader, size int64, o GPTOptions) (*gpt.Table, error) {
+	if o.SectorSize != 0 && o.SectorSize != 512 && o.SectorSize != 4096 {
+		return nil, fmt.Errorf("sectors of %d bytes, expected 512 or 4096", o.SectorSize)
 	}
-	var protective []byte
-	for i := range 4 {
-		e := t.mbr[446+16*i:][:16]
+	for _, s := range sectorSizes(o.SectorSize) {
+		if size < 2*s {
+			continue
+		}
+		t, err := gpt.ReadCopy(r, size, s, 1)
 		switch {
-		case e[4] == 0:
-		case e[4] == 0xee && protective == nil && binary.LittleEndian.Uint32(e[8:]) == 1:
-			protective = e
-		default:
-			return
+		case errors.Is(err, gpt.ErrNoSignature):
+			continue
+		case o.SectorSize != 0 && s != o.SectorSize:
+			return nil, fmt.Errorf("made for sectors of %d bytes, the disk has %d", s, o.SectorSize)
 		}
+		return t, err
 	}
-	if protective != nil {
-		binary.LittleEndian.PutUint32(protective[12:], uint32(min(sectors-1, 0xffffffff)))
+	if !o.GrowLast {
+		return nil, nil
 	}
+	if _, err := mbr.Read(r, size, 512); !errors.Is(err, mbr.ErrNone) {
+		return nil, errors.New("an MBR; only the last partition of a GUID partition table can be grown")
+	}
+	return nil, errors.New("no GUID partition table, so that its last partition cannot be grown")
 }
 
-// backupIsGood reports whether the backup at the end of the disk says what the primary says.
-func (t *gptTable) backupIsGood(d *Device) bool {
-	lba := t.get(gptAlternate)
-	raw := make([]byte, t.sector)
-	if _, err := d.ReadBackAt(raw, lba*t.sector); err != nil || !bytes.HasPrefix(raw, []byte("EFI PART")) {
-		return false
+// CheckImage finds, before anything is written, why [FitGPT] would refuse the table of an image on a disk of diskSize bytes: made
+// for other sectors, too large, nothing that can be grown. head is the first [TableBytes] of the image, or all of a shorter
+// one, size its length in bytes; name stands for it in errors. A table that is not all in head is not judged. The error is a
+// [GPTError].
+func CheckImage(name string, head []byte, size, diskSize int64, o GPTOptions) error {
+	t, err := primaryFor(headReader{bytes.NewReader(head)}, size, o)
+	if errors.Is(err, errBeyond) {
+		return nil
 	}
-	b := &gptTable{sector: t.sector}
-	if err := b.load(d, raw, lba); err != nil {
-		return false
+	if err == nil && t != nil {
+		_, err = t.Fit(diskSize/t.SectorSize(), o.GrowLast)
 	}
-	return bytes.Equal(b.entries, t.entries) && bytes.Equal(b.header, t.backupHeader())
-}
-
-// backupHeader is the header that belongs to the backup.
-func (t *gptTable) backupHeader() []byte {
-	b := &gptTable{sector: t.sector, header: bytes.Clone(t.header), entries: t.entries}
-	lba := t.get(gptAlternate)
-	b.put(gptMyLBA, lba)
-	b.put(gptAlternate, 1)
-	b.put(gptEntriesLBA, lba-t.entrySectors())
-	return sealHeader(b.header)
-}
-
-func sealHeader(header []byte) []byte {
-	h := bytes.Clone(header)
-	binary.LittleEndian.PutUint32(h[gptCRC:], headerCRC(h))
-	return h
-}
-
-// piece is what is written somewhere, padded to whole sectors.
-type piece struct {
-	lba  int64
-	data []byte
-}
-
-// write writes the backup, flushes, writes the primary, flushes, and reads everything back.
-func (t *gptTable) write(d *Device) error {
-	sector0 := make([]byte, t.sector)
-	if _, err := d.ReadBackAt(sector0, 0); err != nil {
-		return err
-	}
-	copy(sector0, t.mbr)
-	end := t.get(gptAlternate)
-	backup := []piece{{end - t.entrySectors(), t.entries}, {end, t.backupHeader()}}
-	primary := []piece{{t.get(gptEntriesLBA), t.entries}, {0, sector0}, {1, sealHeader(t.header)}}
-	for _, pieces := range [][]piece{backup, primary} {
-		for _, p := range pieces {
-			if _, err := d.WriteAt(t.padded(p.data), p.lba*t.sector); err != nil {
-				return err
-			}
-		}
-		if err := d.Sync(); err != nil {
-			return err
-		}
-	}
-	for _, p := range append(backup, primary...) {
-		want := t.padded(p.data)
-		got := make([]byte, len(want))
-		if _, err := d.ReadBackAt(got, p.lba*t.sector); err != nil {
-			return err
-		}
-		if !bytes.Equal(got, want) {
-			return fmt.Errorf("reading back the partition table of %s at sector %d: %w", d, p.lba, errNotWritten)
-		}
+	if err != nil {
+		return &GPTError{name, err}
 	}
 	return nil
-}
-
-var errNotWritten = errors.New("it is not what was written")
-
-func (t *gptTable) padded(data []byte) []byte {
-	out := make([]byte, (int64(len(data))+t.sector-1)/t.sector*t.sector)
-	copy(out, data)
-	return out
 }

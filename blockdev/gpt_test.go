@@ -18,10 +18,7 @@ import (
 // noise where the table does not reach.
 func gptDisk(t *testing.T, small, size int64, sgdisk ...string) string {
 	t.Helper()
-	need(t, "sgdisk")
-	path := filepath.Join(t.TempDir(), "disk.img")
-	truncate(t, path, small)
-	run(t, "sgdisk", append(sgdisk, path)...)
+	path := partitioned(t, small, sgdisk...)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -160,13 +157,13 @@ func TestFitGPTRefuses(t *testing.T) {
 		msg    string // "" is a disk without a table
 	}{
 		{"no table", flip(512), blockdev.GPTOptions{}, ""},
-		{"header size", flip(512 + 12), blockdev.GPTOptions{}, "header at sector 1"},
-		{"header", flip(512 + 60), blockdev.GPTOptions{}, "CRC"},
-		{"entries", flip(1024 + 33), blockdev.GPTOptions{}, "entries at sector 2 have CRC"},
+		{"header size", flip(512 + 12), blockdev.GPTOptions{}, "header size is 28 bytes, expected 92 to 512"},
+		{"header", flip(512 + 60), blockdev.GPTOptions{}, "checksum of the header is"},
+		{"entries", flip(1024 + 33), blockdev.GPTOptions{}, "checksum of the entries at sector 2 is"},
 		{"other sectors", func(*testing.T, string) {}, blockdev.GPTOptions{SectorSize: 4096}, "made for sectors of 512 bytes, the disk has 4096"},
 		{"odd sectors", func(*testing.T, string) {}, blockdev.GPTOptions{SectorSize: 520}, "sectors of 520 bytes"},
 		{"disk too small", func(t *testing.T, p string) { truncate(t, p, 12*mib) }, blockdev.GPTOptions{}, "partition 2 ends at sector"},
-		{"disk tiny", func(t *testing.T, p string) { truncate(t, p, 4096) }, blockdev.GPTOptions{}, "not inside the disk"},
+		{"disk tiny", func(t *testing.T, p string) { truncate(t, p, 4096) }, blockdev.GPTOptions{}, "expected inside the disk of 8 sectors"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

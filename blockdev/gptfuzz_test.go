@@ -25,12 +25,12 @@ func tableIsWhole(disk []byte, at int64) bool {
 	return entries+n <= uint64(len(disk)) && crc32.ChecksumIEEE(disk[entries:entries+n]) == binary.LittleEndian.Uint32(h[88:])
 }
 
-// sealTable puts the checksums of a fuzzed primary table right, so that what is behind them is tried too.
-func sealTable(disk []byte) {
-	h := disk[512 : 512+92]
-	at, n := binary.LittleEndian.Uint64(h[72:]), uint64(binary.LittleEndian.Uint32(h[80:]))*uint64(binary.LittleEndian.Uint32(h[84:]))
-	if at < 1<<20 && n < 1<<20 && at*512+n <= uint64(len(disk)) {
-		binary.LittleEndian.PutUint32(h[88:], crc32.ChecksumIEEE(disk[at*512:at*512+n]))
+// reseal puts the checksums of the table whose header is at an offset of the disk right, where it has a place for entries.
+func reseal(disk []byte, at int) {
+	h := disk[at : at+92]
+	first, n := binary.LittleEndian.Uint64(h[72:]), uint64(binary.LittleEndian.Uint32(h[80:]))*uint64(binary.LittleEndian.Uint32(h[84:]))
+	if first < 1<<20 && n < 1<<20 && first*512+n <= uint64(len(disk)) {
+		binary.LittleEndian.PutUint32(h[88:], crc32.ChecksumIEEE(disk[first*512:first*512+n]))
 	}
 	clear(h[16:20])
 	binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h))
@@ -68,7 +68,7 @@ func FuzzFitGPT(f *testing.F) {
 		if len(head) > 92 {
 			copy(disk[1024:], head[92:])
 		}
-		sealTable(disk)
+		reseal(disk, 512)
 		v := crashdisk.New(disk, crashdisk.Options{})
 		d := v.Device("disk", 0, int64(len(disk)))
 		fit, err := blockdev.FitGPT(d, blockdev.GPTOptions{GrowLast: grow, SectorSize: 512})

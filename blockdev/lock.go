@@ -182,20 +182,45 @@ func loopOf(f *os.File) string {
 	return ""
 }
 
-// busyBlock says who holds the block device path.
+// busyBlock describes what holds the block device path: a mount, a mapping, or those of one of its partitions.
 func busyBlock(name, path string) error {
-	by := "held by another program"
+	busy := &BusyError{Device: name, By: "held by another program"}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return &BusyError{Device: name, By: by}
+		return busy
 	}
-	dev := fmt.Sprintf("%d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))
-	if mount, _ := MountPoint(path); mount != "" {
-		by = "mounted on " + mount
-	} else if holders, _ := filepath.Glob("/sys/dev/block/" + dev + "/holders/*"); len(holders) > 0 {
-		by = "held by " + filepath.Base(holders[0])
+	dir := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))
+	if by := heldBy(dir); by != "" {
+		busy.By = by
+		return busy
 	}
-	return &BusyError{Device: name, By: by}
+	parts, _ := filepath.Glob(dir + "/*/partition")
+	for _, p := range parts {
+		if by := heldBy(filepath.Dir(p)); by != "" {
+			busy.By = fmt.Sprintf("its partition %s is %s", nodeOf(filepath.Dir(p)), by)
+			break
+		}
+	}
+	return busy
+}
+
+// heldBy describes what holds the block device of a folder in sysfs, "" for nothing that is known.
+func heldBy(sys string) string {
+	dev, err := os.ReadFile(sys + "/dev")
+	if err != nil {
+		return ""
+	}
+	if mount, _ := mountOf(strings.TrimSpace(string(dev)), ""); mount != "" {
+		return "mounted on " + mount
+	}
+	if holders, _ := filepath.Glob(sys + "/holders/*"); len(holders) > 0 {
+		return "held by " + filepath.Base(holders[0])
+	}
+	real, err := filepath.EvalSymlinks(sys)
+	if swaps, serr := os.ReadFile("/proc/swaps"); err == nil && serr == nil && strings.Contains("\n"+string(swaps), "\n"+nodeOf(real)+" ") {
+		return "used as swap"
+	}
+	return ""
 }
 
 // MountPoint is where the block device node path is mounted in this mount namespace, "" when it is not.
@@ -208,14 +233,18 @@ func MountPoint(path string) (string, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return "", nil
 	}
+	return mountOf(fmt.Sprintf("%d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))), "/")
+}
+
+// mountOf is the first mount point of a device number, of a mount whose root in the file system is root, "" for any.
+func mountOf(dev, root string) (string, error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", fmt.Errorf("reading the mount table: %w", err)
 	}
-	want := fmt.Sprintf("%d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))
 	for line := range strings.Lines(string(info)) {
 		// "36 35 98:0 /root /mountpoint options..." (proc_pid_mountinfo(5))
-		if w := strings.Fields(line); len(w) > 4 && w[2] == want && w[3] == "/" {
+		if w := strings.Fields(line); len(w) > 4 && w[2] == dev && (root == "" || w[3] == root) {
 			return unescapeMount(w[4]), nil
 		}
 	}

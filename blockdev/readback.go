@@ -58,9 +58,9 @@ func (d *Device) readBackChunk(p []byte, off int64) (int, error) {
 	}
 	buf := d.bounce.Get().(*[]byte)
 	defer d.bounce.Put(buf)
-	start := abs &^ (directAlign - 1)
+	start := abs &^ (d.align - 1)
 	skip := int(abs - start)
-	length := min((skip+len(p)+directAlign-1)&^(directAlign-1), readBackChunk)
+	length := min((int64(skip+len(p))+d.align-1)&^(d.align-1), readBackChunk)
 	got, err := d.direct.Pread((*buf)[:length], start)
 	if err != nil {
 		return 0, fmt.Errorf("direct read of %d bytes at %d: %w", length, start, err)

@@ -3,6 +3,8 @@ package blockdev
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,3 +35,41 @@ func SectorSize(path string) (int64, error) {
 	}
 	return int64(n), nil
 }
+
+// BootDisk is the node of the whole disk that the running root file system is on. It is an error in an
+// initramfs, and on a root that is no plain partition.
+func BootDisk() (string, error) {
+	sys, err := rootPartition()
+	if err != nil {
+		return "", fmt.Errorf("finding the disk that booted: %w; set path under [disk]", err)
+	}
+	return nodeOf(filepath.Dir(sys)), nil
+}
+
+// RootPartition is the node of the partition that the running root file system is on, under the same
+// conditions as [BootDisk].
+func RootPartition() (string, error) {
+	sys, err := rootPartition()
+	if err != nil {
+		return "", fmt.Errorf("finding the root partition: %w", err)
+	}
+	return nodeOf(sys), nil
+}
+
+// rootPartition is the folder of the root's partition in sysfs.
+func rootPartition() (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/", &st); err != nil {
+		return "", err
+	}
+	sys, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))))
+	if err != nil {
+		return "", ErrNoBootDisk
+	}
+	if _, err := os.Stat(sys + "/partition"); err != nil {
+		return "", fmt.Errorf("%s is no partition", filepath.Base(sys))
+	}
+	return sys, nil
+}
+
+func nodeOf(sys string) string { return "/dev/" + strings.ReplaceAll(filepath.Base(sys), "!", "/") }

@@ -20,10 +20,7 @@ type Tables struct {
 // Read reads both copies from a disk of size bytes. The backup is looked for where the primary says, else in the last sector.
 // It never fails: a copy that cannot be read is a bad copy.
 func Read(r Reader, size, sector int64) *Tables {
-	t := &Tables{sectors: size / sector}
-	mbr := make([]byte, mbrSize)
-	t.Protective = readFull(r, mbr, 0) == nil && isProtective(mbr)
-	t.Primary, t.PrimaryErr = ReadCopy(r, size, sector, primaryLBA)
+	t := ReadHead(r, size, sector)
 	backup := max(t.sectors-1, primaryLBA+1)
 	if t.Primary != nil {
 		backup = t.Primary.AlternateLBA()
@@ -33,6 +30,15 @@ func Read(r Reader, size, sector int64) *Tables {
 		t.BackupErr = fmt.Errorf("backup partition table at sector %d: the other copy is at sector %d, expected 1", backup, t.Backup.AlternateLBA())
 		t.Backup = nil
 	}
+	return t
+}
+
+// ReadHead is [Read] where only the beginning of the disk can be read: there is no backup.
+func ReadHead(r Reader, size, sector int64) *Tables {
+	t := &Tables{sectors: size / sector, BackupErr: fmt.Errorf("backup partition table: not looked for: %w", ErrNoSignature)}
+	mbr := make([]byte, mbrSize)
+	t.Protective = readFull(r, mbr, 0) == nil && isProtective(mbr)
+	t.Primary, t.PrimaryErr = ReadCopy(r, size, sector, primaryLBA)
 	return t
 }
 
