@@ -23,6 +23,8 @@ type table struct {
 	gpt    *gpt.Tables
 	parts  []Partition // in the order of their numbers
 	faults []string    // what is wrong although it can be used
+
+	head, tail int64 // bytes of the disk that a GPT occupies at its beginning and end
 }
 
 // sectorSizes are those that a GPT may be made for. The one of the disk comes first, so that its error is the one reported.
@@ -39,12 +41,12 @@ func sectorSizes(own int64) []int64 {
 func parseTable(read func(sector int64) *gpt.Tables, r mbr.Reader, size, own int64) (*table, error) {
 	var unprotected *gpt.Tables
 	var failed error
-	sector := int64(0)
+	sector, protective := int64(0), gpt.Protective(r)
 	for _, s := range sectorSizes(own) {
 		t := read(s)
 		_, err := t.Partitions()
 		switch {
-		case err == nil && t.Protective:
+		case err == nil && protective:
 			return gptTable(t, s, own)
 		case err == nil && unprotected == nil:
 			unprotected, sector = t, s
@@ -57,7 +59,11 @@ func parseTable(read func(sector int64) *gpt.Tables, r mbr.Reader, size, own int
 	case err == nil && (len(list) > 0 || unprotected == nil && failed == nil):
 		return mbrTable(list, cmp.Or(own, 512))
 	case unprotected != nil:
-		return gptTable(unprotected, sector, own)
+		t, err := gptTable(unprotected, sector, own)
+		if err == nil {
+			t.faults = append(t.faults, "the MBR does not protect the partition table; Linux ignores it")
+		}
+		return t, err
 	case failed != nil:
 		return nil, failed
 	case errors.Is(err, mbr.ErrNone):
@@ -121,6 +127,9 @@ func (d *Disk) readTable() error {
 	if err != nil {
 		return err
 	}
+	if t.gpt != nil {
+		t.head, t.tail = t.gpt.Reach(r)
+	}
 	d.take(t, d.partitionNodes())
 	return nil
 }
@@ -153,6 +162,14 @@ func (d *Disk) partitionNodes() map[int]string {
 		}
 	}
 	return nodes
+}
+
+// TableAreas is how many bytes at the beginning and at the end of the disk hold its GPT, both copies where they are or belong.
+func (d *Disk) TableAreas() (primary, backup int64, err error) {
+	if d.table.gpt == nil {
+		return 0, 0, fmt.Errorf("disk %s has %s, expected a GUID partition table", d.path, d.describe())
+	}
+	return d.table.head, d.table.tail, nil
 }
 
 // Degraded describes what is wrong with the partition table although it could be read; "" is nothing. [Disk.RepairTable]

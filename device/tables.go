@@ -19,8 +19,7 @@ func (d *Device) openGPT(booted string, mode blockdev.Mode) (boot.Backend, error
 	if err != nil {
 		return nil, err
 	}
-	sector := int(d.disk.SectorSize())
-	o := gpt.Options{Sector: sector, Slots: d.Config.SlotNames(), Partition: map[string]int{}}
+	o := gpt.Options{Size: d.disk.Size(), Sector: int(d.disk.SectorSize()), Slots: d.Config.SlotNames(), Partition: map[string]int{}}
 	for _, s := range o.Slots {
 		p, err := d.Partition(s, role)
 		if err != nil {
@@ -28,10 +27,14 @@ func (d *Device) openGPT(booted string, mode blockdev.Mode) (boot.Backend, error
 		}
 		o.Partition[s] = p.Number
 	}
-	if o.Primary, err = d.keep(blockdev.OpenPath(d.disk.Path(), 0, gpt.PrimarySize(sector), shared(mode))); err != nil {
+	primary, backup, err := d.disk.TableAreas()
+	if err != nil {
 		return nil, err
 	}
-	if o.Backup, err = d.keep(blockdev.OpenPath(d.disk.Path(), -gpt.BackupSize(sector), gpt.BackupSize(sector), shared(mode))); err != nil {
+	if o.Primary, err = d.keep(blockdev.OpenPath(d.disk.Path(), 0, primary, shared(mode))); err != nil {
+		return nil, err
+	}
+	if o.Backup, err = d.keep(blockdev.OpenPath(d.disk.Path(), -backup, backup, shared(mode))); err != nil {
 		return nil, err
 	}
 	b, err := gpt.New(o, booted)

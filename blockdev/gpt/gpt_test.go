@@ -281,8 +281,6 @@ func TestFaults(t *testing.T) {
 		want   string // in the error of Partitions when it begins with "error: ", else in the one fault
 	}{
 		{"copies differ", func(m *memory) { reseal(m, func(_, e []byte) { e[48] = 1 }) }, "differs from the primary"},
-		{"no protective MBR", func(m *memory) { clear(m.data[:512]) }, "MBR does not protect"},
-		{"protective entry from another sector", func(m *memory) { m.data[446+8] = 2 }, "MBR does not protect"},
 		{"larger disk's table", func(m *memory) {
 			reseal(m, func(h, _ []byte) { le.PutUint64(h[48:], 1<<40) })
 			copy(m.data[len(m.data)-512:], gpt.Read(m, m.size(), 512).Primary.Mirror().Pieces()[1].Data)
@@ -326,6 +324,27 @@ func TestFaults(t *testing.T) {
 	for _, size := range []int64{0, 511, 512, 1024, 1536} {
 		if _, err := gpt.Read(m, size, 512).Table(); err == nil {
 			t.Errorf("Table of a disk of %d bytes = nil; want an error", size)
+		}
+	}
+}
+
+func TestProtective(t *testing.T) {
+	m := small(t)
+	for name, tt := range map[string]struct {
+		change func()
+		want   bool
+	}{
+		"protective":        {func() {}, true},
+		"hybrid":            {func() { m.data[446+16+4] = 0x83 }, true},
+		"another sector":    {func() { m.data[446+8] = 2 }, false},
+		"another type":      {func() { m.data[446+4] = 0x83 }, false},
+		"without signature": {func() { m.data[511] = 0 }, false},
+		"unreadable":        {func() { m.bad = map[int64]bool{0: true} }, false},
+	} {
+		m = small(t)
+		tt.change()
+		if got := gpt.Protective(m); got != tt.want {
+			t.Errorf("Protective of an MBR that is %s = %v; want %v", name, got, tt.want)
 		}
 	}
 }

@@ -29,7 +29,13 @@ func protective(mbr []byte) (entry []byte, alone bool) {
 	return entry, alone
 }
 
-func isProtective(mbr []byte) bool {
+// Protective reports whether the MBR of a disk has an entry of type 0xee from sector 1, without which Linux ignores a GPT. One
+// that cannot be read has none.
+func Protective(r Reader) bool {
+	mbr := make([]byte, mbrSize)
+	if readFull(r, mbr, 0) != nil {
+		return false
+	}
 	e, _ := protective(mbr)
 	return e != nil
 }

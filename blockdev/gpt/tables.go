@@ -1,6 +1,7 @@
 package gpt
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 )
@@ -12,9 +13,8 @@ const primaryLBA = 1
 type Tables struct {
 	Primary, Backup       *Table // nil is a bad copy
 	PrimaryErr, BackupErr error  // why the copy is bad
-	Protective            bool   // the MBR has an entry of type 0xee from sector 1, without which Linux ignores the table
 
-	sectors int64
+	size, sectors int64 // of the disk
 }
 
 // Read reads both copies from a disk of size bytes. The backup is looked for where the primary says, else in the last sector.
@@ -35,9 +35,7 @@ func Read(r Reader, size, sector int64) *Tables {
 
 // ReadHead is [Read] where only the beginning of the disk can be read: there is no backup.
 func ReadHead(r Reader, size, sector int64) *Tables {
-	t := &Tables{sectors: size / sector, BackupErr: fmt.Errorf("backup partition table: not looked for: %w", ErrNoSignature)}
-	mbr := make([]byte, mbrSize)
-	t.Protective = readFull(r, mbr, 0) == nil && isProtective(mbr)
+	t := &Tables{size: size, sectors: size / sector, BackupErr: fmt.Errorf("backup partition table: not looked for: %w", ErrNoSignature)}
 	t.Primary, t.PrimaryErr = ReadCopy(r, size, sector, primaryLBA)
 	return t
 }
@@ -91,9 +89,6 @@ func (t *Tables) Faults() (list []error) {
 	if err != nil {
 		return append(list, err)
 	}
-	if !t.Protective {
-		list = append(list, errors.New("the MBR does not protect the partition table, so that Linux ignores it"))
-	}
 	if first, last := used.lbaAt(offFirst), used.lbaAt(offLast); first > last || last >= t.sectors {
 		list = append(list, fmt.Errorf("usable sectors are %d-%d, expected inside the disk of %d sectors; Linux ignores the table", first, last, t.sectors))
 	}
@@ -128,13 +123,32 @@ func (t *Tables) Restored(r Reader) (*Table, error) {
 	return nil, nil
 }
 
+// Reach is how many bytes at the beginning of the disk hold the MBR and the primary copy, and how many at its end the backup,
+// where they are or belong. There is a copy that counts.
+func (t *Tables) Reach(r Reader) (head, tail int64) {
+	primary, backup := t.Primary, t.Backup
+	if restored, err := t.Restored(r); err == nil && restored != nil && primary == nil {
+		primary = restored
+	}
+	if primary == nil {
+		primary = backup.At(primaryLBA, backup.HeaderLBA(), primaryLBA+1)
+	}
+	if backup == nil {
+		backup = primary.Mirror()
+	}
+	head = (primary.EntriesLBA() + primary.EntrySectors()) * primary.sector
+	return head, t.size - min(backup.EntriesLBA(), backup.HeaderLBA())*backup.sector
+}
+
 // free refuses a copy that does not lie beside the partitions.
 func (t *Tables) free(c *Table) (*Table, error) {
 	if c.EntriesLBA() <= primaryLBA || c.EntriesLBA()+c.EntrySectors() > t.sectors {
 		return nil, fmt.Errorf("restoring the %s partition table: no place for its entries", copyName(c.HeaderLBA()))
 	}
-	if _, err := c.Partitions(t.sectors); err != nil {
-		return nil, fmt.Errorf("restoring the %s partition table: %w", copyName(c.HeaderLBA()), err)
+	for _, e := range c.Entries() {
+		if err := cmp.Or(overlap([]Entry{c.places()[0], e}), overlap([]Entry{c.places()[1], e})); err != nil {
+			return nil, fmt.Errorf("restoring the %s partition table: %w", copyName(c.HeaderLBA()), err)
+		}
 	}
 	return c, nil
 }

@@ -17,7 +17,10 @@ import (
 	"updater/internal/crashdisk/bootdisk"
 )
 
-const sector = 512
+const (
+	sector   = 512
+	diskSize = 4 << 20
+)
 
 // vboot is the choice of vboot's cgptlib on the two copies, written apart from the backend: the primary while
 // its checksums are right, else the backup; tries of an unsuccessful choice are taken off in both.
@@ -66,7 +69,7 @@ func vboot(d *boottest.Disk) string {
 }
 
 func open(areas []boot.Area, booted string) (boot.Backend, error) {
-	return gpt.New(gpt.Options{Primary: areas[0], Backup: areas[1], Sector: sector, Slots: []string{"A", "B"}, Partition: map[string]int{"A": 1, "B": 2}}, booted)
+	return gpt.New(gpt.Options{Primary: areas[0], Backup: areas[1], Size: diskSize, Sector: sector, Slots: []string{"A", "B"}, Partition: map[string]int{"A": 1, "B": 2}}, booted)
 }
 
 // image makes a disk with cgpt, both slots good, and returns its path.
@@ -224,6 +227,54 @@ func TestPrefixesWithCgpt(t *testing.T) {
 	})
 	if seen["9"] == 0 || seen["15"] == 0 {
 		t.Errorf("cgpt saw %v; want both the old and the new", seen)
+	}
+}
+
+// TestUnreadableSectors makes every sector of either copy unreadable in turn.
+func TestUnreadableSectors(t *testing.T) {
+	path := image(t)
+	boottest.UnreadableSectors(t, boottest.Rig{
+		Fresh: func(t *testing.T) boottest.Disk { return boottest.Disk{Areas: areasOf(t, path)} },
+		Open:  func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
+		Boot:  vboot,
+	})
+}
+
+// TestLayouts changes tables with other numbers of entries, and with the entries behind a boot loader, which stays as it is.
+func TestLayouts(t *testing.T) {
+	for _, layout := range []string{"--resize-table=56", "--resize-table=256", "--move-main-table=2048"} {
+		t.Run(layout, func(t *testing.T) {
+			if _, err := exec.LookPath("sgdisk"); err != nil {
+				t.Skip("sgdisk is not installed")
+			}
+			path := filepath.Join(t.TempDir(), "d.img")
+			run(t, "truncate", "-s", "4M", path)
+			run(t, "sgdisk", layout, "-a8", "-n1:2560:+100K", "-n2:0:+100K", path)
+			f := boottest.OpenFileArea(t, path)
+			loader := bytes.Repeat([]byte("loader"), 1000)
+			if _, err := f.F.WriteAt(loader, 200*sector); err != nil {
+				t.Fatal(err)
+			}
+			const head, tail = 2080 * sector, 65 * sector
+			areas := []boot.Area{&boottest.FileArea{F: f.F, Len: head}, &boottest.FileArea{F: f.F, Off: diskSize - tail, Len: tail}}
+			b, err := open(areas, "A")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Activate(t.Context(), "B", 5); err != nil {
+				t.Fatal(err)
+			}
+			if out := run(t, "sgdisk", "-i2", path); !strings.Contains(out, "Attribute flags: 005") {
+				t.Errorf("sgdisk -i2:\n%s", out)
+			}
+			if out := run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
+				t.Errorf("sgdisk -v:\n%s", out)
+			}
+			got := make([]byte, len(loader))
+			if _, err := f.F.ReadAt(got, 200*sector); err != nil || !bytes.Equal(got, loader) {
+				t.Errorf("the boot loader behind the header was changed, %v", err)
+			}
+		})
 	}
 }
 

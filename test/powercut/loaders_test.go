@@ -138,7 +138,9 @@ func gptLoader() *loader {
 		return areas
 	}
 	l.open = func(a []boot.Area, booted string) (boot.Backend, error) {
-		return gpt.New(gpt.Options{Primary: a[0], Backup: a[1], Sector: sector, Slots: slotNames, Partition: map[string]int{"A": 1, "B": 2}}, booted)
+		return gpt.New(gpt.Options{
+			Primary: a[0], Backup: a[1], Size: int64(last+1) * sector, Sector: sector, Slots: slotNames, Partition: map[string]int{"A": 1, "B": 2},
+		}, booted)
 	}
 	fresh := l.fresh()
 	l.boot = func(areas [][]byte) string {
