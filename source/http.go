@@ -63,6 +63,13 @@ type Client struct {
 	token string
 }
 
+// headers sets what every request of the client carries.
+func (c *Client) headers(req *http.Request) {
+	req.Header.Set("Accept-Encoding", "identity")
+	req.Header.Set("User-Agent", "updater")
+	c.authorize(req)
+}
+
 // NewClient reads the files that the options name.
 func NewClient(o HTTPOptions) (*Client, error) {
 	c := &Client{o: o.withDefaults()}
@@ -150,9 +157,7 @@ func (c *Client) request(ctx context.Context, u *url.URL) (*http.Request, error)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept-Encoding", "identity")
-	req.Header.Set("User-Agent", "updater")
-	c.authorize(req)
+	c.headers(req)
 	return req, nil
 }
 

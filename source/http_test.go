@@ -520,16 +520,23 @@ func TestHTTPS(t *testing.T) {
 	}
 }
 
-func TestHTTPClientCertificate(t *testing.T) {
-	noLeak(t)
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("for members")) }))
-	dir := t.TempDir()
-	cert, key, pair := selfSigned(t, dir, "127.0.0.1")
+// membersOnly is a TLS server for those that have the certificate.
+func membersOnly(t testing.TB, pair tls.Certificate, handler http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(handler)
 	pool := x509.NewCertPool()
 	pool.AddCert(pair.Leaf)
 	s.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool}
 	s.StartTLS()
-	defer s.Close()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestHTTPClientCertificate(t *testing.T) {
+	noLeak(t)
+	dir := t.TempDir()
+	cert, key, pair := selfSigned(t, dir, "127.0.0.1")
+	s := membersOnly(t, pair, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("for members")) })
 	ca := trust(t, s)
 	got, err := get(t, client(t, source.HTTPOptions{CA: ca, ClientCert: cert, ClientKey: key}), s.URL)
 	if err != nil || string(got) != "for members" {

@@ -10,19 +10,20 @@ import (
 	"net/url"
 )
 
-// A FetchError says that a file could not be fetched. The address is without its password.
+// A FetchError reports a failed HTTP exchange.
 type FetchError struct {
-	URL    string
-	Offset int64 // bytes of the file that had come
-	Status int   // of the HTTP answer that ended it, 0 when it was something else
+	Op     string // "fetching" or "posting to"
+	URL    string // as [Redact] prints it
+	Offset int64  // bytes of the file received before the failure
+	Status int    // of the HTTP answer that caused it, 0 if the cause was something else
 	Err    error
 }
 
 func (e *FetchError) Error() string {
 	if e.Offset == 0 {
-		return fmt.Sprintf("fetching %s: %v", e.URL, e.Err)
+		return fmt.Sprintf("%s %s: %v", e.Op, e.URL, e.Err)
 	}
-	return fmt.Sprintf("fetching %s at byte %d: %v", e.URL, e.Offset, e.Err)
+	return fmt.Sprintf("%s %s at byte %d: %v", e.Op, e.URL, e.Offset, e.Err)
 }
 
 func (e *FetchError) Unwrap() error { return e.Err }

@@ -210,7 +210,7 @@ func (s *stream) retry(err error) {
 
 // failure names the file.
 func (s *stream) failure(err error) error {
-	e := &FetchError{URL: s.url.Redacted(), Offset: s.next, Err: err}
+	e := &FetchError{Op: "fetching", URL: s.url.Redacted(), Offset: s.next, Err: err}
 	if r, ok := errors.AsType[*refusal](err); ok {
 		e.Status = r.status
 	}

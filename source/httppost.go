@@ -1,0 +1,96 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+)
+
+// A Message is the body of one POST request.
+type Message struct {
+	URL    string            // http:// or https://
+	Type   string            // Content-Type, such as "application/json"
+	Body   []byte            //
+	Header map[string]string // further header fields, such as Idempotency-Key; may be nil
+	Limit  int64             // largest answer to accept, in bytes; 0 is 1 MiB
+}
+
+// defaultAnswer is the default of Message.Limit.
+const defaultAnswer = 1 << 20
+
+// Post sends m in one request and returns the status and the body of the answer, whatever the status is. It does not retry
+// and follows no redirect: a 3xx status is returned like any other. The exchange ends with ctx, and after
+// [HTTPOptions].Stall in all. Certificates, clock, proxy and token are those of downloads. Errors: [FetchError]; the server
+// may have processed the request even then.
+func (c *Client) Post(ctx context.Context, m Message) (status int, answer []byte, err error) {
+	u, ok, err := ParseURL(m.URL)
+	if err != nil {
+		return 0, nil, err
+	}
+	if !ok {
+		return 0, nil, fmt.Errorf("%s is not an http:// or https:// address", Redact(m.URL))
+	}
+	ctx, stop := context.WithTimeoutCause(ctx, c.o.Stall, errStalled)
+	defer stop()
+	status, answer, err = c.exchange(ctx, u, m)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return 0, nil, &FetchError{Op: "posting to", URL: Redact(m.URL), Err: plain(err)}
+	}
+	return status, answer, nil
+}
+
+func (c *Client) exchange(ctx context.Context, u *url.URL, m Message) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(m.Body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.GetBody = nil // with it, net/http would repeat the request on its own
+	for name, value := range m.Header {
+		req.Header.Set(name, value)
+	}
+	req.Header.Set("Content-Type", m.Type)
+	c.headers(req)
+	once := &http.Client{Transport: c.http.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := once.Do(req)
+	if err != nil {
+		return 0, nil, noEOF(plain(err))
+	}
+	defer resp.Body.Close()
+	limit := m.Limit
+	if limit == 0 {
+		limit = defaultAnswer
+	}
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err == nil && int64(len(answer)) > limit {
+		err = refusef("the answer is longer than %d bytes", limit)
+	}
+	return resp.StatusCode, answer, err
+}
+
+// Redact returns the name of a source for messages, logs and records: an address loses its user information, the value of
+// its query and its fragment, which may be secrets; other names are returned unchanged.
+func Redact(name string) string {
+	u, ok, err := ParseURL(name)
+	switch {
+	case !ok:
+		return name
+	case err != nil:
+		return "(an invalid address)"
+	}
+	return redact(u)
+}
+
+func redact(u *url.URL) string {
+	shown := url.URL{Scheme: u.Scheme, Opaque: u.Opaque, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
+	text := shown.String()
+	if u.RawQuery != "" {
+		text += "?..."
+	}
+	return text
+}
