@@ -6,33 +6,32 @@ import (
 	"strings"
 )
 
-// The modes of an initramfs.
+// Modes of the initramfs.
 const (
-	ModeInstall   = "install"   // one update, from a URL or removable media, then the end; a recovery when no slot is bootable
-	ModeRecover   = "recover"   // look for an update everywhere, again and again
-	ModeStatus    = "status"    // show the slots, then the end
-	ModeProvision = "provision" // factory
+	ModeInstall   = "install"   // install one update from a URL or removable media, then restart; recover if no slot is bootable
+	ModeRecover   = "recover"   // look for an update in every source until one is installed
+	ModeStatus    = "status"    // print the slots, then restart
+	ModeProvision = "provision" // provision blank disks in the factory
 )
 
 var modes = []string{ModeInstall, ModeRecover, ModeStatus, ModeProvision}
 
-// ValidMode reports whether s is a mode; "" is not.
+// ValidMode reports whether s names a mode; "" does not.
 func ValidMode(s string) bool { return slices.Contains(modes, s) }
 
-// Params are the updater.* parameters of the kernel command line, and ip= and nameserver= beside them. They
-// are untrusted: they choose the mode, the source and what happens after the run, and nothing of what is
-// trusted.
+// Params are the updater.*, ip= and nameserver= parameters of the kernel command line. They are untrusted: they choose the
+// mode, the source and what happens after the run, and cannot change keys, policy or slots.
 type Params struct {
-	Mode        string   // "" is as configured
-	URL         string   // the source to install from; "" is as configured
-	OnDone      string   // reboot (default) | poweroff | halt
-	IP          []string // ip=, as the kernel documents it (Documentation/admin-guide/nfs/nfsroot.rst)
+	Mode        string   // "" selects the configured mode
+	URL         string   // source to install from; "" selects the configured one
+	OnDone      string   // reboot (default), poweroff or halt
+	IP          []string // values of ip= (kernel, Documentation/admin-guide/nfs/nfsroot.rst)
 	Nameservers []string
-	Unknown     []string // updater.* parameters that were not understood, with their value
+	Unknown     []string // quoted updater.* parameters with an unknown name or an invalid value
 }
 
-// ParseCmdline reads the parameters; the last of a name counts. What is not understood is reported in
-// Unknown and has no effect.
+// ParseCmdline parses the kernel command line. The last parameter of a name takes precedence. Unknown and invalid updater.*
+// parameters are ignored and listed in Unknown.
 func ParseCmdline(cmdline string) Params {
 	p := Params{OnDone: "reboot"}
 	for word := range strings.FieldsSeq(cmdline) {
@@ -45,7 +44,7 @@ func ParseCmdline(cmdline string) Params {
 		case key == "updater.url" && (strings.HasPrefix(value, "http://") || strings.HasPrefix(value, "https://")):
 			p.URL = value
 		case key == "updater.slot":
-			// the running slot is boot.Booted's matter
+			// read by boot.Booted
 		case key == "ip":
 			p.IP = append(p.IP, value)
 		case key == "nameserver":

@@ -8,21 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Console is where a person may sit: every console of the kernel, the screen and serial lines alike.
+// Console is the set of active kernel consoles, screens and serial lines alike. It is not safe for concurrent use.
 type Console struct {
 	lines    []*line
 	fallback io.Writer
 }
 
-// line is one of them. Its reader goes on until the process ends.
+// line is one console. Its reading goroutine runs until the process ends.
 type line struct {
 	f     *os.File
 	keys  keys
 	input chan byte
 }
 
-// OpenConsole opens the consoles that the kernel writes to. One that cannot be read only shows; fallback is
-// written to when there is none.
+// OpenConsole opens the consoles the kernel writes to. It skips those it cannot open; if none is left, output goes to
+// fallback.
 func OpenConsole(fallback io.Writer) *Console {
 	c := &Console{fallback: fallback}
 	active, err := os.ReadFile("/sys/class/tty/console/active")
@@ -44,7 +44,7 @@ func OpenConsole(fallback io.Writer) *Console {
 	return c
 }
 
-// raw has every key arrive at once and unechoed; what is written stays as it is.
+// raw makes keys arrive at once and without echo. Output processing is unchanged.
 func (l *line) raw() {
 	t, err := unix.IoctlGetTermios(int(l.f.Fd()), unix.TCGETS)
 	if err != nil {
@@ -63,7 +63,7 @@ func (l *line) read() {
 		for _, b := range buf[:n] {
 			select {
 			case l.input <- b:
-			default: // nobody looks while an update is installed
+			default: // the menu does not read while an update is being installed
 			}
 		}
 		if err != nil {
@@ -72,7 +72,7 @@ func (l *line) read() {
 	}
 }
 
-// Write implements io.Writer: it writes to every console. One that takes nothing does not stop the others.
+// Write implements io.Writer. It writes to every console and ignores consoles that fail.
 func (c *Console) Write(p []byte) (int, error) {
 	if len(c.lines) == 0 {
 		return c.fallback.Write(p)
@@ -83,7 +83,7 @@ func (c *Console) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// show writes the menu everywhere, and forgets what was typed before.
+// show prints the menu on every console and discards pending input.
 func (c *Console) show(m *menu) {
 	for _, l := range c.lines {
 		l.keys.number, l.keys.escape = nil, nil
@@ -98,7 +98,7 @@ func (c *Console) show(m *menu) {
 	}
 }
 
-// pressed handles what was typed since, and returns what was chosen; nil is nothing. It does not wait.
+// pressed handles pending input and returns the chosen entry, or nil. It does not block.
 func (c *Console) pressed(m *menu) func() (action, *menu) {
 	for _, l := range c.lines {
 		for len(l.input) > 0 {

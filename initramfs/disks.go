@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// look is how often things are looked at again even without an event.
+// look is the polling interval in the absence of uevents.
 const look = 250 * time.Millisecond
 
-// Block is a block device: a whole disk, or a partition.
+// Block is a block device: a disk or a partition.
 type Block struct {
 	Node string // "/dev/vda1"
-	Disk string // node of the whole disk
-	Seq  string // of the disk: another one for every disk that was ever plugged in (diskseq)
+	Disk string // node of the disk that holds it
+	Seq  string // sequence number of the disk, unique since boot (diskseq); "" before Linux 5.15
 }
 
-// notDisks are block devices that hold nothing of their own.
+// notDisks are name prefixes of virtual block devices.
 var notDisks = []string{"loop", "ram", "dm-", "zram", "nbd", "md"}
 
-// Blocks lists the block devices that have a size, disks before their partitions, by name. Loop, RAM and
-// device-mapper devices are left out.
+// Blocks lists the block devices of nonzero size, sorted by node, so that a disk precedes its partitions. It omits loop, RAM,
+// network, device-mapper and md devices.
 func Blocks() ([]Block, error) {
 	dirs, err := filepath.Glob("/sys/class/block/*")
 	if err != nil {
@@ -42,7 +42,7 @@ func Blocks() ([]Block, error) {
 		}
 		real, err := filepath.EvalSymlinks(dir)
 		if err != nil {
-			continue // unplugged since
+			continue // unplugged in the meantime
 		}
 		b := Block{Node: node(name), Disk: node(name)}
 		if _, err := os.Stat(dir + "/partition"); err == nil {
@@ -60,8 +60,8 @@ func Blocks() ([]Block, error) {
 
 func node(name string) string { return "/dev/" + strings.ReplaceAll(name, "!", "/") }
 
-// waitDisk waits until find finds the device's own disk. The error after timeout is find's, and lists what is
-// there instead and which hardware no packed module drives.
+// waitDisk waits for the device's own disk. After timeout it returns the error of FindDisk, with the block devices present
+// and the hardware no packed module drives.
 func (r *runner) waitDisk(ctx context.Context, timeout time.Duration) (string, error) {
 	for deadline := time.Now().Add(timeout); ; {
 		disk, err := r.device.FindDisk()
@@ -72,7 +72,7 @@ func (r *runner) waitDisk(ctx context.Context, timeout time.Duration) (string, e
 			return "", context.Cause(ctx)
 		}
 		if time.Now().After(deadline) {
-			return "", fmt.Errorf("%w; after %s there are %s; no module for %s", err, timeout, names(), strings.Join(r.loader.Unmatched(), " "))
+			return "", fmt.Errorf("%w; block devices after %s: %s; devices without a module: %s", err, timeout, names(), strings.Join(r.loader.Unmatched(), " "))
 		}
 		if err := r.events.Wait(r.loader, look); err != nil {
 			return "", err
@@ -80,11 +80,11 @@ func (r *runner) waitDisk(ctx context.Context, timeout time.Duration) (string, e
 	}
 }
 
-// names lists the block devices for an error.
+// names lists the block devices for messages.
 func names() string {
 	blocks, err := Blocks()
 	if err != nil || len(blocks) == 0 {
-		return "no block devices"
+		return "none"
 	}
 	var list []string
 	for _, b := range blocks {

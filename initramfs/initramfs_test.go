@@ -42,16 +42,16 @@ func TestPick(t *testing.T) {
 		name, files, image, sig, want string
 		labelled                      bool
 	}{
-		{name: "the top folder of a labelled medium", files: "../a.bmap ../a.zst", image: "a.zst", labelled: true},
+		{name: "the root directory of a labelled medium", files: "../a.bmap ../a.zst", image: "a.zst", labelled: true},
 		{name: "the folder goes first", files: "../b.bmap ../b a.bmap a", image: "a", labelled: true},
-		{name: "a labelled medium without an update", files: "../readme.txt", want: "the top folder has 0 bmaps", labelled: true},
+		{name: "a labelled medium without an update", files: "../readme.txt", want: "root directory holds 0 bmaps", labelled: true},
 		{name: "plain", files: "a.bmap a a.bmap.asc", image: "a", sig: "a.bmap.asc"},
 		{name: "compressed", files: "image.bmap image.zst image.bmap.sig readme.txt", image: "image.zst", sig: "image.bmap.sig"},
 		{name: "clearsigned", files: "a.img.bmap a.img.xz", image: "a.img.xz"},
 		{name: "img left out", files: "a.bmap a.img.gz", image: "a.img.gz"},
 		{name: "no bmap", files: "a", want: "0 bmaps"},
 		{name: "two bmaps", files: "a.bmap b.bmap a b", want: "2 bmaps (a.bmap, b.bmap)"},
-		{name: "no image", files: "a.bmap b.zst", want: "not its image"},
+		{name: "no image", files: "a.bmap b.zst", want: "no image for it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			root := t.TempDir()

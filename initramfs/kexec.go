@@ -9,21 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kexec says what a slot's file system holds to be started without the firmware.
+// Kexec names the kernel of a slot to start without going through the firmware.
 type Kexec struct {
-	Kernel  string // path in the file system, of an image that kexec_file_load(2) takes
-	Initrd  string // "" is none
+	Kernel  string // path in the file system of the slot; an image kexec_file_load(2) accepts
+	Initrd  string // path in the file system of the slot; "" for none
 	Cmdline string
 }
 
-// kexecDir is where the slot is mounted meanwhile.
+// kexecDir is the mount point of the slot.
 const kexecDir = "/run/updater/slot"
 
-// slotTypes are the file systems that a slot may have for it.
+// slotTypes are the supported file systems of such a slot.
 var slotTypes = []string{"ext4", "squashfs", "vfat"}
 
-// LoadKexec loads a slot's kernel into memory, from its partition, which is mounted read-only for that. The
-// machine starts it with [StartKexec]. Links in the slot lead nowhere outside it.
+// LoadKexec loads the kernel of a slot into memory; [StartKexec] starts it. The partition is mounted read-only meanwhile, and
+// symbolic links cannot leave it.
 func LoadKexec(partition string, k Kexec) (err error) {
 	if err := os.MkdirAll(kexecDir, 0o755); err != nil {
 		return err
@@ -73,5 +73,5 @@ func mountSlot(partition string) error {
 	return errors.Join(errs...)
 }
 
-// StartKexec writes out what is dirty and starts the kernel that was loaded. It returns only an error.
+// StartKexec flushes the file systems and starts the loaded kernel. It returns only on error.
 func StartKexec() error { return restart(unix.LINUX_REBOOT_CMD_KEXEC) }

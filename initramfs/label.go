@@ -8,10 +8,10 @@ import (
 	"unicode/utf16"
 )
 
-// UpdateLabel is the volume label of a medium whose top folder is the update.
+// UpdateLabel is the volume label of a medium with the update in its root directory.
 const UpdateLabel = "UPDATER"
 
-// volumeLabel reads the label of the file system on a device: FAT, exFAT, ext4 or ISO 9660. "" is none.
+// volumeLabel reads the label of a FAT, exFAT, ext4 or ISO 9660 file system; "" if there is none.
 func volumeLabel(node string) string {
 	f, err := os.Open(node)
 	if err != nil {
@@ -21,9 +21,8 @@ func volumeLabel(node string) string {
 	return labelOf(f)
 }
 
-// The places come from the formats: the BIOS parameter block of FAT (Microsoft, fatgen103), the boot sector
-// and root directory of exFAT, ext4's super block (Documentation/filesystems/ext4), the primary volume
-// descriptor (ECMA-119, 8.4).
+// labelOf reads the BIOS parameter block of FAT (Microsoft, fatgen103), the boot sector and root directory of exFAT, the
+// superblock of ext4 (kernel, Documentation/filesystems/ext4) or the primary volume descriptor (ECMA-119, section 8.4).
 func labelOf(r io.ReaderAt) string {
 	boot := make([]byte, 512)
 	if _, err := r.ReadAt(boot, 0); err != nil {
@@ -53,7 +52,7 @@ func trim(b []byte) string {
 	return strings.TrimRight(s, " ")
 }
 
-// exfatLabel finds the volume label among the first entries of the root directory.
+// exfatLabel looks for the volume label in the first 16 entries of the root directory.
 func exfatLabel(r io.ReaderAt, boot []byte) string {
 	sector, cluster := boot[108], boot[109] // shifts
 	heap, root := binary.LittleEndian.Uint32(boot[88:]), binary.LittleEndian.Uint32(boot[96:])

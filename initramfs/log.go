@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// KernelLog passes writes on to a console, and each whole line to the kernel's log as well, where it outlives
-// a crash (pstore) and has its time. Safe for concurrent use.
+// KernelLog copies each line written to a console into the kernel log as well, which adds a time stamp and survives a crash
+// (pstore). It is safe for concurrent use.
 type KernelLog struct {
 	console io.Writer
 
@@ -24,12 +24,12 @@ type KernelLog struct {
 	line []byte
 }
 
-// maxLine bounds a line of the kernel's log (kernel/printk, LOG_LINE_MAX is 1024 less a prefix).
+// maxLine bounds a record of the kernel log, in bytes (kernel/printk/printk.c: LOG_LINE_MAX is 1024 minus a prefix).
 const maxLine = 900
 
-// OpenKernelLog opens the kernel's log. Without one, the console is all.
+// OpenKernelLog opens the kernel log. If it cannot be opened, lines go to the console only.
 func OpenKernelLog(console io.Writer) *KernelLog {
-	// Otherwise the kernel drops what comes faster than ten lines in five seconds.
+	// By default the kernel drops records beyond ten in five seconds.
 	_ = os.WriteFile("/proc/sys/kernel/printk_devkmsg", []byte("on\n"), 0)
 	f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
 	if err != nil {
@@ -38,7 +38,7 @@ func OpenKernelLog(console io.Writer) *KernelLog {
 	return &KernelLog{console: console, kmsg: f}
 }
 
-// Write implements io.Writer; its result is the console's.
+// Write implements io.Writer and returns the result of the console.
 func (k *KernelLog) Write(p []byte) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -61,13 +61,13 @@ func (k *KernelLog) record(p []byte) {
 		}
 		text := bytes.TrimSpace(k.line[:i])
 		if len(text) > 0 {
-			_, _ = k.kmsg.Write(append([]byte("<6>"), text...)) // one write is one record
+			_, _ = k.kmsg.Write(append([]byte("<6>"), text...)) // each write is one record
 		}
 		k.line = bytes.TrimPrefix(k.line[i:], []byte("\n"))
 	}
 }
 
-// sinceHandOver tells how long ago the kernel started the first program, as its log has it; "" where that is gone.
+// sinceHandOver formats the time since the kernel started the first program, from the kernel log; "" if that record is gone.
 func sinceHandOver() string {
 	now := monotonic()
 	f, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -75,9 +75,9 @@ func sinceHandOver() string {
 		return ""
 	}
 	defer f.Close()
-	for buf := make([]byte, 8<<10); ; { // one read is one record: "6,512,2345678,-;Run /init as init process"
+	for buf := make([]byte, 8<<10); ; { // each read is one record: "6,512,2345678,-;Run /init as init process"
 		n, err := unix.Read(int(f.Fd()), buf)
-		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EINTR) { // some are overwritten
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EINTR) { // EPIPE: records were overwritten
 			continue
 		}
 		if err != nil || n <= 0 {
@@ -94,9 +94,9 @@ func sinceHandOver() string {
 	}
 }
 
-// monotonic is the time since the start of the kernel, which stamps its log with the same clock.
+// monotonic returns the time since boot, on the clock of the kernel log.
 func monotonic() time.Duration {
 	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // it always is there
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // cannot fail for this clock
 	return time.Duration(t.Nano())
 }

@@ -11,29 +11,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Update is an update on a mounted medium. None of its files was verified.
+// Update is an unverified update on a mounted medium. The paths name regular files.
 type Update struct {
-	Device    string // that holds it
-	Image     string // paths
-	Bmap      string
-	Signature string // "" when the bmap may be clearsigned
+	Device    string // node of the block device
+	Image     string // path
+	Bmap      string // path
+	Signature string // path; "" if there is none and the bmap has to be clearsigned
 }
 
 const mediaDir = "/run/updater/media"
 
-// mediaTypes are the file systems that a medium may have.
+// mediaTypes are the supported file systems of media.
 var mediaTypes = []string{"vfat", "exfat", "ext4", "iso9660"}
 
-// medium is a block device that holds the folder updater/, or is labelled [UpdateLabel].
+// medium is a block device with the directory updater/ or the label [UpdateLabel].
 type medium struct {
 	Block
-	update *Update // mounted; nil when err says why there is none
+	update *Update // nil if err is set
 	err    error
 }
 
-// media looks at every block device that is not on the device's own disk, and hands those that hold an
-// update, or that should but do not hold exactly one, to use while they are mounted: read-only, without
-// devices, programs and set-user-id files. It stops when use returns true.
+// media mounts every block device that is not on the device's own disk and calls use for each medium, while it is mounted:
+// read-only, without devices, programs and set-user-ID files. It stops when use returns true.
 func (r *runner) media(own string, use func(m medium) (stop bool)) error {
 	if err := os.MkdirAll(mediaDir, 0o755); err != nil {
 		return err
@@ -56,24 +55,24 @@ func (r *runner) media(own string, use func(m medium) (stop bool)) error {
 	return nil
 }
 
-// holdsPartitions reports whether a disk has partitions, which are looked at instead. A hybrid ISO image is
-// both; its first partition is the file system.
+// holdsPartitions reports whether b is a disk with partitions, which are examined instead. On optical drives the disk itself
+// counts: a hybrid ISO image has a file system and a partition table.
 func holdsPartitions(blocks []Block, b Block) bool {
 	return b.Node == b.Disk && slices.ContainsFunc(blocks, func(o Block) bool { return o.Disk == b.Node && o.Node != b.Node }) &&
 		!strings.HasPrefix(b.Node, "/dev/sr")
 }
 
-// lookInto mounts a block device and looks for an update.
+// lookInto mounts a block device and calls use if it is a medium.
 func (r *runner) lookInto(b Block, use func(m medium) (stop bool)) (stop bool) {
 	m := medium{Block: b}
 	label := volumeLabel(b.Node)
 	err := mount(b.Node)
 	switch {
 	case err != nil && label == UpdateLabel:
-		m.err = fmt.Errorf("update medium %s: its file system cannot be mounted, so it is damaged or of an unknown kind: %w", b.Node, err)
+		m.err = fmt.Errorf("update medium %s: mounting its file system, which is damaged or of an unsupported type: %w", b.Node, err)
 		return use(m)
 	case err != nil:
-		return false // not for us
+		return false // not an update medium
 	}
 	defer func() {
 		if err := unmount(b.Node); err != nil {
@@ -91,20 +90,21 @@ func (r *runner) lookInto(b Block, use func(m medium) (stop bool)) (stop bool) {
 	return use(m)
 }
 
-// mount mounts a medium. The error is that of the file system which knew it, else the last one.
+// mount mounts a medium. If all types fail, it returns the error of the first type that recognized the file system, else of
+// the last type.
 func mount(node string) error {
 	var first error
 	for _, fs := range mediaTypes {
 		flags := uintptr(unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
 		data := ""
 		if fs == "ext4" {
-			data = "noload" // a medium is not changed, its journal not replayed
+			data = "noload" // do not replay the journal: media stay unchanged
 		}
 		err := unix.Mount(node, mediaDir, fs, flags, data)
 		if err == nil {
 			return nil
 		}
-		// EINVAL: not this kind; ENODEV: a kind that this kernel does not have.
+		// EINVAL: another type of file system; ENODEV: a type unknown to this kernel.
 		if first == nil || errors.Is(first, unix.EINVAL) || errors.Is(first, unix.ENODEV) {
 			first = err
 		}
@@ -115,7 +115,7 @@ func mount(node string) error {
 func unmount(node string) error {
 	err := unix.Unmount(mediaDir, 0)
 	if errors.Is(err, unix.EBUSY) {
-		err = unix.Unmount(mediaDir, unix.MNT_DETACH) // or no other medium could be mounted
+		err = unix.Unmount(mediaDir, unix.MNT_DETACH) // the mount point is needed for the next medium
 	}
 	if err != nil {
 		return fmt.Errorf("unmounting %s: %w", node, err)
@@ -123,15 +123,15 @@ func unmount(node string) error {
 	return nil
 }
 
-// endings are the names that an image may have beside its bmap.
+// endings are the file name extensions an image may have.
 var endings = []string{"", ".zst", ".xz", ".gz", ".lz4", ".bz2"}
 
-// pick finds the one update in the folder updater/ of a medium, or in its top folder when the label says so;
-// nil, nil when there is no such folder.
+// pick finds the update in the directory updater/ of a medium or, if labelled is set, in its root directory. It returns nil,
+// nil if the directory does not exist, and an error unless it holds exactly one update.
 func pick(root string, labelled bool) (*Update, error) {
 	dir, name := filepath.Join(root, "updater"), "updater/"
 	if info, err := os.Lstat(dir); (err != nil || !info.IsDir()) && labelled {
-		dir, name = root, "the top folder"
+		dir, name = root, "root directory"
 	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -147,7 +147,7 @@ func pick(root string, labelled bool) (*Update, error) {
 		}
 	}
 	if len(bmaps) != 1 {
-		return nil, fmt.Errorf("%s has %d bmaps (%s), expected one", name, len(bmaps), strings.Join(bmaps, ", "))
+		return nil, fmt.Errorf("%s holds %d bmaps (%s), expected one", name, len(bmaps), strings.Join(bmaps, ", "))
 	}
 	u := &Update{Bmap: filepath.Join(dir, bmaps[0])}
 	base := strings.TrimSuffix(u.Bmap, ".bmap")
@@ -159,7 +159,7 @@ func pick(root string, labelled bool) (*Update, error) {
 		}
 	}
 	if u.Image == "" {
-		return nil, fmt.Errorf("%s has %s but not its image, such as %s or %s.zst", name, bmaps[0], filepath.Base(base), filepath.Base(base))
+		return nil, fmt.Errorf("%s holds %s but no image for it, expected a name such as %s or %s.zst", name, bmaps[0], filepath.Base(base), filepath.Base(base))
 	}
 	for _, ext := range []string{".asc", ".sig"} {
 		if info, err := os.Lstat(u.Bmap + ext); err == nil && info.Mode().IsRegular() && u.Signature == "" {

@@ -6,19 +6,19 @@ import (
 	"strconv"
 )
 
-// menu is a list of things to do. It has a line per thing, and a number for each.
+// menu is a numbered list of choices.
 type menu struct {
 	title  string
 	labels []string
-	do     []func() (action, *menu) // a following menu, or an action
-	at     int                      // highlighted, where arrow keys are used
+	do     []func() (action, *menu) // returns an action, or the menu to show next
+	at     int                      // index of the highlighted line on screens
 }
 
 func (m *menu) add(label string, do func() (action, *menu)) {
 	m.labels, m.do = append(m.labels, label), append(m.do, do)
 }
 
-// print writes the menu for a serial line: numbers, nothing that a log could not hold.
+// print writes the menu for a serial line: plain text without escape sequences.
 func (m *menu) print(w io.Writer) {
 	fmt.Fprintf(w, "updater: %s: type a number, then Enter\n", m.title)
 	for i, l := range m.labels {
@@ -26,7 +26,7 @@ func (m *menu) print(w io.Writer) {
 	}
 }
 
-// draw writes the menu for a screen, over the one that was drawn before when again is set (console_codes(4)).
+// draw writes the menu for a screen (console_codes(4)); again replaces the menu drawn before.
 func (m *menu) draw(w io.Writer, again bool) {
 	if again {
 		fmt.Fprintf(w, "\x1b[%dA", len(m.labels)+1)
@@ -41,15 +41,14 @@ func (m *menu) draw(w io.Writer, again bool) {
 	}
 }
 
-// keys collects what one console sends until something is chosen. Nothing is chosen without Enter: an open
-// serial line sends noise.
+// keys interprets the input of one console. Only Enter chooses: an unconnected serial line receives noise.
 type keys struct {
-	screen bool // arrow keys move the mark
+	screen bool // arrow keys move the highlight
 	number []byte
 	escape []byte
 }
 
-// take adds a byte. moved is that the mark is elsewhere; chosen is the index of what was chosen, or -1.
+// take handles one byte. It reports whether the highlight moved, and the index of the chosen line or -1.
 func (k *keys) take(c byte, m *menu) (moved bool, chosen int) {
 	if len(k.escape) > 0 || c == 0x1b {
 		return k.arrow(c, m), -1
@@ -75,7 +74,7 @@ func (k *keys) take(c byte, m *menu) (moved bool, chosen int) {
 	return false, -1
 }
 
-// arrow takes a byte of an escape sequence: ESC [ A is up, ESC [ B is down, and ESC O the same.
+// arrow handles one byte of an escape sequence: ESC [ A or ESC O A is up, ESC [ B or ESC O B is down.
 func (k *keys) arrow(c byte, m *menu) (moved bool) {
 	k.escape = append(k.escape, c)
 	if len(k.escape) < 3 {

@@ -15,27 +15,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Loader loads kernel modules from lib/modules/RELEASE, by the indexes that package build writes. Every
-// module is loaded once. Safe for concurrent use.
+// Loader loads kernel modules and their dependencies from lib/modules/RELEASE, using the indexes package build writes. It
+// tries each module once. It is safe for concurrent use.
 type Loader struct {
 	dir   string
 	log   func(format string, a ...any)
-	deps  map[string][]string // module to its file, then the files that it needs, nearest first
+	deps  map[string][]string // by module: its file, then the files it depends on, nearest first
 	soft  map[string]softdep  // by module
 	alias []aliasLine
 
 	mu      sync.Mutex
 	tried   map[string]bool // files
-	noMatch map[string]bool // modaliases without a module, for the report when a disk does not show up
+	noMatch map[string]bool // modaliases without a module
 }
 
 type aliasLine struct{ pattern, module string }
 
-// softdep are modules or aliases that are loaded before and after a module, when they are there.
+// softdep lists the optional modules or aliases to load before and after a module.
 type softdep struct{ pre, post []string }
 
-// NewLoader reads the indexes below root for the running kernel. An initramfs without modules is fine: all
-// drivers are built in then. Indexes of another kernel only are an error, since nothing would load.
+// NewLoader reads the indexes of the running kernel below root. Without any modules the Loader does nothing: all drivers are
+// built in. If only modules of other kernels exist, it returns an error.
 func NewLoader(root string, log func(format string, a ...any)) (*Loader, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
@@ -49,7 +49,7 @@ func NewLoader(root string, log func(format string, a ...any)) (*Loader, error) 
 	}
 	if _, err := os.Stat(l.dir); errors.Is(err, fs.ErrNotExist) {
 		if others, _ := filepath.Glob(base + "/*"); len(others) > 0 {
-			return nil, fmt.Errorf("the modules are for kernel %s, but %s is running; build the initramfs for it", filepath.Base(others[0]), release)
+			return nil, fmt.Errorf("the modules are for kernel %s, but %s is running; build the initramfs for the running kernel", filepath.Base(others[0]), release)
 		}
 		return l, nil
 	}
@@ -72,7 +72,7 @@ func NewLoader(root string, log func(format string, a ...any)) (*Loader, error) 
 	return l, err
 }
 
-// read hands the words of each line of an index to take; lines that are empty or comments are left out.
+// read calls take with the words of each line of an index, except empty lines and comments.
 func (l *Loader) read(name string, take func(words []string)) error {
 	f, err := os.Open(filepath.Join(l.dir, name))
 	if err != nil {
@@ -88,14 +88,14 @@ func (l *Loader) read(name string, take func(words []string)) error {
 	return lines.Err()
 }
 
-// moduleName is the kernel's name of a module file: no folder, no endings, underscores.
+// moduleName returns the kernel's name of a module file: without directory and extensions, with underscores.
 func moduleName(file string) string {
 	name, _, _ := strings.Cut(path.Base(file), ".ko")
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// Load loads a module by name, or every module whose alias matches, with what it needs. A name that is
-// neither is taken for built in.
+// Load loads the module called name, or every module with a matching alias, and its dependencies. An unknown name is not an
+// error: the driver may be built in.
 func (l *Loader) Load(name string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,7 +104,7 @@ func (l *Loader) Load(name string) error {
 
 func (l *Loader) load(name string, depth int) error {
 	if depth > 16 {
-		return fmt.Errorf("module %s: its soft dependencies go in a circle", name)
+		return fmt.Errorf("module %s: soft dependencies form a cycle", name)
 	}
 	modules := []string{moduleName(name)}
 	if _, ok := l.deps[modules[0]]; !ok {
@@ -117,9 +117,9 @@ func (l *Loader) load(name string, depth int) error {
 			continue
 		}
 		for _, s := range l.soft[m].pre {
-			_ = l.load(s, depth+1) // optional by definition
+			_ = l.load(s, depth+1) // soft dependencies are optional
 		}
-		// modules.dep lists the nearest dependency first; the farthest has to go in first.
+		// modules.dep lists the nearest dependency first; insert the farthest first.
 		for _, file := range slices.Backward(files) {
 			if err := l.insert(file); err != nil {
 				errs = append(errs, err)
@@ -149,7 +149,7 @@ func parseSoftdep(words []string) (d softdep) {
 	return d
 }
 
-// match lists the modules whose alias matches a modalias.
+// match returns the modules with an alias that matches modalias.
 func (l *Loader) match(modalias string) []string {
 	var found []string
 	for _, a := range l.alias {
@@ -163,14 +163,14 @@ func (l *Loader) match(modalias string) []string {
 	return found
 }
 
-// fnmatch is fnmatch(3) without flags, as modprobe uses it: unlike path.Match, "*" matches a "/" too.
+// fnmatch is fnmatch(3) without flags, as used by modprobe: unlike in path.Match, "*" also matches "/".
 func fnmatch(pattern, s string) bool {
 	ok, err := path.Match(strings.ReplaceAll(pattern, "/", "\x01"), strings.ReplaceAll(s, "/", "\x01"))
 	return ok && err == nil
 }
 
-// insert loads one file with finit_module(2). A module that is there already is a success, and one whose
-// hardware is not there (ENODEV) is no failure.
+// insert loads one file with finit_module(2). Modules that are loaded already and modules without hardware (ENODEV) are not
+// errors.
 func (l *Loader) insert(file string) error {
 	if l.tried[file] {
 		return nil
@@ -192,8 +192,8 @@ func (l *Loader) insert(file string) error {
 	return fmt.Errorf("loading module %s: %w", moduleName(file), os.NewSyscallError("finit_module", err))
 }
 
-// Coldplug loads the modules of all devices that the kernel has found so far. Failures are logged: another
-// device may still bring the disk.
+// Coldplug loads the modules of all devices the kernel has found so far. Failures are logged and ignored, since the disk may
+// depend on other devices.
 func (l *Loader) Coldplug() {
 	_ = filepath.WalkDir("/sys/devices", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.Name() != "modalias" {
@@ -204,10 +204,10 @@ func (l *Loader) Coldplug() {
 		}
 		return nil
 	})
-	l.plug("sd_mod") // SCSI disks name their driver only once they were probed
+	l.plug("sd_mod") // SCSI disks have a modalias only after probing
 }
 
-// plug loads what a modalias asks for, and logs what fails.
+// plug loads the modules for a modalias and logs failures.
 func (l *Loader) plug(modalias string) {
 	if modalias == "" {
 		return
@@ -217,7 +217,7 @@ func (l *Loader) plug(modalias string) {
 	}
 }
 
-// Unmatched lists the modaliases that no packed module drives.
+// Unmatched lists the modaliases seen so far for which no module is packed, sorted.
 func (l *Loader) Unmatched() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -229,7 +229,7 @@ func (l *Loader) Unmatched() []string {
 	return list
 }
 
-// Modprobe is the kernel's request for a module or alias (kernel/module/kmod.c calls /sbin/modprobe -q -- NAME).
+// Modprobe loads a module or alias on request of the kernel, which calls /sbin/modprobe -q -- NAME (kernel/module/kmod.c).
 func Modprobe(name string) error {
 	l, err := NewLoader("/", func(string, ...any) {})
 	if err != nil {

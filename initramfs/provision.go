@@ -9,20 +9,21 @@ import (
 	"time"
 )
 
-// Provisioner is a [Device] that makes devices out of blank disks.
+// Provisioner is a [Device] that can provision blank disks.
 type Provisioner interface {
-	// Provision works off a plan: an http or https URL, or a file on a mounted medium.
+	// Provision carries out the plan at an http or https URL or at a path on a mounted medium. The plan is unverified.
 	Provision(ctx context.Context, plan string) error
 }
 
-// planFile is where a plan is on a medium.
+// planFile is the path of a plan on a medium.
 const planFile = "updater/plan.toml"
 
-// provision works off the plan that the command line names, or that is on a medium. The device's own disk may be blank.
+// provision carries out the plan at the URL of the command line, or the first plan on a medium. The device's own disk may be
+// blank.
 func (r *runner) provision(ctx context.Context) error {
 	p, ok := r.device.(Provisioner)
 	if !ok {
-		return errors.New("this initramfs cannot provision; use updater.mode=install or recover")
+		return errors.New("this initramfs does not support provisioning; use updater.mode=install or recover")
 	}
 	if r.URL != "" {
 		return r.during(func() error { return p.Provision(ctx, r.URL) })
@@ -47,7 +48,7 @@ func (r *runner) provision(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("no medium with %s within %s, and no updater.url; there are %s", planFile, updateTimeout, names())
+			return fmt.Errorf("no medium with %s found within %s and updater.url is not set; block devices: %s", planFile, updateTimeout, names())
 		}
 		if err := r.events.Wait(r.loader, look); err != nil {
 			return err
@@ -55,7 +56,8 @@ func (r *runner) provision(ctx context.Context) error {
 	}
 }
 
-// provisionFrom works off the plan on a block device, while it is mounted read-only. A mounted disk is never a target.
+// provisionFrom carries out the plan on a block device, which stays mounted read-only meanwhile and is therefore never a
+// target.
 func (r *runner) provisionFrom(ctx context.Context, p Provisioner, b Block) (found bool, err error) {
 	if mount(b.Node) != nil {
 		return false, nil
@@ -65,6 +67,6 @@ func (r *runner) provisionFrom(ctx context.Context, p Provisioner, b Block) (fou
 	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
 		return false, nil
 	}
-	r.log("plan on %s", b.Node)
+	r.log("plan on %s: %s", b.Node, planFile)
 	return true, r.during(func() error { return p.Provision(ctx, path) })
 }

@@ -3,20 +3,20 @@ package initramfs
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 )
 
-// The waits between two rounds of a recovery: doubled each time, and started anew by a device that comes up
-// or by a person.
+// Waits between two rounds of a recovery. The wait doubles each time; a new device or a key press resets it.
 const (
 	firstWait = 5 * time.Second
 	lastWait  = 5 * time.Minute
 )
 
-// recover looks for an update until one is installed, or until a person at the console ends it. In order, and
-// again and again: removable media, the configured URLs; and once, after the first round, the slots themselves, which
-// may be whole although nothing boots them any more. It returns nil when the device is to restart.
+// recover tries removable media, then the configured URLs, in rounds, until an update is installed or somebody at the console
+// ends it. After the first round it also checks the slots, which may be intact although the boot loader gave them up. It returns
+// nil when the device should restart.
 func (r *runner) recover(ctx context.Context) error {
 	if r.URL != "" {
 		r.URLs = append([]string{r.URL}, r.URLs...)
@@ -45,16 +45,16 @@ func (r *runner) recover(ctx context.Context) error {
 	}
 }
 
-// round tries everything once.
+// round tries every source once.
 func (r *runner) round(ctx context.Context, disk string) (done bool) {
 	bootable, err := r.device.Status(ctx)
 	switch {
 	case err != nil:
-		r.log("recovery: the slots cannot be told: %v", err)
+		r.log("recovery: reading the boot state: %v", err)
 	case bootable:
 		r.log("recovery: a slot is bootable; a restart boots it")
 	default:
-		r.log("recovery: no slot is bootable; this device needs an update")
+		r.log("recovery: no slot is bootable; install an update")
 	}
 	found, err := r.tryMedia(ctx, disk)
 	if found {
@@ -63,7 +63,7 @@ func (r *runner) round(ctx context.Context, disk string) (done bool) {
 	if err != nil {
 		r.failed(err)
 	} else {
-		r.log("recovery: no medium with a folder updater/ or the label %s is plugged in; there are %s", UpdateLabel, names())
+		r.log("recovery: no medium with a directory updater/ or the label %s; block devices: %s", UpdateLabel, names())
 	}
 	for _, url := range r.URLs {
 		if r.tryURL(ctx, url) {
@@ -73,39 +73,49 @@ func (r *runner) round(ctx context.Context, disk string) (done bool) {
 	return !bootable && r.reactivate(ctx)
 }
 
-// reactivate looks whether a slot is whole all the same.
+// reactivate makes intact slots bootable again. It tries once.
 func (r *runner) reactivate(ctx context.Context) bool {
 	if r.looked {
 		return false
 	}
 	r.looked = true
-	r.log("recovery: comparing the slots with what was signed for them")
+	r.log("recovery: comparing the slots with their signed maps")
 	slot, err := r.device.Reactivate(ctx)
 	if err != nil {
-		r.log("recovery: not every slot is whole: %v", err)
+		r.log("recovery: slots that are not intact: %v", err)
 	}
 	return slot != ""
 }
 
 func (r *runner) tryURL(ctx context.Context, url string) bool {
-	r.log("recovery: trying %s", url)
+	r.log("recovery: trying %s", redact(url))
 	if err := r.fromURL(ctx, url); err != nil {
-		r.failed(fmt.Errorf("no update from %s: %w", url, err))
+		r.failed(fmt.Errorf("installing from %s: %w", redact(url), err))
 		return false
 	}
 	return true
 }
 
-// action is what follows a rest.
+// redact returns an address without user information and query, which may be secrets.
+func redact(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "(an invalid address)"
+	}
+	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
+	return shown.String()
+}
+
+// action is the result of a rest.
 type action int
 
 const (
-	actionRetry action = iota // the wait is over
-	actionAgain               // something new, or a person who does not want to wait
-	actionEnd                 // a person wants the machine to end, as OnDone says
+	actionRetry action = iota // the wait elapsed
+	actionAgain               // a device appeared, or somebody chose to try again
+	actionEnd                 // restart or power off, see OnDone
 )
 
-// rest shows the menu and waits for its end, for a new block device, or for a person.
+// rest shows the menu and waits for d, a new block device or a choice.
 func (r *runner) rest(ctx context.Context, disk string, d time.Duration) (action, error) {
 	r.log("recovery: trying again in %s; plug in a medium at any time", d)
 	before := r.plugged()
@@ -127,7 +137,7 @@ func (r *runner) rest(ctx context.Context, disk string, d time.Duration) (action
 			return actionEnd, err
 		}
 		if now := r.plugged(); !contains(before, now) {
-			time.Sleep(look) // its partitions follow at once
+			time.Sleep(look) // for its partitions
 			_ = r.events.Wait(r.loader, look)
 			return actionAgain, nil
 		} else if len(now) < len(before) {
@@ -137,7 +147,7 @@ func (r *runner) rest(ctx context.Context, disk string, d time.Duration) (action
 	return actionRetry, nil
 }
 
-// plugged is the set of disks that there are.
+// plugged returns the set of block devices, with their sequence numbers.
 func (r *runner) plugged() map[string]bool {
 	set := map[string]bool{}
 	blocks, _ := Blocks()
@@ -147,7 +157,7 @@ func (r *runner) plugged() map[string]bool {
 	return set
 }
 
-// contains reports whether a has everything of b.
+// contains reports whether a contains every element of b.
 func contains(a, b map[string]bool) bool {
 	for k := range b {
 		if !a[k] {
@@ -157,7 +167,7 @@ func contains(a, b map[string]bool) bool {
 	return true
 }
 
-// menu is what a person can do.
+// menu builds the main menu.
 func (r *runner) menu(ctx context.Context, disk string) *menu {
 	again := func() (action, *menu) { return actionAgain, nil }
 	m := &menu{title: "what to do"}
@@ -179,16 +189,16 @@ func (r *runner) menu(ctx context.Context, disk string) *menu {
 			return actionEnd, nil
 		})
 	}
-	for _, how := range []string{"reboot", "poweroff"} {
-		m.add(map[string]string{"reboot": "restart", "poweroff": "power off"}[how], func() (action, *menu) {
-			r.OnDone = how
+	for _, end := range []struct{ label, how string }{{"restart", "reboot"}, {"power off", "poweroff"}} {
+		m.add(end.label, func() (action, *menu) {
+			r.OnDone = end.how
 			return actionEnd, nil
 		})
 	}
 	return m
 }
 
-// sources is the menu of everything that an update could come from.
+// sources builds the menu of available sources.
 func (r *runner) sources(ctx context.Context, disk string) *menu {
 	s := &menu{title: "install from"}
 	_ = r.media(disk, func(m medium) bool {
@@ -199,7 +209,7 @@ func (r *runner) sources(ctx context.Context, disk string) *menu {
 		return false
 	})
 	for _, url := range r.URLs {
-		s.add(url, func() (action, *menu) {
+		s.add(redact(url), func() (action, *menu) {
 			if r.tryURL(ctx, url) {
 				return actionEnd, nil
 			}
@@ -210,7 +220,7 @@ func (r *runner) sources(ctx context.Context, disk string) *menu {
 	return s
 }
 
-// from installs from one medium.
+// from installs the update on one medium.
 func (r *runner) from(ctx context.Context, disk, node string) action {
 	a := actionRetry
 	err := r.media(disk, func(m medium) bool {
@@ -222,7 +232,7 @@ func (r *runner) from(ctx context.Context, disk, node string) action {
 			err = r.device.Install(ctx, *m.update)
 		}
 		if err != nil {
-			r.failed(fmt.Errorf("the update on %s was refused: %w", node, err))
+			r.failed(fmt.Errorf("installing the update on %s: %w", node, err))
 			return true
 		}
 		a, r.installed = actionEnd, true

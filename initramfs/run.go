@@ -11,55 +11,55 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options are what a run needs.
+// Options configure [Run].
 type Options struct {
 	Cmdline  string                          // kernel command line
-	Mode     string                          // when the command line has none; "" is [ModeInstall]
-	URLs     []string                        // of a recovery, in their order
-	Trigger  Trigger                         // what a person holds down to get a recovery, whatever the mode is
-	NoDevice error                           // why there is no usable Device, such as a wrong configuration; nil when there is one
-	Network  func(ctx context.Context) error // brings it up, or checks that it is
-	Console  *Console                        // where a recovery shows its menu
-	Log      func(format string, a ...any)   // one line for people, without newline
+	Mode     string                          // mode unless the command line sets one; "" is [ModeInstall]
+	URLs     []string                        // sources of a recovery, in order of precedence
+	Trigger  Trigger                         // key or GPIO line that selects [ModeRecover] while active
+	NoDevice error                           // why the Device cannot be used, such as an invalid configuration; nil if it can
+	Network  func(ctx context.Context) error // brings the network up unless it is up
+	Console  *Console                        // shows the recovery menu
+	Log      func(format string, a ...any)   // prints one line; the format has no newline
 	Hint     func(err error) string          // what to do next about an error, "" is nothing; may be nil
 }
 
-// Device is what a run asks of the program around it. None of what is handed to it was verified.
+// Device is the program that installs updates. Its arguments are unverified. Run calls one method at a time.
 type Device interface {
-	// FindDisk finds the device's own disk and returns its node. It refuses to choose between several.
+	// FindDisk returns the node of the device's own disk, and an error if several disks match.
 	FindDisk() (node string, err error)
-	// Install installs an update from a medium. It returns nil when the new slot boots next.
+	// Install installs an update from a medium. It returns nil once the new slot boots next.
 	Install(ctx context.Context, u Update) error
-	// InstallURL does so from an http or https URL.
+	// InstallURL installs the update at an http or https URL.
 	InstallURL(ctx context.Context, url string) error
-	// Status prints the slots, and reports whether the boot loader has one that it would boot.
+	// Status prints the slots and reports whether the boot loader has a slot to boot.
 	Status(ctx context.Context) (bootable bool, err error)
-	// Slots are the names of the slots.
+	// Slots returns the names of the slots.
 	Slots() []string
-	// BootOnce makes a slot the next choice for one boot, when that is safe.
+	// BootOnce selects a slot for the next boot only. It returns an error if that is not safe.
 	BootOnce(ctx context.Context, slot string) error
-	// Reactivate makes slots bootable again that hold exactly what was signed for them, when no slot is bootable, and
-	// returns the one that boots next; "" is none, and then the error says why.
+	// Reactivate makes slots bootable again whose contents match their signed maps, if no slot is bootable. It returns the
+	// slot that boots next, or "" and an error with the mismatch of each slot.
 	Reactivate(ctx context.Context) (slot string, err error)
-	// Kexec loads the kernel of the slot that boots next, when it is configured to, and spends its try.
+	// Kexec loads the kernel of the slot that boots next and spends one of its tries. It returns false unless configured.
 	Kexec(ctx context.Context) (ready bool, err error)
 }
 
-// The times that a run allows. A slow USB stick takes some seconds to show up.
+// Timeouts. A slow USB stick appears after some seconds.
 const (
 	diskTimeout   = 30 * time.Second
 	updateTimeout = 30 * time.Second
 	failedPause   = 10 * time.Second
 )
 
-// runner is one run.
+// runner is the state of one run.
 type runner struct {
 	Options
 	Params
 	device Device
 
-	installed bool // a slot is new
-	looked    bool // whether the slots are whole was looked at
+	installed bool // an update was installed
+	looked    bool // reactivate was tried
 	loader    *Loader
 	events    *Uevents
 }
@@ -77,23 +77,22 @@ func (r *runner) failed(err error) {
 	}
 }
 
-// Run does the work of the initramfs: mounts, modules, the device's disk, and what the mode says; then the
-// reboot that hands over to the boot loader's choice. After a failure it reboots too, a little later, so that
-// a person can read why: the boot loader still has its old choice. A recovery never fails, it goes on. Run
-// returns only when even rebooting fails.
+// Run mounts the kernel file systems, loads modules, carries out the mode and restarts the machine. After a failure it waits
+// ten seconds before the restart, so that the error can be read on the console; the boot state is unchanged then. A recovery
+// does not fail but tries again. Run returns only if restarting fails.
 func Run(ctx context.Context, o Options, d Device) error {
 	r := &runner{Options: o, Params: ParseCmdline(o.Cmdline), device: d}
 	o.Log("initramfs is up after %s%s", uptime(), sinceHandOver())
 	for _, u := range r.Unknown {
-		o.Log("kernel command line: %s is not understood and has no effect", u)
+		o.Log("kernel command line: ignoring unknown parameter %s", u)
 	}
 	err := r.run(ctx)
 	if err != nil {
 		r.failed(err)
-		o.Log("nothing was switched; the boot loader keeps its choice, %s in %d s", ending(r.OnDone), int(failedPause.Seconds()))
+		o.Log("the boot state is unchanged; %s in %d s", ending(r.OnDone), int(failedPause.Seconds()))
 		time.Sleep(failedPause)
 	} else {
-		o.Log("done after %s, with at most %s of memory", uptime(), peakMemory())
+		o.Log("done after %s, peak memory %s", uptime(), peakMemory())
 	}
 	if err == nil && r.installed && r.OnDone == "reboot" {
 		ready, bad := d.Kexec(ctx)
@@ -101,7 +100,7 @@ func Run(ctx context.Context, o Options, d Device) error {
 			bad = StartKexec()
 		}
 		if bad != nil {
-			o.Log("the next slot cannot be started directly, so the machine restarts: %v", bad)
+			o.Log("starting the next slot by kexec: %v; restarting instead", bad)
 		}
 	}
 	return end(r.OnDone)
@@ -121,7 +120,7 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	switch held, err := r.held(ctx); {
 	case err != nil:
-		r.log("no key or line could be asked for: %v", err)
+		r.log("reading the recovery trigger: %v", err)
 	case held != "":
 		r.log("%s: recovery", held)
 		mode = ModeRecover
@@ -142,7 +141,7 @@ func (r *runner) run(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	// Restarting would not help a device that has nothing to boot. Without its disk nothing would.
+	// A restart does not help a device without a bootable slot; a recovery does not help a device without its disk.
 	if _, missing := r.device.FindDisk(); missing == nil {
 		if bootable, bad := r.device.Status(ctx); bad != nil || !bootable {
 			r.failed(err)
@@ -152,7 +151,7 @@ func (r *runner) run(ctx context.Context) error {
 	return err
 }
 
-// bringUp makes the initramfs usable: mounts, modules of what is there, and the stream of what comes.
+// bringUp mounts the kernel file systems, loads the modules of present devices and listens for new ones.
 func (r *runner) bringUp() (err error) {
 	if err := Mounts(); err != nil {
 		return err
@@ -161,7 +160,7 @@ func (r *runner) bringUp() (err error) {
 	if r.loader, err = NewLoader("/", r.Log); err != nil {
 		return err
 	}
-	// Before the walk, so that nothing that comes up meanwhile is missed.
+	// Listen before Coldplug, so that no device is missed.
 	if r.events, err = ListenUevents(); err != nil {
 		return err
 	}
@@ -169,13 +168,13 @@ func (r *runner) bringUp() (err error) {
 	return nil
 }
 
-// install installs the one update that the command line names, or that is on removable media.
+// install installs the update at the URL of the command line, or the first one on removable media.
 func (r *runner) install(ctx context.Context) error {
 	disk, err := r.waitDisk(ctx, diskTimeout)
 	if err != nil {
 		return err
 	}
-	r.log("disk %s is there after %s", disk, uptime())
+	r.log("disk %s found after %s", disk, uptime())
 	if r.URL != "" {
 		return r.fromURL(ctx, r.URL)
 	}
@@ -188,7 +187,7 @@ func (r *runner) install(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("no medium with a folder updater/ or the label %s within %s; there are %s", UpdateLabel, updateTimeout, names())
+			return fmt.Errorf("no medium with a directory updater/ or the label %s found within %s; block devices: %s", UpdateLabel, updateTimeout, names())
 		}
 		if err := r.events.Wait(r.loader, look); err != nil {
 			return err
@@ -196,8 +195,8 @@ func (r *runner) install(ctx context.Context) error {
 	}
 }
 
-// tryMedia installs from the first medium that has an update. found is false when none has; a medium that
-// was refused is an error, and the next one is tried before.
+// tryMedia tries the media in order until an update is installed. If none is installed, it returns the errors of the media
+// that hold an update, nil if there are none.
 func (r *runner) tryMedia(ctx context.Context, disk string) (found bool, err error) {
 	var errs []error
 	bad := r.media(disk, func(m medium) bool {
@@ -206,7 +205,7 @@ func (r *runner) tryMedia(ctx context.Context, disk string) (found bool, err err
 			m.err = r.device.Install(ctx, *m.update)
 		}
 		if m.err != nil {
-			errs = append(errs, fmt.Errorf("the update on %s was refused: %w", m.Node, m.err))
+			errs = append(errs, fmt.Errorf("installing the update on %s: %w", m.Node, m.err))
 		}
 		found = m.err == nil
 		r.installed = r.installed || found
@@ -228,7 +227,7 @@ func (r *runner) fromURL(ctx context.Context, url string) error {
 	return err
 }
 
-// during loads the drivers of what comes up while do is under way.
+// during loads the modules of new devices while do runs.
 func (r *runner) during(do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
@@ -244,7 +243,7 @@ func (r *runner) during(do func() error) error {
 	}
 }
 
-// end leaves the initramfs for good.
+// end ends the run of the machine as OnDone asks. It returns only on error.
 func end(how string) error {
 	if how == "poweroff" {
 		return restart(unix.LINUX_REBOOT_CMD_POWER_OFF)
@@ -255,19 +254,18 @@ func end(how string) error {
 	return Reboot()
 }
 
-// Reboot writes out what is dirty and restarts the machine. It returns only an error. On a running system
-// it does not stop services; use it where none runs, or where the system may be cut off.
+// Reboot flushes the file systems and restarts the machine at once, without stopping services. It returns only on error.
 func Reboot() error { return restart(unix.LINUX_REBOOT_CMD_RESTART) }
 
 func restart(cmd uint32) error {
 	unix.Sync()
-	if err := unix.Reboot(int(cmd)); err != nil { // an int of 32 bits wraps, as the kernel wants it
+	if err := unix.Reboot(int(cmd)); err != nil { // wraps on 32-bit machines, which the kernel expects
 		return fmt.Errorf("restarting: %w", os.NewSyscallError("reboot", err))
 	}
-	select {} // the kernel is on its way down
+	select {} // the kernel is restarting
 }
 
-// Mounts mounts what u-root's init may not have: proc, sys, dev and run. What is mounted already stays.
+// Mounts mounts /proc, /sys, /dev and /run unless they are mounted.
 func Mounts() error {
 	for _, m := range []struct{ fs, dir string }{{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"tmpfs", "/run"}} {
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
@@ -281,18 +279,18 @@ func Mounts() error {
 	return nil
 }
 
-// seedRandom asks once for random bytes in a way that starts the kernel's own seeding; libraries that only
-// poll would wait for ever on a board without a hardware source. Nothing waits for it.
+// seedRandom makes one blocking getrandom(2) call, which starts the seeding by the kernel itself (jitter entropy). Libraries
+// that only poll would wait forever on boards without a hardware random number generator.
 func seedRandom() {
 	var b [16]byte
 	_, _ = unix.Getrandom(b[:], 0)
 }
 
-// peakMemory is the most that this process had in memory (proc_pid_status(5), VmHWM).
+// peakMemory returns the peak resident memory of this process (VmHWM in proc_pid_status(5)).
 func peakMemory() string {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		return "an unknown amount"
+		return "unknown"
 	}
 	_, rest, _ := strings.Cut(string(b), "VmHWM:")
 	line, _, _ := strings.Cut(rest, "\n")

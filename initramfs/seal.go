@@ -13,20 +13,20 @@ import (
 	"strings"
 )
 
-// PolicyDir holds keyring and configuration, without leading slash.
+// PolicyDir is the directory of keyring and configuration, relative to the root.
 const PolicyDir = "etc/updater"
 
-// maxPolicy bounds what is read of PolicyDir, in bytes and in files.
+// Limits of PolicyDir, in bytes and files.
 const (
 	maxPolicy      = 16 << 20
 	maxPolicyFiles = 1000
 )
 
-// unsealed is the seal of a binary that nothing was stamped into.
+// unsealed is the digest field of a binary without a seal.
 const unsealed = "0000000000000000000000000000000000000000000000000000000000000000"
 
-// seal ends with the digest of [PolicyDir] that package build stamps into the finished binary, in place of
-// the zeros. It is a variable so that the text is in the binary once and nothing is derived from it.
+// seal ends with the digest of [PolicyDir]. Package build replaces the zeros in the linked binary. It is a variable, so that the
+// text occurs once in the binary and the compiler derives nothing from it.
 var seal = "updater-policy-seal:0000000000000000000000000000000000000000000000000000000000000000"
 
 func stamped() string { return seal[len(seal)-len(unsealed):] }
@@ -34,9 +34,9 @@ func stamped() string { return seal[len(seal)-len(unsealed):] }
 // Sealed reports whether keyring and configuration were fixed when the initramfs was packed.
 func Sealed() bool { return stamped() != unsealed }
 
-// CheckSeal compares PolicyDir below root with the seal. It returns nil when they agree and when the binary is not sealed. A
-// second archive behind the initramfs, whose files win, can therefore neither change nor add a key; what it
-// could still replace is this program, which only a signature over the whole initramfs prevents.
+// CheckSeal compares PolicyDir below root with the seal. It returns nil if they match or the binary is not sealed. An archive
+// appended to the initramfs, whose files take precedence, can therefore neither add nor change a key. It can still replace the
+// program itself; only a signature over the whole initramfs prevents that.
 func CheckSeal(root string) error {
 	if !Sealed() {
 		return nil
@@ -46,14 +46,14 @@ func CheckSeal(root string) error {
 		return fmt.Errorf("comparing /%s with its seal: %w", PolicyDir, err)
 	}
 	if PolicyDigest(files) != stamped() {
-		return fmt.Errorf("/%s is not what this initramfs was packed with: a key or the configuration was changed, added or removed; there are %s",
+		return fmt.Errorf("/%s differs from the keyring and configuration packed into this initramfs; files found: %s",
 			PolicyDir, strings.Join(sortedNames(files), ", "))
 	}
 	return nil
 }
 
-// PolicyDigest is the sha256 over names and contents, as lower-case hexadecimal. Names are relative to the
-// root of the archive.
+// PolicyDigest returns the SHA-256 over names and contents in lower-case hexadecimal. Names are relative to the root of the
+// archive.
 func PolicyDigest(files map[string][]byte) string {
 	h := sha256.New()
 	add := func(b []byte) {
@@ -76,8 +76,7 @@ func sortedNames(files map[string][]byte) []string {
 	return names
 }
 
-// readPolicy reads every file of PolicyDir. What is neither a file nor a folder could change later, and is
-// refused.
+// readPolicy reads every file of PolicyDir. It refuses everything but files and directories, which could change later.
 func readPolicy(root string) (map[string][]byte, error) {
 	files, total := map[string][]byte{}, int64(0)
 	err := filepath.WalkDir(filepath.Join(root, PolicyDir), func(path string, d fs.DirEntry, err error) error {
@@ -89,20 +88,20 @@ func readPolicy(root string) (map[string][]byte, error) {
 			return err
 		}
 		if !d.Type().IsRegular() {
-			return fmt.Errorf("/%s is neither a file nor a folder", name)
+			return fmt.Errorf("/%s is neither a regular file nor a directory", name)
 		}
 		info, err := d.Info()
 		if err != nil {
 			return err
 		}
 		if total += info.Size(); total > maxPolicy || len(files) == maxPolicyFiles {
-			return fmt.Errorf("there are more than %d bytes or %d files", maxPolicy, maxPolicyFiles)
+			return fmt.Errorf("/%s exceeds %d bytes or %d files", PolicyDir, maxPolicy, maxPolicyFiles)
 		}
 		files[name], err = os.ReadFile(path)
 		return err
 	})
 	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // nothing there differs from whatever was sealed
+		err = nil // an empty policy never matches a seal
 	}
 	return files, err
 }

@@ -12,34 +12,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The times of the supervision.
+// Interval of heartbeats, and the silence after which the worker is considered hung.
 const (
 	beatEvery   = 2 * time.Second
-	beatMissing = 60 * time.Second // a worker that was silent for so long hangs
+	beatMissing = 60 * time.Second
 )
 
-// beatFD is the worker's end of the pipe that it says on that it lives.
+// beatFD is the worker's end of the heartbeat pipe.
 const beatFD = 3
 
-// Supervisor keeps the one program of the initramfs honest: whatever becomes of it, the machine does not
-// stand still. It works as PID 1 too, where it also reaps orphans.
+// Supervisor restarts the machine if the worker exits, panics or hangs. As PID 1 it also reaps orphans.
 type Supervisor struct {
 	Program string   // path of the worker
 	Args    []string // its arguments, the name first
-	OnDone  string   // what happens when the worker is gone: reboot | poweroff | halt
+	OnDone  string   // reboot, poweroff or halt, after the worker failed
 	Log     func(format string, a ...any)
 
-	// For tests; nil is the real thing.
+	// Replaced in tests.
 	end      func(how string) error
 	watchdog func(alive func() bool, log func(format string, a ...any))
 	missing  time.Duration
 	pause    time.Duration
 }
 
-// Run starts the worker, arms the hardware watchdog and feeds it while the worker lives and says so. A worker
-// that ends, by whatever it is, gets a message on the console, what is dirty is written out, and the machine
-// ends as OnDone says. So does one that hangs, unless a watchdog is quicker. Run returns only the error of a
-// machine that cannot be ended; a person has to.
+// Run starts the worker, arms the hardware watchdog and feeds it while the worker sends heartbeats ([Beat]). If the worker ends
+// for any reason, or sends no heartbeat for 60 seconds, Run logs that, flushes the file systems and ends the machine as OnDone
+// asks, unless the watchdog does so first. Run returns only if that fails.
 func (s Supervisor) Run() error {
 	if s.end == nil {
 		s.end, s.watchdog, s.missing, s.pause = end, KeepWatchdog, beatMissing, failedPause
@@ -49,7 +47,7 @@ func (s Supervisor) Run() error {
 	alive := func() bool { return time.Since(time.Unix(0, last.Load())) < s.missing }
 	go s.watchdog(alive, s.Log)
 
-	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM) // Ctrl-Alt-Del and a console that goes away
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM) // Ctrl-Alt-Del, and consoles that hang up
 	r, w, err := os.Pipe()
 	if err != nil {
 		return errors.Join(err, s.end(s.OnDone))
@@ -64,7 +62,7 @@ func (s Supervisor) Run() error {
 	go func() {
 		for buf := make([]byte, 64); ; {
 			if n, err := r.Read(buf); n == 0 || err != nil {
-				return // the worker is gone, and Wait4 knows
+				return // the worker ended; wait reports it
 			}
 			last.Store(time.Now().UnixNano())
 		}
@@ -75,16 +73,16 @@ func (s Supervisor) Run() error {
 		for alive() {
 			time.Sleep(s.missing / 8)
 		}
-		over <- fmt.Sprintf("has not moved for %s", s.missing)
+		over <- fmt.Sprintf("sent no heartbeat for %s", s.missing)
 	}()
 	s.Log("error: the updater %s", <-over)
-	s.Log("nothing was switched that was not finished; %s in %d s", ending(s.OnDone), int(s.pause.Seconds()))
+	s.Log("a slot being written stays unbootable; %s in %d s", ending(s.OnDone), int(s.pause.Seconds()))
 	unix.Sync()
 	time.Sleep(s.pause)
 	return s.end(s.OnDone)
 }
 
-// ending says how the machine ends, for people.
+// ending describes OnDone for messages.
 func ending(how string) string {
 	if how == "poweroff" {
 		return "powering off"
@@ -95,7 +93,7 @@ func ending(how string) string {
 	return "restarting"
 }
 
-// wait waits for the process and reaps every other that comes along.
+// wait waits for a process and reaps all others meanwhile.
 func wait(pid int) string {
 	for {
 		var ws unix.WaitStatus
@@ -112,12 +110,12 @@ func wait(pid int) string {
 	}
 }
 
-// Beat tells the supervisor for ever that this process lives. The worker starts it in a goroutine.
+// Beat sends heartbeats to the [Supervisor] until the pipe is closed. The worker runs it in a goroutine.
 func Beat() {
 	unix.CloseOnExec(beatFD)
 	for {
 		if _, err := unix.Write(beatFD, []byte{0}); err != nil && !errors.Is(err, unix.EINTR) {
-			return // nobody supervises
+			return // no supervisor
 		}
 		time.Sleep(beatEvery)
 	}

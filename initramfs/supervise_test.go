@@ -37,7 +37,7 @@ func TestSupervisor(t *testing.T) {
 		{"panics", "ended unexpectedly: exit status 2"},
 		{"exits", "ended unexpectedly: exit status 7"},
 		{"dies", "ended unexpectedly: signal killed"},
-		{"silent", "has not moved for 1s"},
+		{"silent", "sent no heartbeat for 1s"},
 	} {
 		t.Run(c.how, func(t *testing.T) {
 			var mu sync.Mutex

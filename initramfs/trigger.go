@@ -15,24 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Trigger is what a person holds down at boot to get a recovery. The zero value is nothing.
+// Trigger is the key or button that selects the recovery while it is held at boot. The zero value is no trigger.
 type Trigger struct {
-	Key  uint16 // code of a key (include/uapi/linux/input-event-codes.h); 0 is none
+	Key  uint16 // key code (include/uapi/linux/input-event-codes.h); 0 is no key
 	GPIO GPIO
 }
 
-// GPIO is one line of a GPIO chip.
+// GPIO is a line of a GPIO chip.
 type GPIO struct {
-	Chip string // name or label, as in /sys/class/gpio or gpiodetect; "" is none
+	Chip string // name or label, as printed by gpiodetect; "" is no line
 	Line uint32
-	Low  bool   // active when low
-	Pull string // bias that the chip gives it: up, down, or "" as it is
+	Low  bool   // active low
+	Pull string // bias: up, down, or "" to leave it unchanged
 }
 
-// triggerPatience is how long after the drivers were loaded a keyboard may take to say which keys are down.
+// triggerPatience is how long to wait for keyboards and GPIO chips after loading modules.
 const triggerPatience = 2 * time.Second
 
-// held waits for the trigger, and says what is held down; "" is nothing.
+// held polls the trigger for triggerPatience and describes what is active; "" if nothing is.
 func (r *runner) held(ctx context.Context) (string, error) {
 	t := r.Trigger
 	if t == (Trigger{}) {
@@ -60,7 +60,7 @@ func (r *runner) held(ctx context.Context) (string, error) {
 	}
 }
 
-// keyDown asks every input device for the keys that are down (EVIOCGKEY, include/uapi/linux/input.h).
+// keyDown reports whether any input device has the key down (EVIOCGKEY, include/uapi/linux/input.h).
 func keyDown(code uint16) bool {
 	nodes, _ := filepath.Glob("/dev/input/event*")
 	for _, node := range nodes {
@@ -111,7 +111,7 @@ func (g GPIO) active() (bool, error) {
 	if errno := ioctl(int(chip.Fd()), unix.GPIO_V2_GET_LINE_IOCTL, unsafe.Pointer(&q)); errno != 0 {
 		return fail(errno)
 	}
-	defer func() { _ = unix.Close(int(q.Fd)) }() // it was only read
+	defer func() { _ = unix.Close(int(q.Fd)) }() // input only, nothing to lose
 	values := unix.GPIOV2LineValues{Mask: 1}
 	if errno := ioctl(int(q.Fd), unix.GPIO_V2_LINE_GET_VALUES_IOCTL, unsafe.Pointer(&values)); errno != 0 {
 		return fail(errno)
@@ -139,9 +139,9 @@ func (g GPIO) open() (*os.File, error) {
 		f.Close()
 	}
 	if len(there) == 0 {
-		return nil, errors.New("there is no GPIO chip")
+		return nil, errors.New("no GPIO chip found")
 	}
-	return nil, fmt.Errorf("there is no GPIO chip %s, there are %s", g.Chip, strings.Join(there, ", "))
+	return nil, fmt.Errorf("GPIO chip %s not found, available: %s", g.Chip, strings.Join(there, ", "))
 }
 
 func ioctl(fd int, request uintptr, arg unsafe.Pointer) unix.Errno {
@@ -150,13 +150,13 @@ func ioctl(fd int, request uintptr, arg unsafe.Pointer) unix.Errno {
 	return errno
 }
 
-// keyNames are keys that are likely to be there, by their names in include/uapi/linux/input-event-codes.h.
+// keyNames are common keys, named as in include/uapi/linux/input-event-codes.h.
 var keyNames = map[string]uint16{
 	"esc": 1, "enter": 28, "space": 57, "f1": 59, "f2": 60, "f3": 61, "f4": 62, "f5": 63, "f6": 64, "f7": 65, "f8": 66, "f9": 67,
 	"f10": 68, "f11": 87, "f12": 88, "home": 102, "delete": 111, "volumedown": 114, "volumeup": 115, "power": 116, "restart": 408,
 }
 
-// KeyCode is the code of a key by its name or number; 0 is none of them.
+// KeyCode returns the code of a key by name or number; 0 if it is neither.
 func KeyCode(name string) uint16 {
 	if code, ok := keyNames[strings.ToLower(name)]; ok {
 		return code
@@ -168,7 +168,7 @@ func KeyCode(name string) uint16 {
 	return uint16(n)
 }
 
-// KeyName is the name of a key, else its number.
+// KeyName returns the name of a key, or its number if it has none here.
 func KeyName(code uint16) string {
 	for name, c := range keyNames {
 		if c == code {

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Uevents is the kernel's stream of device events (lib/kobject_uevent.c). Not safe for concurrent use.
+// Uevents receives the device events of the kernel (lib/kobject_uevent.c). It is not safe for concurrent use.
 type Uevents struct{ fd int }
 
-// ListenUevents opens the stream.
+// ListenUevents opens the netlink socket.
 func ListenUevents() (*Uevents, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return nil, fmt.Errorf("listening for devices: %w", os.NewSyscallError("socket", err))
 	}
-	// A burst at boot must fit; without the privilege the default is kept, and an overrun only costs a rescan.
+	// Room for the burst at boot. This needs CAP_NET_ADMIN; without it an overrun only costs a rescan.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
 		return nil, fmt.Errorf("listening for devices: %w", errors.Join(os.NewSyscallError("bind", err), unix.Close(fd)))
@@ -28,11 +28,11 @@ func ListenUevents() (*Uevents, error) {
 	return &Uevents{fd: fd}, nil
 }
 
-// Close ends the stream.
+// Close closes the socket.
 func (u *Uevents) Close() error { return unix.Close(u.fd) }
 
-// Wait waits at most d for events, loads the modules that they ask for, and returns after the first batch, or
-// after d without any. Lost events are no error: whoever waits looks at /sys again each time.
+// Wait waits up to d for events, loads the modules they request and returns after the first batch, or after d without any.
+// Lost events are not an error; callers read the state of devices from /sys.
 func (u *Uevents) Wait(l *Loader, d time.Duration) error {
 	fds := []unix.PollFd{{Fd: int32(u.fd), Events: unix.POLLIN}}
 	for first := true; ; first = false {
@@ -68,7 +68,7 @@ func (u *Uevents) receive(l *Loader) error {
 	case err != nil:
 		return fmt.Errorf("listening for devices: %w", os.NewSyscallError("recvfrom", err))
 	}
-	// Only the kernel itself has no port id; anybody else could send as well.
+	// Port ID 0 is the kernel; other processes can send to the group as well.
 	if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != 0 {
 		return nil
 	}

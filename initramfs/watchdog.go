@@ -11,31 +11,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchdogNode is the first hardware watchdog; the kernel makes it when a driver registers.
+// watchdogNode is the first hardware watchdog.
 const watchdogNode = "/dev/watchdog"
 
-// The times of the watchdog: what the hardware is asked for, and how often it is fed.
+// Requested timeout and feeding interval.
 const (
 	watchdogTimeout = 60 * time.Second
 	watchdogFeed    = 5 * time.Second
 )
 
-// Watchdog is an armed hardware watchdog (Documentation/watchdog/watchdog-api.rst). There is no way to disarm
-// it here: a program that dies lets it run out, and a kernel that restarts in good order stops it by itself.
+// Watchdog is an armed hardware watchdog (kernel, Documentation/watchdog/watchdog-api.rst). It cannot be disarmed: it expires
+// unless it is fed, and the kernel stops it during an orderly restart.
 type Watchdog struct {
 	f       *os.File
-	Timeout time.Duration // that the hardware took
-	Name    string        // of the driver; "" when it does not tell
+	Timeout time.Duration // as set by the driver
+	Name    string        // identity of the driver; "" if unknown
 }
 
-// OpenWatchdog arms the watchdog. fs.ErrNotExist and ENODEV mean that there is none (yet).
+// OpenWatchdog arms the watchdog. fs.ErrNotExist, ENODEV and ENXIO mean that no driver has registered yet.
 func OpenWatchdog() (*Watchdog, error) {
 	f, err := os.OpenFile(watchdogNode, os.O_WRONLY, 0)
 	if err != nil {
 		return nil, err
 	}
 	w := &Watchdog{f: f}
-	// The kernel reads and writes an int of seconds; a driver may take the nearest it can, or refuse.
+	// A driver may round the timeout or refuse it.
 	seconds := int32(watchdogTimeout.Seconds())
 	if err := w.ioctl(unix.WDIOC_SETTIMEOUT, unsafe.Pointer(&seconds)); err != nil {
 		err = w.ioctl(unix.WDIOC_GETTIMEOUT, unsafe.Pointer(&seconds))
@@ -66,8 +66,8 @@ func (w *Watchdog) ioctl(request uint, arg unsafe.Pointer) error {
 	return nil
 }
 
-// KeepWatchdog arms the hardware as soon as it has a driver, and feeds it as long as alive says so. It returns only when the
-// hardware cannot be armed, which it says on log.
+// KeepWatchdog waits for a watchdog driver, arms the watchdog and feeds it while alive returns true. It returns only if arming
+// fails, which it logs.
 func KeepWatchdog(alive func() bool, log func(format string, a ...any)) {
 	var w *Watchdog
 	for ; ; time.Sleep(time.Second) {
@@ -76,14 +76,14 @@ func KeepWatchdog(alive func() bool, log func(format string, a ...any)) {
 			break
 		}
 		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENXIO) {
-			log("the hardware watchdog cannot be armed: %v", err)
+			log("arming the hardware watchdog: %v", err)
 			return
 		}
 	}
-	log("hardware watchdog %s is armed after %s: %d s", w.Name, uptime(), int(w.Timeout.Seconds()))
+	log("hardware watchdog %s armed after %s, timeout %d s", w.Name, uptime(), int(w.Timeout.Seconds()))
 	for every := min(watchdogFeed, w.Timeout/3); ; time.Sleep(every) {
 		if !alive() {
-			continue // the hardware does the rest
+			continue // let it expire
 		}
 		if err := w.Feed(); err != nil {
 			log("%v", err)
