@@ -1,4 +1,4 @@
-// Command mkinitramfs packs the updater's initramfs on the host. make initramfs calls it.
+// Command mkinitramfs packs the initramfs of the updater on the host. It is run by make initramfs.
 package main
 
 import (
@@ -26,29 +26,29 @@ func run(args []string) error {
 	var o build.Options
 	var out, report, modules string
 	f := flag.NewFlagSet("mkinitramfs", flag.ContinueOnError)
-	f.StringVar(&o.Init, "init", "", "u-root's init `FILE`, static")
-	f.StringVar(&o.Updater, "updater", "", "updater `FILE`, static")
-	f.Func("keyring", "certificate `PATH`, a file or folder; may be repeated", func(s string) error {
+	f.StringVar(&o.Init, "init", "", "statically linked `FILE` of u-root's init")
+	f.StringVar(&o.Updater, "updater", "", "statically linked updater `FILE`")
+	f.Func("keyring", "`PATH` of a certificate file or a directory of them; may be repeated", func(s string) error {
 		o.Keyring = append(o.Keyring, s)
 		return nil
 	})
 	f.StringVar(&o.Config, "config", "", "configuration `FILE`")
-	f.Func("policy", "further `FILE` for etc/updater, such as certificates that the configuration names; may be repeated", func(s string) error {
+	f.Func("policy", "further `FILE` for etc/updater, such as certificates named in the configuration; may be repeated", func(s string) error {
 		o.Policy = append(o.Policy, s)
 		return nil
 	})
-	f.StringVar(&o.ModulesRoot, "modules-root", "/", "`FOLDER` above lib/modules and lib/firmware")
-	f.StringVar(&o.Kernel, "kernel", "", "kernel image `FILE` that will run it; its release is checked")
-	f.StringVar(&o.KernelVersion, "kernel-version", "", "kernel `RELEASE` whose modules are packed (default: that of -kernel)")
-	f.StringVar(&modules, "modules", "", "module `NAMES`, separated by commas; sets: "+strings.Join(slices.Sorted(maps.Keys(build.Sets)), ", "))
-	f.StringVar(&o.Compress, "compress", "zstd", "zstd, xz or none")
-	f.StringVar(&report, "report", "", "`FILE` for the report of what went in and why; standard output gets the parts")
-	f.StringVar(&out, "o", "", "archive `FILE` to write")
+	f.StringVar(&o.ModulesRoot, "modules-root", "/", "`DIRECTORY` with lib/modules and lib/firmware")
+	f.StringVar(&o.Kernel, "kernel", "", "image `FILE` of the kernel that will run the initramfs, to check its release")
+	f.StringVar(&o.KernelVersion, "kernel-version", "", "kernel `RELEASE` of the modules (default: that of -kernel)")
+	f.StringVar(&modules, "modules", "", "comma-separated `NAMES` of modules or sets; sets: "+strings.Join(slices.Sorted(maps.Keys(build.Sets)), ", "))
+	f.StringVar(&o.Compress, "compress", "zstd", "compression: zstd, xz or none")
+	f.StringVar(&report, "report", "", "`FILE` for a report of modules and firmware; sizes go to standard output")
+	f.StringVar(&out, "o", "", "output `FILE`")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if o.Init == "" || o.Updater == "" || out == "" || f.NArg() > 0 {
-		return errors.New("-init, -updater and -o are required, and there are no other arguments")
+		return errors.New("expected -init, -updater and -o, and no arguments after the flags")
 	}
 	o.Modules = strings.Split(modules, ",")
 	r, err := write(out, o)
@@ -62,7 +62,7 @@ func run(args []string) error {
 	return errors.Join(r.PrintParts(os.Stdout), r.Print(&text), os.WriteFile(report, text.Bytes(), 0o644))
 }
 
-// write packs into a temporary file and renames it, so that no half archive is left behind.
+// write writes a temporary file and renames it, so that out is never incomplete.
 func write(out string, o build.Options) (_ *build.Report, err error) {
 	f, err := os.Create(out + ".tmp")
 	if err != nil {

@@ -12,10 +12,10 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// tree is the content of an archive by path.
+// tree holds the records of an archive by path.
 type tree map[string]cpio.Record
 
-// dir adds a folder and those above it, which the kernel does not make by itself.
+// dir adds a directory and its parents, which the kernel does not create.
 func (t tree) dir(name string) {
 	for ; name != "." && name != "/"; name = path.Dir(name) {
 		if _, ok := t[name]; ok {
@@ -46,8 +46,8 @@ func (t tree) write(w io.Writer, compress string) error {
 	return out.Close()
 }
 
-// compressor compresses with one goroutine and a fixed window, so that the bytes do not depend on the
-// machine. The kernel takes xz only with CRC32 or without a check (Documentation/staging/xz.rst).
+// compressor uses one goroutine and a fixed window, so that the output does not depend on the machine. The kernel decodes xz
+// only with CRC32 or without a check (Documentation/staging/xz.rst).
 func compressor(w io.Writer, how string) (io.WriteCloser, error) {
 	switch how {
 	case "none":
@@ -57,7 +57,7 @@ func compressor(w io.Writer, how string) (io.WriteCloser, error) {
 	case "zstd":
 		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
 	}
-	return nil, fmt.Errorf("compression %q is unknown; expected zstd, xz or none", how)
+	return nil, fmt.Errorf("unknown compression %q, expected zstd, xz or none", how)
 }
 
 type nopCloser struct{ io.Writer }

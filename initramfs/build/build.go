@@ -1,13 +1,12 @@
-// Package build packs the initramfs on the host: u-root's init, the updater as its /bin/uinit, the keyring,
-// the configuration, and the kernel modules that were asked for with what they depend on.
+// Package build packs the initramfs on the host: u-root's init, the updater as /bin/uinit, keyring, configuration, and the
+// requested kernel modules with their dependencies and firmware.
 //
-// The same inputs give the same bytes wherever they lie and whatever the umask is: modes are fixed here,
-// names are sorted, times are 0.
+// Builds are reproducible: equal inputs give equal bytes, independent of paths, umask and machine. Modes are fixed, names
+// sorted, times 0.
 //
-// A second archive may be appended to the result; the kernel unpacks both, and the later file wins. Keyring
-// and configuration are therefore sealed: their digest is stamped into the packed updater, which refuses any
-// other. Whoever can append could still replace that program or a module: have the whole image signed where
-// that matters (a UKI under secure boot, FIT).
+// If another archive is appended, the kernel unpacks both and the later file takes precedence. Keyring and configuration are
+// therefore sealed: the packed updater contains their digest and refuses others. An appended archive can still replace the
+// program or a module; where that matters, sign the whole image (a UKI under Secure Boot, or a FIT image).
 package build
 
 import (
@@ -25,24 +24,24 @@ import (
 	"updater/initramfs"
 )
 
-// Options name what goes in. Init and Updater are required.
+// Options name the inputs, as paths on the host. Init and Updater are required.
 type Options struct {
-	Init    string            // u-root's init, static
-	Updater string            // our binary, static
-	Keyring []string          // certificate files, or folders of them -> etc/updater/keys
-	Config  string            // -> etc/updater/config.toml; "" packs none
-	Policy  []string          // further files of keyring and configuration, such as certificates of servers -> etc/updater; sealed with them
-	Files   map[string]string // further files: path in the archive to path on the host, mode 0644
+	Init    string            // u-root's init, statically linked
+	Updater string            // the updater, statically linked
+	Keyring []string          // certificate files or directories of them, packed into etc/updater/keys
+	Config  string            // packed as etc/updater/config.toml; "" packs none
+	Policy  []string          // further files for etc/updater, such as server certificates; sealed as well
+	Files   map[string]string // further files of mode 0644: paths on the host by paths in the archive
 
-	ModulesRoot   string   // below it lie lib/modules/KernelVersion and lib/firmware; "" is /
-	Kernel        string   // kernel image that will run it; "" is not checked
-	KernelVersion string   // release; "" is the one of Kernel, and without Kernel no modules are packed
-	Modules       []string // names, or [Sets]; built-in ones are left out
+	ModulesRoot   string   // directory with lib/modules/KernelVersion and lib/firmware; "" is /
+	Kernel        string   // image of the kernel that will run the initramfs, to check its release; "" skips the check
+	KernelVersion string   // release; "" is that of Kernel. Without both, no modules are packed
+	Modules       []string // names of modules or [Sets]; built-in modules are skipped
 
-	Compress string // "zstd", "xz" or "none"; "" is zstd
+	Compress string // zstd, xz or none; "" is zstd
 }
 
-// The parts of a report.
+// Parts of a report.
 const (
 	partInit     = "u-root init"
 	partUpdater  = "updater"
@@ -52,8 +51,7 @@ const (
 	partFirmware = "firmware"
 )
 
-// Write packs the archive into w, in the newc format (kernel, Documentation/driver-api/early-userspace), and
-// reports what went in.
+// Write writes the archive to w in the newc format (kernel, Documentation/driver-api/early-userspace) and reports its contents.
 func Write(w io.Writer, o Options) (*Report, error) {
 	p := &packing{tree: tree{}, parts: map[string]tree{}, report: new(Report)}
 	for _, dir := range []string{"dev", "proc", "sys", "etc", "bin", "sbin", "tmp", "run", "root", "mnt", "lib", "etc/updater/keys"} {
@@ -77,7 +75,7 @@ func Write(w io.Writer, o Options) (*Report, error) {
 type packing struct {
 	tree    tree
 	parts   map[string]tree // the same files, by part
-	machine elf.Machine     // that the programs are for
+	machine elf.Machine     // architecture of the programs
 	report  *Report
 }
 
@@ -89,7 +87,7 @@ func (p *packing) fill(o Options) error {
 			return err
 		}
 		if release != "" && release != is {
-			return fmt.Errorf("kernel image %s is release %s, not %s", o.Kernel, is, release)
+			return fmt.Errorf("kernel image %s has release %s, expected %s", o.Kernel, is, release)
 		}
 		release = is
 	}
@@ -120,7 +118,7 @@ func (p *packing) fill(o Options) error {
 	return p.modules(cmp.Or(o.ModulesRoot, "/"), release, o.Modules)
 }
 
-// programs adds init, and the updater sealed with the policy.
+// programs adds init and the updater, sealed with the policy.
 func (p *packing) programs(o Options, policy map[string][]byte) error {
 	init, machine, err := readProgram("init", o.Init)
 	if err != nil {
@@ -147,7 +145,7 @@ func (p *packing) programs(o Options, policy map[string][]byte) error {
 	return p.file(partUpdater, "bin/uinit", updater, 0o755)
 }
 
-// readProgram reads an executable; one that needs a dynamic linker would not start.
+// readProgram reads a statically linked executable.
 func readProgram(name, host string) ([]byte, elf.Machine, error) {
 	data, err := os.ReadFile(host)
 	if err != nil {
@@ -160,14 +158,14 @@ func readProgram(name, host string) ([]byte, elf.Machine, error) {
 	return data, machine, nil
 }
 
-// file adds a file to the archive and to its part.
+// file adds a file to the archive and to a part of the report.
 func (p *packing) file(part, name string, data []byte, mode uint64) error {
 	clean := strings.TrimPrefix(path.Clean("/"+name), "/")
 	if part == partFiles && (clean == initramfs.PolicyDir || strings.HasPrefix(clean, initramfs.PolicyDir+"/")) {
-		return fmt.Errorf("packing %s: /%s takes keyring and configuration only", clean, initramfs.PolicyDir)
+		return fmt.Errorf("packing %s: /%s is reserved for keyring and configuration", clean, initramfs.PolicyDir)
 	}
 	if _, ok := p.tree[clean]; ok {
-		return fmt.Errorf("packing %s: it is there twice", clean)
+		return fmt.Errorf("packing %s: duplicate file", clean)
 	}
 	p.tree.dir(path.Dir(clean))
 	p.tree[clean] = cpio.StaticFile(clean, string(data), mode)
@@ -178,7 +176,7 @@ func (p *packing) file(part, name string, data []byte, mode uint64) error {
 	return nil
 }
 
-// measure adds a part to the report, with what it takes when it is compressed by itself.
+// measure adds a part to the report, with its size when compressed alone.
 func (p *packing) measure(name, compress string) error {
 	t := p.parts[name]
 	if len(t) == 0 {
@@ -204,12 +202,12 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// readPolicy reads keyring and configuration under their names in the archive.
+// readPolicy reads keyring and configuration, by name in the archive.
 func readPolicy(o Options) (map[string][]byte, error) {
 	policy := map[string][]byte{}
 	add := func(name, host string) error {
 		if _, twice := policy[name]; twice {
-			return fmt.Errorf("packing %s: it is there twice", name)
+			return fmt.Errorf("packing %s: duplicate file", name)
 		}
 		data, err := os.ReadFile(host)
 		policy[name] = data
@@ -239,7 +237,7 @@ func readPolicy(o Options) (map[string][]byte, error) {
 	return policy, nil
 }
 
-// keyFiles is a certificate file, or those of a folder.
+// keyFiles lists a certificate file, or the files of a directory except hidden ones.
 func keyFiles(host string) ([]string, error) {
 	info, err := os.Stat(host)
 	if err != nil || !info.IsDir() {

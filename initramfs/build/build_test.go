@@ -191,18 +191,18 @@ func TestRefusals(t *testing.T) {
 		change func(o *build.Options, dir string)
 		want   string
 	}{
-		{"unknown module", func(o *build.Options, _ string) { o.Modules = []string{"nowhere"} }, "module nowhere (asked for) is neither there nor built in"},
-		{"missing dependency", func(o *build.Options, _ string) { o.Modules = []string{"other"} }, "module missing (needed by other) is neither"},
+		{"unknown module", func(o *build.Options, _ string) { o.Modules = []string{"nowhere"} }, "module nowhere (requested): not found"},
+		{"missing dependency", func(o *build.Options, _ string) { o.Modules = []string{"other"} }, "module missing (needed by other): not found"},
 		{"other kernel", func(o *build.Options, _ string) { o.KernelVersion = "1.2.3" }, "modules of kernel 1.2.3"},
 		{"dynamic program", func(o *build.Options, dir string) {
 			o.Init = filepath.Join(dir, "dynamic")
 			if err := os.WriteFile(o.Init, object(true), 0o755); err != nil {
 				panic(err)
 			}
-		}, "is not static"},
-		{"no program", func(o *build.Options, _ string) { o.Init = o.Config }, "is no program"},
+		}, "dynamically linked"},
+		{"no program", func(o *build.Options, _ string) { o.Init = o.Config }, "not an ELF program"},
 		{"missing key", func(o *build.Options, _ string) { o.Keyring = []string{"/nowhere"} }, "packing the keyring"},
-		{"twice", func(o *build.Options, _ string) { o.Files = map[string]string{"init": o.Config} }, "there twice"},
+		{"twice", func(o *build.Options, _ string) { o.Files = map[string]string{"init": o.Config} }, "duplicate file"},
 		{"module of another kernel", func(o *build.Options, dir string) {
 			o.Modules = []string{"foreign"}
 			foreign(o.ModulesRoot, object(false, "vermagic=5.10.0-test SMP mod_unload "))
@@ -212,16 +212,16 @@ func TestRefusals(t *testing.T) {
 			ko := object(false)
 			ko[18] = byte(elf.EM_AARCH64)
 			foreign(o.ModulesRoot, ko)
-		}, "module foreign is for EM_AARCH64, the programs are for EM_X86_64"},
+		}, "module foreign is for EM_AARCH64, expected EM_X86_64"},
 		{"firmware outside its folder", func(o *build.Options, dir string) {
 			o.Modules = []string{"foreign"}
 			foreign(o.ModulesRoot, object(false, "firmware=../../etc/passwd"))
-		}, "not below lib/firmware"},
-		{"kernel image of another release", func(o *build.Options, dir string) { o.Kernel = bzImage(dir, "6.1.0-56-amd64 (x) #1") }, "is release 6.1.0-56-amd64, not 6.1.0-test"},
-		{"no kernel image", func(o *build.Options, _ string) { o.Kernel = o.Config }, "does not tell its release"},
-		{"empty set", func(o *build.Options, _ string) { o.Modules = []string{"watchdog"} }, "of the set watchdog none is there"},
-		{"no place for the seal", func(o *build.Options, _ string) { o.Updater = o.Init }, "has no place for the seal"},
-		{"policy among the files", func(o *build.Options, _ string) { o.Files = map[string]string{"etc/updater/keys/x": o.Config} }, "takes keyring and configuration only"},
+		}, "outside lib/firmware"},
+		{"kernel image of another release", func(o *build.Options, dir string) { o.Kernel = bzImage(dir, "6.1.0-56-amd64 (x) #1") }, "has release 6.1.0-56-amd64, expected 6.1.0-test"},
+		{"no kernel image", func(o *build.Options, _ string) { o.Kernel = o.Config }, "no release found"},
+		{"empty set", func(o *build.Options, _ string) { o.Modules = []string{"watchdog"} }, "set watchdog: no member found"},
+		{"no place for the seal", func(o *build.Options, _ string) { o.Updater = o.Init }, "no placeholder for the seal"},
+		{"policy among the files", func(o *build.Options, _ string) { o.Files = map[string]string{"etc/updater/keys/x": o.Config} }, "is reserved for keyring and configuration"},
 		{"unknown compression", func(o *build.Options, _ string) { o.Compress = "rar" }, "unknown"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -287,7 +287,7 @@ func TestReport(t *testing.T) {
 	}
 	want := map[string]string{
 		"ext4": "set fs", "crc32c_generic": "soft dependency of ext4 (crypto-crc32c)", "virtio_blk": "set virtio", "virtio_ring": "needed by virtio_blk",
-		"virtio": "needed by virtio_ring", "card": "asked for", "late": "soft dependency of card (late)",
+		"virtio": "needed by virtio_ring", "card": "requested", "late": "soft dependency of card (late)",
 	}
 	if !maps.Equal(why, want) {
 		t.Errorf("modules = %v; want %v", why, want)
@@ -414,7 +414,7 @@ func TestRealSeal(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"verify --keyring " + dir + " --bmap " + o.Config, "is sealed with its keyring"},
 		{"status --config " + o.Config, "takes no other"},
-		{"status", "is not what this initramfs was packed with"}, // the host's /etc/updater
+		{"status", "differs from the keyring and configuration packed"}, // the host's /etc/updater
 	} {
 		cmd := exec.Command(bin, strings.Fields(c.args)...)
 		cmd.Args[0] = "updater"

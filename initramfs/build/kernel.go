@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// maxKernel bounds an unpacked kernel image.
+// maxKernel bounds an unpacked kernel image, in bytes.
 const maxKernel = 256 << 20
 
-// KernelRelease reads a kernel image's release, such as 6.1.0-56-amd64: from the header of an x86 bzImage
-// (Documentation/arch/x86/boot.rst, kernel_version), else from the banner of an image that is plain or gzip.
+// KernelRelease returns the release of a kernel image, such as 6.1.0-56-amd64. It reads kernel_version of an x86 bzImage
+// (kernel, Documentation/arch/x86/boot.rst), else the version banner of an uncompressed or gzip image.
 func KernelRelease(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -36,7 +36,7 @@ func KernelRelease(path string) (string, error) {
 	for rest := data; ; {
 		i := bytes.Index(rest, []byte(banner))
 		if i < 0 {
-			return "", fmt.Errorf("kernel image %s does not tell its release; say it", path)
+			return "", fmt.Errorf("kernel image %s: no release found; name it with -kernel-version", path)
 		}
 		rest = rest[i+len(banner):]
 		if release := firstWord(rest); release != "" && release[0] >= '0' && release[0] <= '9' {
@@ -56,7 +56,7 @@ func bzImageRelease(data []byte) string {
 	return firstWord(data[at:])
 }
 
-// firstWord is the text before the first blank or NUL, when it is short and plain.
+// firstWord returns the text before the first space, NUL or newline if it is printable ASCII of at most 64 bytes, else "".
 func firstWord(data []byte) string {
 	word := string(data[:min(len(data), 65)])
 	end := strings.IndexAny(word, " \x00\n")

@@ -14,11 +14,11 @@ import (
 	"github.com/therootcompany/xz"
 )
 
-// module is what a .ko says of itself.
+// module is a kernel module and its .modinfo.
 type module struct {
 	data      []byte // uncompressed
 	machine   elf.Machine
-	vermagic  string // the kernel release that it is for; "" when it does not say
+	vermagic  string // kernel release; "" if not recorded
 	depends   []string
 	pre, post []string // soft dependencies, module names or aliases
 	aliases   []string
@@ -26,7 +26,7 @@ type module struct {
 	why       string
 }
 
-// readModule unpacks a module and reads its .modinfo section: NUL-separated key=value strings.
+// readModule decompresses a module and parses its .modinfo section: NUL-separated key=value strings.
 func readModule(file string) (*module, error) {
 	data, err := readUnpacked(file)
 	if err != nil {
@@ -39,7 +39,7 @@ func readModule(file string) (*module, error) {
 	m := &module{data: data, machine: f.Machine}
 	section := f.Section(".modinfo")
 	if section == nil {
-		return nil, errors.New("has no .modinfo section")
+		return nil, errors.New("no .modinfo section")
 	}
 	info, err := section.Data()
 	if err != nil {
@@ -81,7 +81,7 @@ func (m *module) take(key, value string) {
 	}
 }
 
-// softdep is the module's line of modules.softdep; "" is none.
+// softdep returns the line of modules.softdep for the module; "" if it has no soft dependencies.
 func (m *module) softdep(name string) string {
 	line := ""
 	if len(m.pre) > 0 {
@@ -96,7 +96,7 @@ func (m *module) softdep(name string) string {
 	return "softdep " + name + line + "\n"
 }
 
-// readUnpacked reads a file of the host, unpacked by its ending.
+// readUnpacked reads a file of the host and decompresses it according to its extension.
 func readUnpacked(file string) ([]byte, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -121,16 +121,16 @@ func unpack(open func(io.Reader) (io.Reader, error), data []byte) ([]byte, error
 	return io.ReadAll(r)
 }
 
-// staticProgram refuses a program that asks for a dynamic linker, which the archive does not have, and tells
-// which machine it is for.
+// staticProgram returns the architecture of a program. It refuses programs that need a dynamic linker, which the archive does
+// not contain.
 func staticProgram(data []byte) (elf.Machine, error) {
 	f, err := elf.NewFile(bytes.NewReader(data))
 	if err != nil {
-		return 0, fmt.Errorf("is no program: %w", err)
+		return 0, fmt.Errorf("not an ELF program: %w", err)
 	}
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
-			return 0, errors.New("is not static; build it with CGO_ENABLED=0")
+			return 0, errors.New("dynamically linked, expected a static program; build it with CGO_ENABLED=0")
 		}
 	}
 	return f.Machine, nil

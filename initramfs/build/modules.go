@@ -13,9 +13,8 @@ import (
 	"strings"
 )
 
-// modules adds the wanted modules with all that they depend on, the firmware that they name, and indexes cut
-// down to them. Dependencies come from the modules themselves (their .modinfo section), so that a kernel
-// package that was only unpacked, without depmod, is good enough.
+// modules adds the wanted modules, their dependencies and firmware, and indexes of them. It reads dependencies from .modinfo, so
+// that an unpacked kernel package works without depmod.
 func (p *packing) modules(root, release string, wanted []string) error {
 	c, err := openCatalogue(filepath.Join(root, "lib/modules", release), release, p.machine)
 	if err == nil {
@@ -54,13 +53,13 @@ func (p *packing) modules(root, release string, wanted []string) error {
 	)
 }
 
-// firmware adds what a module names, from where the kernel would look for it (drivers/base/firmware_loader),
-// unpacked. What the host does not have is in the report: many modules name files for hardware of ten years.
+// firmware adds the firmware files of a module, decompressed, searching the directories of the kernel
+// (drivers/base/firmware_loader). Missing files are only reported: many modules list firmware for a decade of hardware.
 func (p *packing) firmware(root, release, name string, files []string) error {
 	base := filepath.Join(root, "lib/firmware")
 	for _, f := range files {
 		if !filepath.IsLocal(f) {
-			return fmt.Errorf("module %s names the firmware %q, which is not below lib/firmware", name, f)
+			return fmt.Errorf("module %s: firmware %q is outside lib/firmware", name, f)
 		}
 		entry := Firmware{Name: f, Module: name}
 		for _, dir := range []string{"updates/" + release, "updates", release, ""} {
@@ -75,7 +74,7 @@ func (p *packing) firmware(root, release, name string, files []string) error {
 				entry.Found, entry.Bytes = true, int64(len(data))
 				target := path.Join("lib/firmware", f)
 				if _, twice := p.tree[target]; twice {
-					continue // another module names it too
+					continue // added for another module
 				}
 				if err := p.file(partFirmware, target, data, 0o644); err != nil {
 					return err
@@ -87,14 +86,14 @@ func (p *packing) firmware(root, release, name string, files []string) error {
 	return nil
 }
 
-// catalogue is a folder of modules.
+// catalogue is a directory of modules.
 type catalogue struct {
 	release  string
 	machine  elf.Machine
-	files    map[string]string // by normal name
+	files    map[string]string // by normalized name
 	builtin  map[string]bool
 	packed   map[string]*module
-	byAlias  map[string]string // exact aliases of all modules; made when a soft dependency first needs it
+	byAlias  map[string]string // exact aliases of all modules; filled on first use
 	inKernel []string
 	leftOut  []string
 }
@@ -120,14 +119,13 @@ func openCatalogue(dir, release string, machine elf.Machine) (*catalogue, error)
 	return c, nil
 }
 
-// normal is the kernel's name of a module: no folder, no endings, underscores.
+// normal returns the kernel's name of a module: without directory and extensions, with underscores.
 func normal(name string) string {
 	name, _, _ = strings.Cut(path.Base(name), ".ko")
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// choose packs what was asked for: modules by name, which have to be there, and sets, of which is taken what
-// the kernel has.
+// choose packs modules and sets by name. A named module has to exist; of a set, the existing members are packed.
 func (c *catalogue) choose(wanted []string) error {
 	for _, name := range wanted {
 		name = strings.TrimSpace(name)
@@ -135,7 +133,7 @@ func (c *catalogue) choose(wanted []string) error {
 		switch {
 		case name == "":
 		case !isSet:
-			if err := c.want(normal(name), "asked for"); err != nil {
+			if err := c.want(normal(name), "requested"); err != nil {
 				return err
 			}
 		default:
@@ -161,12 +159,12 @@ func (c *catalogue) chooseSet(set string, members []string) error {
 		}
 	}
 	if !found {
-		return fmt.Errorf("of the set %s none is there: %s", set, strings.Join(members, " "))
+		return fmt.Errorf("set %s: no member found: %s", set, strings.Join(members, " "))
 	}
 	return nil
 }
 
-// want packs a module with what it depends on. why is for the report.
+// want packs a module and its dependencies. why goes into the report.
 func (c *catalogue) want(name, why string) error {
 	if c.packed[name] != nil {
 		return nil
@@ -177,17 +175,17 @@ func (c *catalogue) want(name, why string) error {
 	}
 	file, ok := c.files[name]
 	if !ok {
-		return fmt.Errorf("module %s (%s) is neither there nor built in", name, why)
+		return fmt.Errorf("module %s (%s): not found and not built in", name, why)
 	}
 	m, err := readModule(file)
 	if err != nil {
 		return fmt.Errorf("module %s: %w", name, err)
 	}
 	if m.vermagic != "" && m.vermagic != c.release {
-		return fmt.Errorf("module %s is for kernel %s", name, m.vermagic)
+		return fmt.Errorf("module %s is for kernel %s, expected %s", name, m.vermagic, c.release)
 	}
 	if m.machine != c.machine {
-		return fmt.Errorf("module %s is for %s, the programs are for %s", name, m.machine, c.machine)
+		return fmt.Errorf("module %s is for %s, expected %s as the programs", name, m.machine, c.machine)
 	}
 	m.why = why
 	c.packed[name] = m
@@ -204,7 +202,7 @@ func (c *catalogue) want(name, why string) error {
 	return nil
 }
 
-// wantSoft packs a soft dependency, which is optional: ext4 asks for "crypto-crc32c", an alias.
+// wantSoft packs a soft dependency if it exists. It may be an alias: ext4 has a soft dependency on "crypto-crc32c".
 func (c *catalogue) wantSoft(s, name string) error {
 	target := normal(s)
 	if c.files[target] == "" {
@@ -219,7 +217,7 @@ func (c *catalogue) wantSoft(s, name string) error {
 	return c.want(target, fmt.Sprintf("soft dependency of %s (%s)", name, s))
 }
 
-// aliased finds the generic module behind an exact alias; "" is none.
+// aliased returns the module with exactly this alias, preferring generic implementations; "" if there is none.
 func (c *catalogue) aliased(alias string) (string, error) {
 	if c.byAlias == nil {
 		c.byAlias = map[string]string{}
@@ -238,7 +236,7 @@ func (c *catalogue) aliased(alias string) (string, error) {
 	return c.byAlias[alias], nil
 }
 
-// closure lists what must be loaded before a module, nearest first, as modules.dep does.
+// closure lists the modules to load before a module, nearest first, as in modules.dep.
 func (c *catalogue) closure(name string) []string {
 	var list []string
 	var visit func(string)

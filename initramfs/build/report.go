@@ -8,31 +8,31 @@ import (
 	"text/tabwriter"
 )
 
-// Report says what went in and why.
+// Report lists the contents of an archive.
 type Report struct {
-	Release  string // of the kernel; "" without modules
+	Release  string // kernel release; "" without modules
 	Parts    []Part
 	Modules  []Module
-	BuiltIn  []string // asked for, and in the kernel itself
-	LeftOut  []string // members of sets that this kernel does not have
+	BuiltIn  []string // requested modules that are built into the kernel
+	LeftOut  []string // members of sets that the kernel does not have
 	Firmware []Firmware
 }
 
-// Part is one of the pieces of an archive.
+// Part is a group of files of an archive.
 type Part struct {
 	Name   string
-	Bytes  int64 // unpacked
-	Packed int64 // compressed by itself; the whole may be a little smaller
+	Bytes  int64 // uncompressed
+	Packed int64 // compressed alone; within the whole archive it may be smaller
 }
 
 // Module is a packed module.
 type Module struct {
 	Name  string
-	Bytes int64 // unpacked
-	Why   string
+	Bytes int64  // uncompressed
+	Why   string // what requested it
 }
 
-// Firmware is a file that a packed module names.
+// Firmware is a file listed by a packed module.
 type Firmware struct {
 	Name   string
 	Bytes  int64
@@ -40,7 +40,7 @@ type Firmware struct {
 	Found  bool
 }
 
-// Total is the size of all parts but modules and firmware, compressed: what the budget is for.
+// Total is the compressed size of all parts except modules and firmware, in bytes. The size budget applies to it.
 func (r *Report) Total() int64 {
 	var sum int64
 	for _, p := range r.Parts {
@@ -51,7 +51,7 @@ func (r *Report) Total() int64 {
 	return sum
 }
 
-// PrintParts writes the sizes of the parts for people.
+// PrintParts writes a table of the parts and their sizes.
 func (r *Report) PrintParts(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "part\tKiB\tpacked\n")
@@ -62,10 +62,10 @@ func (r *Report) PrintParts(w io.Writer) error {
 	return t.Flush()
 }
 
-// budget is what an initramfs may take without modules and firmware, in bytes.
+// budget is the largest intended Total, in bytes.
 const budget = 6 << 20
 
-// Print writes modules and firmware with their reasons for people.
+// Print writes a table of modules and firmware.
 func (r *Report) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if r.Release != "" {
@@ -79,7 +79,7 @@ func (r *Report) Print(w io.Writer) error {
 		if !f.Found {
 			how = "not found"
 		}
-		fmt.Fprintf(t, "firmware %s\t%s\tnamed by %s\n", f.Name, how, f.Module)
+		fmt.Fprintf(t, "firmware %s\t%s\tlisted by %s\n", f.Name, how, f.Module)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -91,7 +91,7 @@ func (r *Report) printLeft(w io.Writer) error {
 	for _, l := range []struct {
 		what string
 		list []string
-	}{{"built into the kernel", r.BuiltIn}, {"of the sets, this kernel does not have", r.LeftOut}} {
+	}{{"built into the kernel", r.BuiltIn}, {"members of sets this kernel does not have", r.LeftOut}} {
 		if len(l.list) == 0 {
 			continue
 		}

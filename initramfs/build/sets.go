@@ -1,7 +1,7 @@
 package build
 
-// Sets are module names by what they are for. Every member is optional: a set takes of it what the kernel
-// has, since architectures and configurations differ.
+// Sets are groups of modules by purpose. Members that the kernel does not have are skipped, since architectures and
+// configurations differ.
 var Sets = map[string][]string{
 	"virtio": {"virtio_pci", "virtio_mmio", "virtio_blk", "virtio_scsi", "virtio_net", "virtio_rng"},
 	"storage": {

@@ -8,20 +8,19 @@ import (
 	"updater/initramfs"
 )
 
-// sealPlace is where a binary keeps its seal, as long as it has none (initramfs/seal.go).
+// sealPlace is the placeholder for the seal in an unsealed binary (initramfs/seal.go).
 const sealPlace = "updater-policy-seal:0000000000000000000000000000000000000000000000000000000000000000"
 
 const sealPrefix = len(sealPlace) - 64
 
-// stampSeal returns the program with the digest of the policy in it. The program starts only with exactly
-// these files afterwards.
+// stampSeal returns a copy of the program sealed with the digest of the policy. It starts only with exactly these files.
 func stampSeal(program []byte, policy map[string][]byte) ([]byte, error) {
 	switch n := bytes.Count(program, []byte(sealPlace)); n {
 	case 1:
 	case 0:
-		return nil, errors.New("has no place for the seal of keyring and configuration, or is sealed already")
+		return nil, errors.New("no placeholder for the seal of keyring and configuration found; is the program sealed already?")
 	default:
-		return nil, fmt.Errorf("has %d places for the seal of keyring and configuration, expected one", n)
+		return nil, fmt.Errorf("found %d placeholders for the seal of keyring and configuration, expected one", n)
 	}
 	at := bytes.Index(program, []byte(sealPlace)) + sealPrefix
 	sealed := bytes.Clone(program)

@@ -18,13 +18,13 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// dhcp4 asks for an IPv4 lease (RFC 2131).
+// dhcp4 requests an IPv4 lease (RFC 2131).
 func dhcp4(ctx context.Context, link netlink.Link) (learned, error) {
 	client, err := nclient4.New(link.Attrs().Name, nclient4.WithTimeout(dhcpTry), nclient4.WithRetry(int(dhcpTimeout/dhcpTry)))
 	if err != nil {
 		return learned{}, fmt.Errorf("DHCP: %w", err)
 	}
-	defer client.Close() //nolint:errcheck // the lease is what counts
+	defer client.Close() //nolint:errcheck // only the lease matters
 	lease, err := client.Request(ctx, dhcpv4.WithRequestedOptions(
 		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionNTPServers))
 	if err != nil {
@@ -36,7 +36,7 @@ func dhcp4(ctx context.Context, link netlink.Link) (learned, error) {
 func fromLease(ack *dhcpv4.DHCPv4) (learned, error) {
 	addr, ok := netip.AddrFromSlice(ack.YourIPAddr.To4())
 	if !ok || addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast() {
-		return learned{}, fmt.Errorf("DHCP: the server offers the address %s", ack.YourIPAddr)
+		return learned{}, fmt.Errorf("DHCP: the server offers %s, expected a unicast address", ack.YourIPAddr)
 	}
 	bits, size := ack.SubnetMask().Size()
 	if size != 32 {
@@ -52,8 +52,8 @@ func fromLease(ack *dhcpv4.DHCPv4) (learned, error) {
 	return l, nil
 }
 
-// dhcp6 takes what router advertisements give (the kernel sets address and route by them), and asks for an
-// IPv6 lease and name servers (RFC 8415). Either is enough.
+// dhcp6 requests an IPv6 lease and name servers (RFC 8415). Without an answer it uses the address the kernel configured from
+// router advertisements.
 func dhcp6(ctx context.Context, link netlink.Link) (learned, error) {
 	if err := linkLocal(ctx, link); err != nil {
 		return learned{}, err
@@ -62,7 +62,7 @@ func dhcp6(ctx context.Context, link netlink.Link) (learned, error) {
 	if err != nil {
 		return learned{}, fmt.Errorf("DHCPv6: %w", err)
 	}
-	defer client.Close() //nolint:errcheck // the lease is what counts
+	defer client.Close() //nolint:errcheck // only the lease matters
 	reply, err := client.RapidSolicit(ctx, dhcpv6.WithRequestedOptions(dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionNTPServer))
 	if err != nil {
 		if a, ok := advertised(link); ok {
@@ -83,15 +83,15 @@ func fromReply(reply *dhcpv6.Message) (learned, error) {
 		}
 	}
 	if !l.address.IsValid() {
-		return learned{}, errors.New("DHCPv6: the server gives no address")
+		return learned{}, errors.New("DHCPv6: the reply has no global address")
 	}
 	return l, nil
 }
 
-// linkLocal waits until the interface has a link-local address that is no longer tentative.
+// linkLocal waits for a link-local address that has passed duplicate address detection.
 func linkLocal(ctx context.Context, link netlink.Link) error {
 	if b, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", link.Attrs().Name, "disable_ipv6")); err != nil || strings.TrimSpace(string(b)) != "0" {
-		return errors.New("IPv6: the kernel has none on this interface")
+		return errors.New("IPv6: disabled on this interface")
 	}
 	for {
 		list, err := netlink.AddrList(link, netlink.FAMILY_V6)
@@ -112,7 +112,7 @@ func linkLocal(ctx context.Context, link netlink.Link) error {
 	}
 }
 
-// advertised is a global address that the kernel has set by router advertisements.
+// advertised returns the global address the kernel configured from router advertisements.
 func advertised(link netlink.Link) (netip.Prefix, bool) {
 	list, err := netlink.AddrList(link, netlink.FAMILY_V6)
 	if err != nil {

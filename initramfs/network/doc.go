@@ -1,6 +1,6 @@
-// Package network brings the network of an initramfs up: by DHCP on IPv4 and IPv6, or as ip= on the kernel
-// command line says, on every interface that has a carrier.
+// Package network configures the network interfaces of an initramfs: by DHCP for IPv4 and IPv6 or by the ip= parameters of the
+// kernel command line, on every interface with a carrier.
 //
-// Everything that it learns is untrusted and chooses only the way to a server. The time of an NTP server is
-// a hint for TLS; it never reaches the clock that signatures and documents are judged by.
+// Everything it learns is unauthenticated and decides only how a server is reached. The time of an NTP server is a hint for
+// TLS; signatures and documents are never judged by it.
 package network

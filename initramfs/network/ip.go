@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -8,28 +9,27 @@ import (
 	"strings"
 )
 
-// Setting is one ip= of the kernel command line (Documentation/admin-guide/nfs/nfsroot.rst):
+// Setting is one ip= parameter (kernel, Documentation/admin-guide/nfs/nfsroot.rst):
 //
 //	ip=CLIENT:SERVER:GATEWAY:NETMASK:HOSTNAME:DEVICE:AUTOCONF:DNS0:DNS1:NTP0
 //	ip=AUTOCONF
 //
-// The server address and the host name are not used. The netmask may be a prefix length; IPv6 addresses stand
-// in brackets.
+// Server address and host name are ignored. NETMASK may be a prefix length. IPv6 addresses are enclosed in brackets.
 type Setting struct {
-	Device  string // "" is every interface with a carrier
-	Method  string // static | dhcp | dhcp6 | any (both) | off
+	Device  string // "" applies to every interface with a carrier
+	Method  string // static, dhcp, dhcp6, any (dhcp and dhcp6) or off
 	Address netip.Prefix
-	Gateway netip.Addr // invalid is none
+	Gateway netip.Addr // the zero Addr is none
 	DNS     []netip.Addr
 	NTP     []netip.Addr
 }
 
-// methods are the words for the ways of configuring: the kernel's, and dracut's for IPv6.
+// methods maps the words of the kernel and, for IPv6, of dracut to Setting.Method.
 var methods = map[string]string{
 	"on": "any", "any": "any", "dhcp": "dhcp", "both": "dhcp", "dhcp6": "dhcp6", "auto6": "dhcp6", "off": "off", "none": "off",
 }
 
-// ParseIP reads one value of ip=. An unknown word is an error.
+// ParseIP parses the value of an ip= parameter.
 func ParseIP(s string) (Setting, error) {
 	set, err := parseIP(s)
 	if err != nil {
@@ -43,12 +43,12 @@ func parseIP(s string) (set Setting, err error) {
 	if len(fields) == 1 {
 		var ok bool
 		if set.Method, ok = methods[fields[0]]; !ok {
-			return set, fmt.Errorf("expected dhcp, dhcp6, any, off, or an address with its netmask")
+			return set, errors.New("expected dhcp, dhcp6, any, off, or an address with a netmask")
 		}
 		return set, nil
 	}
 	if len(fields) > 10 {
-		return set, fmt.Errorf("has %d fields, at most 10 are known", len(fields))
+		return set, fmt.Errorf("found %d fields, expected at most 10", len(fields))
 	}
 	fields = append(fields, make([]string, 10-len(fields))...)
 	set.Device = fields[5]
@@ -59,21 +59,31 @@ func parseIP(s string) (set Setting, err error) {
 		}
 		var ok bool
 		if set.Method, ok = methods[word]; !ok {
-			return set, fmt.Errorf("%q is no method of configuring", word)
+			return set, fmt.Errorf("unknown method %q", word)
 		}
 	} else if err := set.static(fields); err != nil {
 		return set, err
 	}
-	for i, list := range []*[]netip.Addr{&set.DNS, &set.DNS, &set.NTP} {
-		if f := fields[7+i]; f != "" {
-			a, err := netip.ParseAddr(f)
-			if err != nil {
-				return set, err
-			}
-			*list = append(*list, a)
-		}
+	if set.DNS, err = parseAddrs(fields[7], fields[8]); err != nil {
+		return set, err
 	}
-	return set, nil
+	set.NTP, err = parseAddrs(fields[9])
+	return set, err
+}
+
+// parseAddrs parses addresses; "" is skipped.
+func parseAddrs(list ...string) (addrs []netip.Addr, err error) {
+	for _, s := range list {
+		if s == "" {
+			continue
+		}
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, err
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs, nil
 }
 
 func (set *Setting) static(fields []string) error {
@@ -92,19 +102,19 @@ func (set *Setting) static(fields []string) error {
 		_, _ = fmt.Sscan(fields[3], &bits)
 	}
 	if bits < 0 || bits > addr.BitLen() {
-		return fmt.Errorf("%q is no netmask for %s", fields[3], addr)
+		return fmt.Errorf("invalid netmask %q for %s", fields[3], addr)
 	}
 	set.Address = netip.PrefixFrom(addr, bits)
 	if fields[2] == "" {
 		return nil
 	}
 	if set.Gateway, err = netip.ParseAddr(fields[2]); err == nil && set.Gateway.Is4() != addr.Is4() {
-		err = fmt.Errorf("gateway %s is of another family than %s", set.Gateway, addr)
+		err = fmt.Errorf("gateway %s and address %s belong to different families", set.Gateway, addr)
 	}
 	return err
 }
 
-// splitFields splits at colons that are not inside brackets, and takes the brackets off.
+// splitFields splits at colons outside brackets and removes the brackets.
 func splitFields(s string) []string {
 	var fields []string
 	for field, depth, i := "", 0, 0; i <= len(s); i++ {
@@ -123,8 +133,8 @@ func splitFields(s string) []string {
 	return fields
 }
 
-// pick returns what applies to an interface: its own settings, else those for every interface; without any it
-// is DHCP for both families.
+// pick returns the settings for an interface: those that name it, else those that name none. Without any setting at all, it
+// returns DHCP for both families.
 func pick(all []Setting, device string) []Setting {
 	if len(all) == 0 {
 		return []Setting{{Method: "any"}}

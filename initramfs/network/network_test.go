@@ -42,12 +42,12 @@ func TestParseIP(t *testing.T) {
 		}},
 		{in: "bootp", err: "expected dhcp"},
 		{in: "", err: "expected dhcp"},
-		{in: "10.0.0.2::10.0.0.1", err: "is no netmask"},
-		{in: "10.0.0.2::10.0.0.1:255.0.255.0", err: "is no netmask"},
-		{in: "10.0.0.2::10.0.0.1:33", err: "is no netmask"},
-		{in: "10.0.0.2::[fd00::1]:8", err: "another family"},
+		{in: "10.0.0.2::10.0.0.1", err: "invalid netmask"},
+		{in: "10.0.0.2::10.0.0.1:255.0.255.0", err: "invalid netmask"},
+		{in: "10.0.0.2::10.0.0.1:33", err: "invalid netmask"},
+		{in: "10.0.0.2::[fd00::1]:8", err: "different families"},
 		{in: "300.0.0.2:::8", err: "ParseAddr"},
-		{in: ":::::eth0:static", err: "no method"},
+		{in: ":::::eth0:static", err: "unknown method"},
 		{in: "a:b:c:d:e:f:g:h:i:j:k", err: "11 fields"},
 	} {
 		got, err := ParseIP(c.in)

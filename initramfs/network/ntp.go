@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// ntpEpoch is 1900-01-01 before 1970-01-01, in seconds. Its 32 bits turn over in 2036.
+// ntpEpoch is the number of seconds from 1900-01-01 to 1970-01-01. NTP seconds overflow 32 bits in 2036.
 const ntpEpoch = 2208988800
 
-// AskTime asks a time server (RFC 4330, SNTP). The answer is not authenticated: it is a hint, for example
-// for which certificates are valid, and nothing that is trusted may depend on it.
+// AskTime requests the time from an NTP server (SNTP, RFC 4330). The answer is unauthenticated: use it only as a hint, such as
+// for the validity of TLS certificates. It takes at most two seconds.
 func AskTime(ctx context.Context, server netip.Addr) (time.Time, error) {
 	t, err := askTime(ctx, netip.AddrPortFrom(server, 123))
 	if err != nil {
@@ -46,7 +46,7 @@ func askTime(ctx context.Context, server netip.AddrPort) (time.Time, error) {
 	if n, err := conn.Read(answer); err != nil {
 		return time.Time{}, err
 	} else if n < 48 {
-		return time.Time{}, fmt.Errorf("an answer of %d bytes", n)
+		return time.Time{}, fmt.Errorf("the answer has %d bytes, expected 48", n)
 	}
 	return readTime(ask, answer)
 }
@@ -54,11 +54,11 @@ func askTime(ctx context.Context, server netip.AddrPort) (time.Time, error) {
 func readTime(ask, answer []byte) (time.Time, error) {
 	switch {
 	case answer[0]&7 != 4:
-		return time.Time{}, errors.New("the answer is not a server's")
+		return time.Time{}, errors.New("the answer is not in server mode")
 	case answer[0]>>6 == 3 || answer[1] == 0 || answer[1] > 15:
-		return time.Time{}, errors.New("the server does not know the time itself")
+		return time.Time{}, errors.New("the server is not synchronized")
 	case string(answer[24:32]) != string(ask[40:48]):
-		return time.Time{}, errors.New("the answer is not to this question")
+		return time.Time{}, errors.New("the answer does not match the request")
 	}
 	seconds := int64(binary.BigEndian.Uint32(answer[40:])) - ntpEpoch
 	if seconds < 0 { // since 2036

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The times that it allows. A switch with spanning tree takes 30 s to forward after the carrier is there.
+// Timeouts. A switch with spanning tree starts forwarding 30 s after the carrier appears.
 const (
 	carrierTimeout = 15 * time.Second
 	dhcpTimeout    = 45 * time.Second
@@ -25,32 +25,32 @@ const (
 	entropyTimeout = 30 * time.Second
 )
 
-// Options are what Up needs.
+// Options configure [Up].
 type Options struct {
 	Settings    []Setting
-	Nameservers []netip.Addr                  // before those that are learned
-	ResolvConf  string                        // "" is where Go's resolver looks, again every five seconds
-	Log         func(format string, a ...any) // one line for people, without newline
+	Nameservers []netip.Addr                  // take precedence over learned ones
+	ResolvConf  string                        // "" is /etc/resolv.conf, which Go's resolver rereads every five seconds
+	Log         func(format string, a ...any) // prints one line; the format has no newline
 }
 
-// State is what was reached.
+// State is the result of [Up].
 type State struct {
-	Valid time.Time    // until when the shortest lease holds; zero is for ever
-	NTP   []netip.Addr // time servers that were named
+	Valid time.Time    // end of the shortest lease; zero if no lease ends
+	NTP   []netip.Addr // time servers, from settings and leases
 }
 
-// learned is what one way of configuring gave.
+// learned is the result of one method.
 type learned struct {
 	address    netip.Prefix
 	gateway    netip.Addr
 	dns, ntp   []netip.Addr
-	validFor   time.Duration // 0 is for ever
+	validFor   time.Duration // 0 is forever
 	how, iface string
 }
 
-// Up waits for carriers and configures every interface that has one. It returns once all have an answer or
-// none is expected any more; without any address it is an error that says per interface why. It may be called
-// again, when leases are about to end.
+// Up configures every interface with a carrier and writes resolv.conf. It waits up to 15 seconds for a carrier and up to 45
+// seconds for DHCP. If no interface gets an address, the error lists the cause for each. Call it again before State.Valid to
+// renew leases.
 func Up(ctx context.Context, o Options) (State, error) {
 	if err := seeded(ctx, o); err != nil {
 		o.Log("network: %v", err)
@@ -86,8 +86,8 @@ func Up(ctx context.Context, o Options) (State, error) {
 	return finish(o, got)
 }
 
-// seeded waits until the kernel's random numbers are. DHCP's library polls for them in a way that never
-// starts the kernel's own seeding, and would spin for ever; TLS has to wait in any case.
+// seeded waits until the kernel's random number generator is seeded. The DHCP library polls without blocking, which never
+// starts the seeding by the kernel itself and would spin forever.
 func seeded(ctx context.Context, o Options) error {
 	done := make(chan struct{})
 	go func() {
@@ -101,15 +101,15 @@ func seeded(ctx context.Context, o Options) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-time.After(entropyTimeout):
-		// The transaction number of DHCP need not be secret.
-		return errors.Join(fmt.Errorf("the kernel has no randomness after %s; HTTPS has to wait for it", entropyTimeout), os.Setenv("UROOT_NOHWRNG", "1"))
+		// Transaction IDs of DHCP need not be secret.
+		return errors.Join(fmt.Errorf("random number generator not seeded after %s; HTTPS waits for it", entropyTimeout), os.Setenv("UROOT_NOHWRNG", "1"))
 	}
 }
 
-// linkTypes are the interfaces that lead outside; tunnels and the like are made by nobody here.
+// linkTypes are the types of interfaces to configure; an initramfs has no tunnels or bridges.
 var linkTypes = []string{"device", "veth"}
 
-// carriers sets every interface up and waits until at least one has a carrier, and a little for the others.
+// carriers sets every interface up and waits for the first carrier, then two seconds for the others.
 func carriers(ctx context.Context) ([]netlink.Link, error) {
 	var with []netlink.Link
 	for deadline, seen := time.Now().Add(carrierTimeout), false; ; {
@@ -140,9 +140,9 @@ func carriers(ctx context.Context) ([]netlink.Link, error) {
 		}
 		if time.Now().After(deadline) {
 			if len(names) == 0 {
-				return nil, errors.New("no network: there is no network interface that a packed module drives")
+				return nil, errors.New("no network: no network interface found; does the initramfs contain its module?")
 			}
-			return nil, fmt.Errorf("no network: no carrier on %s within %s; is the cable in?", strings.Join(names, ", "), carrierTimeout)
+			return nil, fmt.Errorf("no network: no carrier on %s within %s; is the cable plugged in?", strings.Join(names, ", "), carrierTimeout)
 		}
 		select {
 		case <-ctx.Done():
@@ -152,7 +152,7 @@ func carriers(ctx context.Context) ([]netlink.Link, error) {
 	}
 }
 
-// configure does what a setting says for an interface. Of both families one is enough.
+// configure applies a setting to an interface. For the method any, one family is enough.
 func configure(ctx context.Context, link netlink.Link, set Setting, metric int) ([]learned, error) {
 	ctx, cancel := context.WithTimeout(ctx, dhcpTimeout)
 	defer cancel()
@@ -198,7 +198,7 @@ func configure(ctx context.Context, link netlink.Link, set Setting, metric int) 
 				continue
 			}
 			got = append(got, r.learned)
-			soon, stop := context.WithTimeout(ctx, dhcpTry) // the other family is not waited for as long
+			soon, stop := context.WithTimeout(ctx, dhcpTry) // the other family gets less time
 			defer stop()
 			patience = soon.Done()
 		case <-patience:
@@ -208,7 +208,7 @@ func configure(ctx context.Context, link netlink.Link, set Setting, metric int) 
 	return got, errors.Join(errs...)
 }
 
-// apply sets address and route. Interfaces that come first are preferred.
+// apply sets address and default route. A lower metric takes precedence.
 func apply(link netlink.Link, l learned, metric int) error {
 	if l.address.IsValid() {
 		addr := &netlink.Addr{IPNet: &net.IPNet{IP: l.address.Addr().AsSlice(), Mask: net.CIDRMask(l.address.Bits(), l.address.Addr().BitLen())}}
@@ -221,7 +221,7 @@ func apply(link netlink.Link, l learned, metric int) error {
 	}
 	route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: l.gateway.AsSlice(), Priority: metric}
 	if !l.address.Contains(l.gateway) {
-		route.Flags = int(netlink.FLAG_ONLINK) // as some providers have it
+		route.Flags = int(netlink.FLAG_ONLINK) // gateways outside the subnet, as used by some hosting providers
 	}
 	if err := netlink.RouteReplace(route); err != nil {
 		return fmt.Errorf("setting the gateway %s: %w", l.gateway, err)
@@ -229,7 +229,7 @@ func apply(link netlink.Link, l learned, metric int) error {
 	return nil
 }
 
-// finish writes resolv.conf and tells people what there is.
+// finish logs the configuration and writes resolv.conf.
 func finish(o Options, got []learned) (State, error) {
 	var st State
 	dns := slices.Clone(o.Nameservers)
@@ -246,13 +246,13 @@ func finish(o Options, got []learned) (State, error) {
 	var b strings.Builder
 	var seen []netip.Addr
 	for _, a := range dns {
-		if !slices.Contains(seen, a) && len(seen) < 3 { // the resolver takes three
+		if !slices.Contains(seen, a) && len(seen) < 3 { // the resolver uses three at most
 			seen = append(seen, a)
 			fmt.Fprintf(&b, "nameserver %s\n", a)
 		}
 	}
 	if len(seen) == 0 {
-		return st, nil // a URL with an address in it needs none
+		return st, nil // enough for URLs with an IP address
 	}
 	if err := os.WriteFile(cmp.Or(o.ResolvConf, "/etc/resolv.conf"), []byte(b.String()), 0o644); err != nil {
 		return st, fmt.Errorf("writing the name servers: %w", err)
