@@ -5,14 +5,14 @@ import (
 	"iter"
 )
 
-// part is what becomes a frame: a run of data, or of zeros.
+// part is the content of one frame: data or zeros.
 type part struct {
 	Range
 	zero bool
 }
 
-// cut yields the frames of an image, ascending, without a gap.
-func cut(size int64, ranges []Range) iter.Seq[part] {
+// cut divides an image into parts, ascending and without gaps.
+func cut(image Image) iter.Seq[part] {
 	return func(yield func(part) bool) {
 		var at int64
 		upTo := func(end, most int64, zero bool) bool {
@@ -25,7 +25,7 @@ func cut(size int64, ranges []Range) iter.Seq[part] {
 			}
 			return true
 		}
-		for _, r := range ranges {
+		for _, r := range image.Ranges {
 			most := int64(MaxFrame)
 			if r.Length <= 2*MaxFrame {
 				most = r.Length
@@ -34,21 +34,20 @@ func cut(size int64, ranges []Range) iter.Seq[part] {
 				return
 			}
 		}
-		upTo(size, maxZeros, true)
+		upTo(image.Size, maxZeros, true)
 	}
 }
 
-// zeroFrame is a frame (RFC 8878, section 3.1.1) of n zeros, with a window of 128 KiB and as many to a block: 4
-// bytes for each.
+// zeroFrame returns a frame of n zeros (RFC 8878, section 3.1.1) with a window and blocks of 128 KiB: 4 bytes per block.
 func zeroFrame(n int64) []byte {
 	const window = 128 << 10
 	const (
-		lengthOf8 = 3 << 6 // the frame's head has its content size in 8 bytes
-		logOf17   = 7 << 3 // 2^(10+7)
-		repeated  = 1 << 1 // a block of one byte, repeated
-		last      = 1      // block
+		contentSize8 = 3 << 6 // the frame header has a content size of 8 bytes
+		windowLog17  = 7 << 3 // 2^(10+7) bytes
+		repeated     = 1 << 1 // RLE block
+		last         = 1      // last block
 	)
-	frame := append([]byte("\x28\xb5\x2f\xfd"), lengthOf8, logOf17)
+	frame := append([]byte("\x28\xb5\x2f\xfd"), contentSize8, windowLog17)
 	frame = binary.LittleEndian.AppendUint64(frame, uint64(n))
 	for n > 0 {
 		length := min(n, window)

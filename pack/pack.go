@@ -1,9 +1,17 @@
-// Package pack writes a packed image: a zstd file with a frame of its own for every range of a bmap, and a seek
-// table at its end (the zstd seekable format). It is an ordinary .zst to everyone else. Frames decode beside each
-// other, and each can be fetched alone.
+// Package pack writes packed images: zstd files with a separate frame for each range of a bmap and a seek table at the end (the
+// zstd seekable format). Frames can be fetched alone and decoded in parallel; other programs read the file as an ordinary .zst.
 //
-// What it guarantees: the same image, ranges and level give the same bytes, on any number of cores; zstd -d gives
-// the image back. What it does not: it compares nothing with a checksum of the bmap.
+// # Guarantees
+//
+//   - Equal images, ranges and levels give equal bytes, on any number of cores.
+//   - zstd -d restores the image.
+//   - [ReadTable] reads no more than the table, refuses one that does not account for every byte of the file, and uses memory
+//     in proportion to a number of frames given by the caller.
+//
+// # What it does not do
+//
+// Write does not compare the image with the checksums of the bmap. A seek table is not signed: compare what the frames decode to
+// with signed checksums.
 package pack
 
 import (
@@ -16,26 +24,33 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// MaxFrame is the most bytes of the image that one frame of data holds; a longer range has several. Frames of up
-// to twice that are decoded whole, and in parallel.
+// MaxFrame is the most bytes of the image per frame, except that a range of up to twice as many is kept in one frame. A longer
+// range is split.
 const MaxFrame = 1 << 20
 
-// maxZeros is the most bytes that one frame of zeros stands for.
+// maxZeros is the most bytes per frame of zeros.
 const maxZeros = 1 << 30
 
-// Range is a run of the image's bytes.
+// Range is a range of the image, in bytes.
 type Range struct{ Offset, Length int64 }
 
-// Levels of zstd that are told apart: as fast, normal, small and smallest.
+// Compression levels. The encoder has four: those of zstd -1, -3, -7 and -11; others are rounded to one of them.
 const (
 	MinLevel     = 1
 	DefaultLevel = 3
 	MaxLevel     = 19
 )
 
-// Write packs an image of size bytes. ranges are those with data, ascending and disjoint; all other bytes are
-// taken to be zero and are not read. It compresses on GOMAXPROCS goroutines.
-func Write(ctx context.Context, w io.Writer, image io.ReaderAt, size int64, ranges []Range, level int) error {
+// Image is the input of [Write].
+type Image struct {
+	Data   io.ReaderAt
+	Size   int64   // bytes
+	Ranges []Range // that hold data, ascending and disjoint; all other bytes are taken to be zero and not read
+}
+
+// Write packs an image into w. It compresses on GOMAXPROCS goroutines and has ended them when it returns. After an error, w holds
+// the beginning of a packed image.
+func Write(ctx context.Context, w io.Writer, image Image, level int) error {
 	if level < MinLevel || level > MaxLevel {
 		return fmt.Errorf("level is %d, expected %d to %d", level, MinLevel, MaxLevel)
 	}
@@ -45,15 +60,15 @@ func Write(ctx context.Context, w io.Writer, image io.ReaderAt, size int64, rang
 	}
 	defer enc.Close()
 	group, ctx := errgroup.WithContext(ctx)
-	queue := make(chan *piece, runtime.GOMAXPROCS(0)) // in the order of the image; it bounds what is under way
+	queue := make(chan *frame, runtime.GOMAXPROCS(0)) // in order; bounds the frames in memory
 	group.Go(func() error {
 		defer close(queue)
-		for r := range cut(size, ranges) {
-			p := &piece{Range: r.Range, packed: make(chan []byte, 1)}
-			if err := send(ctx, queue, p); err != nil {
+		for p := range cut(image) {
+			f := &frame{part: p, packed: make(chan []byte, 1)}
+			if err := send(ctx, queue, f); err != nil {
 				return err
 			}
-			group.Go(func() error { return p.pack(enc, image, r.zero) })
+			group.Go(func() error { return f.pack(enc, image.Data) })
 		}
 		return nil
 	})
@@ -61,37 +76,36 @@ func Write(ctx context.Context, w io.Writer, image io.ReaderAt, size int64, rang
 	return group.Wait()
 }
 
-// piece is one frame to be.
-type piece struct {
-	Range
+// frame is a frame being compressed.
+type frame struct {
+	part
 	packed chan []byte
 }
 
-// pack compresses a piece, or makes a frame of zeros.
-func (p *piece) pack(enc *zstd.Encoder, image io.ReaderAt, zero bool) error {
-	if zero {
-		p.packed <- zeroFrame(p.Length)
+func (f *frame) pack(enc *zstd.Encoder, image io.ReaderAt) error {
+	if f.zero {
+		f.packed <- zeroFrame(f.Length)
 		return nil
 	}
-	data := make([]byte, p.Length)
-	if n, err := image.ReadAt(data, p.Offset); n < len(data) {
-		return fmt.Errorf("reading the image at %d: %w", p.Offset+int64(n), noEOF(err))
+	data := make([]byte, f.Length)
+	if n, err := image.ReadAt(data, f.Offset); n < len(data) {
+		return fmt.Errorf("reading the image at %d: %w", f.Offset+int64(n), noEOF(err))
 	}
-	p.packed <- enc.EncodeAll(data, nil)
+	f.packed <- enc.EncodeAll(data, nil)
 	return nil
 }
 
-// writeAll writes the frames in their order, and the table.
-func writeAll(ctx context.Context, w io.Writer, queue <-chan *piece) error {
+// writeAll writes the frames in order, then the seek table.
+func writeAll(ctx context.Context, w io.Writer, queue <-chan *frame) error {
 	var frames []Frame
 	var at int64
-	for p := range queue {
+	for f := range queue {
 		select {
-		case data := <-p.packed:
+		case data := <-f.packed:
 			if _, err := w.Write(data); err != nil {
 				return err
 			}
-			frames = append(frames, Frame{At: at, Packed: int64(len(data)), Offset: p.Offset, Length: p.Length})
+			frames = append(frames, Frame{At: at, Packed: int64(len(data)), Offset: f.Offset, Length: f.Length})
 			at += int64(len(data))
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -108,9 +122,9 @@ func writeAll(ctx context.Context, w io.Writer, queue <-chan *piece) error {
 	return err
 }
 
-func send(ctx context.Context, queue chan<- *piece, p *piece) error {
+func send(ctx context.Context, queue chan<- *frame, f *frame) error {
 	select {
-	case queue <- p:
+	case queue <- f:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -46,7 +46,7 @@ var shapes = []struct {
 func write(t testing.TB, data []byte, ranges []pack.Range, level int) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	if err := pack.Write(t.Context(), &out, bytes.NewReader(data), int64(len(data)), ranges, level); err != nil {
+	if err := pack.Write(t.Context(), &out, pack.Image{Data: bytes.NewReader(data), Size: int64(len(data)), Ranges: ranges}, level); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -63,7 +63,7 @@ func TestWrite(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, level %d", s.name, level), func(t *testing.T) {
 				data := image(s.size, s.ranges)
 				packed := write(t, data, s.ranges, level)
-				frames, err := pack.ReadTable(bytes.NewReader(packed), int64(len(packed)))
+				frames, err := pack.ReadTable(bytes.NewReader(packed), int64(len(packed)), 1000)
 				if err != nil || len(frames) != s.frames {
 					t.Fatalf("ReadTable: %d frames, %v; want %d", len(frames), err, s.frames)
 				}
@@ -107,7 +107,7 @@ func TestReproducible(t *testing.T) {
 func TestGapIsSmall(t *testing.T) {
 	const size = 3<<30 + 5
 	var out bytes.Buffer
-	if err := pack.Write(t.Context(), &out, bytes.NewReader(nil), size, nil, 3); err != nil {
+	if err := pack.Write(t.Context(), &out, pack.Image{Data: bytes.NewReader(nil), Size: size, Ranges: nil}, 3); err != nil {
 		t.Fatal(err)
 	}
 	if out.Len() > 128<<10 {
@@ -135,11 +135,11 @@ func TestWriteFails(t *testing.T) {
 	data := image(s.size, s.ranges)
 	whole := len(write(t, data, s.ranges, 1))
 	for _, left := range []int{0, 1000, whole / 2, whole - 1} {
-		if err := pack.Write(t.Context(), &failingWriter{left}, bytes.NewReader(data), s.size, s.ranges, 1); !errors.Is(err, errFull) {
+		if err := pack.Write(t.Context(), &failingWriter{left}, pack.Image{Data: bytes.NewReader(data), Size: s.size, Ranges: s.ranges}, 1); !errors.Is(err, errFull) {
 			t.Errorf("a disk full after %d bytes: %v", left, err)
 		}
 	}
-	if err := pack.Write(t.Context(), io.Discard, bytes.NewReader(data[:1<<20]), s.size, s.ranges, 1); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err := pack.Write(t.Context(), io.Discard, pack.Image{Data: bytes.NewReader(data[:1<<20]), Size: s.size, Ranges: s.ranges}, 1); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a short image: %v", err)
 	}
 	stop := errors.New("stopped")
@@ -149,13 +149,13 @@ func TestWriteFails(t *testing.T) {
 		if n == 0 {
 			cancel(stop)
 		}
-		if err := pack.Write(ctx, w, bytes.NewReader(data), s.size, s.ranges, 1); err == nil && w.n > 0 || err != nil && !errors.Is(err, stop) {
+		if err := pack.Write(ctx, w, pack.Image{Data: bytes.NewReader(data), Size: s.size, Ranges: s.ranges}, 1); err == nil && w.n > 0 || err != nil && !errors.Is(err, stop) {
 			t.Errorf("cancelled at write %d: %v", n, err)
 		}
 		cancel(nil)
 	}
 	for _, level := range []int{0, -1, 20} {
-		if err := pack.Write(t.Context(), io.Discard, bytes.NewReader(data), s.size, s.ranges, level); err == nil {
+		if err := pack.Write(t.Context(), io.Discard, pack.Image{Data: bytes.NewReader(data), Size: s.size, Ranges: s.ranges}, level); err == nil {
 			t.Errorf("level %d was taken", level)
 		}
 	}
@@ -171,6 +171,40 @@ func (c *countdown) Write(p []byte) (int, error) {
 		c.do()
 	}
 	return len(p), nil
+}
+
+// The limit of a map admits what Write makes of it.
+func TestFrames(t *testing.T) {
+	for _, s := range shapes {
+		if limit := pack.Frames(s.size, len(s.ranges)); s.frames > limit {
+			t.Errorf("%s: %d frames, Frames = %d", s.name, s.frames, limit)
+		}
+	}
+}
+
+// A table of more frames than allowed is refused by its footer: neither read nor allocated.
+func TestReadTableLimit(t *testing.T) {
+	const count, size = 8 << 20, 1 << 30
+	footer := binary.LittleEndian.AppendUint32(nil, count)
+	footer = binary.LittleEndian.AppendUint32(append(footer, 0), 0x8F92EAB1)
+	file := countingReader{tail: tailReader{footer, size}}
+	_, err := pack.ReadTable(&file, size, pack.Frames(64<<20, 100))
+	if err == nil || file.read > 9 {
+		t.Errorf("ReadTable read %d bytes, %v; want the footer and a refusal", file.read, err)
+	}
+	if _, err = pack.ReadTable(&file, size, count-1); err == nil || file.read > 18 {
+		t.Errorf("one frame more than the limit: %d bytes read, %v", file.read, err)
+	}
+}
+
+type countingReader struct {
+	tail tailReader
+	read int
+}
+
+func (c *countingReader) ReadAt(p []byte, off int64) (int, error) {
+	c.read += len(p)
+	return c.tail.ReadAt(p, off)
 }
 
 func TestReadTableRefuses(t *testing.T) {
@@ -192,15 +226,15 @@ func TestReadTableRefuses(t *testing.T) {
 			data = bytes.Clone(good)
 			data[n-5] = 4
 		}
-		if frames, err := pack.ReadTable(bytes.NewReader(data), int64(len(data))); err == nil {
+		if frames, err := pack.ReadTable(bytes.NewReader(data), int64(len(data)), 1000); err == nil {
 			t.Errorf("%s: %d frames were taken", name, len(frames))
 		}
 	}
-	if _, err := pack.ReadTable(bytes.NewReader(good[:n-1]), int64(n-1)); !errors.Is(err, pack.ErrNoTable) {
+	if _, err := pack.ReadTable(bytes.NewReader(good[:n-1]), int64(n-1), 1000); !errors.Is(err, pack.ErrNoTable) {
 		t.Errorf("no footer: %v; want ErrNoTable", err)
 	}
 	broken := struct{ io.ReaderAt }{readerAt{iotest.ErrReader(errFull)}}
-	if _, err := pack.ReadTable(broken, 1000); !errors.Is(err, errFull) {
+	if _, err := pack.ReadTable(broken, 1000, 1000); !errors.Is(err, errFull) {
 		t.Errorf("a broken medium: %v", err)
 	}
 }
@@ -221,7 +255,7 @@ func FuzzReadTable(f *testing.F) {
 		if size < int64(len(tail)) {
 			return
 		}
-		frames, err := pack.ReadTable(tailReader{tail, size}, size)
+		frames, err := pack.ReadTable(tailReader{tail, size}, size, 1000)
 		if err != nil {
 			return
 		}

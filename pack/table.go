@@ -8,8 +8,8 @@ import (
 	"math"
 )
 
-// The seek table of the zstd seekable format (version 0.1.0, facebook/zstd, contrib/seekable_format): a skippable
-// frame at the end of the file with the two lengths of each frame.
+// The seek table of the zstd seekable format 0.1.0 (facebook/zstd, contrib/seekable_format): a skippable frame at the end of the
+// file with the compressed and decompressed length of each frame.
 const (
 	tableMagic  = 0x184D2A5E
 	footerMagic = 0x8F92EAB1
@@ -18,22 +18,32 @@ const (
 	entrySize   = 8
 )
 
-// MaxFrames bounds the frames of a file that ReadTable takes: 4 Mi, as many as a bmap has ranges, and gaps.
-const MaxFrames = 8 << 20
+// maxFrames is the most frames of a file that Write writes: 4 Mi ranges, the limit of a bmap, and the gaps between them.
+const maxFrames = 8 << 20
 
-// Frame is where one frame is, in the file and in the image. All are bytes.
+// typicalFrame is the average length of frames, in bytes of the image, above which a table is not refused.
+const typicalFrame = 256 << 10
+
+// Frames returns how many frames a packed image of size bytes with so many ranges of data may have: those of [Write], and those
+// of another program that makes frames of 256 KiB.
+func Frames(size int64, ranges int) int {
+	return 2*ranges + 1 + int(min(size/typicalFrame, maxFrames))
+}
+
+// Frame is the place of a frame. All values are bytes.
 type Frame struct {
 	At, Packed     int64 // in the file
 	Offset, Length int64 // in the image
 }
 
-// ErrNoTable is returned by ReadTable for a file that does not end in a seek table.
+// ErrNoTable reports that a file does not end in a seek table.
 var ErrNoTable = errors.New("no seek table at the end of the file")
 
-// ReadTable reads the seek table of a file of size bytes. It accounts for every byte of the file: frames that
-// follow each other from its start, then the table. A table is a hint that nobody has signed: what it says of the
-// image has to be checked with the image's own checksums. It never reads more than the table.
-func ReadTable(r io.ReaderAt, size int64) ([]Frame, error) {
+// ReadTable reads the seek table of a file of size bytes. The frames it returns are adjacent and cover the file from its start to
+// the table. A table of more than limit frames is refused before it is read: use [Frames] of the signed map. Memory is at most 44
+// bytes per frame. The table is unsigned, so what the frames decode to has to be verified. Errors: [ErrNoTable], errors of r, and
+// others for an invalid table.
+func ReadTable(r io.ReaderAt, size int64, limit int) ([]Frame, error) {
 	var footer [footerSize]byte
 	if size < headSize+footerSize {
 		return nil, ErrNoTable
@@ -46,15 +56,15 @@ func ReadTable(r io.ReaderAt, size int64) ([]Frame, error) {
 	}
 	count, flags := int64(binary.LittleEndian.Uint32(footer[:])), footer[4]
 	if flags&0x7c != 0 {
-		return nil, fmt.Errorf("seek table: flags are %#02x, of which 0x7c are reserved", flags)
+		return nil, fmt.Errorf("seek table: descriptor is %#02x, expected reserved bits 0x7c to be zero", flags)
 	}
 	width := int64(entrySize)
 	if flags&0x80 != 0 {
-		width += 4 // a checksum of each frame, which the frame has too
+		width += 4 // checksum of each frame
 	}
 	total := headSize + count*width + footerSize
-	if count > MaxFrames || total > size {
-		return nil, fmt.Errorf("seek table: %d frames, in a file of %d bytes; expected at most %d", count, size, min(MaxFrames, size/width))
+	if count > int64(limit) || total > size {
+		return nil, fmt.Errorf("seek table: found %d frames, expected at most %d", count, min(int64(limit), size/width))
 	}
 	table := make([]byte, total-footerSize)
 	if _, err := r.ReadAt(table, size-total); err != nil {
@@ -63,10 +73,10 @@ func ReadTable(r io.ReaderAt, size int64) ([]Frame, error) {
 	return parse(table, count, width, size-total)
 }
 
-// parse reads the head and the entries of a table that begins at byte end of the file.
+// parse parses the header and the entries of a table at offset end of the file.
 func parse(table []byte, count, width, end int64) ([]Frame, error) {
 	if magic, length := binary.LittleEndian.Uint32(table), binary.LittleEndian.Uint32(table[4:]); magic != tableMagic || int64(length) != count*width+footerSize {
-		return nil, fmt.Errorf("seek table: its head is %#08x, %d bytes; expected %#08x, %d", magic, length, tableMagic, count*width+footerSize)
+		return nil, fmt.Errorf("seek table: header is %#08x, %d bytes; expected %#08x, %d bytes", magic, length, tableMagic, count*width+footerSize)
 	}
 	frames := make([]Frame, count)
 	var at, offset int64
@@ -74,21 +84,21 @@ func parse(table []byte, count, width, end int64) ([]Frame, error) {
 		entry := table[headSize+int64(i)*width:]
 		f := Frame{At: at, Packed: int64(binary.LittleEndian.Uint32(entry)), Offset: offset, Length: int64(binary.LittleEndian.Uint32(entry[4:]))}
 		if f.Packed == 0 {
-			return nil, fmt.Errorf("seek table: frame %d has no bytes", i)
+			return nil, fmt.Errorf("seek table: frame %d is empty", i)
 		}
 		at, offset = at+f.Packed, offset+f.Length
 		frames[i] = f
 	}
 	if at != end {
-		return nil, fmt.Errorf("seek table: its frames end at byte %d, expected %d, where it begins", at, end)
+		return nil, fmt.Errorf("seek table: the frames end at %d, expected %d, the start of the table", at, end)
 	}
 	return frames, nil
 }
 
-// table writes the seek table of frames.
+// table encodes the seek table.
 func table(frames []Frame) ([]byte, error) {
-	if len(frames) > MaxFrames {
-		return nil, fmt.Errorf("%d frames, expected at most %d; make the bmap with a larger --max-range", len(frames), MaxFrames)
+	if len(frames) > maxFrames {
+		return nil, fmt.Errorf("the image has %d frames, expected at most %d; make the bmap with a larger --max-range", len(frames), maxFrames)
 	}
 	out := binary.LittleEndian.AppendUint32(nil, tableMagic)
 	out = binary.LittleEndian.AppendUint32(out, uint32(len(frames)*entrySize+footerSize))

@@ -27,7 +27,7 @@ func (c *Client) Open(ctx context.Context, name string, l Limits) (*Image, error
 		return nil, errors.Join(err, s.Close())
 	}
 	if img.codec == "zstd" {
-		img.remote = &remote{ctx: ctx, c: c, url: s.url, res: s.res}
+		img.remote = &remote{ctx: ctx, c: c, url: s.url, res: s.res, limit: img.limits.Frames}
 	}
 	if img.codec == raw && img.size >= 0 {
 		img.jump = func(n int64) error { return jumpHTTP(img, s, br, n) }

@@ -22,7 +22,7 @@ func packed(t testing.TB) (image, file []byte) {
 	ranges := []pack.Range{{Offset: 0, Length: 70_000}, {Offset: 1 << 20, Length: 1 << 20}, {Offset: 2 << 20, Length: 3 << 20}, {Offset: 8 << 20, Length: 1<<20 - 5}}
 	clear(image[70_000 : 1<<20])
 	clear(image[len(image)-5:])
-	if err := pack.Write(t.Context(), &out, bytes.NewReader(image), int64(len(image)), ranges, 1); err != nil {
+	if err := pack.Write(t.Context(), &out, pack.Image{Data: bytes.NewReader(image), Size: int64(len(image)), Ranges: ranges}, 1); err != nil {
 		t.Fatal(err)
 	}
 	return image, out.Bytes()
@@ -64,7 +64,7 @@ func TestPackedReadsAndSkips(t *testing.T) {
 func TestPackedDamage(t *testing.T) {
 	noLeak(t)
 	image, file := packed(t)
-	frames, err := pack.ReadTable(bytes.NewReader(file), int64(len(file)))
+	frames, err := pack.ReadTable(bytes.NewReader(file), int64(len(file)), 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ var errBroken = errors.New("broken")
 // A frame whose head promises another length than it has, and one that is longer compressed than it may be.
 func TestFrameLies(t *testing.T) {
 	_, file := packed(t)
-	frames, err := pack.ReadTable(bytes.NewReader(file), int64(len(file)))
+	frames, err := pack.ReadTable(bytes.NewReader(file), int64(len(file)), 1000)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,6 +93,8 @@ type remote struct {
 	c   *Client
 	url *url.URL
 	res *resource
+
+	limit int // frames of a seek table
 }
 
 // plan reads the seek table and compares the parts with the whole file.
@@ -100,7 +102,7 @@ func (r *remote) plan(want []pack.Range) (Plan, *parts, error) {
 	if !r.res.ranges || r.res.size < 0 {
 		return Plan{Reason: "the server serves no ranges"}, nil, nil
 	}
-	frames, err := pack.ReadTable(&tail{r: r}, r.res.size)
+	frames, err := pack.ReadTable(&tail{r: r}, r.res.size, r.limit)
 	if err != nil {
 		if _, ok := errors.AsType[*FetchError](err); ok {
 			return Plan{}, nil, err

@@ -18,7 +18,7 @@ import (
 // want is every n-th range of the packed image's data.
 func want(t testing.TB, file []byte, every int) (ranges []pack.Range) {
 	t.Helper()
-	frames, err := pack.ReadTable(bytes.NewReader(file), int64(len(file)))
+	frames, err := pack.ReadTable(bytes.NewReader(file), int64(len(file)), 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func manyFrames(t testing.TB) (image, file []byte) {
 		ranges = append(ranges, pack.Range{Offset: off, Length: 64 << 10})
 	}
 	var out bytes.Buffer
-	if err := pack.Write(t.Context(), &out, bytes.NewReader(image), int64(len(image)), ranges, 1); err != nil {
+	if err := pack.Write(t.Context(), &out, pack.Image{Data: bytes.NewReader(image), Size: int64(len(image)), Ranges: ranges}, 1); err != nil {
 		t.Fatal(err)
 	}
 	return image, out.Bytes()

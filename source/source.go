@@ -26,12 +26,14 @@ import (
 type Limits struct {
 	ZstdWindow int64 // bytes, at least 1 KiB; 0 is 8 MiB, which zstd needs up to level 19
 	XZDict     int64 // bytes; 0 is 16 MiB, which xz needs up to level 7
+	Frames     int   // of a seek table; 0 is 256 Ki. Use [pack.Frames] of the signed map
 }
 
 // Defaults of Limits: with them an install stays below 32 MiB of memory, and below 48 MiB for xz.
 const (
 	defaultZstdWindow = 8 << 20
 	defaultXZDict     = 16 << 20
+	defaultFrames     = 256 << 10 // 11 MiB
 )
 
 // withDefaults fills in the defaults, and refuses what cannot be meant.
@@ -44,6 +46,9 @@ func (l Limits) withDefaults() (Limits, error) {
 	}
 	if l.XZDict == 0 {
 		l.XZDict = defaultXZDict
+	}
+	if l.Frames <= 0 {
+		l.Frames = defaultFrames
 	}
 	return l, nil
 }

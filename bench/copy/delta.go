@@ -115,7 +115,7 @@ func (b *bench) ranges(size, oldImg, newImg string, plain int64) error {
 	if err != nil {
 		return err
 	}
-	frames, err := pack.ReadTable(f, info.Size())
+	frames, err := pack.ReadTable(f, info.Size(), pack.Frames(m.ImageSize(), m.Len()))
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func runPack(ctx context.Context, o packOptions, path string, env Env) (err erro
 	}
 	if err := atomicfile.WriteFunc(o.output, 0o644, func(out io.Writer) error {
 		w := bufio.NewWriterSize(out, 256<<10)
-		if err := pack.Write(ctx, w, f, m.ImageSize(), ranges, o.level); err != nil {
+		if err := pack.Write(ctx, w, pack.Image{Data: f, Size: m.ImageSize(), Ranges: ranges}, o.level); err != nil {
 			return err
 		}
 		return w.Flush()

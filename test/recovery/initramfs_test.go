@@ -442,7 +442,7 @@ func TestRecoverySealed(t *testing.T) {
 			put(t, attacked, append(bytes.Clone(initramfs), appended...))
 			disk := h.disk(t, strings.ReplaceAll(name, " ", "-"))
 			m := h.start(t, qemu.Config{Name: name, Initrd: attacked, Disks: []qemu.Disk{{Path: disk}, {Path: stick, ReadOnly: true}}})
-			expect(t, m, `error: .*is not what this initramfs was packed with`, `the boot loader keeps its choice`)
+			expect(t, m, `error: .*differs from the keyring and configuration packed`, `the boot state is unchanged`)
 			ends(t, m, qemu.Reset)
 			wantEnv(t, disk, map[string]string{"ORDER": "A B", "A_OK": "1", "B_OK": "0"})
 			wantSlot(t, disk, "A", h.dir+"/old-"+strings.ReplaceAll(name, " ", "-")+".img")
