@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// bzip2Magics are "BZh", the level, and the mark of a block or, in a file of no bytes, of the end.
+// bzip2Magics are "BZh", the level, and the magic of a block or, in an empty file, of the end of the stream.
 func bzip2Magics() []string {
 	var magics []string
 	for level := '1'; level <= '9'; level++ {
@@ -15,7 +15,7 @@ func bzip2Magics() []string {
 	return magics
 }
 
-// openBzip2 reads the streams of a bzip2 file.
+// openBzip2 decodes the streams of a bzip2 file.
 func openBzip2(r *bufio.Reader, _ Limits) (io.Reader, func(), error) {
 	return bzip2.NewReader(r), nil, nil
 }

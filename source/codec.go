@@ -25,7 +25,7 @@ type codec struct {
 var codecs = []codec{
 	{"gzip", []string{"\x1f\x8b\x08"}, openGzip},
 	{"zstd", zstdMagics(), openZstd},
-	{"xz", []string{"\xfd7zXZ\x00"}, openXZ},
+	{"xz", []string{xzMagic}, openXZ},
 	{"lz4", []string{lz4Magic}, openLZ4},
 	{"bzip2", bzip2Magics(), openBzip2},
 }

@@ -9,13 +9,12 @@ import (
 	"strings"
 )
 
-// FindBmap finds the bmap beside an image, as bmaptool does: IMAGE.bmap, then with the endings taken off one
-// by one (a.img.zst.bmap, a.img.bmap, a.bmap). The error lists the names that were tried. A file that may not
-// be looked at is found, so that opening it tells why, and not passed over for another one. Standard input,
-// "-", has no bmap beside it.
+// FindBmap returns the path of the bmap beside an image. Like bmaptool it tries IMAGE.bmap, then removes one extension after
+// another: a.img.zst.bmap, a.img.bmap, a.bmap. A file without permission counts as found, so that opening it reports the cause.
+// Standard input, "-", has no bmap beside it. The error lists the names tried.
 func FindBmap(image string) (string, error) {
 	if image == "-" {
-		return "", errors.New("no bmap is beside an image on standard input; it has to be named")
+		return "", errors.New("no bmap beside standard input; name it")
 	}
 	var tried []string
 	dir, base := filepath.Split(image)
@@ -33,7 +32,7 @@ func FindBmap(image string) (string, error) {
 	}
 }
 
-// FindSignature finds the detached signature of a bmap: BMAP.asc, then BMAP.sig. Without one, the bmap may
+// FindSignature returns the path of the detached signature of a bmap: BMAP.asc, else BMAP.sig. If there is none, the bmap may
 // still be clearsigned.
 func FindSignature(bmap string) (string, bool) {
 	for _, ext := range []string{".asc", ".sig"} {

@@ -10,18 +10,16 @@ import (
 	"github.com/pierrec/lz4/v4"
 )
 
-// lz4Magic begins a frame; a legacy frame (lz4 -l), which has no end mark, so that its truncation cannot be
-// seen, is refused.
+// lz4Magic begins a frame. Legacy frames (lz4 -l) are refused: they have no end mark, so truncation cannot be detected.
 const lz4Magic = "\x04\x22\x4d\x18"
 
-// openLZ4 reads the frames of an lz4 file (LZ4 frame format 1.6). Skippable frames behind the first are
-// skipped; before it they look like zstd.
+// openLZ4 decodes the frames of an lz4 file (LZ4 frame format 1.6) and skips skippable frames.
 func openLZ4(r *bufio.Reader, _ Limits) (io.Reader, func(), error) {
 	f := &lz4Frame{src: r}
 	return &lz4File{frame: f, z: lz4.NewReader(f)}, nil, nil
 }
 
-// lz4File reads one frame after the other.
+// lz4File decodes one frame after another.
 type lz4File struct {
 	frame *lz4Frame
 	z     *lz4.Reader
@@ -34,7 +32,7 @@ func (l *lz4File) Read(p []byte) (int, error) {
 			return n, io.ErrUnexpectedEOF
 		}
 		if n > 0 && err == io.EOF {
-			err = nil // the next Read looks for another frame
+			err = nil // the next Read begins another frame
 		}
 		if n > 0 || err != io.EOF {
 			return n, err
@@ -45,7 +43,7 @@ func (l *lz4File) Read(p []byte) (int, error) {
 	}
 }
 
-// next goes to the next frame; io.EOF is the proper end of the file.
+// next moves to the next frame. It returns io.EOF at the end of the file.
 func (l *lz4File) next() error {
 	for {
 		head, err := l.frame.src.Peek(8)
@@ -57,9 +55,9 @@ func (l *lz4File) next() error {
 			l.z.Reset(l.frame)
 			return nil
 		case len(head) < 8:
-			return fmt.Errorf("%d bytes follow the end of a frame: %w", len(head), noEOF(err))
+			return fmt.Errorf("%d bytes after the end of a frame: %w", len(head), noEOF(err))
 		case head[0]&0xf0 != 0x50 || string(head[1:4]) != "\x2a\x4d\x18":
-			return errors.New("what follows the end of a frame is neither a frame nor the end of the file")
+			return errors.New("data after the end of a frame, expected a frame or the end of the file")
 		}
 		if _, err := io.CopyN(io.Discard, l.frame.src, 8+int64(binary.LittleEndian.Uint32(head[4:]))); err != nil {
 			return noEOF(err)
@@ -67,7 +65,7 @@ func (l *lz4File) next() error {
 	}
 }
 
-// lz4Part is what comes next in a frame.
+// lz4Part is the next element of a frame.
 type lz4Part int
 
 const (
@@ -76,12 +74,12 @@ const (
 	lz4Ended
 )
 
-// lz4Frame hands out the bytes of one frame and then io.EOF. The library would go on to the next frame by
-// itself, also to a legacy one.
+// lz4Frame returns the bytes of one frame, then io.EOF. On its own the library would continue with the next frame, even a legacy
+// one.
 type lz4Frame struct {
 	src          *bufio.Reader
 	part         lz4Part
-	left         int64 // bytes to hand out before part
+	left         int64 // bytes to return before part
 	blockSum     int64 // length of a block's checksum
 	contentCheck int64 // length of the content's checksum
 }
@@ -97,7 +95,7 @@ func (f *lz4Frame) Read(p []byte) (int, error) {
 	return n, noEOF(err)
 }
 
-// next measures the next part.
+// next determines the length of the next element.
 func (f *lz4Frame) next() error {
 	switch f.part {
 	case lz4Header: // magic, FLG, BD, content size, dictionary, checksum

@@ -2,8 +2,10 @@ package source
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"runtime"
 
@@ -11,16 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openXZ reads the streams of an xz file (the .xz file format 1.2), with stream padding. BCJ filters of x86,
-// PowerPC, IA-64, ARM, ARM-Thumb and SPARC and delta are known; that of ARM64 and RISC-V is not. Where the blocks
-// are short and say their sizes, and cores and memory are there, two are decoded at a time.
+// xzMagic begins a stream (section 2.1.1.1).
+const xzMagic = "\xfd7zXZ\x00"
+
+// openXZ decodes the streams of an xz file (.xz file format 1.2), including stream padding. It supports the filters delta and BCJ
+// for x86, PowerPC, IA-64, ARM, ARM-Thumb and SPARC, but not for ARM64 and RISC-V. With several cores and enough memory, short
+// blocks with sizes in their headers, as xz -T writes them, are decoded two at a time. Which files are accepted does not depend
+// on cores and memory.
 func openXZ(r *bufio.Reader, l Limits) (io.Reader, func(), error) {
 	z := &xzFile{src: r, limits: l, parallel: runtime.GOMAXPROCS(0) > 1 && totalMemory() >= parallelXZMemory}
-	z.err = z.begin(false)
+	z.err = z.begin(true)
 	return z, z.close, z.err
 }
 
-// parallelXZMemory is the memory of a machine from which two blocks are decoded at a time: they take 64 MiB.
+// parallelXZMemory is the memory of a machine needed for parallel decoding, which takes 64 MiB.
 const parallelXZMemory = 512 << 20
 
 func totalMemory() uint64 {
@@ -31,39 +37,40 @@ func totalMemory() uint64 {
 	return uint64(info.Totalram) * uint64(info.Unit)
 }
 
-// xzFile reads one stream after the other: by blocks, or all that is left with the library.
+// xzFile decodes one stream after another.
 type xzFile struct {
 	src      *bufio.Reader
 	limits   Limits
 	parallel bool
 	blocks   *xzBlocks // of the stream being read, or nil
-	rest     *xz.Reader
-	err      error // sticky
+	err      error     // sticky
 }
 
-// begin goes to a stream; behind another one, past the padding. io.EOF is the proper end of the file.
-func (z *xzFile) begin(behind bool) error {
-	if behind {
+// begin moves to the next stream. It returns io.EOF at the end of the file. first is false after another stream.
+func (z *xzFile) begin(first bool) error {
+	if !first {
 		if err := z.padding(); err != nil {
 			return err
 		}
 	}
-	head, err := z.src.Peek(xzHeader + xzBlockHead)
-	if len(head) == 0 || err != nil && err != io.EOF {
+	head, err := z.src.Peek(xzHeader)
+	switch {
+	case len(head) == 0, err != nil && err != io.EOF:
 		return err
+	case len(head) < xzHeader:
+		return fmt.Errorf("the file ends within the header of a stream: %w", io.ErrUnexpectedEOF)
+	case string(head[:6]) != xzMagic:
+		return errors.New("data after the end of a stream, expected a stream or the end of the file")
+	case binary.LittleEndian.Uint32(head[8:]) != crc32.ChecksumIEEE(head[6:8]):
+		return errors.New("corrupt: the checksum of a stream header does not match")
+	case head[6] != 0 || head[7]&0xf0 != 0:
+		return explainXZ(xz.ErrOptions, z.limits.XZDict)
 	}
-	if z.parallel {
-		if z.blocks = newXZBlocks(z.src, head, uint32(z.limits.XZDict)); z.blocks != nil {
-			return nil
-		}
-	}
-	if z.rest, err = xz.NewReader(z.src, uint32(z.limits.XZDict)); err != nil {
-		return explainXZ(noEOF(err), z.limits.XZDict)
-	}
+	z.blocks = newXZBlocks(z.src, uint32(z.limits.XZDict), z.parallel)
 	return nil
 }
 
-// padding passes the zeros behind a stream, in fours.
+// padding skips stream padding: zeros in multiples of four (section 2.2).
 func (z *xzFile) padding() error {
 	for {
 		b, err := z.src.Peek(4)
@@ -76,23 +83,17 @@ func (z *xzFile) padding() error {
 			if err != nil && err != io.EOF {
 				return err
 			}
-			return fmt.Errorf("corrupt: stream padding is not zeros in fours: %w", io.ErrUnexpectedEOF)
+			return fmt.Errorf("corrupt: stream padding is not a multiple of four zeros: %w", io.ErrUnexpectedEOF)
 		}
 		_, _ = z.src.Discard(4)
 	}
 }
 
 // Read implements io.Reader.
-func (z *xzFile) Read(p []byte) (n int, err error) {
+func (z *xzFile) Read(p []byte) (int, error) {
 	for z.err == nil {
-		if z.rest != nil {
-			if n, err = z.rest.Read(p); err != io.EOF {
-				err = explainXZ(err, z.limits.XZDict)
-			}
-			z.err = err
-			return n, err
-		}
-		if n, err = z.blocks.Read(p); n > 0 || err == nil {
+		n, err := z.blocks.Read(p)
+		if n > 0 || err == nil {
 			return n, nil
 		}
 		if err != io.EOF {
@@ -100,7 +101,7 @@ func (z *xzFile) Read(p []byte) (n int, err error) {
 			break
 		}
 		z.close()
-		z.err = z.begin(true)
+		z.err = z.begin(false)
 	}
 	return 0, z.err
 }
@@ -115,12 +116,10 @@ func (z *xzFile) close() {
 func explainXZ(err error, dict int64) error {
 	switch {
 	case errors.Is(err, xz.ErrMemlimit):
-		return fmt.Errorf("needs a dictionary of more than the %s allowed; compress with xz -6: %w", formatSize(dict), err)
+		return fmt.Errorf("the dictionary exceeds the limit of %s; raise it, or compress with xz -6: %w", formatSize(dict), err)
 	case errors.Is(err, xz.ErrOptions), errors.Is(err, xz.ErrUnsupportedCheck):
-		return fmt.Errorf("uses a filter or a check that is not known here, or is damaged; compress with xz -6: %w", err)
-	case errors.Is(err, xz.ErrFormat): // the first header is right, or the codec would not be xz
-		return fmt.Errorf("what follows the end of a stream is neither a stream nor the end of the file: %w", err)
-	case errors.Is(err, xz.ErrBuf): // input is used up
+		return fmt.Errorf("the filter or check is not supported, or the file is damaged; compress with xz -6: %w", err)
+	case errors.Is(err, xz.ErrBuf): // end of the input
 		return fmt.Errorf("%w: %w", err, io.ErrUnexpectedEOF)
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 	"testing/iotest"
 
@@ -80,6 +81,49 @@ func TestXZLongBlocks(t *testing.T) {
 		packed := compress(t, c.data, "xz", "-c", "-0", "-T2", "--block-size="+c.block)
 		if got, err := io.ReadAll(open(t, bytes.NewReader(packed))); err != nil || !bytes.Equal(got, c.data) {
 			t.Errorf("%s: %d bytes, %v; want %d", name, len(got), err, len(c.data))
+		}
+	}
+}
+
+// A block that does not fit the parallel decoder, behind one that does, and the other way round: on one core and on several.
+func TestXZMixedBlocks(t *testing.T) {
+	noLeak(t)
+	data := make([]byte, 45<<20) // compresses to nothing, and then not at all
+	rand.NewChaCha8([32]byte{9}).Read(data[42<<20:])
+	for name, args := range map[string][]string{
+		"long at the end":   {"--block-list=4MiB,0"},
+		"long first":        {"--block-list=40MiB,1MiB,1MiB"},
+		"between":           {"--block-list=1MiB,42MiB,1MiB,1MiB"},
+		"one, without size": {"-T1"},
+	} {
+		packed := compress(t, data, append([]string{"xz", "-c", "-0", "-T2"}, args...)...)
+		for _, cores := range []int{1, 2} {
+			func() {
+				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
+				if got, err := io.ReadAll(open(t, bytes.NewReader(packed))); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("%s on %d cores: %d bytes, %v; want %d", name, cores, len(got), err, len(data))
+				}
+				for _, at := range []int{len(packed) - 100_000, len(packed) - 1} {
+					if _, err := decode(packed[:at]); !errors.Is(err, io.ErrUnexpectedEOF) {
+						t.Errorf("%s on %d cores, cut at %d: %v", name, cores, at, err)
+					}
+				}
+			}()
+		}
+	}
+}
+
+// The stream header is checked also when no block follows that would be decoded with it.
+func TestXZHeader(t *testing.T) {
+	empty := compress(t, nil, "xz", "-c")
+	if got, err := decode(empty); err != nil || len(got) > 0 {
+		t.Fatalf("an empty stream: %d bytes, %v", len(got), err)
+	}
+	for at := range empty {
+		bad := bytes.Clone(empty)
+		bad[at] ^= 1
+		if got, err := decode(bad); err == nil && at >= 6 {
+			t.Errorf("a bit of byte %d flipped: %d bytes, no error", at, len(got))
 		}
 	}
 }

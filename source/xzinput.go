@@ -2,12 +2,11 @@ package source
 
 import "io"
 
-// xzInput is a packed block in memory, of size bytes, in buffers that are free for another block as soon as they are
-// read.
+// xzInput is an encoded block of size bytes in memory, in buffers that are reused once they are read.
 type xzInput struct {
 	size  int64
 	list  [][]byte
-	at    int // in the first of list
+	at    int // offset in the first buffer
 	spare chan []byte
 }
 
@@ -40,7 +39,7 @@ func (i *xzInput) Read(p []byte) (int, error) {
 		i.list, i.at = i.list[1:], 0
 		select {
 		case i.spare <- first[:xzPiece]:
-		default: // a block that was longer than two may be
+		default: // enough spare buffers
 		}
 	}
 	return n, nil

@@ -10,7 +10,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// zstdMagics are those of a frame, and of the 16 skippable frames, with which a file of pzstd begins.
+// zstdMagics are the magics of a frame and of the 16 skippable frames; pzstd writes one at the start of a file.
 func zstdMagics() []string {
 	magics := []string{"\x28\xb5\x2f\xfd"}
 	for i := range 16 {
@@ -19,43 +19,43 @@ func zstdMagics() []string {
 	return magics
 }
 
-// wholeFrame is the most content of a frame that is read and decoded whole, so that several are at a time. A frame
-// of a packed image is smaller, and those of other programs are larger or do not say, and stream.
+// wholeFrame is the largest content of a frame to decode whole, so that several frames are decoded in parallel. Frames of packed
+// images are smaller; those of other programs are usually larger or have no content size, and are streamed.
 const wholeFrame = 2 << 20
 
-// openZstd reads the frames of a zstd file (RFC 8878). Goroutines run only for frames that are read ahead, and end
-// with the frame.
+// openZstd decodes the frames of a zstd file (RFC 8878). It starts goroutines only for frames read ahead; they end with the
+// frame.
 func openZstd(r *bufio.Reader, l Limits) (io.Reader, func(), error) {
 	z := &zstdFile{frame: zstdFrame{src: r}, limits: l, ahead: min(runtime.GOMAXPROCS(0), maxAhead)}
 	return z, z.close, nil
 }
 
-// maxAhead bounds the frames that are decoded at a time.
+// maxAhead bounds the frames decoded in parallel.
 const maxAhead = 4
 
-// zstdFile decodes the frames of a file in their order: long ones as a stream, short ones each on a goroutine.
+// zstdFile decodes the frames of a file in order: long ones as a stream, short ones on a goroutine each.
 type zstdFile struct {
 	frame  zstdFrame
 	limits Limits
 	ahead  int
 
-	queue  []*zstdJob    // frames being decoded, in order
-	free   []*zstdJob    // whose buffers can be used again
-	whole  *zstd.Decoder // of short frames, nil before the first
-	long   *zstd.Decoder // of long frames, nil before the first
+	queue  []*zstdJob    // short frames, in order
+	free   []*zstdJob    // with buffers to reuse
+	whole  *zstd.Decoder // of short frames; nil before the first
+	long   *zstd.Decoder // of long frames; nil before the first
 	inLong bool          // a long frame is being read; queue is empty
 	err    error         // sticky
-	end    error         // what the frame behind the queue is: an error, io.EOF
-	next   bool          // frame has a header that was not acted on
+	end    error         // why no frame follows the queue: io.EOF or an error
+	next   bool          // frame holds a header not handled yet
 }
 
-// zstdJob is one short frame.
+// zstdJob is a short frame being decoded.
 type zstdJob struct {
 	in, out []byte
-	size    int // of the content, as the header says
+	size    int // of the content, from the header
 	done    chan struct{}
 	err     error
-	taken   int // bytes of out that were read
+	taken   int // bytes of out that Read has returned
 }
 
 // Read implements io.Reader.
@@ -95,13 +95,13 @@ func (z *zstdFile) Read(p []byte) (int, error) {
 	return 0, z.err
 }
 
-// drop takes the first job, which must be done, off the queue.
+// drop removes the first job, which has to be done, from the queue.
 func (z *zstdFile) drop() {
 	z.free = append(z.free, z.queue[0])
 	z.queue = z.queue[1:]
 }
 
-// fill starts short frames until enough are under way, or something else comes.
+// fill starts jobs until enough run or the next frame is not short.
 func (z *zstdFile) fill() {
 	for len(z.queue) < z.ahead && z.peek() && z.short() {
 		job := z.newJob()
@@ -113,8 +113,7 @@ func (z *zstdFile) fill() {
 			return
 		}
 		if z.whole == nil {
-			z.whole, z.end = zstd.NewReader(nil, zstd.WithDecoderConcurrency(z.ahead), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(max(z.limits.ZstdWindow, wholeFrame))))
-			if z.end != nil {
+			if z.whole, z.end = newZstdDecoder(z.ahead, max(z.limits.ZstdWindow, wholeFrame)); z.end != nil {
 				return
 			}
 		}
@@ -123,11 +122,15 @@ func (z *zstdFile) fill() {
 	}
 }
 
+func newZstdDecoder(concurrency int, window int64) (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(concurrency), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(window)))
+}
+
 func (j *zstdJob) decode(dec *zstd.Decoder) {
 	defer close(j.done)
 	j.out, j.err = dec.DecodeAll(j.in, j.out[:0])
 	if j.err == nil && len(j.out) != j.size {
-		j.err = fmt.Errorf("a frame has %d bytes, its head says %d", len(j.out), j.size)
+		j.err = fmt.Errorf("a frame has %d bytes, expected %d from its header", len(j.out), j.size)
 	}
 }
 
@@ -140,7 +143,7 @@ func (z *zstdFile) newJob() *zstdJob {
 	return job
 }
 
-// peek makes sure that a frame's header is read; false is that there is none, for the reason in end.
+// peek reads the header of the next frame unless it is read. It returns false if no frame follows, for the reason in end.
 func (z *zstdFile) peek() bool {
 	if !z.next && z.end == nil {
 		z.end = z.frame.begin()
@@ -149,13 +152,13 @@ func (z *zstdFile) peek() bool {
 	return z.next
 }
 
-// short says whether the frame is one to read whole. It has to be allowed as a stream too.
+// short reports whether to decode the frame whole. A window beyond the limit is left to the stream decoder, which refuses it.
 func (z *zstdFile) short() bool {
 	h := &z.frame.head
 	return h.HasFCS && h.FrameContentSize <= wholeFrame && (h.SingleSegment || h.WindowSize <= uint64(z.limits.ZstdWindow))
 }
 
-// beginLong acts on what comes when no short frame is left: a long one, or the end.
+// beginLong starts a long frame, or sets err at the end.
 func (z *zstdFile) beginLong() {
 	if !z.peek() {
 		z.err = z.explain(z.end)
@@ -163,8 +166,7 @@ func (z *zstdFile) beginLong() {
 	}
 	z.next = false
 	if z.long == nil {
-		z.long, z.err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(z.limits.ZstdWindow)))
-		if z.err != nil {
+		if z.long, z.err = newZstdDecoder(1, z.limits.ZstdWindow); z.err != nil {
 			z.err = fmt.Errorf("a window of %d bytes: %w", z.limits.ZstdWindow, z.err)
 			return
 		}
@@ -173,8 +175,8 @@ func (z *zstdFile) beginLong() {
 	z.inLong = z.err == nil
 }
 
-// Skip moves up to n bytes on, and decodes nothing of frames that lie in them whole; their checksums are not
-// checked. It returns how many bytes it has passed: fewer than n when a part of a frame has to be read.
+// Skip skips whole frames within the next n bytes without decoding them; their checksums are not checked. It returns the number
+// of bytes skipped, less than n if part of a frame has to be read.
 func (z *zstdFile) Skip(n int64) (passed int64, err error) {
 	for z.err == nil && !z.inLong {
 		switch {
@@ -183,7 +185,7 @@ func (z *zstdFile) Skip(n int64) (passed int64, err error) {
 			<-job.done
 			left := int64(job.size - job.taken)
 			if job.err != nil || left > n-passed {
-				return passed, nil // Read tells the error
+				return passed, nil // Read returns the error
 			}
 			passed += left
 			z.drop()
@@ -205,18 +207,18 @@ func (z *zstdFile) Skip(n int64) (passed int64, err error) {
 	return passed, z.err
 }
 
-// explain puts an error into better words.
+// explain translates errors of the library.
 func (z *zstdFile) explain(err error) error {
 	switch {
 	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
-		return fmt.Errorf("needs a window of more than the %s allowed; compress without --long and --ultra: %w", formatSize(z.limits.ZstdWindow), err)
+		return fmt.Errorf("the window exceeds the limit of %s; raise it, or compress without --long and --ultra: %w", formatSize(z.limits.ZstdWindow), err)
 	case errors.Is(err, zstd.ErrMagicMismatch):
-		return fmt.Errorf("what follows the end of a frame is neither a frame nor the end of the file: %w", err)
+		return fmt.Errorf("data after the end of a frame, expected a frame or the end of the file: %w", err)
 	}
 	return err
 }
 
-// close waits for what is being decoded.
+// close waits for the jobs and frees the decoders.
 func (z *zstdFile) close() {
 	for _, job := range z.queue {
 		<-job.done
@@ -229,7 +231,7 @@ func (z *zstdFile) close() {
 	}
 }
 
-// formatSize writes a power of two as people do.
+// formatSize formats a size, in MiB if it is a multiple.
 func formatSize(bytes int64) string {
 	if bytes >= 1<<20 && bytes%(1<<20) == 0 {
 		return fmt.Sprintf("%d MiB", bytes>>20)

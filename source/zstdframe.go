@@ -8,16 +8,16 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// zstdFrame hands out the bytes of one frame of a file, and then io.EOF: the lengths of blocks are in their heads,
-// so that the end of a frame is found without decoding it (RFC 8878, section 3.1.1).
+// zstdFrame returns the bytes of one frame of a file, then io.EOF. Block headers contain lengths, so the end of a frame is found
+// without decoding it (RFC 8878, section 3.1.1).
 type zstdFrame struct {
 	src  *bufio.Reader
 	head zstd.Header
-	left int64 // bytes to hand out before the next head of a block
+	left int64 // bytes to return before the next block header
 	last bool  // no block follows
 }
 
-// begin goes to the next frame with content, past skippable ones. io.EOF is the proper end of the file.
+// begin moves to the next frame and skips skippable frames. It returns io.EOF at the end of the file.
 func (f *zstdFrame) begin() error {
 	for {
 		magic, err := f.src.Peek(4)
@@ -25,7 +25,7 @@ func (f *zstdFrame) begin() error {
 			return err
 		}
 		if len(magic) < 4 {
-			return fmt.Errorf("%d bytes follow the end of a frame: %w", len(magic), noEOF(err))
+			return fmt.Errorf("%d bytes after the end of a frame: %w", len(magic), noEOF(err))
 		}
 		head, err := f.src.Peek(zstd.HeaderMaxSize)
 		if err != nil && err != io.EOF {
@@ -59,7 +59,7 @@ func (f *zstdFrame) Read(p []byte) (int, error) {
 	return n, noEOF(err)
 }
 
-// block measures the next block, and what belongs to it.
+// block determines the length of the next block, including header and checksum.
 func (f *zstdFrame) block() error {
 	b, err := f.src.Peek(3)
 	if err != nil {
@@ -68,7 +68,7 @@ func (f *zstdFrame) block() error {
 	head := uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16
 	f.last = head&1 != 0
 	f.left = 3
-	if kind := head >> 1 & 3; kind == 1 { // one byte, repeated
+	if kind := head >> 1 & 3; kind == 1 { // RLE: one byte
 		f.left++
 	} else {
 		f.left += int64(head >> 3)
@@ -79,7 +79,7 @@ func (f *zstdFrame) block() error {
 	return nil
 }
 
-// readAll appends the whole frame to buf, and refuses one of more than limit bytes.
+// readAll appends the frame to buf. It refuses more than limit bytes.
 func (f *zstdFrame) readAll(buf []byte, limit int) ([]byte, error) {
 	for {
 		if f.left == 0 {
@@ -91,7 +91,7 @@ func (f *zstdFrame) readAll(buf []byte, limit int) ([]byte, error) {
 			}
 		}
 		if int64(len(buf))+f.left > int64(limit) {
-			return buf, fmt.Errorf("a frame of %d bytes is longer than %d when compressed", f.head.FrameContentSize, limit)
+			return buf, fmt.Errorf("a frame of %d bytes has more than %d compressed bytes", f.head.FrameContentSize, limit)
 		}
 		at := len(buf)
 		buf = append(buf, make([]byte, f.left)...)
