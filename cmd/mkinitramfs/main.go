@@ -7,12 +7,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 
 	"updater/initramfs/build"
+	"updater/internal/atomicfile"
 )
 
 func main() {
@@ -62,21 +64,14 @@ func run(args []string) error {
 	return errors.Join(r.PrintParts(os.Stdout), r.Print(&text), os.WriteFile(report, text.Bytes(), 0o644))
 }
 
-// write writes a temporary file and renames it, so that out is never incomplete.
-func write(out string, o build.Options) (_ *build.Report, err error) {
-	f, err := os.Create(out + ".tmp")
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
+// write replaces out durably, or leaves it unchanged on an error.
+func write(out string, o build.Options) (report *build.Report, err error) {
+	err = atomicfile.WriteFunc(out, 0o644, func(f io.Writer) error {
+		w := bufio.NewWriterSize(f, 1<<20)
+		if report, err = build.Write(w, o); err != nil {
+			return err
 		}
-	}()
-	w := bufio.NewWriterSize(f, 1<<20)
-	report, err := build.Write(w, o)
-	if err := errors.Join(err, w.Flush(), f.Close()); err != nil {
-		return nil, err
-	}
-	return report, os.Rename(f.Name(), out)
+		return w.Flush()
+	})
+	return report, err
 }
