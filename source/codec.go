@@ -7,31 +7,34 @@ import (
 	"strings"
 )
 
-// magicLen is how many bytes tell the codecs apart.
-const magicLen = 10
+// magicLen is how many bytes distinguish the codecs, headLen how many distinguish the other containers.
+const (
+	magicLen = 10
+	headLen  = 512
+)
 
-// raw is the name of the codec that changes nothing.
+// raw is the name of the codec of uncompressed images.
 const raw = "raw"
 
-// codec is one container format. open reads the container from r to its proper end; its reader returns io.EOF
-// there and nowhere else. release, which may be nil, frees what the reader holds.
+// codec is a compression format. The reader returned by open returns io.EOF at the end of the format and nowhere else. release,
+// which may be nil, frees its resources.
 type codec struct {
 	name   string
 	magics []string
 	open   func(r *bufio.Reader, l Limits) (dec io.Reader, release func(), err error)
 }
 
-// codecs are all but raw. No magic is the beginning of another.
+// codecs lists all codecs except raw. No magic is a prefix of another.
 var codecs = []codec{
-	{"gzip", []string{"\x1f\x8b\x08"}, openGzip},
+	{"gzip", []string{gzipMagic}, openGzip},
 	{"zstd", zstdMagics(), openZstd},
 	{"xz", []string{xzMagic}, openXZ},
 	{"lz4", []string{lz4Magic}, openLZ4},
 	{"bzip2", bzip2Magics(), openBzip2},
 }
 
-// detect tells the codec by the first magicLen bytes of an image, or all of a shorter one. An image that
-// ends within a magic is a truncated one of that codec.
+// detect determines the codec by the first headLen bytes of an image, or by all bytes of a shorter one. An image that ends within a
+// magic is a truncated one of that codec. A container that is not supported is returned as its name.
 func detect(head []byte) (codec, error) {
 	for _, c := range codecs {
 		for _, magic := range c.magics {
@@ -39,9 +42,12 @@ func detect(head []byte) (codec, error) {
 			case strings.HasPrefix(string(head), magic):
 				return c, nil
 			case len(head) > 0 && len(head) < magicLen && strings.HasPrefix(magic, string(head)):
-				return c, fmt.Errorf("ends within the first bytes that tell its codec: %w", io.ErrUnexpectedEOF)
+				return c, fmt.Errorf("the file ends within the magic of the codec: %w", io.ErrUnexpectedEOF)
 			}
 		}
+	}
+	if name := container(head); name != "" {
+		return codec{name: raw}, unsupported(name)
 	}
 	return codec{name: raw}, nil
 }
@@ -51,7 +57,7 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// explained is r with its errors, but for io.EOF, put into better words.
+// explained returns a reader that translates the errors of r except io.EOF.
 func explained(r io.Reader, explain func(error) error) io.Reader {
 	return readerFunc(func(p []byte) (int, error) {
 		n, err := r.Read(p)
@@ -62,7 +68,7 @@ func explained(r io.Reader, explain func(error) error) io.Reader {
 	})
 }
 
-// noEOF is for where a container may not end.
+// noEOF replaces io.EOF where a container may not end.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

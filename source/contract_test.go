@@ -76,13 +76,13 @@ func TestRefusedEnds(t *testing.T) {
 		data []byte
 		want string
 	}{
-		{"gzip, padded", append(compress(t, data, "gzip", "-c"), zeros...), "follows the end of a member"},
-		{"zstd, padded", append(compress(t, data, "zstd", "-c"), zeros...), "follows the end of a frame"},
-		{"lz4, padded", append(compress(t, data, "lz4", "-c"), zeros...), "follows the end of a frame"},
+		{"gzip, padded", append(compress(t, data, "gzip", "-c"), zeros...), "after the end of a member"},
+		{"zstd, padded", append(compress(t, data, "zstd", "-c"), zeros...), "after the end of a frame"},
+		{"lz4, padded", append(compress(t, data, "lz4", "-c"), zeros...), "after the end of a frame"},
 		{"bzip2, padded", append(compress(t, data, "bzip2", "-c"), zeros...), "bzip2"},
 		{"xz, padding of 3", append(compress(t, data, "xz", "-c"), 0, 0, 0), "corrupt"},
-		{"lz4, legacy frame second", append(compress(t, data, "lz4", "-c"), compress(t, data, "lz4", "-l", "-c")...), "follows the end of a frame"},
-		{"gzip then xz", append(compress(t, data, "gzip", "-c"), compress(t, data, "xz", "-c")...), "follows the end of a member"},
+		{"lz4, legacy frame second", append(compress(t, data, "lz4", "-c"), compress(t, data, "lz4", "-l", "-c")...), "after the end of a frame"},
+		{"gzip then xz", append(compress(t, data, "gzip", "-c"), compress(t, data, "xz", "-c")...), "after the end of a member"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := decode(c.data); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -158,7 +158,7 @@ func TestBombs(t *testing.T) {
 // A frame of one segment has no window of its own: its content size is one.
 func TestZstdSingleSegment(t *testing.T) {
 	frame := []byte("\x28\xb5\x2f\xfd\xe0\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00")
-	if _, err := decode(frame); err == nil || !strings.Contains(err.Error(), "needs a window of more than the 8 MiB allowed") {
+	if _, err := decode(frame); err == nil || !strings.Contains(err.Error(), "the window exceeds the limit of 8 MiB") {
 		t.Errorf("a segment of 4 GiB: %v", err)
 	}
 }

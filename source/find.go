@@ -11,10 +11,14 @@ import (
 
 // FindBmap returns the path of the bmap beside an image. Like bmaptool it tries IMAGE.bmap, then removes one extension after
 // another: a.img.zst.bmap, a.img.bmap, a.bmap. A file without permission counts as found, so that opening it reports the cause.
-// Standard input, "-", has no bmap beside it. The error lists the names tried.
+// Image may be a file: address. Standard input, "-", has no bmap beside it. The error lists the names tried.
 func FindBmap(image string) (string, error) {
 	if image == "-" {
 		return "", errors.New("no bmap beside standard input; name it")
+	}
+	image, err := localPath(image)
+	if err != nil {
+		return "", err
 	}
 	var tried []string
 	dir, base := filepath.Split(image)
@@ -35,6 +39,10 @@ func FindBmap(image string) (string, error) {
 // FindSignature returns the path of the detached signature of a bmap: BMAP.asc, else BMAP.sig. If there is none, the bmap may
 // still be clearsigned.
 func FindSignature(bmap string) (string, bool) {
+	bmap, err := localPath(bmap)
+	if err != nil {
+		return "", false
+	}
 	for _, ext := range []string{".asc", ".sig"} {
 		if exists(bmap + ext) {
 			return bmap + ext, true

@@ -9,6 +9,9 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
+// gzipMagic begins a member with the only method, deflate.
+const gzipMagic = "\x1f\x8b\x08"
+
 // openGzip decodes the members of a gzip file (RFC 1952). Zeros after the last member, which gzip(1) accepts with a warning,
 // are refused: a file that was cut between two members and padded looks the same.
 func openGzip(r *bufio.Reader, _ Limits) (io.Reader, func(), error) {

@@ -1,118 +1,190 @@
 package source
 
 import (
-	"fmt"
-	"mime"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
-// resource is what the answers say of a file. All must say the same.
+// resource is what the answers so far have told about a file. The streams of an image share it.
 type resource struct {
-	known    bool
 	size     int64  // bytes, -1 unknown
 	etag     string // "" none
 	modified string // Last-Modified, "" none
-	ranges   bool   // the server says that it serves ranges
+	coding   string // Content-Encoding of the last answer
+	ranges   bool   // the server serves ranges, or claims to
+	changed  bool   // ETag and date of two answers differ
+
+	// How far requests have been simplified, since the server did not understand them otherwise.
+	noIfRange bool // ranges without If-Range
+	whole     bool // no ranges
 }
 
-// validator is what If-Range may hold: a strong entity tag, else the date (RFC 9110, section 13.1.5).
+// validator returns the value of If-Range: a strong entity tag, else the date (RFC 9110, section 13.1.5); "" for none.
 func (r *resource) validator() string {
-	if r.etag != "" && !strings.HasPrefix(r.etag, "W/") {
+	switch {
+	case r.noIfRange:
+		return ""
+	case len(r.etag) > 2 && strings.HasPrefix(r.etag, `"`) && strings.HasSuffix(r.etag, `"`):
 		return r.etag
-	}
-	if r.etag == "" {
+	case r.etag == "":
 		return r.modified
 	}
 	return ""
 }
 
-// accept judges an answer to a request for the bytes from first to end, exclusive; end is -1 for all that
-// follow. whole is whether no range was asked for; with probe, the file may end before end.
-func (r *resource) accept(resp *http.Response, first, end int64, whole, probe bool) error {
-	switch status := resp.StatusCode; {
-	case status == http.StatusOK && !whole:
-		if r.known {
-			return refusef("the file has changed, or the server serves no ranges: it answers a request for the rest with the whole file (200)")
-		}
-		return refusef("the server serves no ranges: it answers with the whole file (200)")
-	case status == http.StatusRequestedRangeNotSatisfiable:
-		return refusef("the file has changed: it has no byte %d (416)", first)
-	case status == http.StatusPartialContent && whole:
-		return refusef("the server answers with a part (206) that was not asked for")
-	case status != http.StatusOK && status != http.StatusPartialContent:
-		return &refusal{status: status, reason: fmt.Sprintf("the server answers %s", resp.Status)}
+// update compares an answer with what is known. Another size is another file. Another ETag or date is not: each node behind
+// a load balancer may have its own, and a signed map tells whether the bytes are right.
+func (r *resource) update(resp *http.Response, size int64) error {
+	if r.size >= 0 && size >= 0 && r.size != size {
+		return refusef("the file has changed: its size was %d bytes and is %d", r.size, size)
 	}
-	if coding := resp.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
-		return refusef("the server has compressed the file again (Content-Encoding %.40q), although it must not", coding)
+	etag, modified := resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
+	known := r.etag != "" || r.modified != ""
+	if known && (etag != r.etag || etag == "" && modified != r.modified) {
+		r.changed, r.noIfRange = true, true
 	}
-	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	switch kind {
-	case "text/html", "application/xhtml+xml":
-		return refusef("the server answers with a web page (%s), not with the file; a login or an error page?", kind)
-	case "multipart/byteranges":
-		return refusef("the server answers with several parts, although one was asked for")
-	}
-	now := resource{known: true, size: resp.ContentLength, etag: resp.Header.Get("ETag"), modified: resp.Header.Get("Last-Modified"), ranges: resp.Header.Get("Accept-Ranges") == "bytes"}
-	if !whole {
-		now.ranges = true
-		var err error
-		if now.size, err = contentRange(resp, first, end, probe); err != nil {
-			return err
-		}
-	}
-	return r.update(now)
-}
-
-// update compares two answers, and keeps what is known of the file.
-func (r *resource) update(now resource) error {
-	if r.known {
-		switch {
-		case r.etag != now.etag:
-			return refusef("the file has changed: its ETag was %.80q and is %.80q", r.etag, now.etag)
-		case r.etag == "" && r.modified != now.modified:
-			return refusef("the file has changed: its date was %.80q and is %.80q", r.modified, now.modified)
-		case r.size >= 0 && now.size >= 0 && r.size != now.size:
-			return refusef("the file has changed: it had %d bytes and has %d", r.size, now.size)
-		}
-		now.ranges = now.ranges || r.ranges
-		now.size = max(now.size, r.size)
-	}
-	*r = now
+	r.etag, r.modified, r.size = etag, modified, max(r.size, size)
+	r.coding = strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding")))
+	r.ranges = r.ranges || resp.Header.Get("Accept-Ranges") == "bytes"
 	return nil
 }
 
-// contentRange checks that a part is the one that was asked for, and returns the size of the file, -1 when the
-// server does not know it, which is refused of a probe.
-func contentRange(resp *http.Response, first, end int64, probe bool) (size int64, err error) {
-	text := resp.Header.Get("Content-Range")
-	wrong := refusef("the server answers with the part %.80q, asked for was the one from byte %d", text, first)
-	span, total, ok := strings.Cut(strings.TrimPrefix(text, "bytes "), "/")
-	a, b, isSpan := strings.Cut(span, "-")
-	from, errA := strconv.ParseUint(a, 10, 62)
-	to, errB := strconv.ParseUint(b, 10, 62)
-	if !ok || !isSpan || errA != nil || errB != nil || !strings.HasPrefix(text, "bytes ") || int64(from) != first || to < from {
-		return 0, wrong
+// asked is what a request asked for.
+type asked struct {
+	ranged  bool // a range
+	ifRange bool // under the condition that the file has not changed
+	probe   bool // the first bytes, whether as a part or as the beginning of the whole file
+}
+
+// errAgain asks for another request at once, in a simpler form.
+var errAgain = errors.New("the server does not understand the request")
+
+// judge decides whether the body of an answer can be used, and sets pos and until if it can.
+func (s *stream) judge(resp *http.Response, a asked) error {
+	switch status := resp.StatusCode; {
+	case status == http.StatusOK, status == http.StatusNonAuthoritativeInfo:
+		return s.judgeWhole(resp, a)
+	case status == http.StatusPartialContent:
+		return s.judgePart(resp, a)
+	case status == http.StatusRequestedRangeNotSatisfiable && s.ends(resp):
+		return nil
+	case a.ranged && dislikesRange(status):
+		return s.simplify(a, refuseStatus(status))
+	case isBusy(status):
+		return &busyError{status: status, after: retryAfter(resp)}
+	default:
+		return refuseStatus(status)
 	}
+}
+
+// judgeWhole judges an answer with the whole file.
+func (s *stream) judgeWhole(resp *http.Response, a asked) error {
+	if err := s.res.update(resp, resp.ContentLength); err != nil {
+		return err
+	}
+	if a.ranged && !a.probe {
+		if err := s.simplify(a, errNoRanges); err != errAgain || a.ifRange {
+			return err
+		}
+		// The request without a range would get this answer as well.
+	}
+	s.pos, s.until = 0, -1
+	return nil
+}
+
+// errNoRanges ends the streams that need ranges.
+var errNoRanges = refusef("the server serves no ranges")
+
+// judgePart judges an answer with a part of the file. It begins where it was asked to, or with the file, but may be shorter or
+// longer than asked for.
+func (s *stream) judgePart(resp *http.Response, a asked) error {
+	from, to, size, ok := contentRange(resp.Header.Get("Content-Range"))
+	length := resp.ContentLength
+	ok = ok && length <= to-from
+	if ok && length >= 0 {
+		to = from + length
+	}
+	if !ok || a.ranged && from != s.next || !a.ranged && from != 0 || to <= s.next {
+		return s.simplify(a, refusef("the server answers with the part %.80q of %d bytes, expected the one from byte %d",
+			resp.Header.Get("Content-Range"), length, s.next))
+	}
+	if err := s.res.update(resp, size); err != nil {
+		return err
+	}
+	s.res.ranges = true
+	s.pos, s.until = from, to
+	return nil
+}
+
+// simplify prepares a simpler request and returns errAgain, or final if there is none.
+func (s *stream) simplify(a asked, final error) error {
+	switch {
+	case a.ifRange:
+		s.res.noIfRange = true
+	case a.ranged && !s.parts:
+		s.res.whole = true
+	default:
+		return final
+	}
+	return errAgain
+}
+
+// ends reports whether a 416 says that the file has no byte s.next, so that all of it has been read.
+func (s *stream) ends(resp *http.Response) bool {
+	_, text, _ := strings.Cut(resp.Header.Get("Content-Range"), "*/")
+	size, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		size = s.next // without a size, the status alone says so
+	}
+	if s.res.size >= 0 || size != s.next || s.next == 0 && err != nil {
+		return false
+	}
+	s.res.size = size
+	s.pos, s.until = s.next, s.next
+	return true
+}
+
+// contentRange parses "bytes FIRST-LAST/SIZE" (RFC 9110, section 14.4), and the spellings of sloppy servers with "=" or without
+// a size. to is exclusive; size is -1 if unknown.
+func contentRange(text string) (from, to, size int64, ok bool) {
+	text, isBytes := strings.CutPrefix(strings.ToLower(text), "bytes")
+	span, total, hasSize := strings.Cut(strings.Trim(text, " =:"), "/")
+	first, last, isSpan := strings.Cut(span, "-")
+	a, errA := strconv.ParseUint(first, 10, 62)
+	b, errB := strconv.ParseUint(last, 10, 62)
 	size = -1
-	if total != "*" {
+	if hasSize && total != "*" {
 		n, err := strconv.ParseUint(total, 10, 62)
-		if err != nil || n <= to {
-			return 0, wrong
+		if err != nil || n <= b {
+			return 0, 0, 0, false
 		}
 		size = int64(n)
 	}
-	if probe && size > 0 {
-		end = min(end, size)
+	ok = isBytes && isSpan && errA == nil && errB == nil && b >= a
+	return int64(a), int64(b) + 1, size, ok
+}
+
+// busyError is an answer that asks for a retry.
+type busyError struct {
+	status int
+	after  time.Duration
+}
+
+func (e *busyError) Error() string { return refuseStatus(e.status).Error() }
+
+// retryAfter returns the delay the server asks for, as seconds or as a date (RFC 9110, section 10.2.3).
+func retryAfter(resp *http.Response) time.Duration {
+	text := resp.Header.Get("Retry-After")
+	if n, err := strconv.ParseUint(text, 10, 16); err == nil {
+		return time.Duration(n) * time.Second
 	}
-	switch {
-	case probe && size < 0:
-		return 0, refusef("the server serves a part (%.80q) of a file whose size it does not know", text)
-	case end >= 0 && int64(to)+1 != end, end < 0 && size >= 0 && int64(to)+1 != size:
-		return 0, wrong
-	case resp.ContentLength >= 0 && resp.ContentLength != int64(to-from)+1:
-		return 0, refusef("the server announces %d bytes for the part %.80q", resp.ContentLength, text)
+	at, err := http.ParseTime(text)
+	now, errNow := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil || errNow != nil {
+		return 0
 	}
-	return size, nil
+	return max(0, at.Sub(now))
 }

@@ -13,7 +13,7 @@ import (
 // A FetchError reports a failed HTTP exchange.
 type FetchError struct {
 	Op     string // "fetching" or "posting to"
-	URL    string // as [Redact] prints it
+	URL    string // as printed by [Redact]
 	Offset int64  // bytes of the file received before the failure
 	Status int    // of the HTTP answer that caused it, 0 if the cause was something else
 	Err    error
@@ -28,9 +28,9 @@ func (e *FetchError) Error() string {
 
 func (e *FetchError) Unwrap() error { return e.Err }
 
-// A refusal is an answer that would not become better by asking again.
+// refusal is an answer or a redirect that a retry cannot improve.
 type refusal struct {
-	status int
+	status int // of the answer, or 0
 	reason string
 }
 
@@ -38,13 +38,18 @@ func (r *refusal) Error() string { return r.reason }
 
 func refusef(format string, a ...any) error { return &refusal{reason: fmt.Sprintf(format, a...)} }
 
-// Causes that end a request, or a download.
+// refuseStatus refuses an answer for its status. The reason phrase of the server is not repeated.
+func refuseStatus(status int) error {
+	return &refusal{status: status, reason: fmt.Sprintf("the server answers %d %s", status, http.StatusText(status))}
+}
+
+// Causes that end a request or a download.
 var (
-	errStalled = errors.New("the server is silent")
-	errTimeout = errors.New("it takes longer in all than is allowed")
+	errStalled = errors.New("the server sends nothing")
+	errTimeout = errors.New("the download exceeds its time limit")
 )
 
-// plain takes away what net/http puts around an error, which repeats the address, with its query.
+// plain removes the wrapping of net/http, which repeats the address with its query.
 func plain(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
@@ -52,7 +57,7 @@ func plain(err error) error {
 	return err
 }
 
-// isFinal says whether asking again cannot help.
+// isFinal reports whether a retry cannot help.
 func isFinal(err error) bool {
 	if _, ok := errors.AsType[*refusal](err); ok {
 		return true
@@ -67,14 +72,25 @@ func isFinal(err error) bool {
 		return true
 	}
 	e, ok := errors.AsType[*net.OpError](err)
-	return ok && e.Op == "remote error" // a TLS alert: the server does not want us
+	return ok && e.Op == "remote error" // a TLS alert: the server refuses us
 }
 
-// isBusy says whether a status asks for another try later (RFC 9110, section 15).
+// isBusy reports whether a status asks for a later retry (RFC 9110, section 15; RFC 8470).
 func isBusy(status int) bool {
 	switch status {
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests,
-		http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusRequestTimeout, http.StatusMisdirectedRequest, http.StatusLocked, http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+		return false
+	}
+	return status >= 500
+}
+
+// dislikesRange reports whether a status may be the answer of a server that cannot handle the headers of a range request.
+func dislikesRange(status int) bool {
+	switch status {
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusPreconditionFailed,
+		http.StatusRequestedRangeNotSatisfiable, http.StatusNotImplemented:
 		return true
 	}
 	return false

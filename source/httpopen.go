@@ -2,6 +2,7 @@ package source
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,20 +11,21 @@ import (
 	"net/url"
 	"path"
 	"strings"
+
+	"github.com/klauspost/compress/gzip"
 )
 
-// Open opens the image at an http:// or https:// address. A broken transfer goes on where it was. ctx ends it.
-// The caller closes the image. Errors: [FetchError].
+// Open opens the image at an http:// or https:// address. An interrupted download is resumed. ctx ends it. The caller closes the
+// image. Errors: [FetchError], [CorruptError], [ContainerError].
 func (c *Client) Open(ctx context.Context, name string, l Limits) (*Image, error) {
 	s, err := c.stream(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	s.probe = true
-	img := &Image{name: s.url.Redacted(), in: &input{r: s}, closer: s, size: -1}
+	img := &Image{name: redact(s.url), in: &input{r: s}, closer: s, size: -1, res: s.res}
 	br := bufio.NewReaderSize(img.in, bufferSize)
-	err = c.begin(img, s, br, l)
-	if err != nil {
+	if err := start(img, s, br, l); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if img.codec == "zstd" {
@@ -35,19 +37,57 @@ func (c *Client) Open(ctx context.Context, name string, l Limits) (*Image, error
 	return img, nil
 }
 
-func (c *Client) begin(img *Image, s *stream, br *bufio.Reader, l Limits) error {
-	head, err := br.Peek(512)
+func start(img *Image, s *stream, br *bufio.Reader, l Limits) error {
+	head, err := br.Peek(headLen)
 	if err != nil && err != io.EOF {
 		return err // it names the file
 	}
 	img.size = s.res.size
-	if strings.HasPrefix(http.DetectContentType(head), "text/html") {
-		return s.failure(refusef("it is a web page, not an image; a login or an error page?"))
+	if isHTML(head) {
+		return s.failure(errWebPage)
+	}
+	if inner := uncoded(s.res, head, br); inner != nil {
+		if head, err = inner.Peek(headLen); err != nil && err != io.EOF {
+			return img.failure(err)
+		}
+		s.res.ranges = false // they refer to the coded bytes
+		img.size = -1
+		br = inner
 	}
 	return img.start(head, br, l)
 }
 
-// jumpHTTP moves on in a raw image: through the buffer, then past what need not be fetched.
+// errWebPage refuses a file by its first bytes.
+var errWebPage = refusef("the server answers with a web page instead of the file; is it a login or an error page?")
+
+// uncoded returns a reader of the file without the content coding that a server or a proxy has applied on the fly, although requests
+// ask for none. It returns nil if the bytes are those of the file: if they are not gzip, or the file itself is gzip, which is so
+// unless an image in another container, or a text, is inside.
+func uncoded(res *resource, head []byte, br *bufio.Reader) *bufio.Reader {
+	if res.coding != "gzip" && res.coding != "x-gzip" || !bytes.HasPrefix(head, []byte(gzipMagic)) {
+		return nil
+	}
+	first, err := br.Peek(min(br.Size(), 32<<10))
+	if err != nil && err != io.EOF && len(first) == 0 {
+		return nil
+	}
+	z, err := gzip.NewReader(bytes.NewReader(first))
+	if err != nil {
+		return nil
+	}
+	inside := make([]byte, headLen)
+	n, _ := io.ReadFull(z, inside)
+	if found, err := detect(inside[:n]); err != nil || found.name == raw {
+		return nil // gzip is the container, or makes no difference
+	}
+	outer, err := gzip.NewReader(br)
+	if err != nil {
+		return nil
+	}
+	return bufio.NewReaderSize(outer, bufferSize)
+}
+
+// jumpHTTP skips bytes of a raw image: those in the buffer, then the rest without fetching it if possible.
 func jumpHTTP(img *Image, s *stream, br *bufio.Reader, n int64) error {
 	img.offset += n
 	buffered := min(n, int64(br.Buffered()))
@@ -66,81 +106,141 @@ func jumpHTTP(img *Image, s *stream, br *bufio.Reader, n int64) error {
 	return img.err
 }
 
-// Fetch gets a whole file of at most limit bytes. Errors: [FetchError].
-func (c *Client) Fetch(ctx context.Context, name string, limit int64) ([]byte, error) {
-	s, err := c.stream(ctx, name)
-	if err != nil {
-		return nil, err
+// isHTML reports whether a file begins as a web page does.
+func isHTML(head []byte) bool {
+	text := strings.ToLower(string(bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\xef\xbb\xbf")), " \t\r\n")))
+	for _, tag := range []string{"<!doctype html", "<html", "<head", "<body", "<script", "<title"} {
+		if strings.HasPrefix(text, tag) {
+			return true
+		}
 	}
-	defer s.Close()
-	data, err := io.ReadAll(io.LimitReader(s, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = s.failure(refusef("it is longer than %d bytes", limit))
-	}
-	if err != nil {
-		return nil, err
+	return false
+}
+
+// fetchTries is how often a document is downloaded that changes during the download.
+const fetchTries = 3
+
+// Fetch downloads a document of at most limit bytes. It does not combine two versions of it, unless the server claims on every try
+// that the document has changed. Errors: [FetchError].
+func (c *Client) Fetch(ctx context.Context, name string, limit int64) (data []byte, err error) {
+	for range fetchTries {
+		s, err := c.stream(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		data, err = fetch(s, limit)
+		if err != nil {
+			return nil, err
+		}
+		if !s.res.changed {
+			break
+		}
 	}
 	return data, nil
 }
 
-func (c *Client) stream(ctx context.Context, name string) (*stream, error) {
-	u, ok, err := ParseURL(name)
-	if err == nil && !ok {
-		err = fmt.Errorf("%s is no http:// or https:// address", name)
+func fetch(s *stream, limit int64) ([]byte, error) {
+	defer s.Close()
+	data, err := io.ReadAll(io.LimitReader(s, limit+1))
+	if err != nil {
+		return nil, err
 	}
+	if res := s.res; (res.coding == "gzip" || res.coding == "x-gzip") && bytes.HasPrefix(data, []byte(gzipMagic)) && int64(len(data)) <= limit {
+		if data, err = gunzip(data, limit); err != nil {
+			return nil, s.failure(refusef("the server has compressed the document (Content-Encoding: gzip), and it cannot be decompressed: %v", err))
+		}
+	}
+	switch {
+	case int64(len(data)) > limit:
+		return nil, s.failure(refusef("the document is longer than %d bytes", limit))
+	case isHTML(data[:min(len(data), headLen)]):
+		return nil, s.failure(errWebPage)
+	}
+	return data, nil
+}
+
+// gunzip decompresses a document to at most limit+1 bytes.
+func gunzip(data []byte, limit int64) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(z, limit+1))
+}
+
+func (c *Client) stream(ctx context.Context, name string) (*stream, error) {
+	u, err := httpURL(name)
 	if err != nil {
 		return nil, err
 	}
 	return c.newStream(ctx, u, &resource{size: -1}, 0, -1), nil
 }
 
-// FindBmap fetches the bmap beside an image, of at most limit bytes, trying the names of [FindBmap] in order.
+func httpURL(name string) (*url.URL, error) {
+	u, ok, err := ParseURL(name)
+	if err == nil && !ok {
+		err = fmt.Errorf("%q is not an http:// or https:// address", name)
+	}
+	return u, err
+}
+
+// FindBmap downloads the bmap beside an image, of at most limit bytes. It tries the names of [FindBmap] in order. A name the server
+// refuses counts as absent: many servers answer 403 for a file that does not exist. Errors: [FetchError], of status 404 if there
+// is no bmap.
 func (c *Client) FindBmap(ctx context.Context, image string, limit int64) (name string, data []byte, err error) {
-	u, _, err := ParseURL(image)
+	u, err := httpURL(image)
 	if err != nil {
 		return "", nil, err
 	}
 	var tried []string
-	dir, base := path.Split(u.Path)
-	for {
-		name := withPath(u, dir+base+".bmap")
-		data, found, err := c.probe(ctx, name, limit)
-		if found || err != nil {
-			return name, data, err
+	for dir, base := splitPath(u); base != ""; {
+		data, found, err := c.probe(ctx, u, dir+base+".bmap", limit)
+		if found != "" || err != nil {
+			return found, data, err
 		}
 		tried = append(tried, base+".bmap")
 		ext := path.Ext(base)
 		if ext == "" || ext == base {
-			return "", nil, fmt.Errorf("no bmap beside %s; tried %s", u.Redacted(), strings.Join(tried, ", "))
+			break
 		}
 		base = strings.TrimSuffix(base, ext)
 	}
+	missing := &refusal{status: http.StatusNotFound, reason: "no bmap beside the image; tried " + strings.Join(tried, ", ")}
+	return "", nil, &FetchError{Op: "fetching", URL: redact(u), Status: missing.status, Err: missing}
 }
 
-// FindSignature fetches the detached signature of a bmap, as [FindSignature] does; found is whether there is one.
+// FindSignature downloads the detached signature of a bmap, of at most limit bytes. It tries the names of [FindSignature] in order;
+// found reports whether there is one. Errors: [FetchError].
 func (c *Client) FindSignature(ctx context.Context, bmap string, limit int64) (data []byte, found bool, err error) {
-	u, _, err := ParseURL(bmap)
+	u, err := httpURL(bmap)
+	if err != nil {
+		return nil, false, err
+	}
 	for _, ext := range []string{".asc", ".sig"} {
-		if found || err != nil {
-			break
+		data, name, err := c.probe(ctx, u, u.EscapedPath()+ext, limit)
+		if name != "" || err != nil {
+			return data, name != "", err
 		}
-		data, found, err = c.probe(ctx, withPath(u, u.Path+ext), limit)
 	}
-	return data, found, err
+	return nil, false, nil
 }
 
-// probe fetches a file that may not be there.
-func (c *Client) probe(ctx context.Context, name string, limit int64) (data []byte, found bool, err error) {
+// probe downloads a document that may not exist, at another escaped path beside u. name is its address, or "" if it is absent.
+func (c *Client) probe(ctx context.Context, u *url.URL, escaped string, limit int64) (data []byte, name string, err error) {
+	beside, err := withPath(u, escaped)
+	if err != nil {
+		return nil, "", err
+	}
+	name = beside.String()
 	data, err = c.Fetch(ctx, name, limit)
-	if e, ok := errors.AsType[*FetchError](err); ok && (e.Status == http.StatusNotFound || e.Status == http.StatusGone) {
-		return nil, false, nil
+	e, refused := errors.AsType[*FetchError](err)
+	switch {
+	case err == nil:
+		return data, name, nil
+	case !refused || !errors.Is(err, errWebPage) && (e.Status < 400 || e.Status >= 500 || isBusy(e.Status)):
+		return nil, "", err
+	case e.Status != http.StatusNotFound && e.Status != http.StatusGone:
+		c.o.Warn("%v; assuming that the file does not exist", err)
 	}
-	return data, err == nil, err
-}
-
-// withPath is an address beside another one, with the same query.
-func withPath(u *url.URL, path string) string {
-	beside := *u
-	beside.Path, beside.RawPath = path, ""
-	return beside.String()
+	return nil, "", nil
 }

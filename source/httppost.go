@@ -3,7 +3,6 @@ package source
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -26,12 +25,9 @@ const defaultAnswer = 1 << 20
 // [HTTPOptions].Stall in all. Certificates, clock, proxy and token are those of downloads. Errors: [FetchError]; the server
 // may have processed the request even then.
 func (c *Client) Post(ctx context.Context, m Message) (status int, answer []byte, err error) {
-	u, ok, err := ParseURL(m.URL)
+	u, err := httpURL(m.URL)
 	if err != nil {
 		return 0, nil, err
-	}
-	if !ok {
-		return 0, nil, fmt.Errorf("%s is not an http:// or https:// address", Redact(m.URL))
 	}
 	ctx, stop := context.WithTimeoutCause(ctx, c.o.Stall, errStalled)
 	defer stop()
@@ -46,16 +42,15 @@ func (c *Client) Post(ctx context.Context, m Message) (status int, answer []byte
 }
 
 func (c *Client) exchange(ctx context.Context, u *url.URL, m Message) (status int, answer []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(m.Body))
+	req, err := c.request(ctx, http.MethodPost, u)
 	if err != nil {
 		return 0, nil, err
 	}
-	req.GetBody = nil // with it, net/http would repeat the request on its own
+	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(m.Body)), int64(len(m.Body)) // no GetBody: net/http cannot repeat it
 	for name, value := range m.Header {
 		req.Header.Set(name, value)
 	}
 	req.Header.Set("Content-Type", m.Type)
-	c.headers(req)
 	once := &http.Client{Transport: c.http.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := once.Do(req)
 	if err != nil {
@@ -71,26 +66,4 @@ func (c *Client) exchange(ctx context.Context, u *url.URL, m Message) (status in
 		err = refusef("the answer is longer than %d bytes", limit)
 	}
 	return resp.StatusCode, answer, err
-}
-
-// Redact returns the name of a source for messages, logs and records: an address loses its user information, the value of
-// its query and its fragment, which may be secrets; other names are returned unchanged.
-func Redact(name string) string {
-	u, ok, err := ParseURL(name)
-	switch {
-	case !ok:
-		return name
-	case err != nil:
-		return "(an invalid address)"
-	}
-	return redact(u)
-}
-
-func redact(u *url.URL) string {
-	shown := url.URL{Scheme: u.Scheme, Opaque: u.Opaque, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
-	text := shown.String()
-	if u.RawQuery != "" {
-		text += "?..."
-	}
-	return text
 }

@@ -53,7 +53,7 @@ func TestPost(t *testing.T) {
 		{"/busy", 503, "later\n", ""},
 		{"/long", 0, "", "longer than 1000 bytes"},
 		{"/cut", 0, "", "unexpected EOF"},
-		{"/silent", 0, "", "silent"},
+		{"/silent", 0, "", "sends nothing"},
 	} {
 		requests = 0
 		status, answer, err := c.Post(t.Context(), source.Message{
@@ -101,7 +101,8 @@ func TestRedact(t *testing.T) {
 		"-":                                     "-",
 		"https://u:p@h.example/a%2Fb?sig=1#f":   "https://h.example/a%2Fb?...",
 		"HTTP://h.example:80/a":                 "http://h.example:80/a",
-		"https://:443/a?sig=secret":             "https://:443/a?...",
+		"https://:443/a?sig=secret":             "(an invalid address)",
+		"file:///a":                             "file:///a",
 		"https://h.example/%zz?sig=secret":      "(an invalid address)",
 		"https://user:secret@/image?sig=secret": "(an invalid address)",
 	} {

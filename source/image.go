@@ -9,24 +9,27 @@ import (
 	"sync/atomic"
 )
 
-// Image is a decoded image stream. It is not safe for concurrent use, but for Consumed. After an error every
-// Read returns that error.
+// An Image is a stream of the decoded bytes of an image. After an error every Read returns that error. It is not safe for concurrent
+// use, except for Consumed.
 type Image struct {
 	name    string
 	codec   string
-	size    int64 // of the container in bytes, -1 unknown
+	size    int64 // of the file in bytes, -1 unknown
 	limits  Limits
-	remote  *remote // a zstd file on a server, else nil
+	remote  *remote   // of a zstd file on a server, or nil
+	res     *resource // of a file on a server, or nil
 	in      *input
 	dec     io.Reader
 	release func()              // of the decoder, or nil
 	closer  io.Closer           // of the origin, or nil
-	jump    func(n int64) error // moves on without reading, or nil; n is within size
+	jump    func(n int64) error // skips n bytes within size without reading, or nil
 	offset  int64
-	err     error // sticky
+	sniffed bool   // the first decoded bytes were checked
+	prefix  []byte // of them, to return before what dec returns
+	err     error  // sticky
 }
 
-// start detects the codec by head, the first bytes of r, and opens its decoder.
+// start detects the codec by head, the first bytes of r, and opens the decoder.
 func (i *Image) start(head []byte, r io.Reader, l Limits) error {
 	l, err := l.withDefaults()
 	if err != nil {
@@ -39,7 +42,7 @@ func (i *Image) start(head []byte, r io.Reader, l Limits) error {
 		return i.failure(err)
 	}
 	if c.open == nil {
-		i.dec = r
+		i.dec, i.sniffed = r, true
 		return nil
 	}
 	br, ok := r.(*bufio.Reader)
@@ -52,29 +55,38 @@ func (i *Image) start(head []byte, r io.Reader, l Limits) error {
 	return nil
 }
 
-// Name is the path, the address without its password, or "standard input".
+// Name returns the path, the address as printed by [Redact], or "standard input".
 func (i *Image) Name() string { return i.name }
 
-// Codec is "raw", "gzip", "zstd", "xz", "lz4" or "bzip2".
+// Codec returns "raw", "gzip", "zstd", "xz", "lz4" or "bzip2".
 func (i *Image) Codec() string { return i.codec }
 
-// Offset is the number of decoded bytes passed.
+// Offset returns the number of decoded bytes read or skipped.
 func (i *Image) Offset() int64 { return i.offset }
 
-// Consumed is how many bytes of the container were read or skipped, some of them ahead of what is decoded,
-// and its size in bytes, -1 when unknown. Safe for concurrent use.
+// Consumed returns how many bytes of the file were read or skipped, some of them ahead of decoding, and its size in bytes, -1 if
+// unknown. It is safe for concurrent use.
 func (i *Image) Consumed() (read, total int64) { return i.in.read.Load(), i.size }
 
-// Read returns decoded bytes, and io.EOF only after the container's proper end. A damaged image is a
-// [CorruptError]; bytes before it were returned, and may be wrong.
+// Read returns decoded bytes. It returns io.EOF only at the proper end of the container. Before an error, wrong bytes may have been
+// returned. Errors: [CorruptError], [ContainerError], [FetchError] and those of the medium.
 func (i *Image) Read(p []byte) (int, error) {
+	if i.err == nil && !i.sniffed {
+		i.sniff()
+	}
+	if len(i.prefix) > 0 && len(p) > 0 {
+		n := copy(p, i.prefix)
+		i.prefix = i.prefix[n:]
+		i.offset += int64(n)
+		return n, nil
+	}
 	if i.err != nil {
 		return 0, i.err
 	}
 	n, err := i.dec.Read(p)
 	i.offset += int64(n)
 	if err == io.EOF && i.codec == raw && i.offset < i.size {
-		err = fmt.Errorf("the file ends early, it had %d bytes when it was opened: %w", i.size, io.ErrUnexpectedEOF)
+		err = fmt.Errorf("the file is shorter than the %d bytes it had when it was opened: %w", i.size, io.ErrUnexpectedEOF)
 	}
 	switch {
 	case err == io.EOF:
@@ -85,20 +97,51 @@ func (i *Image) Read(p []byte) (int, error) {
 	return n, i.err
 }
 
-// failure tells an error of the origin from one of the container.
+// sniff decodes the first bytes and refuses a container inside the compression, such as a .tar.gz.
+func (i *Image) sniff() {
+	i.sniffed = true
+	head, n := make([]byte, headLen), 0
+	var err error
+	for n < headLen && err == nil {
+		var k int
+		k, err = i.dec.Read(head[n:])
+		n += k
+	}
+	if name := container(head[:n]); name != "" {
+		i.err = &ContainerError{Name: i.name, Container: name + " within " + i.codec}
+		return
+	}
+	i.prefix = head[:n]
+	if err == io.EOF {
+		i.err = err
+	} else if err != nil {
+		i.offset += int64(n)
+		i.err = i.failure(err)
+		i.offset -= int64(n)
+	}
+}
+
+// failure distinguishes errors of the origin from errors of the container.
 func (i *Image) failure(err error) error {
+	if name, ok := errors.AsType[unsupported](err); ok {
+		return &ContainerError{Name: i.name, Container: string(name)}
+	}
 	if _, ok := errors.AsType[*FetchError](i.in.err); ok {
-		return i.in.err // it names the file and the byte
+		return i.in.err // it names the file and the offset
 	}
 	if i.in.err != nil && i.in.err != io.EOF {
 		return fmt.Errorf("reading %s at byte %d: %w", i.name, i.in.read.Load(), i.in.err)
 	}
-	return &CorruptError{Name: i.name, Codec: i.codec, Offset: i.offset, Err: err}
+	err = &CorruptError{Name: i.name, Codec: i.codec, Offset: i.offset, Err: err}
+	if i.res != nil && i.res.changed {
+		return &FetchError{Op: "fetching", URL: i.name, Offset: i.in.read.Load(), Err: fmt.Errorf("the file has changed during the download: %w", err)}
+	}
+	return err
 }
 
-// Skip moves n decoded bytes on. A raw image is not read there: a file seeks, and from an HTTP server large
-// holes are not fetched; all else is decoded and dropped. An image that ends properly before n bytes is
-// io.ErrUnexpectedEOF; a raw one then stays where it was.
+// Skip skips n decoded bytes. Raw files are seeked, long gaps of raw images on servers are not fetched, and whole zstd frames are not
+// decoded; all other bytes are decoded and dropped. If the image properly ends before n bytes, the error wraps io.ErrUnexpectedEOF,
+// and a raw image stays at its offset. Other errors are those of Read.
 func (i *Image) Skip(n int64) error {
 	switch {
 	case n < 0:
@@ -113,6 +156,8 @@ func (i *Image) Skip(n int64) error {
 		}
 		return i.jump(n)
 	}
+	dropped := min(n, int64(len(i.prefix)))
+	i.prefix, i.offset, n = i.prefix[dropped:], i.offset+dropped, n-dropped
 	n -= i.pass(n)
 	got, err := io.CopyN(io.Discard, i, n)
 	if err == io.EOF {
@@ -121,14 +166,15 @@ func (i *Image) Skip(n int64) error {
 	return err
 }
 
-// pass skips what the decoder can without decoding, and returns how much that was.
+// pass skips what the decoder can skip without decoding, and returns how many bytes.
 func (i *Image) pass(n int64) int64 {
 	s, ok := i.dec.(interface {
 		Skip(n int64) (passed int64, err error)
 	})
-	if !ok || i.err != nil {
+	if !ok || i.err != nil || n == 0 {
 		return 0
 	}
+	i.sniffed = i.sniffed || i.offset == 0
 	passed, err := s.Skip(n)
 	i.offset += passed
 	if err != nil && err != io.EOF {
@@ -138,11 +184,11 @@ func (i *Image) pass(n int64) int64 {
 }
 
 func (i *Image) short(end, missing int64) error {
-	return fmt.Errorf("%s ends at %d, %d bytes early: %w", i.name, end, missing, io.ErrUnexpectedEOF)
+	return fmt.Errorf("%s ends at %d, expected %d more bytes: %w", i.name, end, missing, io.ErrUnexpectedEOF)
 }
 
-// End returns nil only when no decoded byte is left and the container ended properly. It may read one byte
-// more. Errors: [TrailingError], [CorruptError].
+// End returns nil if no decoded byte is left and the container has ended properly. It may read one byte more. Errors: [TrailingError]
+// and those of Read.
 func (i *Image) End() error {
 	at := i.offset
 	var one [1]byte
@@ -159,13 +205,13 @@ func (i *Image) End() error {
 	}
 }
 
-// Close frees the decoder and closes the file or the transfer that Open opened; standard input, or the reader given to
-// NewImage, stays open. Reading a closed image is os.ErrClosed. Close again does nothing.
+// Close frees the decoder and closes the file or the connection; standard input, or the reader given to NewImage, stays open. Reading
+// a closed image returns os.ErrClosed. Closing again does nothing.
 func (i *Image) Close() error {
 	if errors.Is(i.err, os.ErrClosed) {
 		return nil
 	}
-	i.err = fmt.Errorf("reading %s: %w", i.name, os.ErrClosed)
+	i.err, i.prefix = fmt.Errorf("reading %s: %w", i.name, os.ErrClosed), nil
 	if i.release != nil {
 		i.release()
 	}
@@ -175,8 +221,8 @@ func (i *Image) Close() error {
 	return nil
 }
 
-// input counts the bytes of an origin, and keeps its error, after which it is not read again: whatever a
-// decoder makes of the error, the image knows where it came from.
+// input counts the bytes of an origin and keeps its error, which tells an error of the origin from one of the container whatever the
+// decoder makes of it.
 type input struct {
 	r    io.Reader
 	read atomic.Int64

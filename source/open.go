@@ -6,75 +6,125 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
-// bufferSize is how much is read ahead of a decoder; unbuffered, xz is ten times slower.
+// bufferSize is the size of read-ahead buffers; unbuffered, xz is ten times slower.
 const bufferSize = 256 << 10
 
-// Open opens the image at path; "-" is stdin. Otherwise path must be a regular file or a block device, or a
-// link to one: a FIFO or a terminal has no end that could be trusted, and a directory is no image. The caller
-// closes the image; stdin stays open.
-func Open(path string, stdin io.Reader, l Limits) (*Image, error) {
-	if path == "-" {
+// Open opens the image at a path or a file: address; "-" is stdin. The file has to be a regular file or a block device, or a symbolic
+// link to one; opening never blocks on a FIFO or a terminal. The caller closes the image, which leaves stdin open. Errors:
+// [CorruptError], [ContainerError], [SchemeError] and those of the operating system.
+func Open(name string, stdin io.Reader, l Limits) (*Image, error) {
+	if name == "-" {
 		if stdin == nil {
-			return nil, errors.New("opening the image: there is no standard input")
+			return nil, errors.New("opening the image: no standard input")
 		}
 		return NewImage(stdin, "standard input", l)
 	}
-	f, size, err := openFile(path)
+	path, err := localPath(name)
 	if err != nil {
 		return nil, fmt.Errorf("opening the image: %w", err)
 	}
-	img, err := newFileImage(f, path, size, l)
+	f, err := openFile(path, true)
+	if err != nil {
+		return nil, fmt.Errorf("opening the image: %w", err)
+	}
+	img, err := newFileImage(f, path, l)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return img, nil
 }
 
-// openFile opens a regular file or a block device, and tells its size in bytes.
-func openFile(path string) (*os.File, int64, error) {
-	info, err := os.Stat(path) // before the open, which blocks on a FIFO and rewinds a tape
+// ReadFile reads a regular file of at most limit bytes at a path or a file: address. It refuses everything else, such as FIFOs and
+// devices, without blocking.
+func ReadFile(name string, limit int64) ([]byte, error) {
+	path, err := localPath(name)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	if kind := kindOf(info.Mode()); kind != "" {
-		return nil, 0, fmt.Errorf("%s is %s; expected a file or a block device", path, kind)
-	}
-	f, err := os.Open(path)
+	f, err := openFile(path, false)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	size, err := f.Seek(0, io.SeekEnd) // a block device's Stat has no size
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s: file is longer than %d bytes", path, limit)
 	}
 	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
+		return nil, err
 	}
-	return f, size, nil
+	return data, nil
 }
 
-// kindOf names what cannot be opened as an image; "" is what can.
+// openFile opens a regular file or, if allowed, a block device.
+func openFile(path string, blockDevice bool) (*os.File, error) {
+	check := func(info os.FileInfo) error {
+		mode := info.Mode()
+		if mode.IsRegular() || blockDevice && mode.Type() == os.ModeDevice {
+			return nil
+		}
+		expected := "a regular file"
+		if blockDevice {
+			expected += " or a block device"
+		}
+		return fmt.Errorf("%s is %s, expected %s", path, kindOf(mode), expected)
+	}
+	info, err := os.Stat(path) // opening a device may have effects: a tape rewinds
+	if err == nil {
+		err = check(info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	flags := os.O_RDONLY | unix.O_NOCTTY
+	if info.Mode().IsRegular() {
+		flags |= unix.O_NONBLOCK // in case a FIFO has taken its place
+	}
+	f, err := os.OpenFile(path, flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err = f.Stat(); err == nil {
+		err = check(info)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 func kindOf(mode os.FileMode) string {
-	switch {
-	case mode.IsRegular(), mode.Type() == os.ModeDevice:
-		return ""
-	case mode.IsDir():
+	switch mode.Type() {
+	case 0:
+		return "a regular file"
+	case os.ModeDir:
 		return "a directory"
-	case mode.Type()&os.ModeNamedPipe != 0:
+	case os.ModeNamedPipe:
 		return "a FIFO"
-	case mode.Type()&os.ModeCharDevice != 0:
+	case os.ModeDevice:
+		return "a block device"
+	case os.ModeDevice | os.ModeCharDevice:
 		return "a character device"
-	case mode.Type()&os.ModeSocket != 0:
+	case os.ModeSocket:
 		return "a socket"
 	}
 	return "a special file"
 }
 
-// newFileImage makes the image of an open file, which it closes only when it succeeds and is closed itself.
-func newFileImage(f *os.File, name string, size int64, l Limits) (*Image, error) {
-	head := make([]byte, magicLen)
+// newFileImage returns the image in a file. The image closes the file, but only if newFileImage succeeds.
+func newFileImage(f *os.File, name string, l Limits) (*Image, error) {
+	size, err := f.Seek(0, io.SeekEnd) // Stat has no size for a block device
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the image: %w", err)
+	}
+	head := make([]byte, headLen)
 	n, err := f.ReadAt(head, 0)
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
@@ -99,12 +149,12 @@ func seekFile(img *Image, f *os.File, n int64) error {
 	return nil
 }
 
-// NewImage makes the image of a stream, and detects its codec by its first bytes. name stands for it in
-// errors. The caller keeps r and closes it after the image.
+// NewImage returns the image read from r. name stands for it in errors. The caller closes r after the image. Errors: [CorruptError],
+// [ContainerError] and those of r.
 func NewImage(r io.Reader, name string, l Limits) (*Image, error) {
 	img := &Image{name: name, size: -1, in: &input{r: r}}
 	br := bufio.NewReaderSize(img.in, bufferSize)
-	head, err := br.Peek(magicLen)
+	head, err := br.Peek(headLen)
 	if err != nil && err != io.EOF {
 		return nil, img.failure(err)
 	}

@@ -10,24 +10,23 @@ import (
 	"updater/pack"
 )
 
-// What the planner takes a request to cost: the bytes that could have been fetched instead. A gap between two
-// parts that is shorter is fetched along.
+// requestCost is the cost of a request, as the number of bytes that could be fetched instead. Shorter gaps between two parts are
+// fetched as well.
 const requestCost = 64 << 10
 
-// Plan says how the parts of an image that are wanted will be fetched.
+// Plan describes how the wanted ranges of an image are fetched.
 type Plan struct {
-	Parts    bool   // only parts of the file are fetched; else all of it, as a stream
-	Bytes    int64  // of the file that the parts take, 0 when they are not known
-	Requests int    // that the parts take
-	Whole    int64  // bytes of the file
-	Reason   string // why not parts, "" when it is parts
+	Parts    bool   // only parts of the file are fetched, not the whole file
+	Bytes    int64  // length of the parts; 0 if unknown
+	Requests int    // number of parts
+	Whole    int64  // length of the file; -1 if unknown
+	Reason   string // why the whole file is fetched; "" if Parts is set
 }
 
-// part is a run of the file's bytes that one request fetches.
+// part is a range of the file that one request fetches; to is exclusive.
 type part struct{ from, to int64 }
 
-// choose plans the parts for what is wanted of the image: ascending, disjoint ranges. It returns the frames that the
-// parts hold, in their order.
+// choose returns the parts of the file for ascending, disjoint ranges of the image, and the frames within the parts.
 func choose(frames []pack.Frame, want []pack.Range) (parts []part, held []pack.Frame) {
 	i := 0
 	for _, w := range want {
@@ -58,12 +57,12 @@ func choose(frames []pack.Frame, want []pack.Range) (parts []part, held []pack.F
 	return parts, held
 }
 
-// Plan tells the image which ranges of it will be read, ascending and disjoint, before anything of it is read; all
-// else will be skipped. A packed image on a server that serves ranges is then fetched in parts, when that is less
-// than the whole. Reading what was not wanted is an error after that.
+// Plan announces which ranges of the image will be read: ascending, disjoint, and before the first Read; the caller skips all other
+// bytes. If the image is packed, on a server with ranges, and parts are cheaper than the whole file, only parts are fetched from then
+// on, and reading other bytes is an error. Errors: [FetchError].
 func (i *Image) Plan(want []pack.Range) (Plan, error) {
 	if i.remote == nil || i.offset > 0 || i.err != nil {
-		return Plan{Whole: i.size, Reason: "it is not on a server"}, i.err
+		return Plan{Whole: i.size, Reason: "the image is not a zstd file on an HTTP server"}, i.err
 	}
 	plan, p, err := i.remote.plan(want)
 	if err != nil {
@@ -74,7 +73,7 @@ func (i *Image) Plan(want []pack.Range) (Plan, error) {
 	if !plan.Parts {
 		return plan, nil
 	}
-	_ = i.closer.Close() // of the whole file
+	_ = i.closer.Close() // the stream of the whole file
 	i.release()
 	i.in = &input{r: p.splice}
 	br := bufio.NewReaderSize(i.in, bufferSize)
@@ -82,7 +81,7 @@ func (i *Image) Plan(want []pack.Range) (Plan, error) {
 	if err != nil {
 		return plan, err
 	}
-	p.dec = dec
+	p.dec, i.sniffed = dec, true
 	i.dec, i.release, i.closer, i.size = p, release, p.splice, plan.Bytes
 	return plan, nil
 }
@@ -97,17 +96,21 @@ type remote struct {
 	limit int // frames of a seek table
 }
 
-// plan reads the seek table and compares the parts with the whole file.
+// plan reads the seek table and compares the cost of the parts with that of the whole file.
 func (r *remote) plan(want []pack.Range) (Plan, *parts, error) {
-	if !r.res.ranges || r.res.size < 0 {
-		return Plan{Reason: "the server serves no ranges"}, nil, nil
+	if !r.res.ranges || r.res.whole || r.res.size < 0 {
+		return Plan{Reason: errNoRanges.Error()}, nil, nil
 	}
 	frames, err := pack.ReadTable(&tail{r: r}, r.res.size, r.limit)
 	if err != nil {
-		if _, ok := errors.AsType[*FetchError](err); ok {
-			return Plan{}, nil, err
+		e, isFetch := errors.AsType[*FetchError](err)
+		switch {
+		case !isFetch:
+			return Plan{Reason: err.Error()}, nil, nil
+		case isFinal(e.Err) && r.ctx.Err() == nil:
+			return Plan{Reason: e.Err.Error()}, nil, nil
 		}
-		return Plan{Reason: err.Error()}, nil, nil
+		return Plan{}, nil, err
 	}
 	chosen, held := choose(frames, want)
 	p := Plan{Requests: len(chosen)}
@@ -115,7 +118,7 @@ func (r *remote) plan(want []pack.Range) (Plan, *parts, error) {
 		p.Bytes += c.to - c.from
 	}
 	if cost := p.Bytes + int64(p.Requests)*requestCost; cost >= r.res.size {
-		p.Reason = "the parts are as much as the whole"
+		p.Reason = "the parts cost as much as the whole file"
 		return p, nil, nil
 	}
 	p.Parts = true
@@ -126,10 +129,10 @@ func (r *remote) plan(want []pack.Range) (Plan, *parts, error) {
 	return p, &parts{frames: held, size: size, splice: &splice{r: r, parts: chosen}}, nil
 }
 
-// tailBytes is how much of the end of a file is fetched at once for the seek table: enough for 8000 frames.
+// tailBytes is the length of the first request for a seek table: enough for 8000 frames.
 const tailBytes = 64 << 10
 
-// tail reads the end of a file, the last bytes with one request.
+// tail reads the end of a file. It fetches the last tailBytes once.
 type tail struct {
 	r    *remote
 	last []byte
@@ -154,37 +157,42 @@ func (t *tail) ReadAt(p []byte, off int64) (int, error) {
 
 func (t *tail) fetch(from, to int64) ([]byte, error) {
 	s := t.r.c.newStream(t.r.ctx, t.r.url, t.r.res, from, to)
+	s.parts = true
 	defer s.Close()
 	data := make([]byte, to-from)
 	_, err := io.ReadFull(s, data)
 	return data, err
 }
 
-// splice reads the parts of a file one behind the other, as if nothing were between them.
+// splice reads the parts of a file as if they were adjacent.
 type splice struct {
 	r     *remote
 	parts []part
-	s     *stream // of the first part, nil before it
+	s     *stream // of the first part; nil before it
 }
 
+// Read implements io.Reader.
 func (s *splice) Read(p []byte) (int, error) {
 	for len(s.parts) > 0 {
-		if s.s == nil {
-			s.s = s.r.c.newStream(s.r.ctx, s.r.url, s.r.res, s.parts[0].from, s.parts[0].to)
+		first := s.parts[0]
+		switch {
+		case s.s == nil:
+			s.s = s.r.c.newStream(s.r.ctx, s.r.url, s.r.res, first.from, first.to)
+		case s.s.next < first.from:
+			s.s.move(first.from, first.to)
+		case s.s.next == first.to:
+			s.parts = s.parts[1:]
+			continue
 		}
 		n, err := s.s.Read(p)
-		if err != io.EOF {
-			return n, err
-		}
-		s.s, s.parts = nil, s.parts[1:]
-		if n > 0 {
-			return n, nil
+		if n > 0 || err != nil {
+			return n, noEOF(err)
 		}
 	}
 	return 0, io.EOF
 }
 
-// Close ends the request under way.
+// Close ends the current request.
 func (s *splice) Close() error {
 	if s.s == nil {
 		return nil
@@ -192,13 +200,13 @@ func (s *splice) Close() error {
 	return s.s.Close()
 }
 
-// parts reads an image of which only some frames are there.
+// parts reads an image of which only some frames are fetched.
 type parts struct {
 	splice *splice
-	dec    io.Reader    // of the frames
-	frames []pack.Frame // that are there and not passed, the first maybe in part
-	at     int64        // in the image
-	size   int64        // of the image
+	dec    io.Reader    // decodes the frames
+	frames []pack.Frame // fetched and not passed; the first may be passed in part
+	at     int64        // offset in the image
+	size   int64        // of the image, in bytes
 }
 
 // Read implements io.Reader.
@@ -207,14 +215,14 @@ func (p *parts) Read(b []byte) (int, error) {
 		return 0, io.EOF
 	}
 	if len(p.frames) == 0 || p.at < p.frames[0].Offset {
-		return 0, errors.New("this part of the image was not planned for, and was not fetched")
+		return 0, errors.New("internal error: reading a range of the image that was not planned")
 	}
 	n, err := p.dec.Read(b[:min(int64(len(b)), p.left())])
 	p.move(int64(n))
 	return n, noEOF(err)
 }
 
-// left is how many bytes of the first frame are not passed.
+// left returns how many bytes of the first frame are not passed.
 func (p *parts) left() int64 { return p.frames[0].Offset + p.frames[0].Length - p.at }
 
 func (p *parts) move(n int64) {
@@ -224,7 +232,7 @@ func (p *parts) move(n int64) {
 	}
 }
 
-// Skip moves on through what is there and past what is not.
+// Skip skips n bytes, fetched or not.
 func (p *parts) Skip(n int64) (passed int64, err error) {
 	n = min(n, p.size-p.at)
 	for passed < n {
@@ -248,7 +256,7 @@ func (p *parts) Skip(n int64) (passed int64, err error) {
 	return passed, nil
 }
 
-// discard drops bytes of the first frame, and does not decode it when that is all of it.
+// discard drops bytes of the first frame. It does not decode a frame that is dropped whole.
 func (p *parts) discard(n int64) error {
 	if z, ok := p.dec.(*zstdFile); ok {
 		passed, err := z.Skip(n)

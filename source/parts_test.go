@@ -63,7 +63,7 @@ func TestPlanFetchesParts(t *testing.T) {
 		{"neighbours", []pack.Range{{Offset: 1 << 20, Length: 1 << 20}, {Offset: 2<<20 + 64<<10, Length: 5}}, true, 2 << 20, ""},
 		{"the end", []pack.Range{{Offset: 8<<20 - 10, Length: 10}}, true, 1 << 20, ""},
 		{"nothing", nil, true, 1 << 20, ""},
-		{"all", want(t, file, 1), false, 9 << 20, "as much as the whole"},
+		{"all", want(t, file, 1), false, 9 << 20, "as much as the whole file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var sent atomic.Int64
@@ -163,27 +163,53 @@ func TestPlanFallsBack(t *testing.T) {
 	}
 }
 
-// The file changes between the plan and a part.
+// The file changes between the plan and a part. Another ETag alone is no other file; another size is, and so are bytes that do not
+// decode.
 func TestPlanNoticesChange(t *testing.T) {
 	noLeak(t)
 	_, file := manyFrames(t)
-	var changed atomic.Bool
-	s := serve(t, file, func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-		if changed.Load() {
-			w.Header().Set("ETag", `"v2"`)
-		}
-		return false
-	})
-	img, err := client(t, source.HTTPOptions{}).Open(t.Context(), s.URL, source.Limits{})
-	if err != nil {
-		t.Fatal(err)
+	other := bytes.Clone(file)
+	for at := range other {
+		other[at] ^= 0xff
 	}
-	defer img.Close()
-	if _, err := img.Plan(want(t, file, 40)); err != nil {
-		t.Fatal(err)
-	}
-	changed.Store(true)
-	if _, err := img.Read(make([]byte, 10)); err == nil || !strings.Contains(err.Error(), "changed") {
-		t.Errorf("a part of another file: %v", err)
+	for _, c := range []struct {
+		name string
+		file []byte
+		want string
+	}{
+		{"ETag only", file, ""},
+		{"bytes", other, "has changed"},
+		{"size", file[:len(file)-100], "has changed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var changed atomic.Bool
+			s := serve(t, file, func(_ int, w http.ResponseWriter, r *http.Request) bool {
+				if !changed.Load() {
+					return false
+				}
+				w.Header().Set("ETag", `"v2"`)
+				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(c.file))
+				return true
+			})
+			img, err := client(t, source.HTTPOptions{}).Open(t.Context(), s.URL, source.Limits{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer img.Close()
+			if _, err := img.Plan(want(t, file, 40)); err != nil {
+				t.Fatal(err)
+			}
+			changed.Store(true)
+			_, err = img.Read(make([]byte, 10))
+			if c.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if _, ok := errors.AsType[*source.FetchError](err); !ok || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("a part of another file: %v", err)
+			}
+		})
 	}
 }
