@@ -13,16 +13,13 @@ export GOAMD64 := v1
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unreleased)
 # The commit's time is the floor of the trusted clock, and makes the same bytes from the same commit.
 STAMP   ?= $(shell git log -1 --format=%cI 2>/dev/null)
-# What runs once is not inlined, which takes 500 KiB; the way of the data is.
-SMALL   := $(foreach p,updater/cmd/... updater/provision updater/initramfs/... updater/boot/... github.com/vishvananda/... github.com/insomniacslk/... \
-	github.com/spf13/... github.com/diskfs/... github.com/ProtonMail/... github.com/cloudflare/... github.com/BurntSushi/... github.com/vbauerster/... \
-	github.com/mattn/... github.com/clipperhouse/... net net/http/... crypto/tls crypto/x509 encoding/asn1 encoding/json regexp/... text/...,-gcflags=$(p)=-l)
-# HTTP/2 is not needed, and takes 350 KiB.
-FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2 $(SMALL)
+# HTTP/2 is not needed and takes 350 KiB.
+FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
 STRIP   := -s -w -buildid=
 LDFLAGS := $(STRIP) -X main.stampVersion=$(VERSION) -X main.stampTime=$(STAMP)
 
-.PHONY: build proof initramfs uki deps test test-recovery race fuzz demo bench maxrange size package test-package test-contrib reproduce lint vet clean
+.PHONY: build initramfs uki deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof demo bench maxrange \
+	size package reproduce format tidy vet lint clean
 
 build: bin/updater
 bin/updater: FORCE
@@ -68,22 +65,31 @@ uki: initramfs
 deps:
 	scripts/deps.sh
 
-test: deps build
-	go vet ./... && go vet -tags vm ./...
-	scripts/gotest.sh ./...
+test: deps build vet test-unit test-man test-contrib test-vm
+
+# The packages with tests in QEMU, which stand behind the build tag vm; the other tests of these packages run with them.
+VM_PACKAGES := ./internal/abdisk ./internal/qemu ./test/...
+test-unit: build
+	scripts/gotest.sh $(filter-out $(shell go list $(VM_PACKAGES)),$(shell go list ./...))
+# build/lab keeps kernels, root file systems and images; only one run at a time may use it.
+test-vm: export UPDATER_LAB_DIR := $(CURDIR)/build/lab
+test-vm: build
+	scripts/gotest.sh -p 1 -count=1 -tags vm -timeout 60m $(VM_PACKAGES)
+# The recovery in QEMU with its longer tests.
+test-recovery: export UPDATER_LAB_LONG := 1
+test-recovery: deps
+	$(MAKE) test-vm VM_PACKAGES=./test/recovery
+test-man:
 	go test -count=1 -tags docs -run ManPages ./cmd/updater
-	scripts/test-contrib.sh
-	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v -run 'RoundTrip|FallBack|Recovery|Health|Debian|Boot|Reproducible|VM' ./internal/abdisk ./test/recovery ./internal/qemu ./test/demo ./test/powercut
-	UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -p 1 -count=1 -tags vm -timeout 40m -v ./test/loaders
-# The initramfs in QEMU, with the longer tests.
-test-recovery: deps build
-	UPDATER_LAB_LONG=1 UPDATER_LAB_DIR=$(CURDIR)/build/lab go test -count=1 -tags vm -timeout 60m -v -run 'Recovery|Provision' ./test/recovery
+
+# The packages where goroutines share data, or a fault costs a device.
+RACE_PACKAGES := ./update ./blockdev ./boot/... ./state ./verify ./bmap ./source ./provision/...
 race: export CGO_ENABLED := 1
 race:
-	go test -race ./...
+	scripts/gotest.sh -race $(RACE_PACKAGES)
 
 # FUZZTIME for each fuzz target.
-FUZZTIME ?= 60s
+FUZZTIME ?= 15s
 fuzz:
 	scripts/fuzz.sh $(FUZZTIME)
 
@@ -122,10 +128,16 @@ reproduce:
 test-contrib: deps build
 	scripts/test-contrib.sh
 
-lint:
-	golangci-lint run
+format:
+	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt: $$unformatted" >&2; exit 1; }
+tidy:
+	go mod tidy -diff
 vet:
 	go vet ./...
+	go vet -tags vm ./...
+# golangci-lint as tools/go.mod pins it.
+lint:
+	go tool -modfile=tools/go.mod golangci-lint run
 
 clean:
 	rm -rf bin build dist

@@ -312,7 +312,7 @@ func TestReport(t *testing.T) {
 	if err := errors.Join(r.PrintParts(&text), r.Print(&text)); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"soft dependency of ext4 (crypto-crc32c)", "firmware net/none.bin", "not found", "built into the kernel: built_in", "of 6144"} {
+	for _, line := range []string{"soft dependency of ext4 (crypto-crc32c)", "firmware net/none.bin", "not found", "built into the kernel: built_in", "of 6656"} {
 		if !strings.Contains(text.String(), line) {
 			t.Errorf("the report has no %q:\n%s", line, &text)
 		}

@@ -175,7 +175,7 @@ func addSmall(t tree, kind Kind) error {
 	return nil
 }
 
-// initrd builds the slot's own initramfs: busybox, the disk's drivers and a script that mounts root=PARTLABEL=... read-only.
+// Initrd builds the slot's own initramfs: busybox, the disk's drivers and a script that mounts root=PARTLABEL=... read-only.
 func (k Kernel) Initrd() ([]byte, error) {
 	t := tree{}
 	for _, d := range []string{"dev", "proc", "sys", "root"} {

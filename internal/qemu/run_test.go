@@ -14,7 +14,7 @@ import (
 )
 
 // firmware is a machine in which OVMF finds nothing to boot and stays at its shell.
-func firmware(t *testing.T, ctx context.Context, timeout time.Duration) *qemu.Machine {
+func firmware(ctx context.Context, t *testing.T, timeout time.Duration) *qemu.Machine {
 	t.Helper()
 	if err := qemu.Available(); err != nil {
 		t.Skip(err)
@@ -28,7 +28,7 @@ func firmware(t *testing.T, ctx context.Context, timeout time.Duration) *qemu.Ma
 }
 
 func TestBootPowerCut(t *testing.T) {
-	m := firmware(t, t.Context(), 3*time.Minute)
+	m := firmware(t.Context(), t, 3*time.Minute)
 	match, err := m.Expect(`BdsDxe: (loading|failed to load) (Boot\d+)`)
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func TestBootPowerCut(t *testing.T) {
 }
 
 func TestBootTimeout(t *testing.T) {
-	m := firmware(t, t.Context(), 4*time.Second)
+	m := firmware(t.Context(), t, 4*time.Second)
 	if _, err := m.Expect(`never`); !errors.Is(err, qemu.ErrTimeout) {
 		t.Errorf("Expect = %v; want ErrTimeout", err)
 	}
@@ -63,7 +63,7 @@ func TestBootTimeout(t *testing.T) {
 
 func TestBootCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	m := firmware(t, ctx, 3*time.Minute)
+	m := firmware(ctx, t, 3*time.Minute)
 	cancel()
 	if err := m.Wait(); !errors.Is(err, context.Canceled) {
 		t.Errorf("Wait = %v; want context.Canceled", err)

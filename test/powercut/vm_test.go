@@ -162,7 +162,7 @@ func TestVMRecording(t *testing.T) {
 	m := newMachine(t)
 	start := time.Now()
 	disk, log := filepath.Join(m.dir, "recorded.img"), filepath.Join(m.dir, "log.img")
-	for path, data := range map[string][]byte{disk: m.bench.disk, log: nil} {
+	for path, data := range map[string][]byte{disk: m.disk, log: nil} {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +176,7 @@ func TestVMRecording(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := crashdisk.New(m.bench.disk, crashdisk.Options{Seed: 1})
+	d := crashdisk.New(m.disk, crashdisk.Options{Seed: 1})
 	entries, err := d.Replay(text)
 	if err != nil {
 		t.Fatal(err)

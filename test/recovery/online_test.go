@@ -143,7 +143,7 @@ func badLink(t *testing.T, to int, bytes int64) (port int, cuts func() int) {
 					return
 				}
 				defer up.Close()
-				go io.Copy(up, c) //nolint:errcheck // the link is bad
+				go io.Copy(up, c)
 				if n, _ := io.CopyN(c, up, bytes); n == bytes {
 					count <- <-count + 1
 				}
@@ -189,7 +189,7 @@ func strange(t *testing.T, files map[string]string) int {
 		t.Fatal(err)
 	}
 	s := &http.Server{Handler: mux}
-	go s.Serve(l) //nolint:errcheck // until Close
+	go s.Serve(l) // until Close
 	t.Cleanup(func() { s.Close() })
 	return l.Addr().(*net.TCPAddr).Port
 }

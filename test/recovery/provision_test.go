@@ -170,7 +170,7 @@ func (f *factory) serve(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &http.Server{Handler: mux}
-	go s.Serve(l) //nolint:errcheck // until Close
+	go s.Serve(l) // until Close
 	t.Cleanup(func() { s.Close() })
 	f.base = fmt.Sprintf("http://%s:%d", host, l.Addr().(*net.TCPAddr).Port)
 }
