@@ -1,12 +1,13 @@
 package efi
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
-	"github.com/google/uuid"
 	"github.com/u-root/u-root/pkg/efivarfs"
 	"golang.org/x/sys/unix"
 )
@@ -21,16 +22,16 @@ const (
 // once the firmware has stored the variable.
 type Firmware struct {
 	fs     efivarfs.EFIVar
-	vendor uuid.UUID
+	vendor [16]byte
 }
 
 var _ Vars = (*Firmware)(nil)
 
 // OpenFirmware opens the variables of a vendor. It mounts efivarfs if it is not mounted.
 func OpenFirmware(vendor string) (*Firmware, error) {
-	id, err := uuid.Parse(vendor)
-	if err != nil {
-		return nil, err
+	id, err := hex.DecodeString(strings.ReplaceAll(vendor, "-", ""))
+	if err != nil || len(id) != len(Firmware{}.vendor) {
+		return nil, fmt.Errorf("EFI vendor %q: not a GUID", vendor)
 	}
 	fs, err := efivarfs.New()
 	if errors.Is(err, efivarfs.ErrNoFS) {
@@ -42,7 +43,7 @@ func OpenFirmware(vendor string) (*Firmware, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the firmware variables: %w", err)
 	}
-	return &Firmware{fs, id}, nil
+	return &Firmware{fs, [16]byte(id)}, nil
 }
 
 func (f *Firmware) name(name string) efivarfs.VariableDescriptor {
