@@ -10,13 +10,13 @@
 export CGO_ENABLED := 0
 export PATH := $(PATH):/usr/sbin:/sbin
 export GOAMD64 := v1
-VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unreleased)
+COMMIT  ?= $(shell git describe --always --dirty --exclude='*' 2>/dev/null)
 # The commit's time is the floor of the trusted clock, and makes the same bytes from the same commit.
 STAMP   ?= $(shell git log -1 --format=%cI 2>/dev/null)
 # HTTP/2 is not needed and takes 350 KiB.
 FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
 STRIP   := -s -w -buildid=
-LDFLAGS := $(STRIP) -X main.stampVersion=$(VERSION) -X main.stampTime=$(STAMP)
+LDFLAGS := $(STRIP) -X main.stampCommit=$(COMMIT) -X main.stampTime=$(STAMP)
 
 .PHONY: build initramfs uki deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof demo bench maxrange \
 	size package reproduce format tidy vet lint clean
@@ -114,7 +114,7 @@ size: initramfs
 # dist/: .deb, .rpm, .apk and a tarball for each of ARCHES, man pages and completions in them, an SBOM, SHA256SUMS.
 ARCHES ?= amd64 arm64 arm
 package:
-	VERSION=$(VERSION) STAMP=$(STAMP) ARCHES="$(ARCHES)" scripts/package.sh
+	COMMIT=$(COMMIT) STAMP=$(STAMP) ARCHES="$(ARCHES)" scripts/package.sh
 
 # What is in dist/, and the .deb installed, used, upgraded, removed and purged in a clean Debian; root.
 test-package: deps package

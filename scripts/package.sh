@@ -1,12 +1,11 @@
 #!/bin/bash
 # Builds what is released into dist/: .deb, .rpm, .apk and a tarball for each of ARCHES, an SBOM, and SHA256SUMS.
-# The same commit gives the same bytes. VERSION names it; make package sets it.
+# The same commit gives the same bytes. The version is that of cmd/updater/version.go; make package sets COMMIT and STAMP.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-: "${VERSION:?make package sets it}" "${STAMP:?make package sets it}"
+: "${COMMIT:?make package sets it}" "${STAMP:?make package sets it}"
 ARCHES=${ARCHES:-amd64 arm64 arm}
-# A commit without a tag is a version too: 0.0.0+COMMIT sorts before every release.
-case $VERSION in v[0-9]*) VERSION=${VERSION#v} ;; [0-9]*.*) ;; *) VERSION=0.0.0+${VERSION//-/.} ;; esac
+version=$(sed -n 's/^const version = "\(.*\)"$/\1/p' cmd/updater/version.go)
 epoch=$(date -d "$STAMP" +%s)
 export CGO_ENABLED=0 SOURCE_DATE_EPOCH=$epoch LC_ALL=C TZ=UTC
 umask 022
@@ -21,19 +20,21 @@ for arch in $ARCHES; do
 	stage=build/package/stage
 	rm -rf "$stage"
 	mkdir -p "$stage"
-	make -s "bin/$arch/updater" ARCH="$arch" VERSION="$VERSION" STAMP="$STAMP"
+	make -s "bin/$arch/updater" ARCH="$arch" COMMIT="$COMMIT" STAMP="$STAMP"
 	cp "bin/$arch/updater" "$stage"
 	cp -r build/package/man build/package/completions "$stage"
 	name=$arch; [ "$arch" = arm ] && name=arm7
 	for format in deb rpm apk; do
-		ARCH=$name VERSION=$VERSION build/tools/nfpm package --config packaging/nfpm.yaml --packager $format --target dist/ >build/package/log || { cat build/package/log >&2; exit 1; }
+		# What sorts before 0.2.0 is 0.2.0~pre to dpkg and rpm, and 0.2.0_pre to apk.
+		separator='~'; [ $format = apk ] && separator=_
+		ARCH=$name VERSION=${version/-/$separator} build/tools/nfpm package --config packaging/nfpm.yaml --packager $format --target dist/ >build/package/log || { cat build/package/log >&2; exit 1; }
 	done
 	[ "$arch" = "${ARCHES%% *}" ] && cp "$stage/updater" build/package/updater
-	tree=build/package/updater-$VERSION-linux-$arch
+	tree=build/package/updater-$version-linux-$arch
 	mkdir -p "$tree"
 	cp -r "$stage"/* README.md LICENSE CHANGELOG.md packaging/config.toml packaging/systemd "$tree"
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" -C build/package -c "$(basename "$tree")" | gzip -n -9 >"dist/$(basename "$tree").tar.gz"
 done
 # Every module that is linked in, read from the program itself.
-build/tools/cyclonedx-gomod bin -json -noserial -notimestamp -version "$VERSION" -output "dist/updater-$VERSION.cdx.json" build/package/updater 2>/dev/null
+build/tools/cyclonedx-gomod bin -json -noserial -notimestamp -version "$version" -output "dist/updater-$version.cdx.json" build/package/updater 2>/dev/null
 (cd dist && sha256sum -- * >SHA256SUMS && cat SHA256SUMS)

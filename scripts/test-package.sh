@@ -18,6 +18,7 @@ clean() {
 trap clean EXIT
 one() { [ $# = 1 ] && [ -e "$1" ] || die "expected one file, got: $*"; echo "$1"; }
 version=$(basename "$(one "$dist"/updater-*.cdx.json)" .cdx.json); version=${version#updater-}
+debversion=${version/-/\~} apkversion=${version/-/_} # as each packager orders a version before a release
 native=$(dpkg --print-architecture)
 
 # SHA256SUMS names everything, and nothing else.
@@ -29,21 +30,21 @@ ok "SHA256SUMS: $(wc -l <"$dist/SHA256SUMS") files"
 listed() { find "$1" -mindepth 1 ! -type d -printf '/%P\n' -o -path '*/etc/updater/keys' -printf '/%P\n' | sort; }
 formats=0
 while read -r arch machine rpmarch apkarch tararch; do
-	deb=$dist/updater_${version}_$arch.deb
+	deb=$dist/updater_${debversion}_$arch.deb
 	[ -e "$deb" ] || continue
 	formats=$((formats + 1))
 	a=$work/$arch
 	mkdir -p "$a"/{deb,rpm,apk,tar}
 	dpkg-deb -x "$deb" "$a/deb"
-	[ "$(dpkg-deb -f "$deb" Package Version Architecture | tr '\n' ' ')" = "Package: updater Version: $version Architecture: $arch " ] || die "$deb: wrong control file"
+	[ "$(dpkg-deb -f "$deb" Package Version Architecture | tr '\n' ' ')" = "Package: updater Version: $debversion Architecture: $arch " ] || die "$deb: wrong control file"
 	dpkg-deb --fsys-tarfile "$deb" | tar -tv | awk '$2 != "root/root" { exit 1 }' || die "$deb: a file is not root's"
 	(cd "$a/deb" && dpkg-deb -I "$deb" md5sums | md5sum --quiet -c) || die "$deb: md5sums are wrong"
 	readelf -h "$a/deb/usr/bin/updater" | grep -q "Machine: .*$machine" || die "$deb: the program is for another machine than $machine"
 	! readelf -l "$a/deb/usr/bin/updater" | grep -q INTERP || die "$deb: the program is not static"
 
-	rpm=$(one "$dist/updater-$version-1.$rpmarch.rpm")
+	rpm=$(one "$dist/updater-$debversion-1.$rpmarch.rpm")
 	rpm -K --nosignature "$rpm" >/dev/null || die "$rpm: digests are wrong"
-	[ "$(rpm -qp --qf '%{NAME} %{VERSION} %{ARCH} %{LICENSE}' "$rpm" 2>/dev/null)" = "updater $version $rpmarch Apache-2.0" ] || die "$rpm: wrong header"
+	[ "$(rpm -qp --qf '%{NAME} %{VERSION} %{ARCH} %{LICENSE}' "$rpm" 2>/dev/null)" = "updater $debversion $rpmarch Apache-2.0" ] || die "$rpm: wrong header"
 	rpm --root "$a/rpm" --dbpath /var/lib/rpm --initdb
 	rpm --root "$a/rpm" --dbpath /var/lib/rpm -i --nodeps --noscripts --ignorearch "$rpm" >/dev/null 2>&1
 	rpm --root "$a/rpm" --dbpath /var/lib/rpm -V --nodeps updater 2>/dev/null || die "$rpm: rpm finds changed files"
@@ -56,8 +57,8 @@ while read -r arch machine rpmarch apkarch tararch; do
 	rm -rf "$a/rpm/var"
 
 	# An .apk is gzip members: control, then data; .PKGINFO has the digest of the second.
-	apk=$(one "$dist/updater_${version}_$apkarch.apk")
-	python3 - "$apk" "$a/apk" "$version" "$apkarch" <<-'P' || die "$apk is wrong"
+	apk=$(one "$dist/updater_${apkversion}_$apkarch.apk")
+	python3 - "$apk" "$a/apk" "$apkversion" "$apkarch" <<-'P' || die "$apk is wrong"
 		import hashlib, io, sys, tarfile, zlib
 		path, to, version, arch = sys.argv[1:]
 		raw, members = open(path, "rb").read(), []
@@ -119,7 +120,7 @@ mount -t proc proc "$root/proc"
 in_root() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb MANPAGER=cat "$@"; }
 files() { (cd "$root" && find . -xdev -path ./proc -prune -o -path ./var/lib/dpkg -prune -o -path ./var/cache/man -prune -o -path ./var/log -prune -o -path ./tmp -prune -o -path ./root -prune -o -path ./run -prune -o -print | sort); }
 files >"$work/before"
-cp "$dist/updater_${version}_$native.deb" "$root/tmp/updater.deb"
+cp "$dist/updater_${debversion}_$native.deb" "$root/tmp/updater.deb"
 in_root dpkg -i /tmp/updater.deb >/dev/null
 in_root dpkg --verify updater || die "dpkg finds changed files"
 ok "installed"
@@ -164,11 +165,11 @@ ok "used: version, man pages, completion, units, bmap create and verify, signatu
 
 # Upgraded by itself, and by a later version: what the administrator has put there stays.
 in_root dpkg -i /tmp/updater.deb >/dev/null
-dpkg-deb -R "$dist/updater_${version}_$native.deb" "$work/later"
+dpkg-deb -R "$dist/updater_${debversion}_$native.deb" "$work/later"
 sed -i "s/^Version: .*/&.1/" "$work/later/DEBIAN/control"
 dpkg-deb -b --root-owner-group "$work/later" "$root/tmp/later.deb" >/dev/null
 in_root dpkg -i /tmp/later.deb >/dev/null
-[ "$(in_root dpkg-query -W -f '${Status} ${Version}' updater)" = "install ok installed $version.1" ] || die "the upgrade is not installed"
+[ "$(in_root dpkg-query -W -f '${Status} ${Version}' updater)" = "install ok installed $debversion.1" ] || die "the upgrade is not installed"
 in_root test -s /etc/updater/keys/t.asc -a -s /etc/updater/config.toml || die "the upgrade took keys or configuration away"
 ok "upgraded"
 

@@ -256,7 +256,7 @@ func (l *line) load(ctx context.Context, image, bmap, sig, partition, role strin
 func (l *line) job(ctx context.Context, targets []provision.Target) (provision.Job, error) {
 	job := provision.Job{
 		Plan: l.plan, Payloads: l.payloads, Open: openTarget, Kernel: l.kernel, Web: l.web, Spool: l.spool, Station: l.station,
-		Operator: l.o.operator, Version: stampVersion, Now: l.trust.Time, Code: code, Board: new(provision.Board), Check: l.o.check,
+		Operator: l.o.operator, Version: buildVersion(), Now: l.trust.Time, Code: code, Board: new(provision.Board), Check: l.o.check,
 	}
 	var err error
 	if l.plan.Latch != nil {

@@ -7,12 +7,23 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// stampVersion and stampTime are set by the linker (see the Makefile): the version, and when the sources
-// were committed, RFC 3339, which is the floor of the trusted clock.
+// version is the version of this tree; packages and the changelog follow it. A tree between two releases has the version of
+// the next one with "-pre".
+const version = "0.2.0-pre"
+
+// The linker sets these (see the Makefile): the commit, and its time in RFC 3339, which is the floor of the trusted clock.
 var (
-	stampVersion = "unreleased"
-	stampTime    = ""
+	stampCommit = ""
+	stampTime   = ""
 )
+
+// buildVersion returns the version with the commit as build metadata (semver.org), for example 0.2.0+3f2a91c.
+func buildVersion() string {
+	if stampCommit == "" {
+		return version
+	}
+	return version + "+" + stampCommit
+}
 
 func newVersion(env Env) *cobra.Command {
 	return &cobra.Command{
@@ -20,7 +31,7 @@ func newVersion(env Env) *cobra.Command {
 		Short: "Print the version",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(env.Stdout, "updater %s %s/%s %s\n", stampVersion, runtime.GOOS, runtime.GOARCH, stampTime)
+			_, err := fmt.Fprintf(env.Stdout, "updater %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, stampTime)
 			return err
 		},
 	}

@@ -168,3 +168,27 @@ func TestParse(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestChangelog: CHANGELOG.md has a section for the version of the tree: Unreleased while it ends in -pre, its own afterwards.
+func TestChangelog(t *testing.T) {
+	source, err := os.ReadFile(filepath.Join(root, "cmd/updater/version.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^const version = "(\d+\.\d+\.\d+)(-pre)?"$`).FindSubmatch(source)
+	if m == nil {
+		t.Fatal("cmd/updater/version.go has no version of the form 1.2.3 or 1.2.3-pre")
+	}
+	section := "[" + string(m[1]) + "]"
+	if len(m[2]) > 0 {
+		section = "[Unreleased]"
+	}
+	changelog, err := os.ReadFile(filepath.Join(root, "CHANGELOG.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := regexp.MustCompile(`(?m)^## (\[.*?\])`).FindSubmatch(changelog)
+	if first == nil || string(first[1]) != section {
+		t.Errorf("first section of CHANGELOG.md = %q; want %s, for the version in cmd/updater/version.go", first, section)
+	}
+}
