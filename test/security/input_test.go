@@ -225,8 +225,8 @@ func TestS16Bombs(t *testing.T) {
 		{"bomb.zst", []int{10, 13}},
 		{"window.zst", []int{10, 13}},
 	} {
-		// A limit on its data makes the program fail otherwise than it should, if it wants more.
-		cmd := exec.Command("bash", "-c", `ulimit -d 131072; exec updater install --config config.toml --bmap image.img.bmap "$0"`, tc.image)
+		// A program that wants more memory than this fails otherwise than it should. With cgo, each thread has a stack of ulimit -s in it.
+		cmd := exec.Command("bash", "-c", `ulimit -s 1024; ulimit -d 131072; exec updater install --config config.toml --bmap image.img.bmap "$0"`, tc.image)
 		cmd.Dir, cmd.Env = r.Dir, r.Env
 		out, _ := cmd.CombinedOutput()
 		code := cmd.ProcessState.ExitCode()
