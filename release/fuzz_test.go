@@ -1,0 +1,96 @@
+package release_test
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	"github.com/google/go-cmp/cmp"
+
+	"updater/release"
+)
+
+// encoder is what every document can do.
+type encoder interface{ Encode() []byte }
+
+// fuzz holds, for one type of document, that nothing panics, that every refusal is typed, that an accepted document is
+// TOML which another reader understands in the same way, and that its canonical spelling is stable.
+func fuzz(f *testing.F, parse func([]byte) (encoder, error)) {
+	f.Helper()
+	for _, name := range []string{"release.toml", "release.golden"} {
+		f.Add(readFile(f, name))
+	}
+	f.Add([]byte(small()))
+	f.Add([]byte(image2()))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		doc, err := parse(data)
+		if err != nil {
+			if !sameError(err, new(release.SyntaxError)) && !sameError(err, new(release.TypeError)) && !sameError(err, new(release.UnsupportedError)) {
+				t.Fatalf("%T %v", err, err)
+			}
+			return
+		}
+		canonical := doc.Encode()
+		again, err := parse(canonical)
+		if err != nil || !bytes.Equal(again.Encode(), canonical) {
+			t.Fatalf("canonical spelling is not stable: %v\n%s", err, canonical)
+		}
+		if diff := cmp.Diff(oracle(t, data), oracle(t, canonical)); diff != "" {
+			t.Fatalf("another reader disagrees (-document +canonical):\n%s", diff)
+		}
+	})
+}
+
+// oracle is what BurntSushi/toml reads, without what has the value that it has when it is absent.
+func oracle(t *testing.T, data []byte) map[string]any {
+	var v map[string]any
+	if _, err := toml.Decode(string(data), &v); err != nil {
+		t.Fatalf("not TOML: %v", err)
+	}
+	kept, _ := keep(v).(map[string]any)
+	return kept
+}
+
+// keep returns nil for a value that counts as absent.
+func keep(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			if value = keep(value); value == nil || key == "attempt" && value == int64(1) {
+				delete(v, key)
+			} else {
+				v[key] = value
+			}
+		}
+		if len(v) == 0 {
+			return nil
+		}
+	case []map[string]any:
+		for _, table := range v {
+			keep(table)
+		}
+	case []any:
+		if len(v) == 0 {
+			return nil
+		}
+	case time.Time:
+		return v.UTC()
+	case bool:
+		if !v {
+			return nil
+		}
+	case int64:
+		if v == 0 {
+			return nil
+		}
+	}
+	return v
+}
+
+func FuzzRelease(f *testing.F) {
+	fuzz(f, func(data []byte) (encoder, error) {
+		r, err := release.Parse(data)
+		return r, err
+	})
+}
