@@ -37,7 +37,18 @@ type Policy struct {
 	// Roles limits what a key may sign for, by fingerprint as Keyring.Fingerprints has it. A key without an entry may sign
 	// for every role. See Policy.Permit.
 	Roles map[string][]string
+
+	// RoleSigners raises MinSigners for a role. See Policy.Permit.
+	RoleSigners map[string]int
+
+	// Documents limits which types of document a key may sign, by fingerprint. A key without an entry may sign those of
+	// DefaultDocuments. See Policy.PermitDocument.
+	Documents map[string][]string
 }
+
+// DefaultDocuments lists the types of document that a key may sign unless Policy.Documents names others. A channel's key
+// is online, and a keyring changes who is trusted, so these need a word of their own.
+func DefaultDocuments() []string { return []string{"release", "bmap"} }
 
 // Signer is one primary key that signed a document.
 type Signer struct {
@@ -74,30 +85,53 @@ func (p Policy) Verify(doc, sig []byte) (*Signed, error) {
 	return p.verifyDetached(doc, sig)
 }
 
-// Permit checks that enough of the signers may sign for a role, such as "rootfs", and returns those. Verify cannot: what a
-// document is for stands in the document. With role "" only keys without a limit count. The error is a [*SignatureError].
+// Permit checks that enough of the signers may sign for a role, such as "rootfs", and returns those: MinSigners or
+// RoleSigners, whichever is more. Verify cannot: what a document is for stands in the document. With role "" only keys
+// without a limit count. The error is a [*SignatureError].
 func (p Policy) Permit(signers []Signer, role string) ([]Signer, error) {
+	what := "for this role, which the document does not name"
+	if role != "" {
+		what = fmt.Sprintf("for this role, which is %q here", role)
+	}
+	return permit(signers, max(p.MinSigners, p.RoleSigners[role], 1), what, func(fingerprint string) ([]string, bool) {
+		roles, limited := p.Roles[fingerprint]
+		return roles, !limited || role != "" && slices.Contains(roles, role)
+	})
+}
+
+// PermitDocument checks that enough of the signers may sign a type of document, such as "release", and returns those. The
+// error is a [*SignatureError].
+func (p Policy) PermitDocument(signers []Signer, kind string) ([]Signer, error) {
+	what := fmt.Sprintf("a document of type %q", kind)
+	return permit(signers, max(p.MinSigners, 1), what, func(fingerprint string) ([]string, bool) {
+		kinds, named := p.Documents[fingerprint]
+		if !named {
+			kinds = DefaultDocuments()
+		}
+		return kinds, slices.Contains(kinds, kind)
+	})
+}
+
+// permit returns the signers that may sign; allowed says what a key may sign for, and whether this is among it.
+func permit(signers []Signer, need int, what string, allowed func(fingerprint string) (list []string, ok bool)) ([]Signer, error) {
 	var may []Signer
 	var refused []string
 	for _, s := range signers {
-		roles, limited := p.Roles[s.Fingerprint]
-		if !limited || role != "" && slices.Contains(roles, role) {
+		list, ok := allowed(s.Fingerprint)
+		if ok {
 			may = append(may, s)
 			continue
 		}
-		refused = append(refused, fmt.Sprintf("key %s may sign only for %s", s.Fingerprint, strings.Join(roles, ", ")))
+		refused = append(refused, fmt.Sprintf("key %s may sign only for %s", s.Fingerprint, strings.Join(list, ", ")))
 	}
-	if need := max(p.MinSigners, 1); len(may) < need {
-		what := "which the document does not name"
-		if role != "" {
-			what = fmt.Sprintf("which is %q here", role)
-		}
-		return nil, &SignatureError{
-			Reason: fmt.Sprintf("%d of the keys that signed may sign for this role, %s; %d must: %s", len(may), what, need, strings.Join(refused, "; ")),
-			Advice: "have it signed by a key for this role",
-		}
+	if len(may) >= need {
+		return may, nil
 	}
-	return may, nil
+	reason := fmt.Sprintf("%d of the keys that signed may sign %s; %d must", len(may), what, need)
+	if len(refused) > 0 {
+		reason += ": " + strings.Join(refused, "; ")
+	}
+	return nil, &SignatureError{Reason: reason, Advice: "have it signed by keys that may sign this"}
 }
 
 // check refuses a policy that cannot decide.
@@ -114,6 +148,14 @@ func (p Policy) check() error {
 		return &SignatureError{Reason: fmt.Sprintf("the policy asks for digests of %d bits, expected 256, 384 or 512", p.MinHash), Advice: "correct the configuration"}
 	case p.MinSigners < 0 || p.MinSigners > p.Keyring.Len():
 		return &SignatureError{Reason: fmt.Sprintf("the policy asks for %d signers, but the keyring has %d", p.MinSigners, p.Keyring.Len()), Advice: "correct the configuration or the keyring"}
+	}
+	for role, n := range p.RoleSigners {
+		if n < 0 || n > p.Keyring.Len() {
+			return &SignatureError{
+				Reason: fmt.Sprintf("the policy asks for %d signers of role %q, but the keyring has %d", n, role, p.Keyring.Len()),
+				Advice: "correct the configuration or the keyring",
+			}
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package verify_test
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -136,7 +137,7 @@ func TestOnly(t *testing.T) {
 
 func TestPermit(t *testing.T) {
 	signers := []verify.Signer{{Fingerprint: "R"}, {Fingerprint: "S"}}
-	p := verify.Policy{Roles: map[string][]string{"R": {"recovery"}}}
+	p := verify.Policy{Roles: map[string][]string{"R": {"recovery"}}, RoleSigners: map[string]int{"boot": 2}}
 	for _, tc := range []struct {
 		name    string
 		signers []verify.Signer
@@ -151,12 +152,47 @@ func TestPermit(t *testing.T) {
 		{"two for recovery", signers, "recovery", 2, 2},
 		{"two for rootfs, one of them may not", signers, "rootfs", 2, 0},
 		{"one of two suffices", signers, "rootfs", 0, 1},
+		{"a role that needs two", signers[1:], "boot", 1, 0},
+		{"two for a role that needs two, one of them may not", signers, "boot", 1, 0},
+		{"two for a role that needs two", []verify.Signer{{Fingerprint: "S"}, {Fingerprint: "T"}}, "boot", 1, 2},
 	} {
 		p.MinSigners = tc.min
 		got, err := p.Permit(tc.signers, tc.role)
 		if (err == nil) != (tc.want > 0) || len(got) != tc.want {
 			t.Errorf("%s: Permit() = %v, %v", tc.name, got, err)
 		}
+	}
+}
+
+func TestPermitDocument(t *testing.T) {
+	signers := []verify.Signer{{Fingerprint: "C"}, {Fingerprint: "R"}, {Fingerprint: "S"}}
+	p := verify.Policy{Documents: map[string][]string{"C": {"channel"}, "R": {"release", "keyring"}}}
+	for _, tc := range []struct {
+		kind string
+		min  int
+		want string // fingerprints; "": refused
+	}{
+		{"release", 1, "RS"}, {"bmap", 1, "S"}, {"channel", 1, "C"}, {"keyring", 1, "R"}, {"plan", 1, ""},
+		{"release", 2, "RS"}, {"bmap", 2, ""}, {"channel", 2, ""}, {"release", 3, ""},
+	} {
+		p.MinSigners = tc.min
+		got, err := p.PermitDocument(signers, tc.kind)
+		fingerprints := ""
+		for _, s := range got {
+			fingerprints += s.Fingerprint
+		}
+		if _, refused := errors.AsType[*verify.SignatureError](err); refused != (tc.want == "") || fingerprints != tc.want {
+			t.Errorf("PermitDocument(%s) of %d = %q, %v; want %q", tc.kind, tc.min, fingerprints, err, tc.want)
+		}
+	}
+}
+
+func TestRoleSignersOfAPolicy(t *testing.T) {
+	l := newLab(t)
+	for _, n := range []int{-1, 2} {
+		p := verify.Policy{Keyring: ring(t, l.export(t, "alice")), Time: now2025, RoleSigners: map[string]int{"boot": n}}
+		got, err := p.Verify(testDoc, l.sign(t, "alice", jan2025, testDoc))
+		checkVerdict(t, got, err, testDoc, `signers of role "boot", but the keyring has 1`)
 	}
 }
 
