@@ -44,6 +44,8 @@ func parseClearsigned(doc []byte) (*clearsigned, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.text = make([]byte, 0, len(rest)) // nobody is trusted yet: growing step by step would take several times as much
+	c.signed = make([]byte, 0, len(rest)+bytes.Count(rest, []byte("\n")))
 	if rest, err = c.body(rest, lineAt(doc, len(doc)-len(rest))); err != nil {
 		return nil, err
 	}
