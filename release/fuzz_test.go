@@ -18,7 +18,7 @@ type encoder interface{ Encode() []byte }
 // TOML which another reader understands in the same way, and that its canonical spelling is stable.
 func fuzz(f *testing.F, parse func([]byte) (encoder, error)) {
 	f.Helper()
-	for _, name := range []string{"release.toml", "release.golden"} {
+	for _, name := range []string{"release.toml", "release.golden", "channel.toml", "channel.golden", "keyring.toml"} {
 		f.Add(readFile(f, name))
 	}
 	f.Add([]byte(small()))
@@ -92,5 +92,19 @@ func FuzzRelease(f *testing.F) {
 	fuzz(f, func(data []byte) (encoder, error) {
 		r, err := release.Parse(data)
 		return r, err
+	})
+}
+
+func FuzzChannel(f *testing.F) {
+	fuzz(f, func(data []byte) (encoder, error) {
+		c, err := release.ParseChannel(data)
+		return c, err
+	})
+}
+
+func FuzzKeyring(f *testing.F) {
+	fuzz(f, func(data []byte) (encoder, error) {
+		k, err := release.ParseKeyring(data)
+		return k, err
 	})
 }

@@ -161,10 +161,10 @@ func decode(want Type, data []byte, open func(header string) (*table, error)) (*
 		return nil, &SyntaxError{Msg: fmt.Sprintf("document has %d bytes, expected at most %d", len(data), MaxSize)}
 	}
 	d := &decoder{want: want, open: open, lines: map[string]int{}}
-	s, err := newScanner(data)
-	if err != nil {
+	if err := plainText(data); err != nil {
 		return nil, err
 	}
+	s := &scanner{text: string(data)}
 	current, from, err := d.table("", 1)
 	for err == nil {
 		st, ok, scanErr := s.next()

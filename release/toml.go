@@ -26,22 +26,23 @@ type scanner struct {
 	line int    // number of the last line that was cut off, from 1
 }
 
-func newScanner(data []byte) (*scanner, error) {
+// plainText refuses what TOML does not allow anywhere: bytes that are not UTF-8, and control characters.
+func plainText(data []byte) error {
 	line := 1
 	for rest := data; len(rest) > 0; {
 		r, n := utf8.DecodeRune(rest)
 		switch {
 		case r == utf8.RuneError && n == 1:
-			return nil, &SyntaxError{Line: line, Msg: fmt.Sprintf("byte %#02x is not UTF-8", rest[0])}
+			return &SyntaxError{Line: line, Msg: fmt.Sprintf("byte %#02x is not UTF-8", rest[0])}
 		case r == '\n':
 			line++
 		case r == '\r' && len(rest) > 1 && rest[1] == '\n', r == '\t':
 		case unicode.IsControl(r):
-			return nil, &SyntaxError{Line: line, Msg: fmt.Sprintf("control character %U", r)}
+			return &SyntaxError{Line: line, Msg: fmt.Sprintf("control character %U", r)}
 		}
 		rest = rest[n:]
 	}
-	return &scanner{text: string(data)}, nil
+	return nil
 }
 
 // cut cuts the next line off.

@@ -1,6 +1,9 @@
 package release
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+)
 
 // Type is the type of a signed document.
 type Type string
@@ -21,12 +24,13 @@ func (t Type) describe() string {
 	return fmt.Sprintf("type = %q on its first line", string(t))
 }
 
-// typeOf returns the type that a document begins with, "" when it begins with none.
+// typeOf returns the type that a document begins with, "" when it begins with none, as XML does. It reads no more than the
+// first statement.
 func typeOf(data []byte) Type {
-	s, err := newScanner(data)
-	if err != nil {
+	if len(data) > MaxSize || bytes.HasPrefix(data, []byte("<")) {
 		return ""
 	}
+	s := &scanner{text: string(data)}
 	first, _, err := s.next()
 	if t, ok := first.value.(string); ok && err == nil && first.key == "type" {
 		return Type(t)
