@@ -22,6 +22,7 @@ import (
 	"updater/internal/docs"
 	"updater/internal/rig"
 	"updater/provision"
+	"updater/release"
 )
 
 func docPages(t *testing.T) []docs.Page {
@@ -129,6 +130,8 @@ func TestDocumentedTOML(t *testing.T) {
 			}
 			var err error
 			switch {
+			case strings.HasPrefix(c.Text, "type = \"release\""):
+				_, err = release.Parse([]byte(c.Text))
 			case strings.Contains(c.Text, "[[slot]]"):
 				path := filepath.Join(t.TempDir(), "config.toml")
 				if err = os.WriteFile(path, []byte(c.Text), 0o600); err == nil {

@@ -9,6 +9,7 @@ import (
 	"updater/device/config"
 	"updater/install"
 	"updater/provision"
+	"updater/release"
 	"updater/source"
 	"updater/update"
 	"updater/verify"
@@ -136,7 +137,7 @@ func classify(err error) (code int, hint string) {
 		return ExitSource, "check the address, the link, the [source] table of the configuration, and the clock when a certificate is refused; then run it again"
 	case is[*update.SourceError](err), is[*source.CorruptError](err), is[*source.TrailingError](err):
 		return ExitSource, "get the image again"
-	case is[*update.IncompatibleError](err):
+	case is[*update.IncompatibleError](err), is[*release.SlotError](err), is[*release.MapError](err):
 		return ExitIncompatible, "this update is not for this device"
 	case is[*update.ExpiredError](err):
 		return ExitTooOld, "get a newer update, or set the clock when it is ahead"
@@ -144,6 +145,14 @@ func classify(err error) (code int, hint string) {
 		return ExitTooOld, "get a newer update; the floor is what was marked good here, and nothing lowers it"
 	case is[*verify.SignatureError](err), is[*verify.MismatchError](err):
 		return ExitTrust, "nothing was written"
+	case is[*release.TypeError](err):
+		return ExitTrust, "name a document of the type that is needed"
+	case is[*release.PinError](err):
+		return ExitTrust, "document and block map do not belong together; get both again"
+	case is[*release.UnsupportedError](err):
+		return ExitIncompatible, "install a release that brings a newer updater first"
+	case is[*release.SyntaxError](err):
+		return ExitFailed, "make the document again with updater release create"
 	case is[*provision.RefusedError](err):
 		return ExitBusy, "name another disk, or release this one"
 	case errors.Is(err, bmap.ErrChanged):

@@ -30,15 +30,19 @@ type refusal struct {
 
 // refused is the verdict of an error.
 func refused(err error) any {
+	return struct {
+		install.Verdict
+		Refused *refusal `json:"refused"` // why it is not trusted
+	}{Refused: refusalOf(err)}
+}
+
+func refusalOf(err error) *refusal {
 	r := &refusal{Reason: err.Error()}
 	r.Code, r.Hint = classify(err)
 	if s, ok := errors.AsType[*verify.SignatureError](err); ok {
 		r.KeyID, r.UserID, r.Time = s.KeyID, s.UserID, s.Time
 	}
-	return struct {
-		install.Verdict
-		Refused *refusal `json:"refused"` // why it is not trusted
-	}{Refused: r}
+	return r
 }
 
 func newVerify(env Env) *cobra.Command {

@@ -1,0 +1,154 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"updater/device/config"
+	"updater/release"
+	"updater/state"
+	"updater/update"
+	"updater/verify"
+)
+
+// VerifyReleaseRequest is one check of a release on a host or of what a device would take.
+type VerifyReleaseRequest struct {
+	Config    *config.Config // of a host: the zero value
+	Device    bool           // Config is that of the device that the release is for: its product, slots and floor count
+	Keyring   []string
+	Path      string // of the document
+	Signature string // "" is beside the document, or in it
+	Documents bool   // do not read the images
+}
+
+// ReleaseVerdict is a release that was accepted.
+type ReleaseVerdict struct {
+	Release        *release.Release
+	Signers        []verify.Signer
+	TrustedTime    time.Time // the clock that it was judged by
+	ImagesVerified bool      // every mapped range of every image matches
+}
+
+// VerifyRelease checks a release document, the block maps that it pins, and the images, and writes nothing. Errors: those of
+// [release.Trust.OpenRelease], [release.Release.Map] and [release.Release.ForSlot], update.ExpiredError, update.RollbackError,
+// update.IncompatibleError, those of update.CheckImage.
+func VerifyRelease(ctx context.Context, r VerifyReleaseRequest, in Inputs) (*ReleaseVerdict, error) {
+	var known state.State
+	if r.Device {
+		known = Remembered(r.Config, in.Warn)
+	}
+	policy, err := r.Config.Policy(r.Keyring, known.Time)
+	if err != nil {
+		return nil, err
+	}
+	from := NewOrigins(r.Config, in, known.Time)
+	defer from.Close()
+	opened, err := r.open(ctx, release.Trust{Policy: policy}, from)
+	if err != nil {
+		return nil, err
+	}
+	rel := opened.Release
+	if end := rel.Expires(); !end.IsZero() && policy.Time.After(end) {
+		return nil, &update.ExpiredError{Expires: end, Now: policy.Time}
+	}
+	if r.Device {
+		if err := fitsDevice(rel, r.Config, known.Floor); err != nil {
+			return nil, err
+		}
+	}
+	for _, i := range rel.Images() {
+		if err := r.checkImage(ctx, rel, i, from); err != nil {
+			return nil, err
+		}
+	}
+	return &ReleaseVerdict{Release: rel, Signers: opened.Signers, TrustedTime: policy.Time.UTC(), ImagesVerified: !r.Documents}, nil
+}
+
+// ReadRelease reads the unsigned document of a release, of at most the size that one may have.
+func ReadRelease(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the release: %w", err)
+	}
+	defer f.Close()
+	data, err := release.Trust{}.Read(f, release.TypeRelease)
+	if err != nil {
+		return nil, fmt.Errorf("reading the release: %w", err)
+	}
+	return data, nil
+}
+
+// open reads the document and its signature.
+func (r VerifyReleaseRequest) open(ctx context.Context, trust release.Trust, from *Origins) (*release.Opened, error) {
+	doc, err := ReadRelease(r.Path)
+	if err != nil {
+		return nil, err
+	}
+	var sig []byte
+	switch {
+	case r.Signature != "":
+		sig, err = ReadFile(r.Signature, verify.MaxSignatureSize)
+	case !verify.IsClearsigned(doc):
+		var found bool
+		if sig, found, err = from.FindSignature(ctx, r.Path); err == nil && !found {
+			return nil, &verify.SignatureError{
+				Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and neither %s.asc nor %s.sig exists", r.Path, r.Path, r.Path),
+				Advice: "sign it: gpg --armor --detach-sign " + r.Path,
+			}
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the signature: %w", err)
+	}
+	return trust.OpenRelease(doc, sig)
+}
+
+// fitsDevice refuses a release that is for another product, below the floor, or not for the slots of the device.
+func fitsDevice(r *release.Release, c *config.Config, floor int64) error {
+	l := release.Layout{Slots: c.SlotNames()}
+	for _, s := range c.Slot {
+		l.Roles = s.Roles()
+	}
+	switch index := r.Order().RollbackIndex; {
+	case r.Product() != c.Product:
+		return &update.IncompatibleError{Reason: fmt.Sprintf("release is for product %q, this device is %q", r.Product(), c.Product)}
+	case index < floor:
+		return &update.RollbackError{Index: index, Floor: floor}
+	}
+	for _, slot := range l.Slots {
+		if _, err := r.ForSlot(slot, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkImage checks one block map, and the image against it.
+func (r VerifyReleaseRequest) checkImage(ctx context.Context, rel *release.Release, i release.Image, from *Origins) error {
+	beside := func(name string) string { return filepath.Join(filepath.Dir(r.Path), filepath.FromSlash(name)) }
+	data, err := ReadFile(beside(i.Bmap), release.Trust{}.Limit(release.TypeMap))
+	if err != nil {
+		return fmt.Errorf("reading a block map: %w", err)
+	}
+	m, err := rel.Map(i, data)
+	if err != nil || r.Documents {
+		return err
+	}
+	img, size, err := from.Open(ctx, beside(i.File))
+	if err != nil {
+		return err
+	}
+	defer img.Close()
+	if size >= 0 && size != m.ImageSize() {
+		err = &update.ImageError{Err: fmt.Errorf("it has %d bytes, the block map says %d", size, m.ImageSize())}
+	} else {
+		err = update.CheckImage(ctx, m, img)
+	}
+	if err != nil {
+		return fmt.Errorf("image %s: %w", i.File, err)
+	}
+	return nil
+}
