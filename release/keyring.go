@@ -138,8 +138,8 @@ func fingerprint(s string) error {
 }
 
 func documentType(s string) error {
-	if !slices.Contains([]Type{TypeRelease, TypeChannel, TypeKeyring, TypePlan, TypeMap}, Type(s)) {
-		return fmt.Errorf("has %.80q, expected some of release, channel, keyring, plan and bmap", s)
+	if !slices.Contains(verify.DocumentTypes(), s) {
+		return fmt.Errorf("has %.80q, expected some of %s", s, strings.Join(verify.DocumentTypes(), ", "))
 	}
 	return nil
 }

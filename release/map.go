@@ -34,8 +34,11 @@ func Bare(m *bmap.Map, sha256, role string) (*Release, error) {
 // not contradict the release, see [MapError]. The map must pin every mapped byte by a strong checksum, else the error is a
 // [verify.SignatureError]; other errors are a [bmap.SyntaxError].
 func (r *Release) Map(i Image, data []byte) (*bmap.Map, error) {
+	if !slices.Contains(r.contents.Images, i) {
+		return nil, fmt.Errorf("internal error: image %q is not of this release", imageLabel(i))
+	}
 	sum := sha256.Sum256(data)
-	if got := hex.EncodeToString(sum[:]); got != i.BmapSHA256 || !slices.Contains(r.contents.Images, i) {
+	if got := hex.EncodeToString(sum[:]); got != i.BmapSHA256 {
 		return nil, &PinError{File: i.Bmap, Got: got, Want: i.BmapSHA256}
 	}
 	m, err := bmap.Parse(data)

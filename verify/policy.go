@@ -46,6 +46,9 @@ type Policy struct {
 	Documents map[string][]string
 }
 
+// DocumentTypes lists the types of document that Policy.Documents may name.
+func DocumentTypes() []string { return []string{"release", "bmap", "channel", "keyring", "plan"} }
+
 // DefaultDocuments lists the types of document that a key may sign unless Policy.Documents names others. A channel's key
 // is online, and a keyring changes who is trusted, so these need a word of their own.
 func DefaultDocuments() []string { return []string{"release", "bmap"} }
