@@ -61,7 +61,7 @@ func (e Env) warn(format string, a ...any) {
 // build is what the linker stamped into the program.
 func (e Env) build() config.Build {
 	t, _ := time.Parse(time.RFC3339, strings.TrimSpace(stampTime)) // zero when it was not stamped
-	return config.Build{Version: stampVersion, Time: t}
+	return config.Build{Version: buildVersion(), Time: t}
 }
 
 // config reads the configuration of this device.
