@@ -42,7 +42,7 @@ func TestFilesAreThereForTheBootLoader(t *testing.T) {
 	if got := grub(); got == "renamed" {
 		t.Log("this kernel shows GRUB a rename without syncfs")
 	}
-	d := &Device{folders: []string{filepath.Join(dir, "mnt")}}
+	d := &Device{session: session{folders: []string{filepath.Join(dir, "mnt")}}}
 	if err := d.syncFiles(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package device
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,12 +15,8 @@ import (
 	"updater/update"
 )
 
-const (
-	// installPatience outlasts udev's probing, and refuses a second install at once for a person.
-	installPatience = 50 * time.Millisecond
-	// bootPatience is how long one change waits for those of other processes.
-	bootPatience = 5 * time.Second
-)
+// installPatience outlasts udev's probing, and refuses a second install at once for a person.
+const installPatience = 50 * time.Millisecond
 
 // Purpose is what a device is opened for.
 type Purpose int
@@ -33,13 +28,6 @@ const (
 	Install                // holds the install lock, too
 )
 
-func (p Purpose) mode() blockdev.Mode {
-	if p == Read {
-		return blockdev.ReadOnly
-	}
-	return blockdev.Exclusive
-}
-
 // Facts are what the kernel says of the medium that is written.
 type Facts = blockdev.Facts
 
@@ -49,16 +37,15 @@ type Device struct {
 	Opened func(Facts) // is told of a slot's partition before it is written; may be nil
 	Source string      // where the image comes from that is being installed, for the record
 
-	disk    *blockdev.Disk
-	backend boot.Backend
-	areas   []*blockdev.Device
-	folders []string // whose file systems hold files that the boot loader reads
-	closers []func() error
-	seen    *view // by an install; nil before it listed the slots
+	disk     *blockdev.Disk
+	booted   string // running slot; "" outside every slot
+	caps     boot.Caps
+	known    state.State // of the state store, when it was read last
+	warnings []Warning   // of the state store, when the device was opened
+	seen     *view       // by an install; nil before it listed the slots
+	target   bool        // another device than the running one
 
-	store    *state.Store // nil: nothing is remembered
-	maps     *state.Documents
-	warnings []Warning
+	session
 }
 
 // Options say how a device is opened.
@@ -67,8 +54,8 @@ type Options struct {
 	Booted  string // slot that counts as running, for a disk that no kernel booted from; "" is what the configuration says
 }
 
-// Open opens the disk, the boot state and the state store. Errors: [config.RequestError], [config.Error], [blockdev.LockedError] when
-// another install holds the disk, errors that wrap [boot.ErrState], [state.Error].
+// Open opens the disk and reads the boot state and the state store. Errors: [config.RequestError], [config.Error], [LockedError] when another
+// install holds the disk, errors that wrap [ErrState], [StoreError].
 func Open(c *config.Config, o Options) (_ *Device, err error) {
 	d, err := openDisk(c)
 	if err != nil {
@@ -84,20 +71,14 @@ func Open(c *config.Config, o Options) (_ *Device, err error) {
 			return nil, err
 		}
 	}
-	booted, err := d.running(o.Booted)
-	if err != nil {
+	if d.booted, err = d.running(o.Booted); err != nil {
 		return nil, err
 	}
-	open := func() error {
-		if d.backend, err = d.openBackend(booted, o.Purpose.mode()); err != nil {
-			return err
-		}
-		return d.openStore(o.Purpose.mode())
-	}
+	keepWarnings := func() error { d.warnings = d.session.warnings; return nil }
 	if o.Purpose == Read {
-		return d, open()
+		return d, d.reading(keepWarnings)
 	}
-	return d, d.locked(open) // it may restore a bad copy, or make the file of the state store
+	return d, d.locked(keepWarnings) // it may restore a bad copy, or create the file of the state store
 }
 
 // openDisk opens the configured disk alone.
@@ -134,26 +115,8 @@ func DiskPath(c *config.Config) (string, error) {
 // FindDisk finds the disk with the slots' partitions. It refuses to choose between two. Errors: those of [blockdev.FindDisk].
 func FindDisk(c *config.Config) (string, error) { return blockdev.FindDisk(c.Disk.Path, c.Labels()) }
 
-// Close closes everything and releases the locks.
-func (d *Device) Close() error {
-	var errs []error
-	for _, a := range d.areas {
-		errs = append(errs, a.Close())
-	}
-	for _, end := range slices.Backward(d.closers) {
-		errs = append(errs, end())
-	}
-	return errors.Join(append(errs, d.disk.Close())...)
-}
-
-// keep remembers an opened area to close it.
-func (d *Device) keep(a *blockdev.Device, err error) (*blockdev.Device, error) {
-	if err != nil {
-		return nil, err
-	}
-	d.areas = append(d.areas, a)
-	return a, nil
-}
+// Close releases the disk and its lock.
+func (d *Device) Close() error { return d.disk.Close() }
 
 // running is the booted slot: on a device what the kernel command line, the root file system and the firmware say, never the stored
 // choice. For a disk that no kernel booted from it is the slot asked for, or boot.booted; "" is none.
@@ -256,14 +219,10 @@ func (d *Device) OpenSlot(slot, role string) (update.Target, error) {
 
 // Seed opens the same partition of another slot, to copy from: of the running one, or of the first other one.
 func (d *Device) Seed(slot, role string) (update.Seed, error) {
-	st, err := d.backend.State(context.Background())
-	if err != nil {
-		return nil, err
-	}
-	from := st.Booted
-	for _, s := range st.Slots {
-		if from == "" && s.Name != slot {
-			from = s.Name
+	from := d.booted
+	for _, name := range d.Config.SlotNames() {
+		if from == "" && name != slot {
+			from = name
 		}
 	}
 	p, err := d.Partition(from, role)

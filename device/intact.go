@@ -14,9 +14,8 @@ import (
 
 // BestLast orders the slots by what is remembered of them: the ones that were marked good last, and of those the newest.
 func (d *Device) BestLast() []string {
-	known := d.state()
 	rank := func(name string) (good int, index, at int64) {
-		for _, image := range known.Slots[name] {
+		for _, image := range d.known.Slots[name] {
 			if image.Result == state.Good {
 				good = 1
 			}
@@ -56,7 +55,11 @@ func (d *Device) ActivateIntact(ctx context.Context, slot string, tries int) err
 }
 
 func (d *Device) holds(ctx context.Context, slot, role string, trust verify.Policy) error {
-	unverifiedBmap, unverifiedSig, err := d.maps.Get(slot + "/" + role)
+	var unverifiedBmap, unverifiedSig []byte
+	err := d.reading(func() (err error) {
+		unverifiedBmap, unverifiedSig, err = d.maps.Get(slot + "/" + role)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -88,13 +87,7 @@ func TestStateOnUnmountedExt4(t *testing.T) {
 				t.Errorf("the file is %q, to be synced are %q", path, d.folders)
 			}
 		}
-		d.disk = nil
-		for _, a := range d.areas {
-			err = errors.Join(err, a.Close())
-		}
-		for _, end := range slices.Backward(d.closers) {
-			err = errors.Join(err, end())
-		}
+		err = errors.Join(err, d.end())
 		if mount, merr := blockdev.MountPoint(loop); merr != nil || mount != "" {
 			t.Errorf("it is still mounted at %q (%v)", mount, merr)
 		}

@@ -14,12 +14,12 @@ import (
 
 // Slots implements update.Boot. What an install sees first is what its later changes are compared with.
 func (d *Device) Slots(ctx context.Context) ([]update.Slot, error) {
-	st, err := d.backend.State(ctx)
+	st, err := d.bootState(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if d.seen == nil {
-		d.seen = &view{booted: st.Booted, next: st.Next, slots: d.state().Clone().Slots}
+		d.seen = &view{booted: st.Booted, next: st.Next, slots: d.known.Slots}
 	}
 	slots := make([]update.Slot, len(st.Slots))
 	for i, s := range st.Slots {
@@ -103,30 +103,29 @@ func orNone(slot string) string {
 }
 
 // Tries is how many boots a new slot gets: what the configuration asks for, bounded by what the backend can count.
-func (d *Device) Tries() int { return min(d.Config.Boot.Tries, d.backend.Caps().MaxTries) }
+func (d *Device) Tries() int { return min(d.Config.Boot.Tries, d.caps.MaxTries) }
 
 // MaxTries is the most tries that the boot loader can count.
-func (d *Device) MaxTries() int { return d.backend.Caps().MaxTries }
+func (d *Device) MaxTries() int { return d.caps.MaxTries }
 
 // IsFile reports whether the disk is a disk image file.
 func (d *Device) IsFile() bool { return d.disk.IsFile() }
 
 // VolatileTry reports whether the boot loader forgets an activation when the power fails.
-func (d *Device) VolatileTry() bool { return d.backend.Caps().VolatileTry }
+func (d *Device) VolatileTry() bool { return d.caps.VolatileTry }
 
 // Booted is the running slot, "" outside every slot.
-func (d *Device) Booted(ctx context.Context) (string, error) { return d.backend.Booted(ctx) }
+func (d *Device) Booted() string { return d.booted }
 
 // SlotOrBooted is the slot asked for, or the running one when slot is "". Errors: [config.RequestError].
-func (d *Device) SlotOrBooted(ctx context.Context, slot string) (string, error) {
+func (d *Device) SlotOrBooted(slot string) (string, error) {
 	if slot != "" {
 		return slot, d.Known(slot)
 	}
-	booted, err := d.backend.Booted(ctx)
-	if err == nil && booted == "" {
-		err = config.Requestf("no slot is running by the kernel command line; name one, or use --booted")
+	if d.booted == "" {
+		return "", config.Requestf("no slot is running by the kernel command line; name one, or use --booted")
 	}
-	return booted, err
+	return d.booted, nil
 }
 
 // Known returns nil when the slot is configured. Errors: [config.RequestError].
@@ -164,7 +163,7 @@ func (d *Device) MarkBad(ctx context.Context, slot string) error {
 // failed, is refused. Errors: update.BootError.
 func (d *Device) SwitchTo(ctx context.Context, slot string, tries int) error {
 	return d.locked(func() error {
-		for role, image := range d.state().Slots[slot] {
+		for role, image := range d.known.Slots[slot] {
 			if image.Result == state.Writing || image.Result == state.Failed {
 				return bootError(slot, "activating it", fmt.Errorf("%w: its %s is incomplete (%s)", boot.ErrRefused, role, image.Result))
 			}
@@ -175,9 +174,9 @@ func (d *Device) SwitchTo(ctx context.Context, slot string, tries int) error {
 
 // Rollback switches to another bootable slot than the running one and returns it. Errors: update.BootError.
 func (d *Device) Rollback(ctx context.Context) (slot string, err error) {
-	st, err := d.backend.State(ctx)
+	st, err := d.BootState(ctx)
 	if err != nil {
-		return "", bootError("", "reading it", err)
+		return "", err
 	}
 	for _, s := range st.Slots {
 		if s.Bootable && s.Name != st.Booted && (s.Name != st.Next || st.Booted != "") {
@@ -203,9 +202,14 @@ func (d *Device) SpendTry(ctx context.Context, slot string) error {
 }
 
 // BootState is the boot loader's state as it is now. Errors: update.BootError.
-func (d *Device) BootState(ctx context.Context) (boot.State, error) {
-	st, err := d.backend.State(ctx)
+func (d *Device) BootState(ctx context.Context) (st boot.State, err error) {
+	st, err = d.bootState(ctx)
 	return st, bootError("", "reading it", err)
+}
+
+func (d *Device) bootState(ctx context.Context) (st boot.State, err error) {
+	err = d.reading(func() (err error) { st, err = d.backend.State(ctx); return err })
+	return st, err
 }
 
 func bootError(slot, doing string, err error) error {

@@ -57,11 +57,11 @@ func ReadStatus(ctx context.Context, c *config.Config, booted string) (*Status, 
 
 // Status reads the boot state, the state store, and where the slots are.
 func (d *Device) Status(ctx context.Context) (*Status, error) {
-	st, err := d.backend.State(ctx)
+	st, err := d.bootState(ctx)
 	if err != nil {
 		return nil, err
 	}
-	known := d.state()
+	known := d.known
 	s := &Status{
 		Product: d.Config.Product, Disk: d.disk.Path(), Backend: d.Config.Boot.Backend,
 		Booted: st.Booted, Primary: st.Next, Boots: boot.Words(st), Findings: st.Findings, Floor: known.Floor, Time: known.Time,

@@ -23,13 +23,14 @@ type Warning struct {
 	New  bool // it is about a state store before its first install
 }
 
-// openStore opens the configured state store. It changes nothing, but makes the file of a new one.
+// openStore opens the configured state store. It changes nothing, but creates the file of a new one. The store of a target counts only where it
+// lies on the target's own disk.
 func (d *Device) openStore(mode blockdev.Mode) error {
-	spec := d.Config.State
-	if spec.Device == "" {
+	spec, fallback := d.Config.State, state.State{Floor: d.Config.Release.RollbackIndex}
+	d.known = fallback
+	if spec.Device == "" || d.target && !strings.Contains(spec.Device, "=") {
 		return nil
 	}
-	fallback := state.State{Floor: d.Config.Release.RollbackIndex}
 	area, err := d.openStateArea(mode)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && mode == blockdev.ReadOnly:
@@ -41,6 +42,7 @@ func (d *Device) openStore(mode blockdev.Mode) error {
 	if d.store, err = state.Open(area, fallback); err != nil {
 		return err
 	}
+	d.known = d.store.State()
 	d.maps = state.OpenDocuments(area, d.Config.SlotParts())
 	switch lost := d.store.Lost(); {
 	case lost != "" && d.store.New():
@@ -56,14 +58,14 @@ func (d *Device) openStore(mode blockdev.Mode) error {
 }
 
 func (d *Device) warn(isNew bool, format string, a ...any) {
-	d.warnings = append(d.warnings, Warning{Text: fmt.Sprintf(format, a...), New: isNew})
+	d.session.warnings = append(d.session.warnings, Warning{Text: fmt.Sprintf(format, a...), New: isNew})
 }
 
 // Warnings lists what is wrong with the state store.
 func (d *Device) Warnings() []Warning { return d.warnings }
 
-// Remembers reports whether a state store is configured and open.
-func (d *Device) Remembers() bool { return d.store != nil }
+// Remembers reports whether a state store is configured.
+func (d *Device) Remembers() bool { return d.Config.State.Device != "" }
 
 // Known is what the state store of a device held when it was read.
 type Known struct {
@@ -78,10 +80,11 @@ func ReadState(c *config.Config) (*Known, error) {
 		return nil, err
 	}
 	defer d.Close()
+	defer d.end()
 	if err := d.openStore(blockdev.ReadOnly); err != nil {
 		return nil, err
 	}
-	return &Known{State: d.state(), Warnings: d.warnings}, nil
+	return &Known{State: d.known, Warnings: d.session.warnings}, nil
 }
 
 // openStateArea opens a partition of the disk, a window of one or of any device, or a file, which it makes. A whole disk must be given as a
@@ -106,45 +109,21 @@ func (d *Device) openStateArea(mode blockdev.Mode) (*blockdev.Device, error) {
 	return d.keep(blockdev.OpenPath(spec.Device, 0, 0, mode))
 }
 
-// locked runs one change under the boot lock, which orders it with those of other processes. The state store is read again first.
-func (d *Device) locked(change func() error) (err error) {
-	unlock, err := d.disk.LockBoot(bootPatience)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
-	if d.store != nil {
-		if err := d.store.Reload(); err != nil {
-			return err
-		}
-	}
-	return change()
-}
-
-// state is what is remembered.
-func (d *Device) state() state.State {
-	if d.store == nil {
-		return state.State{Floor: d.Config.Release.RollbackIndex}
-	}
-	return d.store.State()
-}
-
-// State is what is remembered of the slots. Without a state store it is what the configuration says.
-func (d *Device) State() state.State { return d.state() }
+// State is what was remembered when the state store was read last. Without one it is what the configuration says.
+func (d *Device) State() state.State { return d.known }
 
 // Floor implements update.State.
-func (d *Device) Floor() int64 { return d.state().Floor }
+func (d *Device) Floor() int64 { return d.known.Floor }
 
 // Record implements update.State. An install that is not the only one to change its slot, or that the floor has overtaken, ends here.
 func (d *Device) Record(r update.Record) error {
 	return d.locked(func() error {
-		before := d.state()
 		if d.seen != nil {
-			if now, was := before.Slots[r.Slot][r.Role], d.seen.slots[r.Slot][r.Role]; !now.Same(was) {
+			if now, was := d.known.Slots[r.Slot][r.Role], d.seen.slots[r.Slot][r.Role]; !now.Same(was) {
 				return &ChangedError{fmt.Sprintf("the record of %s in slot %s is another one", r.Role, r.Slot)}
 			}
-			if r.Outcome != update.OutcomeFailed && r.RollbackIndex < before.Floor {
-				return &update.RollbackError{Index: r.RollbackIndex, Floor: before.Floor}
+			if r.Outcome != update.OutcomeFailed && r.RollbackIndex < d.known.Floor {
+				return &update.RollbackError{Index: r.RollbackIndex, Floor: d.known.Floor}
 			}
 		}
 		err := d.change(r.At, func(s *state.State) {
@@ -155,7 +134,7 @@ func (d *Device) Record(r update.Record) error {
 			}, r.Detail)
 		}, r.Signed)
 		if d.seen != nil && err == nil {
-			d.seen.slots = d.state().Slots
+			d.seen.slots = d.known.Slots
 		}
 		return err
 	})
@@ -175,7 +154,7 @@ func rounded(t update.Timings) map[string]float64 {
 
 // Now is the trusted clock, in seconds.
 func (d *Device) Now() time.Time {
-	t, _ := verify.TrustedClock(d.Config.Build.Time, d.state().Time)
+	t, _ := verify.TrustedClock(d.Config.Build.Time, d.known.Time)
 	return t.UTC().Truncate(time.Second)
 }
 
@@ -187,7 +166,7 @@ func (d *Device) change(now time.Time, change func(*state.State), signed ...time
 	if d.store == nil {
 		return nil
 	}
-	return d.store.Update(func(s *state.State) {
+	err := d.store.Update(func(s *state.State) {
 		attested := append(signed, d.Config.Build.Time)
 		for _, roles := range s.Slots {
 			for _, i := range roles {
@@ -201,6 +180,8 @@ func (d *Device) change(now time.Time, change func(*state.State), signed ...time
 			s.Time = t
 		}
 	})
+	d.known = d.store.State()
+	return err
 }
 
 // KeepDocument keeps the signed document of what a slot's role holds, for the recovery. The signature is nil for a clearsigned one.

@@ -32,7 +32,7 @@ func OpenTarget(c *config.Config, disk string, inside bool) (*Device, error) {
 	if err := opened.Lock(targetPatience); err != nil {
 		return nil, errors.Join(err, opened.Close())
 	}
-	return &Device{Config: c, disk: opened}, nil
+	return &Device{Config: c, disk: opened, target: true}, nil
 }
 
 // ofDisk matches what follows a disk's node in the nodes of its partitions and of an eMMC's boot partitions.
@@ -80,7 +80,7 @@ func (d *Device) CreateEnvironment(text string) error {
 	if create == nil {
 		return config.Requestf("an initial environment is for boot.backend uboot, the configuration has %s", d.Config.Boot.Backend)
 	}
-	return d.locked(func() error { return create(d, text) })
+	return d.underLock(func() error { return create(d, text) })
 }
 
 // createUBoot creates U-Boot's environment.
@@ -98,10 +98,7 @@ const MaxEnvironment = uboot.MaxEnvironment
 // SetChoice makes the first slot the boot loader's choice, the others the next ones in their order, and the empty ones no choice at all. Nothing
 // of the disk is running. Every change is durable and the choice was read back when it returns nil.
 func (d *Device) SetChoice(ctx context.Context, first string, others []string, empty []config.Slot) error {
-	return d.locked(func() (err error) {
-		if d.backend, err = d.openBackend("", blockdev.Exclusive); err != nil {
-			return err
-		}
+	return d.locked(func() error {
 		for _, slot := range append(slices.Clone(others), first) { // the last one becomes the first choice
 			if err := d.backend.Activate(ctx, slot, d.Tries()); err != nil {
 				return err
@@ -120,10 +117,5 @@ func (d *Device) SetChoice(ctx context.Context, first string, others []string, e
 	})
 }
 
-// OpenStore opens the state store of a target that lies on the target's own disk. It reports false, and opens nothing, when it lies elsewhere.
-func (d *Device) OpenStore() (bool, error) {
-	if !strings.Contains(d.Config.State.Device, "=") {
-		return false, nil
-	}
-	return true, d.locked(func() error { return d.openStore(blockdev.Exclusive) })
-}
+// HasStore reports whether a state store lies on the target's own disk. Elsewhere nothing is remembered.
+func (d *Device) HasStore() bool { return strings.Contains(d.Config.State.Device, "=") }

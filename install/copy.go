@@ -128,7 +128,9 @@ func Remembered(c *config.Config, warn func(format string, a ...any)) state.Stat
 		return none
 	}
 	for _, w := range known.Warnings {
-		warn("%s", w.Text)
+		if !w.New {
+			warn("%s", w.Text)
+		}
 	}
 	return known.State
 }

@@ -52,9 +52,7 @@ func (h hooks) hook(name, path string) func(ctx context.Context, p update.Planne
 		if part, err := h.dev.Partition(p.Slot, p.Role); err == nil {
 			env = append(env, "UPDATER_PARTITION="+part.String())
 		}
-		if booted, err := h.dev.Booted(ctx); err == nil {
-			env = append(env, "UPDATER_BOOTED="+booted)
-		}
+		env = append(env, "UPDATER_BOOTED="+h.dev.Booted())
 		_, err := program.Run(ctx, program.Command{
 			Argv: []string{path}, Env: env, Limit: time.Duration(h.config.Timeout), Line: func(l string) { h.events.Hook(name, l) },
 		})

@@ -41,7 +41,9 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	}
 	defer dev.Close()
 	for _, w := range dev.Warnings() {
-		events.Warn("%s", w.Text)
+		if !w.New {
+			events.Warn("%s", w.Text)
+		}
 	}
 	recorded := dev.State().Time
 	trust, err := r.Config.Policy(r.Keyring, recorded)

@@ -30,8 +30,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // disk's lock.
 type Store struct {
 	area   Area
-	before State // the state while no copy is good
-	room   int   // bytes of one copy
+	room   int // bytes of one copy
 	copies [2]readCopy
 	state  State
 	gen    uint64 // of the newest copy; 0 when there is none
@@ -51,46 +50,25 @@ type readCopy struct {
 // none it is fallback, and [Store.Lost] says why. An error is an area that is too small, that cannot be read at all, or
 // that holds a later format.
 func Open(area Area, fallback State) (*Store, error) {
-	s := &Store{area: area, before: fallback}
-	if err := s.read(); err != nil {
-		return nil, &Error{Area: area.String(), Err: err}
-	}
-	return s, nil
-}
-
-// Reload reads both copies again, for a caller that has just got the lock under which other processes change them. A change that failed
-// before still counts: Reload returns its error. Errors are those of [Open].
-func (s *Store) Reload() error {
-	if s.broken != nil {
-		return s.broken
-	}
-	fresh, err := Open(s.area, s.before)
-	if err == nil {
-		*s = *fresh
-	}
-	return err
-}
-
-// read fills the store from the medium.
-func (s *Store) read() error {
-	half := s.area.Size() / 2 &^ (align - 1)
+	fail := func(err error) (*Store, error) { return nil, &Error{Area: area.String(), Err: err} }
+	half := area.Size() / 2 &^ (align - 1)
 	if half < align {
-		return fmt.Errorf("has %d bytes, expected at least %d", s.area.Size(), 2*align)
+		return fail(fmt.Errorf("has %d bytes, expected at least %d", area.Size(), 2*align))
 	}
-	s.room, s.state = int(min(half, maxCopy)), s.before.Clone()
+	s := &Store{area: area, room: int(min(half, maxCopy)), state: fallback.Clone()}
 	for i := range s.copies {
-		s.copies[i] = readOne(s.area, int64(i)*half, s.room)
+		s.copies[i] = readOne(area, int64(i)*half, s.room)
 		switch c := s.copies[i]; {
 		case errors.Is(c.err, errLater):
-			return fmt.Errorf("copy %d is %w; use the version of updater that wrote it, or a later one", i+1, c.err)
+			return fail(fmt.Errorf("copy %d is %w; use the version of updater that wrote it, or a later one", i+1, c.err))
 		case c.err == nil && (s.gen == 0 || c.gen > s.gen):
 			s.gen, s.state = c.gen, c.state.Clone()
 		}
 	}
 	if unreadable(s.copies[0].err) && unreadable(s.copies[1].err) {
-		return errors.Join(s.copies[0].err, s.copies[1].err)
+		return fail(errors.Join(s.copies[0].err, s.copies[1].err))
 	}
-	return nil
+	return s, nil
 }
 
 // State returns a copy of the state.

@@ -105,7 +105,7 @@ func printHealth(env Env, r *health.Report, asJSON bool) error {
 // it would come back as it is.
 func giveUp(ctx context.Context, o healthOptions, env Env) error {
 	err := o.change(env, func(d *device.Device) (string, error) {
-		slot, err := d.SlotOrBooted(ctx, "")
+		slot, err := d.SlotOrBooted("")
 		if err != nil {
 			return "", err
 		}

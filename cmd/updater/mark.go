@@ -25,7 +25,9 @@ func (o bootOptions) change(env Env, change func(d *device.Device) (string, erro
 	}
 	defer dev.Close()
 	for _, w := range dev.Warnings() {
-		env.warn("%s", w.Text)
+		if !w.New {
+			env.warn("%s", w.Text)
+		}
 	}
 	text, err := change(dev)
 	if err != nil {
@@ -53,7 +55,7 @@ func newMark(env Env) *cobra.Command {
 	add := func(use, short, word string, mark func(d *device.Device, ctx context.Context, slot string) error) {
 		cmd.AddCommand(o.command(use, short, argsN(0, 1), func(cmd *cobra.Command, args []string) error {
 			return o.change(env, func(d *device.Device) (string, error) {
-				slot, err := d.SlotOrBooted(cmd.Context(), first(args))
+				slot, err := d.SlotOrBooted(first(args))
 				if err != nil {
 					return "", err
 				}

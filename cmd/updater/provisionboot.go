@@ -56,11 +56,8 @@ func (l *line) setBoot(ctx context.Context, disk string) error {
 
 // remember fills the device's state store with what the slots of a layout hold, where it is on the target.
 func (l *line) remember(dev *device.Device) error {
-	if l.plan.Image != nil {
+	if l.plan.Image != nil || !dev.HasStore() {
 		return nil
-	}
-	if onTarget, err := dev.OpenStore(); err != nil || !onTarget {
-		return err
 	}
 	for _, s := range dev.Config.Slot {
 		for _, role := range s.Roles() {

@@ -172,9 +172,7 @@ func (d *doctor) inUse(ctx context.Context, disk *blockdev.Disk, parts []slotPar
 	}
 	booted := d.config.Boot.Booted
 	if dev, err := d.open(); err == nil {
-		if now, err := dev.Booted(ctx); err == nil {
-			booted = now
-		}
+		booted = dev.Booted()
 		dev.Close()
 	}
 	if d.booted != "" {

@@ -54,6 +54,7 @@ var allowed = map[string][]string{
 	"updater/boot/gpt":            {"updater/boot", "updater/boot/scheme", "updater/blockdev/gpt"},
 	"updater/boot/android":        {"updater/boot", "updater/boot/scheme"},
 	"updater/boot/barebox":        {"updater/boot", "updater/boot/scheme"},
+	"updater/boot/mtd":            {},
 	"updater/boot/efi":            {"updater/boot"},
 	"updater/boot/sdboot":         {"updater/boot"},
 	"updater/boot/tryboot":        {"updater/boot"},
