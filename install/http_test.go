@@ -48,13 +48,13 @@ func TestInstallFromHTTP(t *testing.T) {
 		want                  string
 	}{
 		{"nobody listens", "[source]\ngive_up = \"50ms\"\n", "http://127.0.0.1:1/image.img", 13, "connection refused"},
-		{"not there", "", web.URL + "/none.img", 2, "tried none.img.bmap, none.bmap"},
+		{"not there", "", web.URL + "/none.img", 13, "tried none.img.bmap, none.bmap"},
 		{"a huge signature", "", web.URL + "/big.img", 13, "longer than 65536 bytes"},
 		{"too large", "[source]\nmax_size = \"4M\"\n", web.URL + "/image.img", 13, "allowed are 4194304"},
 		{"an unknown key", "[source]\nretries = 3\n", web.URL + "/image.img", 2, "unknown key"},
 		{"a token for nobody", "[source]\ntoken_file = \"x\"\n", web.URL + "/image.img", 2, "token_host"},
 		{"a wrong time", "[source]\ntimeout = \"-1s\"\n", web.URL + "/image.img", 2, "not a positive time"},
-		{"no host", "", "http:///image.img", 2, "no address"},
+		{"no host", "", "http:///image.img", 2, "invalid address"},
 		{"it works", "[source]\nstall_timeout = \"5s\"\n", web.URL + "/image.img", 0, "slot B boots next"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

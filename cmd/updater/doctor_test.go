@@ -179,7 +179,7 @@ var planted = []struct {
 	}, boot.Warning, "ten years after", 0},
 
 	{"no disk", func(p *patient) { p.Sh("rm disk.img") }, boot.Failure, "no such file", ExitFailed},
-	{"primary table damaged", func(p *patient) { p.Sh("dd if=/dev/zero of=disk.img bs=512 seek=1 count=1 conv=notrunc status=none") }, boot.Warning, "the primary partition table is damaged", 0},
+	{"primary table damaged", func(p *patient) { p.Sh("dd if=/dev/zero of=disk.img bs=512 seek=1 count=1 conv=notrunc status=none") }, boot.Warning, "primary partition table at sector 1", 0},
 	{"no table", func(p *patient) {
 		p.Sh("dd if=/dev/zero of=disk.img bs=512 seek=1 count=1 conv=notrunc status=none; truncate -s -1M disk.img; truncate -s +1M disk.img")
 	}, boot.Failure, "reading the partition table", ExitFailed},

@@ -48,7 +48,10 @@ func (l *lineSink) fetch(f update.Fetch) {
 	if l.env.out.quiet {
 		return
 	}
-	how := fmt.Sprintf("the whole file of %s, because %s", size(f.Whole), f.Reason)
+	how := fmt.Sprintf("the whole file, because %s", f.Reason)
+	if f.Whole >= 0 {
+		how = fmt.Sprintf("the whole file of %s, because %s", size(f.Whole), f.Reason)
+	}
 	if f.Parts {
 		how = fmt.Sprintf("%s of %s in %d requests", size(f.Bytes), size(f.Whole), f.Requests)
 	}
