@@ -1,0 +1,81 @@
+package boot_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"updater/blockdev"
+	"updater/boot"
+	"updater/internal/crashdisk"
+)
+
+// badFile is a descriptor on a medium with an unreadable sector. As in Linux, a buffered write reads the rest of its page
+// first, and a direct write of the sector makes it readable.
+type badFile struct {
+	blockdev.File
+	direct bool
+	off    int64
+	healed *bool
+}
+
+func (f badFile) hit(off, n int64) bool {
+	return !*f.healed && off < f.off+boot.Sector && off+n > f.off
+}
+
+func (f badFile) Pread(p []byte, off int64) (int, error) {
+	if f.hit(off, int64(len(p))) {
+		return 0, unix.EIO
+	}
+	return f.File.Pread(p, off)
+}
+
+func (f badFile) Pwrite(p []byte, off int64) (int, error) {
+	const page = 4096
+	end := off + int64(len(p))
+	if f.direct && f.hit(off, int64(len(p))) {
+		*f.healed = true
+	}
+	if !f.direct && (f.hit(off-off%page, off%page) || f.hit(end, (page-end%page)%page)) {
+		return 0, unix.EIO
+	}
+	return f.File.Pwrite(p, off)
+}
+
+// badDevice is a device of 8 KiB at 4 KiB of a disk, with an unreadable sector at off.
+func badDevice(t *testing.T, off int64) *blockdev.Device {
+	t.Helper()
+	files := crashdisk.New(make([]byte, 16<<10), crashdisk.Options{}).Files(4096, 8192)
+	healed := false
+	files.Main = badFile{files.Main, false, 4096 + off, &healed}
+	files.Direct = badFile{files.Direct, true, 4096 + off, &healed}
+	return blockdev.New("medium", files)
+}
+
+// An unreadable sector is repaired by a write that covers it, and does not affect the sectors beside it.
+func TestWriteVerifiedRepairs(t *testing.T) {
+	for _, c := range []struct{ bad, off, n int64 }{{512, 512, 512}, {512, 0, 1024}, {512, 1024, 512}, {4096, 512, 512}, {0, 0, 8192}} {
+		d := badDevice(t, c.bad)
+		want := bytes.Repeat([]byte{7}, int(c.n))
+		if err := boot.WriteVerified(d, want, c.off); err != nil {
+			t.Errorf("bad sector at %d: WriteVerified(%d bytes at %d) = %v", c.bad, c.n, c.off, err)
+		}
+	}
+}
+
+// ReadSectors reports the unreadable sectors and reads all others.
+func TestReadSectors(t *testing.T) {
+	d := badDevice(t, 1536)
+	if err := boot.WriteVerified(d, bytes.Repeat([]byte{7}, 512), 4096); err != nil {
+		t.Fatal(err)
+	}
+	data, bad := boot.ReadSectors(d)
+	if len(bad) != 1 || bad[0] != 1536 || data[4096] != 7 || data[1536] != 0 {
+		t.Errorf("ReadSectors = bad %v, data[4096] = %d; want 1536 and 7", bad, data[4096])
+	}
+	if _, err := boot.ReadAll(d); !errors.Is(err, unix.EIO) || !errors.Is(err, boot.ErrState) {
+		t.Errorf("ReadAll = %v; want EIO and ErrState", err)
+	}
+}
