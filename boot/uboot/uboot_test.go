@@ -432,13 +432,46 @@ func TestParseFWEnvConfig(t *testing.T) {
 		{"a 0 0x10\nb 0 0x10\nc 0 0x10\n", "3 copies"},
 		{"/dev/mtd1 0x0 0x4000 0x1000 -1\n", "-1 sectors"},
 		{"a 0\n", "line 1: 2 fields"},
-		{"a 0 zero\n", "no number"},
-		{"a 0 0\n", "size is 0"},
-		{"a 0 0x10000000\n", "size is"},
+		{"a 0 zero\n", "not a number"},
+		{"a 0 1_0\n", "not a number"},
+		{"a 0b1 10\n", "not a number"},
+		{"a 09 10\n", "not a number"},
+		{"a --1 10\n", "not a number"},
+		{"a 0 0\n", "size of a is 0"},
+		{"a 0 0x10000000\n", "size of a is"},
+		{"a 0 10\na 8 10\n", "same bytes"},
+		{yaml + "other:\n", "expected one namespace"},
+		{yaml + "    - path: b\n      path: c\n", "path is set twice"},
+		{yaml + "    - offset: 1\n", "device 2 has no path"},
+		{yaml + "    - path: b\n      size: 1\n", `unexpected key "size"`},
+		{"u:\n  devices:\n    - path: a\n", "devices come before size"},
+		{"u:\n  size: 0x10\n  devices: []\n", "unexpected key"},
+		{"u:\n  size: 0x10\n", "0 copies"},
 	} {
 		got, err := uboot.ParseFWEnvConfig(strings.NewReader(c.text))
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("ParseFWEnvConfig(%q) = %v, %v; want %q", c.text, got, err, c.want)
+		}
+	}
+}
+
+const yaml = "uboot:\n  size : 0x4000\n  lockfile : /run/x.lock\n  devices:\n" +
+	"    - path : /dev/mmcblk0\n      offset : 0x140000\n      disablelock: yes\n"
+
+// Numbers are read as libubootenv reads them: the offset as in C, sizes as hexadecimal numbers.
+func TestFWEnvConfigNumbers(t *testing.T) {
+	for text, want := range map[string][]uboot.AreaConfig{
+		"a 010 4000 10 10\n":           {{Device: "a", Offset: 8, Size: 0x4000, Blocks: 16}},
+		"a -4096 0x4000 # x\n":         {{Device: "a", Offset: -4096, Size: 0x4000}},
+		"#x\n # y\na#1 0 10\nb 0 10\n": {{Device: "a#1", Size: 16}, {Device: "b", Size: 16}},
+		yaml:                           {{Device: "/dev/mmcblk0", Offset: 0x140000, Size: 0x4000}},
+		yaml + "    - path: '/dev/x' # y\n      offset: 16\n  writelist:\n    - BOOT_ORDER:sw\n": {
+			{Device: "/dev/mmcblk0", Offset: 0x140000, Size: 0x4000}, {Device: "/dev/x", Offset: 16, Size: 0x4000},
+		},
+	} {
+		got, err := uboot.ParseFWEnvConfig(strings.NewReader(text))
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("ParseFWEnvConfig(%q) = %+v, %v; want %+v", text, got, err, want)
 		}
 	}
 }
