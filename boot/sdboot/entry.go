@@ -35,24 +35,37 @@ type entry struct {
 	left, done int
 	order      release
 	size       int64 // of an image
-	fault      error // why an image does not start; nil if it does
+	fault      error // why the entry does not start; nil if it does
 }
 
 var entryName = regexp.MustCompile(`^(.+)-(\d{1,9})-([A-Za-z0-9_]+)(?:\+(\d{1,6})(?:-(\d{1,6}))?)?$`)
 
+// list reports whether the boot loader takes a file for an entry of this kind (boot.c, valid_type1_filename and
+// config_load_type2_entries): names are not case-sensitive, and some are reserved.
+func (k kind) list(name string) (base string, ok bool) {
+	base, ok = strings.CutPrefix(name, k.entries)
+	lower := strings.ToLower(base)
+	if !ok || !strings.HasSuffix(lower, k.ext) || strings.HasPrefix(base, ".") || strings.HasPrefix(lower, "auto-") {
+		return "", false
+	}
+	return base[:len(base)-len(k.ext)], true
+}
+
 // parseName parses a file name; ok is false for a foreign entry.
 func (k kind) parseName(name, prefix string, slots []string) (e entry, ok bool) {
-	base, isEntry := strings.CutPrefix(name, k.entries)
-	base, isKind := strings.CutSuffix(base, k.ext)
+	base, ok := k.list(name)
 	m := entryName.FindStringSubmatch(base)
-	if !isEntry || !isKind || m == nil || m[1] != prefix || !slices.Contains(slots, m[3]) {
+	if !ok || m == nil || !strings.EqualFold(m[1], prefix) {
 		return e, false
 	}
-	e = entry{name: name, slot: m[3], counted: m[4] != ""}
+	i := slices.IndexFunc(slots, func(s string) bool { return strings.EqualFold(s, m[3]) })
+	if i < 0 {
+		return e, false
+	}
+	e = entry{name: name, slot: slots[i], counted: m[4] != ""}
 	e.generation, _ = strconv.Atoi(m[2])
 	e.left, _ = strconv.Atoi(m[4])
 	e.done, _ = strconv.Atoi(m[5])
-	e.order = release{key: prefix, version: m[2]} // for .conf; an image contains its own
 	return e, true
 }
 
@@ -68,7 +81,7 @@ func (k kind) fileName(prefix string, generation int, slot string, tries int) st
 func (e entry) bad() bool { return e.counted && e.left == 0 }
 
 // dead reports whether the boot loader ignores the entry.
-func (e entry) dead() bool { return errors.Is(e.fault, errImage) }
+func (e entry) dead() bool { return errors.Is(e.fault, errImage) || errors.Is(e.fault, errEntry) }
 
 // bootable reports whether the boot loader boots the entry before those without tries left.
 func (e entry) bootable() bool { return !e.dead() && !e.bad() }
@@ -100,14 +113,41 @@ func sorted(entries []entry) []entry {
 	return list
 }
 
-// field returns the value of a key in an entry, "" if it is missing.
+// field returns the value of a key in an entry or in loader.conf, "" if it is missing. As in the boot loader (util.c,
+// line_get_key_value), the last one counts, CR ends a line, and quotes around a value are removed.
 func field(text, key string) string {
-	for line := range strings.Lines(text) {
-		if k, v, ok := strings.Cut(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")), " "); ok && k == key {
-			return strings.TrimSpace(v)
+	const blank = " \t"
+	found := ""
+	text, _, _ = strings.Cut(text, "\x00")
+	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		line = strings.Trim(line, blank)
+		end := strings.IndexAny(line, blank)
+		if end < 0 || line[:end] != key {
+			continue
+		}
+		value := strings.TrimLeft(line[end:], blank)
+		if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
+			value = value[1 : len(value)-1]
+		}
+		found = value
+	}
+	return found
+}
+
+// conf returns what the boot loader orders a Type #1 entry by, and why it ignores the entry, nil if it does not (boot.c,
+// boot_entry_add_type1).
+func conf(text string) (order release, fault error) {
+	order = release{key: field(text, "sort-key"), machineID: field(text, "machine-id"), version: field(text, "version")}
+	programs := 0
+	for _, key := range []string{"linux", "efi", "uki"} {
+		if field(text, key) != "" {
+			programs++
 		}
 	}
-	return ""
+	if programs != 1 {
+		fault = fmt.Errorf("%w: %d of the keys linux, efi and uki, expected one", errEntry, programs)
+	}
+	return order, fault
 }
 
 // fill returns the entry for a template, with the sort key and the generation as version. The template contains neither.

@@ -48,16 +48,26 @@ func (b *Backend) files() (files, error) {
 			f.others = append(f.others, name)
 			continue
 		}
-		if f.kind == uki {
-			t, fault, err := b.image(name)
-			if err != nil {
-				return f, err
-			}
-			e.order, e.size, e.fault = t.order, t.size, fault
+		if err := b.inspect(f.kind, &e); err != nil {
+			return f, err
 		}
 		f.own = append(f.own, e)
 	}
 	return f, nil
+}
+
+// inspect reads what the boot loader orders an entry by, and why it does not start.
+func (b *Backend) inspect(k kind, e *entry) error {
+	if k == uki {
+		t, fault, err := b.image(e.name)
+		e.order, e.size, e.fault = t.order, t.size, fault
+		return err
+	}
+	text, err := b.text(e.name)
+	if err == nil {
+		e.order, e.fault = conf(text)
+	}
+	return err
 }
 
 // image reads an image. fault says why it does not start, nil if it does.

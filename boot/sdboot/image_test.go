@@ -141,7 +141,7 @@ func TestImageFindings(t *testing.T) {
 			boot.Warning, "EFI/Linux/x.EFI has sort-key debian and boots before every slot", "A"},
 		"image of others among": {func(f map[string]string) { f["EFI/Linux/x.efi"] = demo("VERSION_ID=12\n") },
 			boot.Warning, "EFI/Linux/x.efi has the sort-key of the slots, demo", "A"},
-		"entry of others first": {func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key a\n" },
+		"entry of others first": {func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key a\nlinux /x\n" },
 			boot.Warning, "loader/entries/x.conf has sort-key a", "A"},
 		"no template": {func(f map[string]string) { delete(f, "EFI/updater/B.efi") },
 			boot.Warning, "slot B has no template EFI/updater/B.efi", "A"},

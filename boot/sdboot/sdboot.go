@@ -141,7 +141,21 @@ func (b *Backend) disable(slot string, accept func(files, template) error) error
 			return err
 		}
 	}
-	return b.remove(f.own, func(e entry) bool { return e.slot == slot })
+	if err := b.remove(f.own, func(e entry) bool { return e.slot == slot }); err != nil {
+		return err
+	}
+	return b.verify("slot "+slot+" still has an entry", func(f files) bool {
+		return !slices.ContainsFunc(f.own, func(e entry) bool { return e.slot == slot })
+	})
+}
+
+// verify lists the ESP again after a change and checks what the boot loader makes of it.
+func (b *Backend) verify(otherwise string, holds func(files) bool) error {
+	f, err := b.files()
+	if err == nil && !holds(f) {
+		err = fmt.Errorf("%w: after the change %s", boot.ErrState, otherwise)
+	}
+	return err
 }
 
 // Activate implements [boot.Backend]. If the slot is running and good, its entry stays without a counter.
@@ -169,7 +183,10 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	if err := b.create(f, t, generation, f.fileName(b.Prefix, generation, slot, tries)); err != nil {
 		return err
 	}
-	return b.remove(f.own, func(e entry) bool { return e.slot == slot })
+	if err := b.remove(f.own, func(e entry) bool { return e.slot == slot }); err != nil {
+		return err
+	}
+	return b.verify("slot "+slot+" does not boot next", func(f files) bool { return boots(f.own, 1)[0] == slot })
 }
 
 // MarkGood implements [boot.Backend]. It creates an entry without a counter before it removes the counted one. A unified
@@ -209,7 +226,12 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 			return err
 		}
 	}
-	return b.remove(own, func(e entry) bool { return e.name != name })
+	if err := b.remove(own, func(e entry) bool { return e.name != name }); err != nil {
+		return err
+	}
+	return b.verify("slot "+slot+" has no good entry", func(f files) bool {
+		return slices.ContainsFunc(f.own, func(e entry) bool { return e.slot == slot && e.bootable() && !e.counted })
+	})
 }
 
 // Repair implements [boot.Backend]. It keeps the newest entry of each slot and creates a missing entry of the running slot.

@@ -167,8 +167,22 @@ func TestFindings(t *testing.T) {
 		"two entries": {change: func(f map[string]string) {
 			f["loader/entries/updater-9-A+2.conf"] = f["loader/entries/updater-2-A.conf"]
 		}, want: "slot A has 2 entries"},
-		"default":      {change: func(f map[string]string) { f["loader/loader.conf"] = "default updater-*\n" }, want: "overrides boot counting"},
-		"earlier sort": {change: func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key aaa\n" }, want: "boots before every slot"},
+		"default": {change: func(f map[string]string) { f["loader/loader.conf"] = "default updater-*\n" }, want: "overrides boot counting"},
+		"earlier sort": {change: func(f map[string]string) {
+			f["loader/entries/x.CONF"] = "sort-key zzz\r\tsort-key \t\"aaa\" \nlinux /x\n"
+		}, want: "x.CONF has sort-key aaa and boots before every slot"},
+		"upper case": {change: func(f map[string]string) {
+			f["loader/entries/UPDATER-9-a+2.Conf"] = f["loader/entries/updater-2-A.conf"]
+		}, want: "slot A has 2 entries"},
+		"last default": {change: func(f map[string]string) {
+			f["loader/loader.conf"] = "timeout 0\ndefault \n#default a\n default b\n"
+		}, want: "has default b"},
+		"no program": {change: func(f map[string]string) {
+			f["loader/entries/updater-2-A.conf"] = "sort-key updater\nversion 2\n"
+		}, want: "ignores the entry loader/entries/updater-2-A.conf"},
+		"other version": {change: func(f map[string]string) {
+			f["loader/entries/updater-1-B.conf"] += "version 7\n"
+		}, want: `updater-1-B.conf has sort-key "updater" and version "7"`},
 		"no template":  {change: func(f map[string]string) { delete(f, "loader/updater/B.conf") }, want: "slot B has no template"},
 		"EFI variable": {change: func(map[string]string) {}, want: "LoaderEntryDefault is x", variable: "x"},
 		"nothing to boot": {change: func(f map[string]string) {
@@ -203,6 +217,35 @@ func TestTemplateFirst(t *testing.T) {
 	}
 	if err := b.Invalidate(t.Context(), "B"); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
 		t.Errorf("Invalidate = %v, %d writes; want ErrState and none", err, m.Writes())
+	}
+}
+
+// The boot loader orders by the content of Type #1 entries, not by their names.
+func TestEditedEntries(t *testing.T) {
+	for name, c := range map[string]struct{ more, next string }{
+		"version":       {"version 9\n", "B"},
+		"older version": {"version 9\nversion 1\n", "A"},
+		"sort-key":      {"sort-key a\n", "B"},
+		"machine-id":    {"machine-id 0\n", "A"},
+	} {
+		files := fresh()
+		files["loader/entries/updater-1-B.conf"] += c.more
+		b, err := open(boottest.Files{M: boottest.New(boottest.Disk{Files: files})}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Next != c.next {
+			t.Errorf("%s: State = %+v, %v; want slot %s", name, st, err, c.next)
+		}
+	}
+	files := fresh()
+	files["loader/entries/updater-1-B.conf"] += "sort-key a\n"
+	b, err := open(boottest.Files{M: boottest.New(boottest.Disk{Files: files})}, "B")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "A", 1); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "does not boot next") {
+		t.Errorf("Activate behind an earlier sort-key = %v; want ErrState", err)
 	}
 }
 

@@ -3,7 +3,7 @@ package sdboot
 import (
 	"context"
 	"slices"
-	"strings"
+	"strconv"
 
 	"updater/boot"
 )
@@ -71,7 +71,9 @@ func (b *Backend) findings(f files) ([]boot.Finding, error) {
 		}
 	}
 	key := b.Prefix
-	if f.kind == uki {
+	if f.kind == type1 {
+		found = append(found, b.edited(f)...)
+	} else {
 		images, first, err := b.images(f)
 		if err != nil {
 			return nil, err
@@ -85,6 +87,23 @@ func (b *Backend) findings(f files) ([]boot.Finding, error) {
 	found = append(found, earlier...)
 	overrides, err := b.overrides(f)
 	return append(found, overrides...), err
+}
+
+// edited reports Type #1 entries that the boot loader ignores or does not order by generation.
+func (b *Backend) edited(f files) []boot.Finding {
+	var found []boot.Finding
+	for _, e := range f.own {
+		again := "activate slot " + e.slot + " again"
+		switch {
+		case e.dead():
+			found = append(found, boot.Fail(again, "the boot loader ignores the entry %s: %v", e.name, e.fault))
+		case e.order.key != b.Prefix || e.order.version != strconv.Itoa(e.generation):
+			found = append(found, boot.Warn(again,
+				"the entry %s has sort-key %q and version %q; expected %s and %d, so that the generation decides which one boots",
+				e.name, e.order.key, e.order.version, b.Prefix, e.generation))
+		}
+	}
+	return found
 }
 
 // images checks the images of the slots, both entries and templates. key is their sort key.
@@ -135,13 +154,15 @@ func (b *Backend) earlier(f files, key string) ([]boot.Finding, error) {
 	for _, name := range f.others {
 		other := ""
 		switch {
-		case strings.HasPrefix(name, type1.entries) && strings.HasSuffix(name, type1.ext):
+		case isEntry(type1, name):
 			text, err := b.text(name)
 			if err != nil {
 				return nil, err
 			}
-			other = field(text, "sort-key")
-		case strings.HasPrefix(name, uki.entries) && strings.HasSuffix(strings.ToLower(name), uki.ext):
+			if order, fault := conf(text); fault == nil {
+				other = order.key
+			}
+		case isEntry(uki, name):
 			t, _, err := b.image(name)
 			if err != nil {
 				return nil, err
@@ -158,6 +179,11 @@ func (b *Backend) earlier(f files, key string) ([]boot.Finding, error) {
 		}
 	}
 	return found, nil
+}
+
+func isEntry(k kind, name string) bool {
+	_, ok := k.list(name)
+	return ok
 }
 
 // overrides reports settings that take precedence over the order of the entries.

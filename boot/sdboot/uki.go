@@ -14,6 +14,7 @@ import (
 // kernel image (UKI) are in its .osrel section (os-release(5)).
 type release struct {
 	key, version string // of a UKI: IMAGE_ID or ID; the first of IMAGE_VERSION, VERSION, VERSION_ID and BUILD_ID
+	machineID    string // of a Type #1 entry
 	machine      uint16 // of a UKI: the boot loader ignores images for other machines
 }
 
@@ -22,7 +23,7 @@ func (r release) compare(other release) int {
 	if r.key == "" || other.key == "" {
 		return cmp.Compare(min(len(other.key), 1), min(len(r.key), 1))
 	}
-	return cmp.Or(strings.Compare(r.key, other.key), versions(other.version, r.version))
+	return cmp.Or(strings.Compare(r.key, other.key), strings.Compare(r.machineID, other.machineID), versions(other.version, r.version))
 }
 
 func (r release) String() string {
@@ -30,6 +31,7 @@ func (r release) String() string {
 }
 
 var (
+	errEntry = errors.New("not an entry")               // the boot loader ignores it
 	errImage = errors.New("not a unified kernel image") // the boot loader ignores it
 	errCut   = errors.New("truncated")                  // the boot loader lists it, but the firmware does not start it
 )
