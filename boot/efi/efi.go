@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,7 +71,7 @@ func Running(o Options) (string, error) {
 	if err != nil || len(data) != 2 {
 		return "", err
 	}
-	return m.slotOf(binary.LittleEndian.Uint16(data)), nil
+	return m.slots[binary.LittleEndian.Uint16(data)], nil
 }
 
 // Caps implements [boot.Backend].
@@ -81,14 +82,14 @@ func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil
 
 // manager is the state of the boot manager.
 type manager struct {
-	number  map[string]uint16 // boot option of each slot that has one
 	options map[uint16]option
+	slots   map[uint16]string // slot that an option starts, active or not
 	order   []uint16
 	next    int // BootNext, -1 for none
 }
 
 func (b *Backend) load() (*manager, error) {
-	m := &manager{number: map[string]uint16{}, options: map[uint16]option{}, next: -1}
+	m := &manager{options: map[uint16]option{}, slots: map[uint16]string{}, next: -1}
 	names, err := b.Vars.List()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", boot.ErrState, err)
@@ -109,8 +110,8 @@ func (b *Backend) load() (*manager, error) {
 		}
 		m.options[n] = o
 		for _, s := range b.Slots {
-			if _, have := m.number[s]; !have && o.active && o.starts(b.Targets[s]) {
-				m.number[s] = n
+			if o.starts(b.Targets[s]) {
+				m.slots[n] = s
 			}
 		}
 	}
@@ -118,7 +119,7 @@ func (b *Backend) load() (*manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	for ; len(order) >= 2; order = order[2:] {
+	for ; len(order) >= 2; order = order[2:] { // an odd byte is ignored, as in EDK II
 		m.order = append(m.order, binary.LittleEndian.Uint16(order))
 	}
 	next, err := b.get("BootNext")
@@ -152,13 +153,22 @@ func optionNumber(name string) (uint16, bool) {
 
 func optionName(n uint16) string { return fmt.Sprintf("Boot%04X", n) }
 
+// slotOf returns the slot that an option in BootOrder starts, "" for none. Several options may start the same slot.
 func (m *manager) slotOf(n uint16) string {
-	for s, own := range m.number {
-		if own == n {
-			return s
+	if !m.options[n].active {
+		return ""
+	}
+	return m.slots[n]
+}
+
+// number returns the option to use for a slot: the first one in BootOrder, otherwise the lowest active one.
+func (m *manager) number(slot string) (n uint16, ok bool) {
+	for _, n := range slices.Concat(m.order, slices.Sorted(maps.Keys(m.slots))) {
+		if m.slotOf(n) == slot {
+			return n, true
 		}
 	}
-	return ""
+	return 0, false
 }
 
 // ordered lists the slots in BootOrder.
@@ -172,12 +182,12 @@ func (m *manager) ordered() []string {
 	return slots
 }
 
-// trying returns the slot that BootNext names, "" for none.
+// trying returns the slot that BootNext names, "" for none. Firmware starts an inactive option, too, if BootNext names it.
 func (m *manager) trying() string {
 	if m.next < 0 {
 		return ""
 	}
-	return m.slotOf(uint16(m.next))
+	return m.slots[uint16(m.next)]
 }
 
 // State implements [boot.Backend].
@@ -216,7 +226,7 @@ func (b *Backend) State(context.Context) (boot.State, error) {
 func (b *Backend) findings(m *manager) []boot.Finding {
 	var found []boot.Finding
 	for _, s := range b.Slots {
-		if _, ok := m.number[s]; !ok {
+		if _, ok := m.number(s); !ok {
 			found = append(found, boot.Warn(boot.RemedyRepair, "slot %s has no boot option that starts %s", s, b.Targets[s].Path))
 		}
 	}
@@ -332,7 +342,7 @@ func (b *Backend) known(slot string) (*manager, error) {
 
 // option returns the number of a slot's boot option. It creates a missing option, under a number that no order lists.
 func (b *Backend) option(m *manager, slot string) (uint16, error) {
-	if n, ok := m.number[slot]; ok {
+	if n, ok := m.number(slot); ok {
 		return n, nil
 	}
 	data, err := b.Targets[slot].encode()
@@ -340,12 +350,12 @@ func (b *Backend) option(m *manager, slot string) (uint16, error) {
 		return 0, fmt.Errorf("%w: %w", boot.ErrState, err)
 	}
 	n := uint16(0)
-	for m.options[n].path != "" || slices.Contains(m.order, n) || b.exists(optionName(n)) {
+	for slices.Contains(m.order, n) || b.exists(optionName(n)) {
 		if n++; n == 0xffff {
 			return 0, fmt.Errorf("%w: all boot option numbers are in use", boot.ErrState)
 		}
 	}
-	m.number[slot] = n
+	m.options[n], m.slots[n] = option{active: true, path: b.Targets[slot].Path}, slot
 	return n, b.set(optionName(n), data)
 }
 

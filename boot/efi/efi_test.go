@@ -90,6 +90,65 @@ func TestRunning(t *testing.T) {
 	}
 }
 
+// Several options may start the same slot: none of them is left in BootOrder or BootNext.
+func TestRepeatedOptions(t *testing.T) {
+	d := boottest.Disk{Files: boottest.UEFIVars()}
+	d.Files["Boot0007"] = boottest.BootOption(1, "copy", `\EFI\ab\B.efi`)
+	d.Files["Boot0008"] = boottest.BootOption(0, "inactive", `\EFI\ab\B.efi`)
+	d.Files["BootOrder"] = "\x07\x00\x02\x0a\x08\x00\x03\x00"
+	d.Files["BootNext"] = "\x08\x00"
+	m := boottest.New(d)
+	b, err := open(m, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || !slices.Equal(st.Boots, []string{"B", "B", "B"}) {
+		t.Errorf("State = %+v, %v; want slot B", st, err)
+	}
+	if err := b.Invalidate(t.Context(), "B"); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Disk().Files; got["BootOrder"] != "\x08\x00\x03\x00" || got["BootNext"] != "" {
+		t.Errorf("after Invalidate BootOrder is %x and BootNext %x", got["BootOrder"], got["BootNext"])
+	}
+	if err := b.Activate(t.Context(), "B", 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Disk().Files["BootNext"]; got != "\x07\x00" {
+		t.Errorf("after Activate BootNext is %x; want 0007", got)
+	}
+}
+
+// A path may be spread over several nodes, and what follows the end of the device path does not count.
+func TestDevicePaths(t *testing.T) {
+	node := func(path string) string {
+		out := []byte{4, 4, byte(4 + 2*len(path) + 2), 0}
+		for _, c := range path + "\x00" {
+			out = append(out, byte(c), 0)
+		}
+		return string(out)
+	}
+	const end = "\x7f\xff\x04\x00"
+	for name, c := range map[string]struct{ path, want string }{
+		"one node":       {node(`\EFI\ab\A.efi`), "A"},
+		"two nodes":      {node(`\EFI\ab`) + node("A.efi"), "A"},
+		"behind the end": {node(`\EFI\other.efi`) + end + node(`\EFI\ab\A.efi`), ""},
+	} {
+		plain := boottest.BootOption(1, "x", "")
+		at := strings.Index(plain, node(""))
+		option := []byte(plain[:at] + c.path + end)
+		binary.LittleEndian.PutUint16(option[4:], uint16(len(option)-6-4))
+		m := boottest.New(boottest.Disk{Files: map[string]string{"Boot0001": string(option), "BootOrder": "\x01\x00"}})
+		b, err := open(m, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Next != c.want {
+			t.Errorf("%s: State = %+v, %v; want slot %q", name, st, err, c.want)
+		}
+	}
+}
+
 func TestBadTarget(t *testing.T) {
 	_, err := efi.New(efi.Options{Slots: []string{"A"}, Targets: map[string]efi.Target{"A": {Partition: efi.Partition{GUID: "x"}}}}, "")
 	if !errors.Is(err, boot.ErrState) {

@@ -24,10 +24,14 @@ type Target struct {
 }
 
 const (
-	active       = 1 // LOAD_OPTION_ACTIVE: the firmware may choose the option
+	active       = 1      // LOAD_OPTION_ACTIVE: the firmware may choose the option
+	category     = 0x1f00 // LOAD_OPTION_CATEGORY: BootOrder only applies to options with 0
 	typeMedia    = 4
+	typeEnd      = 0x7f
 	subHardDrive = 1
 	subFilePath  = 4
+
+	signatureGUID = 2
 )
 
 // encode returns an EFI_LOAD_OPTION (UEFI specification 2.10, section 3.1.3): attributes, length of the device path,
@@ -54,19 +58,20 @@ func (t Target) encode() ([]byte, error) {
 
 // option holds the decoded fields of a boot option.
 type option struct {
-	active      bool
+	active      bool // BootOrder applies to it
 	description string
 	guid        []byte // of the partition; nil if the path has none
 	path        string
 }
 
-// parse decodes an EFI_LOAD_OPTION. The firmware may have put nodes before those of the partition.
+// parse decodes an EFI_LOAD_OPTION as far as the end of its first device path. The firmware may have put nodes before those
+// of the partition, and a path may be spread over several nodes (UEFI specification 2.10, section 10.3.5.4).
 func parse(data []byte) (option, error) {
 	var o option
 	if len(data) < 8 {
 		return o, fmt.Errorf("has %d bytes, expected at least 8", len(data))
 	}
-	o.active = data[0]&active != 0
+	o.active = data[0]&active != 0 && binary.LittleEndian.Uint32(data)&category == 0
 	length := int(binary.LittleEndian.Uint16(data[4:]))
 	text, rest, err := cutUTF16(data[6:])
 	if err != nil {
@@ -76,15 +81,17 @@ func parse(data []byte) (option, error) {
 	if length > len(rest) {
 		return o, fmt.Errorf("has a device path of %d bytes in %d", length, len(rest))
 	}
-	for nodes := rest[:length]; len(nodes) >= 4; {
+	for nodes := rest[:length]; len(nodes) >= 4 && nodes[0] != typeEnd; {
 		size := int(binary.LittleEndian.Uint16(nodes[2:]))
 		if size < 4 || size > len(nodes) {
 			return o, fmt.Errorf("has a device path node of %d bytes in %d", size, len(nodes))
 		}
 		body := nodes[4:size]
 		switch {
-		case nodes[0] == typeMedia && nodes[1] == subHardDrive && len(body) == 38:
+		case nodes[0] == typeMedia && nodes[1] == subHardDrive && len(body) == 38 && body[37] == signatureGUID:
 			o.guid = body[20:36]
+		case nodes[0] == typeMedia && nodes[1] == subFilePath && o.path != "":
+			o.path = strings.TrimSuffix(o.path, `\`) + `\` + strings.TrimPrefix(decodeUTF16(body), `\`)
 		case nodes[0] == typeMedia && nodes[1] == subFilePath:
 			o.path = decodeUTF16(body)
 		}
