@@ -13,9 +13,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"updater/boot"
 )
@@ -70,8 +70,6 @@ type choice struct {
 	pending  bool // the flag is set
 }
 
-var assignment = regexp.MustCompile(`(?m)^boot_partition=(.*?)[ \t\r]*$|^\[(\w+)\][ \t\r]*$`)
-
 func (b *Backend) load() (*choice, error) {
 	if n := b.Area.Size(); n > boot.Sector {
 		return nil, fmt.Errorf("%w: %s has %d bytes; the firmware reads at most %d", boot.ErrState, b.Area, n, boot.Sector)
@@ -81,33 +79,50 @@ func (b *Backend) load() (*choice, error) {
 		return nil, err
 	}
 	c := &choice{raw: raw, all: -1, try: -1}
-	section := "all"
-	for _, m := range assignment.FindAllSubmatchIndex(raw, -1) {
-		if m[2] < 0 {
-			section = string(raw[m[4]:m[5]])
-			continue
-		}
-		var at *int
-		switch section {
-		case "all":
-			at = &c.all
-		case "tryboot":
-			at = &c.try
-		default:
-			continue
-		}
-		if m[3]-m[2] != 1 || raw[m[2]] < '1' || raw[m[2]] > '9' {
-			return nil, fmt.Errorf("%w: %s has boot_partition=%s in [%s], expected 1 to 9", boot.ErrState, b.Area, raw[m[2]:m[3]], section)
-		}
-		*at = m[2]
-	}
-	if c.all < 0 || c.try < 0 {
-		return nil, fmt.Errorf("%w: %s lacks boot_partition in [all] or in [tryboot]", boot.ErrState, b.Area)
+	if err := c.parse(); err != nil {
+		return nil, fmt.Errorf("%w: %s %w", boot.ErrState, b.Area, err)
 	}
 	if c.pending, err = b.Flag.Get(); err != nil {
 		return nil, fmt.Errorf("%w: reading the tryboot flag: %w", boot.ErrState, err)
 	}
 	return c, nil
+}
+
+// parse finds the partitions. The firmware is not public, and its documentation leaves open how it reads a repeated
+// assignment, a filter for certain boards, or blanks within a line: these are refused where they concern boot_partition. As
+// in config.txt, a later matching section overrides an earlier one, so [tryboot] comes last.
+func (c *choice) parse() error {
+	const key = "boot_partition"
+	section, off := "all", 0
+	for line := range strings.Lines(string(c.raw)) {
+		start := off
+		off += len(line)
+		text := strings.TrimRight(line, " \t\r\n")
+		if name, ok := strings.CutPrefix(strings.TrimLeft(text, " \t"), "["); ok {
+			section = strings.TrimSuffix(name, "]")
+			continue
+		}
+		if !strings.HasPrefix(strings.TrimLeft(text, " \t"), key) || section == "none" {
+			continue
+		}
+		digit, ok := strings.CutPrefix(text, key+"=")
+		if !ok || len(digit) != 1 || digit < "1" || digit > "9" {
+			return fmt.Errorf("has %q in [%s], expected %s= and a digit from 1 to 9", text, section, key)
+		}
+		at := start + len(key) + 1
+		switch {
+		case section == "all" && c.all < 0 && c.try < 0:
+			c.all = at
+		case section == "tryboot" && c.try < 0:
+			c.try = at
+		default:
+			return fmt.Errorf("has %s in [%s], expected it once in [all] and then once in [tryboot]", key, section)
+		}
+	}
+	if c.all < 0 || c.try < 0 {
+		return fmt.Errorf("lacks %s in [all] or in [tryboot]", key)
+	}
+	return nil
 }
 
 // slotAt returns the slot of the partition whose digit is at index at, "" for another partition.

@@ -58,6 +58,10 @@ func TestTryIsVolatile(t *testing.T) {
 func TestBadFiles(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty": "", "no tryboot": "[all]\nboot_partition=2\n", "no number": strings.Replace(boottest.Autoboot, "=2", "=x", 1),
+		"repeated":   "[all]\nboot_partition=2\nboot_partition=2\n[tryboot]\nboot_partition=3\n",
+		"overridden": "[tryboot]\nboot_partition=3\n[all]\nboot_partition=2\n",
+		"filter":     "[all]\nboot_partition=2\n[gpio4=1]\nboot_partition=4\n[tryboot]\nboot_partition=3\n",
+		"blanks":     "[all]\nboot_partition = 2\n[tryboot]\nboot_partition=3\n",
 		"two digits": strings.Replace(boottest.Autoboot, "=2", "=12", 1), "too long": boottest.Autoboot + strings.Repeat("#", 512),
 	} {
 		m := boottest.New(disk(text))
