@@ -76,8 +76,7 @@ func (s *storage) load() (*loaded, error) {
 	l := &loaded{storage: s}
 	switch {
 	case errs[0] != nil && (!s.redundant() || errs[1] != nil):
-		return nil, fmt.Errorf("%w: %w; U-Boot uses its built-in environment; restore it in U-Boot with env default -a and saveenv",
-			boot.ErrState, errors.Join(errs...))
+		return nil, s.lost(raws, errs)
 	case !s.redundant():
 	case errs[0] != nil:
 		l.active, l.bad = 1, errs[0].Error()
@@ -98,6 +97,34 @@ func (s *storage) load() (*loaded, error) {
 			boot.ErrState, l.active+1, s.areas[l.active], err)
 	}
 	return l, nil
+}
+
+// lost is the error of an environment without a valid copy. It only advises to restore the environment if no other size or
+// number of copies makes a checksum valid.
+func (s *storage) lost(raws [][]byte, errs []error) error {
+	err := fmt.Errorf("%w: %w", boot.ErrState, errors.Join(errs...))
+	for i, raw := range raws {
+		for size := len(raw); size >= minSize; size /= 2 {
+			for _, redundant := range []bool{false, true} {
+				if checksum(raw[:size], redundant) == nil {
+					return fmt.Errorf("%w; %s holds a copy with a valid checksum for %s environment of %#x bytes: correct the configuration",
+						err, s.areas[i], kindOf(redundant), size)
+				}
+			}
+		}
+	}
+	return fmt.Errorf("%w; U-Boot uses its built-in environment: check offset and size in the configuration, "+
+		"or restore it in U-Boot with env default -a and saveenv", err)
+}
+
+// minSize is the smallest size of an environment that [storage.lost] tries, in bytes.
+const minSize = 1 << 10
+
+func kindOf(redundant bool) string {
+	if redundant {
+		return "a redundant"
+	}
+	return "a single"
 }
 
 // choose chooses between two valid copies by their flags. It refuses flags on which U-Boot's drivers or libubootenv

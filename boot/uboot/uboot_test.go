@@ -662,6 +662,20 @@ func TestValidEnvironmentIsNotDiscarded(t *testing.T) {
 			t.Errorf("%q: State = %v; want ErrState without env default", vars, err)
 		}
 	}
+	for name, areas := range map[string][][]byte{
+		"one of two":  {env(true, 1, good...)},
+		"two of one":  {env(false, 0, good...), env(false, 0, good...)},
+		"larger size": {append(env(false, 0, good...), make([]byte, size)...)},
+	} {
+		b, err := open(boottest.NewMedium(areas...).Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = b.State(t.Context())
+		if !errors.Is(err, boot.ErrState) || strings.Contains(err.Error(), "env default") || !strings.Contains(err.Error(), "correct the configuration") {
+			t.Errorf("%s: State = %v; want ErrState that names the configuration", name, err)
+		}
+	}
 }
 
 // A slot whose last try was spent is not tried for ever: a bootlimit of 0 would be no limit.
