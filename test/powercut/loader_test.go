@@ -30,8 +30,8 @@ type area struct{ off, size int64 }
 var slotNames = []string{"A", "B"}
 
 func loaders() []*loader {
-	list := []*loader{grubLoader(), ubootLoader(), grubTriesLoader(), bootcountLoader(), androidLoader()}
-	for _, l := range []*loader{bareboxLoader(), trybootLoader(), efiLoader(), sdbootLoader(), sdbootImagesLoader(), gptLoader()} {
+	list := []*loader{grubLoader(), ubootLoader(), grubTriesLoader(), bootcountLoader(), androidLoader(), bareboxLoader()}
+	for _, l := range []*loader{trybootLoader(), efiLoader(), sdbootLoader(), sdbootImagesLoader(), gptLoader()} {
 		l.long = true
 		list = append(list, l)
 	}
