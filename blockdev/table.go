@@ -59,11 +59,7 @@ func parseTable(read func(sector int64) *gpt.Tables, r mbr.Reader, size, own int
 	case err == nil && (len(list) > 0 || unprotected == nil && failed == nil):
 		return mbrTable(list, cmp.Or(own, 512))
 	case unprotected != nil:
-		t, err := gptTable(unprotected, sector, own)
-		if err == nil {
-			t.faults = append(t.faults, "the MBR does not protect the partition table; Linux ignores it")
-		}
-		return t, err
+		return gptTable(unprotected, sector, own)
 	case failed != nil:
 		return nil, failed
 	case errors.Is(err, mbr.ErrNone):

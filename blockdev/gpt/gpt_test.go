@@ -280,6 +280,7 @@ func TestFaults(t *testing.T) {
 		change func(m *memory)
 		want   string // in the error of Partitions when it begins with "error: ", else in the one fault
 	}{
+		{"no protective MBR", func(m *memory) { clear(m.data[:512]) }, "MBR does not protect"},
 		{"copies differ", func(m *memory) { reseal(m, func(_, e []byte) { e[48] = 1 }) }, "differs from the primary"},
 		{"larger disk's table", func(m *memory) {
 			reseal(m, func(h, _ []byte) { le.PutUint64(h[48:], 1<<40) })

@@ -15,11 +15,19 @@ type Tables struct {
 	PrimaryErr, BackupErr error  // why the copy is bad
 
 	size, sectors int64 // of the disk
+	unprotected   bool  // the MBR was read, and has no protective entry
 }
 
-// Read reads both copies from a disk of size bytes. The backup is looked for where the primary says, else in the last sector.
-// It never fails: a copy that cannot be read is a bad copy.
+// Read reads the MBR and both copies from a disk of size bytes. The backup is looked for where the primary says, else in the last
+// sector. It never fails: a copy that cannot be read is a bad copy.
 func Read(r Reader, size, sector int64) *Tables {
+	t := ReadCopies(r, size, sector)
+	t.unprotected = !Protective(r)
+	return t
+}
+
+// ReadCopies is [Read] without the MBR.
+func ReadCopies(r Reader, size, sector int64) *Tables {
 	t := ReadHead(r, size, sector)
 	backup := max(t.sectors-1, primaryLBA+1)
 	if t.Primary != nil {
@@ -33,7 +41,7 @@ func Read(r Reader, size, sector int64) *Tables {
 	return t
 }
 
-// ReadHead is [Read] where only the beginning of the disk can be read: there is no backup.
+// ReadHead is [ReadCopies] where only the beginning of the disk can be read: there is no backup.
 func ReadHead(r Reader, size, sector int64) *Tables {
 	t := &Tables{size: size, sectors: size / sector, BackupErr: fmt.Errorf("backup partition table: not looked for: %w", ErrNoSignature)}
 	t.Primary, t.PrimaryErr = ReadCopy(r, size, sector, primaryLBA)
@@ -88,6 +96,9 @@ func (t *Tables) Faults() (list []error) {
 	used, err := t.Table()
 	if err != nil {
 		return append(list, err)
+	}
+	if t.unprotected {
+		list = append(list, errors.New("the MBR does not protect the partition table; Linux ignores the table"))
 	}
 	if first, last := used.lbaAt(offFirst), used.lbaAt(offLast); first > last || last >= t.sectors {
 		list = append(list, fmt.Errorf("usable sectors are %d-%d, expected inside the disk of %d sectors; Linux ignores the table", first, last, t.sectors))

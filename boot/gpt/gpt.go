@@ -57,7 +57,7 @@ func (s *store) Rules() scheme.Rules { return scheme.Rules{MaxTries: 15, SwitchA
 
 // Load implements [scheme.Store].
 func (s *store) Load() (scheme.Record, []boot.Finding, error) {
-	tables := gpt.Read(s, s.Size, int64(s.Sector))
+	tables := gpt.ReadCopies(s, s.Size, int64(s.Sector))
 	used, err := tables.Table()
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", boot.ErrState, err)
