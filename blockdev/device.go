@@ -206,17 +206,34 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// WriteAt writes into the page cache; [Device.Sync] makes it durable. A write past the end is refused
-// whole. An error poisons the device.
+// WriteAt writes; [Device.Sync] makes it durable. Whole pages go into the page cache. A smaller run of whole logical blocks is
+// written with O_DIRECT where there is one: the page cache would read the rest of the page first, and so could never rewrite a
+// sector that cannot be read. A write past the end is refused whole. An error poisons the device.
 func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.check("writing", off, int64(len(p))); err != nil {
 		return 0, err
 	}
-	n, err := pwrite(d.f, p, d.base+off)
+	n, err := d.write(p, d.base+off)
 	if err != nil {
 		return n, d.poison(fmt.Errorf("writing %s at %d: %w", d.name, off+int64(n), err))
 	}
 	return n, nil
+}
+
+// write writes p at an offset of the file.
+func (d *Device) write(p []byte, off int64) (int, error) {
+	if !d.writesBlocks(len(p), off) {
+		return pwrite(d.f, p, off)
+	}
+	buf := d.bounce.Get().(*[]byte)
+	defer d.bounce.Put(buf)
+	return pwrite(d.direct, (*buf)[:copy(*buf, p)], off)
+}
+
+// writesBlocks reports whether a write is one of whole logical blocks that are not whole pages.
+func (d *Device) writesBlocks(n int, off int64) bool {
+	pages := off%directAlign == 0 && n%directAlign == 0
+	return d.direct != nil && !pages && n <= readBackChunk && off%d.align == 0 && int64(n)%d.align == 0
 }
 
 // pwrite writes p with one call. A short write to a device is the end of it or an error on the way: it is

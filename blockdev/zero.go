@@ -71,7 +71,7 @@ func (d *Device) zeroChunk(off, length int64) error {
 func (d *Device) writeZeros(off, length int64) error {
 	zeros := make([]byte, min(length, 256<<10))
 	for length > 0 {
-		n, err := pwrite(d.f, zeros[:min(length, int64(len(zeros)))], d.base+off)
+		n, err := d.write(zeros[:min(length, int64(len(zeros)))], d.base+off)
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,11 +31,17 @@ var (
 
 func unreadable(err error) bool { return errors.Is(err, errUnreadable) }
 
-// readOne reads one copy from the medium.
+// readOne reads one copy from the medium: the header, then as much of the payload as it has. What is behind the payload is not
+// read, so that a bad sector there harms nothing.
 func readOne(area Area, off int64, room int) readCopy {
 	c := readCopy{offset: off}
 	data := make([]byte, room)
-	if _, err := area.ReadBackAt(data, off); err != nil && !errors.Is(err, io.EOF) {
+	err := readFull(area, data[:sector], off)
+	if length := int64(binary.LittleEndian.Uint32(data[24:])); err == nil && length <= int64(room-headerSize) {
+		end := wholeSectors(headerSize + int(length))
+		err = readFull(area, data[sector:max(end, sector)], off+sector)
+	}
+	if err != nil {
 		c.err = fmt.Errorf("%w: %w", errUnreadable, err)
 		return c
 	}
@@ -42,6 +49,20 @@ func readOne(area Area, off int64, room int) readCopy {
 	c.blank = errors.Is(c.err, errBlank)
 	return c
 }
+
+// readFull reads all of p from the medium.
+func readFull(area Area, p []byte, off int64) error {
+	if n, err := area.ReadBackAt(p, off); n < len(p) {
+		return cmp.Or(err, io.ErrUnexpectedEOF)
+	}
+	return nil
+}
+
+func wholeSectors(n int) int { return (n + sector - 1) / sector * sector }
+
+// wholePages is what a write is made of: a part of a page would be completed from the medium, which fails where a sector of
+// it cannot be read.
+func wholePages(n int) int { return (n + align - 1) / align * align }
 
 // decode parses one copy. Its errors continue the words "copy 1 ...".
 func decode(data []byte) (gen uint64, s State, err error) {
@@ -73,14 +94,14 @@ func decode(data []byte) (gen uint64, s State, err error) {
 	return gen, s, nil
 }
 
-// encode returns the bytes of one copy, whole sectors.
+// encode returns the bytes of one copy, whole pages.
 func encode(s State, gen uint64, room int) ([]byte, error) {
 	payload, err := s.marshal(room - headerSize)
 	if err != nil {
 		return nil, err
 	}
 	end := headerSize + len(payload)
-	data := make([]byte, (end+sector-1)/sector*sector)
+	data := make([]byte, wholePages(end))
 	copy(data, magic)
 	binary.LittleEndian.PutUint32(data[8:], format)
 	binary.LittleEndian.PutUint64(data[16:], gen)

@@ -62,7 +62,7 @@ func (d *Documents) Put(key string, doc, signature []byte) error {
 	if at < 0 || size > d.room {
 		return fail(fmt.Errorf("the signed document of %s takes %d bytes, and there is room for %d", key, size, d.room))
 	}
-	b := make([]byte, (size+sector-1)/sector*sector)
+	b := make([]byte, wholePages(int(size)))
 	copy(b, documentMagic)
 	for i, part := range [][]byte{[]byte(key), doc, signature} {
 		binary.LittleEndian.PutUint32(b[12+4*i:], uint32(len(part)))
@@ -85,15 +85,15 @@ func (d *Documents) Put(key string, doc, signature []byte) error {
 	return nil
 }
 
-// Get returns what was kept last; the signature is nil for a clearsigned document. The error is [ErrNoDocument] when there
-// is none or it is damaged.
+// Get returns the document that was kept last; the signature is nil for a clearsigned one. The error wraps [ErrNoDocument] if
+// there is none, or if it is damaged or cannot be read.
 func (d *Documents) Get(key string) (doc, signature []byte, err error) {
 	if d == nil || d.place(key) < 0 {
 		return nil, nil, ErrNoDocument
 	}
-	b := make([]byte, d.room)
-	if _, err := d.area.ReadBackAt(b, d.place(key)); err != nil {
-		return nil, nil, &Error{Area: d.area.String(), Err: err}
+	b := make([]byte, sector)
+	if err := readFull(d.area, b, d.place(key)); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrNoDocument, err)
 	}
 	var ends [3]int64
 	end := int64(documentHeader)
@@ -101,7 +101,14 @@ func (d *Documents) Get(key string) (doc, signature []byte, err error) {
 		end += int64(binary.LittleEndian.Uint32(b[12+4*i:]))
 		ends[i] = end
 	}
-	if string(b[:8]) != documentMagic || end > d.room || binary.LittleEndian.Uint32(b[8:]) != crc32.Checksum(b[12:end], castagnoli) || string(b[documentHeader:ends[0]]) != key {
+	if string(b[:8]) != documentMagic || end > d.room {
+		return nil, nil, ErrNoDocument
+	}
+	b = append(b, make([]byte, max(wholeSectors(int(end))-sector, 0))...)
+	if err := readFull(d.area, b[sector:], d.place(key)+sector); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrNoDocument, err)
+	}
+	if binary.LittleEndian.Uint32(b[8:]) != crc32.Checksum(b[12:end], castagnoli) || string(b[documentHeader:ends[0]]) != key {
 		return nil, nil, ErrNoDocument
 	}
 	if ends[2] > ends[1] {

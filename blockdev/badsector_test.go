@@ -1,0 +1,98 @@
+package blockdev_test
+
+import (
+	"bytes"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"updater/blockdev"
+)
+
+// badSector is a disk with a sector of 512 bytes that cannot be read until all of it is written. main goes through a page cache,
+// which reads the rest of a page before it writes a part of it.
+type badSector struct {
+	data []byte
+	bad  int64 // where the sector begins, -1 once it was written
+}
+
+func (b *badSector) Pread(p []byte, off int64) (int, error) {
+	if b.bad >= 0 && off < b.bad+512 && off+int64(len(p)) > b.bad {
+		return 0, unix.EIO
+	}
+	return copy(p, b.data[off:]), nil
+}
+
+func (b *badSector) Pwrite(p []byte, off int64) (int, error) {
+	if off <= b.bad && off+int64(len(p)) >= b.bad+512 {
+		b.bad = -1
+	}
+	return copy(b.data[off:], p), nil
+}
+
+func (b *badSector) SyncRange(int64, int64, blockdev.SyncFlags) error { return nil }
+func (b *badSector) Datasync() error                                  { return nil }
+func (b *badSector) DropCache(int64, int64)                           {}
+func (b *badSector) ZeroOut(int64, int64) error                       { return unix.EOPNOTSUPP }
+func (b *badSector) Discard(int64, int64) error                       { return nil }
+func (b *badSector) Close() error                                     { return nil }
+
+type cached struct{ *badSector }
+
+func (c cached) Pwrite(p []byte, off int64) (int, error) {
+	first, end := off&^4095, (off+int64(len(p))+4095)&^4095
+	page := make([]byte, end-first)
+	for at := first; at < end; at += 4096 {
+		if at < off || at+4096 > off+int64(len(p)) {
+			if _, err := c.Pread(page[at-first:][:4096], at); err != nil {
+				return 0, err
+			}
+		}
+	}
+	copy(page[off-first:], p)
+	return c.badSector.Pwrite(page, first)
+}
+
+// TestBadSectorIsRewritten writes small areas over a sector that cannot be read, as a power cut leaves them: the write must not
+// read it first, and a read beside it must not cover it.
+func TestBadSectorIsRewritten(t *testing.T) {
+	const size = 64 << 10
+	for _, base := range []int64{0, 512, 1536} {
+		for _, length := range []int64{512, 1024, 4096, 17408} {
+			for bad := base; bad < base+length; bad += 512 {
+				disk := &badSector{data: bytes.Repeat([]byte{0xa5}, size), bad: bad}
+				d := blockdev.New("area", blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: disk, Align: 512, Base: base, Size: size - base})
+				got := make([]byte, 512)
+				if off := bad + 512 - base; off < d.Size()-512 {
+					if _, err := d.ReadBackAt(got, off); err != nil {
+						t.Errorf("reading behind the bad sector at %d: %v", bad, err)
+					}
+				}
+				want := bytes.Repeat([]byte{7}, int(length))
+				if _, err := d.WriteAt(want, 0); err != nil {
+					t.Fatalf("writing %d bytes at %d over the bad sector at %d: %v", length, base, bad, err)
+				}
+				got = make([]byte, length)
+				if _, err := d.ReadBackAt(got, 0); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("reading %d bytes at %d back: %v", length, base, err)
+				}
+				if i := bytes.IndexByte(disk.data[base+length:], 7); i >= 0 || base > 0 && disk.data[base-1] != 0xa5 {
+					t.Errorf("writing %d bytes at %d changed bytes beside them", length, base)
+				}
+			}
+		}
+	}
+}
+
+// TestBadSectorIsZeroed zeros a range whose first part of a page cannot be read.
+func TestBadSectorIsZeroed(t *testing.T) {
+	disk := &badSector{data: bytes.Repeat([]byte{0xa5}, 64<<10), bad: 1024}
+	d := blockdev.New("slot", blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: disk, Align: 512, Base: 512, Size: 32 << 10})
+	if err := d.Zero(512, 16<<10); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 16<<10)
+	if _, err := d.ReadBackAt(got, 512); err != nil || !bytes.Equal(got, make([]byte, len(got))) {
+		t.Errorf("reading the zeros back: %v", err)
+	}
+}
