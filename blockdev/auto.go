@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// directLead is how much faster direct writing has to be than paced to be chosen.
+// directLead is the factor by which direct must outrun paced to be chosen.
 const directLead = 1.1
 
-// auto writes the first bytes with each engine and goes on with the faster one. Only the time spent inside the
-// engine counts, not how fast the data comes.
+// auto writes the first bytes with each engine in turn and continues with the faster one. It measures the time inside the
+// engine only, so a slow source does not matter.
 type auto struct {
 	engines []engine // paced, direct
-	trial   int64    // bytes that each is tried on
+	trial   int64    // bytes written with each before the choice
 	now     int      // index of the engine in use
 	chosen  bool
 	bytes   int64
-	rate    [2]float64 // bytes a second
+	rate    [2]float64 // bytes per second
 	spent   time.Duration
 }
 
@@ -54,7 +54,7 @@ func (a *auto) judge() {
 	if a.rate[1] < directLead*a.rate[0] {
 		a.now = 0
 	}
-	a.engines[1-a.now] = nil // and its buffers
+	a.engines[1-a.now] = nil // frees its buffers
 }
 
 func (a *auto) settle(off, length int64) error { return a.engines[a.now].settle(off, length) }

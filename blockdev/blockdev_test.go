@@ -444,7 +444,7 @@ func TestErrorsPoison(t *testing.T) {
 	if first == nil {
 		t.Fatal("16 MiB were written to a device with 4 MiB behind it without an error")
 	}
-	if err := d.Sync(); err == nil || !strings.Contains(err.Error(), "refused after an earlier error") {
+	if err := d.Sync(); err == nil || !strings.Contains(err.Error(), "poisoned by an earlier error") {
 		t.Errorf("Sync() after %v = %v; want a refusal", first, err)
 	}
 	if _, err := d.WriteAt(chunk, 0); err == nil {

@@ -10,29 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mode says how [Partition.Open] and [OpenFile] open.
+// Mode is the access that [Partition.Open] and [OpenPath] claim.
 type Mode int
 
 const (
-	// ReadOnly opens without any claim; the device may be in use.
+	// ReadOnly opens for reading, without a claim; the device may be in use.
 	ReadOnly Mode = iota
-	// Exclusive opens for reading and writing, and refuses what is mounted, claimed or locked.
+	// Exclusive opens for reading and writing. A mounted, claimed or locked device is a [BusyError].
 	Exclusive
-	// Shared opens for reading and writing beside others: for boot state at a raw offset of a disk whose
-	// partitions are in use. A window of a regular file is locked as with Exclusive.
+	// Shared opens for reading and writing without a claim on a block device, for boot state at a raw offset of a disk whose
+	// partitions are in use. A window of a regular file is locked as by Exclusive.
 	Shared
 )
 
-// directAlign is the alignment of O_DIRECT offsets, lengths and buffers. It covers 512-byte and
-// 4096-byte sector devices.
+// directAlign is the alignment in bytes of O_DIRECT buffers, and a page. It is enough for sectors of 512 and 4096 bytes.
 const directAlign = 4096
 
 // readBackChunk is the largest single O_DIRECT read.
 const readBackChunk = 1 << 20
 
-// Device is an open block device, or a window of one or of a regular file. ReadAt, WriteAt, Zero and
-// ReadBackAt may be called from several goroutines; a flush covers the writes that returned before it
-// was called.
+// Device is an open block device, or a window of a block device or regular file. ReadAt, WriteAt, Zero and ReadBackAt are safe
+// for concurrent use; Sync covers the writes that returned before it was called.
 type Device struct {
 	name     string
 	base     int64 // of the window in the file
@@ -47,7 +45,7 @@ type Device struct {
 
 	mu       sync.Mutex
 	poisoned error
-	bounce   sync.Pool // of *[]byte, readBackChunk long, aligned to directAlign: for reads that are not
+	bounce   sync.Pool // of *[]byte, readBackChunk long, aligned to directAlign: for unaligned memory
 }
 
 // Files are the descriptors that a [Device] works with.
@@ -60,8 +58,8 @@ type Files struct {
 	Size     int64 // of the window, bytes
 }
 
-// New returns the device behind open descriptors, which it owns from now on. name is used in errors. It is for
-// disk models; [Partition.Open] and [OpenPath] open what the kernel has.
+// New returns a device on open descriptors, which it owns and closes. name is used in errors. It serves disk models;
+// [Partition.Open] and [OpenPath] open real devices.
 func New(name string, f Files) *Device {
 	d := &Device{name: name, base: f.Base, size: f.Size, f: f.Main, sentinel: f.Sentinel, direct: f.Direct, align: f.Align}
 	if d.align == 0 {
@@ -75,7 +73,7 @@ func New(name string, f Files) *Device {
 // openDevice opens size bytes at base of the file or block device path. name is used in errors.
 func openDevice(name, path string, base, size int64, mode Mode) (_ *Device, err error) {
 	if base < 0 || size <= 0 || base > base+size {
-		return nil, fmt.Errorf("opening %s: %d bytes at offset %d is no usable window", name, size, base)
+		return nil, fmt.Errorf("opening %s: window of %d bytes at offset %d is empty or out of range", name, size, base)
 	}
 	files := Files{Base: base, Size: size}
 	defer func() {
@@ -104,14 +102,14 @@ func openDevice(name, path string, base, size int64, mode Mode) (_ *Device, err 
 		}
 		s, err := os.OpenFile(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return nil, fmt.Errorf("opening %s: sentinel descriptor: %w", name, err)
+			return nil, fmt.Errorf("opening the sentinel descriptor of %s: %w", name, err)
 		}
 		files.Sentinel = &kernelFile{File: s, block: main.block}
 	}
-	// A file system without O_DIRECT answers EINVAL here; ReadBackAt then drops the cache instead.
+	// File systems without O_DIRECT return EINVAL; ReadBackAt then drops the page cache instead.
 	direct, err := os.OpenFile(path, flags&^unix.O_EXCL|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 	if err != nil && !errors.Is(err, unix.EINVAL) {
-		return nil, fmt.Errorf("opening %s: for direct access: %w", name, err)
+		return nil, fmt.Errorf("opening %s for direct access: %w", name, err)
 	}
 	if err == nil {
 		files.Direct, files.Align = &kernelFile{File: direct, block: main.block}, alignOf(f, main.block)
@@ -134,7 +132,7 @@ func (f *Files) close() error {
 	return errors.Join(errs...)
 }
 
-// checkWindow refuses what is neither a block device nor a regular file, and a window past its end.
+// checkWindow reports whether f is a block device. It refuses other special files, and windows past the end.
 func checkWindow(f *os.File, base, size int64) (block bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -142,20 +140,20 @@ func checkWindow(f *os.File, base, size int64) (block bool, err error) {
 	}
 	block = info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0
 	if !block && !info.Mode().IsRegular() {
-		return false, errors.New("is neither a block device nor a regular file")
+		return false, errors.New("neither a block device nor a regular file")
 	}
 	total, err := sizeOf(f, info)
 	if err != nil {
 		return false, err
 	}
 	if base+size > total {
-		return false, fmt.Errorf("bytes %d to %d reach past its end at %d", base, base+size, total)
+		return false, fmt.Errorf("window of bytes %d to %d ends behind its %d bytes", base, base+size, total)
 	}
 	return block, nil
 }
 
-// alignOf is what O_DIRECT offsets and lengths on f must be a multiple of: the logical block of a block device;
-// of a file what the file system says, and 4096 where it does not (statx(2), STATX_DIOALIGN).
+// alignOf returns the alignment in bytes of O_DIRECT offsets and lengths on f: the logical block of a block device, STATX_DIOALIGN
+// of a file (statx(2)), 4096 if the kernel does not report it.
 func alignOf(f *os.File, block bool) int64 {
 	if block {
 		if n, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET); err == nil && n > 0 {
@@ -171,20 +169,19 @@ func alignOf(f *os.File, block bool) int64 {
 	return int64(st.Dio_offset_align)
 }
 
-// String names the device as it was asked for, for errors.
+// String returns the name that the device was opened by.
 func (d *Device) String() string { return d.name }
 
-// Size is the size of the window in bytes.
+// Size returns the length of the window in bytes.
 func (d *Device) Size() int64 { return d.size }
 
-// Close releases the device and its claim. It does not flush: data without a successful [Device.Sync]
-// before is not durable.
+// Close releases the device and its claim. It does not flush: only data before a successful [Device.Sync] is durable.
 func (d *Device) Close() error {
 	files := Files{Main: d.f, Sentinel: d.sentinel, Direct: d.direct}
 	return files.close()
 }
 
-// ReadAt reads through the page cache. It is of no use to verify what was written; see [Device.ReadBackAt].
+// ReadAt reads through the page cache, which proves nothing about the medium; see [Device.ReadBackAt].
 func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 || off > d.size {
 		return 0, fmt.Errorf("reading %s: offset %d is outside its %d bytes", d.name, off, d.size)
@@ -206,9 +203,9 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// WriteAt writes; [Device.Sync] makes it durable. Whole pages go into the page cache. A smaller run of whole logical blocks is
-// written with O_DIRECT where there is one: the page cache would read the rest of the page first, and so could never rewrite a
-// sector that cannot be read. A write past the end is refused whole. An error poisons the device.
+// WriteAt writes p at off. It is durable after [Device.Sync]. Whole pages go through the page cache. Smaller runs of whole logical
+// blocks are written with O_DIRECT if possible: the page cache would first read the rest of the page, and fail on an
+// unreadable sector that the write would have rewritten. A write past the end writes nothing. An error poisons the device.
 func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.check("writing", off, int64(len(p))); err != nil {
 		return 0, err
@@ -236,20 +233,18 @@ func (d *Device) writesBlocks(n int, off int64) bool {
 	return d.direct != nil && !pages && n <= readBackChunk && off%d.align == 0 && int64(n)%d.align == 0
 }
 
-// pwrite writes p with one call. A short write to a device is the end of it or an error on the way: it is
-// never continued.
+// pwrite writes p with one call. A short write is an error; it is never continued.
 func pwrite(f File, p []byte, off int64) (int, error) {
 	n, err := f.Pwrite(p, off)
 	if err == nil && n < len(p) {
-		err = fmt.Errorf("%d of %d bytes: %w", n, len(p), io.ErrShortWrite)
+		err = fmt.Errorf("wrote %d of %d bytes: %w", n, len(p), io.ErrShortWrite)
 	}
 	return n, err
 }
 
-// Sync is the barrier: it writes out every dirty page and flushes the drive's cache (fdatasync on the
-// sentinel descriptor; block/fops.c, blkdev_fsync). Data written before is on stable storage when it
-// returns nil. An error is final: the device is poisoned and the call is never repeated, because the
-// kernel reports a lost page only once.
+// Sync is the barrier: it writes out every dirty page and flushes the drive's cache (fdatasync on the sentinel descriptor;
+// block/fops.c, blkdev_fsync). When it returns nil, all writes before it are on stable storage. An error is final and poisons
+// the device. The call is never repeated, because the kernel reports a lost page only once.
 func (d *Device) Sync() error {
 	if err := d.check("flushing", 0, 0); err != nil {
 		return err
@@ -260,7 +255,7 @@ func (d *Device) Sync() error {
 	return nil
 }
 
-// syncRange is [SyncRange] on the window, with poisoning.
+// syncRange calls [SyncRange] on the window. An error poisons the device.
 func (d *Device) syncRange(off, length int64, flags SyncFlags) error {
 	if err := d.check("writing out", off, length); err != nil {
 		return err
@@ -274,22 +269,22 @@ func (d *Device) syncRange(off, length int64, flags SyncFlags) error {
 	return nil
 }
 
-// dropCache asks the kernel to forget clean pages of the range. It is advice: dirty and locked pages stay.
+// dropCache advises the kernel to drop clean pages of the range. Dirty and locked pages stay.
 func (d *Device) dropCache(off, length int64) {
 	d.f.DropCache(d.base+off, length)
 }
 
 func (d *Device) check(doing string, off, length int64) error {
 	if d.sentinel == nil {
-		return fmt.Errorf("%s %s: opened read-only", doing, d.name)
+		return fmt.Errorf("%s %s: device is open read-only", doing, d.name)
 	}
 	if off < 0 || length < 0 || off > d.size || length > d.size-off {
-		return fmt.Errorf("%s %s: %d bytes at offset %d reach past its end at %d", doing, d.name, length, off, d.size)
+		return fmt.Errorf("%s %s: %d bytes at offset %d are not inside its %d bytes", doing, d.name, length, off, d.size)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.poisoned != nil {
-		return fmt.Errorf("%s %s: refused after an earlier error: %w", doing, d.name, d.poisoned)
+		return fmt.Errorf("%s %s: device is poisoned by an earlier error: %w", doing, d.name, d.poisoned)
 	}
 	return nil
 }

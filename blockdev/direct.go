@@ -7,20 +7,19 @@ import (
 	"sync/atomic"
 )
 
-// directBuffer is the length of one direct write; larger ones gain little.
+// directBuffer is the length of one direct write in bytes. Larger writes gain little.
 const directBuffer = 1 << 20
 
-// direct writes with O_DIRECT: whole logical blocks from aligned buffers, a few at a time. What is not a whole
-// block, such as the tail of an image, goes through the page cache when nothing else is under way, so that the
-// bytes beside it stay what they are; the kernel keeps both views together (mm/filemap.c,
-// kiocb_invalidate_pages).
+// direct writes whole logical blocks with O_DIRECT from aligned buffers, a few at a time. Parts of a block, such as the tail of
+// an image, go through the page cache while no other write is in flight, so that the bytes beside them survive. The kernel
+// keeps the page cache coherent (mm/filemap.c, kiocb_invalidate_pages).
 type direct struct {
 	d    *Device
 	out  *atomic.Int64
-	free chan *[]byte // as many buffers as writes may be under way, and one that fills
-	buf  *[]byte      // fills; nil is none
-	off  int64        // of its first byte
-	n    int64        // of its bytes
+	free chan *[]byte // one buffer for each write in flight, and one being filled
+	buf  *[]byte      // being filled; nil if none is
+	off  int64        // offset of its first byte
+	n    int64        // bytes in it
 	wg   sync.WaitGroup
 
 	mu  sync.Mutex
@@ -30,25 +29,25 @@ type direct struct {
 func newDirect(d *Device, o WriterOptions, out *atomic.Int64) *direct {
 	e := &direct{d: d, out: out, free: make(chan *[]byte, o.InFlight+1)}
 	for range o.InFlight + 1 {
-		e.free <- nil // made when it is first needed
+		e.free <- nil // allocated on first use
 	}
 	return e
 }
 
-// canWriteDirect says why the device cannot be written with O_DIRECT, and tries it with a read.
+// canWriteDirect probes O_DIRECT with a read. The error is the reason why it cannot be used.
 func (d *Device) canWriteDirect() error {
 	switch {
 	case d.direct == nil:
-		return errors.New("the file system has no O_DIRECT")
+		return errors.New("the file system does not support O_DIRECT")
 	case d.align > directAlign || d.base%d.align != 0:
-		return fmt.Errorf("the window begins at %d, which is not a multiple of the block of %d bytes", d.base, d.align)
+		return fmt.Errorf("window begins at byte %d, expected a multiple of the logical block of %d bytes", d.base, d.align)
 	}
 	buf := alignedBuffer(directAlign)
 	if n := min(d.align, d.size/d.align*d.align); n > 0 {
 		_, err := d.direct.Pread((*buf)[:n], d.base)
 		return err
 	}
-	return fmt.Errorf("the window of %d bytes is smaller than a block of %d", d.size, d.align)
+	return fmt.Errorf("window has %d bytes, expected at least a logical block of %d", d.size, d.align)
 }
 
 func (e *direct) write(p []byte, off int64) error {
@@ -89,7 +88,7 @@ func (e *direct) take(off int64) {
 	e.off, e.n = off, 0
 }
 
-// submit starts the write of the whole blocks of the buffer, and writes what is left of it as an edge.
+// submit starts the write of the whole blocks of the buffer, and writes the rest as an edge.
 func (e *direct) submit() error {
 	buf, off, whole := e.buf, e.off, e.n/e.d.align*e.d.align
 	rest := append([]byte(nil), (*buf)[whole:e.n]...)
@@ -112,7 +111,7 @@ func (e *direct) submit() error {
 	return e.failed()
 }
 
-// edge writes a part of a block through the page cache, alone. Its write-out is the barrier's.
+// edge writes a part of a block through the page cache, with no other write in flight. The barrier writes it out.
 func (e *direct) edge(p []byte, off int64) error {
 	if err := e.drain(); err != nil {
 		return err
@@ -122,8 +121,7 @@ func (e *direct) edge(p []byte, off int64) error {
 	return err
 }
 
-// settle lets nothing be under way while a range that is not made of whole pages is zeroed: its edges go through
-// the page cache.
+// settle waits for the writes in flight before a range that is not whole pages is zeroed: its edges may share blocks with them.
 func (e *direct) settle(off, length int64) error {
 	if (e.d.base+off)%directAlign == 0 && length%directAlign == 0 {
 		return nil

@@ -22,7 +22,7 @@ type Disk struct {
 	table table
 
 	mu    sync.Mutex
-	claim *os.File // holds a block device without partition nodes exclusively, for all its windows
+	claim *os.File // exclusive claim on a block device without partition nodes, shared by its windows
 }
 
 // OpenDisk opens a disk and reads its partition table past the page cache: a GPT for sectors of 512 or 4096 bytes, from the
@@ -44,7 +44,7 @@ func OpenDisk(path string) (_ *Disk, err error) {
 	}
 	d := &Disk{path: path, f: f, block: info.Mode().Type() == fs.ModeDevice}
 	if !d.block && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("opening disk %s: is neither a block device nor a disk image file", path)
+		return nil, fmt.Errorf("opening disk %s: neither a block device nor a disk image file", path)
 	}
 	if d.size, err = sizeOf(f, info); err != nil {
 		return nil, fmt.Errorf("opening disk %s: %w", path, err)
@@ -55,8 +55,8 @@ func OpenDisk(path string) (_ *Disk, err error) {
 	return d, nil
 }
 
-// Close closes the disk and gives up its lock. Devices opened from it stay open, but those of a block device
-// without partition nodes lose their exclusiveness.
+// Close closes the disk and releases its lock. Devices opened from it stay open, but windows of a block device without partition
+// nodes are no longer exclusive.
 func (d *Disk) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -66,22 +66,22 @@ func (d *Disk) Close() error {
 	return d.f.Close()
 }
 
-// Path is the path that the disk was opened by.
+// Path returns the path that the disk was opened by.
 func (d *Disk) Path() string { return d.path }
 
 // IsFile reports whether the disk is a disk image file.
 func (d *Disk) IsFile() bool { return !d.block }
 
-// Size is the size of the disk in bytes.
+// Size returns the size of the disk in bytes.
 func (d *Disk) Size() int64 { return d.size }
 
-// SectorSize is the size in bytes of the sectors that the partition table counts in.
+// SectorSize returns the sector size of the partition table in bytes.
 func (d *Disk) SectorSize() int64 { return d.table.sector }
 
-// Partitions lists the partition table in its order.
+// Partitions returns the partitions in the order of the table.
 func (d *Disk) Partitions() []Partition { return slices.Clone(d.table.parts) }
 
-// claimWhole holds the disk's node exclusively until Close.
+// claimWhole opens the disk's node exclusively until Close.
 func (d *Disk) claimWhole() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -99,8 +99,8 @@ func (d *Disk) claimWhole() error {
 	return nil
 }
 
-// OpenPath opens size bytes at off of a regular file or block device; size 0 is to its end, a negative
-// off counts from its end.
+// OpenPath opens size bytes at off of a regular file or block device. Size 0 reaches to its end; a negative off counts from its
+// end.
 func OpenPath(path string, off, size int64, mode Mode) (*Device, error) {
 	total, err := pathSize(path)
 	if err != nil {
@@ -132,7 +132,7 @@ func pathSize(path string) (int64, error) {
 	return sizeOf(f, info)
 }
 
-// sizeOf is the size in bytes of a regular file or block device.
+// sizeOf returns the size of a regular file or block device in bytes.
 func sizeOf(f *os.File, info fs.FileInfo) (int64, error) {
 	if info.Mode().IsRegular() {
 		return info.Size(), nil
@@ -142,7 +142,7 @@ func sizeOf(f *os.File, info fs.FileInfo) (int64, error) {
 		return 0, &os.PathError{Op: "ioctl BLKGETSIZE64", Path: f.Name(), Err: errno}
 	}
 	if size > 1<<62 {
-		return 0, errors.New("size does not fit 63 bits")
+		return 0, errors.New("size exceeds 2^62 bytes")
 	}
 	return int64(size), nil
 }

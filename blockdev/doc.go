@@ -2,20 +2,22 @@
 //
 // What it guarantees:
 //
-//   - A [Device] opened for writing is held exclusively: a block device with O_EXCL, so that a mounted
-//     or claimed one is refused by name ([BusyError]); a window of a disk image file with a lock on
-//     exactly its bytes.
-//   - [Device.Sync] returns nil only when everything written before is on stable storage and the
-//     drive's cache was flushed. The flush runs on a sentinel descriptor that was opened before the
-//     first write, because sync_file_range advances the error cursor of the descriptor it is called on
-//     and a later fdatasync there would report nothing (mm/filemap.c, file_check_and_advance_wb_err).
-//   - After any error of a write, a flush or a zeroing the device is poisoned: every later write and
-//     flush returns that first error. Nothing is retried, since Linux reports a lost page only once.
-//   - [Device.ReadBackAt] reads past the page cache, with O_DIRECT where the file system has it.
+//   - A [Device] opened with [Exclusive] has no other user: a block device is opened with O_EXCL, so that a mounted or claimed one
+//     is a [BusyError]; of a disk image file exactly the bytes of the window are locked.
+//   - [Device.Sync] returns nil only if all data written before is on stable storage and the drive's cache was flushed. It flushes a
+//     sentinel descriptor that was opened before the first write: sync_file_range advances the error cursor of its own
+//     descriptor, on which a later fdatasync would report nothing (mm/filemap.c, file_check_and_advance_wb_err).
+//   - Any error of a write, a flush or a zeroing poisons the device: every later write and flush returns that first error.
+//     Nothing is retried, because Linux reports a lost page only once.
+//   - [Device.ReadBackAt] reads past the page cache, with O_DIRECT if the file system supports it.
+//   - A sector that cannot be read is rewritten by a write that covers it, and never read for the sake of its neighbours.
+//   - Partition tables and file systems are hostile input: reading them takes bounded memory and time.
 //
-// What it does not: [SyncRange] is pacing and early error detection, never durability. A drive that
-// lies about its cache is not found out here, only by the read-back after a power cycle.
+// What it does not: [SyncRange] paces writes and detects errors early; it never makes data durable. A drive that lies about its
+// cache is detected only by a read-back after a power cycle.
 //
-// All offsets and sizes are int64 bytes. The partition node and the whole-disk node have separate page
-// caches (block/bdev.c); a partition is therefore read and written through its own node only.
+// All offsets and sizes are int64 bytes. The nodes of a partition and of its whole disk have separate page caches
+// (block/bdev.c), so a partition is read and written through its own node only.
+//
+// Package gpt is the codec of GUID partition tables, mbr reads MBR ones, fat finds files in FAT file systems.
 package blockdev

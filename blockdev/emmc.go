@@ -11,23 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EMMC is what the extended CSD register of an eMMC says of durability (JESD84-B51, 7.4).
+// EMMC is the part of an eMMC's extended CSD register that concerns durability and wear (JESD84-B51, 7.4).
 type EMMC struct {
 	Revision int   `json:"revision"`              // EXT_CSD_REV; 8 is 5.1
-	Cache    int64 `json:"cache_bytes,omitempty"` // of the volatile cache, 0 without one
-	CacheOn  bool  `json:"cache_on"`              // what is written is on the medium after a flush only
-	Reliable bool  `json:"write_reliability"`     // a cut damages nothing but what is being written, in all partitions
-	Used     int   `json:"life_used_percent"`     // the worse of both estimates, rounded up to tens; 0 is not known
-	PreEOL   int   `json:"pre_eol,omitempty"`     // of the reserved blocks: 1 normal, 2 80 % used, 3 90 % used
+	Cache    int64 `json:"cache_bytes,omitempty"` // size of the volatile cache, 0 for none
+	CacheOn  bool  `json:"cache_on"`              // data is on the medium only after a flush
+	Reliable bool  `json:"write_reliability"`     // in all partitions a power cut damages only the data being written
+	Used     int   `json:"life_used_percent"`     // the higher of both estimates, rounded up to tens; 0 is unknown
+	PreEOL   int   `json:"pre_eol,omitempty"`     // reserved blocks: 1 normal, 2 80 % used, 3 90 % used
 }
 
-// extCSDSize is the length of the register.
+// extCSDSize is the length of the register in bytes.
 const extCSDSize = 512
 
 // ParseExtCSD reads an extended CSD register of 512 bytes.
 func ParseExtCSD(b []byte) (EMMC, error) {
 	if len(b) != extCSDSize {
-		return EMMC{}, fmt.Errorf("an extended CSD of %d bytes, expected %d", len(b), extCSDSize)
+		return EMMC{}, fmt.Errorf("parsing the extended CSD: %d bytes, expected %d", len(b), extCSDSize)
 	}
 	const (
 		cacheCtrl, wrRelSet, rev, cacheSize, preEOL, lifeA, lifeB = 33, 167, 192, 249, 267, 268, 269
@@ -43,7 +43,7 @@ func ParseExtCSD(b []byte) (EMMC, error) {
 	return e, nil
 }
 
-// String is one line for people.
+// String formats the register for one line of a log.
 func (e EMMC) String() string {
 	words := []string{"eMMC"}
 	if e.CacheOn {
@@ -58,7 +58,7 @@ func (e EMMC) String() string {
 	return strings.Join(words, " ")
 }
 
-// emmc asks an eMMC for its register; nil where the disk is none, or does not answer: only root may ask, and only the
+// emmc reads the register of an eMMC, nil if the disk is none or the request fails: only root may read it, and only from the
 // whole disk (drivers/mmc/core/block.c, mmc_blk_check_blkdev).
 func emmc(sysfs string) *EMMC {
 	if kind, _ := os.ReadFile(filepath.Join(sysfs, "device/type")); strings.TrimSpace(string(kind)) != "MMC" {

@@ -26,7 +26,8 @@ func TestEngines(t *testing.T) {
 				before := bytes.Repeat([]byte{0xa5}, size)
 				disk := crashdisk.New(before, crashdisk.Options{Sector: sector, MaxIO: 16 << 10, Seed: seed})
 				base, length := int64(rng.IntN(16))*sector, int64(600<<10)
-				w := newWriter(t, disk.Device("slot", base, length), blockdev.WriterOptions{Engine: engine, Window: 16 << 10, Checkpoint: 128 << 10, InFlight: 1 + rng.IntN(3)})
+				w := newWriter(t, disk.Device("slot", base, length), blockdev.WriterOptions{Engine: engine, Window: 16 << 10, Checkpoint: 128 << 10,
+					InFlight: 1 + rng.IntN(3)})
 				want := bytes.Clone(before)
 				for off := int64(0); off < length; {
 					n := min(length-off, 1+rng.Int64N(40<<10))

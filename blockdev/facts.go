@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Facts are what the kernel says of the device behind a [Device], for the log and the result. What is not known
-// is zero. Source: Documentation/ABI/stable/sysfs-block.
+// Facts describe the device behind a [Device], as the kernel reports it, for logs and results. Unknown values are zero. Source:
+// Documentation/ABI/stable/sysfs-block.
 type Facts struct {
 	Name           string   `json:"name"`
 	Kind           string   `json:"kind"` // "block device" or "file"
@@ -20,8 +20,8 @@ type Facts struct {
 	PhysicalBlock  int64    `json:"physical_block,omitempty"`
 	WriteCache     string   `json:"write_cache,omitempty"` // "write back", "write through"
 	FUA            bool     `json:"fua,omitempty"`
-	DiscardMax     int64    `json:"discard_max,omitempty"`      // bytes of one command
-	WriteZeroesMax int64    `json:"write_zeroes_max,omitempty"` // bytes of one command
+	DiscardMax     int64    `json:"discard_max,omitempty"`      // bytes per command
+	WriteZeroesMax int64    `json:"write_zeroes_max,omitempty"` // bytes per command
 	Rotational     bool     `json:"rotational,omitempty"`
 	Removable      bool     `json:"removable,omitempty"`
 	ReadOnly       bool     `json:"read_only,omitempty"`
@@ -32,7 +32,7 @@ type Facts struct {
 	MaxRatio       int64    `json:"bdi_max_ratio,omitempty"` // per cent of dirty memory
 }
 
-// String is one line for people.
+// String formats the facts for one line of a log.
 func (f Facts) String() string {
 	words := []string{f.Name + ", " + f.Kind}
 	if f.Model != "" {
@@ -53,7 +53,7 @@ func (f Facts) String() string {
 	return strings.Join(words, ", ")
 }
 
-// Facts reads what the kernel says of the device now.
+// Facts reads the current facts from sysfs.
 func (d *Device) Facts() Facts {
 	f := Facts{Name: d.name, Size: d.size, Kind: "file"}
 	if d.sysfs == "" {
@@ -92,7 +92,7 @@ func (d *Device) Facts() Facts {
 	return f
 }
 
-// sysfsOf finds the folders of a block device in sysfs: its own, and that of the whole disk. "" is none.
+// sysfsOf returns the directories of a block device and of its whole disk in sysfs, "" for none.
 func sysfsOf(f *os.File) (node, disk string) {
 	var st unix.Stat_t
 	if unix.Fstat(int(f.Fd()), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {

@@ -7,27 +7,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Features are the system calls on a device that the kernel, or what the program runs in, may lack.
+// Features are system calls on a device that a kernel or a sandbox may lack.
 type Features struct {
 	SyncRange bool // sync_file_range(2): the paced engine
-	Direct    bool // O_DIRECT: the direct engine, and a read-back past the page cache
-	ZeroOut   bool // BLKZEROOUT of a block device; true of a file, which is punched or written
+	Direct    bool // O_DIRECT: the direct engine and read-back past the page cache
+	ZeroOut   bool // BLKZEROOUT; always true for a file, which is punched or written
 }
 
-// Features probes the device and changes nothing.
+// Features probes the device. It writes nothing.
 func (d *Device) Features() Features {
 	f := Features{SyncRange: hasSyncRange(d.f), Direct: d.canWriteDirect() == nil, ZeroOut: true}
 	if k, ok := d.f.(*kernelFile); ok && k.block && d.sentinel == nil {
-		// On a descriptor that cannot write the ioctl is refused with EBADF before it reads its argument
-		// (block/ioctl.c, blk_ioctl_zeroout); a kernel without it says ENOTTY.
+		// On a read-only descriptor the ioctl fails with EBADF before it reads its argument (block/ioctl.c,
+		// blk_ioctl_zeroout); a kernel without it returns ENOTTY.
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, k.Fd(), unix.BLKZEROOUT, 0)
 		f.ZeroOut = errno == unix.EBADF
 	}
 	return f
 }
 
-// Busy returns a [BusyError] while the partition is mounted, held or locked. It claims the device for a moment, for
-// reading: call it under the disk's lock, so that no install is refused because of it.
+// Busy returns a [BusyError] if the partition is mounted, held or locked. It claims the device for a moment, so hold the disk's
+// lock: an install that opens it at that moment would find it busy.
 func (p Partition) Busy() error {
 	if p.window && !p.disk.block {
 		f, err := os.Open(p.Path)

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is one open descriptor of a device or a regular file, as the kernel gives it. Every method is one
-// system call: a write may be short, an error is reported on the descriptor that the kernel chooses. Offsets
-// are those of the whole file. A [Device] keeps three of them; tests give it descriptors of a disk model.
+// File is one open descriptor of a device or a regular file. Every method is one system call: a write may be short, and an error
+// appears on the descriptor that the kernel chooses. Offsets are those of the whole file. A [Device] has three; tests pass
+// descriptors of a disk model.
 type File interface {
 	Pread(p []byte, off int64) (int, error)             // pread(2)
 	Pwrite(p []byte, off int64) (int, error)            // pwrite(2)
@@ -23,13 +23,13 @@ type File interface {
 	Close() error
 }
 
-// kernelFile is a File of the running kernel.
+// kernelFile is a File on a real descriptor.
 type kernelFile struct {
 	*os.File
 	block bool // a block device; else a regular file
 }
 
-// KernelFile is the descriptor of an open file, or of a block device.
+// KernelFile returns the File of an open regular file, or of a block device.
 func KernelFile(f *os.File, block bool) File { return &kernelFile{File: f, block: block} }
 
 func (f *kernelFile) Pread(p []byte, off int64) (n int, err error) {
@@ -75,7 +75,7 @@ func (f *kernelFile) punch(off, length int64) error {
 	return unsupported(os.NewSyscallError("fallocate", err))
 }
 
-// rangeIoctl calls an ioctl that takes the offset and the length of a range (block/ioctl.c).
+// rangeIoctl calls an ioctl whose argument is the offset and length of a range (block/ioctl.c).
 func (f *kernelFile) rangeIoctl(request uintptr, name string, off, length int64) error {
 	span := [2]uint64{uint64(off), uint64(length)}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(&span)))
@@ -85,7 +85,7 @@ func (f *kernelFile) rangeIoctl(request uintptr, name string, off, length int64)
 	return unsupported(fmt.Errorf("ioctl %s of %d bytes at %d: %w", name, length, off, errno))
 }
 
-// unsupported adds errors.ErrUnsupported to what kernels say of a request that they or the drive lack.
+// unsupported adds errors.ErrUnsupported to the errors that kernels return for a request that they or the drive lack.
 func unsupported(err error) error {
 	for _, e := range []error{unix.EOPNOTSUPP, unix.ENOSYS, unix.ENOTTY, unix.EINVAL} {
 		if errors.Is(err, e) {

@@ -9,19 +9,18 @@ import (
 	"strings"
 )
 
-// sysBlock has a folder for every whole disk.
+// sysBlock has a directory for every whole disk.
 const sysBlock = "/sys/block"
 
-// FindDisk finds one whole disk by what does not change when another one is plugged in, and returns its
-// device node. spec is
+// FindDisk returns the device node of a whole disk by properties that do not depend on the order of detection. spec is
 //
-//	SERIAL=text   the serial number that the disk, its controller or its USB device tells
-//	BUS=path      a piece of its path below /sys/devices, from slash to slash: pci0000:00/0000:00:05.0
-//	/dev/...      that node, unless another disk has all of parts too: names depend on the order of finding
-//	""            the one disk that has all of parts
+//	SERIAL=text   the serial number of the disk, its controller or its USB device
+//	BUS=path      whole components of its path below /sys/devices: pci0000:00/0000:00:05.0
+//	/dev/...      that node, unless another disk also has all of parts
+//	""            the only disk that has all of parts
 //
-// parts are partitions as [Disk.Find] takes them. No disk, and more than one, are errors that name them; it
-// never chooses. Links below /dev/disk need udev; an initramfs has none.
+// parts are partitions as for [Disk.Find]. It is an error if no disk or several match; FindDisk never chooses. Links below
+// /dev/disk need udev, which an initramfs does not have.
 func FindDisk(spec string, parts []string) (string, error) {
 	nodes, err := wholeDisks()
 	if err != nil {
@@ -40,32 +39,33 @@ func FindDisk(spec string, parts []string) (string, error) {
 	case key == "BUS" && tagged && value != "":
 		found = slices.DeleteFunc(nodes, func(n string) bool { return !onBus(n, value) })
 	default:
-		return "", fmt.Errorf("%q names no disk; expected SERIAL=, BUS= or a path below /dev", spec)
+		return "", fmt.Errorf("%q does not name a disk; expected SERIAL=, BUS= or a path below /dev", spec)
 	}
 	switch len(found) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", fmt.Errorf("there is no disk %s", spec)
+		return "", fmt.Errorf("no disk matches: %s", spec)
 	}
-	return "", fmt.Errorf("%s all are the disk %s; unplug all but one, or name it by SERIAL= or BUS=", strings.Join(found, ", "), spec)
+	return "", fmt.Errorf("several disks match (%s): %s; unplug all but one, or name one by SERIAL= or BUS=", strings.Join(found, ", "), spec)
 }
 
-// onlyCopy returns path, unless a disk beside it has the same partitions.
+// onlyCopy returns path, unless another disk has the same partitions.
 func onlyCopy(path string, nodes, parts []string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return "", fmt.Errorf("there is no disk %s", path)
+		return "", fmt.Errorf("no disk %s", path)
 	}
 	for _, n := range nodes {
 		if n != real && hasParts(n, parts) && hasParts(real, parts) {
-			return "", fmt.Errorf("disk %s and disk %s both have the partitions %s; unplug one, or name the disk by SERIAL= or BUS=", path, n, strings.Join(parts, ", "))
+			return "", fmt.Errorf("disks %s and %s both have the partitions %s; unplug one, or name one by SERIAL= or BUS=", path, n,
+				strings.Join(parts, ", "))
 		}
 	}
 	return path, nil
 }
 
-// wholeDisks lists the nodes of disks that have a size.
+// wholeDisks returns the nodes of all disks with a medium.
 func wholeDisks() ([]string, error) {
 	entries, err := os.ReadDir(sysBlock)
 	if err != nil {
@@ -83,8 +83,8 @@ func wholeDisks() ([]string, error) {
 	return nodes, nil
 }
 
-// hasParts reports whether a disk has all of the partitions. One that cannot be read has none; two partitions
-// of the same name count, for whoever uses them to refuse.
+// hasParts reports whether a disk has all of the partitions, some perhaps twice, which the later lookup refuses. A disk that
+// cannot be read has none.
 func hasParts(node string, parts []string) bool {
 	d, err := OpenDisk(node)
 	if err != nil {
@@ -100,7 +100,7 @@ func hasParts(node string, parts []string) bool {
 	return len(parts) > 0
 }
 
-// sysPath is the folder of a disk below /sys/devices.
+// sysPath returns the directory of a disk below /sys/devices.
 func sysPath(node string) string {
 	dir, err := filepath.EvalSymlinks(filepath.Join(sysBlock, strings.ReplaceAll(strings.TrimPrefix(node, "/dev/"), "/", "!")))
 	if err != nil {
@@ -109,8 +109,8 @@ func sysPath(node string) string {
 	return dir
 }
 
-// serials are the serial numbers of a disk: its own (virtio; NVMe and MMC on the device), that of SCSI's vital
-// product data page 0x80, and those of what it is attached to, such as a USB device.
+// serials returns the serial numbers of a disk: its own (virtio; NVMe and MMC on the device), that of SCSI's vital product data
+// page 0x80, and those of its parents, such as a USB device.
 func serials(node string) []string {
 	var list []string
 	add := func(name string, skip int) {
@@ -131,5 +131,5 @@ func onBus(node, piece string) bool {
 	return strings.Contains(sysPath(node)+"/", "/"+strings.Trim(piece, "/")+"/")
 }
 
-// ErrNoBootDisk is wrapped when the running root file system is on no disk, as in an initramfs.
-var ErrNoBootDisk = errors.New("the root file system is on no partition of a disk")
+// ErrNoBootDisk is wrapped if the running root file system is not on a disk, as in an initramfs.
+var ErrNoBootDisk = errors.New("the root file system is not on a partition of a disk")

@@ -57,7 +57,8 @@ func FitGPT(d *Device, o GPTOptions) (GPTFit, error) {
 	}
 	sectors := d.Size() / t.SectorSize()
 	f, err := t.Fit(sectors, o.GrowLast)
-	fit := GPTFit{Found: true, Moved: f.OldLBA != f.NewLBA, OldLBA: f.OldLBA, NewLBA: f.NewLBA, Grown: f.Grown, GrownFrom: f.GrownFrom, GrownTo: f.GrownTo}
+	fit := GPTFit{Found: true, Moved: f.OldLBA != f.NewLBA, OldLBA: f.OldLBA, NewLBA: f.NewLBA, Grown: f.Grown, GrownFrom: f.GrownFrom,
+		GrownTo: f.GrownTo}
 	if err != nil {
 		return fit, &GPTError{d.String(), err}
 	}

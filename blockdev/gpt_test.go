@@ -74,7 +74,8 @@ func TestFitGPT(t *testing.T) {
 		{"larger by less than a sector", 32 * mib, 32*mib + 511, twoParts, blockdev.GPTOptions{}, false, 0},
 		{"grown", 32 * mib, 50 * mib, twoParts, blockdev.GPTOptions{GrowLast: true}, true, 2},
 		{"grown on the same disk", 32 * mib, 32 * mib, twoParts, blockdev.GPTOptions{GrowLast: true}, true, 2},
-		{"the last partition is not the last entry", 32 * mib, 50 * mib, []string{"-n2:2048:+4M", "-n1:16384:+8M"}, blockdev.GPTOptions{GrowLast: true}, true, 1},
+		{"the last partition is not the last entry", 32 * mib, 50 * mib, []string{"-n2:2048:+4M", "-n1:16384:+8M"}, blockdev.GPTOptions{GrowLast: true},
+			true, 1},
 		{"no partition", 32 * mib, 50 * mib, []string{"-o"}, blockdev.GPTOptions{GrowLast: true}, true, 0},
 		{"more entries", 32 * mib, 50 * mib, append([]string{"-S256"}, twoParts...), blockdev.GPTOptions{GrowLast: true}, true, 2},
 	}
@@ -114,7 +115,8 @@ func readAll(t *testing.T, path string) []byte {
 
 // TestFitGPTRepairs damages what the primary table does not need.
 func TestFitGPTRepairs(t *testing.T) {
-	for name, at := range map[string]int64{"backup header": 32*mib - 512 + 40, "backup entries": 32*mib - 33*512 + 3, "backup's signature": 32*mib - 512} {
+	for name, at := range map[string]int64{"backup header": 32*mib - 512 + 40, "backup entries": 32*mib - 33*512 + 3,
+		"backup's signature": 32*mib - 512} {
 		t.Run(name, func(t *testing.T) {
 			path := gptDisk(t, 32*mib, 32*mib, twoParts...)
 			want := readAll(t, path)

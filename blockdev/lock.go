@@ -13,19 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BusyError says that a device is in use and by what, as far as the kernel tells.
+// BusyError reports that a device is in use.
 type BusyError struct {
-	Device string // as it was asked for
-	By     string // "mounted on /boot", "held by dm-0", ...
+	Device string // name that it was opened by
+	By     string // "mounted on /boot", "held by dm-0", ..., as far as the kernel reports it
 }
 
 func (e *BusyError) Error() string { return fmt.Sprintf("%s is busy: %s", e.Device, e.By) }
 
-// LockedError says that another process holds the lock of a disk.
+// LockedError reports that another process holds the lock of a disk.
 type LockedError struct {
 	Disk string
-	PID  int           // 0 when the kernel does not tell
-	Age  time.Duration // how long that process has been running; 0 when the kernel does not tell
+	PID  int           // 0 if unknown
+	Age  time.Duration // run time of that process; 0 if unknown
 }
 
 func (e *LockedError) Error() string {
@@ -105,7 +105,7 @@ func lockFile(path string, patience time.Duration, try func() error) error {
 	}
 }
 
-// flockHolder finds in /proc/locks who holds the flock of f's inode; 0 is unknown.
+// flockHolder returns the process that holds the flock of f's inode, from /proc/locks; 0 is unknown.
 func flockHolder(f *os.File) int {
 	var st unix.Stat_t
 	if unix.Fstat(int(f.Fd()), &st) != nil {
@@ -129,13 +129,13 @@ func flockHolder(f *os.File) int {
 // clockTick is the unit of times in /proc, USER_HZ: 100 for user space on every architecture (proc(5)).
 const clockTick = time.Second / 100
 
-// processAge is how long a process has been running; 0 is unknown.
+// processAge returns the run time of a process; 0 is unknown.
 func processAge(pid int) time.Duration {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
-	// The name in parentheses may hold anything. Behind it starttime is the 20th field (proc_pid_stat(5)).
+	// The name in parentheses may contain anything. starttime is the 20th field behind it (proc_pid_stat(5)).
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	var now unix.Timespec
 	if len(fields) < 20 || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
@@ -148,15 +148,15 @@ func processAge(pid int) time.Duration {
 	return max(time.Duration(now.Nano())-time.Duration(start)*clockTick, clockTick)
 }
 
-// lockWindow locks the bytes of a window in a disk image file (an open file description lock, so that it
-// ends with the descriptor), and refuses a file that a loop device uses.
+// lockWindow locks the bytes of a window in a disk image file, with an open file description lock that ends with the descriptor.
+// A file that a loop device uses is a [BusyError].
 func lockWindow(name string, f *os.File, base, size int64) error {
 	if loop := loopOf(f); loop != "" {
 		return &BusyError{Device: name, By: "the file is attached to " + loop}
 	}
 	err := ignoringEINTR(func() error { return lockBytes(f, base, size) })
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-		return &BusyError{Device: name, By: "another process has locked it"}
+		return &BusyError{Device: name, By: "locked by another process"}
 	}
 	if err != nil {
 		return fmt.Errorf("locking %s: %w", name, os.NewSyscallError("fcntl", err))
@@ -164,7 +164,7 @@ func lockWindow(name string, f *os.File, base, size int64) error {
 	return nil
 }
 
-// loopOf names the loop device that uses f, or "".
+// loopOf returns the loop device that uses f, "" for none.
 func loopOf(f *os.File) string {
 	abs, err := filepath.Abs(f.Name())
 	if err != nil {
@@ -182,7 +182,7 @@ func loopOf(f *os.File) string {
 	return ""
 }
 
-// busyBlock describes what holds the block device path: a mount, a mapping, or those of one of its partitions.
+// busyBlock returns a BusyError with the user of the block device path, or of one of its partitions.
 func busyBlock(name, path string) error {
 	busy := &BusyError{Device: name, By: "held by another program"}
 	var st unix.Stat_t
@@ -204,7 +204,7 @@ func busyBlock(name, path string) error {
 	return busy
 }
 
-// heldBy describes what holds the block device of a folder in sysfs, "" for nothing that is known.
+// heldBy returns the user of the block device of a directory in sysfs: a mount, a mapping, swap; "" if none is known.
 func heldBy(sys string) string {
 	dev, err := os.ReadFile(sys + "/dev")
 	if err != nil {
@@ -223,8 +223,8 @@ func heldBy(sys string) string {
 	return ""
 }
 
-// MountPoint is where the block device node path is mounted in this mount namespace, "" when it is not.
-// Of several mounts it is the first whose root is the file system's root.
+// MountPoint returns where the block device node path is mounted in this mount namespace, "" if it is not. Of several mounts it
+// returns the first whose root is the root of the file system.
 func MountPoint(path string) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -236,7 +236,7 @@ func MountPoint(path string) (string, error) {
 	return mountOf(fmt.Sprintf("%d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))), "/")
 }
 
-// mountOf is the first mount point of a device number, of a mount whose root in the file system is root, "" for any.
+// mountOf returns the first mount point of a device number whose root in the file system is root; "" is any root.
 func mountOf(dev, root string) (string, error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -251,7 +251,7 @@ func mountOf(dev, root string) (string, error) {
 	return "", nil
 }
 
-// unescapeMount undoes the octal escapes of the mount table (space, tab, newline, backslash).
+// unescapeMountReplacer undoes the octal escapes of the mount table: space, tab, newline, backslash.
 var unescapeMountReplacer = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 func unescapeMount(s string) string { return unescapeMountReplacer.Replace(s) }

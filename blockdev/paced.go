@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// paced writes through the page cache and keeps at most two windows dirty. When window N is full its write-out
-// is started, then window N-1 is waited for, which reports errors early and makes the progress true, and its
-// pages are dropped. Where there is no sync_file_range every window is flushed instead.
+// paced writes through the page cache and keeps at most two windows dirty. When window N is full, it starts its write-out, waits
+// for window N-1, which reports errors early and makes progress true, and drops its pages. Without sync_file_range it flushes
+// every window.
 type paced struct {
 	d      *Device
 	window int64
@@ -16,14 +16,14 @@ type paced struct {
 	prev   span // submitted, not waited for
 }
 
-// span is the extent from the first to the last byte of a window; bytes counts what was written in it.
+// span is the extent of a window; bytes counts the bytes written in it.
 type span struct{ off, end, bytes int64 }
 
 func newPaced(d *Device, o WriterOptions, out *atomic.Int64) *paced {
 	return &paced{d: d, window: o.Window, out: out}
 }
 
-// write cuts p at the end of the window, so that no more than two are ever dirty.
+// write splits p at the end of the window, so that at most two windows are dirty.
 func (e *paced) write(p []byte, off int64) error {
 	for len(p) > 0 {
 		n, err := e.d.WriteAt(p[:min(int64(len(p)), e.window-e.cur.bytes)], off)
@@ -45,10 +45,10 @@ func (e *paced) write(p []byte, off int64) error {
 	return nil
 }
 
-// settle has nothing to do: [Device.Zero] keeps to whole pages, and writes the rest through the page cache.
+// settle does nothing: [Device.Zero] zeroes whole pages, and writes the edges coherently with the page cache.
 func (e *paced) settle(int64, int64) error { return nil }
 
-// turn submits the current window and waits for the one before it.
+// turn submits the current window and waits for the previous one.
 func (e *paced) turn() error {
 	if !e.d.paced {
 		if err := e.d.Sync(); err != nil {
@@ -76,7 +76,7 @@ func (e *paced) wait() error {
 	return nil
 }
 
-// taken counts a window that the device has taken, and drops its pages.
+// taken counts a window that was written out, and drops its pages.
 func (e *paced) taken(s *span) {
 	if s.bytes > 0 {
 		e.d.dropCache(s.off, s.end-s.off)

@@ -8,25 +8,24 @@ import (
 	"strings"
 )
 
-// Partition is one entry of a disk's partition table. The zero value is no partition.
+// Partition is one entry of a disk's partition table. The zero value cannot be opened.
 type Partition struct {
 	Number int    // in the table, from 1
 	Label  string // PARTLABEL; "" on an MBR
 	UUID   string // PARTUUID, lower case
 	Offset int64  // in the disk, bytes
 	Size   int64  // bytes
-	Path   string // device node, or the path of the disk image file
-	window bool   // Path is the disk, the partition a window of it
+	Path   string // device node; without one, the path of the disk
+	window bool   // the partition is a window of Path
 	disk   *Disk
 }
 
-// nodeNumber takes the partition number off the end of a device node's name: sda2, vdb10, nvme0n1p2,
-// mmcblk0p3.
+// nodeNumber matches the name of a partition's device node and captures its number: sda2, vdb10, nvme0n1p2, mmcblk0p3.
 var nodeNumber = regexp.MustCompile(`^(?:(?:sd|vd|hd|xvd)[a-z]+|(?:nvme\d+n\d+|mmcblk\d+|loop\d+|nbd\d+)p)(\d+)$`)
 
-// Find returns the one partition that spec names: "PARTLABEL=rootfs_a", "PARTUUID=1b2c...", or a device
-// path. Labels match exactly. No match, and more than one, are errors that list the labels there are. On
-// a disk image file a device path such as /dev/vda2 means partition 2 of it.
+// Find returns the only partition that matches spec: "PARTLABEL=rootfs_a", "PARTUUID=1b2c...", or a device path. Labels match
+// exactly, PARTUUIDs in either case. It is an error if no partition or several match. On a disk image file a device path such
+// as /dev/vda2 means partition 2.
 func (d *Disk) Find(spec string) (Partition, error) {
 	match, err := d.matcher(spec)
 	if err != nil {
@@ -44,7 +43,7 @@ func (d *Disk) Find(spec string) (Partition, error) {
 	case 0:
 		return Partition{}, fmt.Errorf("%s is not on disk %s, which has %s", spec, d.path, d.describe())
 	}
-	return Partition{}, fmt.Errorf("%s is ambiguous on disk %s: partitions %d and %d both match", spec, d.path, found[0].Number, found[1].Number)
+	return Partition{}, fmt.Errorf("%s is ambiguous on disk %s: partitions %d and %d match", spec, d.path, found[0].Number, found[1].Number)
 }
 
 func (d *Disk) matcher(spec string) (func(Partition) bool, error) {
@@ -65,7 +64,7 @@ func (d *Disk) matcher(spec string) (func(Partition) bool, error) {
 		if m := nodeNumber.FindStringSubmatch(filepath.Base(spec)); m != nil {
 			return func(p Partition) bool { return strconv.Itoa(p.Number) == m[1] }, nil
 		}
-		return nil, fmt.Errorf("%s names no partition by number, which a disk image file needs; use PARTLABEL= or PARTUUID=", spec)
+		return nil, fmt.Errorf("%s names no partition by number, as a disk image file needs; use PARTLABEL= or PARTUUID=", spec)
 	}
 	return nil, fmt.Errorf("%q names no partition; expected PARTLABEL=, PARTUUID= or a path below /dev", spec)
 }
@@ -93,7 +92,7 @@ func (p Partition) name() string {
 	return fmt.Sprintf("%d %q", p.Number, p.Label)
 }
 
-// String names a partition for people: its label where it has one, and the device or window behind it.
+// String returns the device node, or the disk and the number of a partition without a node.
 func (p Partition) String() string {
 	if p.window {
 		return fmt.Sprintf("%s partition %s", p.disk.path, p.name())
@@ -101,10 +100,10 @@ func (p Partition) String() string {
 	return p.Path
 }
 
-// Open opens the partition. Exclusive refuses one that is mounted, claimed or locked ([BusyError]).
+// Open opens the partition. With Exclusive, a mounted, claimed or locked partition is a [BusyError].
 func (p Partition) Open(mode Mode) (*Device, error) { return p.open(p.String(), 0, p.Size, mode) }
 
-// OpenWindow opens size bytes at off of the partition; a negative off counts from its end.
+// OpenWindow opens size bytes at off of the partition. A negative off counts from its end.
 func (p Partition) OpenWindow(off, size int64, mode Mode) (*Device, error) {
 	if off < 0 {
 		off += p.Size
@@ -120,7 +119,7 @@ func (p Partition) open(name string, off, size int64, mode Mode) (*Device, error
 		return openDevice(name, p.Path, off, size, mode)
 	}
 	if mode == Exclusive && p.disk.block {
-		// O_EXCL is for a whole node: one claim serves every window of it.
+		// O_EXCL claims a whole node, so all windows of the disk share one claim.
 		if err := p.disk.claimWhole(); err != nil {
 			return nil, err
 		}

@@ -6,12 +6,12 @@ import (
 	"unsafe"
 )
 
-// ReadBackAt reads len(p) bytes at off from the medium, past the page cache: with O_DIRECT, and where
-// the file system has none (ReadBackDirect reports it) from the page cache after clean pages were
-// dropped. Call it after [Device.Sync]; a read may otherwise be served from pages that never reached
-// the medium. It may still come from the drive's own cache, which that flush made safe.
+// ReadBackAt reads len(p) bytes at off from the medium, past the page cache: with O_DIRECT, or, if the file system does not support
+// it (see ReadBackDirect), through the page cache after dropping clean pages. Call it after [Device.Sync]; otherwise the data
+// may come from pages that never reached the medium. It may still come from the drive's cache, which the flush made durable.
 //
-// A p that begins on a page, for an offset that does, is read into without a copy.
+// It reads whole logical blocks and no more, so a bad sector beside them does not matter. If p and off are page-aligned, no
+// copy is made.
 //
 // The error of a bad sector is ENODATA or EIO (block/blk-core.c, blk_errors).
 func (d *Device) ReadBackAt(p []byte, off int64) (int, error) {
@@ -71,10 +71,10 @@ func (d *Device) readBackChunk(p []byte, off int64) (int, error) {
 	return copy(p, (*buf)[skip:got]), nil
 }
 
-// aligned reports whether O_DIRECT takes the memory of p. A slice of some pages' length that make returned is.
+// aligned reports whether O_DIRECT accepts the memory of p. Slices of several pages from make are aligned.
 func aligned(p []byte) bool { return uintptr(unsafe.Pointer(&p[0]))%directAlign == 0 }
 
-// alignedBuffer returns n bytes whose address is a multiple of directAlign, as O_DIRECT asks.
+// alignedBuffer returns n bytes whose address is a multiple of directAlign, as O_DIRECT requires.
 func alignedBuffer(n int) *[]byte {
 	raw := make([]byte, n+directAlign)
 	shift := (directAlign - int(uintptr(unsafe.Pointer(&raw[0]))%directAlign)) % directAlign

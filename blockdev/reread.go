@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RereadTable has the kernel read the partition table of a whole disk again (BLKRRPART; block/ioctl.c, blkdev_reread_part)
-// and waits up to patience while others, such as udev, look at its partitions. It reports false for what has no
-// partition nodes: a file, and a loop device without a partition scan. The disk must not be open exclusively. A
-// [BusyError] says that a partition is in use.
+// RereadTable makes the kernel read the partition table of a whole disk again (BLKRRPART; block/ioctl.c, blkdev_reread_part). It
+// waits up to patience for other users of the partitions, such as udev; then a partition in use is a [BusyError]. nodes is
+// false if the disk has no partition nodes: a file, or a loop device without a partition scan. The disk must not be open
+// exclusively.
 func RereadTable(path string, patience time.Duration) (nodes bool, err error) {
 	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false, fmt.Errorf("reading the partition table again: %w", err)
+		return false, fmt.Errorf("rereading the partition table: %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -34,13 +34,13 @@ func RereadTable(path string, patience time.Duration) (nodes bool, err error) {
 		case errno == unix.EBUSY && time.Now().After(deadline):
 			return true, busyBlock(path, path)
 		case errno != unix.EBUSY && !errors.Is(errno, unix.EINTR):
-			return true, fmt.Errorf("reading the partition table of %s again: %w", path, os.NewSyscallError("ioctl BLKRRPART", errno))
+			return true, fmt.Errorf("rereading the partition table of %s: %w", path, os.NewSyscallError("ioctl BLKRRPART", errno))
 		}
 	}
 }
 
-// AddPartition tells the kernel of one partition of a disk (BLKPG_ADD_PARTITION; block/ioctl.c), for a kernel that was
-// built without a parser for the table. off and length are bytes, multiples of 512. The node is there when it returns.
+// AddPartition registers one partition of a disk with the kernel (BLKPG_ADD_PARTITION; block/ioctl.c), for a kernel that was built
+// without a parser for the table. off and length are bytes, multiples of 512. The node exists when it returns.
 func AddPartition(path string, number int, off, length int64) error {
 	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

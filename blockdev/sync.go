@@ -8,14 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SyncFlags say what [SyncRange] does. The zero value does nothing, which serves as a probe for the
-// system call.
+// SyncFlags select the steps of [SyncRange]. The zero value does nothing, which probes for the system call.
 type SyncFlags int
 
-// The flags of sync_file_range(2), and the three combinations that are of use.
+// The flags of sync_file_range(2), and the three useful combinations.
 const (
-	// WaitBefore waits for pages of the range that are already under write-out, and returns their
-	// errors. When it fails the write step of the same call is not taken.
+	// WaitBefore waits for pages of the range that are already under write-out, and returns their errors. If it fails, the
+	// write step of the same call is skipped.
 	WaitBefore SyncFlags = unix.SYNC_FILE_RANGE_WAIT_BEFORE
 	// Write begins the write-out of dirty pages of the range that are not under write-out. It may
 	// block when the request queue is full and never reports an error of the medium by itself.
@@ -32,17 +31,16 @@ const (
 	WriteAndWait = WaitBefore | Write | WaitAfter
 )
 
-// SyncRange calls sync_file_range(2) for length bytes of f from off. The kernel rounds off down and the
-// end up to a page border. A length of 0 is a no-op here; to the kernel it would mean "to the end of
-// the file".
+// SyncRange calls sync_file_range(2) for length bytes of f from off. The kernel rounds off down and the end up to a page. A length
+// of 0 does nothing; to the kernel it would mean "to the end of the file".
 //
-// It does not write metadata and does not flush the drive's cache, so nothing is durable when it
-// returns: [Device.Sync] is the barrier. Errors of the medium are reported once per descriptor, for any
-// range of the file, and only by the two waiting flags.
+// It neither writes metadata nor flushes the drive's cache, so nothing is durable when it returns: [Device.Sync] is the
+// barrier. Errors of the medium are reported once per descriptor, for any range of the file, and only by the two waiting
+// flags.
 //
-// Errors: EBADF; EIO; EINVAL for an unknown flag, a negative or overflowing range; ENOMEM; ENOSPC;
-// ESPIPE when f is neither a regular file, a block device, a directory nor a symbolic link; ENOSYS where
-// the kernel lacks it. Source: sync_file_range(2), fs/sync.c.
+// Errors: EBADF; EIO; EINVAL for an unknown flag, a negative or overflowing range; ENOMEM; ENOSPC; ESPIPE if f is neither a
+// regular file, a block device, a directory nor a symbolic link; ENOSYS if the kernel lacks the call. Source:
+// sync_file_range(2), fs/sync.c.
 func SyncRange(f *os.File, off, length int64, flags SyncFlags) error {
 	if length == 0 && flags != 0 {
 		return nil
@@ -54,8 +52,8 @@ func SyncRange(f *os.File, off, length int64, flags SyncFlags) error {
 	return nil
 }
 
-// hasSyncRange probes whether sync_file_range works on f: kernels and compatibility layers may lack it, and
-// sandboxes forbid it. Without flags the call checks its arguments and does nothing.
+// hasSyncRange probes whether sync_file_range works on f: kernels and compatibility layers may lack it, sandboxes may forbid
+// it. Without flags the call only checks its arguments.
 func hasSyncRange(f File) bool { return f.SyncRange(0, 0, 0) == nil }
 
 func ignoringEINTR(call func() error) error {

@@ -75,7 +75,8 @@ func gptTable(tables *gpt.Tables, sector, own int64) (*table, error) {
 	}
 	t := &table{sector: sector, gpt: tables}
 	for _, e := range list {
-		t.parts = append(t.parts, Partition{Number: e.Number, Label: e.Name, UUID: e.GUID.String(), Offset: e.First * sector, Size: (e.Last - e.First + 1) * sector})
+		t.parts = append(t.parts, Partition{Number: e.Number, Label: e.Name, UUID: e.GUID.String(), Offset: e.First * sector,
+			Size: (e.Last - e.First + 1) * sector})
 	}
 	for _, f := range tables.Faults() {
 		t.faults = append(t.faults, f.Error())

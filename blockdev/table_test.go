@@ -157,7 +157,8 @@ func TestTableFaults(t *testing.T) {
 
 // TestRepairTable damages either copy, and leaves the disk as it was.
 func TestRepairTable(t *testing.T) {
-	for name, at := range map[string]int{"primary header": 600, "primary entries": 1100, "backup header": 64*mib - 500, "backup entries": 64*mib - 33*512, "nothing": -1} {
+	for name, at := range map[string]int{"primary header": 600, "primary entries": 1100, "backup header": 64*mib - 500,
+		"backup entries": 64*mib - 33*512, "nothing": -1} {
 		t.Run(name, func(t *testing.T) {
 			path := newDisk(t)
 			want := readAll(t, path)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IsWholeDisk reports whether path is a block device that is no partition: a disk, a loop device, a mapping.
+// IsWholeDisk reports whether path is a block device other than a partition: a disk, a loop device, a mapping.
 func IsWholeDisk(path string) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -22,7 +22,7 @@ func IsWholeDisk(path string) (bool, error) {
 	return os.IsNotExist(err), nil
 }
 
-// SectorSize is the logical sector of a block device in bytes (BLKSSZGET), which its partition table counts in.
+// SectorSize returns the logical sector size of a block device in bytes (BLKSSZGET), the unit of its partition table.
 func SectorSize(path string) (int64, error) {
 	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -36,8 +36,8 @@ func SectorSize(path string) (int64, error) {
 	return int64(n), nil
 }
 
-// BootDisk is the node of the whole disk that the running root file system is on. It is an error in an
-// initramfs, and on a root that is no plain partition.
+// BootDisk returns the node of the whole disk that holds the running root file system. It is an error if the root is not a plain
+// partition, and wraps [ErrNoBootDisk] if it is on no disk, as in an initramfs.
 func BootDisk() (string, error) {
 	sys, err := rootPartition()
 	if err != nil {
@@ -46,8 +46,7 @@ func BootDisk() (string, error) {
 	return nodeOf(filepath.Dir(sys)), nil
 }
 
-// RootPartition is the node of the partition that the running root file system is on, under the same
-// conditions as [BootDisk].
+// RootPartition returns the node of the partition that holds the running root file system. Errors are those of [BootDisk].
 func RootPartition() (string, error) {
 	sys, err := rootPartition()
 	if err != nil {
@@ -56,7 +55,7 @@ func RootPartition() (string, error) {
 	return nodeOf(sys), nil
 }
 
-// rootPartition is the folder of the root's partition in sysfs.
+// rootPartition returns the directory of the root's partition in sysfs.
 func rootPartition() (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat("/", &st); err != nil {
@@ -67,7 +66,7 @@ func rootPartition() (string, error) {
 		return "", ErrNoBootDisk
 	}
 	if _, err := os.Stat(sys + "/partition"); err != nil {
-		return "", fmt.Errorf("%s is no partition", filepath.Base(sys))
+		return "", fmt.Errorf("%s is not a partition", filepath.Base(sys))
 	}
 	return sys, nil
 }

@@ -8,24 +8,24 @@ import (
 
 // The engines of a [Writer].
 const (
-	// Paced writes through the page cache, and keeps at most two windows dirty with sync_file_range.
+	// Paced writes through the page cache and keeps at most two windows dirty, with sync_file_range.
 	Paced = "paced"
-	// Direct writes with O_DIRECT, a few writes at a time, each of which reports its own error.
+	// Direct writes with O_DIRECT, a few writes at a time. Each reports its own error.
 	Direct = "direct"
-	// Auto tries both on the first windows and goes on with the faster one. Where there is no O_DIRECT, or the
-	// image is shorter than the trial, it is Paced.
+	// Auto tries both on the first windows and continues with the faster one. Without O_DIRECT, or if the image is shorter
+	// than the trial, it is Paced.
 	Auto = "auto"
 )
 
-// The defaults of [WriterOptions], chosen by measurement: windows of 4 to 8 MiB reach full speed with
-// the least dirty memory, and a flush every 128 MiB costs a few per cent on media that take 50 ms for it.
+// The defaults of [WriterOptions], chosen by measurement: windows of 4 to 8 MiB reach full speed with the least dirty memory, and a
+// flush every 128 MiB costs a few per cent on media that need 50 ms for it.
 const (
 	DefaultWindow     = 4 << 20
 	DefaultCheckpoint = 128 << 20
 	DefaultInFlight   = 3
 )
 
-// dirtyLimit is what the kernel may keep dirty of the disk beside the pacing: enough not to slow two windows down.
+// dirtyLimit bounds the dirty bytes of the disk in the kernel. It is large enough not to slow two windows down.
 const dirtyLimit = 8 * DefaultWindow
 
 // WriterOptions tune a writer. The zero value is the default.
@@ -36,33 +36,31 @@ type WriterOptions struct {
 	InFlight   int    // direct writes at a time; 0 is DefaultInFlight
 }
 
-// Writer writes a device durably, through one of the engines. Every checkpoint and at the end there is a full
-// barrier, [Device.Sync]. Not safe for concurrent use, but for WrittenOut and ReadBackAt. After an error every
-// call fails: the device is poisoned.
+// Writer writes a device durably, through one of the engines, with a full barrier ([Device.Sync]) at every checkpoint and at the
+// end. Only WrittenOut and ReadBackAt are safe for concurrent use. An error poisons the device: every later call fails.
 type Writer struct {
 	d        *Device
 	o        WriterOptions
 	engine   engine
 	sinceBar int64 // bytes handed over since the last barrier
 	out      atomic.Int64
-	restore  func() error // of the kernel's limit on dirty pages
+	restore  func() error // sets the kernel's old limit on dirty pages
 }
 
-// engine carries data to the device. None of it is durable before the barrier of the Writer.
+// engine carries data to the device. The barrier of the Writer makes it durable.
 type engine interface {
 	write(p []byte, off int64) error
-	// settle is called before the range is zeroed or discarded behind the engine's back.
+	// settle prepares for a range being zeroed or discarded without the engine.
 	settle(off, length int64) error
-	// drain returns when the device has taken everything that was handed over, or with the error.
+	// drain waits until all data was written out. It returns the first error.
 	drain() error
 	name() string
 }
 
-// ErrNoDirect is returned by [Device.NewWriter] when the direct engine was asked for and cannot work.
-var ErrNoDirect = errors.New("no direct writing")
+// ErrNoDirect is wrapped by the error of [Device.NewWriter] if the direct engine was requested and cannot work.
+var ErrNoDirect = errors.New("direct engine not available")
 
-// NewWriter returns a writer on d, which closes d. It asks the kernel to keep few dirty pages of the device, as
-// far as it can, until Close.
+// NewWriter returns a writer on d, which owns d. Until Close it limits the dirty pages of the device if the kernel can.
 func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 	if o.Window <= 0 {
 		o.Window = DefaultWindow
@@ -88,7 +86,7 @@ func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 			w.engine = newAuto(w.engine, newDirect(d, o, &w.out), 2*o.Window)
 		}
 	default:
-		return nil, fmt.Errorf("writing %s: there is no engine %q; there are %s, %s and %s", d.name, o.Engine, Paced, Direct, Auto)
+		return nil, fmt.Errorf("writing %s: unknown engine %q, expected %s, %s or %s", d.name, o.Engine, Paced, Direct, Auto)
 	}
 	if o.Engine != Direct && d.sysfs != "" {
 		w.restore = limitDirty(d.sysfs, dirtyLimit)
@@ -96,8 +94,8 @@ func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 	return w, nil
 }
 
-// WriteAt hands p over for off. Offsets should ascend, and no byte be written twice between two flushes.
-// Nothing is durable before [Writer.Flush] returns nil.
+// WriteAt queues p for off. Offsets should ascend; no byte may be written twice between two flushes. Nothing is durable before
+// [Writer.Flush] returns nil.
 func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 	if err := w.d.check("writing", off, int64(len(p))); err != nil {
 		return 0, err
@@ -111,7 +109,7 @@ func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// Zero is [Device.Zero], in the order of the writes.
+// Zero is [Device.Zero], ordered with the writes.
 func (w *Writer) Zero(off, length int64) error {
 	if err := w.engine.settle(off, length); err != nil {
 		return err
@@ -119,7 +117,7 @@ func (w *Writer) Zero(off, length int64) error {
 	return w.d.Zero(off, length)
 }
 
-// Discard is [Device.Discard], in the order of the writes.
+// Discard is [Device.Discard], ordered with the writes.
 func (w *Writer) Discard(off, length int64) error {
 	if err := w.engine.settle(off, length); err != nil {
 		return err
@@ -127,8 +125,8 @@ func (w *Writer) Discard(off, length int64) error {
 	return w.d.Discard(off, length)
 }
 
-// Flush hands everything to the device and flushes its cache. What was written before is on stable storage when
-// it returns nil. It is never repeated after an error.
+// Flush writes everything out and flushes the drive's cache. When it returns nil, all writes before it are on stable storage. It
+// must not be repeated after an error.
 func (w *Writer) Flush() error {
 	if err := w.engine.drain(); err != nil {
 		return err
@@ -140,11 +138,11 @@ func (w *Writer) Flush() error {
 // ReadBackAt is [Device.ReadBackAt].
 func (w *Writer) ReadBackAt(p []byte, off int64) (int, error) { return w.d.ReadBackAt(p, off) }
 
-// WrittenOut is the number of bytes that the device has taken from this writer: written out, not merely in the
-// page cache. Safe for concurrent use.
+// WrittenOut returns the number of bytes of this writer that were written out to the device, not merely to the page cache. Safe for
+// concurrent use.
 func (w *Writer) WrittenOut() int64 { return w.out.Load() }
 
-// Engine names the engine that ran and how read-back is done, for results.
+// Engine describes the engine in use and the kind of read-back, for results.
 func (w *Writer) Engine() string {
 	if w.d.ReadBackDirect() {
 		return w.engine.name() + ", direct read-back"
@@ -152,8 +150,8 @@ func (w *Writer) Engine() string {
 	return w.engine.name() + ", read-back after dropping the page cache"
 }
 
-// Close takes the kernel's limit back and closes the device. It flushes nothing.
+// Close restores the kernel's limit and closes the device. It does not flush.
 func (w *Writer) Close() error {
-	_ = w.engine.drain() // no write is under way when the descriptors close; its error was or will be reported
+	_ = w.engine.drain() // no write may be in flight when the descriptors close; Flush reports errors
 	return errors.Join(w.restore(), w.d.Close())
 }

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// zeroChunk bounds one BLKZEROOUT or fallocate call, which cannot be interrupted.
+// zeroChunk bounds one BLKZEROOUT or fallocate call in bytes, since it cannot be interrupted.
 const zeroChunk = 64 << 20
 
-// Zero makes length bytes at off read as zero: BLKZEROOUT on a block device (the kernel falls back to
-// writing zeros where the drive has no command for it), a punched hole in a regular file, and written
-// zeros for what is not aligned or where neither works. Discard is never used: discarded blocks may
-// read as anything. Durable after [Device.Sync]. BLKZEROOUT drops cached pages of the range, also
-// dirty ones (block/ioctl.c), so zero a gap before the data beside it is written, or flush in between.
+// Zero makes length bytes at off read as zero: by BLKZEROOUT on a block device (the kernel writes zeros if the drive has no command
+// for it), by a punched hole in a regular file, and by written zeros for unaligned edges or if neither is supported. It never
+// discards: discarded blocks may read as anything. Durable after [Device.Sync]. BLKZEROOUT drops cached pages of the range,
+// even dirty ones (block/ioctl.c), so zero a gap before writing the data beside it, or flush in between. An error poisons the
+// device.
 func (d *Device) Zero(off, length int64) error {
 	if err := d.check("zeroing", off, length); err != nil {
 		return err
@@ -27,9 +27,8 @@ func (d *Device) Zero(off, length int64) error {
 	return nil
 }
 
-// Discard tells the drive that length bytes at off hold nothing of use: BLKDISCARD, or a punched hole in a file,
-// for the whole pages of the range. They read as anything afterwards, so this never stands for zeroing. A
-// device that cannot discard leaves them alone, and that is no error.
+// Discard discards the whole pages of length bytes at off: by BLKDISCARD, or by a punched hole in a file. Afterwards they read as
+// anything, so it cannot replace Zero. It does nothing on a device that cannot discard. An error poisons the device.
 func (d *Device) Discard(off, length int64) error {
 	if err := d.check("discarding", off, length); err != nil {
 		return err
@@ -49,7 +48,7 @@ func (d *Device) Discard(off, length int64) error {
 }
 
 func (d *Device) zeroChunk(off, length int64) error {
-	// Page-aligned, so that no dirty page straddles the border.
+	// Whole pages, so that no dirty page straddles the border.
 	first := (d.base + off + directAlign - 1) &^ (directAlign - 1)
 	end := (d.base + off + length) &^ (directAlign - 1)
 	if first >= end {

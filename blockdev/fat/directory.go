@@ -47,7 +47,8 @@ func (f *FS) lookup(first int64, name string) (entry, error) {
 		case attr&attrLabel != 0:
 			long = longName{}
 		default:
-			if strings.EqualFold(name, shortName(b)) || long.left == 0 && long.sum == checksum(b) && long.units != nil && strings.EqualFold(name, long.String()) {
+			if strings.EqualFold(name, shortName(b)) || long.left == 0 && long.sum == checksum(b) && long.units != nil &&
+				strings.EqualFold(name, long.String()) {
 				found = &entry{directory: attr&attrDirectory != 0, first: int64(le.Uint16(b[offLow:])), size: int64(le.Uint32(b[offSize:]))}
 				if f.bits == 32 {
 					found.first |= int64(le.Uint16(b[offHigh:])) << 16

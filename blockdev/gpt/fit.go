@@ -28,7 +28,8 @@ func (t *Table) Fit(sectors int64, grow bool) (Fit, error) {
 		return fit, fmt.Errorf("first usable sector is %d, expected 2 to %d", first, end)
 	}
 	if t.EntriesLBA()+t.EntrySectors() > end {
-		return fit, fmt.Errorf("entries of the primary partition table are at sector %d, the disk of %d sectors has room up to %d", t.EntriesLBA(), sectors, end-1)
+		return fit, fmt.Errorf("entries of the primary partition table are at sector %d, the disk of %d sectors has room up to %d", t.EntriesLBA(),
+			sectors, end-1)
 	}
 	if fit.OldLBA != fit.NewLBA || t.lbaAt(offLast) >= end {
 		t.put(offLast, end-1)

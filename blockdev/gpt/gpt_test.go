@@ -82,7 +82,8 @@ var twoParts = []string{"-n1:8192:+4M", "-c1:boot", "-n2:0:+8M", "-c2:Grüße", 
 
 // TestReadAgreesWithSgdisk reads tables of every layout that sgdisk makes, and compares what sgdisk says of them.
 func TestReadAgreesWithSgdisk(t *testing.T) {
-	for _, layout := range [][]string{{}, {"--resize-table=4"}, {"--resize-table=56"}, {"--resize-table=256"}, {"--resize-table=1024"}, {"--move-main-table=4096"}} {
+	for _, layout := range [][]string{{}, {"--resize-table=4"}, {"--resize-table=56"}, {"--resize-table=256"}, {"--resize-table=1024"},
+		{"--move-main-table=4096"}} {
 		t.Run(strings.Join(layout, " "), func(t *testing.T) {
 			path := sgdisk(t, 40*mib, append(layout, twoParts...)...)
 			m := load(t, path)
@@ -286,7 +287,8 @@ func TestFaults(t *testing.T) {
 			reseal(m, func(h, _ []byte) { le.PutUint64(h[48:], 1<<40) })
 			copy(m.data[len(m.data)-512:], gpt.Read(m, m.size(), 512).Primary.Mirror().Pieces()[1].Data)
 		}, "Linux ignores the table"},
-		{"partition outside the disk", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[40:], 1<<63) }) }, "error: partition 1 (sectors 8192-"},
+		{"partition outside the disk", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[40:], 1<<63) }) },
+			"error: partition 1 (sectors 8192-"},
 		{"partition backwards", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[40:], 8191) }) }, "error: partition 1 (sectors 8192-8191)"},
 		{"partition over the table", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[32:], 33) }) }, "overlaps the primary partition table"},
 		{"partition over the backup", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[128+40:], 40*2048-1) }) }, "overlaps"},
@@ -378,7 +380,8 @@ func TestPlaceIsNotGuessed(t *testing.T) {
 func TestHostileMemory(t *testing.T) {
 	le := binary.LittleEndian
 	good := load(t, sgdisk(t, 40*mib, twoParts...))
-	for _, ask := range []struct{ count, width uint32 }{{1 << 24, 128}, {1 << 31, 1 << 31}, {0xffffffff, 0xffffffff}, {1, 1 << 31}, {4096, 128}, {128, 4096}} {
+	for _, ask := range []struct{ count, width uint32 }{{1 << 24, 128}, {1 << 31, 1 << 31}, {0xffffffff, 0xffffffff}, {1, 1 << 31}, {4096, 128},
+		{128, 4096}} {
 		m := &memory{data: bytes.Clone(good.data)}
 		reseal(m, func(h, _ []byte) { le.PutUint32(h[80:], ask.count); le.PutUint32(h[84:], ask.width) })
 		var before, after runtime.MemStats

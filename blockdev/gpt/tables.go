@@ -125,7 +125,8 @@ func (t *Tables) Restored(r Reader) (*Table, error) {
 	case t.Backup == nil:
 		lba := used.AlternateLBA()
 		if lba >= t.sectors {
-			return nil, fmt.Errorf("restoring the backup partition table: the primary one places it at sector %d, outside the disk of %d sectors", lba, t.sectors)
+			return nil, fmt.Errorf("restoring the backup partition table: the primary one places it at sector %d, outside the disk of %d sectors", lba,
+				t.sectors)
 		}
 		return t.free(used.At(lba, primaryLBA, lba-used.EntrySectors()))
 	case !t.Primary.SameContent(t.Backup):

@@ -115,7 +115,8 @@ type chain struct {
 func (c *chain) add(number int, e entry, base int64) error {
 	off, size := (base+e.first)*c.sector, e.count*c.sector
 	if off == 0 || off > c.size-size {
-		return fmt.Errorf("partition %d (sectors %d-%d) is not inside the disk of %d sectors", number, base+e.first, base+e.first+e.count-1, c.size/c.sector)
+		return fmt.Errorf("partition %d (sectors %d-%d) is not inside the disk of %d sectors", number, base+e.first, base+e.first+e.count-1,
+			c.size/c.sector)
 	}
 	c.list = append(c.list, Partition{Number: number, UUID: fmt.Sprintf("%08x-%02x", c.signature, number), Type: e.kind, Offset: off, Size: size})
 	return nil

@@ -40,7 +40,8 @@ func BackupSize(sector int) int64 { return int64(usual + sector) }
 // New returns the backend. booted is the running slot, "" outside every slot.
 func New(o Options, booted string) (*scheme.Backend, error) {
 	if o.Primary.Size()+o.Backup.Size() > o.Size {
-		return nil, fmt.Errorf("%w: areas of the partition tables have %d and %d bytes, the disk has %d", boot.ErrState, o.Primary.Size(), o.Backup.Size(), o.Size)
+		return nil, fmt.Errorf("%w: areas of the partition tables have %d and %d bytes, the disk has %d", boot.ErrState, o.Primary.Size(), o.Backup.Size(),
+			o.Size)
 	}
 	for _, s := range o.Slots {
 		if o.Partition[s] < 1 {

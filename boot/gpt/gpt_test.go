@@ -28,7 +28,8 @@ func vboot(d *boottest.Disk) string {
 	valid := func(h, e []byte) bool {
 		c := bytes.Clone(h[:92])
 		copy(c[16:20], make([]byte, 4))
-		return string(h[:8]) == "EFI PART" && binary.LittleEndian.Uint32(h[16:]) == crc32.ChecksumIEEE(c) && binary.LittleEndian.Uint32(h[88:]) == crc32.ChecksumIEEE(e)
+		return string(h[:8]) == "EFI PART" && binary.LittleEndian.Uint32(h[16:]) == crc32.ChecksumIEEE(c) &&
+			binary.LittleEndian.Uint32(h[88:]) == crc32.ChecksumIEEE(e)
 	}
 	p, b := d.Areas[0], d.Areas[1]
 	copies := [][2][]byte{{p[sector : 2*sector], p[2*sector:]}, {b[16384:], b[:16384]}}
@@ -69,7 +70,8 @@ func vboot(d *boottest.Disk) string {
 }
 
 func open(areas []boot.Area, booted string) (boot.Backend, error) {
-	return gpt.New(gpt.Options{Primary: areas[0], Backup: areas[1], Size: diskSize, Sector: sector, Slots: []string{"A", "B"}, Partition: map[string]int{"A": 1, "B": 2}}, booted)
+	return gpt.New(gpt.Options{Primary: areas[0], Backup: areas[1], Size: diskSize, Sector: sector, Slots: []string{"A", "B"},
+		Partition: map[string]int{"A": 1, "B": 2}}, booted)
 }
 
 // image makes a disk with cgpt, both slots good, and returns its path.
@@ -84,7 +86,8 @@ func image(t *testing.T) string {
 	run(t, "truncate", "-s", "4M", path)
 	run(t, "cgpt", "create", path)
 	for i, s := range []string{"A", "B"} {
-		run(t, "cgpt", "add", "-i", fmt.Sprint(i+1), "-b", fmt.Sprint(64+i*2048), "-s", "2048", "-t", "kernel", "-l", s, "-P", fmt.Sprint(10-i), "-T", "0", "-S", "1", path)
+		run(t, "cgpt", "add", "-i", fmt.Sprint(i+1), "-b", fmt.Sprint(64+i*2048), "-s", "2048", "-t", "kernel", "-l", s, "-P", fmt.Sprint(10-i), "-T", "0",
+			"-S", "1", path)
 	}
 	run(t, "sgdisk", "-n", "9:0:+64", "-c", "9:other", "-A", "9:set:60", path)
 	return path
@@ -171,7 +174,8 @@ func TestTools(t *testing.T) {
 		if s := strings.Join(got, " "); s != step.want {
 			t.Errorf("after %s cgpt shows %s; want %s", step.name, s, step.want)
 		}
-		if s := fmt.Sprintf("%d %d %d %d %d %d", bits[0]>>48&15, bits[0]>>52&15, bits[0]>>56&1, bits[1]>>48&15, bits[1]>>52&15, bits[1]>>56&1); s != step.want {
+		if s := fmt.Sprintf("%d %d %d %d %d %d", bits[0]>>48&15, bits[0]>>52&15, bits[0]>>56&1, bits[1]>>48&15, bits[1]>>52&15,
+			bits[1]>>56&1); s != step.want {
 			t.Errorf("after %s sgdisk shows %s; want %s", step.name, s, step.want)
 		}
 		if out := run(t, "sgdisk", "-A", "9:show", path); !strings.Contains(out, "60") {

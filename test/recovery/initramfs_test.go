@@ -384,7 +384,7 @@ func TestRecoveryCopiedDisk(t *testing.T) {
 	disk, other := h.disk(t, "device"), h.disk(t, "copy")
 	disks := []qemu.Disk{{Path: other, Serial: "copy"}, {Path: disk, Serial: "own"}, {Path: stick, ReadOnly: true}}
 	m := h.start(t, qemu.Config{Name: "copy", Disks: disks})
-	expect(t, m, `error: /dev/vda, /dev/vdb all are the disk with .*unplug all but one`, `the boot loader keeps its choice`)
+	expect(t, m, `error: several disks match \(with .*\): /dev/vda, /dev/vdb; unplug all but one`, `the boot loader keeps its choice`)
 	ends(t, m, qemu.Reset)
 	for _, d := range []string{disk, other} {
 		wantEnv(t, d, map[string]string{"ORDER": "A B", "A_OK": "1", "B_OK": "0"})
