@@ -8,7 +8,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
-// weakness says why a key is not accepted for signing; empty if it is. What is not listed is not accepted.
+// weakness returns the reason why a key is not accepted for signing, "" if it is accepted. Unlisted kinds are not.
 func (p Policy) weakness(key *packet.PublicKey) string {
 	switch key.PubKeyAlgo {
 	case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSASignOnly:

@@ -29,8 +29,8 @@ func nextLine(b []byte) (line, rest []byte) {
 }
 
 // dearmor decodes the ASCII armor (RFC 9580 section 6.2) that b starts with, and returns its type, its content and what
-// follows it, without blank lines. Stricter than the standard: nothing before the armor, whole lines, strict base64, and a
-// checksum that is there must be right.
+// follows it, without blank lines. It is stricter than the standard: nothing before the armor, whole lines, strict base64, and
+// a checksum, if present, must match.
 func dearmor(b []byte) (kind string, data, rest []byte, err error) {
 	first, rest := nextLine(b)
 	name, ok := bytes.CutPrefix(first, armorBegin)
@@ -44,7 +44,7 @@ func dearmor(b []byte) (kind string, data, rest []byte, err error) {
 	var text, sum []byte
 	for {
 		if len(rest) == 0 {
-			return "", nil, nil, fmt.Errorf("armor is truncated: there is no line %q", end)
+			return "", nil, nil, fmt.Errorf("armor is truncated: line %q is missing", end)
 		}
 		var line []byte
 		line, rest = nextLine(rest)
@@ -53,7 +53,7 @@ func dearmor(b []byte) (kind string, data, rest []byte, err error) {
 			data, err = decodeArmor(text, sum)
 			return string(name), data, bytes.TrimLeft(rest, "\r\n"), err
 		case sum != nil || len(line) == 0 || len(line) > maxArmorLine:
-			return "", nil, nil, fmt.Errorf("line %.40q does not belong into armor", line)
+			return "", nil, nil, fmt.Errorf("line %.40q is not armor", line)
 		case line[0] == '=':
 			sum = line[1:]
 		default:
@@ -75,14 +75,14 @@ func skipHeaders(b []byte) ([]byte, error) {
 			return b, nil
 		}
 		if len(line) > maxArmorLine || !bytes.Contains(line, []byte(": ")) && !bytes.HasSuffix(line, []byte(":")) {
-			return nil, fmt.Errorf("line %.40q is no armor header, and a blank line must follow the headers", line)
+			return nil, fmt.Errorf("line %.40q is not an armor header; expected a blank line after the headers", line)
 		}
 	}
-	return nil, errors.New("armor is truncated: there is no blank line after its headers")
+	return nil, errors.New("armor is truncated: the blank line after its headers is missing")
 }
 
 func decodeArmor(text, sum []byte) ([]byte, error) {
-	// The decoder skips line breaks by itself, but none are left in here.
+	// The decoder would skip line breaks.
 	if bytes.ContainsAny(text, "\r\n") {
 		return nil, errors.New("armor holds a stray carriage return")
 	}
@@ -98,7 +98,7 @@ func decodeArmor(text, sum []byte) ([]byte, error) {
 	}
 	want, err := base64.StdEncoding.Strict().AppendDecode(nil, sum)
 	if crc := crc24(data); err != nil || !bytes.Equal(want, []byte{byte(crc >> 16), byte(crc >> 8), byte(crc)}) {
-		return nil, fmt.Errorf("armor checksum is wrong: it says %q", sum)
+		return nil, fmt.Errorf("armor checksum is %q, expected %q", sum, base64.StdEncoding.EncodeToString([]byte{byte(crc >> 16), byte(crc >> 8), byte(crc)}))
 	}
 	return data, nil
 }

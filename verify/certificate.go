@@ -30,7 +30,7 @@ type certificate struct {
 	primaryID   uint64
 }
 
-// revocation says when and why a key was revoked, in the words of its owner.
+// revocation is the date and reason that the owner of a key gave for revoking it.
 type revocation struct {
 	at     time.Time
 	reason string
@@ -75,11 +75,11 @@ func parseEntity(raw []byte) (*openpgp.Entity, error) {
 	return entity, nil
 }
 
-// readRevocations finds every revocation of a key itself, because the library loses those that stand in an unusual place
-// and weighs their dates. Here a revocation counts wherever it stands, for ever, whatever its hash. One that cannot be
-// judged makes the certificate unusable: better no key than one whose owner gave it up.
+// readRevocations collects all revocations, because the library misses those in unusual places and weighs their dates. Here a
+// revocation counts in any place, for ever, with any hash. A revocation that cannot be verified makes the certificate
+// unusable: it may mean that the owner has given up the key.
 func (c *certificate) readRevocations(primary *packet.PublicKey, packets []rawPacket) error {
-	var subkey *packet.PublicKey // the last subkey; nil when there is none or it is of an unknown kind
+	var subkey *packet.PublicKey // the last subkey; nil for none and for an unknown kind
 	var inSubkey bool
 	for _, p := range packets {
 		if p.tag == tagPublicSubkey {
@@ -89,7 +89,8 @@ func (c *certificate) readRevocations(primary *packet.PublicKey, packets []rawPa
 			continue
 		}
 		kind := packet.SignatureType(max(p.signatureType(), 0))
-		if kind != sigKeyRevocation && kind != sigSubkeyRevocation && kind != sigUserIDRevocation || kind == sigSubkeyRevocation && inSubkey && subkey == nil {
+		revokes := kind == sigKeyRevocation || kind == sigSubkeyRevocation || kind == sigUserIDRevocation
+		if unknown := kind == sigSubkeyRevocation && inSubkey && subkey == nil; !revokes || unknown {
 			continue
 		}
 		sig, err := p.signature()
@@ -104,7 +105,7 @@ func (c *certificate) readRevocations(primary *packet.PublicKey, packets []rawPa
 			id = subkey.KeyId
 			err = primary.VerifySubkeyRevocationSignature(sig, subkey)
 		default:
-			continue // of a user ID, readable: the library weighs it
+			continue // of a user ID, and readable: the library judges it
 		}
 		if err != nil {
 			return fmt.Errorf("byte %d: a revocation cannot be checked: %w", p.offset, err)
@@ -124,11 +125,11 @@ func reasonOf(sig *packet.Signature) string {
 	case packet.KeySuperseded:
 		return "superseded by another key"
 	case packet.KeyCompromised:
-		return "the secret key is in wrong hands"
+		return "the secret key is compromised"
 	case packet.KeyRetired:
 		return "no longer used"
 	}
-	return "of an unknown reason"
+	return "unknown reason"
 }
 
 // merge adds another copy of the same certificate.

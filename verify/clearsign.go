@@ -17,10 +17,10 @@ var (
 // IsClearsigned reports whether doc begins, at its first byte, as a clearsigned document. It may still be malformed.
 func IsClearsigned(doc []byte) bool { return bytes.HasPrefix(doc, clearsignMark) }
 
-// clearsigned is a clearsigned document taken apart.
+// clearsigned is a parsed clearsigned document.
 type clearsigned struct {
-	text   []byte   // the lines, each ended by LF: what a parser gets
-	signed []byte   // the lines, joined by CRLF: what the signature covers (RFC 9580 section 7.1)
+	text   []byte   // the lines, each ended by LF, for the parser
+	signed []byte   // the lines, joined by CRLF, covered by the signature (RFC 9580 section 7.1)
 	hashes []string // names in the Hash headers; may be none
 	sig    []byte   // content of the signature's armor
 }
@@ -44,7 +44,7 @@ func parseClearsigned(doc []byte) (*clearsigned, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.text = make([]byte, 0, len(rest)) // nobody is trusted yet: growing step by step would take several times as much
+	c.text = make([]byte, 0, len(rest)) // not trusted yet: growing step by step would cost several times as much
 	c.signed = make([]byte, 0, len(rest)+bytes.Count(rest, []byte("\n")))
 	if rest, err = c.body(rest, lineAt(doc, len(doc)-len(rest))); err != nil {
 		return nil, err
@@ -114,5 +114,5 @@ func (c *clearsigned) body(b []byte, number int) ([]byte, error) {
 		c.signed = append(c.signed, line...)
 		c.text = append(append(c.text, line...), '\n')
 	}
-	return nil, fmt.Errorf("document is truncated: it has no signature")
+	return nil, fmt.Errorf("document is truncated: its signature is missing")
 }

@@ -14,14 +14,14 @@ const (
 // TrustedClock returns the latest of the system clock and two floors: when the program was built, and the time that the
 // last run recorded. Zero floors are ignored. A board without a battery-backed clock starts in 1970 and gets the later floor.
 //
-// lowerBound says whether the result is only known to be past, for [Policy.LowerBound]: the system clock was behind a
-// floor, or less than [MaxClockSkew] after the build, as after someone set it to that. Without a floor nothing supports the
+// lowerBound reports whether the result is a lower bound, for [Policy.LowerBound]: the system clock was behind a
+// floor, or less than [MaxClockSkew] after the build, as if it was set to the build time. Without a floor nothing supports the
 // system clock, and lowerBound is true. Pass both results on: with a build time as the clock and without LowerBound, a
 // device that has no clock would refuse every update signed a day after its build.
 //
-// What it cannot see: a clock that was set to the build time and then ran for more than a day without being corrected.
+// It cannot detect a clock that was set to the build time and then ran for more than a day without being corrected.
 // Signatures younger than that clock are refused as from the future until someone sets it. A clock that is ahead is
-// believed for this run: documents with an expiry look expired. It is not remembered, see [Recordable].
+// trusted for this run: documents with an expiry look expired. It is not recorded, see [Recordable].
 func TrustedClock(built, recorded time.Time) (now time.Time, lowerBound bool) {
 	return trustedClock(time.Now(), built, recorded)
 }
@@ -38,8 +38,8 @@ func trustedClock(now, built, recorded time.Time) (time.Time, bool) {
 }
 
 // Recordable returns the time that a run may record for the next ones: now, but at most [MaxClockLead] after the latest
-// of the attested times, which are those of the build and of trusted signatures. So a clock that once stood in the year
-// 2100 refuses what expires while it stands there, and nothing once it is right again.
+// of the attested times, which are those of the build and of trusted signatures. So a clock that once showed the year
+// 2100 refuses documents with an expiry at that time only.
 func Recordable(now time.Time, attested ...time.Time) time.Time {
 	var latest time.Time
 	for _, t := range attested {

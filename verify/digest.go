@@ -6,13 +6,13 @@ import (
 	"hash"
 )
 
-// MismatchError says that bytes are not those a signed document promises. Match it with errors.AsType.
+// MismatchError reports bytes that differ from a signed document. Match it with errors.AsType.
 type MismatchError struct {
-	Object string // what was hashed, such as "range 17 (blocks 4096-8191)"
+	Object string // the hashed object, such as "range 17 (blocks 4096-8191)"
 	Offset int64  // bytes, where the object starts in the image
 	Length int64  // bytes
 	Type   string // name of the hash, such as "sha256"
-	Got    string // hex digest of what was read
+	Got    string // hex digest of the bytes read
 	Want   string // hex digest that was promised
 }
 

@@ -10,7 +10,7 @@
 //   - Signatures are either detached, binary (type 0x00) and over the document as it is, or part of a clearsigned document
 //     (type 0x01, RFC 9580 section 7) in the one spelling for which signed text and plain text cannot differ.
 //   - Every signature by a key of the keyring must be good: one bad beside a good one refuses the document. Signatures by
-//     keys that are not in the keyring are ignored beside a good one, which is what a change of keys needs.
+//     keys that are not in the keyring are ignored beside a good one, so that keys can be replaced.
 //   - A threshold counts distinct primary keys, never signatures or subkeys.
 //   - Algorithms come from a list of allowed ones: SHA-256 or stronger, RSA of [Policy.MinRSABits], Ed25519, Ed448, ECDSA on
 //     NIST P-256, P-384 and P-521. Subkeys need the signing flag and a cross-certificate.
@@ -18,8 +18,8 @@
 //
 // # Time
 //
-// A device may not know what time it is. [Policy.Time] is the trusted clock, see [TrustedClock]. A signature is judged at
-// max(Policy.Time, its own creation time): nobody without the secret key can choose the creation time. From that follows:
+// A device may not know the time. [Policy.Time] is the trusted clock, see [TrustedClock]. A signature is judged at
+// max(Policy.Time, its own creation time): only the holder of the secret key can choose the creation time. Therefore:
 //
 //   - A signature made while its key was valid stays good after the key expired, for a device may be updated years later.
 //     A signature made before the key existed or after it expired is refused.
@@ -29,13 +29,13 @@
 //
 // # What it does not do
 //
-// A good signature says who made the document, not that it is new, meant for this device, or lists every byte of an image:
-// product, expiry and rollback protection are read from the signed document by others. Whoever holds the secret key may
+// A good signature proves who made the document, not that it is new, meant for this device, or lists every byte of an image:
+// product, expiry and rollback protection are read from the signed document by others. The holder of the secret key can
 // choose the date in a signature. The web of trust, trust signatures and designated revokers are not used; a keyring is
 // trusted as it is, and must come from a place that an attacker cannot write.
 //
 // # Digests
 //
-// [NewReader] hands out a known number of bytes and reports a [*MismatchError] in place of the end of the data when the
-// digest is another one.
+// [NewReader] hands out a known number of bytes and returns a [*MismatchError] instead of the end of the data if the
+// digest differs.
 package verify

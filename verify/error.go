@@ -7,13 +7,13 @@ import (
 	"unicode"
 )
 
-// SignatureError says why a document is not trusted. Every refusal of [Policy.Verify] is one.
+// SignatureError is the reason why a document is not trusted. All refusals of [Policy.Verify] are of this type.
 type SignatureError struct {
-	Reason string    // what was refused, a sentence without its end; never empty
-	KeyID  string    // hex, the key that made the signature; empty when no single signature is meant
-	UserID string    // user ID of that key, when it is in the keyring
-	Time   time.Time // when the signature says it was made; zero when no single signature is meant
-	Advice string    // what a person can do next; empty: Hint gives a general answer
+	Reason string    // the finding, a sentence without a period; never empty
+	KeyID  string    // hex, the key that made the signature; "" if the error is not about one signature
+	UserID string    // user ID of that key, if it is in the keyring
+	Time   time.Time // creation time of the signature; zero if the error is not about one signature
+	Advice string    // next action for the operator; "" selects a general hint
 	Err    error     // cause, may be nil
 }
 
@@ -38,18 +38,18 @@ func (e *SignatureError) Error() string {
 
 func (e *SignatureError) Unwrap() error { return e.Err }
 
-// Hint says what to do next, for a person, as one line.
+// Hint returns the next action for the operator, one line.
 func (e *SignatureError) Hint() string {
 	if e.Advice != "" {
 		return e.Advice
 	}
-	return "get the file and its signature again from where they are published; if that does not help, tell whoever signs them"
+	return "download the file and its signature again; if that does not help, report it to their publisher"
 }
 
-// stamp formats a time for a person.
+// stamp formats a time for an error.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
-// printable replaces what could act on a terminal. User IDs are free text.
+// printable replaces control characters: user IDs are untrusted text that may reach a terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

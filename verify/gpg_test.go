@@ -125,7 +125,8 @@ func (l *lab) gpgv(t testing.TB, ring, doc, sig []byte) string {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("gpgv", "--homedir", l.home, "--status-fd", "1", "--keyring", filepath.Join(dir, "ring"), filepath.Join(dir, "sig"), filepath.Join(dir, "doc"))
+	cmd := exec.Command("gpgv", "--homedir", l.home, "--status-fd", "1", "--keyring", filepath.Join(dir, "ring"), filepath.Join(dir, "sig"),
+		filepath.Join(dir, "doc"))
 	out, _ := cmd.Output() // the status words tell
 	var words []string
 	for line := range strings.Lines(string(out)) {

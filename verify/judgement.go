@@ -12,7 +12,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
-// judgement is one signature by a key of the keyring. Its steps return a reason when they refuse it.
+// judgement judges one signature by a key of the keyring. Its steps return a reason if they refuse it.
 type judgement struct {
 	policy  Policy
 	config  *packet.Config
@@ -21,10 +21,10 @@ type judgement struct {
 	cert    *certificate
 	entity  *openpgp.Entity
 	key     *packet.PublicKey // made the signature
-	subkey  *openpgp.Subkey   // the same; nil when it is the primary key
+	subkey  *openpgp.Subkey   // the same; nil for the primary key
 }
 
-// userID is that of the newest self-signature, for people; the policy does not depend on it.
+// userID returns the user ID of the newest self-signature, for display only; the policy does not depend on it.
 func (j *judgement) userID() string {
 	_, id := j.entity.PrimaryIdentity(j.config.Now(), j.config)
 	if id == nil {
@@ -33,7 +33,7 @@ func (j *judgement) userID() string {
 	return printable(id.Name)
 }
 
-// form checks what kind of signature it is.
+// form checks the kind of the signature.
 func (j *judgement) form() (reason, advice string, err error) {
 	want, name := packet.SigTypeBinary, "binary (0x00)"
 	if j.message.clearsigned {
@@ -41,7 +41,8 @@ func (j *judgement) form() (reason, advice string, err error) {
 	}
 	switch {
 	case j.sig.SigType == packet.SigTypeText && !j.message.clearsigned:
-		return "it is a text-mode signature (0x01), which does not tell line endings apart; expected a binary one", "sign with gpg --detach-sign, without --textmode", nil
+		return "it is a text-mode signature (0x01), which ignores line endings; expected a binary one",
+			"sign with gpg --detach-sign, without --textmode", nil
 	case j.sig.SigType != want:
 		return fmt.Sprintf("it is of type %#02x, expected %s", int(j.sig.SigType), name), "", nil
 	case j.sig.Version != j.key.Version:
@@ -49,13 +50,14 @@ func (j *judgement) form() (reason, advice string, err error) {
 	case !strongHash(j.sig.Hash):
 		return fmt.Sprintf("its hash is %s, expected sha256 or stronger", hashID(j.sig.Hash)), "sign with gpg --digest-algo SHA512", nil
 	case j.sig.Hash.Size()*8 < j.policy.MinHash:
-		return fmt.Sprintf("its hash is %s, the policy asks for %d bits or more", hashID(j.sig.Hash), j.policy.MinHash), "sign with gpg --digest-algo SHA512", nil
+		reason = fmt.Sprintf("its hash is %s, the policy asks for %d bits or more", hashID(j.sig.Hash), j.policy.MinHash)
+		return reason, "sign with gpg --digest-algo SHA512", nil
 	case len(j.message.hashes) > 0 && !slices.Contains(j.message.hashes, armorHashName(j.sig.Hash)):
-		return fmt.Sprintf("its hash is %s, but the document's header says %s", hashID(j.sig.Hash), strings.Join(j.message.hashes, ", ")), "", nil
+		return fmt.Sprintf("its hash is %s, the document's header says %s", hashID(j.sig.Hash), strings.Join(j.message.hashes, ", ")), "", nil
 	}
 	for _, n := range j.sig.Notations {
 		if n.IsCritical {
-			return fmt.Sprintf("it has the critical notation %q, which is not known here", n.Name), "", nil
+			return fmt.Sprintf("it has the unknown critical notation %q", n.Name), "", nil
 		}
 	}
 	return "", "", nil
@@ -73,7 +75,7 @@ func (j *judgement) revocation() (reason, advice string, err error) {
 	return "", "", nil
 }
 
-// strength checks the primary key, which vouches for its subkeys, and the key that signed.
+// strength checks the primary key, which certifies its subkeys, and the key that signed.
 func (j *judgement) strength() (reason, advice string, err error) {
 	for _, key := range []*packet.PublicKey{j.entity.PrimaryKey, j.key} {
 		if weakness := j.policy.weakness(key); weakness != "" {
@@ -84,7 +86,7 @@ func (j *judgement) strength() (reason, advice string, err error) {
 }
 
 // selfSignatures returns the signatures by the primary key that govern it and, for a subkey, the binding. The newest one
-// up to now counts, also when it is younger than the signature: an owner who extends or shortens the life of a key
+// up to now counts, even if it is younger than the signature: an owner who extends or shortens the life of a key
 // replaces the older self-signature, and gpg no longer exports that.
 func (j *judgement) selfSignatures() (primary, direct, binding *packet.Signature, err error) {
 	now := j.config.Now()
@@ -154,7 +156,7 @@ func (j *judgement) dates() (reason, advice string, err error) {
 	return "", "", nil
 }
 
-// outlived says why key was not valid at a time, by any of the self-signatures; nil ones are skipped.
+// outlived returns the reason why key was not valid at a time, by any of the self-signatures; nil ones are skipped.
 func outlived(key *packet.PublicKey, at time.Time, selves ...*packet.Signature) string {
 	if at.Before(key.CreationTime) {
 		return fmt.Sprintf("it was made before its key, which is of %s", stamp(key.CreationTime))
@@ -168,11 +170,11 @@ func outlived(key *packet.PublicKey, at time.Time, selves ...*packet.Signature) 
 	return ""
 }
 
-// mathematics checks the signature itself over the message.
+// mathematics verifies the signature over the message.
 func (j *judgement) mathematics() (reason, advice string, err error) {
 	h, err := j.sig.PrepareVerify()
 	if err == nil {
-		h.Write(j.message.signed) // a clearsigned text is in its canonical form already
+		h.Write(j.message.signed) // a clearsigned text is already canonical
 		err = j.key.VerifySignature(h, j.sig)
 	}
 	if err != nil {

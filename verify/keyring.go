@@ -19,17 +19,17 @@ type Keyring struct {
 	byKeyID      map[uint64]*certificate // primary keys and subkeys
 }
 
-// LoadKeyring reads certificates from files and folders. A file is binary or armored, of one or several blocks, as
-// `gpg --export` writes it. Of a folder every regular file (or link to one) is read, sorted by name, except hidden ones
-// (.name); its subfolders are not.
+// LoadKeyring reads certificates from files and directories. A file is binary or armored, of one or several blocks, as
+// `gpg --export` writes it. Of a directory every regular file (or link to one) is read, sorted by name, except hidden ones
+// (.name); its subdirectories are not.
 //
 // Nothing is skipped, because a skipped file could be the one with a revocation: a path that cannot be read, an empty file
-// or folder, a secret key, a lone revocation, anything that is not a certificate, and an unreadable key or revocation in a
-// certificate are errors that name the path. So is a call without paths. Copies of one certificate are merged, and a
+// or directory, a secret key, a lone revocation, anything that is not a certificate, and an unreadable key or revocation in a
+// certificate are errors that name the path. A call without paths is an error too. Copies of one certificate are merged, and a
 // revocation in any of them counts. Keys that are expired, revoked or too weak do load; they are refused when used.
 func LoadKeyring(paths ...string) (*Keyring, error) {
 	if len(paths) == 0 {
-		return nil, errors.New("no keyring: no file or folder is named, so nothing can be trusted")
+		return nil, errors.New("no keyring: no file or directory is configured, so nothing can be trusted")
 	}
 	k := &Keyring{certificates: map[string]*certificate{}, byKeyID: map[uint64]*certificate{}}
 	room := int64(MaxKeyringSize)
@@ -59,8 +59,8 @@ func (k *Keyring) Len() int { return len(k.certificates) }
 func (k *Keyring) Fingerprints() []string { return slices.Sorted(maps.Keys(k.certificates)) }
 
 // Only returns a keyring of just the certificates with these fingerprints of primary keys, in full and in hex; the others
-// of k are not trusted any more. Without fingerprints, with one that is no fingerprint, and with one that k does not hold
-// it is an error: a pin that pins nothing is a mistake.
+// of k are not trusted any more. Without fingerprints, with an invalid one, and with one that is not in k
+// it is an error, since a pin without a key is a mistake.
 func (k *Keyring) Only(fingerprints ...string) (*Keyring, error) {
 	if len(fingerprints) == 0 {
 		return nil, errors.New("no fingerprint is pinned, so nothing can be trusted")
@@ -88,12 +88,12 @@ func (k *Keyring) Only(fingerprints ...string) (*Keyring, error) {
 func CleanFingerprint(s string) (string, error) {
 	clean := strings.ToUpper(strings.ReplaceAll(s, " ", ""))
 	if n := len(clean); n != 40 && n != 64 || strings.Trim(clean, "0123456789ABCDEF") != "" {
-		return "", fmt.Errorf("%q is no full fingerprint, which has 40 or 64 hex digits", s)
+		return "", fmt.Errorf("%q is not a full fingerprint, expected 40 or 64 hex digits", s)
 	}
 	return clean, nil
 }
 
-// keyFiles lists the files that path stands for.
+// keyFiles returns the file path, or the files of the directory path.
 func keyFiles(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -114,14 +114,14 @@ func keyFiles(path string) ([]string, error) {
 		files = append(files, filepath.Join(path, e.Name()))
 	}
 	if len(files) == 0 {
-		return nil, errors.New("folder holds no key file")
+		return nil, errors.New("directory contains no key file")
 	}
 	return files, nil
 }
 
 // readKeyFile reads a regular file of at most room bytes.
 func readKeyFile(path string, room int64) ([]byte, error) {
-	info, err := os.Stat(path) // before it is opened: opening a FIFO waits
+	info, err := os.Stat(path) // before opening: opening a FIFO would block
 	switch {
 	case err != nil:
 		return nil, err
@@ -192,7 +192,7 @@ func keyBlocks(data []byte) ([][]byte, error) {
 
 var errSecretKey = errors.New("file holds a secret key, which must not be on a device; write a keyring with gpg --export")
 
-// splitCertificates cuts packets before each primary key, and refuses what is not part of a certificate
+// splitCertificates cuts packets before each primary key, and refuses packets that do not belong to a certificate
 // (RFC 9580 section 10.1).
 func splitCertificates(packets []rawPacket) ([][]rawPacket, error) {
 	var list [][]rawPacket
@@ -203,7 +203,7 @@ func splitCertificates(packets []rawPacket) ([][]rawPacket, error) {
 		case tagPublicKey:
 			list = append(list, nil)
 		case tagSignature, tagUserID, tagUserAttribute, tagPublicSubkey:
-		case tagTrust: // gpg's own note to itself, in its keyring files
+		case tagTrust: // gpg's private data in its keyring files
 			continue
 		default:
 			return nil, fmt.Errorf("byte %d: packet of type %d does not belong into a certificate", p.offset, p.tag)

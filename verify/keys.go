@@ -7,16 +7,16 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
-// Key says of one certificate of a keyring whether it can sign now.
+// Key describes one certificate of a keyring, and whether it can sign now.
 type Key struct {
 	Fingerprint string    // of the primary key, upper-case hex
-	UserID      string    // as [Signer] has it; may be empty
-	Expires     time.Time // when the last of its keys that can sign now expires; zero: never, or none can
-	Unusable    string    // why none of its keys can sign at the policy's time; "" when one can
+	UserID      string    // as in [Signer]; may be empty
+	Expires     time.Time // when the last of its keys that can sign expires; zero if it never does, or none can
+	Unusable    string    // why none of its keys can sign at the policy's time; "" if one can
 }
 
 // Keys judges every certificate of the keyring as [Policy.Verify] would judge a signature that is made at the trusted
-// time, sorted by fingerprint. It is for people: a document is judged by Verify alone.
+// time, sorted by fingerprint. It is for display; only Verify judges documents.
 func (p Policy) Keys() ([]Key, error) {
 	if err := p.check(); err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func (p Policy) Keys() ([]Key, error) {
 			}
 			j := judgement{policy: p, cert: c, entity: e, key: key, subkey: subkey, sig: &packet.Signature{CreationTime: p.Time}}
 			if p.LowerBound && key.CreationTime.After(p.Time) {
-				j.sig.CreationTime = key.CreationTime // whoever signs with it does so later
+				j.sig.CreationTime = key.CreationTime // a signature of it is made later
 			}
 			j.config = p.config(j.sig)
 			k.UserID = j.userID()
@@ -54,7 +54,7 @@ func (p Policy) Keys() ([]Key, error) {
 	return keys, nil
 }
 
-// canSign says why the key cannot sign at the time of j.sig, or when it will not be able to any more.
+// canSign returns the reason why the key cannot sign at the time of j.sig, else the time when it expires.
 func (j *judgement) canSign() (why string, end time.Time) {
 	for _, step := range []func() (reason, advice string, err error){j.revocation, j.strength, j.binding} {
 		if why, _, _ = step(); why != "" {
@@ -72,7 +72,7 @@ func (j *judgement) canSign() (why string, end time.Time) {
 	return why, earliest(ends(j.entity.PrimaryKey, primary, direct), ends(j.key, binding))
 }
 
-// ends lists when a key expires by each of the signatures; nil ones are skipped.
+// ends returns the expiry times of a key by each of the signatures; nil ones are skipped.
 func ends(key *packet.PublicKey, selves ...*packet.Signature) []time.Time {
 	var list []time.Time
 	for _, s := range selves {
@@ -83,7 +83,7 @@ func ends(key *packet.PublicKey, selves ...*packet.Signature) []time.Time {
 	return list
 }
 
-// earliest is the first of all the times, zero when there is none.
+// earliest returns the first of the times, zero if there are none.
 func earliest(lists ...[]time.Time) time.Time {
 	all := slices.Concat(lists...)
 	if len(all) == 0 {

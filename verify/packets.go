@@ -9,7 +9,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
-// Packet types of RFC 9580 section 5 that this package tells apart.
+// Packet types of RFC 9580 section 5 that this package distinguishes.
 const (
 	tagSignature     = 2
 	tagSecretKey     = 5
@@ -21,7 +21,7 @@ const (
 	tagUserAttribute = 17
 )
 
-// rawPacket is one OpenPGP packet as it stands in the input.
+// rawPacket is one OpenPGP packet of the input.
 type rawPacket struct {
 	tag    int
 	offset int    // bytes from the start of the input
@@ -29,8 +29,8 @@ type rawPacket struct {
 	body   []byte
 }
 
-// splitPackets cuts b into its packets and refuses anything that is not one. Bodies of unknown or partial length are
-// for data only (RFC 9580 section 4.2.1.4) and are refused.
+// splitPackets splits b into packets and refuses anything else. Bodies of unknown or partial length are allowed for data only
+// (RFC 9580 section 4.2.1.4), and refused.
 func splitPackets(b []byte) ([]rawPacket, error) {
 	var list []rawPacket
 	for offset := 0; offset < len(b); {
@@ -103,7 +103,7 @@ func oldLength(b []byte) (header int, size int64, err error) {
 	return 0, 0, errTruncated
 }
 
-// parse reads the packet into the library's type and refuses bytes that its reader left over.
+// parse reads the packet into the library's type and refuses trailing bytes.
 func (p rawPacket) parse() (packet.Packet, error) {
 	r := bytes.NewReader(p.bytes)
 	parsed, err := packet.Read(r)
@@ -127,10 +127,10 @@ func (p rawPacket) signature() (*packet.Signature, error) {
 	}
 	sig, ok := parsed.(*packet.Signature)
 	if !ok {
-		return nil, fmt.Errorf("packet of type %d is no signature", p.tag)
+		return nil, fmt.Errorf("packet of type %d is not a signature", p.tag)
 	}
 	if sig.IssuerKeyId == nil {
-		return nil, errors.New("signature does not say which key made it")
+		return nil, errors.New("signature does not name the key that made it")
 	}
 	return sig, nil
 }

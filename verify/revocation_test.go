@@ -52,14 +52,17 @@ func TestRevoked(t *testing.T) {
 		noKey string // part of the error of LoadKeyring
 	}{
 		{name: "no reason", ring: [][]byte{l.export(t, "hard")}, sig: "hard", gpgv: "REVKEYSIG", want: "was revoked on 2024-01-01"},
-		{name: "superseded after the signature", ring: [][]byte{l.export(t, "soft")}, sig: "soft", gpgv: "REVKEYSIG", want: "was revoked on 2024-07-01 00:00:00 UTC (superseded"},
+		{name: "superseded after the signature", ring: [][]byte{l.export(t, "soft")}, sig: "soft", gpgv: "REVKEYSIG",
+			want: "was revoked on 2024-07-01 00:00:00 UTC (superseded"},
 		{name: "subkey", ring: [][]byte{l.export(t, "sub")}, sig: "sub", gpgv: "REVKEYSIG", want: "subkey was revoked on 2024-07-01"},
 		{name: "stale copy alone", ring: [][]byte{stale}, sig: "hard"},
 		{name: "stale copy first", ring: [][]byte{stale, l.export(t, "hard")}, sig: "hard", want: "was revoked"},
 		{name: "stale copy last", ring: [][]byte{l.export(t, "hard"), stale}, sig: "hard", want: "was revoked"},
 		{name: "both copies in one file", ring: [][]byte{append(bytes.Clone(stale), l.export(t, "hard")...)}, sig: "hard", want: "was revoked"},
-		{name: "revocation at the end", ring: [][]byte{append(bytes.Clone(misplaced), dearmored(l.revocation(t, "misplaced"))...)}, sig: "misplaced", want: "was revoked"},
-		{name: "revocation of another key", ring: [][]byte{append(bytes.Clone(misplaced), dearmored(l.revocation(t, "foreign"))...)}, noKey: "a revocation cannot be checked"},
+		{name: "revocation at the end", ring: [][]byte{append(bytes.Clone(misplaced), dearmored(l.revocation(t, "misplaced"))...)}, sig: "misplaced",
+			want: "was revoked"},
+		{name: "revocation of another key", ring: [][]byte{append(bytes.Clone(misplaced), dearmored(l.revocation(t, "foreign"))...)},
+			noKey: "a revocation cannot be checked"},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
-// message is what the signatures of one document have in common.
+// message is the signed data that the signatures of one document share.
 type message struct {
 	signed      []byte
 	clearsigned bool
@@ -23,9 +23,9 @@ type message struct {
 func (p Policy) judge(packets []rawPacket, m message) ([]Signer, error) {
 	switch n := len(packets); {
 	case n == 0:
-		return nil, &SignatureError{Reason: "there is no signature"}
+		return nil, &SignatureError{Reason: "document has no signature"}
 	case n > maxSignatures:
-		return nil, &SignatureError{Reason: fmt.Sprintf("there are %d signatures, at most %d are allowed", n, maxSignatures)}
+		return nil, &SignatureError{Reason: fmt.Sprintf("document has %d signatures, at most %d are allowed", n, maxSignatures)}
 	}
 	var sigs []*packet.Signature
 	for i, raw := range packets { // all are read before the first one is judged
@@ -100,7 +100,7 @@ func (p Policy) judgeOne(sig *packet.Signature, m message) (*Signer, error) {
 	}, nil
 }
 
-// findKey returns the key with that ID, and its subkey when it is not the primary key.
+// findKey returns the key with that ID, and its subkey unless it is the primary key.
 func findKey(e *openpgp.Entity, id uint64) (*packet.PublicKey, *openpgp.Subkey) {
 	if e.PrimaryKey.KeyId == id {
 		return e.PrimaryKey, nil
@@ -113,7 +113,7 @@ func findKey(e *openpgp.Entity, id uint64) (*packet.PublicKey, *openpgp.Subkey) 
 	return nil, nil
 }
 
-// effectiveTime is the moment at which sig is judged. Only who has the secret key can choose its creation time.
+// effectiveTime is the moment at which sig is judged. Only the holder of the secret key can choose its creation time.
 func (p Policy) effectiveTime(sig *packet.Signature) time.Time {
 	if sig.CreationTime.After(p.Time) {
 		return sig.CreationTime
@@ -122,7 +122,7 @@ func (p Policy) effectiveTime(sig *packet.Signature) time.Time {
 }
 
 // config holds what the library needs to judge self-signatures: the time, and which hashes are refused. It knows no
-// notation, so that a critical one makes a self-signature invalid. Keys are judged by weakness.
+// notation, so a critical one makes a self-signature invalid. Keys are judged by weakness.
 func (p Policy) config(sig *packet.Signature) *packet.Config {
 	weak := map[crypto.Hash]bool{crypto.MD5: true, crypto.SHA1: true, crypto.RIPEMD160: true, crypto.SHA224: true}
 	return &packet.Config{

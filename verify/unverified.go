@@ -1,7 +1,7 @@
 package verify
 
-// UnverifiedText returns the text of a clearsigned document without looking at its signature: for tools that show what
-// a document says, never for acting on it.
+// UnverifiedText returns the text of a clearsigned document without checking its signature, for tools that display it. Never act
+// on it.
 func UnverifiedText(doc []byte) ([]byte, error) {
 	c, err := parseClearsigned(doc)
 	if err != nil {

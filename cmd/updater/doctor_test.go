@@ -155,7 +155,7 @@ var planted = []struct {
 	}, boot.Warning, "users other than the owner can change", 0},
 
 	{"no keyring", func(p *patient) { p.edit(`keyring = ["keys"]`, "") }, boot.Failure, "no keyring is configured", ExitTrust},
-	{"empty keyring", func(p *patient) { p.Sh("rm keys/*") }, boot.Failure, "folder holds no key file", ExitTrust},
+	{"empty keyring", func(p *patient) { p.Sh("rm keys/*") }, boot.Failure, "directory contains no key file", ExitTrust},
 	{"secret key", func(p *patient) {
 		p.Sh("gpg -q --batch --armor --export-secret-keys release@example.com > keys/secret.asc")
 	}, boot.Failure, "secret key", ExitTrust},

@@ -140,7 +140,7 @@ func TestS06PinnedKeys(t *testing.T) {
 		{"the pinned key", key(rel, ""), 0, "", []string{"--bmap", "rel.bmap"}},
 		{"a pin that is not in the keyring", key(strings.Repeat("A", 40), ""), 10, "the keyring has no key", []string{"--bmap", "rel.bmap"}},
 		{"a pin holds for --keyring too", key(rel, ""), 10, "the keyring has no key", []string{"--keyring", "other.asc", "--bmap", "other.bmap"}},
-		{"a key ID as pin", key(rel[24:], ""), 2, "no full fingerprint", []string{"--bmap", "rel.bmap"}},
+		{"a key ID as pin", key(rel[24:], ""), 2, "not a full fingerprint", []string{"--bmap", "rel.bmap"}},
 		{"two must sign, one did", "\n[trust]\nmin_signers = 2\n", 10, "1 of the trusted keys signed, 2 must", []string{"--bmap", "rel.bmap"}},
 		{"two must sign, one did twice", "\n[trust]\nmin_signers = 2\n", 10, "1 of the trusted keys signed, 2 must", []string{"--bmap", "rel.bmap", "--sig", "twice.sig"}},
 		{"two must sign, two did", "\n[trust]\nmin_signers = 2\n", 0, "", []string{"--bmap", "both.bmap"}},
