@@ -67,8 +67,8 @@ deps:
 
 test: deps build vet test-unit test-man test-contrib test-vm
 
-# The packages with tests in QEMU, which stand behind the build tag vm; the other tests of these packages run with them.
-VM_PACKAGES := ./internal/abdisk ./internal/qemu ./test/...
+# Tests in QEMU have the build tag vm. Their packages run as a whole with that tag, and are left out of test-unit.
+VM_PACKAGES = $(addprefix ./,$(sort $(dir $(shell grep -rl '^//go:build vm' --include='*_test.go' internal test))))
 test-unit: build
 	scripts/gotest.sh $(filter-out $(shell go list $(VM_PACKAGES)),$(shell go list ./...))
 # build/lab keeps kernels, root file systems and images; only one run at a time may use it.
@@ -83,7 +83,7 @@ test-man:
 	go test -count=1 -tags docs -run ManPages ./cmd/updater
 
 # The packages where goroutines share data, or a fault costs a device.
-RACE_PACKAGES := ./update ./blockdev ./boot/... ./state ./verify ./bmap ./source ./provision/...
+RACE_PACKAGES := ./update ./blockdev ./boot/... ./state ./verify ./bmap ./source ./device/... ./provision/...
 race: export CGO_ENABLED := 1
 race:
 	scripts/gotest.sh -race $(RACE_PACKAGES)
