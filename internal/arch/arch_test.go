@@ -48,6 +48,7 @@ var allowed = map[string][]string{
 	"updater/pack":                {},
 	"updater/state":               {},
 	"updater/boot":                {},
+	"updater/boot/mtd":            {},
 	"updater/boot/scheme":         {"updater/boot"},
 	"updater/boot/grub":           {"updater/boot", "updater/boot/scheme"},
 	"updater/boot/uboot":          {"updater/boot", "updater/boot/scheme"},
