@@ -1,8 +1,8 @@
 # make build      the static binary, bin/updater
 # make initramfs  bin/initramfs.cpio.zst for ARCH and KERNEL, reproducibly
 # make uki        the same and its kernel as one EFI program
-# make test       everything, with the QEMU round trip; installs what it needs
-# make demo       the whole story in QEMU
+# make test       all tests, with QEMU; installs what they need
+# make demo       the A/B round trip in QEMU, step by step
 # make size       binary and initramfs against their budget
 # make package    packages, tarballs, SBOM and SHA256SUMS in dist/
 .DEFAULT_GOAL := build
@@ -26,7 +26,7 @@ bin/updater: FORCE
 	go build $(FLAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/updater
 FORCE:
 
-# For another architecture: amd64, arm64, arm or riscv64. GOARM=7 unless it says otherwise.
+# For another architecture: amd64, arm64, arm or riscv64. GOARM is 7 by default.
 ARCH ?= $(shell go env GOARCH)
 export GOARM ?= 7
 DEVICE := bin/$(ARCH)
@@ -35,11 +35,11 @@ $(DEVICE)/updater: FORCE
 # u-root's init.
 $(DEVICE)/init: go.mod
 	GOARCH=$(ARCH) go build $(FLAGS) -ldflags '$(STRIP)' -o $@ github.com/u-root/u-root/cmds/core/init
-# Our host-side archiver.
+# The archiver, for the host.
 bin/mkinitramfs: FORCE
 	go build $(FLAGS) -ldflags '$(STRIP)' -o $@ ./cmd/mkinitramfs
 
-# The kernel image that will run it, or its release alone; neither packs no modules. MODULES are names or sets
+# KERNEL is the kernel image that will run it, KERNEL_VERSION its release alone; without both no modules are packed. MODULES are names or sets
 # (docs/initramfs.md), below MODULES_ROOT. COMPRESS is zstd, xz or none.
 KERNEL         ?=
 KERNEL_VERSION ?=
@@ -71,12 +71,12 @@ test: deps build vet test-unit test-man test-contrib test-vm
 VM_PACKAGES = $(addprefix ./,$(sort $(dir $(shell grep -rl '^//go:build vm' --include='*_test.go' internal test))))
 test-unit: build
 	scripts/gotest.sh $(filter-out $(shell go list $(VM_PACKAGES)),$(shell go list ./...))
-# build/lab keeps kernels, root file systems and images; only one run at a time may use it.
-test-vm: export UPDATER_LAB_DIR := $(CURDIR)/build/lab
+# build/vm keeps kernels, root file systems and images; only one run at a time may use it.
+test-vm: export UPDATER_VM_DIR := $(CURDIR)/build/vm
 test-vm: build
 	scripts/gotest.sh -p 1 -count=1 -tags vm -timeout 60m $(VM_PACKAGES)
 # The recovery in QEMU with its longer tests.
-test-recovery: export UPDATER_LAB_LONG := 1
+test-recovery: export UPDATER_VM_LONG := 1
 test-recovery: deps
 	$(MAKE) test-vm VM_PACKAGES=./test/recovery
 test-man:
@@ -100,11 +100,11 @@ proof: deps build
 demo: deps build
 	go run ./test/demo
 
-# Compares with peers, in scripts/bench; SUBJECTS names some of them.
+# Comparisons with other programs, scripts/bench/*.sh; SUBJECTS selects some of them.
 SUBJECTS ?=
 bench:
 	scripts/bench.sh $(SUBJECTS)
-# What the largest range of a bmap costs and gains on a Debian root file system; for docs/design.md.
+# Costs and gains of the largest range of a bmap on a Debian root file system, for docs/design.md.
 maxrange:
 	scripts/maxrange.sh
 
@@ -116,15 +116,15 @@ ARCHES ?= amd64 arm64 arm
 package:
 	COMMIT=$(COMMIT) STAMP=$(STAMP) ARCHES="$(ARCHES)" scripts/package.sh
 
-# What is in dist/, and the .deb installed, used, upgraded, removed and purged in a clean Debian; root.
+# Checks dist/, and installs, uses, upgrades, removes and purges the .deb in a clean Debian; needs root.
 test-package: deps package
 	scripts/test-package.sh
 
-# Builds twice, from two folders with two umasks, and compares; WHAT=initramfs or WHAT=package does one of them.
+# Builds twice, in two folders with two umasks, and compares the bytes; WHAT=initramfs or WHAT=package selects one.
 reproduce:
 	scripts/reproduce.sh
 
-# The build systems below contrib/: their script for real on a small image, their files with their own parsers where there are.
+# contrib/: runs the release script on a small image and parses the files of the build systems, where their parser is installed.
 test-contrib: deps build
 	scripts/test-contrib.sh
 

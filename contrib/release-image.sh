@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes an update of a disk or file system image: compresses it, makes the block map, signs that, and checks the result
-# with what a device would trust. The build systems below contrib/ call it; it runs by hand just as well.
+# Makes an update of a disk or file system image: compresses it, creates the block map, signs the map, and verifies the result
+# with the certificate that the devices trust. The build systems in contrib/ call it; it also runs by hand.
 #
 #   release-image.sh IMAGE [OUTPUT-FOLDER]
 #
@@ -10,17 +10,17 @@
 #   UPDATER_GPG_KEY   key that signs (a fingerprint or name); empty: no signature is made, sign elsewhere
 #   UPDATER_CREATE    further options of updater bmap create, such as "--product acme-gw --rollback-index 17"
 #   UPDATER_PACK      1 (default): updater pack, a frame for each range; 0: zstd
-#   GNUPGHOME         as gpg has it
+#   GNUPGHOME         gpg's folder, see gpg(1)
 #
-# OUTPUT-FOLDER (default: that of the image) gets IMAGE.zst, IMAGE.bmap and IMAGE.bmap.asc, each under its name only when
-# all of them are whole. The same image, options and SOURCE_DATE_EPOCH give the same .zst and .bmap.
+# OUTPUT-FOLDER (default: that of the image) gets IMAGE.zst, IMAGE.bmap and IMAGE.bmap.asc, moved to their names only
+# when all are complete. The same image, options and SOURCE_DATE_EPOCH give the same .zst and .bmap.
 set -eu
 image=${1:?usage: release-image.sh IMAGE [OUTPUT-FOLDER]}
 out=${2:-$(dirname "$image")}
 updater=${UPDATER:-updater}
 name=$(basename "$image")
 if [ -n "${UPDATER_GPG_KEY:-}" ] && [ -z "${UPDATER_KEYRING:-}" ]; then
-	echo "release-image.sh: UPDATER_KEYRING is missing: nobody would know whether the devices take the signature" >&2
+	echo "release-image.sh: UPDATER_KEYRING is not set: the signature cannot be checked as a device would" >&2
 	exit 2
 fi
 work=$(mktemp -d "$out/.release.XXXXXX")

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs every benchmark of scripts/bench, or the ones named: one file a subject, which compares the program with a peer
-# in the same run and prints ratios. A peer that is not installed is named.
+# Runs the benchmarks of scripts/bench, all or the named ones. Each compares the program with its peers in the same run and
+# prints ratios. Peers that are not installed are listed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin CGO_ENABLED=0

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what the tests and the demo need on Debian; as another user than root it prints the line.
+# Installs the Debian packages that the tests and the demo need; for other users than root it prints the command.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 packages=()
@@ -60,7 +60,7 @@ need ip iproute2
 need mkfs.xfs xfsprogs
 need mkfs.btrfs btrfs-progs
 need losetup mount
-# The package lists are needed too: the lab downloads a kernel and a root file system.
+# The package lists are needed too: internal/abdisk downloads a kernel and a root file system.
 if [ "$(id -u)" = 0 ] && ! apt-cache show linux-image-amd64 >/dev/null 2>&1; then
 	apt-get update -qq >&2
 fi

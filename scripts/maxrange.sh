@@ -1,6 +1,6 @@
 #!/bin/bash
-# Measures what the largest range of a bmap costs and gains, on a Debian root file system and its next version: the same
-# image with some packages more in it, once as a file system that was updated in place, once as one made anew. Needs
+# Measures costs and gains of the largest range of a bmap, on a Debian root file system and its next version: the same image
+# with more packages, as a file system that was updated in place and as one made anew. Needs
 # root, mmdebstrap and the network; takes minutes. The table is in docs/design.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."

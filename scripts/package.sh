@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds what is released into dist/: .deb, .rpm, .apk and a tarball for each of ARCHES, an SBOM, and SHA256SUMS.
+# Builds a release in dist/: .deb, .rpm, .apk and a tarball for each of ARCHES, an SBOM, and SHA256SUMS.
 # The same commit gives the same bytes. The version is that of cmd/updater/version.go; make package sets COMMIT and STAMP.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ export CGO_ENABLED=0 SOURCE_DATE_EPOCH=$epoch LC_ALL=C TZ=UTC
 umask 022
 rm -rf dist build/package
 mkdir -p dist build/package build/tools
-# The tools have a module of their own, so that the device's program does not depend on theirs.
+# packaging/go.mod pins the tools, apart from the modules of the program.
 tool() { (cd packaging && go build -o "../build/tools/$1" "$2"); }
 tool nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
 tool cyclonedx-gomod github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
@@ -35,6 +35,6 @@ for arch in $ARCHES; do
 	cp -r "$stage"/* README.md LICENSE CHANGELOG.md packaging/config.toml packaging/systemd "$tree"
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" -C build/package -c "$(basename "$tree")" | gzip -n -9 >"dist/$(basename "$tree").tar.gz"
 done
-# Every module that is linked in, read from the program itself.
+# The linked modules, read from the program.
 build/tools/cyclonedx-gomod bin -json -noserial -notimestamp -version "$version" -output "dist/updater-$version.cdx.json" build/package/updater 2>/dev/null
 (cd dist && sha256sum -- * >SHA256SUMS && cat SHA256SUMS)

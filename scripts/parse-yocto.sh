@@ -1,12 +1,13 @@
 #!/bin/bash
-# Has BitBake parse contrib/yocto/meta-updater with OE-core's classes, and asks it what an image would run. Nothing is built,
-# fetched or executed. Arguments: BitBake's and OE-core's source trees, of the same release. Needs what OE-core asks of a host.
+# Parses contrib/yocto/meta-updater with BitBake and OE-core's classes, and checks the commands that an image would run. It
+# builds, fetches and runs nothing. Arguments: the source trees of BitBake and OE-core, of the same release. OE-core's host
+# requirements apply.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bitbake=$(realpath "$1") oecore=$(realpath "$2") work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/conf" "$work/source"
-# BitBake does not run as root, and git reads no repository of another user: a copy of the tree.
+# A copy of the tree, because BitBake does not run as root and git does not read repositories of other users.
 git ls-files -co --exclude-standard -z | tar --null -T - -c | tar -xC "$work/source"
 git -C "$work/source" init -q -b main
 git -C "$work/source" add -A
@@ -16,7 +17,7 @@ LCONF_VERSION = "7"
 BBPATH = "\${TOPDIR}"
 BBFILES ?= ""
 BBLAYERS = "$oecore/meta $work/source/contrib/yocto/meta-updater"
-# Only OE-core's images of its recipes: parsing all of them takes minutes, and says nothing of ours.
+# Of OE-core's recipes only the images: parsing all of them takes minutes and does not test this layer.
 BBMASK = "/meta/recipes-(?!core/images)"
 C
 cat >"$work/conf/local.conf" <<C

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Tests contrib/: the script that makes updates runs for real on small images; shell files are checked by shellcheck; the files
-# of the build systems by their own parsers, where these are: mkosi, and, when the variables name their source trees,
-# UPDATER_BITBAKE + UPDATER_OECORE (Yocto) and UPDATER_BUILDROOT. Nothing is built with them here.
+# Tests contrib/: runs the script that makes updates on small images, checks shell files with shellcheck, and parses the files
+# of the build systems with their own parsers: mkosi if it is installed, Yocto if UPDATER_BITBAKE and UPDATER_OECORE name source
+# trees, Buildroot if UPDATER_BUILDROOT does. It builds nothing with them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C
@@ -45,7 +45,7 @@ zstd -dcq "$work/rootfs.ext4.zst" | cmp - "$work/rootfs.ext2"
 UPDATER_PACK=0 UPDATER_GPG_KEY='' contrib/release-image.sh "$work/rootfs.ext4" "$work/plain" >/dev/null 2>&1
 [ ! -e "$work/plain/rootfs.ext4.bmap.asc" ] || die "a signature without a key"
 zstd -dcq "$work/plain/rootfs.ext4.zst" | cmp - "$work/rootfs.ext2"
-# A key that the devices do not trust is found out here, and nothing is left.
+# A key that the devices do not trust is an error, and no file is left.
 if UPDATER_KEYRING=$work/other.asc UPDATER_GPG_KEY=release@example.com contrib/release-image.sh "$work/rootfs.ext4" "$work/wrong" >/dev/null 2>&1; then
 	die "an update that no device would take is no error"
 fi

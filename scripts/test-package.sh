@@ -1,6 +1,6 @@
 #!/bin/bash
-# Looks into everything that `make package` has put into dist/, and installs, uses, upgrades, removes and purges the
-# .deb in a clean Debian root. Needs root for the chroot. The root is kept in build/package-root.tar.
+# Checks everything in dist/ that `make package` has built, and installs, uses, upgrades, removes and purges the .deb in a
+# clean Debian root. Needs root for the chroot. The root is kept in build/package-root.tar.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -125,7 +125,7 @@ in_root dpkg -i /tmp/updater.deb >/dev/null
 in_root dpkg --verify updater || die "dpkg finds changed files"
 ok "installed"
 
-in_root bash -euo pipefail -s "$version" <<-'S' || die "the installed program does not do what it should"
+in_root bash -euo pipefail -s "$version" <<-'S' || die "the installed program does not work"
 	trap 'echo "in the chroot: $BASH_COMMAND: exit $?" >&2' ERR
 	cd /tmp
 	updater version | grep -qF "$1"
@@ -163,7 +163,7 @@ in_root bash -euo pipefail -s "$version" <<-'S' || die "the installed program do
 S
 ok "used: version, man pages, completion, units, bmap create and verify, signature, sample configuration"
 
-# Upgraded by itself, and by a later version: what the administrator has put there stays.
+# Upgraded to the same and to a later version: the administrator's files stay.
 in_root dpkg -i /tmp/updater.deb >/dev/null
 dpkg-deb -R "$dist/updater_${debversion}_$native.deb" "$work/later"
 sed -i "s/^Version: .*/&.1/" "$work/later/DEBIAN/control"
@@ -174,7 +174,7 @@ in_root test -s /etc/updater/keys/t.asc -a -s /etc/updater/config.toml || die "t
 ok "upgraded"
 
 in_root dpkg -r updater 2>/dev/null >&2
-in_root test ! -e /usr/bin/updater -a -s /etc/updater/keys/t.asc -a -s /etc/updater/config.toml || die "removed: the program is still there, or the keys are not"
+in_root test ! -e /usr/bin/updater -a -s /etc/updater/keys/t.asc -a -s /etc/updater/config.toml || die "removing the package left the program, or removed the keys"
 rm -r "$root/etc/updater"
 in_root dpkg -P updater 2>/dev/null >&2
 ! in_root dpkg-query -W updater 2>/dev/null || die "dpkg still knows the package"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds U-Boot for QEMU's x86 machine from Debian's source package, with a redundant raw environment, boot counting and Android's
-# slot choice (test/loaders/files/uboot.config). Run: scripts/uboot-rom.sh FOLDER; it leaves FOLDER/u-boot.rom, 2 to 5 minutes
-# the first time. apt's own lists and sources stay as they are.
+# slot choice (test/loaders/files/uboot.config). Usage: scripts/uboot-rom.sh FOLDER; it writes FOLDER/u-boot.rom and takes
+# 2 to 5 minutes the first time. It does not change apt's lists and sources.
 set -euo pipefail
 fragment=$(realpath "$(dirname "$0")/../test/loaders/files/uboot.config")
 mkdir -p "$1"

@@ -14,7 +14,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 printf '%s' "$4" >"$work/cmdline"
 printf 'ID=updater\nNAME=updater\n' >"$work/osrel"
-# Behind the stub's last section, each on a page of its own.
+# After the stub's last section, each on its own page.
 next=0
 while read -r size vma; do
 	end=$((16#$size + 16#$vma))

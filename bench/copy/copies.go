@@ -135,7 +135,7 @@ func (b *bench) jobs(form, img, loop string, m *bmap.Map) ([]job, error) {
 	return jobs, nil
 }
 
-// mapped writes the mapped bytes of an image one behind the other.
+// mapped writes the mapped bytes of an image without the holes.
 func (b *bench) mapped(img string, m *bmap.Map) (string, error) {
 	path := filepath.Join(b.dir, "mapped")
 	in, err := os.Open(img)
@@ -175,7 +175,7 @@ func (b *bench) loop(size int64) (node string, done func(), err error) {
 		return "", nil, fmt.Errorf("losetup: %w", err)
 	}
 	node = strings.TrimSpace(string(out))
-	for name, value := range map[string]string{"strict_limit": "0", "max_ratio": "100"} { // a program that was killed may have left others
+	for name, value := range map[string]string{"strict_limit": "0", "max_ratio": "100"} { // a killed program may have left other values
 		_ = os.WriteFile(filepath.Join("/sys/block", filepath.Base(node), "bdi", name), []byte(value), 0)
 	}
 	return node, func() { _ = exec.Command("losetup", "-d", node).Run(); _ = os.Remove(file) }, nil

@@ -37,7 +37,7 @@ func (b *bench) delta(oldTar, newTar string) error {
 	return b.fetches("updated in place", oldImg, updated)
 }
 
-// updated makes an image from the old one by writing the files that are different in the new one into it.
+// updated makes a copy of the old image and writes the files into it that differ in the new one.
 func (b *bench) updated(oldImg, newImg string) (string, error) {
 	path := filepath.Join(b.dir, "updated.img")
 	return path, b.sh(`[ -e "$1" ] && exit; mkdir -p from to; cp --sparse=always "$2" "$1.part"
@@ -137,8 +137,7 @@ func (b *bench) ranges(size, oldImg, newImg string, plain int64) error {
 	return nil
 }
 
-// inRange says whether a frame belongs to a range that is missing: the one that begins with it, or the one that a
-// longer range's further frames belong to.
+// inRange reports whether a frame belongs to a missing range: one that begins with the frame, or one that continues in it.
 func inRange(m *bmap.Map, missing map[int64]bool, f pack.Frame) bool {
 	lo, hi := 0, m.Len()
 	for lo < hi {
@@ -151,8 +150,8 @@ func inRange(m *bmap.Map, missing map[int64]bool, f pack.Frame) bool {
 	return lo < m.Len() && m.Range(lo).Offset <= f.Offset && missing[m.Range(lo).Offset]
 }
 
-// blocks counts the blocks of 4 KiB, without zeros, that are nowhere in the old image. RAUC reads them uncompressed
-// from its bundle.
+// blocks counts the 4 KiB blocks, except zeros, that the old image does not hold. RAUC reads them uncompressed from its
+// bundle.
 func blocks(oldImg, newImg string, plain int64) error {
 	const block = 4096
 	have := map[[32]byte]bool{sha256.Sum256(make([]byte, block)): true}

@@ -1,5 +1,5 @@
 // Command copy copies a root file system to a loop device with updater and with its peers, in turns, and prints
-// the medians as tables. It needs root. A peer that is not installed is named and left out.
+// the medians as tables. It needs root. Peers that are not installed are listed and skipped.
 //
 //	go run ./bench/copy -updater bin/updater ROOT.tar
 //	go run ./bench/copy -updater bin/updater -delta OLD.tar NEW.tar

@@ -1,5 +1,5 @@
-// Command line measures what more targets of `updater provision` cost: one throttled disk against several, in turns. Every
-// disk is a loop device over a FUSE file that lets only so many bytes a second through, as a card does. It needs root.
+// Command line measures the cost of more targets of `updater provision`: one throttled disk against several, in turns. Every
+// disk is a loop device over a FUSE file with a limited rate, as a card has. It needs root.
 package main
 
 import (
@@ -50,7 +50,7 @@ func measure(updater, plan string, n int, size, rate int64, runs int) (err error
 		return err
 	}
 	defer func() {
-		for range 50 { // the loop devices let go a little later
+		for range 50 { // the loop devices are released with a delay
 			if err = server.Unmount(); err == nil {
 				return
 			}
@@ -128,7 +128,7 @@ func serve(mount, store string, n int, size, rate int64) (*fuse.Server, error) {
 	})
 }
 
-// file is a disk that takes its time for every byte, one request after the other.
+// file is a disk with a limited rate that serves one request at a time.
 type file struct {
 	fs.Inode
 	f          *os.File

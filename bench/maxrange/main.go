@@ -1,6 +1,6 @@
-// Command maxrange prints what the largest range of a bmap costs and gains on one image, as a table: the size of the
-// bmap, the time to make it, what compressing every range for itself loses against one stream, and what an update from
-// another image has to fetch when it takes only the ranges that the old one does not hold.
+// Command maxrange prints a table of costs and gains for several limits on the length of a bmap's ranges: the size of the
+// bmap, the time to create it, the loss of compressing each range separately, and how much an update from another image
+// fetches when it skips the ranges that the old image holds.
 //
 //	go run ./bench/maxrange NEW.img OLD.img
 package main
@@ -89,7 +89,7 @@ func row(image, old *os.File, limit, whole int64) error {
 	return nil
 }
 
-// create makes a map, and tells the fastest of three times.
+// create makes a map three times and returns the shortest time.
 func create(f *os.File, limit int64) (*bmap.Map, float64, error) {
 	best := time.Hour
 	var m *bmap.Map
@@ -131,7 +131,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// eachFrame compresses every range for itself.
+// eachFrame compresses every range separately.
 func eachFrame(f *os.File, m *bmap.Map, use func(r bmap.Range, frame int64)) error {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Builds a Debian slot image with mkosi and makes a signed update of it; root, and the network.
+# Builds a Debian slot image with mkosi and makes a signed update of it. Needs root and the network.
 #
-#   contrib/mkosi/build.sh CONFIG KEYRING        with UPDATER_GPG_KEY as contrib/release-image.sh has it
+#   contrib/mkosi/build.sh CONFIG KEYRING        with UPDATER_GPG_KEY as for contrib/release-image.sh
 set -euo pipefail
 config=$(realpath "${1:?usage: build.sh CONFIG KEYRING}") keyring=$(realpath "${2:?usage: build.sh CONFIG KEYRING}")
 cd "$(dirname "$0")"

@@ -1,10 +1,10 @@
-// Package abdisk builds, on a Debian host, everything that a round trip through two boot slots needs: a kernel with its modules, root file systems
-// for the slots, signing keys, the A/B disk with GRUB, and the update stick.
+// Package abdisk builds the artefacts of an A/B device on a Debian host: a kernel with its modules, root file systems for the slots, signing
+// keys, the disk with GRUB, and the update stick.
 //
-// Everything is built without loop devices and without touching the host's system: all files stay below Lab.Dir. Each artefact carries a
-// stamp of what it was made from; it is built again only when that changed, so that a second run takes seconds.
+// It uses no loop devices and leaves the host's system alone: all files stay below Builder.Dir. Each artefact has a stamp of its inputs and is
+// rebuilt only when they change, so that a second run takes seconds.
 //
-// It is for tests and for the demo only, and calls host tools (Missing names those that are not installed). The device runs none of them.
+// The package is for tests and the demo. It calls host tools; Missing lists the packages that are not installed.
 package abdisk
 
 import (
@@ -19,11 +19,11 @@ import (
 	"strings"
 )
 
-// Lab is a work folder. Its methods are not safe for concurrent use.
-type Lab struct {
+// Builder builds artefacts in a work folder. Its methods are not safe for concurrent use.
+type Builder struct {
 	Dir     string    // work folder, created when missing; keep it between runs
 	Updater string    // path of our static binary, which goes into every slot as /usr/bin/updater
-	Log     io.Writer // one line per artefact that is really built; nil: nowhere
+	Log     io.Writer // gets one line per artefact that is built; nil discards them
 }
 
 // tools are the host programs in use and the Debian package of each.
@@ -33,14 +33,14 @@ var tools = [...][2]string{
 	{"gpg", "gnupg"}, {"zstd", "zstd"}, {"tar", "tar"}, {"qemu-system-x86_64", "qemu-system-x86"},
 }
 
-// files are further files of packages without a program of their own.
+// files are files that stand for packages without a program.
 var files = [...][2]string{
 	{"/usr/lib/grub/x86_64-efi/normal.mod", "grub-efi-amd64-bin"}, {"/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"}, {busybox, "busybox-static"},
 }
 
 const busybox = "/bin/busybox"
 
-// Missing returns the Debian packages that must be installed before anything here works, none when all is there.
+// Missing returns the Debian packages that this package needs and that are not installed.
 func Missing() []string {
 	var out []string
 	for _, t := range tools {
@@ -57,7 +57,7 @@ func Missing() []string {
 	return slices.Compact(out)
 }
 
-// lookTool finds a program also in the sbin folders, which a plain user's PATH lacks on Debian; "" when it is not there.
+// lookTool finds a program in PATH and in the sbin folders, which PATH lacks for plain users on Debian; "" when it is not installed.
 func lookTool(name string) string {
 	if p, err := exec.LookPath(name); err == nil {
 		return p
@@ -73,11 +73,11 @@ func lookTool(name string) string {
 // command is one call of a host tool.
 type command struct {
 	dir   string   // working folder
-	env   []string // in addition to ours
+	env   []string // added to the environment of the test
 	stdin string
 }
 
-// run calls a tool and returns its standard output. The error carries what it printed.
+// run calls a tool and returns its standard output. The error includes the last 2000 bytes of its output.
 func (c command) run(ctx context.Context, name string, args ...string) (string, error) {
 	path := lookTool(name)
 	if path == "" {
@@ -98,12 +98,12 @@ func (c command) run(ctx context.Context, name string, args ...string) (string, 
 }
 
 // asRoot runs a shell script as root, or as the root of a user namespace, in which files may belong to root.
-func (l *Lab) asRoot(ctx context.Context, script string, args ...string) error {
+func (b *Builder) asRoot(ctx context.Context, script string, args ...string) error {
 	argv := append([]string{"sh", "-euc", script, "sh"}, args...)
 	if os.Geteuid() != 0 {
 		argv = append([]string{"mmdebstrap", "--unshare-helper"}, argv...)
 	}
-	c := command{dir: l.Dir, env: []string{"E2FSPROGS_FAKE_TIME=" + epochString, "EPOCH=" + epochString}}
+	c := command{dir: b.Dir, env: []string{"E2FSPROGS_FAKE_TIME=" + epochString, "EPOCH=" + epochString}}
 	if _, err := c.run(ctx, argv[0], argv[1:]...); err != nil {
 		if os.Geteuid() != 0 {
 			err = fmt.Errorf("%w (needs root or unprivileged user namespaces with subordinate ids, see /etc/subuid)", err)
@@ -114,4 +114,6 @@ func (l *Lab) asRoot(ctx context.Context, script string, args ...string) error {
 }
 
 // path returns a path below the work folder.
-func (l *Lab) path(elem ...string) string { return filepath.Join(append([]string{l.Dir}, elem...)...) }
+func (b *Builder) path(elem ...string) string {
+	return filepath.Join(append([]string{b.Dir}, elem...)...)
+}

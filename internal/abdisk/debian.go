@@ -5,7 +5,7 @@ import (
 	"os"
 )
 
-// debianScript makes the base system once; the rest is laid over it for each slot image.
+// debianScript builds the base system; each slot image adds its files to it.
 const debianScript = `
 tar=$1
 rm -f "$tar.tmp.tar"
@@ -20,20 +20,20 @@ mv "$tar.tmp.tar" "$tar"
 
 // DebianRoot makes a minimal Debian bookworm with systemd (mmdebstrap, without documentation and translations) and returns the path of its
 // tar archive. It needs the network the first time, and root or unprivileged user namespaces.
-func (l *Lab) DebianRoot(ctx context.Context) (string, error) {
-	tar := l.path("debian.tar")
+func (b *Builder) DebianRoot(ctx context.Context) (string, error) {
+	tar := b.path("debian.tar")
 	build := func() error {
 		if os.Geteuid() == 0 {
-			return l.asRoot(ctx, debianScript, tar)
+			return b.asRoot(ctx, debianScript, tar)
 		}
 		// mmdebstrap makes its own user namespace.
-		_, err := command{dir: l.Dir}.run(ctx, "sh", "-euc", debianScript, "sh", tar)
+		_, err := command{dir: b.Dir}.run(ctx, "sh", "-euc", debianScript, "sh", tar)
 		return err
 	}
-	return tar, l.cached(tar, build, debianScript)
+	return tar, b.cached(tar, build, debianScript)
 }
 
-// masked are the units of Debian that a read-only slot without network, users and login does not need: each costs boot time without KVM.
+// masked are Debian's units that a read-only slot without network, users and login does not need; each costs boot time without KVM.
 var masked = []string{
 	"getty.target", "console-getty.service", "serial-getty@ttyS0.service", "getty@tty1.service", "apt-daily.timer", "apt-daily-upgrade.timer",
 	"dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "systemd-tmpfiles-clean.timer",
@@ -61,7 +61,7 @@ ExecStart=/usr/lib/demo/mark-good
 WantedBy=multi-user.target
 `
 	unitAct = `[Unit]
-Description=Do what demo.act= on the kernel command line says
+Description=Run the action of demo.act= on the kernel command line
 After=updater-mark-good.service
 
 [Service]
@@ -72,7 +72,7 @@ ExecStart=/usr/lib/demo/act
 [Install]
 WantedBy=multi-user.target
 `
-	// The driver stops GRUB's countdown and systemd starts its own: from here on a hang of PID 1 or of the kernel ends in a reset, too.
+	// The driver replaces GRUB's countdown by that of systemd: a hang of PID 1 or of the kernel still ends in a reset.
 	confWatchdog = "[Manager]\nRuntimeWatchdogSec=30\nRebootWatchdogSec=2min\n"
 	confJournal  = "[Journal]\nStorage=volatile\n"
 	confModules  = "lpc_ich\niTCO_wdt\n"

@@ -56,18 +56,18 @@ var grubModules = strings.Fields(`part_gpt fat ext2 normal configfile loadenv te
 
 // Disk makes a whole disk image: a GPT with esp (FAT, labelled ESPAB, with GRUB, its environment block in /grub/grubenv and the recovery in
 // /recovery), rootfs_a, rootfs_b and state, in this order, each found by its PARTLABEL. The file is sparse where the slots are empty.
-func (l *Lab) Disk(ctx context.Context, c DiskConfig) error {
-	if err := l.disk(ctx, c); err != nil {
+func (b *Builder) Disk(ctx context.Context, c DiskConfig) error {
+	if err := b.disk(ctx, c); err != nil {
 		return fmt.Errorf("disk %s: %w", c.Path, err)
 	}
 	return nil
 }
 
-func (l *Lab) disk(ctx context.Context, c DiskConfig) error {
-	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
+func (b *Builder) disk(ctx context.Context, c DiskConfig) error {
+	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
 		return err
 	}
-	esp, err := l.esp(ctx, c)
+	esp, err := b.esp(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -114,11 +114,11 @@ func partition(ctx context.Context, path string) error {
 }
 
 // ESP builds the file system of the ESP alone, as an image for a factory line, at the path of c.
-func (l *Lab) ESP(ctx context.Context, c DiskConfig) error {
-	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
+func (b *Builder) ESP(ctx context.Context, c DiskConfig) error {
+	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
 		return err
 	}
-	image, err := l.esp(ctx, c)
+	image, err := b.esp(ctx, c)
 	if err != nil {
 		return fmt.Errorf("esp %s: %w", c.Path, err)
 	}
@@ -126,7 +126,7 @@ func (l *Lab) ESP(ctx context.Context, c DiskConfig) error {
 }
 
 // esp builds the FAT file system of the ESP and returns its path.
-func (l *Lab) esp(ctx context.Context, c DiskConfig) (string, error) {
+func (b *Builder) esp(ctx context.Context, c DiskConfig) (string, error) {
 	timeout := c.WatchdogTimeout
 	if timeout == 0 {
 		timeout = 90 * time.Second
@@ -136,7 +136,7 @@ func (l *Lab) esp(ctx context.Context, c DiskConfig) (string, error) {
 	}
 	ticks := int(timeout / (1200 * time.Millisecond)) // it expires twice, in units of 0.6 s
 	cfg := strings.NewReplacer("@TICKS@", strconv.Itoa(ticks), "@KERNEL@", kernelArgs, "@APPEND@", c.Append, "@RECOVERY@", c.RecoveryAppend).Replace(grubCfg)
-	early, efi := l.path("early.cfg"), l.path("BOOTX64.EFI")
+	early, efi := b.path("early.cfg"), b.path("BOOTX64.EFI")
 	if err := os.WriteFile(early, []byte(earlyCfg), 0o644); err != nil {
 		return "", err
 	}
@@ -144,7 +144,7 @@ func (l *Lab) esp(ctx context.Context, c DiskConfig) (string, error) {
 	if _, err := (command{}).run(ctx, "grub-mkimage", args...); err != nil {
 		return "", err
 	}
-	env := l.path("grubenv")
+	env := b.path("grubenv")
 	os.Remove(env)
 	ok := map[bool]string{true: "1", false: "0"}
 	for _, a := range [][]string{{env, "create"}, {env, "set", "ORDER=A B", "A_OK=" + ok[!c.Blank], "A_TRY=0", "B_OK=" + ok[c.SlotB != "" && !c.Blank], "B_TRY=0"}} {
@@ -162,11 +162,11 @@ func (l *Lab) esp(ctx context.Context, c DiskConfig) (string, error) {
 			return "", err
 		}
 	}
-	return l.path("esp.img"), l.makeFAT(ctx, l.path("esp.img"), "ESPAB", espSize, t)
+	return b.path("esp.img"), b.makeFAT(ctx, b.path("esp.img"), "ESPAB", espSize, t)
 }
 
 // makeFAT makes a FAT32 image with a label and the files of t.
-func (l *Lab) makeFAT(ctx context.Context, path, label string, sizeMiB int64, t tree) error {
+func (b *Builder) makeFAT(ctx context.Context, path, label string, sizeMiB int64, t tree) error {
 	files := path + ".files"
 	if err := t.unpack(ctx, files); err != nil {
 		return err
@@ -192,7 +192,7 @@ func (l *Lab) makeFAT(ctx context.Context, path, label string, sizeMiB int64, t 
 
 // Stick makes the image of an update stick: a FAT file system without partition table, labelled UPDATER, with the given files of the host in
 // its folder updater/, under their names as keys ("image.zst", "image.bmap", "image.bmap.asc"). Its size is what they need.
-func (l *Lab) Stick(ctx context.Context, path string, files map[string]string) error {
+func (b *Builder) Stick(ctx context.Context, path string, files map[string]string) error {
 	t, size := tree{}, int64(0)
 	for name, from := range files {
 		if err := t.hostFile("updater/"+name, from); err != nil {
@@ -200,7 +200,7 @@ func (l *Lab) Stick(ctx context.Context, path string, files map[string]string) e
 		}
 		size += int64(len(t["updater/"+name].body))
 	}
-	if err := l.makeFAT(ctx, path, "UPDATER", max(40, size>>20+size>>25+8), t); err != nil {
+	if err := b.makeFAT(ctx, path, "UPDATER", max(40, size>>20+size>>25+8), t); err != nil {
 		return fmt.Errorf("stick %s: %w", path, err)
 	}
 	return nil

@@ -44,15 +44,15 @@ func write(t *testing.T, name, body string) string {
 
 func TestDisk(t *testing.T) {
 	need(t)
-	l := &abdisk.Lab{Dir: t.TempDir()}
+	b := &abdisk.Builder{Dir: t.TempDir()}
 	disk := filepath.Join(t.TempDir(), "disk.img")
 	content := strings.Repeat("slot A ", 20000)
 	c := abdisk.DiskConfig{Path: disk, SlotA: write(t, "a.img", content), FillB: 0xa5, Recovery: write(t, "initramfs", "cpio"), RecoveryKernel: write(t, "vmlinuz", "kernel")}
-	if err := l.Disk(t.Context(), c); err != nil {
+	if err := b.Disk(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	if out := tool(t, "sgdisk", "-v", disk); !strings.Contains(out, "No problems found") {
-		t.Errorf("sgdisk -v says:\n%s", out)
+		t.Errorf("sgdisk -v:\n%s", out)
 	}
 	if got := tool(t, "grub-fstest", disk, "cat", "(loop0,gpt1)/recovery/initramfs"); got != "cpio" {
 		t.Errorf("GRUB reads %q as the recovery; want %q", got, "cpio")
@@ -93,8 +93,8 @@ func TestDiskRefusesImageLargerThanSlot(t *testing.T) {
 	if err := os.Truncate(big, length+1); err != nil {
 		t.Fatal(err)
 	}
-	l := &abdisk.Lab{Dir: t.TempDir()}
-	err := l.Disk(t.Context(), abdisk.DiskConfig{Path: filepath.Join(t.TempDir(), "disk.img"), SlotA: big})
+	b := &abdisk.Builder{Dir: t.TempDir()}
+	err := b.Disk(t.Context(), abdisk.DiskConfig{Path: filepath.Join(t.TempDir(), "disk.img"), SlotA: big})
 	if err == nil || !strings.Contains(err.Error(), "larger than its partition") {
 		t.Errorf("Disk with an oversized slot image = %v; want a refusal", err)
 	}
@@ -102,9 +102,9 @@ func TestDiskRefusesImageLargerThanSlot(t *testing.T) {
 
 func TestEnv(t *testing.T) {
 	need(t)
-	l := &abdisk.Lab{Dir: t.TempDir()}
+	b := &abdisk.Builder{Dir: t.TempDir()}
 	disk := filepath.Join(t.TempDir(), "disk.img")
-	if err := l.Disk(t.Context(), abdisk.DiskConfig{Path: disk, SlotA: write(t, "a.img", "x")}); err != nil {
+	if err := b.Disk(t.Context(), abdisk.DiskConfig{Path: disk, SlotA: write(t, "a.img", "x")}); err != nil {
 		t.Fatal(err)
 	}
 	env := abdisk.Env{Disk: disk}
@@ -136,9 +136,9 @@ func TestEnv(t *testing.T) {
 
 func TestStick(t *testing.T) {
 	need(t)
-	l := &abdisk.Lab{Dir: t.TempDir()}
+	b := &abdisk.Builder{Dir: t.TempDir()}
 	stick := filepath.Join(t.TempDir(), "stick.img")
-	if err := l.Stick(t.Context(), stick, map[string]string{"image.zst": write(t, "x", "packed"), "image.bmap": write(t, "y", "map")}); err != nil {
+	if err := b.Stick(t.Context(), stick, map[string]string{"image.zst": write(t, "x", "packed"), "image.bmap": write(t, "y", "map")}); err != nil {
 		t.Fatal(err)
 	}
 	if got := tool(t, "mtype", "-i", stick, "::updater/image.zst"); got != "packed" {
@@ -151,13 +151,13 @@ func TestStick(t *testing.T) {
 
 func TestSign(t *testing.T) {
 	need(t)
-	l := &abdisk.Lab{Dir: filepath.Join(t.TempDir(), strings.Repeat("a-long-folder-name/", 8))}
-	key, err := l.Keys(t.Context())
+	b := &abdisk.Builder{Dir: filepath.Join(t.TempDir(), strings.Repeat("a-long-folder-name/", 8))}
+	key, err := b.Keys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := write(t, "image.bmap", "content")
-	sig, err := l.Sign(t.Context(), file)
+	sig, err := b.Sign(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestSign(t *testing.T) {
 	tool(t, "gpg", "--batch", "--homedir", t.TempDir(), "--yes", "--output", ring, "--dearmor", key)
 	tool(t, "gpgv", "--keyring", ring, sig, file)
 
-	again, err := (&abdisk.Lab{Dir: l.Dir}).Keys(t.Context())
+	again, err := (&abdisk.Builder{Dir: b.Dir}).Keys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,17 +182,17 @@ func TestUpdate(t *testing.T) {
 	if _, err := exec.LookPath("bmaptool"); err != nil {
 		t.Skip("package bmap-tools: ", err)
 	}
-	l := &abdisk.Lab{Dir: t.TempDir(), Updater: write(t, "updater", "#!/bin/sh\nexec bmaptool create -o \"$4\" \"$5\"\n")}
-	if err := os.Chmod(l.Updater, 0o755); err != nil {
+	b := &abdisk.Builder{Dir: t.TempDir(), Updater: write(t, "updater", "#!/bin/sh\nexec bmaptool create -o \"$4\" \"$5\"\n")}
+	if err := os.Chmod(b.Updater, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	image := write(t, "image", strings.Repeat("content ", 10000))
-	files, err := l.Update(t.Context(), image)
+	files, err := b.Update(t.Context(), image)
 	if err != nil {
 		t.Fatal(err)
 	}
 	stick := filepath.Join(t.TempDir(), "stick.img")
-	if err := l.Stick(t.Context(), stick, files); err != nil {
+	if err := b.Stick(t.Context(), stick, files); err != nil {
 		t.Fatal(err)
 	}
 	out := t.TempDir()

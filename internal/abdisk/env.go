@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Env is the GRUB environment block on the ESP of a demo disk, seen from the host with mtools and grub-editenv while no machine runs.
+// Env is the GRUB environment block on the ESP of a demo disk, read and written with mtools and grub-editenv while no machine runs.
 type Env struct {
-	Disk string // image file made by Lab.Disk
+	Disk string // image file made by Builder.Disk
 }
 
 func (e Env) at() string { return fmt.Sprintf("%s@@%dM", e.Disk, espStart) }
@@ -30,7 +30,7 @@ func (e Env) Read(ctx context.Context) (map[string]string, error) {
 	return out, err
 }
 
-// Set sets variables ("NAME=VALUE"), as a technician would with the disk at hand.
+// Set sets variables ("NAME=VALUE").
 func (e Env) Set(ctx context.Context, assignments ...string) error {
 	return e.with(ctx, func(file string) error {
 		if _, err := (command{}).run(ctx, "grub-editenv", append([]string{file, "set"}, assignments...)...); err != nil {
@@ -41,7 +41,7 @@ func (e Env) Set(ctx context.Context, assignments ...string) error {
 	})
 }
 
-// BootRecovery makes the next boot, and only that, start the recovery entry.
+// BootRecovery makes the next boot, and only the next, start the recovery entry.
 func (e Env) BootRecovery(ctx context.Context) error { return e.Set(ctx, "next_entry=recovery") }
 
 // with hands a copy of the environment block to f.

@@ -14,14 +14,14 @@ var foreign = map[string][2]string{
 	"arm":   {"armhf", "linux-image-armmp"},
 }
 
-// ForeignKernel is Kernel for another architecture (arm64 or arm). apt works on folders of its own, so that the host learns nothing of it.
-func (l *Lab) ForeignKernel(ctx context.Context, arch string) (Kernel, error) {
+// ForeignKernel is Kernel for another architecture (arm64 or arm). apt uses separate folders, so that the host's package lists do not change.
+func (b *Builder) ForeignKernel(ctx context.Context, arch string) (Kernel, error) {
 	f, ok := foreign[arch]
 	if !ok {
 		return Kernel{}, fmt.Errorf("no kernel for %s", arch)
 	}
-	root := l.path("kernel-" + arch)
-	if err := l.cached(root, func() error { return l.fetchForeign(ctx, root, f[0], f[1]) }, f[1]); err != nil {
+	root := b.path("kernel-" + arch)
+	if err := b.cached(root, func() error { return b.fetchForeign(ctx, root, f[0], f[1]) }, f[1]); err != nil {
 		return Kernel{}, err
 	}
 	images, err := filepath.Glob(filepath.Join(root, "boot/vmlinuz-*"))
@@ -31,7 +31,7 @@ func (l *Lab) ForeignKernel(ctx context.Context, arch string) (Kernel, error) {
 	return Kernel{Version: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-"), Image: images[0], Root: root}, nil
 }
 
-func (l *Lab) fetchForeign(ctx context.Context, root, arch, meta string) error {
+func (b *Builder) fetchForeign(ctx context.Context, root, arch, meta string) error {
 	if err := emptyDir(root); err != nil {
 		return err
 	}
@@ -57,8 +57,8 @@ APT::Architecture "%[2]s"; APT::Architectures { "%[2]s"; }; APT::Sandbox::User "
 	}
 	c := command{dir: root, env: []string{"APT_CONFIG=" + file}}
 	// A mirror that is half way through an update is good enough when it has the kernel.
-	if _, err := c.run(ctx, "apt-get", "-q", "update"); err != nil && l.Log != nil {
-		fmt.Fprintln(l.Log, err)
+	if _, err := c.run(ctx, "apt-get", "-q", "update"); err != nil && b.Log != nil {
+		fmt.Fprintln(b.Log, err)
 	}
 	deps, err := c.run(ctx, "apt-cache", "depends", meta)
 	if err != nil {

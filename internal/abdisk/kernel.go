@@ -21,11 +21,11 @@ type Kernel struct {
 func (k Kernel) ModulesDir() string { return filepath.Join(k.Root, "lib/modules", k.Version) }
 
 // Kernel downloads Debian's standard amd64 kernel (not the cloud one: that lacks the driver of the chipset's watchdog) with apt-get and
-// unpacks it. It installs nothing and needs no root. Once there, the kernel is kept, also when Debian has a newer one: remove DIR/kernel to
-// renew it. Where apt knows no package lists, the error says so.
-func (l *Lab) Kernel(ctx context.Context) (Kernel, error) {
-	root := l.path("kernel")
-	if err := l.cached(root, func() error { return l.fetchKernel(ctx, root) }, "linux-image-amd64"); err != nil {
+// unpacks it. It installs nothing and needs no root. The kernel is kept even when Debian has a newer one; remove DIR/kernel to
+// renew it. It fails with a hint when apt has no package lists.
+func (b *Builder) Kernel(ctx context.Context) (Kernel, error) {
+	root := b.path("kernel")
+	if err := b.cached(root, func() error { return b.fetchKernel(ctx, root) }, "linux-image-amd64"); err != nil {
 		return Kernel{}, err
 	}
 	images, err := filepath.Glob(filepath.Join(root, "boot/vmlinuz-*"))
@@ -36,7 +36,7 @@ func (l *Lab) Kernel(ctx context.Context) (Kernel, error) {
 	return Kernel{Version: version, Image: images[0], Root: root}, nil
 }
 
-func (l *Lab) fetchKernel(ctx context.Context, root string) error {
+func (b *Builder) fetchKernel(ctx context.Context, root string) error {
 	deps, err := command{}.run(ctx, "apt-cache", "depends", "linux-image-amd64")
 	if err != nil {
 		return fmt.Errorf("%w (run: apt-get update)", err)

@@ -8,42 +8,42 @@ import (
 
 const userID = "Demo release key <release@demo.invalid>"
 
-// Keys makes an ed25519 signing key in a GnuPG folder of its own (DIR/gnupg, without passphrase: for tests only) and returns the path of the
+// Keys makes an ed25519 signing key in the GnuPG folder DIR/gnupg (without passphrase: for tests only) and returns the path of the
 // exported public key (armoured).
-func (l *Lab) Keys(ctx context.Context) (string, error) {
-	public := l.path("release.asc")
-	return public, l.cached(public, func() error {
-		home := l.path("gnupg")
+func (b *Builder) Keys(ctx context.Context) (string, error) {
+	public := b.path("release.asc")
+	return public, b.cached(public, func() error {
+		home := b.path("gnupg")
 		if err := emptyDir(home); err != nil {
 			return err
 		}
 		if err := os.Chmod(home, 0o700); err != nil {
 			return err
 		}
-		if err := l.gpg(ctx, "--passphrase", "", "--quick-gen-key", userID, "ed25519", "sign", "never"); err != nil {
+		if err := b.gpg(ctx, "--passphrase", "", "--quick-gen-key", userID, "ed25519", "sign", "never"); err != nil {
 			return err
 		}
-		return l.gpg(ctx, "--armor", "--yes", "--output", public, "--export", userID)
+		return b.gpg(ctx, "--armor", "--yes", "--output", public, "--export", userID)
 	}, userID)
 }
 
 // Sign makes the detached armoured signature FILE.asc of a file (replacing an old one) with the key of Keys, and returns its path.
-func (l *Lab) Sign(ctx context.Context, file string) (string, error) {
-	if _, err := l.Keys(ctx); err != nil {
+func (b *Builder) Sign(ctx context.Context, file string) (string, error) {
+	if _, err := b.Keys(ctx); err != nil {
 		return "", err
 	}
 	sig := file + ".asc"
-	return sig, l.gpg(ctx, "--armor", "--yes", "--output", sig, "--local-user", userID, "--detach-sign", file)
+	return sig, b.gpg(ctx, "--armor", "--yes", "--output", sig, "--local-user", userID, "--detach-sign", file)
 }
 
 // gpg runs GnuPG on our folder through a short path: the agent's socket must fit into 108 bytes. The agent is ended afterwards.
-func (l *Lab) gpg(ctx context.Context, args ...string) error {
+func (b *Builder) gpg(ctx context.Context, args ...string) error {
 	tmp, err := os.MkdirTemp("/tmp", "gpg")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	home, err := filepath.Abs(l.path("gnupg"))
+	home, err := filepath.Abs(b.path("gnupg"))
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ type Kind string
 const (
 	Debian Kind = "debian" // Debian bookworm with systemd: a unit runs `updater mark good`; systemd takes the watchdog over
 	Small  Kind = "small"  // busybox and our binary: the same lines on the console in a fraction of the time
-	Hang   Kind = "hang"   // the kernel comes up, then PID 1 sleeps for ever and nobody feeds the watchdog
+	Hang   Kind = "hang"   // the kernel boots, then PID 1 sleeps for ever without feeding the watchdog
 )
 
 // SlotConfig describes one slot image.
@@ -52,20 +52,20 @@ var Config string
 // Slot builds a slot's file system image (ext4, raw, sparse) and returns its path. What the guest prints, and the order, is the same for
 // Debian and Small: the output of `updater mark good` and `updater status`, "DEMO mark-good exit=0", then "DEMO slot=B version=2 up". With
 // demo.act=reboot (or poweroff) on the kernel command line it does that afterwards. Hang prints "DEMO slot=A version=3 hangs".
-func (l *Lab) Slot(ctx context.Context, c SlotConfig) (string, error) {
+func (b *Builder) Slot(ctx context.Context, c SlotConfig) (string, error) {
 	if c.SizeMiB == 0 {
 		c.SizeMiB = 64
 		if c.Kind == Debian {
 			c.SizeMiB = 512
 		}
 	}
-	t, err := l.slotTree(ctx, c)
+	t, err := b.slotTree(ctx, c)
 	if err != nil {
 		return "", fmt.Errorf("slot %s %s: %w", c.Kind, c.Version, err)
 	}
 	var base string
 	if c.Kind == Debian {
-		if base, err = l.DebianRoot(ctx); err != nil {
+		if base, err = b.DebianRoot(ctx); err != nil {
 			return "", err
 		}
 	}
@@ -73,9 +73,9 @@ func (l *Lab) Slot(ctx context.Context, c SlotConfig) (string, error) {
 	if err := t.writeTar(&content); err != nil {
 		return "", err
 	}
-	image := l.path(fmt.Sprintf("slot-%s-%s.img", c.Kind, c.Version))
-	build := func() error { return l.makeExt4(ctx, image, c.SizeMiB, base, t) }
-	return image, l.cached(image, build, content.String(), base, fmt.Sprint(c.SizeMiB), makeExt4)
+	image := b.path(fmt.Sprintf("slot-%s-%s.img", c.Kind, c.Version))
+	build := func() error { return b.makeExt4(ctx, image, c.SizeMiB, base, t) }
+	return image, b.cached(image, build, content.String(), base, fmt.Sprint(c.SizeMiB), makeExt4)
 }
 
 // makeExt4 is the script that turns tar archives into an image. No journal: the slot is mounted read-only. GRUB 2.06 reads neither
@@ -94,7 +94,7 @@ rm -rf root.tmp root.times
 mv "$image.tmp" "$image"
 `
 
-func (l *Lab) makeExt4(ctx context.Context, image string, sizeMiB int64, base string, t tree) error {
+func (b *Builder) makeExt4(ctx context.Context, image string, sizeMiB int64, base string, t tree) error {
 	overlay := image + ".tar"
 	if err := t.save(overlay, tree.writeTar); err != nil {
 		return err
@@ -104,16 +104,16 @@ func (l *Lab) makeExt4(ctx context.Context, image string, sizeMiB int64, base st
 		args = append(args, base)
 	}
 	defer os.Remove(overlay)
-	return l.asRoot(ctx, makeExt4, append(args, overlay)...)
+	return b.asRoot(ctx, makeExt4, append(args, overlay)...)
 }
 
 // slotTree collects what is put into (or, for Debian, over) a slot's root.
-func (l *Lab) slotTree(ctx context.Context, c SlotConfig) (tree, error) {
-	k, err := l.Kernel(ctx)
+func (b *Builder) slotTree(ctx context.Context, c SlotConfig) (tree, error) {
+	k, err := b.Kernel(ctx)
 	if err != nil {
 		return nil, err
 	}
-	key, err := l.Keys(ctx)
+	key, err := b.Keys(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func (l *Lab) slotTree(ctx context.Context, c SlotConfig) (tree, error) {
 	if err := t.hostFile("etc/updater/keys/release.asc", key); err != nil {
 		return nil, err
 	}
-	if err := t.program("usr/bin/updater", l.Updater); err != nil {
+	if err := t.program("usr/bin/updater", b.Updater); err != nil {
 		return nil, err
 	}
 	if err := t.hostFile("boot/vmlinuz", k.Image); err != nil {
@@ -134,7 +134,7 @@ func (l *Lab) slotTree(ctx context.Context, c SlotConfig) (tree, error) {
 		return nil, err
 	}
 	t.bytes("boot/initrd.img", initrd)
-	scratch := l.path("modules.tmp")
+	scratch := b.path("modules.tmp")
 	defer os.RemoveAll(scratch)
 	if err := k.addModules(ctx, t, scratch); err != nil {
 		return nil, err

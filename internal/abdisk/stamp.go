@@ -14,9 +14,9 @@ const epochString = "1767225600"
 
 var epoch = time.Unix(1767225600, 0).UTC()
 
-// cached builds the artefact at path with build, unless it is there and was made from the same inputs. build must not leave a complete
-// artefact at path when it fails. Inputs are whatever text decides over the content; put fileSum of files in it.
-func (l *Lab) cached(path string, build func() error, inputs ...string) error {
+// cached builds the artefact at path with build, unless it exists and was made from the same inputs. build must not leave a complete
+// artefact at path when it fails. inputs are all texts that determine the content; files enter by their fileSum.
+func (b *Builder) cached(path string, build func() error, inputs ...string) error {
 	h := sha256.New()
 	for _, s := range inputs {
 		fmt.Fprintf(h, "%d:%s\n", len(s), s)
@@ -28,7 +28,7 @@ func (l *Lab) cached(path string, build func() error, inputs ...string) error {
 			return nil
 		}
 	}
-	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
+	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
 		return err
 	}
 	os.Remove(stamp)
@@ -36,8 +36,8 @@ func (l *Lab) cached(path string, build func() error, inputs ...string) error {
 	if err := build(); err != nil {
 		return fmt.Errorf("building %s: %w", path, err)
 	}
-	if l.Log != nil {
-		fmt.Fprintf(l.Log, "built %s in %.1f s\n", path, time.Since(start).Seconds())
+	if b.Log != nil {
+		fmt.Fprintf(b.Log, "built %s in %.1f s\n", path, time.Since(start).Seconds())
 	}
 	return os.WriteFile(stamp, []byte(want), 0o644)
 }

@@ -6,30 +6,31 @@ import (
 	"os"
 )
 
-// Update makes a signed update of a slot image: the image compressed with zstd, its bmap made by `updater bmap create` (Lab.Updater), and the
-// bmap's detached signature. flags are further ones of that command. The result is what Stick takes: image.zst, image.bmap and image.bmap.asc with the paths of their files.
-func (l *Lab) Update(ctx context.Context, image string, flags ...string) (map[string]string, error) {
+// Update makes a signed update of a slot image: the image compressed with zstd, its bmap made by `updater bmap create` (Builder.Updater)
+// with flags, and the bmap's detached signature. It returns the files for Stick: paths by the names image.zst, image.bmap and
+// image.bmap.asc.
+func (b *Builder) Update(ctx context.Context, image string, flags ...string) (map[string]string, error) {
 	sum, err := fileSum(image)
 	if err != nil {
 		return nil, fmt.Errorf("update of %s: %w", image, err)
 	}
-	binary, err := fileSum(l.Updater)
+	binary, err := fileSum(b.Updater)
 	if err != nil {
 		return nil, fmt.Errorf("update of %s: %w", image, err)
 	}
 	packed, bmap := image+".zst", image+".bmap"
 	pack := func() error { return replace(ctx, packed, "zstd", "-q", "-f", "-3", "-o", packed+".tmp", image) }
-	if err := l.cached(packed, pack, sum); err != nil {
+	if err := b.cached(packed, pack, sum); err != nil {
 		return nil, err
 	}
 	create := func() error {
-		if err := replace(ctx, bmap, l.Updater, append(append([]string{"bmap", "create"}, flags...), "-o", bmap+".tmp", image)...); err != nil {
+		if err := replace(ctx, bmap, b.Updater, append(append([]string{"bmap", "create"}, flags...), "-o", bmap+".tmp", image)...); err != nil {
 			return err
 		}
-		_, err := l.Sign(ctx, bmap)
+		_, err := b.Sign(ctx, bmap)
 		return err
 	}
-	key, err := l.Keys(ctx)
+	key, err := b.Keys(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +38,7 @@ func (l *Lab) Update(ctx context.Context, image string, flags ...string) (map[st
 	if err != nil {
 		return nil, err
 	}
-	if err := l.cached(bmap, create, append([]string{sum, binary, keySum}, flags...)...); err != nil {
+	if err := b.cached(bmap, create, append([]string{sum, binary, keySum}, flags...)...); err != nil {
 		return nil, err
 	}
 	return map[string]string{"image.zst": packed, "image.bmap": bmap, "image.bmap.asc": bmap + ".asc"}, nil

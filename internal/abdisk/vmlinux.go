@@ -14,13 +14,13 @@ import (
 
 // Vmlinux unpacks the kernel from its bzImage, so that QEMU starts it directly (PVH): half of a boot's time without KVM is firmware and
 // unpacking. The payload's place is in the header (Documentation/arch/x86/boot.rst, payload_offset).
-func (l *Lab) Vmlinux(ctx context.Context) (string, error) {
-	k, err := l.Kernel(ctx)
+func (b *Builder) Vmlinux(ctx context.Context) (string, error) {
+	k, err := b.Kernel(ctx)
 	if err != nil {
 		return "", err
 	}
-	path := l.path("vmlinux")
-	return path, l.cached(path, func() error {
+	path := b.path("vmlinux")
+	return path, b.cached(path, func() error {
 		image, err := os.ReadFile(k.Image)
 		if err != nil {
 			return err

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// allowed are the packages of ours that a package may import: the arrows of docs/design.md. Every package of the device is listed.
+// allowed lists the packages of this module that a package may import: the arrows of docs/design.md. Every package of the device is listed.
 var allowed = map[string][]string{
 	"updater/cmd/updater": {
 		"updater/install", "updater/recovery", "updater/provision", "updater/device", "updater/device/config", "updater/device/doctor",
@@ -69,8 +69,8 @@ var allowed = map[string][]string{
 	"updater/provision":           {"updater/bmap", "updater/update", "updater/verify"},
 }
 
-// hostOnly must not be linked into the device's binary: the packing side, the tests, and whatever would run
-// another program.
+// hostOnly must not be linked into the device's binary: packing, tests, and packages that run
+// other programs.
 var hostOnly = []string{"updater/initramfs/build", "updater/internal/abdisk", "updater/internal/crashdisk", "updater/internal/qemu", "updater/internal/docs", "updater/test", "updater/bench", "github.com/u-root/u-root", "testing", "os/exec"}
 
 type pkg struct {
@@ -121,7 +121,7 @@ func TestImportsPointDown(t *testing.T) {
 	}
 }
 
-// onDevice is what of hostOnly is for the device all the same.
+// onDevice are the exceptions from hostOnly.
 var onDevice = []string{"github.com/u-root/u-root/pkg/efivarfs"}
 
 func TestDeviceBinary(t *testing.T) {
@@ -141,12 +141,12 @@ func TestDeviceBinary(t *testing.T) {
 
 // starters are the only packages of the device's binary that may start a program, and which.
 var starters = map[string]string{
-	"updater/internal/program": "what an integrator has configured: for a boot loader that no package knows, hooks, health checks",
+	"updater/internal/program": "programs that an integrator has configured: boot loader commands, hooks, health checks",
 	"updater/initramfs":        "this program itself, under supervision",
 }
 
-// Programs can be started without os/exec, too.
-func TestWhoStartsPrograms(t *testing.T) {
+// TestStartersOfPrograms finds calls that start programs without os/exec.
+func TestStartersOfPrograms(t *testing.T) {
 	starts := map[string]bool{}
 	for _, p := range list(t, "-deps", "updater/cmd/updater") {
 		if !strings.HasPrefix(p.ImportPath, "updater/") {

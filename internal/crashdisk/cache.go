@@ -11,16 +11,16 @@ import (
 	"updater/blockdev"
 )
 
-// errseq is the error state of the mapping (lib/errseq.c): a count of errors, and whether the last was seen.
+// errseq is the error state of the mapping (lib/errseq.c): the number of errors, and whether the last one was reported.
 type errseq struct {
 	n    int
 	seen bool
 }
 
-// cursor is what one descriptor has seen of it.
+// cursor is the number of errors that one descriptor has reported.
 type cursor int
 
-// sample is what a new descriptor starts with: it still gets an error that nobody has seen.
+// sample is the cursor of a new descriptor, which still reports an error that no descriptor has reported.
 func (e *errseq) sample() cursor {
 	if e.n > 0 && !e.seen {
 		return cursor(e.n - 1)
@@ -30,7 +30,7 @@ func (e *errseq) sample() cursor {
 
 func (e *errseq) record() { e.n, e.seen = e.n+1, false }
 
-// check reports an error that the descriptor has not seen, once.
+// check returns an error that the descriptor has not reported yet.
 func (e *errseq) check(c *cursor) error {
 	if int(*c) == e.n {
 		return nil
@@ -39,8 +39,8 @@ func (e *errseq) check(c *cursor) error {
 	return unix.EIO
 }
 
-// Node is a device node of the disk with a page cache of its own, as the whole disk and each of its partitions have
-// one (block/bdev.c). Offsets are those of the disk for all nodes.
+// Node is a device node of the disk. Each node, the whole disk's and each partition's, has a separate page cache
+// (block/bdev.c). Offsets count from the start of the disk for all nodes.
 type Node struct {
 	*Disk
 	pages map[int64][]byte // by page number
@@ -48,7 +48,7 @@ type Node struct {
 	wbErr errseq
 }
 
-// Node makes another node. The disk itself is one already.
+// Node adds a node, such as a partition's. The disk itself is the first.
 func (d *Disk) Node() *Node {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -131,7 +131,7 @@ func (f *FD) Pwrite(p []byte, off int64) (int, error) {
 		d.end(op, unix.EIO)
 		return 0, unix.EIO
 	}
-	if err := d.soil(p, off); err != nil {
+	if err := d.bufferedWrite(p, off); err != nil {
 		d.end(op, err)
 		return 0, err
 	}
@@ -141,8 +141,8 @@ func (f *FD) Pwrite(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// soil puts p into the page cache and records the dirty pages, in units of at most MaxIO.
-func (d *Node) soil(p []byte, off int64) error {
+// bufferedWrite puts p into the page cache and records the dirty pages, in units of at most MaxIO.
+func (d *Node) bufferedWrite(p []byte, off int64) error {
 	end := off + int64(len(p))
 	for at := off; at < end; {
 		stop := min(end, (at/d.o.MaxIO+1)*d.o.MaxIO)
@@ -172,7 +172,7 @@ func (d *Node) page(n int64, overwritten bool) ([]byte, error) {
 	p := make([]byte, pageSize)
 	if !overwritten {
 		if err := d.read(p[:min(pageSize, d.Size()-n*pageSize)], n*pageSize); err != nil {
-			return nil, unix.EIO // whatever the drive said (mm/filemap.c)
+			return nil, unix.EIO // for any error of the drive (mm/filemap.c)
 		}
 	}
 	d.pages[n] = p
@@ -241,7 +241,7 @@ func (f *FD) Pread(p []byte, off int64) (int, error) {
 }
 
 // SyncRange implements [blockdev.File], as fs/sync.c and mm/filemap.c do. The write-out that Write starts is
-// carried out at once, which is one of the ways in which it may go.
+// executed at once, which is one of the orders that the kernel may choose.
 func (f *FD) SyncRange(off, length int64, flags blockdev.SyncFlags) (err error) {
 	d := f.d
 	d.mu.Lock()
@@ -296,8 +296,8 @@ func (f *FD) Datasync() (err error) {
 	return d.flush()
 }
 
-// writeOut writes out every dirty page of the range, and what has to go before them. The pages of a write that
-// fails look clean afterwards, and the mapping keeps the error.
+// writeOut writes out every dirty page of the range, after the writes that precede them. The pages of a failed write are
+// clean afterwards, and the mapping keeps the error.
 func (d *Node) writeOut(off, length int64) error {
 	first, end := off/pageSize*pageSize, (off+length+pageSize-1)/pageSize*pageSize
 	take := make([]bool, len(d.dirty))
@@ -324,7 +324,7 @@ func (d *Node) writeOut(off, length int64) error {
 	return failed
 }
 
-// DropCache implements [blockdev.File]: clean pages of the range are forgotten, dirty ones stay.
+// DropCache implements [blockdev.File]: it drops the clean pages of the range and keeps the dirty ones.
 func (f *FD) DropCache(off, length int64) {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
@@ -339,7 +339,7 @@ func (d *Node) forget(off, length int64) {
 	}
 }
 
-// ZeroOut implements [blockdev.File]. It drops pages of the range, dirty ones too (block/ioctl.c).
+// ZeroOut implements [blockdev.File]. It drops the pages of the range, dirty ones included (block/ioctl.c).
 func (f *FD) ZeroOut(off, length int64) error { return f.fill(off, length, 0, "zero") }
 
 // Discard implements [blockdev.File].

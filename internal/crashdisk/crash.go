@@ -16,7 +16,7 @@ type event struct {
 	mark    string
 }
 
-// Plan says how many of the states after a power cut are tried. The zero value is the default.
+// Plan bounds the number of states after a power cut. The zero value is the default.
 type Plan struct {
 	Exhaustive int    // up to so many volatile sectors every subset is tried; 0 is 8
 	Random     int    // random selections of whole writes at each step beyond that; 0 is 4, -1 none
@@ -26,7 +26,7 @@ type Plan struct {
 	Seed       uint64 // of the random ones
 }
 
-// State is one content of the medium that a power cut may leave.
+// State is one possible content of the medium after a power cut.
 type State struct {
 	At    int      // step of the record at which the power failed
 	Image []byte   // what the medium holds; valid during the call only, not to be changed
@@ -36,7 +36,7 @@ type State struct {
 // Has reports whether a mark was passed before the cut.
 func (s *State) Has(mark string) bool { return slices.Contains(s.Marks, mark) }
 
-// Violation is a state that must not be, with how it came about.
+// Violation is a forbidden state and the operations that led to it.
 type Violation struct {
 	Err    error
 	At     int
@@ -45,7 +45,7 @@ type Violation struct {
 	Lost   []Loss // what the cut took, shrunk to what is needed for the violation
 }
 
-// Loss is a write that did not reach the medium whole.
+// Loss is a write that did not reach the medium completely.
 type Loss struct {
 	Off, Len int64
 	Torn     bool // some of its sectors did
@@ -71,7 +71,7 @@ func (v *Violation) Error() string {
 	return b.String()
 }
 
-// Unwrap returns what the check said.
+// Unwrap returns the error of the check.
 func (v *Violation) Unwrap() error { return v.Err }
 
 // Trace lists every operation so far.
@@ -81,9 +81,9 @@ func (d *Disk) Trace() []Op {
 	return slices.Clone(d.trace)
 }
 
-// Crashes calls check with the states that a power cut may leave at every step of the record, and counts them. At
-// each step the new states are tried: those with the newest write. The first error of check ends it, as a
-// [*Violation] whose losses were shrunk. check must be a function of its State alone.
+// Crashes calls check with the states that a power cut may leave at every step of the record, and returns their number. Each
+// step adds the states that contain its write. Crashes stops at the first error of check and returns a [*Violation] with the
+// smallest set of losses that shrinking found. check must depend on its State only.
 func (d *Disk) Crashes(p Plan, check func(*State) error) (states int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -134,7 +134,7 @@ func newCrasher(start []byte, sector int64, p Plan, check func(*State) error) *c
 	}
 }
 
-// step takes one event and tries the states that it makes possible. It returns false at the end.
+// step applies one event and tries the states that it makes possible. It returns false at the end.
 func (c *crasher) step(e event) bool {
 	c.open = slices.DeleteFunc(c.open, func(w *Write) bool { return w.gone != 0 && w.gone <= e.at })
 	switch {
@@ -158,7 +158,7 @@ func (c *crasher) step(e event) bool {
 	return c.enumerate(e)
 }
 
-// choice says for each open write what reached the medium: nil nothing, else each of its sectors.
+// choice has, for each open write, the sectors that reached the medium; nil is none.
 type choice [][]bool
 
 // enumerate tries the states of one step.
@@ -253,7 +253,7 @@ func (c *crasher) torn(e event, pick func(func(int) bool) choice) bool {
 			for s := range cut {
 				ch[last][s] = true
 			}
-			if k%2 == 1 { // the end, not the beginning
+			if k%2 == 1 { // the end instead of the start
 				slices.Reverse(ch[last])
 			}
 			if !c.try(e, ch) {
@@ -302,7 +302,7 @@ func (c *crasher) try(e event, ch choice) bool {
 	return false
 }
 
-// shrink gives back every loss without which the state is still wrong.
+// shrink removes every loss that the violation does not need.
 func (c *crasher) shrink(e event, ch choice, err error) error {
 	for i, w := range c.open {
 		was := ch[i]
@@ -344,7 +344,7 @@ func (c *crasher) apply(w *Write, kept []bool) {
 	}
 }
 
-// Cut is a power cut now: one state that it may leave, by chance. It is the start of a new disk.
+// Cut returns a new disk with one random state that a power cut may leave now.
 func (d *Disk) Cut(seed uint64) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -366,7 +366,7 @@ func (d *Disk) Cut(seed uint64) []byte {
 	return image
 }
 
-// cutable are the writes that a power cut now may take or leave: of the drive's cache, and dirty pages.
+// cutable returns the writes that a power cut may lose now: those in the drive's cache, and dirty pages.
 func (d *Disk) cutable() []*Write {
 	list := slices.Clone(d.pending)
 	for _, n := range d.nodes {

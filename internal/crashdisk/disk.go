@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pageSize is that of the page cache.
+// pageSize is the page size of the page cache, in bytes.
 const pageSize = 4096
 
 // Options describe a disk.
@@ -20,8 +20,8 @@ type Options struct {
 	Name   string // in errors
 }
 
-// Disk is one disk with its cache, its record and, on top, the page cache of the system that runs on it. Safe
-// for concurrent use.
+// Disk is a disk with its cache and its record, and the page cache of the system that runs on it. It is safe for
+// concurrent use.
 type Disk struct {
 	o     Options
 	start []byte // content when the record began
@@ -41,7 +41,7 @@ type Disk struct {
 	nodes   []*Node // the first is the disk itself
 }
 
-// New returns a disk that holds content, all of it on stable storage.
+// New returns a disk with content on stable storage.
 func New(content []byte, o Options) *Disk {
 	if o.Sector == 0 {
 		o.Sector = 512
@@ -78,21 +78,21 @@ func (w *Write) end() int64 { return w.Off + int64(len(w.Data)) }
 // Size is the size of the disk in bytes.
 func (d *Disk) Size() int64 { return int64(len(d.start)) }
 
-// Content copies what a read command would return now: not what survives a power cut.
+// Content returns a copy of what read commands return now, volatile writes included.
 func (d *Disk) Content() []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.drive)
 }
 
-// Medium copies what is on stable storage: the state after a power cut in which the drive loses all it may.
+// Medium returns a copy of stable storage: the state after a power cut that loses all volatile writes.
 func (d *Disk) Medium() []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.medium)
 }
 
-// Volatile is the number of bytes that a power cut may take now, in the drive's cache.
+// Volatile returns the number of bytes in the drive's cache that a power cut may lose now.
 func (d *Disk) Volatile() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -103,7 +103,7 @@ func (d *Disk) Volatile() int64 {
 	return n
 }
 
-// WriteCommand writes p at off into the drive's cache, as one command.
+// WriteCommand writes p at off into the drive's cache as one command.
 func (d *Disk) WriteCommand(p []byte, off int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -112,7 +112,7 @@ func (d *Disk) WriteCommand(p []byte, off int64) error {
 	return err
 }
 
-// ReadCommand reads what the drive has, from its cache or the medium.
+// ReadCommand reads from the drive, its cache first.
 func (d *Disk) ReadCommand(p []byte, off int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -133,7 +133,7 @@ func (d *Disk) ZeroCommand(off, length int64) error {
 	return d.fill(off, length, 0, "zero")
 }
 
-// DiscardCommand leaves any content in the range; here it is 0xdc, so that whoever counts on zeros is found out.
+// DiscardCommand makes the content of the range undefined: 0xdc, so that code which expects zeros fails.
 func (d *Disk) DiscardCommand(off, length int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -170,8 +170,8 @@ func (d *Disk) issue(p []byte, off int64) *Write {
 	return w
 }
 
-// complete is the write command itself: it puts w into the drive's cache, unless a fault says otherwise. n is what
-// was taken.
+// complete executes a write command: it puts w into the drive's cache, unless a fault prevents that. n is the number of
+// bytes written.
 func (d *Disk) complete(w *Write, name string) (n int64, err error) {
 	op := d.op(classWrite, name, w.Off, int64(len(w.Data)))
 	defer func() { d.end(op, err) }()
@@ -196,7 +196,7 @@ func (d *Disk) complete(w *Write, name string) (n int64, err error) {
 	return n, nil
 }
 
-// fail ends a write that failed, or was cut short: a part of it may have been carried out.
+// fail ends a failed or short write, of which a part may have reached the drive.
 func (d *Disk) fail(w *Write, f Kind) (int64, error) {
 	d.clock++
 	w.gone = d.clock
@@ -265,7 +265,7 @@ func (d *Disk) flush() (err error) {
 	return nil
 }
 
-// drop loses what the cache holds, all of it or, with some, one write. The drive then shows the medium again.
+// drop loses the content of the cache: all of it or, with some, one write. Reads then return the medium.
 func (d *Disk) drop(some bool) {
 	if len(d.pending) == 0 {
 		return
@@ -287,7 +287,7 @@ func (d *Disk) drop(some bool) {
 	d.log = append(d.log, event{at: d.clock, dropped: true})
 }
 
-// Mark puts a text into the record, such as the promise that was just made.
+// Mark adds a text to the record, such as the guarantee that holds from here on.
 func (d *Disk) Mark(text string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

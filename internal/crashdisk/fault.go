@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind is what goes wrong.
+// Kind is a kind of fault.
 type Kind int
 
 // The kinds of fault.
@@ -18,7 +18,7 @@ const (
 	EIO             // the operation fails; of a write any part may have been carried out
 	ENOSPC          // the same for a write to thin storage that is full
 	ENODATA         // a read of a bad sector
-	ShortWrite      // a write takes half and says so
+	ShortWrite      // a write takes half and reports that
 	FlushKeep       // a flush fails, and the drive keeps its cache
 	FlushDrop       // a flush fails, and the drive has lost its cache
 	BitFlip         // a read returns one wrong bit
@@ -41,9 +41,8 @@ func (k Kind) errno() error {
 	return unix.EIO
 }
 
-// Fault makes the N-th operation from 1 fail, and, when it is sticky, every one after it to which the kind can
-// happen. Operations are the commands to the drive and the buffered pwrite calls. A fault that cannot happen to
-// its operation does not.
+// Fault makes operation N fail, counted from 1, and every later one if it is sticky. Operations are the commands to the
+// drive and the buffered pwrite calls. An operation to which Kind does not apply is not affected.
 type Fault struct {
 	N      int
 	Kind   Kind
@@ -58,7 +57,7 @@ func (f Fault) String() string {
 	return s
 }
 
-// Inject adds a fault. N counts from the operations that there were so far.
+// Inject adds a fault. N counts from the next operation.
 func (d *Disk) Inject(f Fault) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -66,28 +65,28 @@ func (d *Disk) Inject(f Fault) {
 	d.faults = append(d.faults, f)
 }
 
-// Heal takes away every fault.
+// Heal removes all faults.
 func (d *Disk) Heal() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.faults = nil
 }
 
-// Fired is how often a fault has happened.
+// Fired returns how often a fault has occurred.
 func (d *Disk) Fired() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.fired
 }
 
-// Operations is the number of operations so far.
+// Operations returns the number of operations so far.
 func (d *Disk) Operations() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.ops
 }
 
-// PowerOff makes every further command fail, as a drive without power does.
+// PowerOff makes every further command fail, as on a drive without power.
 func (d *Disk) PowerOff() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -103,14 +102,14 @@ const (
 	classFlush
 )
 
-// happens says to which operations a kind can happen.
+// happens reports whether a kind applies to an operation.
 var happens = map[Kind][]class{
 	EIO: {classPwrite, classWrite, classRead, classFlush}, ENOSPC: {classWrite}, ENODATA: {classRead},
 	ShortWrite: {classPwrite, classWrite}, FlushKeep: {classFlush}, FlushDrop: {classFlush}, BitFlip: {classRead},
 	BitRot: {classWrite}, LostWrite: {classWrite}, LyingFlush: {classFlush},
 }
 
-// fault says what happens to the operation that op has just counted.
+// fault returns the fault of the operation that op has just counted.
 func (d *Disk) fault(c class) Kind {
 	if d.dead && c != classPwrite {
 		return EIO

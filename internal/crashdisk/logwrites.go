@@ -25,8 +25,8 @@ type LogEntry struct {
 	Discard  bool
 }
 
-// ReadLog calls visit with the entries of a log in their order, without the marks, and returns how many there were.
-// Trailing entries that the super block does not count yet are taken too.
+// ReadLog calls visit with the entries of a log in order, without the marks, and returns their number. It includes trailing
+// entries that the super block does not count yet.
 func ReadLog(log []byte, visit func(LogEntry) error) (entries int, err error) {
 	le := binary.LittleEndian
 	if len(log) < 512 || le.Uint64(log) != logMagic {
@@ -61,9 +61,8 @@ func ReadLog(log []byte, visit func(LogEntry) error) (entries int, err error) {
 	return entries, nil
 }
 
-// Replay carries out a log on the disk, as one command for each entry, and returns how many there were. An entry is
-// logged when it completes, so that a write which completes while a flush is under way counts as flushed: that is what
-// the log knows.
+// Replay executes a log on the disk, one command per entry, and returns their number. An entry is logged when it completes,
+// so that a write which completes during a flush counts as flushed; the log has no more detail.
 func (d *Disk) Replay(log []byte) (entries int, err error) { return ReadLog(log, d.entry) }
 
 func (d *Disk) entry(e LogEntry) error {

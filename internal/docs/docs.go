@@ -1,4 +1,4 @@
-// Package docs reads the project's Markdown pages, so that tests can hold them to what the program does.
+// Package docs reads the project's Markdown pages, so that tests can compare them with the program.
 package docs
 
 import (
@@ -19,9 +19,9 @@ import (
 // Page is one Markdown file.
 type Page struct {
 	Path    string          // from the root of the tree
-	Text    string          // as it is
+	Text    string          // the source
 	Links   []string        // destinations, also of images
-	Anchors map[string]bool // what #... may name
+	Anchors map[string]bool // names that #... may refer to
 	Code    []Code          // in the order of the page
 }
 
@@ -105,7 +105,7 @@ func words(n ast.Node, source []byte) string {
 	return b.String()
 }
 
-// anchor adds the name that code hosts give a heading: small letters, digits, hyphens for blanks; the second one of a
+// anchor adds the name that code hosts give a heading: lower-case letters, digits, hyphens for blanks; the second heading with a
 // name gets -1.
 func (p *Page) anchor(heading string) {
 	name := strings.Map(func(r rune) rune {
@@ -150,8 +150,8 @@ func (c Code) Commands(name string) [][]string {
 	return found
 }
 
-// split cuts a line of a shell into commands and these into words, as far as examples use it: quotes, comments, and
-// what stands between commands. A line with columns is the output of a program and no command.
+// split cuts a shell line into commands and these into words. It knows the syntax that the examples use: quotes, comments,
+// redirections, and separators of commands. A line with columns is the output of a program, not a command.
 func split(line string) [][]string {
 	var (
 		commands [][]string

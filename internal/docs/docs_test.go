@@ -43,11 +43,11 @@ func TestLinks(t *testing.T) {
 				target = filepath.Join(filepath.Dir(p.Path), file)
 			}
 			if _, err := os.Stat(filepath.Join(root, target)); err != nil || filepath.IsAbs(file) {
-				t.Errorf("%s: %s leads to no file", p.Path, link)
+				t.Errorf("%s: link %s: no such file", p.Path, link)
 				continue
 			}
 			if anchor != "" && !byPath[target].Anchors[anchor] {
-				t.Errorf("%s: %s has no heading %q", p.Path, target, anchor)
+				t.Errorf("%s: link %s: %s has no heading %q", p.Path, link, target, anchor)
 			}
 		}
 	}
@@ -56,7 +56,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestIndex: whoever starts at the index reaches every page of docs.
+// TestIndex: every page can be reached by links from docs/README.md.
 func TestIndex(t *testing.T) {
 	byPath := map[string]Page{}
 	for _, p := range pages(t) {
@@ -79,23 +79,23 @@ func TestIndex(t *testing.T) {
 	follow("docs/README.md")
 	for path := range byPath {
 		if !seen[path] {
-			t.Errorf("no way leads from docs/README.md to %s", path)
+			t.Errorf("%s cannot be reached from docs/README.md", path)
 		}
 	}
 }
 
-// ours is a file of the tree that a page names, in code or in the text.
-var ours = regexp.MustCompile(`(?:^|[^\w./-])((?:examples|docs|scripts|packaging|contrib|cmd|internal|\.ci)/[\w./*{},-]*[\w*/}])`)
+// fileName matches a file of the tree that a page names, in code or in the text.
+var fileName = regexp.MustCompile(`(?:^|[^\w./-])((?:examples|docs|scripts|packaging|contrib|cmd|internal|\.ci)/[\w./*{},-]*[\w*/}])`)
 
-// TestFiles: the files that pages name are there.
+// TestFiles: the files that pages name exist.
 func TestFiles(t *testing.T) {
 	checked := 0
 	for _, p := range pages(t) {
-		for _, m := range ours.FindAllStringSubmatch(p.Text, -1) {
+		for _, m := range fileName.FindAllStringSubmatch(p.Text, -1) {
 			checked++
 			name := strings.TrimSuffix(m[1], "/...")
 			if found, err := filepath.Glob(filepath.Join(root, name)); err != nil || len(found) == 0 {
-				t.Errorf("%s names %s, which is not there", p.Path, m[1])
+				t.Errorf("%s names %s: no such file", p.Path, m[1])
 			}
 		}
 	}
@@ -104,7 +104,7 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// TestMake: the targets that pages name are those of the Makefile.
+// TestMake: the make targets that pages name exist.
 func TestMake(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	if err != nil {
@@ -124,7 +124,7 @@ func TestMake(t *testing.T) {
 					}
 					checked++
 					if !targets[a] && !strings.HasSuffix(a, "_defconfig") { // Buildroot's
-						t.Errorf("%s: make %s: there is no such target", p.Path, a)
+						t.Errorf("%s: make %s: no such target", p.Path, a)
 					}
 				}
 			}

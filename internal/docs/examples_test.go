@@ -10,7 +10,7 @@ import (
 	"updater/boot/uboot"
 )
 
-// TestExamplesAreNamed: a page tells of every example for a boot loader.
+// TestExamplesAreNamed: every example for a boot loader is named in a page.
 func TestExamplesAreNamed(t *testing.T) {
 	var text strings.Builder
 	for _, p := range pages(t) {
@@ -29,7 +29,7 @@ func TestExamplesAreNamed(t *testing.T) {
 	}
 }
 
-// What of the examples no test runs on the loader itself is at least understood by a parser of its format.
+// TestExamplesParse: examples that no test runs on the loader itself pass a parser of their format.
 func TestExamplesParse(t *testing.T) {
 	tool := func(name string, stdin string, args ...string) {
 		t.Helper()
@@ -54,7 +54,7 @@ func TestExamplesParse(t *testing.T) {
 	for _, name := range []string{"grub.cfg", "tries.cfg", "rauc.cfg"} {
 		tool("grub-script-check", read("grub/"+name))
 	}
-	// The board's own node is what backend points to.
+	// On a board, backend points to a node of its device tree.
 	tool("dtc", "/dts-v1/;\n"+read("barebox/state.dtsi")+"/ { backend_state: flash { }; };\n", "-q", "-O", "dtb", "-o", os.DevNull, "-")
 
 	areas, err := uboot.ParseFWEnvConfig(strings.NewReader(read("uboot/fw_env.config")))

@@ -18,7 +18,7 @@ type event struct {
 	} `json:"data"`
 }
 
-// monitorPair returns both ends of a socket: ours, and the one that QEMU inherits. No path, so nothing to clean up.
+// monitorPair returns both ends of a socket, the test's and the one that QEMU inherits. It has no path to clean up.
 func monitorPair() (ours net.Conn, theirs *os.File, err error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {

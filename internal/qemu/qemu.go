@@ -29,7 +29,7 @@ func Available() error {
 	return nil
 }
 
-// accel is what UPDATER_VM_ACCEL says ("kvm", "tcg", "kvm:tcg"), else tcg: a /dev/kvm that exists is not always one that works.
+// accel returns UPDATER_VM_ACCEL ("kvm", "tcg", "kvm:tcg"), by default tcg: a /dev/kvm that exists does not always work.
 func accel() string {
 	if a := os.Getenv("UPDATER_VM_ACCEL"); a != "" {
 		return a
@@ -54,7 +54,7 @@ var machines = map[string][]string{
 func (c Config) args() ([]string, error) {
 	machine, ok := machines[c.arch()]
 	if !ok {
-		return nil, fmt.Errorf("virtual machine %s: architecture %q is none of ours", c.Name, c.Arch)
+		return nil, fmt.Errorf("virtual machine %s: unknown architecture %q, expected x86_64, aarch64 or arm", c.Name, c.Arch)
 	}
 	mem := c.MemMiB
 	if mem == 0 {
@@ -66,7 +66,7 @@ func (c Config) args() ([]string, error) {
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
 	)
 	if c.Kernel == "" && c.OVMFVars == "" {
-		return nil, fmt.Errorf("virtual machine %s: neither a kernel nor UEFI variables to boot with", c.Name)
+		return nil, fmt.Errorf("virtual machine %s: has neither Kernel nor OVMFVars to boot with", c.Name)
 	}
 	if c.OVMFVars != "" {
 		if err := copyIfMissing(ovmfVars, c.OVMFVars); err != nil {
@@ -81,7 +81,7 @@ func (c Config) args() ([]string, error) {
 			a = append(a, "-initrd", c.Initrd)
 		}
 	}
-	a = append(a, c.Args...) // before the disks: they may bring a bus
+	a = append(a, c.Args...) // before the disks, which may need a bus from Args
 	for i, d := range c.Disks {
 		disk, err := d.args(i)
 		if err != nil {
@@ -89,7 +89,7 @@ func (c Config) args() ([]string, error) {
 		}
 		a = append(a, disk...)
 	}
-	if c.Kernel != "" { // the kernel itself is what boots first
+	if c.Kernel != "" { // the kernel boots first
 		for i := range a {
 			a[i] = bootIndex.ReplaceAllString(a[i], "$1")
 		}
@@ -112,7 +112,7 @@ var buses = map[string][]string{
 func (d Disk) args(i int) ([]string, error) {
 	device, ok := buses[cmp.Or(d.Bus, "virtio")]
 	if !ok {
-		return nil, fmt.Errorf("disk %s: there is no bus %s", d.Path, d.Bus)
+		return nil, fmt.Errorf("disk %s: unknown bus %q", d.Path, d.Bus)
 	}
 	drive := fmt.Sprintf("if=none,id=d%d,format=raw,file=%s", i, escape(d.Path))
 	if d.ReadOnly {
@@ -124,7 +124,7 @@ func (d Disk) args(i int) ([]string, error) {
 	}
 	serial := d.Serial
 	if serial == "" && d.Bus == "nvme" {
-		serial = "none" // it needs one
+		serial = "none" // NVMe needs a serial number
 	}
 	if serial != "" {
 		a[len(a)-1] += ",serial=" + escape(serial)

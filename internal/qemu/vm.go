@@ -1,10 +1,10 @@
-// Package qemu runs one virtual machine in QEMU for tests and for the demo, and lets the caller read its serial console.
+// Package qemu runs virtual machines in QEMU for tests and the demo, and gives access to their serial console.
 //
 // A machine is one boot: a guest reboot, a watchdog reset and a power-off all end QEMU (-no-reboot). The disks and the firmware's variable
-// file carry the state to the next Start, as they do on a device. Wait tells which of them it was (End).
+// file carry the state to the next Start, as on a device. End returns how a machine ended.
 //
-// What it does not do: it says nothing about power cuts below the host's page cache (PowerCut kills QEMU; everything that the guest has
-// written stays), and it runs no command in the guest: what a machine does is decided by what is on its disks.
+// PowerCut kills QEMU, so that everything the guest has written stays: it is no test of lost caches. The package runs no commands in the
+// guest; the content of the disks decides what a machine does.
 package qemu
 
 import (
@@ -43,14 +43,14 @@ type Disk struct {
 	Bus      string // virtio, nvme, ahci, scsi, usb or sd; "" is virtio
 }
 
-// End says why a machine ended.
+// End is the way a machine ended.
 type End string
 
 // The ways a machine ends.
 const (
 	Reset    End = "guest reset"    // the guest rebooted (or panicked with panic=)
 	PowerOff End = "guest shutdown" // the guest switched itself off
-	Watchdog End = "watchdog reset" // nobody fed the watchdog
+	Watchdog End = "watchdog reset" // the guest did not feed the watchdog
 	Killed   End = "killed"         // PowerCut, time-out or a cancelled context
 )
 
@@ -80,8 +80,8 @@ type Machine struct {
 
 var errPowerCut = errors.New("power cut")
 
-// Start boots a machine. The machine ends at the latest after cfg.Timeout or when ctx is cancelled; whoever starts it must call Wait (or
-// PowerCut), which releases everything.
+// Start boots a machine. The machine ends at the latest after cfg.Timeout or when ctx is cancelled; the caller must call Wait or
+// PowerCut, which release all resources.
 func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	args, err := cfg.args()
 	if err != nil {
@@ -137,7 +137,7 @@ func (m *Machine) run(cmd *exec.Cmd, monitor net.Conn, r *io.PipeReader, w *io.P
 	wg.Go(func() { m.readMonitor(monitor) })
 	err := cmd.Wait()
 	w.Close()
-	monitor.SetReadDeadline(time.Now().Add(time.Second)) // what QEMU said last is in the socket already
+	monitor.SetReadDeadline(time.Now().Add(time.Second)) // the last events of QEMU are in the socket already
 	wg.Wait()
 	monitor.Close()
 	m.input.Close()
@@ -152,8 +152,8 @@ func (m *Machine) run(cmd *exec.Cmd, monitor net.Conn, r *io.PipeReader, w *io.P
 	m.cancel(nil)
 }
 
-// Wait waits until the machine has ended by itself. It returns nil after a guest reset, power-off, watchdog reset or PowerCut, else an error
-// with the last 60 console lines; errors.Is(err, ErrTimeout) tells a time-out.
+// Wait waits for the end of the machine. It returns nil after a guest reset, power-off, watchdog reset or PowerCut, else an error
+// with the last 60 console lines, ErrTimeout in its chain after a time-out.
 func (m *Machine) Wait() error {
 	<-m.done
 	m.mu.Lock()
@@ -181,7 +181,7 @@ func (m *Machine) PowerCut() {
 	<-m.done
 }
 
-// End waits for the end of the machine and tells its cause.
+// End waits for the end of the machine and returns its cause.
 func (m *Machine) End() End {
 	<-m.done
 	m.mu.Lock()

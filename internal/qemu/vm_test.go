@@ -36,7 +36,7 @@ func TestEndOf(t *testing.T) {
 		events []event
 		want   End
 	}{
-		{"nothing said", nil, Killed},
+		{"no event", nil, Killed},
 		{"reboot", []event{{Name: "RTC_CHANGE"}, shutdown("guest-reset")}, Reset},
 		{"power-off", []event{shutdown("guest-shutdown")}, PowerOff},
 		{"watchdog", []event{{Name: "WATCHDOG"}, shutdown("guest-reset")}, Watchdog},

@@ -1,4 +1,4 @@
-# Maps: made, checked and copied by bmaptool and by us, the page cache warm, the best of three; and Go's own benchmarks.
+# Creates, verifies and copies maps with bmaptool and with updater, with a warm page cache, best of three; then Go's benchmarks.
 set -euo pipefail
 cd "$BENCH_WORK"
 updater=$BENCH_WORK/updater
@@ -12,7 +12,7 @@ best() {
 	done
 	echo "$best"
 }
-# row WHAT OURS PEER-NAME PEER prints two times and their ratio; a higher ratio is better for us.
+# row WHAT OURS PEER-NAME PEER prints two times and their ratio; a higher ratio means that updater is faster.
 row() {
 	awk -v w="$1" -v o="$2" -v n="$3" -v p="$4" 'BEGIN {
 		printf "%-44s updater %6.2f s", w, o

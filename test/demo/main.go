@@ -62,7 +62,7 @@ func tell(ctx context.Context, w io.Writer) error {
 	}
 	s.say("\nWhat was shown, in %.0f s:", time.Since(begin).Seconds())
 	for _, st := range s.steps {
-		s.say("  %-36s %6.1f s  %s", st.what, st.took.Seconds(), st.proof)
+		s.say("  %-36s %6.1f s  %s", st.what, st.took.Seconds(), st.evidence)
 	}
 	return nil
 }
@@ -77,7 +77,7 @@ func (s *story) holds(slot, image string) error {
 		return fmt.Errorf("slot %s does not hold %s: %w", slot, image, err)
 	}
 	s.say("             slot %s on the disk is byte for byte the image, its holes zero", slot)
-	s.steps = append(s.steps, step{what: "slot " + slot + " compared with the image", proof: "identical, holes are zero"})
+	s.steps = append(s.steps, step{what: "slot " + slot + " compared with the image", evidence: "identical, holes are zero"})
 	return nil
 }
 
@@ -97,7 +97,7 @@ func newStory(root, dir string, w io.Writer) (*story, error) {
 	say := func(format string, a ...any) { fmt.Fprintf(w, format+"\n", a...) }
 	s := &story{
 		root: root, dir: device, timeout: 10 * time.Minute, say: say,
-		lab: &abdisk.Lab{Dir: dir, Updater: filepath.Join(root, "bin/updater"), Log: indent{w}},
+		builder: &abdisk.Builder{Dir: dir, Updater: filepath.Join(root, "bin/updater"), Log: indent{w}},
 	}
 	if path := os.Getenv("DEMO_CONSOLE"); path != "" {
 		f, err := os.Create(path)
@@ -109,7 +109,7 @@ func newStory(root, dir string, w io.Writer) (*story, error) {
 	return s, nil
 }
 
-// mkdir makes dir as well as it can; what needs it says what is wrong.
+// mkdir creates dir. Errors are left to the first use of dir.
 func mkdir(dir string) string {
 	_ = os.MkdirAll(dir, 0o755)
 	return dir

@@ -22,7 +22,7 @@ func TestRoundTrip(t *testing.T) {
 	if missing := abdisk.Missing(); missing != nil {
 		t.Skip("missing Debian packages: ", strings.Join(missing, " "))
 	}
-	dir := os.Getenv("UPDATER_LAB_DIR") // keeps the artefacts between runs
+	dir := os.Getenv("UPDATER_VM_DIR") // keeps the artefacts between runs
 	if dir == "" {
 		dir = t.TempDir()
 	}

@@ -1,9 +1,9 @@
 // Command demo plays, in QEMU, the life of an A/B device: GRUB boots slot A; the recovery's u-root initramfs
 // installs a signed Debian from a stick into slot B, where the power fails in the middle and A still boots;
 // the second try succeeds, B comes up and marks itself good; another update hangs at boot, the watchdog resets
-// the machine, and GRUB falls back to B by itself.
+// the machine, and GRUB falls back to B.
 //
-// The same story is the round-trip test (build tag vm). Nothing in it is simulated but the hardware.
+// The round-trip test (build tag vm) plays the same story. Only the hardware is simulated.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 
 // story is one device with its two sticks.
 type story struct {
-	lab     *abdisk.Lab
+	builder *abdisk.Builder
 	root    string // of the source tree
 	dir     string // of this device: disk and firmware variables
 	disk    string
@@ -38,8 +38,8 @@ type story struct {
 
 // step is one line of the closing table.
 type step struct {
-	what, proof string
-	took        time.Duration
+	what, evidence string
+	took           time.Duration
 }
 
 // recoveryModules are the drivers of the recovery: the virtual disk, and what a stick needs.
@@ -47,29 +47,29 @@ const recoveryModules = "virtio_pci,virtio_blk,vfat,nls_cp437,nls_iso8859-1,nls_
 
 // prepare builds everything: slots, keys, signed updates, initramfs, disk and sticks.
 func (s *story) prepare(ctx context.Context) error {
-	kernel, err := s.lab.Kernel(ctx)
+	kernel, err := s.builder.Kernel(ctx)
 	if err != nil {
 		return err
 	}
-	key, err := s.lab.Keys(ctx)
+	key, err := s.builder.Keys(ctx)
 	if err != nil {
 		return err
 	}
-	first, err := s.lab.Slot(ctx, abdisk.SlotConfig{Kind: abdisk.Small, Version: "1"})
+	first, err := s.builder.Slot(ctx, abdisk.SlotConfig{Kind: abdisk.Small, Version: "1"})
 	if err != nil {
 		return err
 	}
 	updates := []abdisk.SlotConfig{{Kind: abdisk.Debian, Version: "2"}, {Kind: abdisk.Hang, Version: "3"}}
 	for i, c := range updates {
-		if s.images[i], err = s.lab.Slot(ctx, c); err != nil {
+		if s.images[i], err = s.builder.Slot(ctx, c); err != nil {
 			return err
 		}
-		files, err := s.lab.Update(ctx, s.images[i])
+		files, err := s.builder.Update(ctx, s.images[i])
 		if err != nil {
 			return err
 		}
 		s.sticks[i] = filepath.Join(s.dir, fmt.Sprintf("stick-%s.img", c.Version))
-		if err := s.lab.Stick(ctx, s.sticks[i], files); err != nil {
+		if err := s.builder.Stick(ctx, s.sticks[i], files); err != nil {
 			return err
 		}
 	}
@@ -83,7 +83,7 @@ func (s *story) prepare(ctx context.Context) error {
 		return err
 	}
 	s.disk = filepath.Join(s.dir, "disk.img")
-	return s.lab.Disk(ctx, abdisk.DiskConfig{
+	return s.builder.Disk(ctx, abdisk.DiskConfig{
 		Path: s.disk, SlotA: first, FillB: 0x5a, RecoveryKernel: kernel.Image, Recovery: initramfs,
 		Append: "demo.act=poweroff", WatchdogTimeout: 90 * time.Second,
 	})
@@ -110,7 +110,7 @@ func (s *story) start(ctx context.Context, what, stick string) (*qemu.Machine, e
 	})
 }
 
-// boot runs the machine once, with the stick when it is not "", until it ends by itself, and wants every
+// boot runs the machine once, with the stick when it is not "", until it ends, and wants every
 // pattern in turn and that end.
 func (s *story) boot(ctx context.Context, what, stick string, end qemu.End, patterns ...string) error {
 	start := time.Now()
@@ -119,14 +119,14 @@ func (s *story) boot(ctx context.Context, what, stick string, end qemu.End, patt
 		return err
 	}
 	defer m.PowerCut()
-	var proof string
+	var evidence string
 	for _, p := range patterns {
 		match, err := m.Expect(p)
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		proof = match[0]
-		s.say("    %5.1f s  %s", time.Since(start).Seconds(), proof)
+		evidence = match[0]
+		s.say("    %5.1f s  %s", time.Since(start).Seconds(), evidence)
 	}
 	if err := m.Wait(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -141,11 +141,11 @@ func (s *story) boot(ctx context.Context, what, stick string, end qemu.End, patt
 	}
 	took := time.Since(start)
 	s.say("    %5.1f s  (%s)", took.Seconds(), m.End())
-	s.steps = append(s.steps, step{what: what, proof: proof, took: took})
+	s.steps = append(s.steps, step{what: what, evidence: evidence, took: took})
 	return nil
 }
 
-// budgets are the lines in which the initramfs says how soon it was up, how long it took, and how much memory.
+// budgets are the lines in which the initramfs reports its start time, run time and memory.
 var budgets = regexp.MustCompile(`initramfs is up after|done after`)
 
 // The acts, in their order. Each is one boot of the machine.
@@ -155,7 +155,7 @@ func (s *story) bootFirst(ctx context.Context) error {
 	return s.boot(ctx, "slot A boots", "", qemu.PowerOff, `GRUB: booting slot A`, `slot A is good`, `DEMO slot=A version=1 up`)
 }
 
-// install boots the recovery, as a technician would ask for it, with the i-th stick in.
+// install requests the recovery and boots it with the i-th stick.
 func (s *story) install(ctx context.Context, i int, slot string) error {
 	s.say("A person asks for the recovery, with update %d on a stick: it installs into slot %s", i+2, slot)
 	if err := (abdisk.Env{Disk: s.disk}).BootRecovery(ctx); err != nil {
@@ -192,12 +192,12 @@ func (s *story) bootSecond(ctx context.Context) error {
 }
 
 func (s *story) hang(ctx context.Context) error {
-	s.say("GRUB tries slot A, whose update 3 hangs; nobody is there")
+	s.say("GRUB tries slot A; update 3 hangs")
 	return s.boot(ctx, "slot A hangs, the watchdog resets", "", qemu.Watchdog, `GRUB: booting slot A`, `DEMO slot=A version=3 hangs`)
 }
 
 func (s *story) fallBack(ctx context.Context) error {
-	s.say("The next start falls back to slot B by itself")
+	s.say("The next boot falls back to slot B")
 	return s.boot(ctx, "GRUB falls back to slot B", "", qemu.PowerOff, `GRUB: booting slot B`, `slot B is good`, `DEMO slot=B version=2 up`)
 }
 

@@ -31,7 +31,7 @@ type bootManager struct {
 func newBootManager(t *testing.T) *bootManager {
 	t.Helper()
 	need(t, qemu, ovmfCode, "efibootmgr", "grub-mkimage", "mcopy", "mkfs.vfat", "sgdisk", "cpio")
-	kernel, err := (&abdisk.Lab{Dir: labDir(t), Log: t.Output()}).Kernel(t.Context())
+	kernel, err := (&abdisk.Builder{Dir: workDir(t), Log: t.Output()}).Kernel(t.Context())
 	if err != nil {
 		t.Skip(err)
 	}
@@ -60,7 +60,7 @@ func (m *bootManager) args() []string {
 	return append(m.flash(), disk(filepath.Join(m.dir, "disk.img"))...)
 }
 
-// linux does operations in a guest: each with what State and efibootmgr must say then.
+// linux runs operations in a guest, each with the output that State and efibootmgr must have afterwards.
 func (m *bootManager) linux(t *testing.T, booted string, plan ...[2]string) {
 	t.Helper()
 	text := "esp 2048 " + sh(t, m.dir, "echo $((43 * 2048))") + " " + m.esp
@@ -96,8 +96,8 @@ func (m *bootManager) choose(t *testing.T, want ...string) {
 	}
 }
 
-// BootNext is tried once, BootOrder follows; mark-good puts the booted slot first. The variables are set by
-// Linux in a guest, and efibootmgr agrees after every operation.
+// TestBootManager: BootNext is tried once, then BootOrder; mark-good puts the booted slot first. Linux in a guest sets the
+// variables, and efibootmgr agrees after every operation.
 func TestBootManager(t *testing.T) {
 	m := newBootManager(t)
 	m.linux(t, "A", [2]string{"repair", "A A A / A"}, [2]string{"invalidate B", "A A A / A"}, [2]string{"activate B", "B A A / B A"})

@@ -11,12 +11,12 @@ import (
 	"testing"
 )
 
-// Power cuts inside the firmware's variable store: QEMU records what is written to its flash while Linux activates B,
+// TestBootManagerPowerCuts cuts the power inside the firmware's variable store: QEMU records what is written to its flash while Linux activates B,
 // the firmware consumes BootNext, and Linux marks B good. From a sample of the prefixes the firmware boots again, and a
-// slot comes up: this is OVMF's fault tolerant write. UPDATER_LAB_CUTS is the number of cuts for each recording.
+// slot comes up: this is OVMF's fault tolerant write. UPDATER_VM_CUTS is the number of cuts for each recording.
 func TestBootManagerPowerCuts(t *testing.T) {
 	m := newBootManager(t)
-	cuts, err := strconv.Atoi(os.Getenv("UPDATER_LAB_CUTS"))
+	cuts, err := strconv.Atoi(os.Getenv("UPDATER_VM_CUTS"))
 	if err != nil {
 		cuts = 2
 	}

@@ -92,8 +92,8 @@ func (r *grubRig) as(t *testing.T, booted string, do func(b boot.Backend) error)
 	})
 }
 
-// tool reads the block with GRUB's own file system code and grub-editenv: its order begins with what State
-// says boots next.
+// tool reads the block with GRUB's own file system code and grub-editenv: its order begins with the slot that State
+// reports as next.
 func (r *grubRig) tool(t *testing.T, st boot.State) {
 	t.Helper()
 	file := "(loop0,gpt1)/grub/grubenv"
@@ -115,7 +115,7 @@ func (r *grubRig) boot(t *testing.T, want string, disk ...string) {
 	}
 }
 
-// Install, try, fall back after N tries, mark good; a good boot writes nothing.
+// TestGrubTries: install, try, fall back after N tries, mark good; a good boot writes nothing.
 func TestGrubTries(t *testing.T) {
 	for name, ext4 := range map[string]bool{"FAT": false, "ext4": true} {
 		t.Run(name, func(t *testing.T) {
@@ -151,15 +151,15 @@ func TestGrubRAUC(t *testing.T) {
 	r.as(t, "A", func(b boot.Backend) error { return b.MarkGood(t.Context(), "A") })
 	r.as(t, "A", func(b boot.Backend) error { return b.Invalidate(t.Context(), "B") })
 	r.as(t, "A", func(b boot.Backend) error { return b.Activate(t.Context(), "B", 1) })
-	for _, want := range []string{"B", "A", ""} { // then all tries are given back
+	for _, want := range []string{"B", "A", ""} { // then all tries are restored
 		r.boot(t, want, disk(r.disk)...)
 	}
 	r.boot(t, "B", disk(r.disk)...)
 	r.as(t, "B", func(b boot.Backend) error { return b.MarkGood(t.Context(), "B") })
 }
 
-// The whole configuration that is shipped, up to the kernel and its command line: GRUB has no linux command here, but
-// a function of that name.
+// TestGrubExample runs the example configuration up to the kernel and its command line; a function replaces GRUB's linux
+// command.
 func TestGrubExample(t *testing.T) {
 	r := newGrub(t, grub.Tries, false)
 	cfg := "function linux {\n  echo \"CHOICE $*.\"\n  halt\n}\n" + example(t, "grub/grub.cfg")
@@ -178,8 +178,8 @@ func TestGrubExample(t *testing.T) {
 	boot1("(hd0,gpt3)/boot/vmlinuz updater.slot=B root=PARTLABEL=rootfs_b ro panic=10")
 }
 
-// Power cuts over an install, GRUB's own save_env and mark-good: after every sector there is a whole block,
-// and it chooses what it may.
+// TestGrubPowerCuts cuts the power during an install, GRUB's own save_env and mark-good: after every sector one block is
+// valid, and it boots a complete slot.
 func TestGrubPowerCuts(t *testing.T) {
 	r := newGrub(t, grub.Tries, false)
 	states := 0

@@ -11,10 +11,10 @@ import (
 	"updater/internal/abdisk"
 )
 
-// U-Boot's environment in the flash that the kernel simulates: mtdram is NOR without bad blocks, nandsim NAND.
+// TestFlash keeps U-Boot's environment in flash that the kernel simulates: mtdram is NOR without bad blocks, nandsim NAND.
 func TestFlash(t *testing.T) {
 	need(t, qemu, "cpio", "modprobe")
-	kernel, err := (&abdisk.Lab{Dir: labDir(t), Log: t.Output()}).Kernel(t.Context())
+	kernel, err := (&abdisk.Builder{Dir: workDir(t), Log: t.Output()}).Kernel(t.Context())
 	if err != nil {
 		t.Skip(err)
 	}

@@ -89,7 +89,7 @@ func (e esp) Free() (int64, error) {
 	}
 	m := regexp.MustCompile(`([0-9 ]+) bytes free`).FindSubmatch(out)
 	if m == nil {
-		return 0, fmt.Errorf("mdir says no free space: %s", out)
+		return 0, fmt.Errorf("mdir printed no free space: %s", out)
 	}
 	return strconv.ParseInt(strings.ReplaceAll(string(m[1]), " ", ""), 10, 64)
 }
@@ -109,21 +109,21 @@ func (e esp) Remove(name string) error {
 // Sync implements [sdboot.Dir].
 func (e esp) Sync() error { return nil }
 
-// sdbootPrefix is as long as makes the name of an entry that the loader counts down take one more place in its folder:
-// the firmware cannot put it where the old one was.
+// sdbootPrefix is long enough that the name of an entry takes one more place in its folder when the loader counts it down:
+// the firmware cannot reuse the place of the old name.
 const sdbootPrefix = "acme-gateway-1"
 
 // sdbootRig is a disk with systemd-boot, and what its entries are.
 type sdbootRig struct{ dir, disk, entryDir, ext string }
 
-// payload makes EFI programs A.efi and B.efi that say their name and switch the machine off.
+// payload makes EFI programs A.efi and B.efi that print their name and switch the machine off.
 const payload = `for s in A B; do
 	printf 'echo "CHOICE %s."\nhalt\n' $s >p.cfg
 	grub-mkimage -O x86_64-efi -p / -c p.cfg -o $s.efi echo halt normal
 done
 `
 
-// unify makes unified kernel images of them, with the sections that the loader reads, behind those of the program.
+// unify makes unified kernel images of them: the sections that the loader reads follow those of the program.
 const unify = `printf 'ID=demo\nNAME="a demo"\n' >osrel
 for s in A B; do
 	printf 'updater.slot=%s' $s >cmdline
@@ -206,8 +206,8 @@ func (r *sdbootRig) entries(t *testing.T, want ...string) {
 
 func TestSystemdBoot(t *testing.T) { newSdboot(t).life(t) }
 
-// The same with unified kernel images; and where the images say a version it decides, which State says too and
-// Activate refuses.
+// TestSystemdBootImages is the same with unified kernel images. A version inside the images decides the order; State reports
+// that and Activate refuses.
 func TestSystemdBootImages(t *testing.T) {
 	r := newSdbootImages(t)
 	r.life(t)
@@ -221,7 +221,7 @@ func TestSystemdBootImages(t *testing.T) {
 }
 
 // life is boot counting down to the fallback, and mark-good; after every sector that the firmware's FAT driver writes
-// for a counted boot, somebody boots. Generation 10 is behind 9.
+// for a counted boot, a slot boots. Generation 10 sorts after 9.
 func (r *sdbootRig) life(t *testing.T) {
 	r.boot(t, "A", disk(r.disk)...)
 	must(t, r.backend(t, "A").Invalidate(t.Context(), "B"))

@@ -31,7 +31,7 @@ type ubootRig struct {
 func newUBoot(t *testing.T, dialect uboot.Dialect, env string) *ubootRig {
 	t.Helper()
 	need(t, qemu, "mkenvimage", "fw_printenv")
-	dir := filepath.Join(labDir(t), "uboot")
+	dir := filepath.Join(workDir(t), "uboot")
 	script, err := filepath.Abs("../../scripts/uboot-rom.sh")
 	must(t, err)
 	if out, err := exec.Command(script, dir).CombinedOutput(); err != nil {
@@ -46,7 +46,7 @@ func newUBoot(t *testing.T, dialect uboot.Dialect, env string) *ubootRig {
 	return r
 }
 
-// environment is an example with the last step, booting the slot, replaced by saying it.
+// environment is an example whose last step prints the slot instead of booting it.
 func environment(t *testing.T, name, slot string) string {
 	t.Helper()
 	var out []string
@@ -155,7 +155,7 @@ func TestUBootBootcount(t *testing.T) {
 	}
 }
 
-// recovery=1 boots the recovery once and changes no slot; without a recovery to boot the slots go on.
+// TestUBootRecovery: recovery=1 boots the recovery once and changes no slot; without a recovery the slots are tried.
 func TestUBootRecovery(t *testing.T) {
 	for _, c := range []struct {
 		dialect   uboot.Dialect
@@ -178,7 +178,7 @@ func TestUBootRecovery(t *testing.T) {
 	}
 }
 
-// The flag byte wraps, and a bad copy is passed over; Repair restores it for U-Boot too.
+// TestUBootCopies: the flag byte wraps around, and a bad copy is skipped; U-Boot reads what Repair restores.
 func TestUBootCopies(t *testing.T) {
 	r := newUBoot(t, uboot.RAUC, environment(t, "uboot/rauc.env", "slot"))
 	set := func(off int64, p ...byte) {
@@ -199,15 +199,15 @@ func TestUBootCopies(t *testing.T) {
 	if err != nil || len(st.Findings) == 0 || st.Findings[0].Remedy != boot.RemedyRepair {
 		t.Errorf("with a bad copy State = %+v, %v; want a finding", st, err)
 	}
-	r.boot(t, "B") // by the other copy
+	r.boot(t, "B") // from the other copy
 	must(t, r.backend(t, "B").MarkGood(t.Context(), "B"))
 	must(t, r.backend(t, "B").Repair(t.Context()))
 	r.tool(t, "BOOT_B_LEFT=3")
 	r.boot(t, "B")
 }
 
-// Power cuts: after every sector of an install, U-Boot's own writes and mark-good, U-Boot's environment is
-// whole, and somebody boots.
+// TestUBootPowerCuts: after every sector of an install, of U-Boot's own writes and of mark-good, U-Boot's environment is
+// valid and a slot boots.
 func TestUBootPowerCuts(t *testing.T) {
 	r := newUBoot(t, uboot.RAUC, environment(t, "uboot/rauc.env", "slot"))
 	states := 0
@@ -220,7 +220,7 @@ func TestUBootPowerCuts(t *testing.T) {
 			}
 			out := run(t, r.dir, "fw_printenv", "-c", "fw_env.config", "-n", "BOOT_ORDER")
 			if first, _, _ := strings.Cut(strings.TrimSpace(out), " "); first != "A" && first != "B" {
-				t.Fatalf("%s, cut after sector %d: fw_printenv says BOOT_ORDER=%q", when, n, out)
+				t.Fatalf("%s, cut after sector %d: fw_printenv prints BOOT_ORDER=%q", when, n, out)
 			}
 		}
 	}
@@ -271,7 +271,7 @@ func TestUBootPowerCuts(t *testing.T) {
 	t.Logf("%d states", states)
 }
 
-// U-Boot's choice between two whole copies is ours, for every pair of flags that differs in kind.
+// TestUBootFlags: U-Boot and the backend choose the same of two valid copies, for every kind of pair of flags.
 func TestUBootFlags(t *testing.T) {
 	r := newUBoot(t, uboot.RAUC, "bootdelay=0\nbootcmd=echo CHOICE ${BOOT_ORDER}; reset\nBOOT_ORDER=A\nBOOT_A_LEFT=1\nBOOT_B_LEFT=1\n")
 	one, err := os.ReadFile(filepath.Join(r.dir, "env.bin"))

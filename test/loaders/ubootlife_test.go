@@ -62,8 +62,8 @@ type ubootLife struct {
 	images map[string][]byte
 }
 
-// TestUBootRecordedLife records installs, boots and mark-good, an update that does not come up, and the fall back, and
-// cuts the power in all of it, with any loss of what was not flushed: every slot that U-Boot would try is complete.
+// TestUBootRecordedLife records installs, boots and mark-good, an update that does not boot, and the fallback. It cuts the
+// power at every point, with any loss of unflushed writes: every slot that U-Boot would try is complete.
 func TestUBootRecordedLife(t *testing.T) {
 	need(t, "qemu-storage-daemon", "gpg", "sgdisk", "go")
 	l := &ubootLife{ubootRig: newUBoot(t, uboot.RAUC, environment(t, "uboot/rauc.env", "slot")), images: map[string][]byte{}}
@@ -71,7 +71,7 @@ func TestUBootRecordedLife(t *testing.T) {
 	sh(t, l.dir, card)
 	content := l.read(t, l.sd)
 	l.disk = crashdisk.New(content, crashdisk.Options{Seed: 1})
-	signer := abdisk.Lab{Dir: l.dir}
+	signer := abdisk.Builder{Dir: l.dir}
 	for _, name := range []string{"old", "one", "two"} {
 		l.images[name] = l.read(t, filepath.Join(l.dir, name))
 		_, err := signer.Sign(t.Context(), filepath.Join(l.dir, name+".bmap"))
@@ -101,7 +101,7 @@ func TestUBootRecordedLife(t *testing.T) {
 	if states < 1000 {
 		t.Errorf("%d states; want at least 1000", states)
 	}
-	l.images["one"][len(l.images["one"])-1] ^= 1 // the check sees what it is for
+	l.images["one"][len(l.images["one"])-1] ^= 1 // the check must find a planted mistake
 	if _, err := cuts(); err == nil {
 		t.Error("one bit of an image is wrong, and no state was")
 	}
@@ -114,7 +114,7 @@ func (l *ubootLife) read(t *testing.T, path string) []byte {
 	return data
 }
 
-// starts starts U-Boot, which chooses want; then next is what it would choose, whatever a cut takes.
+// starts boots U-Boot, which must choose want; from then on it would choose next after any power cut.
 func (l *ubootLife) starts(t *testing.T, want, next string) {
 	t.Helper()
 	log := newLog(t, filepath.Join(l.dir, "log"))
@@ -153,7 +153,7 @@ func (l *ubootLife) program(t *testing.T, next string, args ...string) {
 	l.replay(t, fmt.Sprint(args, ": ", out), log, next)
 }
 
-// replay carries a recording out, and compares it with the card.
+// replay executes a recording and compares the result with the card.
 func (l *ubootLife) replay(t *testing.T, when, log, next string) {
 	t.Helper()
 	if n, err := l.disk.Replay(l.read(t, log)); err != nil || n == 0 {
@@ -169,7 +169,7 @@ func (l *ubootLife) replay(t *testing.T, when, log, next string) {
 	}
 }
 
-// chain is what U-Boot would try when no system comes up, by its own rules: the whole copy of the environment with the
+// chain returns the slots that U-Boot would try when no system boots, by its own rules: the whole copy of the environment with the
 // newer flag, and in it the slots of BOOT_ORDER that have tries left. Each must hold a complete image.
 func (l *ubootLife) chain(disk []byte) ([]string, error) {
 	var env []byte

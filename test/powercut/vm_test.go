@@ -36,11 +36,11 @@ func newMachine(t *testing.T) *machine {
 		t.Skip("missing Debian packages: ", strings.Join(missing, " "))
 	}
 	m := &machine{bench: newBench(t, grubLoader(), 8), timeout: 10 * time.Minute}
-	dir := os.Getenv("UPDATER_LAB_DIR") // keeps the kernel between runs
+	dir := os.Getenv("UPDATER_VM_DIR") // keeps the kernel between runs
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	l := &abdisk.Lab{Dir: dir, Updater: filepath.Join(m.dir, "updater"), Log: t.Output()}
+	l := &abdisk.Builder{Dir: dir, Updater: filepath.Join(m.dir, "updater"), Log: t.Output()}
 	kernel, err := l.Kernel(t.Context())
 	if err != nil {
 		t.Fatal(err)

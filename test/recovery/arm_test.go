@@ -19,23 +19,23 @@ func foreignHelper(t *testing.T, arch, emulator, modules, tables string) *helper
 		t.Skip("package qemu-system-arm: ", err)
 	}
 	rig := newRig(t)
-	h := &helper{lab: rig.lab, dir: t.TempDir()}
+	h := &helper{builder: rig.builder, dir: t.TempDir()}
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	run(t, "make", "-s", "-C", root, "build")
-	h.lab.Updater = filepath.Join(root, "bin/updater")
-	if h.kernel, err = h.lab.ForeignKernel(t.Context(), arch); err != nil {
+	h.builder.Updater = filepath.Join(root, "bin/updater")
+	if h.kernel, err = h.builder.ForeignKernel(t.Context(), arch); err != nil {
 		t.Skipf("Debian's kernel for %s cannot be had: %v", arch, err)
 	}
-	key, err := h.lab.Keys(t.Context())
+	key, err := h.builder.Keys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := filepath.Join(h.dir, "config.toml")
 	put(t, config, []byte(anyDisk+tables))
-	h.vmlinux, h.initramfs = h.kernel.Image, filepath.Join(h.lab.Dir, "initramfs-"+arch)
+	h.vmlinux, h.initramfs = h.kernel.Image, filepath.Join(h.builder.Dir, "initramfs-"+arch)
 	run(t, "make", "-s", "-C", root, "initramfs", "ARCH="+arch, "KERNEL_VERSION="+h.kernel.Version, "MODULES_ROOT="+h.kernel.Root,
 		"MODULES="+modules, "KEYRING="+key, "CONFIG="+config, "INITRAMFS="+h.initramfs)
 	return h

@@ -17,9 +17,9 @@ import (
 
 // rig is one disk that boots several times.
 type rig struct {
-	lab  *abdisk.Lab
-	disk string
-	vars string
+	builder *abdisk.Builder
+	disk    string
+	vars    string
 }
 
 func newRig(t *testing.T) *rig {
@@ -30,25 +30,25 @@ func newRig(t *testing.T) *rig {
 	if missing := abdisk.Missing(); missing != nil {
 		t.Skip("missing Debian packages: ", strings.Join(missing, " "))
 	}
-	dir := os.Getenv("UPDATER_LAB_DIR") // keeps the artefacts between runs
+	dir := os.Getenv("UPDATER_VM_DIR") // keeps the artefacts between runs
 	if dir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
 			cache = t.TempDir()
 		}
-		dir = filepath.Join(cache, "updater-lab")
+		dir = filepath.Join(cache, "updater-vm")
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	out := t.TempDir()
 	return &rig{
-		lab:  &abdisk.Lab{Dir: dir, Updater: placeholder(t, dir), Log: t.Output()},
-		disk: filepath.Join(out, "disk.img"), vars: filepath.Join(out, "vars.fd"),
+		builder: &abdisk.Builder{Dir: dir, Updater: placeholder(t, dir), Log: t.Output()},
+		disk:    filepath.Join(out, "disk.img"), vars: filepath.Join(out, "vars.fd"),
 	}
 }
 
-// placeholder stands for our binary: what boots here is GRUB and the slots, not the updater.
+// placeholder builds a program that stands for the updater in tests of GRUB and the slots.
 func placeholder(t *testing.T, dir string) string {
 	src, bin := filepath.Join(t.TempDir(), "main.go"), filepath.Join(dir, "placeholder")
 	const text = "package main\n\nimport (\n\t\"fmt\"\n\t\"os\"\n)\n\nfunc main() { fmt.Println(\"PLACEHOLDER\", os.Args[1:]) }\n"
@@ -65,7 +65,7 @@ func placeholder(t *testing.T, dir string) string {
 
 func (r *rig) slot(t *testing.T, kind abdisk.Kind, version string) string {
 	t.Helper()
-	img, err := r.lab.Slot(t.Context(), abdisk.SlotConfig{Kind: kind, Version: version})
+	img, err := r.builder.Slot(t.Context(), abdisk.SlotConfig{Kind: kind, Version: version})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,12 +74,12 @@ func (r *rig) slot(t *testing.T, kind abdisk.Kind, version string) string {
 
 func (r *rig) makeDisk(t *testing.T, c abdisk.DiskConfig) {
 	t.Helper()
-	k, err := r.lab.Kernel(t.Context())
+	k, err := r.builder.Kernel(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Path, c.RecoveryKernel = r.disk, k.Image
-	if err := r.lab.Disk(t.Context(), c); err != nil {
+	if err := r.builder.Disk(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -96,7 +96,7 @@ func (r *rig) start(t *testing.T, name string) *qemu.Machine {
 	return m
 }
 
-// boot runs the machine once, wants each pattern in turn and then the way it ends, and logs how long that took.
+// boot runs the machine once, expects each pattern in turn and then the given end, and logs the times.
 func (r *rig) boot(t *testing.T, name string, end qemu.End, patterns ...string) {
 	t.Helper()
 	start, m := time.Now(), r.start(t, name)
@@ -114,7 +114,7 @@ func (r *rig) boot(t *testing.T, name string, end qemu.End, patterns ...string) 
 	if got := m.End(); got != end {
 		t.Errorf("%s: machine ended by %q; want %q; console:\n%s", name, got, end, strings.Join(m.Lines(), "\n"))
 	}
-	if os.Getenv("UPDATER_LAB_CONSOLE") != "" {
+	if os.Getenv("UPDATER_VM_CONSOLE") != "" {
 		t.Log(strings.Join(m.Lines(), "\n"))
 	}
 }
@@ -132,7 +132,7 @@ func (r *rig) wantEnv(t *testing.T, want map[string]string) {
 	}
 }
 
-// A slot that hangs is reset by the watchdog that GRUB armed; its try is spent and the other slot comes up.
+// TestFallBackFromHang: the watchdog that GRUB armed resets a slot that hangs; its try is spent and the other slot boots.
 func TestFallBackFromHang(t *testing.T) {
 	r := newRig(t)
 	r.makeDisk(t, abdisk.DiskConfig{SlotA: r.slot(t, abdisk.Hang, "3"), SlotB: r.slot(t, abdisk.Small, "2"), Append: "demo.act=reboot", WatchdogTimeout: 60 * time.Second})
@@ -142,10 +142,11 @@ func TestFallBackFromHang(t *testing.T) {
 	r.wantEnv(t, map[string]string{"A_TRY": "1", "B_TRY": "1"})
 }
 
-// next_entry=recovery boots the recovery once and spends no try; after that, and with no try left, GRUB does what the slots say.
+// TestRecoveryEntry: next_entry=recovery boots the recovery once and spends no try, then GRUB boots a slot; without a slot to try, GRUB boots
+// the recovery.
 func TestRecoveryEntry(t *testing.T) {
 	r := newRig(t)
-	k, err := r.lab.Kernel(t.Context())
+	k, err := r.builder.Kernel(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +154,7 @@ func TestRecoveryEntry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	recovery := filepath.Join(t.TempDir(), "initramfs") // it mounts slot B, and so shows itself as another slot
+	recovery := filepath.Join(t.TempDir(), "initramfs") // it mounts slot B and prints another slot's name
 	if err := os.WriteFile(recovery, initrd, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +176,7 @@ func TestRecoveryEntry(t *testing.T) {
 	r.boot(t, "no slot left", qemu.Reset, `GRUB: booting the recovery`, `DEMO slot=recovery version=2 up`)
 }
 
-// Debian boots in a slot and systemd feeds the watchdog: the machine still runs when GRUB's countdown would have expired. The
+// TestDebianSlot: Debian boots in a slot and systemd feeds the watchdog: the machine still runs when GRUB's countdown would have expired. The
 // countdown leaves time for a kernel that starts on a busy host.
 func TestDebianSlot(t *testing.T) {
 	r := newRig(t)

@@ -11,17 +11,17 @@ import (
 	"updater/internal/qemu"
 )
 
-// A new slot comes up, and one of its health checks fails: it marks itself bad and restarts, and GRUB is back in the old
-// slot. It runs BusyBox init, with the example for that.
+// TestHealthReturnsToTheOldSlot: a new slot boots and one of its health checks fails. The slot marks itself bad and restarts,
+// and GRUB boots the old slot. It runs BusyBox init with the example for it.
 func TestHealthReturnsToTheOldSlot(t *testing.T) {
 	r := newRig(t)
-	r.lab.Updater = filepath.Join(t.TempDir(), "updater")
-	run(t, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", r.lab.Updater, "updater/cmd/updater")
+	r.builder.Updater = filepath.Join(t.TempDir(), "updater")
+	run(t, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", r.builder.Updater, "updater/cmd/updater")
 	example, err := os.ReadFile("../../examples/health/updater-health.busybox")
 	if err != nil {
 		t.Fatal(err)
 	}
-	sick, err := r.lab.Slot(t.Context(), abdisk.SlotConfig{
+	sick, err := r.builder.Slot(t.Context(), abdisk.SlotConfig{
 		Kind: abdisk.Small, Version: "6",
 		Scripts: map[string]string{
 			"usr/bin/init": "#!/usr/bin/busybox sh\nb=/usr/bin/busybox\nexport PATH=/usr/bin\nfor m in lpc_ich iTCO_wdt; do $b modprobe $m; done\n" +

@@ -18,38 +18,38 @@ import (
 	"updater/internal/qemu"
 )
 
-// helper is our initramfs with everything around it: it boots with -kernel, without firmware, in a few seconds.
+// helper builds the initramfs and its surroundings. It boots with -kernel, without firmware, in a few seconds.
 type helper struct {
-	lab       *abdisk.Lab
+	builder   *abdisk.Builder
 	kernel    abdisk.Kernel
 	vmlinux   string
 	initramfs string
 	dir       string // of this test
 }
 
-// anyDisk is the demo's configuration without a disk: it is the one with the slots.
+// anyDisk is the demo's configuration without a path: the disk with the slots is found.
 var anyDisk = strings.Replace(abdisk.Config, "path = \"/dev/vda\"\n", "", 1)
 
-// built are the initramfs of this run by configuration and modules.
+// built has the initramfs of this run by configuration and modules.
 var built = map[string]string{}
 
 // newHelper builds binary and initramfs with a configuration. The drivers are sets, not a list for this machine.
 func newHelper(t *testing.T, config string, modules string, policy ...string) *helper {
 	t.Helper()
 	rig := newRig(t)
-	h := &helper{lab: rig.lab, dir: t.TempDir()}
+	h := &helper{builder: rig.builder, dir: t.TempDir()}
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.lab.Updater = filepath.Join(root, "bin/updater")
-	if h.kernel, err = h.lab.Kernel(t.Context()); err != nil {
+	h.builder.Updater = filepath.Join(root, "bin/updater")
+	if h.kernel, err = h.builder.Kernel(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if h.vmlinux, err = h.lab.Vmlinux(t.Context()); err != nil {
+	if h.vmlinux, err = h.builder.Vmlinux(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	key, err := h.lab.Keys(t.Context())
+	key, err := h.builder.Keys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func newHelper(t *testing.T, config string, modules string, policy ...string) *h
 	}
 	file := filepath.Join(h.dir, "config.toml")
 	put(t, file, []byte(config))
-	h.initramfs = filepath.Join(h.lab.Dir, fmt.Sprintf("initramfs-%d", len(built)))
+	h.initramfs = filepath.Join(h.builder.Dir, fmt.Sprintf("initramfs-%d", len(built)))
 	built[made] = h.initramfs
 	run(t, "make", "-s", "-C", root, "build", "initramfs", "KERNEL="+h.kernel.Image, "MODULES_ROOT="+h.kernel.Root, "MODULES="+modules,
 		"KEYRING="+key, "CONFIG="+file, "POLICY="+strings.Join(policy, " "), "INITRAMFS="+h.initramfs)
@@ -111,7 +111,7 @@ func (h *helper) image(t *testing.T, name string, sizeMiB int, seed uint64) stri
 // update makes the files of a signed update of an image.
 func (h *helper) update(t *testing.T, image string, flags ...string) map[string]string {
 	t.Helper()
-	files, err := h.lab.Update(t.Context(), image, flags...)
+	files, err := h.builder.Update(t.Context(), image, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func (h *helper) update(t *testing.T, image string, flags ...string) map[string]
 func (h *helper) stick(t *testing.T, name string, files map[string]string) string {
 	t.Helper()
 	path := filepath.Join(h.dir, name+".stick")
-	if err := h.lab.Stick(t.Context(), path, files); err != nil {
+	if err := h.builder.Stick(t.Context(), path, files); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -132,7 +132,7 @@ func (h *helper) stick(t *testing.T, name string, files map[string]string) strin
 func (h *helper) disk(t *testing.T, name string, env ...string) string {
 	t.Helper()
 	path := filepath.Join(h.dir, name+".disk")
-	if err := h.lab.Disk(t.Context(), abdisk.DiskConfig{Path: path, SlotA: h.image(t, "old-"+name, 4, 99), FillB: 0}); err != nil {
+	if err := h.builder.Disk(t.Context(), abdisk.DiskConfig{Path: path, SlotA: h.image(t, "old-"+name, 4, 99), FillB: 0}); err != nil {
 		t.Fatal(err)
 	}
 	if len(env) > 0 {
@@ -158,7 +158,7 @@ func (h *helper) start(t *testing.T, c qemu.Config) *qemu.Machine {
 	if c.Timeout == 0 {
 		c.Timeout = 6 * time.Minute
 	}
-	if os.Getenv("UPDATER_LAB_CONSOLE") != "" {
+	if os.Getenv("UPDATER_VM_CONSOLE") != "" {
 		c.Log = t.Output()
 	}
 	c.Args = append([]string{"-cpu", "qemu64"}, c.Args...)
@@ -170,7 +170,7 @@ func (h *helper) start(t *testing.T, c qemu.Config) *qemu.Machine {
 	return m
 }
 
-// expect wants the patterns in turn, and logs when they came.
+// expect waits for the patterns in turn and logs their times.
 func expect(t *testing.T, m *qemu.Machine, patterns ...string) {
 	t.Helper()
 	start := time.Now()
@@ -183,15 +183,15 @@ func expect(t *testing.T, m *qemu.Machine, patterns ...string) {
 	}
 }
 
-// long skips what the everyday run leaves out.
+// long skips a slow test unless UPDATER_VM_LONG is set.
 func long(t *testing.T) {
 	t.Helper()
-	if os.Getenv("UPDATER_LAB_LONG") == "" {
+	if os.Getenv("UPDATER_VM_LONG") == "" {
 		t.Skip("one of the longer tests; make test-recovery runs it")
 	}
 }
 
-// ends wants a machine to end in a way.
+// ends waits for the end of a machine and compares its cause.
 func ends(t *testing.T, m *qemu.Machine, want qemu.End) {
 	t.Helper()
 	if err := m.Wait(); err != nil {
@@ -240,8 +240,7 @@ func wantEnv(t *testing.T, disk string, want map[string]string) {
 // allSets are the drivers of a recovery for any machine.
 const allSets = "virtio,storage,usb-storage,net,input,fs,watchdog"
 
-// One boot of a device with nothing to boot, as a technician would live through it: every wrong stick is refused in words, and the right
-// one, plugged in last, is installed.
+// TestRecoverySticks: a device without a bootable slot refuses each wrong stick with its reason, and installs the right one, plugged in last.
 func TestRecoverySticks(t *testing.T) {
 	h := newHelper(t, anyDisk, allSets)
 	disk := h.disk(t, "device", "ORDER=", "A_OK=0", "B_OK=0")
@@ -250,7 +249,7 @@ func TestRecoverySticks(t *testing.T) {
 	right := h.stick(t, "right", files)
 
 	// Signed by another key.
-	other := &abdisk.Lab{Dir: filepath.Join(h.dir, "other"), Updater: h.lab.Updater}
+	other := &abdisk.Builder{Dir: filepath.Join(h.dir, "other"), Updater: h.builder.Updater}
 	if err := os.MkdirAll(other.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +324,7 @@ func TestRecoverySticks(t *testing.T) {
 	t.Errorf("no hardware watchdog was armed; console:\n%s", strings.Join(m.Lines(), "\n"))
 }
 
-// The disk and the stick are found on every bus, by drivers that were loaded for what is there.
+// TestRecoveryBuses: disk and stick are found on every bus, by drivers that were loaded for the hardware.
 func TestRecoveryBuses(t *testing.T) {
 	h := newHelper(t, anyDisk, allSets)
 	image := h.image(t, "image", 4, 3)
@@ -375,7 +374,8 @@ func TestRecoveryPowerCuts(t *testing.T) {
 	wantEnv(t, disk, map[string]string{"ORDER": "A", "A_OK": "1", "A_TRY": "0"})
 }
 
-// A copy of the device's disk is plugged in: nothing is written to either until one is gone or the configuration tells them apart.
+// TestRecoveryCopiedDisk: with a copy of the device's disk plugged in, neither is written until one is unplugged or the configuration names
+// the serial number.
 func TestRecoveryCopiedDisk(t *testing.T) {
 	long(t)
 	h := newHelper(t, anyDisk, allSets)
@@ -398,10 +398,10 @@ func TestRecoveryCopiedDisk(t *testing.T) {
 	wantEnv(t, other, map[string]string{"ORDER": "A B", "B_OK": "0"})
 }
 
-// Whoever can append to the initramfs adds a key of their own, or another configuration: the kernel takes the later file, the updater does not.
+// TestRecoverySealed: a key or configuration appended to the initramfs replaces the file for the kernel, but the updater refuses to start.
 func TestRecoverySealed(t *testing.T) {
 	h := newHelper(t, anyDisk, allSets)
-	other := &abdisk.Lab{Dir: filepath.Join(h.dir, "other"), Updater: h.lab.Updater}
+	other := &abdisk.Builder{Dir: filepath.Join(h.dir, "other"), Updater: h.builder.Updater}
 	if err := os.MkdirAll(other.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -450,7 +450,7 @@ func TestRecoverySealed(t *testing.T) {
 	}
 }
 
-// Modes: the slots are shown and the machine ends as the command line says; what it does not know is said and has no effect.
+// TestRecoveryStatusMode: the status mode prints the slots and ends as the command line asks; unknown options are logged and ignored.
 func TestRecoveryStatusMode(t *testing.T) {
 	h := newHelper(t, anyDisk, allSets)
 	m := h.start(t, qemu.Config{

@@ -19,7 +19,7 @@ kernel = "/boot/vmlinuz"
 initrd = "/boot/initrd.img"
 cmdline = "console=ttyS0 quiet panic=10 no_timer_check mitigations=off cryptomgr.notests updater.slot={slot} root={partition} ro %s"
 `, further), "virtio,fs,watchdog")
-	image, err := h.lab.Slot(t.Context(), c)
+	image, err := h.builder.Slot(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}

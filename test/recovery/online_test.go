@@ -88,7 +88,7 @@ server { listen 127.0.0.1:%[2]d ssl; ssl_certificate %[3]s; ssl_certificate_key 
 `, dir, port, cert, key, root))
 	cmd := exec.Command(tool, "-c", conf, "-p", dir, "-e", "stderr")
 	cmd.Stderr = t.Output()
-	if os.Geteuid() == 0 { // its workers drop to nobody, who may not look into a test's folder
+	if os.Geteuid() == 0 { // its workers run as nobody, which cannot read a test's folder
 		put(t, conf, append([]byte("user root;\n"), read(t, conf)...))
 	}
 	if err := cmd.Start(); err != nil {

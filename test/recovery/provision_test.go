@@ -89,11 +89,11 @@ type factory struct {
 	records  int
 }
 
-// newFactory makes keys, images and the server. The keys of the station stay in the lab: they are in the initramfs.
+// newFactory makes keys, images and the server. The keys of the station stay in the builder: they are in the initramfs.
 func newFactory(t *testing.T) (*helper, *factory) {
 	t.Helper()
 	rig := newRig(t)
-	at := func(name string) string { return filepath.Join(rig.lab.Dir, name) }
+	at := func(name string) string { return filepath.Join(rig.builder.Dir, name) }
 	if _, err := os.Stat(at("factory.pub")); err != nil {
 		run(t, "openssl", "genpkey", "-quiet", "-algorithm", "ed25519", "-out", at("station.pem"))
 		run(t, "openssl", "pkey", "-in", at("station.pem"), "-pubout", "-out", at("station.pub"))
@@ -102,12 +102,12 @@ func newFactory(t *testing.T) (*helper, *factory) {
 	}
 	h := newHelper(t, anyDisk, allSets, at("station.pem"), at("factory.pub"))
 	f := &factory{dir: t.TempDir(), www: t.TempDir()}
-	slot, err := h.lab.Slot(t.Context(), abdisk.SlotConfig{Kind: abdisk.Small, Version: "1"})
+	slot, err := h.builder.Slot(t.Context(), abdisk.SlotConfig{Kind: abdisk.Small, Version: "1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	esp := at("factory-esp.img")
-	if err := h.lab.ESP(t.Context(), abdisk.DiskConfig{Path: esp, Blank: true, Append: "demo.act=poweroff"}); err != nil {
+	if err := h.builder.ESP(t.Context(), abdisk.DiskConfig{Path: esp, Blank: true, Append: "demo.act=poweroff"}); err != nil {
 		t.Fatal(err)
 	}
 	for name, image := range map[string]string{"esp.img": esp, "rootfs.img": slot} {
@@ -125,7 +125,7 @@ func (f *factory) plan(t *testing.T, h *helper, serial string) map[string]string
 	t.Helper()
 	path := filepath.Join(f.www, "plan.toml")
 	put(t, path, []byte(strings.NewReplacer("SERIAL", serial, "BASE", f.base).Replace(vmPlan)))
-	if _, err := h.lab.Sign(t.Context(), path); err != nil {
+	if _, err := h.builder.Sign(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
 	files := map[string]string{}
@@ -259,8 +259,8 @@ func (f *factory) inspect(t *testing.T, h *helper, disk, serial string) {
 		t.Errorf("the identity has %q", got)
 	}
 	wantEnv(t, disk, map[string]string{"ORDER": "A B", "A_OK": "1", "A_TRY": "0", "B_OK": "1", "B_TRY": "0"})
-	public := filepath.Join(h.lab.Dir, "station.pub")
-	out := run(t, h.lab.Updater, "provision", "records", "verify", "--spool", f.dir, "--key", public)
+	public := filepath.Join(h.builder.Dir, "station.pub")
+	out := run(t, h.builder.Updater, "provision", "records", "verify", "--spool", f.dir, "--key", public)
 	t.Log(strings.TrimSpace(out))
 	key, err := provision.ParsePublic(read(t, public))
 	if err != nil {
@@ -347,7 +347,7 @@ func TestProvisionVM(t *testing.T) {
 func TestProvisionFromDiskVM(t *testing.T) {
 	h, f := newFactory(t)
 	second := filepath.Join(h.dir, "second.disk")
-	if err := h.lab.Stick(t.Context(), second, f.plan(t, h, `{ from = "plan", value = "VM100" }`)); err != nil {
+	if err := h.builder.Stick(t.Context(), second, f.plan(t, h, `{ from = "plan", value = "VM100" }`)); err != nil {
 		t.Fatal(err)
 	}
 	disk := h.blank(t)
@@ -358,7 +358,7 @@ func TestProvisionFromDiskVM(t *testing.T) {
 	expect(t, m, `plan on /dev/vdb`, `/dev/vda: PASS, serial VM100, record 1`, `done after`)
 	ends(t, m, qemu.Reset)
 	f.inspect(t, h, disk, "VM100")
-	if os.Getenv("UPDATER_LAB_LONG") != "" {
+	if os.Getenv("UPDATER_VM_LONG") != "" {
 		bootsBy(t, h, disk, firstBoot...)
 	}
 }

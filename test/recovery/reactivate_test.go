@@ -15,13 +15,13 @@ import (
 // boots; one in which a byte has changed does not.
 func TestRecoveryReactivates(t *testing.T) {
 	h := newHelper(t, "state = \"PARTLABEL=state\"\n"+anyDisk, "virtio,fs,watchdog")
-	slot, err := h.lab.Slot(t.Context(), abdisk.SlotConfig{Kind: abdisk.Small, Version: "2"})
+	slot, err := h.builder.Slot(t.Context(), abdisk.SlotConfig{Kind: abdisk.Small, Version: "2"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	stick := h.stick(t, "stick", h.update(t, slot))
 	disk := h.dir + "/device.disk"
-	if err := h.lab.Disk(t.Context(), abdisk.DiskConfig{Path: disk, SlotA: h.image(t, "old", 4, 99), FillB: 0xa5, Append: "demo.act=poweroff"}); err != nil {
+	if err := h.builder.Disk(t.Context(), abdisk.DiskConfig{Path: disk, SlotA: h.image(t, "old", 4, 99), FillB: 0xa5, Append: "demo.act=poweroff"}); err != nil {
 		t.Fatal(err)
 	}
 	m := h.start(t, qemu.Config{Name: "install", Disks: []qemu.Disk{{Path: disk}, {Path: stick, ReadOnly: true}}})

@@ -78,7 +78,7 @@ func (l *life) boot(t *testing.T, end qemu.End, next string, patterns ...string)
 func TestVMRecordedLife(t *testing.T) {
 	h := newHelper(t, anyDisk, "virtio,fs,watchdog")
 	small := func(version string) string {
-		image, err := h.lab.Slot(t.Context(), abdisk.SlotConfig{Kind: abdisk.Small, Version: version})
+		image, err := h.builder.Slot(t.Context(), abdisk.SlotConfig{Kind: abdisk.Small, Version: version})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,7 @@ func TestVMRecordedLife(t *testing.T) {
 	}
 	first, second, third := small("1"), small("2"), h.image(t, "third", 4, 7)
 	l := &life{helper: h, disk: h.dir + "/device.disk"}
-	if err := h.lab.Disk(t.Context(), abdisk.DiskConfig{Path: l.disk, SlotA: first, Append: "demo.act=poweroff"}); err != nil {
+	if err := h.builder.Disk(t.Context(), abdisk.DiskConfig{Path: l.disk, SlotA: first, Append: "demo.act=poweroff"}); err != nil {
 		t.Fatal(err)
 	}
 	base := l.disk + ".base"

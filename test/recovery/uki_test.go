@@ -11,7 +11,7 @@ import (
 	"updater/internal/qemu"
 )
 
-// Kernel, initramfs and command line as one EFI program, which the firmware starts by itself from an ESP.
+// TestRecoveryUKI: the firmware starts kernel, initramfs and command line as one EFI program from an ESP.
 func TestRecoveryUKI(t *testing.T) {
 	h := newHelper(t, anyDisk, allSets)
 	uki, esp := filepath.Join(h.dir, "BOOTX64.EFI"), filepath.Join(h.dir, "esp.disk")

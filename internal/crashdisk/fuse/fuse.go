@@ -19,7 +19,7 @@ import (
 	"updater/internal/crashdisk"
 )
 
-// Available says why it cannot work here, nil when it can.
+// Available returns why the package cannot work here, nil when it can.
 func Available() error {
 	if os.Getuid() != 0 {
 		return errors.New("a loop device over FUSE needs root")
@@ -58,7 +58,7 @@ func Attach(d *crashdisk.Disk, dir string) (_ *Disk, err error) {
 	return &Disk{Node: strings.TrimSpace(string(out)), dir: dir, server: server}, nil
 }
 
-// Close detaches the loop device and unmounts. What the kernel still writes then reaches the disk, or its faults.
+// Close detaches the loop device and unmounts. The kernel's remaining writes still reach the disk and its faults.
 func (d *Disk) Close() error {
 	out, err := exec.Command("losetup", "-d", d.Node).CombinedOutput()
 	if err != nil {
@@ -109,7 +109,7 @@ func (f *file) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
 	return errno(f.d.FlushCommand())
 }
 
-// Allocate is a discard or a write of zeros from the loop device: a punched hole or a zeroed range, zeros both.
+// Allocate handles discards and writes of zeros from the loop device: both zero the range.
 func (f *file) Allocate(_ context.Context, _ fs.FileHandle, off, size uint64, mode uint32) syscall.Errno {
 	const keepSize, punchHole, zeroRange = 1, 2, 16
 	if mode&(punchHole|zeroRange) == 0 || mode&keepSize == 0 {

@@ -46,8 +46,8 @@ func kernelFiles(t *testing.T, node string) opened {
 	return opened{open(0), open(0), open(unix.O_DIRECT)}
 }
 
-// TestModelIsTheKernel runs the same calls on the model's page cache and on this kernel's, over the same drive with
-// the same fault, and wants the same answers: which call reports an error, and what is read where.
+// TestModelIsTheKernel runs the same calls on the model's page cache and on this kernel's, over the same drive with the same
+// fault. Results must be equal: which call reports an error, and what each read returns.
 func TestModelIsTheKernel(t *testing.T) {
 	const size, piece = 1 << 20, 64 << 10
 	for _, kind := range []crashdisk.Kind{crashdisk.NoFault, crashdisk.EIO, crashdisk.FlushKeep, crashdisk.FlushDrop, crashdisk.LostWrite} {
@@ -95,7 +95,7 @@ func TestModelIsTheKernel(t *testing.T) {
 			got := answers(real, kernelFiles(t, attach(t, real)))
 			for i := range want {
 				if got[i] != want[i] {
-					t.Errorf("%d: the kernel says %q, the model %q", i, got[i], want[i])
+					t.Errorf("call %d: kernel %q, model %q", i, got[i], want[i])
 				}
 			}
 			t.Log(want)

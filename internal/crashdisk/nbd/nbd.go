@@ -18,7 +18,7 @@ import (
 // Server serves one disk.
 type Server struct {
 	Path string        // of the socket
-	Cut  chan struct{} // closed when the command came at which the power fails; it gets no answer
+	Cut  chan struct{} // closed at the command at which the power fails; that command gets no answer
 
 	d   *crashdisk.Disk
 	l   net.Listener
@@ -30,8 +30,8 @@ type Server struct {
 	end bool
 }
 
-// Serve listens on the socket path. The power fails at the command cutAt of those that change the disk (writes, zeros,
-// discards and flushes), counted from 1; 0 is never.
+// Serve listens on the socket path. The power fails at command cutAt, counted from 1 over the commands that change the disk
+// (writes, zeros, discards and flushes); 0 is never.
 func Serve(d *crashdisk.Disk, path string, cutAt int) (*Server, error) {
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -47,14 +47,14 @@ func Serve(d *crashdisk.Disk, path string, cutAt int) (*Server, error) {
 			s.mu.Lock()
 			s.c = c
 			s.mu.Unlock()
-			_ = s.serve(c) // its end is the client's
+			_ = s.serve(c) // ends when the client does
 			c.Close()
 		}
 	})
 	return s, nil
 }
 
-// Commands is the number of commands so far that change the disk.
+// Commands returns the number of commands so far that change the disk.
 func (s *Server) Commands() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +161,7 @@ func write(w *bufio.Writer, p []byte) error {
 	return w.Flush()
 }
 
-// command carries out one request.
+// command executes one request.
 func (s *Server) command(r *bufio.Reader, w *bufio.Writer) error {
 	var head [28]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -215,7 +215,7 @@ func (s *Server) command(r *bufio.Reader, w *bufio.Writer) error {
 	return write(w, append(append(b, head[8:16]...), data...))
 }
 
-// cut counts a command and says whether it is the one that gets no answer.
+// cut counts a command and reports whether it is the one that gets no answer.
 func (s *Server) cut() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

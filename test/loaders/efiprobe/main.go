@@ -1,5 +1,5 @@
-// Command efiprobe is the /init of a test guest: it changes the boot slot through efivarfs with boot/efi, as /plan
-// says, and shows what efibootmgr makes of it.
+// Command efiprobe is the /init of a test guest: it runs the operations of /plan on the boot slot with boot/efi and efivarfs,
+// and prints the output of efibootmgr after each.
 package main
 
 import (
@@ -70,7 +70,7 @@ func probe() error {
 	return nil
 }
 
-// do is one operation, and what State and efibootmgr say after it.
+// do runs one operation and prints State and the output of efibootmgr.
 func do(o efi.Options, booted string, w []string) error {
 	ctx := context.Background()
 	b, err := efi.New(o, booted)
@@ -114,15 +114,15 @@ func do(o efi.Options, booted string, w []string) error {
 			names[line[4:8]] = line[strings.Index(line, "slot ")+5:][:1]
 		}
 	}
-	said := ""
+	slots := ""
 	if names[next] != "" {
-		said = names[next] + " "
+		slots = names[next] + " "
 	}
 	for n := range strings.SplitSeq(order, ",") {
 		if names[n] != "" {
-			said += names[n] + " "
+			slots += names[n] + " "
 		}
 	}
-	fmt.Printf("TOOL %s: %s\n", strings.Join(w, " "), strings.TrimSpace(said))
+	fmt.Printf("TOOL %s: %s\n", strings.Join(w, " "), strings.TrimSpace(slots))
 	return nil
 }

@@ -57,7 +57,7 @@ func sh(t *testing.T, dir, script string) string {
 
 var escapes = regexp.MustCompile(`\x1b\[[0-9;?=]*[a-zA-Z]|[\r\x00]`)
 
-// patience is for a machine that shares two busy cores.
+// patience allows for a host with two busy cores.
 const patience = 8 * time.Minute
 
 // boots runs one boot in QEMU until a line matches want, and returns the match. A second try is made only
@@ -139,16 +139,16 @@ func recorded(device, path, log string) []string {
 	}
 }
 
-// labDir is where what takes long to make is kept between runs.
-func labDir(t *testing.T) string {
+// workDir is the folder that keeps slow artefacts between runs.
+func workDir(t *testing.T) string {
 	t.Helper()
-	dir := os.Getenv("UPDATER_LAB_DIR")
+	dir := os.Getenv("UPDATER_VM_DIR")
 	if dir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
 			cache = t.TempDir()
 		}
-		dir = filepath.Join(cache, "updater-lab")
+		dir = filepath.Join(cache, "updater-vm")
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -169,7 +169,7 @@ func example(t *testing.T, name string) string {
 	return string(data)
 }
 
-// check compares what the backend says of the next three boots with what is expected.
+// check compares the backend's forecast of the next three boots with the expected one.
 func check(t *testing.T, b boot.Backend, when, want string) {
 	t.Helper()
 	st, err := b.State(t.Context())
