@@ -142,7 +142,10 @@ func Accept(doc, signature []byte, c Conditions) (*Document, error) {
 	if role == "" {
 		role = u.Role
 	}
-	if d.Signers, err = c.Policy.Permit(signed.Signers, role); err != nil {
+	if d.Signers, err = c.Policy.PermitDocument(signed.Signers, "bmap"); err != nil {
+		return nil, err
+	}
+	if d.Signers, err = c.Policy.Permit(d.Signers, role); err != nil {
 		return nil, err
 	}
 	d.Unmapped = u.Unmapped

@@ -123,7 +123,13 @@ func (l *line) signedPlan(ctx context.Context, data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := l.trust.Permit(signed.Signers, "plan"); err != nil {
+	signers := signed.Signers
+	if len(l.trust.Documents) > 0 { // a configuration that limits keys must name one for plans
+		if signers, err = l.trust.PermitDocument(signers, "plan"); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := l.trust.Permit(signers, "plan"); err != nil {
 		return nil, err
 	}
 	return signed.Data, nil

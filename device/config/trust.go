@@ -22,12 +22,15 @@ type Trust struct {
 	RequireMetadata   bool     `toml:"require_metadata"`    // product and rollback index must be signed
 	Require           []string `toml:"require"`             // further fields of <Update> that must be there
 	Key               []Key    `toml:"key"`                 // pinned keys; none: every key of the keyring
+
+	RoleSigners map[string]int `toml:"role_signers"` // raises min_signers for a role
 }
 
 // Key is one [[trust.key]].
 type Key struct {
 	Fingerprint string   `toml:"fingerprint"` // of the primary key, in full
 	Roles       []string `toml:"roles"`       // what it may sign for; none: every role
+	Documents   []string `toml:"documents"`   // types of document that it may sign; none: releases and bare block maps
 }
 
 func (t *Trust) check() error {
@@ -46,6 +49,15 @@ func (t *Trust) check() error {
 			return fmt.Errorf("trust.require has %q; the fields are %s", name, strings.Join(update.Fields(), ", "))
 		}
 	}
+	for role, n := range t.RoleSigners {
+		if n < 1 || n > 16 {
+			return fmt.Errorf("trust.role_signers.%s is %d, expected 1 to 16", role, n)
+		}
+	}
+	return t.checkKeys()
+}
+
+func (t *Trust) checkKeys() error {
 	seen := map[string]bool{}
 	for i := range t.Key {
 		k := &t.Key[i]
@@ -58,6 +70,14 @@ func (t *Trust) check() error {
 		}
 		if k.Fingerprint, seen[clean] = clean, true; k.Roles != nil && len(k.Roles) == 0 {
 			return fmt.Errorf("trust.key %d: roles is empty; omit it to allow every role", i+1)
+		}
+		if k.Documents != nil && len(k.Documents) == 0 {
+			return fmt.Errorf("trust.key %d: documents is empty; omit it to allow releases and bare block maps", i+1)
+		}
+		for _, kind := range k.Documents {
+			if !slices.Contains(verify.DocumentTypes(), kind) {
+				return fmt.Errorf("trust.key %d: documents has %q; the types are %s", i+1, kind, strings.Join(verify.DocumentTypes(), ", "))
+			}
 		}
 	}
 	return nil
@@ -77,6 +97,7 @@ func (c *Config) Policy(keyring []string, recorded time.Time) (verify.Policy, er
 	t := c.Trust
 	p := verify.Policy{
 		MinSigners: t.MinSigners, MinRSABits: t.MinRSABits, MinHash: t.MinHashBits, RefuseExpired: t.RefuseExpiredKeys,
+		RoleSigners: t.RoleSigners,
 	}
 	if t.AllowRSA2048 {
 		p.MinRSABits = 2048
@@ -93,7 +114,7 @@ func (c *Config) Policy(keyring []string, recorded time.Time) (verify.Policy, er
 	}
 	k, err := verify.LoadKeyring(keyring...)
 	if err == nil && len(t.Key) > 0 {
-		k, p.Roles, err = t.pin(k)
+		k, err = t.pin(k, &p)
 	}
 	if err != nil {
 		return p, &verify.SignatureError{Reason: "loading the keyring", Err: err}
@@ -102,16 +123,18 @@ func (c *Config) Policy(keyring []string, recorded time.Time) (verify.Policy, er
 	return p, nil
 }
 
-// pin keeps the configured keys of a keyring and returns the roles that each may sign for.
-func (t *Trust) pin(k *verify.Keyring) (*verify.Keyring, map[string][]string, error) {
-	roles := map[string][]string{}
+// pin keeps the configured keys of a keyring and sets what each may sign.
+func (t *Trust) pin(k *verify.Keyring, p *verify.Policy) (*verify.Keyring, error) {
+	p.Roles, p.Documents = map[string][]string{}, map[string][]string{}
 	var pins []string
 	for _, key := range t.Key {
 		pins = append(pins, key.Fingerprint)
 		if len(key.Roles) > 0 {
-			roles[key.Fingerprint] = key.Roles
+			p.Roles[key.Fingerprint] = key.Roles
+		}
+		if len(key.Documents) > 0 {
+			p.Documents[key.Fingerprint] = key.Documents
 		}
 	}
-	only, err := k.Only(pins...)
-	return only, roles, err
+	return k.Only(pins...)
 }

@@ -147,6 +147,13 @@ func TestS06PinnedKeys(t *testing.T) {
 		{"more than the keyring has", "\n[trust]\nmin_signers = 3\n", 10, "asks for 3 signers, but the keyring has 2", []string{"--bmap", "both.bmap"}},
 		{"a recovery key for rootfs", key(rel, "") + key(other, `roles = ["recovery"]`), 10, `may sign only for recovery`, []string{"--bmap", "other.bmap"}},
 		{"a recovery key does not count for rootfs", "\n[trust]\nmin_signers = 2\n" + key(rel, "") + key(other, `roles = ["recovery"]`), 10, "1 of the keys that signed may sign for this role", []string{"--bmap", "both.bmap"}},
+		{"a channel's key for a bare map", key(rel, "") + key(other, `documents = ["channel"]`), 10, `may sign only for channel`, []string{"--bmap", "other.bmap"}},
+		{"a key for bare maps", key(rel, `documents = ["channel"]`) + key(other, `documents = ["bmap"]`), 0, "", []string{"--bmap", "other.bmap"}},
+		{"an unknown type of document", key(rel, `documents = ["image"]`), 2, `documents has "image"`, []string{"--bmap", "rel.bmap"}},
+		{"no type of document", key(rel, `documents = []`), 2, "documents is empty", []string{"--bmap", "rel.bmap"}},
+		{"a role that two must sign", "\n[trust]\nrole_signers = { rootfs = 2 }\n", 10, "2 must", []string{"--bmap", "rel.bmap"}},
+		{"two signers of a role", "\n[trust]\nrole_signers = { rootfs = 2 }\n", 0, "", []string{"--bmap", "both.bmap"}},
+		{"no signer of a role", "\n[trust]\nrole_signers = { rootfs = 0 }\n", 2, "expected 1 to 16", []string{"--bmap", "rel.bmap"}},
 		{"beside one that may", key(rel, `roles = ["rootfs"]`) + key(other, `roles = ["recovery"]`), 0, "", []string{"--bmap", "both.bmap"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
