@@ -89,10 +89,10 @@ func newPlan(o BuildOptions) (*plan, error) {
 			return nil, fmt.Errorf("images %s and %s have one block map, %s", job.image, part.Image, job.path)
 		}
 		image := Image{Role: part.Role, Slot: part.Slot, BmapSHA256: strings.Repeat("0", 64)} // until the map is there
-		if image.File, err = relative(o.Dir, part.Image); err != nil {
+		if image.File, err = Relative(o.Dir, part.Image); err != nil {
 			return nil, err
 		}
-		if image.Bmap, err = relative(o.Dir, job.path); err != nil {
+		if image.Bmap, err = Relative(o.Dir, job.path); err != nil {
 			return nil, err
 		}
 		p.contents.Images = append(p.contents.Images, image)
@@ -123,8 +123,9 @@ func (p *plan) finish() (*Built, error) {
 	return b, nil
 }
 
-// relative is the name of a file in a document that lies in dir.
-func relative(dir, file string) (string, error) {
+// Relative returns the name of a file in a document that lies in the folder dir. A file that is not below dir, or that no
+// document can name, is an error.
+func Relative(dir, file string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
