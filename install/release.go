@@ -46,7 +46,11 @@ func VerifyRelease(ctx context.Context, r VerifyReleaseRequest, in Inputs) (*Rel
 	}
 	from := NewOrigins(r.Config, in, known.Time)
 	defer from.Close()
-	opened, err := r.open(ctx, release.Trust{Policy: policy}, from)
+	doc, sig, err := from.signedDocument(ctx, release.TypeRelease, r.Path, r.Signature)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := release.Trust{Policy: policy}.OpenRelease(doc, sig)
 	if err != nil {
 		return nil, err
 	}
@@ -67,43 +71,47 @@ func VerifyRelease(ctx context.Context, r VerifyReleaseRequest, in Inputs) (*Rel
 	return &ReleaseVerdict{Release: rel, Signers: opened.Signers, TrustedTime: policy.Time.UTC(), ImagesVerified: !r.Documents}, nil
 }
 
-// ReadRelease reads the unsigned document of a release, of at most the size that one may have.
-func ReadRelease(path string) ([]byte, error) {
+// ReadDocument reads an unsigned document of at most the size that one of its type may have.
+func ReadDocument(path string, kind release.Type) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading the release: %w", err)
+		return nil, fmt.Errorf("reading the %s: %w", kind, err)
 	}
 	defer f.Close()
-	data, err := release.Trust{}.Read(f, release.TypeRelease)
+	data, err := release.Trust{}.Read(f, kind)
 	if err != nil {
-		return nil, fmt.Errorf("reading the release: %w", err)
+		return nil, fmt.Errorf("reading the %s: %w", kind, err)
 	}
 	return data, nil
 }
 
-// open reads the document and its signature.
-func (r VerifyReleaseRequest) open(ctx context.Context, trust release.Trust, from *Origins) (*release.Opened, error) {
-	doc, err := ReadRelease(r.Path)
-	if err != nil {
-		return nil, err
+// signedDocument reads a document and its detached signature, which is nil for a clearsigned one. An empty signature is looked
+// for beside the document.
+func (o *Origins) signedDocument(ctx context.Context, kind release.Type, path, signature string) (doc, sig []byte, err error) {
+	if doc, err = ReadDocument(path, kind); err != nil {
+		return nil, nil, err
 	}
-	var sig []byte
 	switch {
-	case r.Signature != "":
-		sig, err = ReadFile(r.Signature, verify.MaxSignatureSize)
+	case signature != "":
+		sig, err = ReadFile(signature, verify.MaxSignatureSize)
 	case !verify.IsClearsigned(doc):
 		var found bool
-		if sig, found, err = from.FindSignature(ctx, r.Path); err == nil && !found {
-			return nil, &verify.SignatureError{
-				Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and neither %s.asc nor %s.sig exists", r.Path, r.Path, r.Path),
-				Advice: "sign it: gpg --armor --detach-sign " + r.Path,
+		if sig, found, err = o.FindSignature(ctx, path); err == nil && !found {
+			return nil, nil, &verify.SignatureError{
+				Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and neither %s.asc nor %s.sig exists", path, path, path),
+				Advice: "sign it: gpg --armor --detach-sign " + path,
 			}
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the signature: %w", err)
+		return nil, nil, fmt.Errorf("reading the signature: %w", err)
 	}
-	return trust.OpenRelease(doc, sig)
+	return doc, sig, nil
+}
+
+// beside is the path of a file that a document names.
+func beside(document, name string) string {
+	return filepath.Join(filepath.Dir(document), filepath.FromSlash(name))
 }
 
 // fitsDevice refuses a release that is for another product, below the floor, or not for the slots of the device.
@@ -128,8 +136,7 @@ func fitsDevice(r *release.Release, c *config.Config, floor int64) error {
 
 // checkImage checks one block map, and the image against it.
 func (r VerifyReleaseRequest) checkImage(ctx context.Context, rel *release.Release, i release.Image, from *Origins) error {
-	beside := func(name string) string { return filepath.Join(filepath.Dir(r.Path), filepath.FromSlash(name)) }
-	data, err := ReadFile(beside(i.Bmap), release.Trust{}.Limit(release.TypeMap))
+	data, err := ReadFile(beside(r.Path, i.Bmap), release.Trust{}.Limit(release.TypeMap))
 	if err != nil {
 		return fmt.Errorf("reading a block map: %w", err)
 	}
@@ -137,7 +144,7 @@ func (r VerifyReleaseRequest) checkImage(ctx context.Context, rel *release.Relea
 	if err != nil || r.Documents {
 		return err
 	}
-	img, size, err := from.Open(ctx, beside(i.File))
+	img, size, err := from.Open(ctx, beside(r.Path, i.File))
 	if err != nil {
 		return err
 	}

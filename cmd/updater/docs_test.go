@@ -132,6 +132,8 @@ func TestDocumentedTOML(t *testing.T) {
 			switch {
 			case strings.HasPrefix(c.Text, "type = \"release\""):
 				_, err = release.Parse([]byte(c.Text))
+			case strings.HasPrefix(c.Text, "type = \"channel\""):
+				_, err = release.ParseChannel([]byte(c.Text))
 			case strings.Contains(c.Text, "[[slot]]"):
 				path := filepath.Join(t.TempDir(), "config.toml")
 				if err = os.WriteFile(path, []byte(c.Text), 0o600); err == nil {

@@ -135,25 +135,23 @@ func (o releaseCreateOptions) options(args []string) (release.BuildOptions, erro
 			return b, usagef("--expires: %w", err)
 		}
 	}
-	if b.Contents.Created, err = sourceDate(os.Getenv("SOURCE_DATE_EPOCH")); b.Contents.Created.IsZero() {
-		b.Contents.Created = time.Now().UTC().Truncate(time.Second)
-	}
+	b.Contents.Created, err = creationTime()
 	return b, err
 }
 
 // releaseView is a release for people and machines.
 type releaseView struct {
-	Identity      string              `json:"identity"`
-	Product       string              `json:"product"`
-	Hardware      []string            `json:"hardware,omitempty"`
-	Version       string              `json:"version"`
-	RollbackIndex int64               `json:"rollback_index"`
-	Created       time.Time           `json:"created"`
-	Expires       time.Time           `json:"expires,omitzero"`
-	Notes         string              `json:"notes,omitempty"`
-	Images        []releaseImage      `json:"images"`
-	Meta          map[string]string   `json:"meta,omitempty"`
-	Keyring       *releaseKeyringView `json:"keyring,omitempty"`
+	Identity      string            `json:"identity"`
+	Product       string            `json:"product"`
+	Hardware      []string          `json:"hardware,omitempty"`
+	Version       string            `json:"version"`
+	RollbackIndex int64             `json:"rollback_index"`
+	Created       time.Time         `json:"created"`
+	Expires       time.Time         `json:"expires,omitzero"`
+	Notes         string            `json:"notes,omitempty"`
+	Images        []releaseImage    `json:"images"`
+	Meta          map[string]string `json:"meta,omitempty"`
+	Keyring       *keyringView      `json:"keyring,omitempty"`
 }
 
 type releaseImage struct {
@@ -164,7 +162,7 @@ type releaseImage struct {
 	BmapSHA256 string `json:"bmap_sha256"`
 }
 
-type releaseKeyringView struct {
+type keyringView struct {
 	Number int64  `json:"number"`
 	Path   string `json:"path"`
 	SHA256 string `json:"sha256"`
@@ -180,7 +178,7 @@ func viewRelease(r *release.Release) releaseView {
 		v.Images = append(v.Images, releaseImage(i))
 	}
 	if k := c.Keyring; k.Number != 0 {
-		v.Keyring = new(releaseKeyringView(k))
+		v.Keyring = new(keyringView(k))
 	}
 	return v
 }
@@ -236,7 +234,7 @@ folder). It reads a clearsigned document too.`,
 		Args: argsN(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path := releasePath(args)
-			data, err := install.ReadRelease(path)
+			data, err := install.ReadDocument(path, release.TypeRelease)
 			if err == nil && verify.IsClearsigned(data) {
 				data, err = verify.UnverifiedText(data)
 			}

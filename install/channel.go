@@ -1,0 +1,94 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"updater/device/config"
+	"updater/release"
+	"updater/update"
+	"updater/verify"
+)
+
+// VerifyChannelRequest is one check of a channel on the host that publishes it.
+type VerifyChannelRequest struct {
+	Config    *config.Config // of a host: the zero value
+	Keyring   []string
+	Path      string // of the document
+	Signature string // "" is beside the document, or in it
+}
+
+// ChannelVerdict is a channel that was accepted.
+type ChannelVerdict struct {
+	Channel     *release.Channel
+	Signers     []verify.Signer
+	TrustedTime time.Time // the clock that it was judged by
+}
+
+// VerifyChannel checks a channel document, and the document of every release in it that is not withdrawn: its signature, and
+// that it is what the channel says. Errors: those of [release.Trust.OpenChannel], [release.Trust.OpenRelease] and
+// [release.Channel.Check], update.ExpiredError.
+func VerifyChannel(ctx context.Context, r VerifyChannelRequest, in Inputs) (*ChannelVerdict, error) {
+	policy, err := r.Config.Policy(r.Keyring, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	trust := release.Trust{Policy: policy}
+	from := NewOrigins(r.Config, in, time.Time{})
+	defer from.Close()
+	doc, sig, err := from.signedDocument(ctx, release.TypeChannel, r.Path, r.Signature)
+	if err != nil {
+		return nil, err
+	}
+	channel, signed, err := trust.OpenChannel(doc, sig)
+	if err != nil {
+		return nil, err
+	}
+	contents := channel.Contents()
+	if policy.Time.After(contents.Expires) {
+		return nil, &update.ExpiredError{Expires: contents.Expires, Now: policy.Time}
+	}
+	for _, e := range contents.Releases {
+		if e.Withdrawn {
+			continue
+		}
+		doc, sig, err := from.signedDocument(ctx, release.TypeRelease, beside(r.Path, e.Path), "")
+		if err != nil {
+			return nil, err
+		}
+		opened, err := trust.OpenRelease(doc, sig)
+		if err == nil {
+			err = channel.Check(e, opened.Release)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", e.Path, err)
+		}
+	}
+	return &ChannelVerdict{Channel: channel, Signers: signed.Signers, TrustedTime: policy.Time.UTC()}, nil
+}
+
+// CheckPublished checks an unsigned release as a channel would offer it: the document and the block maps that it pins.
+func CheckPublished(path string) (*release.Release, error) {
+	doc, err := ReadDocument(path, release.TypeRelease)
+	if err == nil && verify.IsClearsigned(doc) {
+		doc, err = verify.UnverifiedText(doc)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := release.Parse(doc)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, i := range r.Images() {
+		data, err := ReadFile(beside(path, i.Bmap), release.Trust{}.Limit(release.TypeMap))
+		if err == nil {
+			_, err = r.Map(i, data)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return r, nil
+}
