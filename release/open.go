@@ -56,6 +56,18 @@ func (t Trust) tooLarge(kind Type) error {
 	return &verify.SignatureError{Reason: fmt.Sprintf("document has more than the %d bytes of type %q", t.maxSize(kind), string(kind))}
 }
 
+// CheckSignature looks at a detached signature before its document is fetched: nil says that keys which may sign this type
+// claim to have signed it, enough of them. It proves nothing and replaces no other check; it saves fetching and hashing what
+// [Trust.Open] would refuse. The error is a [verify.SignatureError].
+func (t Trust) CheckSignature(kind Type, signature []byte) error {
+	claimed, err := t.Policy.Claimed(signature)
+	if err != nil {
+		return err
+	}
+	_, err = t.Policy.PermitDocument(claimed, string(kind))
+	return err
+}
+
 // Open checks, in this order, the size of a document, its signatures, its type, and that enough of the keys may sign this
 // type. signature is nil for a clearsigned document. It parses no more than the type, and what it returns is what was
 // signed. Before a trusted key was found it takes memory for two copies of a clearsigned document, and none for another.
@@ -75,7 +87,11 @@ func (t Trust) Open(kind Type, doc, signature []byte) (*Signed, error) {
 	case int64(len(signed.Data)) > t.maxSize(kind):
 		return nil, t.tooLarge(kind)
 	}
-	if got := typeOf(signed.Data); got != kind && !(kind == TypeMap && got == "") {
+	want := kind
+	if kind == TypeMap { // XML, which names no type
+		want = ""
+	}
+	if got := typeOf(signed.Data); got != want {
 		return nil, &TypeError{Got: got, Want: kind}
 	}
 	signers, err := t.Policy.PermitDocument(signed.Signers, string(kind))

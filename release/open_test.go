@@ -174,6 +174,27 @@ func TestOpenKeyring(t *testing.T) {
 	}
 }
 
+func TestCheckSignature(t *testing.T) {
+	l := newLab(t, "alice", "online")
+	l.key("mallory")
+	trust := l.trust()
+	trust.Policy.Documents = map[string][]string{l.ids["online"]: {"channel"}}
+	doc := []byte(small())
+	for _, tc := range []struct {
+		key  string
+		kind release.Type
+		ok   bool
+	}{
+		{"alice", release.TypeRelease, true}, {"alice", release.TypeMap, true}, {"online", release.TypeChannel, true},
+		{"alice", release.TypeChannel, false}, {"online", release.TypeRelease, false}, {"mallory", release.TypeRelease, false},
+	} {
+		err := trust.CheckSignature(tc.kind, l.sign(doc, tc.key))
+		if (err == nil) != tc.ok || err != nil && !sameError(err, new(verify.SignatureError)) {
+			t.Errorf("CheckSignature(%s) by %s = %T %v", tc.kind, tc.key, err, err)
+		}
+	}
+}
+
 // endless never ends; it counts what is read.
 type endless struct{ read int64 }
 

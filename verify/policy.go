@@ -181,10 +181,6 @@ func (p Policy) verifyDetached(doc, sig []byte) (*Signed, error) {
 		return nil, &SignatureError{Reason: fmt.Sprintf("document has %d bytes, at most %d are allowed", len(doc), MaxDocumentSize)}
 	case len(doc) == 0:
 		return nil, &SignatureError{Reason: "document is empty"}
-	case len(sig) == 0:
-		return nil, &SignatureError{Reason: "signature file is empty"}
-	case len(sig) > MaxSignatureSize:
-		return nil, &SignatureError{Reason: fmt.Sprintf("signature has %d bytes, at most %d are allowed", len(sig), MaxSignatureSize)}
 	}
 	packets, err := detachedPackets(sig)
 	if err != nil {
@@ -199,7 +195,12 @@ func (p Policy) verifyDetached(doc, sig []byte) (*Signed, error) {
 
 // detachedPackets unpacks a detached signature.
 func detachedPackets(sig []byte) ([]rawPacket, error) {
-	if IsClearsigned(sig) {
+	switch {
+	case len(sig) == 0:
+		return nil, &SignatureError{Reason: "signature file is empty"}
+	case len(sig) > MaxSignatureSize:
+		return nil, &SignatureError{Reason: fmt.Sprintf("signature has %d bytes, at most %d are allowed", len(sig), MaxSignatureSize)}
+	case IsClearsigned(sig):
 		return nil, &SignatureError{Reason: "signature file is a clearsigned document",
 			Advice: "sign with gpg --detach-sign, or give the clearsigned file as the document"}
 	}

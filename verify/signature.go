@@ -19,8 +19,8 @@ type message struct {
 	hashes      []string // named by a clearsigned document; none allows all
 }
 
-// judge checks every signature and returns the distinct signers.
-func (p Policy) judge(packets []rawPacket, m message) ([]Signer, error) {
+// readSignatures reads all signatures before the first one is judged.
+func readSignatures(packets []rawPacket) ([]*packet.Signature, error) {
 	switch n := len(packets); {
 	case n == 0:
 		return nil, &SignatureError{Reason: "document has no signature"}
@@ -28,12 +28,53 @@ func (p Policy) judge(packets []rawPacket, m message) ([]Signer, error) {
 		return nil, &SignatureError{Reason: fmt.Sprintf("document has %d signatures, at most %d are allowed", n, maxSignatures)}
 	}
 	var sigs []*packet.Signature
-	for i, raw := range packets { // all are read before the first one is judged
+	for i, raw := range packets {
 		sig, err := raw.signature()
 		if err != nil {
 			return nil, &SignatureError{Reason: fmt.Sprintf("reading signature %d of %d", i+1, len(packets)), Err: err}
 		}
 		sigs = append(sigs, sig)
+	}
+	return sigs, nil
+}
+
+// Claimed returns the keys of the keyring that a detached signature names, one for each distinct primary key. Only
+// Fingerprint and KeyID are set. Nothing is proven: anybody can name a key. It refuses a signature that Verify would refuse
+// whatever the document is, so that a large document need not be fetched. The error is a [*SignatureError].
+func (p Policy) Claimed(sig []byte) ([]Signer, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	packets, err := detachedPackets(sig)
+	if err != nil {
+		return nil, err
+	}
+	sigs, err := readSignatures(packets)
+	if err != nil {
+		return nil, err
+	}
+	var claimed []Signer
+	var unknown []string
+	for _, s := range sigs {
+		c := p.Keyring.byKeyID[*s.IssuerKeyId]
+		switch {
+		case c == nil:
+			unknown = append(unknown, keyIDString(*s.IssuerKeyId))
+		case !slices.ContainsFunc(claimed, func(o Signer) bool { return o.Fingerprint == c.fingerprint }):
+			claimed = append(claimed, Signer{Fingerprint: c.fingerprint, KeyID: keyIDString(*s.IssuerKeyId)})
+		}
+	}
+	if need := max(p.MinSigners, 1); len(claimed) < need {
+		return nil, p.tooFew(sigs, claimed, unknown, need)
+	}
+	return claimed, nil
+}
+
+// judge checks every signature and returns the distinct signers.
+func (p Policy) judge(packets []rawPacket, m message) ([]Signer, error) {
+	sigs, err := readSignatures(packets)
+	if err != nil {
+		return nil, err
 	}
 	var signers []Signer
 	var unknown []string

@@ -204,6 +204,48 @@ func TestRoleSignersOfAPolicy(t *testing.T) {
 	}
 }
 
+// TestClaimed: a signature is refused before its document is there when no document could be accepted with it.
+func TestClaimed(t *testing.T) {
+	l := newLab(t)
+	p := verify.Policy{Keyring: ring(t, append(l.export(t, "alice"), l.export(t, "bob")...)), Time: now2025}
+	alice, bob := l.sign(t, "alice", jan2025, testDoc), l.sign(t, "bob", jan2025, testDoc)
+	both := append(bytes.Clone(alice), bob...)
+	only := p
+	only.Keyring = ring(t, l.export(t, "alice"))
+	two := p
+	two.MinSigners = 2
+	for _, tc := range []struct {
+		name   string
+		policy verify.Policy
+		sig    []byte
+		want   []string
+	}{
+		{"one", p, alice, []string{"alice"}},
+		{"two", two, both, []string{"alice", "bob"}},
+		{"one beside an unknown key", only, both, []string{"alice"}},
+		{"an unknown key", only, bob, nil},
+		{"one of two", two, alice, nil},
+		{"one of two, twice", two, append(bytes.Clone(alice), alice...), nil},
+		{"nothing", p, []byte{}, nil},
+		{"no signature", p, l.export(t, "alice"), nil},
+		{"too large", p, make([]byte, verify.MaxSignatureSize+1), nil},
+		{"no keyring", verify.Policy{Time: now2025}, alice, nil},
+	} {
+		got, err := tc.policy.Claimed(tc.sig)
+		var names []string
+		for _, s := range got {
+			names = append(names, s.Fingerprint)
+		}
+		var want []string
+		for _, name := range tc.want {
+			want = append(want, l.fpr[name])
+		}
+		if _, refused := errors.AsType[*verify.SignatureError](err); refused != (tc.want == nil) || !slices.Equal(names, want) {
+			t.Errorf("%s: Claimed() = %v, %v; want %v", tc.name, names, err, tc.want)
+		}
+	}
+}
+
 // TestSizes: the caps hold at their borders, and nothing is read past them.
 func TestSizes(t *testing.T) {
 	l := newLab(t)

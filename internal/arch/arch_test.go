@@ -48,7 +48,6 @@ var allowed = map[string][]string{
 	"updater/pack":                {},
 	"updater/state":               {},
 	"updater/boot":                {},
-	"updater/boot/mtd":            {},
 	"updater/boot/scheme":         {"updater/boot"},
 	"updater/boot/grub":           {"updater/boot", "updater/boot/scheme"},
 	"updater/boot/uboot":          {"updater/boot", "updater/boot/scheme"},
