@@ -29,6 +29,7 @@ var examples = map[string][]string{
 	"release create":           {"updater release create --product board --version 2.1 --rollback-index 21 rootfs=rootfs.ext4 boot@A=boot-a.vfat boot@B=boot-b.vfat"},
 	"release info":             {"updater release info", "updater release info --json dist/release.toml"},
 	"release verify":           {"updater release verify --keyring release.asc dist", "updater release verify --documents"},
+	"release tar":              {"updater release tar -o release.tar dist", "updater release tar dist | ssh host 'cat > release.tar'"},
 	"channel create":           {"updater channel create --product board"},
 	"channel add":              {"updater channel add 2.1", "updater channel add --percent 5 --hours 72 2.1/release.toml"},
 	"channel withdraw":         {"updater channel withdraw 2.1"},

@@ -149,6 +149,8 @@ func classify(err error) (code int, hint string) {
 		return ExitTrust, "name a document of the type that is needed"
 	case is[*release.PinError](err):
 		return ExitTrust, "document and block map do not belong together; get both again"
+	case is[*release.ArchiveError](err):
+		return ExitUsage, "make the archive with updater release tar"
 	case is[*release.EntryError](err):
 		return ExitTrust, "channel and release do not belong together; updater channel add publishes a release"
 	case is[*release.UnsupportedError](err):

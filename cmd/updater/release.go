@@ -21,9 +21,6 @@ import (
 	"updater/verify"
 )
 
-// releaseName is the document of a release in its folder.
-const releaseName = "release.toml"
-
 func newRelease(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "release",
@@ -31,7 +28,7 @@ func newRelease(env Env) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newReleaseCreate(env), newReleaseInfo(env), newReleaseVerify(env))
+	cmd.AddCommand(newReleaseCreate(env), newReleaseInfo(env), newReleaseVerify(env), newReleaseTar(env))
 	return cmd
 }
 
@@ -65,7 +62,7 @@ Sign the document with plain gpg --armor --detach-sign release.toml, or gpg --cl
 		RunE: func(cmd *cobra.Command, args []string) error { return runReleaseCreate(cmd.Context(), o, args, env) },
 	}
 	f, c := cmd.Flags(), &o.contents
-	f.StringVarP(&o.output, "output", "o", releaseName, "write the document to `FILE`")
+	f.StringVarP(&o.output, "output", "o", release.DocumentName, "write the document to `FILE`")
 	f.StringVar(&c.Product, "product", "", "product `NAME` of the devices it is for")
 	f.StringArrayVar(&c.Hardware, "hardware", nil, "hardware revision `NAME` it is for; may be repeated (default: every revision)")
 	f.StringVar(&c.Version, "version", "", "version `TEXT`, for people and records")
@@ -219,7 +216,7 @@ func releasePath(args []string) string {
 		path = args[0]
 	}
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return filepath.Join(path, releaseName)
+		return filepath.Join(path, release.DocumentName)
 	}
 	return path
 }
@@ -254,6 +251,27 @@ folder). It reads a clearsigned document too.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	return cmd
+}
+
+func newReleaseTar(env Env) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "tar [flags] [RELEASE]",
+		Short: "Write a release and all its files as one tar stream",
+		Long: `tar writes RELEASE, a document or a folder that holds release.toml (default: the current
+folder), with its signature, block maps and images, in the order in which a device can
+take them from a stream. The same files give the same bytes. The signature is not checked.`,
+		Args: argsN(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, document := cmd.Context(), releasePath(args)
+			if output == "" || output == "-" {
+				return release.WriteArchive(ctx, env.Stdout, document)
+			}
+			return atomicfile.WriteFunc(output, 0o644, func(w io.Writer) error { return release.WriteArchive(ctx, w, document) })
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "write to `FILE` (default: standard output)")
 	return cmd
 }
 
