@@ -32,18 +32,18 @@ var containers = []struct {
 	{"zip", "PK\x03\x04", 0}, {"zip", "PK\x05\x06", 0}, {"zip", "PK\x07\x08", 0}, {"7z", "7z\xbc\xaf\x27\x1c", 0}, {"RAR", "Rar!\x1a\x07", 0},
 	{"lzop", "\x89LZO\x00\r\n\x1a\n", 0}, {"lzip", "LZIP\x00", 0}, {"lzip", "LZIP\x01", 0}, {"legacy lz4", "\x02\x21\x4c\x18", 0},
 	{"lrzip", "LRZI\x00", 0}, {"rzip", "RZIP\x02", 0}, {"zpaq", "7kSt\xa0\x31\x83\xd3\x8c\xb2\x28\xb0\xd3zPQ", 0}, {"zpaq", "zPQ", 0}, {"xar", "xar!", 0},
-	{"compress", "\x1f\x9d", 0}, {"pack", "\x1f\x1e", 0}, {"freeze", "\x1f\x9f", 0}, {"LZH", "\x1f\xa0", 0}, {"lzfse", "bvx2", 0}, {"lzfse", "bvxn", 0},
+	{"compress", "\x1f\x9d", 0}, {"lzfse", "bvx2", 0}, {"lzfse", "bvxn", 0},
 	{"snappy", "\xff\x06\x00\x00sNaPpY", 0}, {"lz5", "\x05\x22\x4d\x18", 0}, {"lizard", "\x06\x22\x4d\x18", 0}, {"bzip3", "BZ3v1", 0}, {"bzip", "BZ0", 0},
 	{"zstd dictionary", "\x37\xa4\x30\xec", 0}, {"old zstd", "\x1e\xb5\x2f\xfd", 0}, {"old zstd", "\x22\xb5\x2f\xfd", 0},
 	{"old zstd", "\x23\xb5\x2f\xfd", 0}, {"old zstd", "\x24\xb5\x2f\xfd", 0}, {"old zstd", "\x25\xb5\x2f\xfd", 0},
 	{"old zstd", "\x26\xb5\x2f\xfd", 0}, {"old zstd", "\x27\xb5\x2f\xfd", 0}, {"zchunk", "\x00ZCK1", 0}, {"zchunk", "\x00ZHR1", 0},
 	{"tar", "ustar\x00", 257}, {"tar", "ustar ", 257}, {"SWUpdate image", "070702", 0}, {"ar archive", "!<arch>\n", 0}, {"RPM", "\xed\xab\xee\xdb", 0},
-	{"cabinet", "MSCF\x00\x00\x00\x00", 0}, {"ACE", "**ACE**", 7}, {"ARJ", "\x60\xea", 0}, {"WIM", "MSWIM\x00\x00\x00", 0}, {"partclone image", "partclone-image", 0},
+	{"cabinet", "MSCF\x00\x00\x00\x00", 0}, {"ACE", "**ACE**", 7}, {"WIM", "MSWIM\x00\x00\x00", 0}, {"partclone image", "partclone-image", 0},
 	{"Android sparse image", "\x3a\xff\x26\xed", 0}, {"Android OTA payload", "CrAU\x00\x00\x00\x00", 0}, {"ntfsclone image", "\x00ntfsclone-image", 0},
 	{"qcow2", "QFI\xfb", 0}, {"VMDK", "KDMV", 0}, {"VMDK", "COWD", 0}, {"VMDK", "# Disk DescriptorFile", 0}, {"VHDX", "vhdxfile", 0}, {"VHD", "conectix", 0},
 	{"VDI", "\x7f\x10\xda\xbe", 64}, {"Parallels image", "WithoutFreeSpace", 0}, {"Parallels image", "WithouFreSpacExt", 0}, {"QED", "QED\x00", 0},
 	{"bsdiff patch", "BSDIFF40", 0}, {"VCDIFF patch", "\xd6\xc3\xc4", 0}, {"age file", "age-encryption.org/", 0}, {"OpenPGP message", "-----BEGIN PGP ", 0},
-	{"bmap", "<?xml version", 0}, {"Intel hex", ":10000000", 0}, {"S-record", "S0", 0}, {"OpenSSL salted file", "Salted__", 0},
+	{"XML document", "<?xml version", 0}, {"Intel hex", ":10000000", 0}, {"OpenSSL salted file", "Salted__", 0},
 }
 
 // container returns the name of the unsupported container that head begins; "" if there is none.
