@@ -72,7 +72,8 @@ func (r *runner) waitDisk(ctx context.Context, timeout time.Duration) (string, e
 			return "", context.Cause(ctx)
 		}
 		if time.Now().After(deadline) {
-			return "", fmt.Errorf("%w; block devices after %s: %s; devices without a module: %s", err, timeout, names(), strings.Join(r.loader.Unmatched(), " "))
+			unmatched := strings.Join(r.loader.Unmatched(), " ")
+			return "", fmt.Errorf("%w; block devices after %s: %s; devices without a module: %s", err, timeout, names(), unmatched)
 		}
 		if err := r.events.Wait(r.loader, look); err != nil {
 			return "", err

@@ -93,6 +93,18 @@ func TestPick(t *testing.T) {
 	if u, err := pick(root, false); err == nil {
 		t.Errorf("a symbolic link was taken as image: %+v", u)
 	}
+	if err := os.Remove(filepath.Join(dir, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "a.bmap.asc"), 0o600); err != nil {
+		t.Skip(err)
+	}
+	if u, err := pick(root, false); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a FIFO beside the bmap: %+v, %v", u, err)
+	}
 }
 
 func TestLoader(t *testing.T) {

@@ -159,10 +159,15 @@ func pick(root string, labelled bool) (*Update, error) {
 		}
 	}
 	if u.Image == "" {
-		return nil, fmt.Errorf("%s holds %s but no image for it, expected a name such as %s or %s.zst", name, bmaps[0], filepath.Base(base), filepath.Base(base))
+		base = filepath.Base(base)
+		return nil, fmt.Errorf("%s holds %s but no image for it, expected a name such as %s or %s.zst", name, bmaps[0], base, base)
 	}
-	for _, ext := range []string{".asc", ".sig"} {
-		if info, err := os.Lstat(u.Bmap + ext); err == nil && info.Mode().IsRegular() && u.Signature == "" {
+	for _, ext := range []string{".sig", ".asc"} {
+		info, err := os.Lstat(u.Bmap + ext)
+		if err == nil && !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s holds %s, which is not a regular file", name, bmaps[0]+ext)
+		}
+		if err == nil {
 			u.Signature = u.Bmap + ext
 		}
 	}

@@ -49,7 +49,8 @@ func NewLoader(root string, log func(format string, a ...any)) (*Loader, error) 
 	}
 	if _, err := os.Stat(l.dir); errors.Is(err, fs.ErrNotExist) {
 		if others, _ := filepath.Glob(base + "/*"); len(others) > 0 {
-			return nil, fmt.Errorf("the modules are for kernel %s, but %s is running; build the initramfs for the running kernel", filepath.Base(others[0]), release)
+			return nil, fmt.Errorf("the modules are for kernel %s, but %s is running; build the initramfs for the running kernel",
+				filepath.Base(others[0]), release)
 		}
 		return l, nil
 	}

@@ -205,7 +205,8 @@ func (r *runner) sources(ctx context.Context, disk string) *menu {
 		if m.update == nil {
 			return false
 		}
-		s.add(fmt.Sprintf("%s, %s", m.Node, strings.TrimPrefix(m.update.Image, mediaDir+"/")), func() (action, *menu) { return r.from(ctx, disk, m.Node), nil })
+		label := fmt.Sprintf("%s, %s", m.Node, strings.TrimPrefix(m.update.Image, mediaDir+"/"))
+		s.add(label, func() (action, *menu) { return r.from(ctx, disk, m.Node), nil })
 		return false
 	})
 	for _, url := range r.URLs {

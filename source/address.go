@@ -12,11 +12,14 @@ import (
 type SchemeError struct{ Scheme string }
 
 func (e *SchemeError) Error() string {
-	return fmt.Sprintf("%s: addresses are not supported, expected a path, file:, http: or https:, or - for standard input, such as in curl ADDRESS | updater ... -", e.Scheme)
+	const expected = `expected a path, file:, http: or https:, or "-" with another program writing to standard input`
+	return fmt.Sprintf("%s: addresses are not supported, %s", e.Scheme, expected)
 }
 
 // schemes are refused even without // after the colon, since nobody means a file of that name.
-var schemes = []string{"ssh", "scp", "sftp", "ftp", "ftps", "tftp", "rsync", "nfs", "smb", "cifs", "s3", "gs", "oci", "docker", "data", "mtp", "http", "https"}
+var schemes = []string{
+	"ssh", "scp", "sftp", "ftp", "ftps", "tftp", "rsync", "nfs", "smb", "cifs", "s3", "gs", "oci", "docker", "data", "mtp", "http", "https",
+}
 
 // ParseURL distinguishes addresses from paths: ok reports whether name begins with http:// or https://, in which case err reports
 // an invalid address. Other schemes are a [SchemeError]; file: is a path, see [ReadFile].

@@ -30,7 +30,8 @@ var containers = []struct {
 	at          int
 }{
 	{"zip", "PK\x03\x04", 0}, {"zip", "PK\x05\x06", 0}, {"zip", "PK\x07\x08", 0}, {"7z", "7z\xbc\xaf\x27\x1c", 0}, {"RAR", "Rar!\x1a\x07", 0},
-	{"lzop", "\x89LZO\x00\r\n\x1a\n", 0}, {"lzip", "LZIP\x00", 0}, {"lzip", "LZIP\x01", 0}, {"legacy lz4", "\x02\x21\x4c\x18", 0},
+	{"lzop", "\x89LZO\x00\r\n\x1a\n", 0}, {"lzip", "LZIP\x00", 0}, {"lzip", "LZIP\x01", 0},
+	{"legacy lz4", "\x02\x21\x4c\x18", 0},
 	{"lrzip", "LRZI\x00", 0}, {"rzip", "RZIP\x02", 0}, {"zpaq", "7kSt\xa0\x31\x83\xd3\x8c\xb2\x28\xb0\xd3zPQ", 0}, {"zpaq", "zPQ", 0}, {"xar", "xar!", 0},
 	{"compress", "\x1f\x9d", 0}, {"lzfse", "bvx2", 0}, {"lzfse", "bvxn", 0},
 	{"snappy", "\xff\x06\x00\x00sNaPpY", 0}, {"lz5", "\x05\x22\x4d\x18", 0}, {"lizard", "\x06\x22\x4d\x18", 0}, {"bzip3", "BZ3v1", 0}, {"bzip", "BZ0", 0},

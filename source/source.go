@@ -1,45 +1,49 @@
-// Package source opens an image where it is and hands out its decoded bytes.
+// Package source opens an image where it is and returns its decoded bytes.
 //
-// The origin (a file, a block device, a stream, an HTTP server) and the codec (raw, gzip, zstd, xz, lz4, bzip2) are separate:
-// an origin is an io.Reader, a codec is found by the first bytes, never by the name.
+// Origin and codec are independent. An origin is a file, a block device, a stream or an HTTP server; the codec is detected by the
+// first bytes, never by the name. [Open] and [NewImage] open local images, a [Client] those of servers. [FindBmap] and
+// [FindSignature] find the documents beside an image.
 //
-// What it guarantees: [Image.Read] returns io.EOF only after the container has ended properly, that is after
-// its end mark and its checksum, with nothing behind them, so that a truncated image is an error at every
-// byte. Concatenated gzip members, zstd and lz4 frames (also skippable ones), xz streams (with their padding)
-// and bzip2 streams are one image; such a file that was cut exactly between two of them cannot be told from a
-// whole one. Memory is bounded by [Limits], whatever the container asks for.
+// # Guarantees
 //
-// A [Client] fetches one unchanging file over as many HTTP requests as a bad link takes; an answer that cannot
-// belong to that file ends it.
+//   - [Image.Read] returns io.EOF only after the proper end of the container: its end mark, its checksum, and nothing behind it. A
+//     truncated image is an error at every byte. Concatenated gzip members, zstd and lz4 frames (including skippable ones), xz streams
+//     (with padding) and bzip2 streams are one image; a file cut exactly between two of them cannot be told from a whole one.
+//   - Memory is bounded by [Limits], whatever the container asks for. What is accepted does not depend on cores or memory.
+//   - Containers that are not supported, such as zip, tar or Android sparse images, are refused by name, also within a compression.
+//   - A [Client] delivers a file over as many requests as a bad link and a peculiar server take. Credentials go to the first host
+//     only. Messages contain no user information and no queries.
+//   - Opening a local file never blocks; FIFOs, terminals and other devices are refused.
 //
-// What it does not: a codec's checksum is no signature, and a raw image has none at all; the caller compares
-// the bytes with signed ones. The decoded length is not limited either; the caller knows it from the signed
-// map. A raw image whose own first bytes are a codec's magic is taken for that codec: compress it to install
-// it.
+// # What it does not do
+//
+// The checksum of a codec is not a signature, and a raw image has none. Over HTTP the bytes may even be those of two versions of a
+// file. The caller compares what it reads with signed checksums. The decoded length is not limited; the caller knows it from the
+// signed map. A raw image that begins with the magic of a codec or a container is taken for it: compress it.
 package source
 
 import (
 	"fmt"
 )
 
-// Limits bound the memory that a container may ask for. The zero value is the default.
+// Limits bound the memory for a container. The zero value is the default.
 type Limits struct {
-	ZstdWindow int64 // bytes, at least 1 KiB; 0 is 8 MiB, which zstd needs up to level 19
-	XZDict     int64 // bytes; 0 is 16 MiB, which xz needs up to level 7
-	Frames     int   // of a seek table; 0 is 256 Ki. Use [pack.Frames] of the signed map
+	ZstdWindow int64 // bytes, at least 1 KiB; 0 is 8 MiB, enough for zstd up to level 19
+	XZDict     int64 // bytes; 0 is 16 MiB, enough for xz up to level 7
+	Frames     int   // entries of a seek table; 0 is 256 Ki. [pack.Frames] tells how many a signed map needs
 }
 
-// Defaults of Limits: with them an install stays below 32 MiB of memory, and below 48 MiB for xz.
+// Defaults of Limits. With them an install takes less than 32 MiB of memory, and less than 48 MiB for xz.
 const (
 	defaultZstdWindow = 8 << 20
 	defaultXZDict     = 16 << 20
 	defaultFrames     = 256 << 10 // 11 MiB
 )
 
-// withDefaults fills in the defaults, and refuses what cannot be meant.
+// withDefaults sets the defaults and refuses values out of range.
 func (l Limits) withDefaults() (Limits, error) {
 	if l.ZstdWindow < 0 || l.XZDict < 0 || l.XZDict > 1<<32-1 {
-		return l, fmt.Errorf("limits of a zstd window of %d bytes and an xz dictionary of %d bytes: expected 0 to 4 GiB", l.ZstdWindow, l.XZDict)
+		return l, fmt.Errorf("zstd window of %d bytes, xz dictionary of %d bytes: expected 0 to 4 GiB", l.ZstdWindow, l.XZDict)
 	}
 	if l.ZstdWindow == 0 {
 		l.ZstdWindow = defaultZstdWindow
@@ -53,9 +57,9 @@ func (l Limits) withDefaults() (Limits, error) {
 	return l, nil
 }
 
-// CorruptError says that an image cannot be decoded to its proper end: it is damaged, truncated, goes on
-// behind its end, or asks for more than [Limits] allow. A truncated one wraps io.ErrUnexpectedEOF. An error
-// of the origin, such as of the medium, is never a CorruptError.
+// A CorruptError reports an image that cannot be decoded to its proper end: it is damaged, truncated, followed by other data, or exceeds
+// [Limits]. For a truncated image it wraps io.ErrUnexpectedEOF. Errors of the origin, such as read errors of a medium, are never
+// CorruptErrors.
 type CorruptError struct {
 	Name, Codec string
 	Offset      int64 // decoded bytes before the error
@@ -68,12 +72,12 @@ func (e *CorruptError) Error() string {
 
 func (e *CorruptError) Unwrap() error { return e.Err }
 
-// TrailingError says that an image goes on after its expected end.
+// A TrailingError reports an image that continues after its expected end.
 type TrailingError struct {
 	Name   string
-	Offset int64 // of the first byte too many, decoded
+	Offset int64 // of the first excess byte, decoded
 }
 
 func (e *TrailingError) Error() string {
-	return fmt.Sprintf("%s: goes on after its expected end at %d", e.Name, e.Offset)
+	return fmt.Sprintf("%s: image continues after its expected end at %d", e.Name, e.Offset)
 }

@@ -90,7 +90,8 @@ func fromReply(reply *dhcpv6.Message) (learned, error) {
 
 // linkLocal waits for a link-local address that has passed duplicate address detection.
 func linkLocal(ctx context.Context, link netlink.Link) error {
-	if b, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", link.Attrs().Name, "disable_ipv6")); err != nil || strings.TrimSpace(string(b)) != "0" {
+	disabled, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", link.Attrs().Name, "disable_ipv6"))
+	if err != nil || strings.TrimSpace(string(disabled)) != "0" {
 		return errors.New("IPv6: disabled on this interface")
 	}
 	for {

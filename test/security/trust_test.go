@@ -52,7 +52,7 @@ func TestS03EveryByteIsNamed(t *testing.T) {
 	}
 	r.Sh(`cp --sparse=always image.img long.img; printf x >> long.img; zstd -q long.img`)
 	r.Install(10, "the bmap says", "--bmap", "image.img.bmap", "long.img")
-	if r.Install(13, "goes on after its expected end", "--bmap", "image.img.bmap", "long.img.zst"); r.Next() != "A" {
+	if r.Install(13, "continues after its expected end", "--bmap", "image.img.bmap", "long.img.zst"); r.Next() != "A" {
 		t.Error("an image with a byte that is not signed was switched to")
 	}
 }
