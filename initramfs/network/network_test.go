@@ -236,7 +236,7 @@ func inside(t *testing.T) {
 		}
 	}
 	dnsmasq := server(lookPath("dnsmasq"), "-d", "-C", "/dev/null", "--port=0", "--interface=up0", "--bind-dynamic",
-		"--dhcp-range=10.9.0.100,10.9.0.110,255.255.255.0,10m", "--dhcp-range=fd09::100,fd09::110,64,10m", "--enable-ra",
+		"--dhcp-range=10.9.0.100,10.9.0.109,255.255.255.0,10m", "--dhcp-range=fd09::100,fd09::110,64,10m", "--enable-ra",
 		"--dhcp-option=option:dns-server,10.9.0.1", "--dhcp-option=option:ntp-server,10.9.0.1", "--dhcp-leasefile="+filepath.Join(dir, "leases"),
 		"--user=root", "--pid-file="+filepath.Join(dir, "pid"))
 	var log strings.Builder
