@@ -3,7 +3,6 @@ package install
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/url"
 	"os"
@@ -194,19 +193,8 @@ func isFetch(err error) bool {
 	return ok
 }
 
-// ReadFile reads a file of at most limit bytes.
-func ReadFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s is longer than %d bytes", path, limit)
-	}
-	return data, err
-}
+// ReadFile reads a regular file of at most limit bytes, as [source.ReadFile] does: a FIFO or a device cannot block it.
+func ReadFile(path string, limit int64) ([]byte, error) { return source.ReadFile(path, limit) }
 
 // ImageName is what is remembered of where an image came from. An address loses what may be a secret: user, password and query.
 func ImageName(image string) string {
