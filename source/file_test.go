@@ -38,7 +38,8 @@ func TestReadFile(t *testing.T) {
 		go func() { _, err := source.ReadFile(name, 2); done <- err }()
 		select {
 		case err := <-done:
-			if err == nil || !strings.Contains(err.Error(), want) {
+			_, isKind := errors.AsType[*source.KindError](err)
+			if err == nil || !strings.Contains(err.Error(), want) || isKind != strings.HasPrefix(want, "is a ") {
 				t.Errorf("ReadFile(%s) = %v; want %q", name, err, want)
 			}
 		case <-time.After(5 * time.Second):

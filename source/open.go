@@ -39,7 +39,7 @@ func Open(name string, stdin io.Reader, l Limits) (*Image, error) {
 }
 
 // ReadFile reads a regular file of at most limit bytes at a path or a file: address. It refuses everything else, such as FIFOs and
-// devices, without blocking.
+// devices, without blocking. Errors: [KindError], [SchemeError] and those of the operating system.
 func ReadFile(name string, limit int64) ([]byte, error) {
 	path, err := localPath(name)
 	if err != nil {
@@ -60,6 +60,14 @@ func ReadFile(name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
+// A KindError reports a path that is not a file, such as a FIFO or a directory.
+type KindError struct {
+	Path           string
+	Kind, Expected string // such as "a FIFO" and "a regular file"
+}
+
+func (e *KindError) Error() string { return fmt.Sprintf("%s is %s, expected %s", e.Path, e.Kind, e.Expected) }
+
 // openFile opens a regular file or, if allowed, a block device.
 func openFile(path string, blockDevice bool) (*os.File, error) {
 	check := func(info os.FileInfo) error {
@@ -71,7 +79,7 @@ func openFile(path string, blockDevice bool) (*os.File, error) {
 		if blockDevice {
 			expected += " or a block device"
 		}
-		return fmt.Errorf("%s is %s, expected %s", path, kindOf(mode), expected)
+		return &KindError{Path: path, Kind: kindOf(mode), Expected: expected}
 	}
 	info, err := os.Stat(path) // opening a device may have effects: a tape rewinds
 	if err == nil {
