@@ -56,7 +56,6 @@ var allowed = map[string][]string{
 	"updater/boot/barebox":        {"updater/boot", "updater/boot/scheme"},
 	"updater/boot/mtd":            {},
 	"updater/boot/efi":            {"updater/boot"},
-	"updater/boot/mtd":            {},
 	"updater/boot/sdboot":         {"updater/boot"},
 	"updater/boot/tryboot":        {"updater/boot"},
 	"updater/boot/custom":         {"updater/boot", "updater/internal/program"},
