@@ -22,6 +22,21 @@ func CheckImage(ctx context.Context, m *bmap.Map, image Image) error {
 	})
 }
 
+// CheckSlot compares a slot with the document of the image that was installed into it, as an install does before it switches.
+// It writes nothing. Errors: [ReadBackError], [ImageError], the cause of a cancelled context.
+func CheckSlot(ctx context.Context, doc *Document, slot ReadBacker, progress *Progress) error {
+	r := &run{timer: newTimer(progress)}
+	b := r.readBackOf(doc)
+	bad, err := b.Compare(ctx, slot)
+	if err == nil && len(bad) > 0 {
+		err = b.mismatch(bad)
+	}
+	if err != nil {
+		return err
+	}
+	return r.checkWhole(ctx, b, slot)
+}
+
 // stream runs the stages: one goroutine reads and decodes the ranges of the image that want asks for (nil: all), one
 // hashes and compares each, one more the whole image where the document has its checksum and no range is left out,
 // and take consumes the checked chunks and gives their buffers back. Whoever fails first ends the others.

@@ -151,7 +151,7 @@ func (r *run) writeChunks(ctx context.Context, target Target, full <-chan []byte
 	for buf := range full {
 		sum.Write(buf)
 		n := int64(len(buf))
-		if firstNonZero(buf) == len(buf) {
+		if FirstNonZero(buf) < 0 {
 			err = target.Zero(size, n)
 		} else {
 			_, err = target.WriteAt(buf, size)

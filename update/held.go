@@ -102,7 +102,7 @@ func (h *held) isZero(ctx context.Context, gap bmap.Span) (bool, error) {
 		if _, err := h.target.ReadBackAt(p, off); err != nil {
 			return false, compareError(off, err)
 		}
-		if firstNonZero(p) < len(p) {
+		if FirstNonZero(p) >= 0 {
 			h.vain.Add(off - gap.Offset + int64(len(p)))
 			return false, nil
 		}
@@ -115,8 +115,8 @@ func compareError(off int64, err error) error {
 	return fmt.Errorf("comparing with what it holds at %d: %w", off, err)
 }
 
-// firstNonZero is the index of the first byte that is not zero, len(p) when all are.
-func firstNonZero(p []byte) int {
+// FirstNonZero returns the index of the first byte of p that is not zero, -1 if all are zero.
+func FirstNonZero(p []byte) int {
 	for i := 0; i < len(p); i += len(zeros) {
 		if n := min(len(zeros), len(p)-i); !bytes.Equal(p[i:i+n], zeros[:n]) {
 			for p[i] == 0 {
@@ -125,7 +125,7 @@ func firstNonZero(p []byte) int {
 			return i
 		}
 	}
-	return len(p)
+	return -1
 }
 
 var zeros [4096]byte

@@ -2,6 +2,7 @@ package update
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -38,16 +39,13 @@ type Disk interface {
 	OpenSlot(slot, role string) (Target, error)
 }
 
-// Target is a slot's partition, opened exclusively. Any error poisons it: nothing is retried. ReadBackAt is
-// called from several goroutines at a time, the others from one.
+// Target is a slot's partition, opened exclusively. Any error poisons it: nothing is retried. ReadBackAt is called from
+// several goroutines at a time, the other methods from one.
 type Target interface {
-	io.WriterAt
-	Zero(off, length int64) error                      // the range reads as zero
-	Discard(off, length int64) error                   // the range may read as anything
-	Flush() error                                      // all of it is on stable storage when it returns nil
-	WrittenOut() int64                                 // bytes written that the device has taken
-	ReadBackAt(p []byte, off int64) (n int, err error) // from the medium, past the page cache
-	Engine() string                                    // how it writes, for the result
+	Medium
+	Discard(off, length int64) error // the bytes may read as anything
+	WrittenOut() int64               // bytes written that the device has taken
+	Engine() string                  // how it writes, for the result
 	Close() error
 }
 
@@ -221,6 +219,51 @@ func (r *run) ask(ctx context.Context, hook func(context.Context, Planned) error
 	return hook(ctx, Planned{
 		Slot: r.Slot, Role: r.Role, Product: u.Product, Version: u.Version, RollbackIndex: u.RollbackIndex, ImageBytes: doc.Map.ImageSize(),
 	})
+}
+
+// readBackOf begins the read-back phase.
+func (r *run) readBackOf(doc *Document) ReadBack {
+	b := ReadBack{Map: doc.Map, Unmapped: doc.Unmapped, Readers: readers, Progress: r.progress.add}
+	r.phaseOf(PhaseReadBack, b.Bytes())
+	return b
+}
+
+// readBack compares the medium with the signed document and repairs it once.
+func (r *run) readBack(ctx context.Context, doc *Document, target Target) error {
+	b := r.readBackOf(doc)
+	bad, err := b.Compare(ctx, target)
+	if err != nil {
+		return err
+	}
+	if len(bad) > 0 {
+		if repairable(bad, r.Reopen) {
+			r.phase(PhaseRepair)
+		}
+		if err := b.Repair(ctx, target, bad, r.Reopen); err != nil {
+			return r.inSlot(err)
+		}
+		for _, m := range bad {
+			r.repaired += m.Length
+		}
+	}
+	return r.checkWhole(ctx, b, target)
+}
+
+// checkWhole compares the slot with the checksum of the whole image, if the document has one.
+func (r *run) checkWhole(ctx context.Context, b ReadBack, slot ReadBacker) error {
+	if wholeChecksum(b.Map) == "" {
+		return nil
+	}
+	r.phaseOf(PhaseReadBack, b.Map.ImageSize())
+	return b.checkWhole(ctx, slot)
+}
+
+// inSlot adds the slot to a WriteError.
+func (r *run) inSlot(err error) error {
+	if w, ok := errors.AsType[*WriteError](err); ok {
+		w.Slot = r.Slot
+	}
+	return err
 }
 
 // activate switches and reads the switch back.

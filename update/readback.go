@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"hash"
+	"io"
 	"slices"
 	"sync"
 
@@ -15,96 +15,70 @@ import (
 	"updater/verify"
 )
 
-// readers is the number of goroutines that read back: one hashes while the other waits for the medium.
-const readers = 2
+// MaxRepair is the largest number of mismatches that are repaired. More are not an accident of the medium.
+const MaxRepair = 64
 
-// readBackSize is the length of one read; larger ones gain nothing with O_DIRECT.
+// readBackSize is the default of ReadBack.Buffer; larger reads are not faster with O_DIRECT.
 const readBackSize = 1 << 20
 
-// maxRepair is the most ranges that a repair takes on: more are no accident.
-const maxRepair = 64
-
-// readBack compares the medium with the signed document: mapped ranges by checksum, unmapped bytes with
-// zero (unless they may be anything), and the whole image where the document has its checksum. What differs
-// is written again, once.
-func (r *run) readBack(ctx context.Context, doc *Document, target Target) error {
-	bad, err := r.compareAll(ctx, doc, target)
-	if err != nil {
-		return err
-	}
-	if len(bad) > 0 {
-		if err := r.repair(ctx, doc, target, bad); err != nil {
-			return err
-		}
-	}
-	return r.checkWhole(ctx, doc, target)
-}
+// readers is the number of readers of an install: one hashes while the other waits for the medium.
+const readers = 2
 
 // ReadBacker reads from the medium, past the page cache. It is called from several goroutines at a time.
 type ReadBacker interface {
 	ReadBackAt(p []byte, off int64) (n int, err error)
 }
 
-// CheckSlot compares what a slot holds with the document of what was installed into it, as an install does before it
-// switches, and writes nothing. Errors: [ReadBackError], [ImageError], the cause of a cancelled context.
-func CheckSlot(ctx context.Context, doc *Document, slot ReadBacker, progress *Progress) error {
-	r := &run{timer: newTimer(progress)}
-	bad, err := r.compareAll(ctx, doc, slot)
-	if err == nil && len(bad) > 0 {
-		err = mismatch(bad)
-	}
-	if err != nil {
-		return err
-	}
-	return r.checkWhole(ctx, doc, slot)
+// Medium is what a repair reads and writes. Any error poisons it: nothing is retried.
+type Medium interface {
+	ReadBacker
+	io.WriterAt
+	Zero(off, length int64) error // the bytes read as zero
+	Flush() error                 // all data is on stable storage once it returns nil
 }
 
-// part is a range of the bmap, or with an index of -1 an unmapped span.
-type part struct {
-	bmap.Span
-	index int
-	err   error // how it differs
+// ReadBack compares a medium with the map of an image and repairs it. Installs, copies and the factory line all use it.
+type ReadBack struct {
+	Map      *bmap.Map     // every range has a checksum
+	Unmapped string        // UnmappedZero requires every hole to read as zero; otherwise holes are not read
+	Offset   int64         // of the image on the medium, bytes
+	Readers  int           // goroutines that read at a time; 0 is 1
+	Buffer   int           // bytes of one read; each reader has one buffer; 0 is 1 MiB
+	Progress func(n int64) // counts the bytes read; called from every reader; may be nil
 }
 
-// parts yields what has to be compared, ranges first.
-func (r *run) parts(doc *Document, yield func(part) bool) {
-	for i, rng := range doc.Map.Ranges() {
-		if !yield(part{Span: bmap.Span{Offset: rng.Offset, Length: rng.Length}, index: i}) {
-			return
-		}
-	}
-	if doc.Unmapped != UnmappedZero {
-		return
-	}
-	for gap := range doc.Map.Gaps() {
-		if !yield(part{Span: gap, index: -1}) {
-			return
-		}
-	}
+// Mismatch is a range of the image, or a hole, that the medium does not hold.
+type Mismatch struct {
+	bmap.Span       // in the image
+	Index     int   // of the range in the map, -1 for a hole
+	Err       error // a *verify.MismatchError, or the first byte of the hole that is not zero
 }
 
-// compareAll reads everything back with several readers and returns what differs, ascending. A read that fails is
-// an error.
-func (r *run) compareAll(ctx context.Context, doc *Document, target ReadBacker) ([]part, error) {
-	total := doc.Map.ImageSize()
-	if doc.Unmapped != UnmappedZero {
-		total = doc.Map.MappedBytes()
+// Bytes is what Compare reads.
+func (b ReadBack) Bytes() int64 {
+	if b.Unmapped == UnmappedZero {
+		return b.Map.ImageSize()
 	}
-	r.phaseOf(PhaseReadBack, total)
+	return b.Map.MappedBytes()
+}
+
+// Compare reads the image back from the medium and returns what differs from the map, in ascending order. The error is a
+// [ReadBackError] if the medium cannot be read, or the cause of a cancelled context.
+func (b ReadBack) Compare(ctx context.Context, medium ReadBacker) ([]Mismatch, error) {
 	var mu sync.Mutex
-	var bad []part
-	work := make(chan part)
+	var bad []Mismatch
+	work := make(chan Mismatch)
 	group, gctx := errgroup.WithContext(ctx)
-	for range readers {
+	for range max(b.Readers, 1) {
 		group.Go(func() error {
-			buf := make([]byte, readBackSize)
-			for p := range work {
-				if err := r.check(gctx, doc.Map, &p, target, buf); err != nil {
+			buf := b.buffer()
+			for m := range work {
+				if err := b.check(gctx, &m, medium, buf); err != nil {
 					return err
 				}
-				if p.err != nil {
+				if m.Err != nil {
 					mu.Lock()
-					bad = append(bad, p)
+					bad = append(bad, m)
 					mu.Unlock()
 				}
 			}
@@ -113,98 +87,139 @@ func (r *run) compareAll(ctx context.Context, doc *Document, target ReadBacker) 
 	}
 	group.Go(func() (err error) {
 		defer close(work)
-		r.parts(doc, func(p part) bool {
-			err = send(gctx, work, p)
+		b.each(func(m Mismatch) bool {
+			err = send(gctx, work, m)
 			return err == nil
 		})
 		return err
 	})
-	if err := group.Wait(); err != nil {
-		if cause := cancelled(ctx); cause != nil {
-			return nil, cause
-		}
+	err := group.Wait()
+	if cause := cancelled(ctx); cause != nil {
+		err = cause
+	}
+	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(bad, func(a, b part) int { return cmp.Compare(a.Offset, b.Offset) })
+	slices.SortFunc(bad, func(a, b Mismatch) int { return cmp.Compare(a.Offset, b.Offset) })
 	return bad, nil
 }
 
-// check compares one part; p.err says how it differs.
-func (r *run) check(ctx context.Context, m *bmap.Map, p *part, target ReadBacker, buf []byte) error {
-	p.err = nil
-	if p.index < 0 {
-		return r.eachPiece(ctx, p.Span, target, buf, func(b []byte, off int64) error {
-			if i := firstNonZero(b); i < len(b) && p.err == nil {
-				p.err = fmt.Errorf("unmapped byte %d is %#02x, expected zero", off+int64(i), b[i])
-			}
-			return nil
-		})
+// Repair writes what differs once more, from a second stream of the image whose checksums are checked before, flushes, and
+// compares it again. A nil error means that the medium holds it now. Errors: [ReadBackError] if anything still differs, if
+// reopen is nil or if there are more than [MaxRepair] mismatches; [SourceError], [ImageError], [WriteError], the cause of a
+// cancelled context.
+func (b ReadBack) Repair(ctx context.Context, medium Medium, bad []Mismatch, reopen func(context.Context) (ImageCloser, error)) error {
+	if !repairable(bad, reopen) {
+		return b.mismatch(bad)
 	}
-	sum := m.NewHash()
-	err := r.eachPiece(ctx, p.Span, target, buf, func(b []byte, _ int64) error {
-		sum.Write(b)
-		return nil
-	})
-	if err == nil {
-		p.err = compare(sum, m, p.index, m.Range(p.index))
-	}
-	return err
-}
-
-// repair writes the bad parts again from the source, flushes, and reads them back. It happens once.
-func (r *run) repair(ctx context.Context, doc *Document, target Target, bad []part) error {
-	if len(bad) > maxRepair || r.Reopen == nil {
-		return mismatch(bad)
-	}
-	r.phase(PhaseRepair)
-	if err := r.rewrite(ctx, doc, target, bad); err != nil {
+	if err := b.rewrite(ctx, medium, bad, reopen); err != nil {
 		return err
 	}
-	if err := target.Flush(); err != nil {
-		return &WriteError{Slot: r.Slot, Err: err}
+	if err := medium.Flush(); err != nil {
+		return &WriteError{Err: err}
 	}
-	buf := make([]byte, readBackSize)
-	var still []part
-	for _, p := range bad {
-		if err := r.check(ctx, doc.Map, &p, target, buf); err != nil {
+	buf := b.buffer()
+	var still []Mismatch
+	for _, m := range bad {
+		if err := b.check(ctx, &m, medium, buf); err != nil {
 			return err
 		}
-		if p.err != nil {
-			still = append(still, p)
+		if m.Err != nil {
+			still = append(still, m)
 		}
-		r.repaired += p.Length
 	}
 	if len(still) > 0 {
-		return mismatch(still)
+		return b.mismatch(still)
 	}
 	return nil
 }
 
-func (r *run) rewrite(ctx context.Context, doc *Document, target Target, bad []part) error {
-	image, err := r.Reopen(ctx)
+func repairable(bad []Mismatch, reopen func(context.Context) (ImageCloser, error)) bool {
+	return len(bad) <= MaxRepair && reopen != nil
+}
+
+func (b ReadBack) buffer() []byte { return make([]byte, cmp.Or(b.Buffer, readBackSize)) }
+
+// each yields what has to be compared, ranges first.
+func (b ReadBack) each(yield func(Mismatch) bool) {
+	for i, rng := range b.Map.Ranges() {
+		if !yield(Mismatch{Span: bmap.Span{Offset: rng.Offset, Length: rng.Length}, Index: i}) {
+			return
+		}
+	}
+	if b.Unmapped != UnmappedZero {
+		return
+	}
+	for gap := range b.Map.Gaps() {
+		if !yield(Mismatch{Span: gap, Index: -1}) {
+			return
+		}
+	}
+}
+
+// check compares one range or hole and sets m.Err if it differs.
+func (b ReadBack) check(ctx context.Context, m *Mismatch, medium ReadBacker, buf []byte) error {
+	m.Err = nil
+	if m.Index < 0 {
+		return b.read(ctx, m.Span, medium, buf, func(p []byte, off int64) {
+			if i := FirstNonZero(p); i >= 0 && m.Err == nil {
+				m.Err = fmt.Errorf("unmapped byte at %d is %#02x, expected zero", off+int64(i), p[i])
+			}
+		})
+	}
+	sum := b.Map.NewHash()
+	err := b.read(ctx, m.Span, medium, buf, func(p []byte, _ int64) { sum.Write(p) })
+	if err == nil {
+		m.Err = compare(sum, b.Map, m.Index, b.Map.Range(m.Index))
+	}
+	return err
+}
+
+// read reads a span of the image from the medium, in parts of at most len(buf) bytes; take gets the offset on the medium.
+func (b ReadBack) read(ctx context.Context, s bmap.Span, medium ReadBacker, buf []byte, take func(p []byte, off int64)) error {
+	for off, end := b.Offset+s.Offset, b.Offset+s.Offset+s.Length; off < end; {
+		if err := cancelled(ctx); err != nil {
+			return err
+		}
+		p := buf[:min(int64(len(buf)), end-off)]
+		if _, err := medium.ReadBackAt(p, off); err != nil {
+			return &ReadBackError{Offset: off, Err: err}
+		}
+		take(p, off)
+		if b.Progress != nil {
+			b.Progress(int64(len(p)))
+		}
+		off += int64(len(p))
+	}
+	return nil
+}
+
+// rewrite zeroes the holes and streams the ranges.
+func (b ReadBack) rewrite(ctx context.Context, medium Medium, bad []Mismatch, reopen func(context.Context) (ImageCloser, error)) error {
+	image, err := reopen(ctx)
 	if err != nil {
 		return &SourceError{Err: err}
 	}
 	defer func() { _ = image.Close() }() // it was only read
 	wanted := map[int]bool{}
-	for _, p := range bad {
-		if p.index >= 0 {
-			wanted[p.index] = true
-		} else if err := target.Zero(p.Offset, p.Length); err != nil {
-			return &WriteError{Slot: r.Slot, Err: err}
+	for _, m := range bad {
+		if m.Index >= 0 {
+			wanted[m.Index] = true
+		} else if err := medium.Zero(b.Offset+m.Offset, m.Length); err != nil {
+			return &WriteError{Err: err}
 		}
 	}
 	if len(wanted) == 0 {
 		return nil
 	}
 	want := func(_ context.Context, i int, _ bmap.Range) (bool, error) { return wanted[i], nil }
-	return stream(ctx, doc.Map, image, want, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
+	return stream(ctx, b.Map, image, want, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
 		for c := range in {
 			if c.end {
 				return nil
 			}
-			if _, err := target.WriteAt(c.buf, c.off); err != nil {
-				return &WriteError{Slot: r.Slot, Err: err}
+			if _, err := medium.WriteAt(c.buf, b.Offset+c.off); err != nil {
+				return &WriteError{Err: err}
 			}
 			if err := c.recycle(ctx, free); err != nil {
 				return err
@@ -214,63 +229,34 @@ func (r *run) rewrite(ctx context.Context, doc *Document, target Target, bad []p
 	})
 }
 
-// mismatch is the error of parts that differ from the signed document.
-func mismatch(bad []part) error {
-	e := &ReadBackError{Offset: bad[0].Offset, Err: bad[0].err}
-	for _, p := range bad {
-		e.Ranges = append(e.Ranges, p.Span)
+// mismatch is the error for what differs.
+func (b ReadBack) mismatch(bad []Mismatch) error {
+	e := &ReadBackError{Offset: b.Offset + bad[0].Offset, Err: bad[0].Err}
+	for _, m := range bad {
+		e.Ranges = append(e.Ranges, bmap.Span{Offset: b.Offset + m.Offset, Length: m.Length})
 	}
 	return e
 }
 
-// checkWhole checks <ImageChecksum>: the image with its unmapped blocks as zero.
-func (r *run) checkWhole(ctx context.Context, doc *Document, target ReadBacker) error {
-	u := doc.Map.Update()
-	if u == nil || u.ImageChecksum == "" {
-		return nil
-	}
-	r.phaseOf(PhaseReadBack, doc.Map.ImageSize())
-	sum, buf := doc.Map.NewHash(), make([]byte, readBackSize)
+// checkWhole compares the medium with the map's <ImageChecksum>, which is over the image with zeros in its holes.
+func (b ReadBack) checkWhole(ctx context.Context, medium ReadBacker) error {
+	want := wholeChecksum(b.Map)
+	sum, buf := b.Map.NewHash(), b.buffer()
 	var at int64
-	take := func(p []byte, _ int64) error { sum.Write(p); return nil }
-	for _, rng := range doc.Map.Ranges() {
+	for _, rng := range b.Map.Ranges() {
 		hashZeros(sum, rng.Offset-at)
-		if err := r.eachPiece(ctx, bmap.Span{Offset: rng.Offset, Length: rng.Length}, target, buf, take); err != nil {
+		span := bmap.Span{Offset: rng.Offset, Length: rng.Length}
+		if err := b.read(ctx, span, medium, buf, func(p []byte, _ int64) { sum.Write(p) }); err != nil {
 			return err
 		}
 		at = rng.Offset + rng.Length
 	}
-	hashZeros(sum, doc.Map.ImageSize()-at)
-	if got := hex.EncodeToString(sum.Sum(nil)); got != u.ImageChecksum {
-		// Every range is what was signed, so it is the document that does not fit its image.
+	hashZeros(sum, b.Map.ImageSize()-at)
+	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
+		// Every range is what was signed, so the document contradicts itself.
 		return &ImageError{Err: &verify.MismatchError{
-			Object: "the whole image", Length: doc.Map.ImageSize(), Type: doc.Map.ChecksumType(), Got: got, Want: u.ImageChecksum,
+			Object: "the whole image", Length: b.Map.ImageSize(), Type: b.Map.ChecksumType(), Got: got, Want: want,
 		}}
-	}
-	return nil
-}
-
-func hashZeros(sum hash.Hash, n int64) {
-	for ; n > 0; n -= min(n, int64(len(zeros))) {
-		sum.Write(zeros[:min(n, int64(len(zeros)))])
-	}
-}
-
-// eachPiece reads a span from the medium in pieces of at most len(buf).
-func (r *run) eachPiece(ctx context.Context, s bmap.Span, target ReadBacker, buf []byte, take func(p []byte, off int64) error) error {
-	for off, end := s.Offset, s.Offset+s.Length; off < end; {
-		if err := cancelled(ctx); err != nil {
-			return err
-		}
-		p := buf[:min(int64(len(buf)), end-off)]
-		if _, err := target.ReadBackAt(p, off); err != nil {
-			return &ReadBackError{Offset: off, Err: err}
-		}
-		if err := take(p, off); err != nil {
-			return err
-		}
-		r.progress.add(int64(len(p)))
-		off += int64(len(p))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package update
 import (
 	"context"
 	"encoding/hex"
+	"hash"
 
 	"updater/bmap"
 	"updater/verify"
@@ -37,4 +38,10 @@ func wholeChecksum(m *bmap.Map) string {
 		return u.ImageChecksum
 	}
 	return ""
+}
+
+func hashZeros(sum hash.Hash, n int64) {
+	for ; n > 0; n -= min(n, int64(len(zeros))) {
+		sum.Write(zeros[:min(n, int64(len(zeros)))])
+	}
 }

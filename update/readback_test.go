@@ -1,0 +1,142 @@
+package update_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"testing"
+
+	"updater/bmap"
+	"updater/update"
+	"updater/verify"
+)
+
+func (k *kit) reopen(context.Context) (update.ImageCloser, error) {
+	return stream{Reader: bytes.NewReader(k.image)}, nil
+}
+
+// TestReadBackAt compares an image that begins somewhere on a medium, with buffers of any size and any number of readers,
+// and repairs what differs.
+func TestReadBackAt(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hole := slices.Collect(m.Gaps())[0]
+	rng := m.Range(1)
+	for _, base := range []int64{0, 123 << 10} {
+		for _, buffer := range []int{0, 512, 100_000} {
+			for _, readers := range []int{0, 3} {
+				t.Run(fmt.Sprintf("at %d, %d bytes, %d readers", base, buffer, readers), func(t *testing.T) {
+					d := newDevice(2 << 20)
+					copy(d.data[base:], k.image)
+					copy(d.medium[base:], k.image)
+					b := update.ReadBack{Map: m, Unmapped: update.UnmappedZero, Offset: base, Buffer: buffer, Readers: readers}
+					medium := &target{d}
+					if bad, err := b.Compare(t.Context(), medium); err != nil || len(bad) != 0 {
+						t.Fatalf("Compare of an equal medium = %v, %v", bad, err)
+					}
+					d.medium[base+rng.Offset+rng.Length-1] ^= 1
+					d.medium[base+hole.Offset+hole.Length-1] = 7
+					d.data = bytes.Clone(d.medium)
+					bad, err := b.Compare(t.Context(), medium)
+					if err != nil || len(bad) != 2 {
+						t.Fatalf("Compare = %v, %v; want a range and a hole", bad, err)
+					}
+					if !slices.IsSortedFunc(bad, func(a, b update.Mismatch) int { return int(a.Offset - b.Offset) }) {
+						t.Errorf("Compare = %v, not in ascending order", bad)
+					}
+					i := slices.IndexFunc(bad, func(m update.Mismatch) bool { return m.Index == 1 })
+					if mis, ok := errors.AsType[*verify.MismatchError](bad[i].Err); !ok || mis.Offset != rng.Offset {
+						t.Errorf("the range's error is %v", bad[i].Err)
+					}
+					if bad[1-i].Index != -1 || bad[1-i].Span != hole || bad[1-i].Err.Error() != fmt.Sprintf("unmapped byte at %d is 0x07, expected zero", base+hole.Offset+hole.Length-1) {
+						t.Errorf("the hole's mismatch is %+v", bad[1-i])
+					}
+					b.Unmapped = update.UnmappedKeep
+					if kept, err := b.Compare(t.Context(), medium); err != nil || len(kept) != 1 || kept[0].Index != 1 {
+						t.Errorf("Compare without holes = %v, %v; want range 1", kept, err)
+					}
+					if err := b.Repair(t.Context(), medium, bad, k.reopen); err != nil {
+						t.Fatal(err)
+					}
+					if !bytes.Equal(d.medium[base:][:len(k.image)], k.image) || !isA5(d.medium[:base]) || !isA5(d.medium[base+int64(len(k.image)):]) {
+						t.Error("the medium does not hold the image, or something around it has changed")
+					}
+				})
+			}
+		}
+	}
+}
+
+func isA5(p []byte) bool { return bytes.Count(p, []byte{0xa5}) == len(p) }
+
+// TestRepairIsBounded: more mismatches than an accident makes are reported, not repaired, and the errors name the place on
+// the medium.
+func TestRepairIsBounded(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 4096})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const base = 4096
+	d := newDevice(2 << 20) // holds nothing of the image
+	medium := &target{d}
+	b := update.ReadBack{Map: m, Unmapped: update.UnmappedZero, Offset: base}
+	bad, err := b.Compare(t.Context(), medium)
+	if err != nil || len(bad) == 0 {
+		t.Fatalf("Compare = %d mismatches, %v", len(bad), err)
+	}
+	many := slices.Repeat(bad, update.MaxRepair)
+	for name, err := range map[string]error{
+		"too many":      b.Repair(t.Context(), medium, many, k.reopen),
+		"no second one": b.Repair(t.Context(), medium, bad[:1], nil),
+	} {
+		if e, ok := errors.AsType[*update.ReadBackError](err); !ok || e.Offset != base+bad[0].Offset || e.Ranges[0].Offset != e.Offset {
+			t.Errorf("%s: Repair = %v; want a ReadBackError at %d", name, err, base+bad[0].Offset)
+		}
+	}
+	if n := len(written(d)); n != 0 {
+		t.Errorf("%d writes of a repair that was refused", n)
+	}
+	broken := failingMedium{medium, base + m.Range(3).Offset}
+	_, err = b.Compare(t.Context(), broken)
+	if e, ok := errors.AsType[*update.ReadBackError](err); !ok || e.Offset != broken.from || !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("Compare of a medium that cannot be read = %v; want a ReadBackError at %d", err, broken.from)
+	}
+}
+
+type failingMedium struct {
+	*target
+	from int64
+}
+
+func (f failingMedium) ReadBackAt(p []byte, off int64) (int, error) {
+	if off >= f.from {
+		return 0, io.ErrNoProgress
+	}
+	return f.target.ReadBackAt(p, off)
+}
+
+func TestFirstNonZero(t *testing.T) {
+	for _, n := range []int{0, 1, 4095, 4096, 4097, 20_000} {
+		p := make([]byte, n)
+		if got := update.FirstNonZero(p); got != -1 {
+			t.Errorf("FirstNonZero of %d zeros = %d", n, got)
+		}
+		for _, i := range []int{0, 1, 4095, 4096, 8191, n - 1} {
+			if i < 0 || i >= n {
+				continue
+			}
+			p[i], p[n-1] = 1, 1
+			if got := update.FirstNonZero(p); got != i {
+				t.Errorf("FirstNonZero of %d bytes = %d; want %d", n, got, i)
+			}
+			clear(p)
+		}
+	}
+}
