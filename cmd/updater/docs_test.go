@@ -21,7 +21,7 @@ import (
 	"updater/device/config"
 	"updater/internal/docs"
 	"updater/internal/rig"
-	"updater/provision"
+	"updater/provision/plan"
 	"updater/release"
 )
 
@@ -140,9 +140,9 @@ func TestDocumentedTOML(t *testing.T) {
 					_, err = device.LoadConfig(path, config.Build{})
 				}
 			case strings.Contains(c.Text, "[record]"):
-				_, err = provision.ParsePlan([]byte(c.Text))
+				_, err = plan.Parse([]byte(c.Text))
 			default:
-				if err = knownKeys(c.Text, new(config.Config)); err != nil && knownKeys(c.Text, new(provision.Plan)) == nil {
+				if err = knownKeys(c.Text, new(config.Config)); err != nil && knownKeys(c.Text, new(plan.Plan)) == nil {
 					err = nil
 				}
 			}
@@ -163,14 +163,14 @@ func TestFactoryExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := os.ReadFile("../../examples/factory/plan.toml")
+	sample, err := os.ReadFile("../../examples/factory/plan.toml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(text), "```toml\n"+string(plan)+"```\n") {
+	if !strings.Contains(string(text), "```toml\n"+string(sample)+"```\n") {
 		t.Error("examples/factory/plan.toml is not the plan of docs/factory.md")
 	}
-	p, err := provision.ParsePlan(plan)
+	p, err := plan.Parse(sample)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,10 @@ import (
 	"updater/device"
 	"updater/device/config"
 	"updater/install"
-	"updater/provision"
+	"updater/provision/identity"
+	"updater/provision/medium"
+	"updater/provision/plan"
+	"updater/provision/record"
 	"updater/release"
 	"updater/source"
 	"updater/update"
@@ -95,17 +98,17 @@ func classify(err error) (code int, hint string) {
 	case is[*unitsError](err):
 		u, _ := errors.AsType[*unitsError](err)
 		return u.code, "the record of each target says why; put aside what is in quarantine, run the others again"
-	case is[*provision.MediumError](err):
+	case is[*medium.Error](err):
 		return ExitWrite, "put the medium aside; it failed twice"
-	case is[*provision.TooSmallError](err):
+	case is[*plan.TooSmallError](err):
 		return ExitIncompatible, "take a larger disk, or make the plan smaller"
-	case is[*provision.LatchedError](err):
+	case is[*record.LatchedError](err):
 		return ExitTrust, "updater provision token makes a token with the factory key"
-	case is[*recordError](err):
+	case is[*record.ChainError](err):
 		return ExitTrust, "compare the spool with what the server has received"
-	case errors.Is(err, provision.ErrNoSerial):
+	case errors.Is(err, identity.ErrNoSerial):
 		return ExitFailed, "add serials to the list or the server"
-	case is[*provision.AnswerError](err):
+	case is[*identity.AnswerError](err):
 		return ExitSource, "look at the log of the server"
 	case is[*install.HookError](err):
 		return ExitFailed, ""
@@ -157,7 +160,7 @@ func classify(err error) (code int, hint string) {
 		return ExitIncompatible, "install a release that brings a newer updater first"
 	case is[*release.SyntaxError](err):
 		return ExitFailed, "make the document again with updater release create"
-	case is[*provision.RefusedError](err):
+	case is[*plan.RefusedError](err):
 		return ExitBusy, "name another disk, or release this one"
 	case errors.Is(err, bmap.ErrChanged):
 		return ExitFailed, "make the bmap again while nothing writes to the image"

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"updater/internal/rig"
-	"updater/provision"
+	"updater/provision/board"
+	"updater/provision/record"
 	"updater/update"
 )
 
@@ -123,7 +124,7 @@ func TestSplash(t *testing.T) {
 
 // TestNoColor: with NO_COLOR in the environment nothing has a colour.
 func TestNoColor(t *testing.T) {
-	tile := provision.Tile{Name: "slot1", Verdict: provision.Pass}
+	tile := board.Tile{Name: "slot1", Verdict: record.Pass}
 	t.Setenv("NO_COLOR", "")
 	if lines := strings.Join(tileLines(tile, time.Now(), 40), "\n"); !strings.Contains(lines, "\x1b[1;30;42m") {
 		t.Errorf("without NO_COLOR: %q", lines)

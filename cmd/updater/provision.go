@@ -12,7 +12,9 @@ import (
 
 	"updater/device/config"
 	"updater/install"
-	"updater/provision"
+	"updater/provision/keys"
+	"updater/provision/line"
+	"updater/provision/record"
 )
 
 type provisionOptions struct {
@@ -94,7 +96,7 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 	}
 	l.light("working")
 	view := newProvisionView(env, job.Board, o.plain || o.json)
-	results, err := provision.Run(ctx, job, targets)
+	results, err := line.Run(ctx, job, targets)
 	view.stop()
 	l.light(lightOf(results))
 	for _, r := range results {
@@ -112,9 +114,9 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 }
 
 // lightOf is the state of the lights after a run.
-func lightOf(results []provision.Result) string {
+func lightOf(results []line.Result) string {
 	for _, r := range results {
-		if r.Verdict != provision.Pass {
+		if r.Verdict != record.Pass {
 			return "fail"
 		}
 	}
@@ -132,10 +134,10 @@ func (e *unitsError) Error() string {
 }
 
 // together is the error of a run, nil only when every unit passed. Its code is the one that all failed units share.
-func together(results []provision.Result) error {
+func together(results []line.Result) error {
 	e := &unitsError{all: len(results)}
 	for _, r := range results {
-		if r.Verdict == provision.Pass {
+		if r.Verdict == record.Pass {
 			continue
 		}
 		if e.failed++; e.failed == 1 {
@@ -171,7 +173,7 @@ func newProvisionToken(env Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			token, err := provision.Seal(provision.Token{Kind: "token", Serial: serial, Expires: time.Now().Add(valid).UTC()}, key)
+			token, err := record.Seal(record.Token{Kind: "token", Serial: serial, Expires: time.Now().Add(valid).UTC()}, key)
 			if err != nil {
 				return err
 			}
@@ -192,7 +194,7 @@ func readKey(path string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the key: %w", err)
 	}
-	key, err := provision.ParseKey(data)
+	key, err := keys.Parse(data)
 	if err != nil {
 		return nil, fmt.Errorf("reading the key %s: %w", path, err)
 	}

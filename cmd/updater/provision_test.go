@@ -19,7 +19,10 @@ import (
 	"updater/device"
 	"updater/device/config"
 	"updater/internal/rig"
-	"updater/provision"
+	"updater/provision/board"
+	"updater/provision/keys"
+	"updater/provision/line"
+	"updater/provision/record"
 	"updater/recovery"
 )
 
@@ -178,14 +181,14 @@ func (b *bench) loop(name string, mb int, args ...string) string {
 }
 
 // results runs provision with --json.
-func (b *bench) results(want int, args ...string) map[string]provision.Result {
+func (b *bench) results(want int, args ...string) map[string]line.Result {
 	b.t.Helper()
 	out, errs := b.run(want, append([]string{"provision", "--json", "--operator", "eve", "--plan", b.path("plan.toml")}, args...)...)
 	b.t.Log(errs)
-	results := map[string]provision.Result{}
+	results := map[string]line.Result{}
 	dec := json.NewDecoder(strings.NewReader(out))
 	for dec.More() {
-		var r provision.Result
+		var r line.Result
 		if err := dec.Decode(&r); err != nil {
 			b.t.Fatal(err)
 		}
@@ -206,9 +209,9 @@ func TestProvision(t *testing.T) {
 	t.Cleanup(func() { _ = exec.Command("umount", b.path("mnt")).Run() })
 	port := "loop-" + filepath.Base(other)
 	args := []string{"--target", good, "--port", port + "=slot2", "--target", small, "--target", mounted, "--target", "/dev/null"}
-	want := map[string]provision.Verdict{good: provision.Pass, "slot2": provision.Pass, small: provision.Refused, mounted: provision.Refused, "/dev/null": provision.Refused}
+	want := map[string]record.Verdict{good: record.Pass, "slot2": record.Pass, small: record.Refused, mounted: record.Refused, "/dev/null": record.Refused}
 	if faults := rig.FaultyFiles(t, mb<<20); faults != "" {
-		for name, verdict := range map[string]provision.Verdict{"slow": provision.Pass, "fails": provision.Quarantine, "lies": provision.Quarantine} {
+		for name, verdict := range map[string]record.Verdict{"slow": record.Pass, "fails": record.Quarantine, "lies": record.Quarantine} {
 			out, err := exec.Command("losetup", "-f", "--show", filepath.Join(faults, name)).Output()
 			if err != nil {
 				t.Fatalf("losetup on %s: %v", name, err)
@@ -256,13 +259,13 @@ func TestProvision(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := provision.ParsePublic(public)
+	key, err := keys.ParsePublic(public)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range b.got.lines {
-		var r provision.Record
-		if err := provision.Open(line, "record", &r, []crypto.PublicKey{key}...); err != nil || r.Operator != "eve" || r.Station != "bench 1" || r.Verdict == provision.Pass && (len(r.Images) != 2 || r.Images[0].Version != "2026.1" || r.Unit.Disk.Size != mb<<20) {
+		var r record.Record
+		if err := record.Unseal(line, "record", &r, []crypto.PublicKey{key}...); err != nil || r.Operator != "eve" || r.Station != "bench 1" || r.Verdict == record.Pass && (len(r.Images) != 2 || r.Images[0].Version != "2026.1" || r.Unit.Disk.Size != mb<<20) {
 			t.Errorf("record: %v\n%s", err, line)
 		}
 	}
@@ -273,18 +276,18 @@ func TestProvision(t *testing.T) {
 	}
 
 	// Later: a check passes, a second run is refused, a token opens, the serial stays.
-	if r := b.results(ExitDone, "--check", "--target", good)[good]; r.Verdict != provision.Pass {
+	if r := b.results(ExitDone, "--check", "--target", good)[good]; r.Verdict != record.Pass {
 		t.Errorf("check: %+v", r)
 	}
 	if lit := b.sh("cat leds/green/brightness leds/red/trigger"); lit != "255timer" {
 		t.Errorf("after a run in which all passed the lights are %s", lit)
 	}
-	if r := b.results(ExitTrust, "--target", good)[good]; r.Verdict != provision.Refused || !strings.Contains(r.Error, "was provisioned before") {
+	if r := b.results(ExitTrust, "--target", good)[good]; r.Verdict != record.Refused || !strings.Contains(r.Error, "was provisioned before") {
 		t.Errorf("again: %+v", r)
 	}
 	token, _ := b.run(ExitDone, "provision", "token", "--key", b.path("factory.pem"), "--serial", got[good].Serial)
 	b.write("token", token)
-	if r := b.results(ExitDone, "--target", good, "--token", b.path("token"))[good]; r.Verdict != provision.Pass {
+	if r := b.results(ExitDone, "--target", good, "--token", b.path("token"))[good]; r.Verdict != record.Pass {
 		t.Errorf("with a token: %+v", r)
 	}
 	b.inspect("good", "")
@@ -354,7 +357,7 @@ func TestProvisionSample(t *testing.T) {
 	defer server.Close()
 	disk := b.loop("sample", 8<<10, "-P")
 	b.write("plan.toml", samplePlan(t, server.URL, disk))
-	if r := b.results(ExitDone)["slot1"]; r.Verdict != provision.Pass || r.Serial != "GW000123" {
+	if r := b.results(ExitDone)["slot1"]; r.Verdict != record.Pass || r.Serial != "GW000123" {
 		t.Errorf("the sample: %+v", r)
 	}
 	got := b.sh("mtype -i " + disk + "p4 ::/network.txt; mtype -i " + disk + "p4 ::/device.crt | openssl x509 -noout -subject; cat leds/green/brightness; sgdisk -v sample; fsck.vfat -n " + disk + "p5")
@@ -410,7 +413,7 @@ env = [{ device = "PARTLABEL=env", offset = 0, size = 8192 }, { device = "PARTLA
 	b.write("device.toml", "state = \"PARTLABEL=state\"\n"+deviceText)
 	b.write("u-boot-initial-env", "bootcmd=run boot_slot\nbaudrate=115200\nBOOT_ORDER=A B\n")
 	disk := b.loop("board", 64, "-P")
-	if r := b.results(ExitDone, "--target", disk)[disk]; r.Verdict != provision.Pass {
+	if r := b.results(ExitDone, "--target", disk)[disk]; r.Verdict != record.Pass {
 		t.Fatalf("%+v", r)
 	}
 	b.write("fw_env.config", fmt.Sprintf("%s %#x 0x2000\n%s %#x 0x2000\n", b.path("board"), 1<<20, b.path("board"), 1<<20+65536))
@@ -483,10 +486,10 @@ func TestProvisionPlan(t *testing.T) {
 // TestProvisionView draws the tiles.
 func TestProvisionView(t *testing.T) {
 	now := time.Unix(1000, 0)
-	tiles := []provision.Tile{
+	tiles := []board.Tile{
 		{Name: "slot1", Disk: "Ultra\x1bFit 32000 MB", Serial: "AG001", Step: "write", Done: 50e6, Total: 100e6, Began: now.Add(-5 * time.Second)},
-		{Name: "slot2", Verdict: provision.Pass},
-		{Name: "slot3", Verdict: provision.Quarantine, Error: "writing at 4096: input/output error"},
+		{Name: "slot2", Verdict: record.Pass},
+		{Name: "slot3", Verdict: record.Quarantine, Error: "writing at 4096: input/output error"},
 		{Name: "slot4", Step: "flush"},
 	}
 	var text strings.Builder
@@ -504,7 +507,7 @@ func TestProvisionView(t *testing.T) {
 	}
 	// On a terminal, drawn in place until the end.
 	var out bytes.Buffer
-	v := &provisionView{out: &out, board: new(provision.Board), screen: &live{w: &out}, ended: make(chan struct{})}
+	v := &provisionView{out: &out, board: new(board.Board), screen: &live{w: &out}, ended: make(chan struct{})}
 	v.done.Go(v.redraw)
 	time.Sleep(300 * time.Millisecond)
 	v.stop()

@@ -8,13 +8,14 @@ import (
 	"updater/device"
 	"updater/device/config"
 	"updater/install"
-	"updater/provision"
+	"updater/provision/medium"
+	"updater/provision/plan"
 	"updater/update"
 )
 
 // setBoot makes the plan's slot the first choice of the boot loader, the other slots that the plan writes the next ones, and those that hold no
 // image no choice at all. A whole-disk image keeps its own state for the others.
-func (l *line) setBoot(ctx context.Context, disk string) error {
+func (l *station) setBoot(ctx context.Context, disk string) error {
 	c, err := config.LoadOther(l.plan.Config, device.Backends())
 	if err != nil {
 		return fmt.Errorf("the plan: %w", err)
@@ -55,13 +56,13 @@ func (l *line) setBoot(ctx context.Context, disk string) error {
 }
 
 // remember fills the device's state store with what the slots of a layout hold, where it is on the target.
-func (l *line) remember(dev *device.Device) error {
+func (l *station) remember(dev *device.Device) error {
 	if l.plan.Image != nil || !dev.HasStore() {
 		return nil
 	}
 	for _, s := range dev.Config.Slot {
 		for _, role := range s.Roles() {
-			i := slices.IndexFunc(l.payloads, func(p *provision.Payload) bool { return s.Partitions[role] == "PARTLABEL="+p.Partition })
+			i := slices.IndexFunc(l.payloads, func(p *medium.Payload) bool { return s.Partitions[role] == "PARTLABEL="+p.Partition })
 			if i < 0 {
 				continue
 			}
@@ -78,12 +79,12 @@ func (l *line) remember(dev *device.Device) error {
 }
 
 // written reports whether a plan writes every partition of a slot; a whole-disk image contains all.
-func (l *line) written(s config.Slot) bool {
+func (l *station) written(s config.Slot) bool {
 	if l.plan.Image != nil {
 		return true
 	}
 	for _, spec := range s.Partitions {
-		if !slices.ContainsFunc(l.plan.Partition, func(p provision.PartitionRule) bool { return p.Image != "" && spec == "PARTLABEL="+p.Name }) {
+		if !slices.ContainsFunc(l.plan.Partition, func(p plan.Partition) bool { return p.Image != "" && spec == "PARTLABEL="+p.Name }) {
 			return false
 		}
 	}

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"updater/blockdev"
-	"updater/provision"
+	"updater/provision/medium"
+	"updater/provision/plan"
+	"updater/provision/target"
 )
 
 // rereadPatience outlasts udev, which looks at every new partition.
@@ -26,16 +28,16 @@ type lineDevice struct {
 	lock io.Closer
 }
 
-func (d *lineDevice) Writer() provision.Writer { return d.w }
+func (d *lineDevice) Writer() medium.Writer { return d.w }
 func (d *lineDevice) FitTable(sector int, grow bool) (bool, error) {
 	fit, err := blockdev.FitGPT(d.Device, blockdev.GPTOptions{SectorSize: int64(sector), GrowLast: grow})
 	return fit.Found, err
 }
 func (d *lineDevice) Close() error { return errors.Join(d.Device.Close(), d.lock.Close()) }
 
-// openTarget opens a target, if it is still the disk that was looked at.
-func openTarget(_ context.Context, d *provision.Disk) (_ provision.Device, err error) {
-	now, err := provision.Host{}.ByPath(d.Path)
+// Open implements line.Host.
+func (l *station) Open(_ context.Context, d *target.Disk) (_ medium.Device, err error) {
+	now, err := target.Host{}.ByPath(d.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -65,21 +67,21 @@ func openTarget(_ context.Context, d *provision.Disk) (_ provision.Device, err e
 	return dev, err
 }
 
-// kernel has the kernel read the new partition table, compares what it sees, and sets the boot state up.
-func (l *line) kernel(ctx context.Context, d *provision.Disk, parts []provision.Placed) error {
+// Boot implements line.Host.
+func (l *station) Boot(ctx context.Context, d *target.Disk, parts []plan.Placed) error {
 	nodes, err := blockdev.RereadTable(d.Path, rereadPatience)
 	if err != nil {
 		return err
 	}
 	if nodes && len(parts) > 0 {
-		if (provision.Host{}).Partitions(d) == 0 { // a kernel without a parser for GPT
+		if !(target.Host{}).KnowsPartitions(d) { // a kernel without a parser for GPT
 			for _, p := range parts {
 				if err := blockdev.AddPartition(d.Path, p.Number, p.Offset, p.Length); err != nil {
 					return err
 				}
 			}
 		}
-		if err := (provision.Host{}).CheckKernel(d, parts); err != nil {
+		if err := (target.Host{}).CheckKernel(d, parts); err != nil {
 			return err
 		}
 	}
@@ -90,7 +92,7 @@ func (l *line) kernel(ctx context.Context, d *provision.Disk, parts []provision.
 }
 
 // light sets the lights of a state. A light that cannot be set is said, and no more: it decides nothing.
-func (l *line) light(state string) {
+func (l *station) light(state string) {
 	led, ok := l.plan.LEDs[state]
 	if !ok {
 		return

@@ -5,48 +5,53 @@ import (
 	"cmp"
 	"context"
 	"crypto"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"updater/device"
 	"updater/device/config"
 	"updater/initramfs"
 	"updater/install"
-	"updater/provision"
+	"updater/provision/board"
+	"updater/provision/identity"
+	"updater/provision/keys"
+	"updater/provision/line"
+	"updater/provision/medium"
+	"updater/provision/plan"
+	"updater/provision/record"
+	"updater/provision/target"
 	"updater/source"
 	"updater/update"
 	"updater/verify"
 )
 
 // line is a station with its plan: it wires sources, keys and servers to package provision.
-type line struct {
+type station struct {
 	o        provisionOptions
 	env      Env
-	plan     *provision.Plan
+	plan     *plan.Plan
 	base     string // folder or address of the plan
 	remote   bool
 	config   *config.Config
 	trust    verify.Policy
 	from     *install.Origins
 	station  crypto.Signer
-	spool    *provision.Spool
-	web      *provision.Web
-	payloads []*provision.Payload
+	spool    *record.Spool
+	web      *identity.Web
+	payloads []*medium.Payload
 	signed   map[string]install.Signed // by partition
 }
 
 // loadLine reads the plan, and trusts it only for a reason: it is a file that the operator named on his own host, or
 // it is signed by the configured keyring.
-func loadLine(ctx context.Context, o provisionOptions, env Env) (_ *line, err error) {
-	l := &line{o: o, env: env, config: &config.Config{Build: env.build()}, base: filepath.Dir(o.plan)}
+func loadLine(ctx context.Context, o provisionOptions, env Env) (_ *station, err error) {
+	l := &station{o: o, env: env, config: &config.Config{Build: env.build()}, base: filepath.Dir(o.plan)}
 	l.remote = isURL(o.plan)
 	mustSign := l.remote || o.config != "" || o.configured != nil || initramfs.Sealed()
 	if mustSign {
@@ -65,7 +70,7 @@ func loadLine(ctx context.Context, o provisionOptions, env Env) (_ *line, err er
 	if err := o.reach(ctx, l.remote); err != nil {
 		return nil, err
 	}
-	data, err := l.from.Read(ctx, o.plan, provision.MaxPlan)
+	data, err := l.from.Read(ctx, o.plan, plan.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("reading the plan: %w", err)
 	}
@@ -74,7 +79,7 @@ func loadLine(ctx context.Context, o provisionOptions, env Env) (_ *line, err er
 			return nil, err
 		}
 	}
-	if l.plan, err = provision.ParsePlan(data); err != nil {
+	if l.plan, err = plan.Parse(data); err != nil {
 		return nil, &usageError{err: fmt.Errorf("plan %s: %w", o.plan, err), hint: "docs/factory.md lists every key"}
 	}
 	if err := l.resolve(mustSign); err != nil {
@@ -92,10 +97,10 @@ func isURL(name string) bool {
 const patience = 10 * time.Second
 
 // targets finds the disks to be written. In an initramfs those that are not there yet are waited for.
-func (l *line) targets(ctx context.Context) []provision.Target {
+func (l *station) targets(ctx context.Context) []target.Target {
 	for deadline := time.Now().Add(patience); ; {
-		found := l.plan.Select(provision.Host{}, l.o.targets, l.o.ports)
-		absent := slices.ContainsFunc(found, func(t provision.Target) bool { return t.Absent })
+		found := target.Select(target.Host{}, l.plan, l.o.targets, l.o.ports)
+		absent := slices.ContainsFunc(found, func(t target.Target) bool { return t.Absent })
 		if !absent || !l.o.inside || ctx.Err() != nil || time.Now().After(deadline) {
 			return found
 		}
@@ -104,7 +109,7 @@ func (l *line) targets(ctx context.Context) []provision.Target {
 }
 
 // signedPlan checks the plan's signature and returns what was signed.
-func (l *line) signedPlan(ctx context.Context, data []byte) ([]byte, error) {
+func (l *station) signedPlan(ctx context.Context, data []byte) ([]byte, error) {
 	var err error
 	if l.trust, err = l.config.Policy(nil, time.Time{}); err != nil {
 		return nil, err
@@ -136,22 +141,9 @@ func (l *line) signedPlan(ctx context.Context, data []byte) ([]byte, error) {
 }
 
 // resolve makes the plan's paths absolute and loads what they name.
-func (l *line) resolve(signed bool) (err error) {
+func (l *station) resolve(signed bool) (err error) {
 	p := l.plan
-	local := []*string{&p.Config, &p.Environment, &p.Record.Spool, &p.Record.Key}
-	if p.Latch != nil {
-		local = append(local, &p.Latch.FactoryKey)
-	}
-	if p.Identity != nil {
-		local = append(local, &p.Identity.Serial.File)
-		if p.Identity.Key != nil {
-			local = append(local, &p.Identity.Key.Folder)
-		}
-	}
-	for i := range p.Keyring {
-		local = append(local, &p.Keyring[i])
-	}
-	for _, path := range local {
+	for _, path := range p.LocalPaths() {
 		if *path == "" || filepath.IsAbs(*path) {
 			continue
 		}
@@ -171,41 +163,24 @@ func (l *line) resolve(signed bool) (err error) {
 	if l.station, err = readKey(p.Record.Key); err != nil {
 		return err
 	}
-	if l.spool, err = provision.OpenSpool(p.Record.Spool, l.station); err != nil {
+	if l.spool, err = record.OpenSpool(p.Record.Spool, l.station); err != nil {
 		return err
 	}
-	client, err := l.client()
-	l.web = &provision.Web{Client: client, Station: p.Record.Station, Tries: 5, Pause: time.Second}
+	client, err := l.from.Client()
+	l.web = &identity.Web{Client: client, Tries: 5, Pause: time.Second}
 	return err
 }
 
-// now is the time that certificates of servers are judged by.
-func (l *line) now() time.Time {
-	if l.env.clock == nil {
-		return l.trust.Time
-	}
-	return l.env.clock(l.trust.Time)
-}
-
-// client talks to the servers of the line. It follows no redirect: what is posted is for one address.
-func (l *line) client() (*http.Client, error) {
-	tr := &http.Transport{ResponseHeaderTimeout: 30 * time.Second, TLSClientConfig: &tls.Config{Time: func() time.Time { return l.now() }}}
-	if ca := l.config.Source.CA; ca != "" {
-		data, err := install.ReadFile(ca, 1<<20)
-		if err != nil {
-			return nil, err
-		}
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(data) {
-			return nil, usagef("source.ca: %s has no certificate", ca)
-		}
-		tr.TLSClientConfig.RootCAs = roots
-	}
-	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
+// send posts one record.
+func (l *station) send(ctx context.Context, line []byte, key string) error {
+	_, err := l.web.Post(ctx, source.Message{
+		URL: l.beside(l.plan.Record.URL), Type: "application/json", Body: line, Header: map[string]string{"Idempotency-Key": key},
+	})
+	return err
 }
 
 // beside resolves a path or address of the plan.
-func (l *line) beside(name string) string {
+func (l *station) beside(name string) string {
 	if _, remote, err := source.ParseURL(name); name == "" || remote || err != nil || filepath.IsAbs(name) {
 		return name
 	}
@@ -220,7 +195,7 @@ func (l *line) beside(name string) string {
 }
 
 // loadPayloads verifies the signed bmap of every image.
-func (l *line) loadPayloads(ctx context.Context) error {
+func (l *station) loadPayloads(ctx context.Context) error {
 	if i := l.plan.Image; i != nil {
 		return l.load(ctx, i.Path, i.Bmap, i.Signature, "", "")
 	}
@@ -235,7 +210,7 @@ func (l *line) loadPayloads(ctx context.Context) error {
 	return nil
 }
 
-func (l *line) load(ctx context.Context, image, bmap, sig, partition, role string) error {
+func (l *station) load(ctx context.Context, image, bmap, sig, partition, role string) error {
 	path := l.beside(image)
 	files := install.Documents{Bmap: l.beside(bmap), Signature: l.beside(sig)}
 	signed, err := files.Find(ctx, path, l.from)
@@ -251,7 +226,7 @@ func (l *line) load(ctx context.Context, image, bmap, sig, partition, role strin
 		l.signed = map[string]install.Signed{}
 	}
 	l.signed[partition] = signed
-	l.payloads = append(l.payloads, &provision.Payload{Name: image, Partition: partition, Doc: doc, Open: func(ctx context.Context) (provision.Image, error) {
+	l.payloads = append(l.payloads, &medium.Payload{Name: image, Partition: partition, Doc: doc, Open: func(ctx context.Context) (update.ImageCloser, error) {
 		img, _, err := l.from.Open(ctx, path)
 		return img, err
 	}})
@@ -259,16 +234,16 @@ func (l *line) load(ctx context.Context, image, bmap, sig, partition, role strin
 }
 
 // job wires a run.
-func (l *line) job(ctx context.Context, targets []provision.Target) (provision.Job, error) {
-	job := provision.Job{
-		Plan: l.plan, Payloads: l.payloads, Open: openTarget, Kernel: l.kernel, Web: l.web, Spool: l.spool, Station: l.station,
-		Operator: l.o.operator, Version: buildVersion(), Now: l.trust.Time, Code: code, Board: new(provision.Board), Check: l.o.check,
+func (l *station) job(ctx context.Context, targets []target.Target) (line.Job, error) {
+	job := line.Job{
+		Plan: l.plan, Host: l, Payloads: l.payloads, Web: l.web, Spool: l.spool, Key: l.station,
+		Operator: l.o.operator, Version: buildVersion(), Now: l.trust.Time, Code: code, Board: new(board.Board), Check: l.o.check,
 	}
 	var err error
 	if l.plan.Latch != nil {
 		data, bad := install.ReadFile(l.plan.Latch.FactoryKey, 64<<10)
 		if bad == nil {
-			job.Factory, bad = provision.ParsePublic(data)
+			job.Factory, bad = keys.ParsePublic(data)
 		}
 		if bad != nil {
 			return job, fmt.Errorf("reading the factory key: %w", bad)
@@ -286,15 +261,15 @@ func (l *line) job(ctx context.Context, targets []provision.Target) (provision.J
 }
 
 // allocator makes the source of serials. A person is asked before the run, while the terminal is free.
-func (l *line) allocator(ctx context.Context, targets []provision.Target) (provision.Allocator, error) {
+func (l *station) allocator(ctx context.Context, targets []target.Target) (identity.Allocator, error) {
 	rule := l.plan.Identity.Serial
 	switch rule.From {
 	case "plan":
-		return provision.Fixed(rule.Value), nil
+		return identity.Fixed(rule.Value), nil
 	case "csv":
-		return provision.NewCSV(rule.File), nil
+		return identity.NewCSV(rule.File), nil
 	case "http":
-		return &provision.HTTPAllocator{URL: l.beside(rule.URL), Web: l.web}, nil
+		return &identity.HTTPAllocator{URL: l.beside(rule.URL), Station: l.plan.Record.Station, Web: l.web}, nil
 	case "prompt":
 		answers := map[string]string{}
 		in := bufio.NewReader(io.LimitReader(install.Interruptible(ctx, l.env.Stdin), 1<<20))
@@ -310,18 +285,18 @@ func (l *line) allocator(ctx context.Context, targets []provision.Target) (provi
 			key, _ := t.Disk.Key(t.Name)
 			answers[key] = text
 		}
-		return provision.Prompt(func(_ context.Context, unit string) (string, error) { return answers[unit], nil }), nil
+		return identity.Prompt(func(_ context.Context, unit string) (string, error) { return answers[unit], nil }), nil
 	}
-	return provision.Firmware("/", rule.From), nil
+	return identity.Own(func(context.Context, identity.Claim) (string, error) { return device.MachineSerial("/", rule.From) }), nil
 }
 
 // deliver sends the records. What cannot be sent stays in the spool, and is no failure of the units.
-func (l *line) deliver(ctx context.Context) error {
+func (l *station) deliver(ctx context.Context) error {
 	if l.plan.Record.URL == "" {
 		return nil
 	}
 	for {
-		err := l.spool.Deliver(ctx, l.beside(l.plan.Record.URL), l.web)
+		err := l.spool.Deliver(ctx, l.send)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}

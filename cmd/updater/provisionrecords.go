@@ -8,7 +8,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"updater/install"
-	"updater/provision"
+	"updater/provision/keys"
+	"updater/provision/record"
 )
 
 type recordsOptions struct {
@@ -22,43 +23,29 @@ func (o *recordsOptions) AddFlags(f *pflag.FlagSet) {
 }
 
 // read verifies the whole spool and returns its records.
-func (o *recordsOptions) read() ([]*provision.Record, error) {
+func (o *recordsOptions) read() ([]*record.Record, error) {
 	if o.spool == "" || len(o.keys) == 0 {
 		return nil, usagef("--spool and --key are needed")
 	}
-	var keys []crypto.PublicKey
+	var trusted []crypto.PublicKey
 	for _, path := range o.keys {
 		data, err := install.ReadFile(path, 64<<10)
 		if err != nil {
 			return nil, fmt.Errorf("reading the station's key: %w", err)
 		}
-		key, err := provision.ParsePublic(data)
+		key, err := keys.ParsePublic(data)
 		if err != nil {
 			return nil, fmt.Errorf("reading the station's key %s: %w", path, err)
 		}
-		keys = append(keys, key)
+		trusted = append(trusted, key)
 	}
-	var records []*provision.Record
-	n, err := provision.VerifySpool(o.spool, keys, func(r *provision.Record) error {
+	var records []*record.Record
+	_, err := record.Verify(o.spool, trusted, func(r *record.Record) error {
 		records = append(records, r)
 		return nil
 	})
-	if err != nil {
-		return records, &recordError{good: n, err: err}
-	}
-	return records, nil
+	return records, err
 }
-
-// recordError says that the records of a station cannot be trusted from some point on.
-type recordError struct {
-	good int64
-	err  error
-}
-
-func (e *recordError) Error() string {
-	return fmt.Sprintf("the spool is good up to record %d: %v", e.good, e.err)
-}
-func (e *recordError) Unwrap() error { return e.err }
 
 func newProvisionRecords(env Env) *cobra.Command {
 	cmd := &cobra.Command{
@@ -67,7 +54,7 @@ func newProvisionRecords(env Env) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	add := func(name, short string, show func(records []*provision.Record) error) *cobra.Command {
+	add := func(name, short string, show func(records []*record.Record) error) *cobra.Command {
 		var o recordsOptions
 		sub := &cobra.Command{Use: name, Short: short, Args: noArgs, RunE: func(*cobra.Command, []string) error {
 			records, err := o.read()
@@ -80,11 +67,11 @@ func newProvisionRecords(env Env) *cobra.Command {
 		cmd.AddCommand(sub)
 		return sub
 	}
-	add("verify", "Check the signature of every record and the chain between them", func(records []*provision.Record) error {
+	add("verify", "Check the signature of every record and the chain between them", func(records []*record.Record) error {
 		_, err := fmt.Fprintf(env.Stdout, "%d records, all signed and in one chain\n", len(records))
 		return err
 	})
-	add("list", "Show a line for each record", func(records []*provision.Record) error {
+	add("list", "Show a line for each record", func(records []*record.Record) error {
 		for _, r := range records {
 			serial := "-"
 			if r.Identity != nil {
@@ -101,9 +88,9 @@ func newProvisionRecords(env Env) *cobra.Command {
 		return nil
 	})
 	var asCSV bool
-	export := add("export", "Write all records as a table, or as JSON lines", func(records []*provision.Record) error {
+	export := add("export", "Write all records as a table, or as JSON lines", func(records []*record.Record) error {
 		if asCSV {
-			return provision.ExportCSV(env.Stdout, records)
+			return record.ExportCSV(env.Stdout, records)
 		}
 		for _, r := range records {
 			if err := env.json(r); err != nil {
@@ -136,7 +123,7 @@ func newRecordsSend(env Env) *cobra.Command {
 			if l.plan.Record.URL == "" {
 				return usagef("plan %s: record.url is not set", o.plan)
 			}
-			return l.spool.Deliver(cmd.Context(), l.beside(l.plan.Record.URL), l.web)
+			return l.spool.Deliver(cmd.Context(), l.send)
 		},
 	}
 	cmd.Flags().StringVar(&o.plan, "plan", "", "plan `FILE`")

@@ -8,13 +8,15 @@ import (
 	"sync"
 	"time"
 
-	"updater/provision"
+	"updater/provision/board"
+	"updater/provision/line"
+	"updater/provision/record"
 )
 
 // provisionView shows a run: tiles on a terminal, lines elsewhere.
 type provisionView struct {
 	out    io.Writer
-	board  *provision.Board
+	board  *board.Board
 	screen *live // nil for lines
 	ended  chan struct{}
 	done   sync.WaitGroup
@@ -30,7 +32,7 @@ const (
 )
 
 // newProvisionView begins to show a run: on a terminal over the whole screen, unless lines are asked for.
-func newProvisionView(env Env, board *provision.Board, plain bool) *provisionView {
+func newProvisionView(env Env, board *board.Board, plain bool) *provisionView {
 	v := &provisionView{out: env.Stderr, board: board, ended: make(chan struct{}), last: map[string]int64{}}
 	if !plain && isTerminal(env.Stderr) && os.Getenv("TERM") != "dumb" {
 		fmt.Fprint(v.out, enterScreen)
@@ -83,7 +85,7 @@ func (v *provisionView) stop() {
 }
 
 // line says that a unit begins a step, or has its verdict.
-func (v *provisionView) line(t provision.Tile) {
+func (v *provisionView) line(t board.Tile) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.last[t.Name] = 0
@@ -124,9 +126,9 @@ func stepWord(step string) string {
 	return step
 }
 
-func verdictWord(v provision.Verdict) string { return strings.ToUpper(string(v)) }
+func verdictWord(v record.Verdict) string { return strings.ToUpper(string(v)) }
 
-func resultLine(r provision.Result) string {
+func resultLine(r line.Result) string {
 	line := r.Name + ": " + verdictWord(r.Verdict)
 	if r.Serial != "" {
 		line += ", serial " + r.Serial
@@ -141,16 +143,16 @@ func resultLine(r provision.Result) string {
 }
 
 // tileLines draws a unit: who it is, its state in words and colour, a bar, and what went wrong.
-func tileLines(t provision.Tile, now time.Time, width int) []string {
+func tileLines(t board.Tile, now time.Time, width int) []string {
 	green, red, bold, off := "\x1b[1;30;42m", "\x1b[1;37;41m", "\x1b[1m", "\x1b[0m"
 	if os.Getenv("NO_COLOR") != "" { // no-color.org
 		green, red, bold, off = "", "", "", ""
 	}
 	word, color := stepWord(t.Step), bold
 	switch t.Verdict {
-	case provision.Pass:
+	case record.Pass:
 		word, color = verdictWord(t.Verdict), green
-	case provision.Fail, provision.Quarantine, provision.Refused:
+	case record.Fail, record.Quarantine, record.Refused:
 		word, color = verdictWord(t.Verdict), red
 	}
 	lines := []string{
@@ -171,12 +173,12 @@ func tileLines(t provision.Tile, now time.Time, width int) []string {
 	return lines
 }
 
-func totals(tiles []provision.Tile) string {
-	counts := map[provision.Verdict]int{}
+func totals(tiles []board.Tile) string {
+	counts := map[record.Verdict]int{}
 	for _, t := range tiles {
 		counts[t.Verdict]++
 	}
-	return fmt.Sprintf("%d working  %d PASS  %d FAIL  %d QUARANTINE  %d REFUSED", counts[""], counts[provision.Pass], counts[provision.Fail], counts[provision.Quarantine], counts[provision.Refused])
+	return fmt.Sprintf("%d working  %d PASS  %d FAIL  %d QUARANTINE  %d REFUSED", counts[""], counts[record.Pass], counts[record.Fail], counts[record.Quarantine], counts[record.Refused])
 }
 
 // cut takes control characters out of a text, which may come from the hardware, and cuts it to a width.
@@ -191,7 +193,7 @@ func cut(text string, width int) string {
 }
 
 // speed says how fast a step goes and how long it will take.
-func speed(t provision.Tile, now time.Time) string {
+func speed(t board.Tile, now time.Time) string {
 	seconds := now.Sub(t.Began).Seconds()
 	if seconds < 0.5 || t.Done == 0 {
 		return ""

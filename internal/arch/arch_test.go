@@ -16,8 +16,10 @@ import (
 // allowed lists the packages of this module that a package may import: the arrows of docs/design.md. Every package of the device is listed.
 var allowed = map[string][]string{
 	"updater/cmd/updater": {
-		"updater/install", "updater/recovery", "updater/provision", "updater/device", "updater/device/config", "updater/device/doctor",
+		"updater/install", "updater/recovery", "updater/device", "updater/device/config", "updater/device/doctor",
 		"updater/device/health", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack", "updater/initramfs",
+		"updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line", "updater/provision/medium",
+		"updater/provision/plan", "updater/provision/record", "updater/provision/target",
 		"updater/blockdev", // the targets of the factory line
 		"updater/internal/atomicfile",
 	},
@@ -54,7 +56,6 @@ var allowed = map[string][]string{
 	"updater/boot/gpt":            {"updater/boot", "updater/boot/scheme", "updater/blockdev/gpt"},
 	"updater/boot/android":        {"updater/boot", "updater/boot/scheme"},
 	"updater/boot/barebox":        {"updater/boot", "updater/boot/scheme"},
-	"updater/boot/mtd":            {},
 	"updater/boot/efi":            {"updater/boot"},
 	"updater/boot/sdboot":         {"updater/boot"},
 	"updater/boot/tryboot":        {"updater/boot"},
@@ -64,12 +65,32 @@ var allowed = map[string][]string{
 	"updater/initramfs/network":   {},
 	"updater/initramfs/build":     {"updater/initramfs"},
 	"updater/update":              {"updater/bmap", "updater/release", "updater/verify"},
-	"updater/provision":           {"updater/bmap", "updater/update", "updater/verify"},
+	"updater/internal/filelock":   {},
+	"updater/provision/board":     {"updater/provision/record"},
+	"updater/provision/fan":       {"updater/bmap", "updater/update"},
+	"updater/provision/fat":       {},
+	"updater/provision/identity": {
+		"updater/internal/atomicfile", "updater/internal/filelock", "updater/provision/fat", "updater/provision/keys", "updater/provision/plan",
+		"updater/source",
+	},
+	"updater/provision/keys": {},
+	"updater/provision/line": {
+		"updater/provision/board", "updater/provision/fan", "updater/provision/identity", "updater/provision/medium", "updater/provision/plan",
+		"updater/provision/record", "updater/provision/target",
+	},
+	"updater/provision/medium": {
+		"updater/bmap", "updater/update", "updater/provision/fan", "updater/provision/fat", "updater/provision/plan", "updater/provision/record",
+		"updater/provision/target",
+	},
+	"updater/provision/plan":   {},
+	"updater/provision/record": {"updater/internal/atomicfile", "updater/internal/filelock", "updater/provision/keys", "updater/verify"},
+	"updater/provision/target": {"updater/blockdev/gpt", "updater/provision/plan", "updater/provision/record"},
 }
 
 // hostOnly must not be linked into the device's binary: packing, tests, and packages that run
 // other programs.
-var hostOnly = []string{"updater/initramfs/build", "updater/internal/abdisk", "updater/internal/crashdisk", "updater/internal/qemu", "updater/internal/docs", "updater/test", "updater/bench", "github.com/u-root/u-root", "testing", "os/exec"}
+var hostOnly = []string{"updater/initramfs/build", "updater/internal/abdisk", "updater/internal/crashdisk", "updater/internal/qemu", "updater/internal/docs", "updater/provision/provisiontest",
+	"updater/test", "updater/bench", "github.com/u-root/u-root", "testing", "os/exec"}
 
 type pkg struct {
 	ImportPath string

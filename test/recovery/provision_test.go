@@ -23,7 +23,10 @@ import (
 
 	"updater/internal/abdisk"
 	"updater/internal/qemu"
-	"updater/provision"
+	"updater/provision/identity"
+	"updater/provision/keys"
+	"updater/provision/provisiontest"
+	"updater/provision/record"
 )
 
 // vmPlan makes a device of a blank disk: GRUB, both slots, an identity with a certificate. BASE is where the line's
@@ -144,7 +147,7 @@ func (f *factory) serve(t *testing.T) {
 	serials := filepath.Join(f.dir, "serials.csv")
 	put(t, serials, []byte("serial,color\nVM001,red\nVM002,blue\n"))
 	mux := http.NewServeMux()
-	mux.Handle("/serials/", provision.AllocatorHandler(provision.NewCSV(serials)))
+	mux.Handle("/serials/", provisiontest.ServeAllocator(identity.NewCSV(serials)))
 	mux.HandleFunc("/sign", f.sign)
 	mux.HandleFunc("/records", func(w http.ResponseWriter, r *http.Request) {
 		line, err := io.ReadAll(r.Body)
@@ -221,7 +224,7 @@ func (f *factory) sign(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		return
 	}
-	key, err := provision.ParseKey([]byte("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIBJzBEpyfHh7GJpZaFgBk7tULYrjzAxVJCRwMbqVIPVO\n-----END PRIVATE KEY-----\n"))
+	key, err := keys.Parse([]byte("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIBJzBEpyfHh7GJpZaFgBk7tULYrjzAxVJCRwMbqVIPVO\n-----END PRIVATE KEY-----\n"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -262,12 +265,12 @@ func (f *factory) inspect(t *testing.T, h *helper, disk, serial string) {
 	public := filepath.Join(h.builder.Dir, "station.pub")
 	out := run(t, h.builder.Updater, "provision", "records", "verify", "--spool", f.dir, "--key", public)
 	t.Log(strings.TrimSpace(out))
-	key, err := provision.ParsePublic(read(t, public))
+	key, err := keys.ParsePublic(read(t, public))
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := provision.VerifySpool(f.dir, []crypto.PublicKey{key}, func(r *provision.Record) error {
-		if r.Verdict != provision.Pass || r.Identity == nil || r.Identity.Serial != serial || r.Unit.Disk.Serial != "unit-1" || !r.Unit.Strong || len(r.Images) != 3 || r.Latch == "" {
+	n, err := record.Verify(f.dir, []crypto.PublicKey{key}, func(r *record.Record) error {
+		if r.Verdict != record.Pass || r.Identity == nil || r.Identity.Serial != serial || r.Unit.Disk.Serial != "unit-1" || !r.Unit.Strong || len(r.Images) != 3 || r.Latch == "" {
 			t.Errorf("record: %+v", r)
 		}
 		for _, s := range r.Steps {

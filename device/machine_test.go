@@ -1,0 +1,29 @@
+package device_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"updater/device"
+)
+
+func TestMachineSerial(t *testing.T) {
+	root := t.TempDir()
+	for name, data := range map[string]string{"sys/firmware/devicetree/base/serial-number": "DT42\x00", "sys/class/dmi/id/board_serial": "B7\n"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, name), []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for kind, want := range map[string]string{"device-tree": "DT42", "dmi": "B7", "": "DT42"} {
+		if got, err := device.MachineSerial(root, kind); err != nil || got != want {
+			t.Errorf("MachineSerial(%q) = %q, %v; want %s", kind, got, err, want)
+		}
+	}
+	if _, err := device.MachineSerial(t.TempDir(), "dmi"); err == nil {
+		t.Error("a machine without a serial has one")
+	}
+}

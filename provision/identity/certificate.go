@@ -1,0 +1,100 @@
+package identity
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"updater/internal/atomicfile"
+	"updater/provision/keys"
+	"updater/source"
+)
+
+// certificatePatience is how long a run waits for a certificate to appear in the folder of the station.
+const certificatePatience = 60 * time.Second
+
+// certificate keeps a certificate that fits, or gets a new one. serial is its serial number, hex.
+func (w *writer) certificate(ctx context.Context) (pem []byte, serial string, err error) {
+	pem = w.Before.cert
+	cert, err := checkCertificate(pem, w.key, w.id.Serial)
+	if err == nil {
+		return pem, cert.SerialNumber.Text(16), nil
+	}
+	request, err := certificateRequest(w.key, w.id.Serial, w.Rule.Key.Subject)
+	if err != nil {
+		return nil, "", err
+	}
+	if url := w.Rule.Key.CA; url != "" {
+		pem, err = w.Web.Post(ctx, source.Message{
+			URL: url, Type: "application/x-pem-file", Body: request, Header: map[string]string{"X-Serial": w.id.Serial},
+		})
+	} else {
+		pem, err = exchange(ctx, w.Rule.Key.Folder, w.id.Serial, request)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("requesting the certificate of %s: %w", w.id.Serial, err)
+	}
+	if cert, err = checkCertificate(pem, w.key, w.id.Serial); err != nil {
+		return nil, "", fmt.Errorf("checking the certificate of %s: %w", w.id.Serial, err)
+	}
+	return pem, cert.SerialNumber.Text(16), nil
+}
+
+// exchange puts SERIAL.csr into the folder and waits for SERIAL.crt.
+func exchange(ctx context.Context, folder, serial string, request []byte) ([]byte, error) {
+	if err := atomicfile.Write(filepath.Join(folder, serial+".csr"), request, 0o644); err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(certificatePatience)
+	for {
+		cert, err := os.ReadFile(filepath.Join(folder, serial+".crt"))
+		if !errors.Is(err, os.ErrNotExist) || time.Now().After(deadline) {
+			return cert, err
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// certificateRequest makes a PEM request for a certificate whose common name is the serial.
+func certificateRequest(key crypto.Signer, serial, organization string) ([]byte, error) {
+	name := pkix.Name{CommonName: serial, SerialNumber: serial}
+	if organization != "" {
+		name.Organization = []string{organization}
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: name}, key)
+	if err != nil {
+		return nil, fmt.Errorf("making the certificate request: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
+}
+
+// checkCertificate refuses a certificate for another key or another serial. Its chain may follow it in data.
+func checkCertificate(data []byte, key crypto.Signer, serial string) (*x509.Certificate, error) {
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, errors.New("expected a PEM block CERTIFICATE")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	if got, want := keys.Fingerprint(cert.PublicKey), keys.Fingerprint(key.Public()); got != want {
+		return nil, fmt.Errorf("it is for another key, %.16s, expected the device's, %.16s", got, want)
+	}
+	if cert.Subject.CommonName != serial {
+		return nil, fmt.Errorf("its common name is %q, expected %s", cert.Subject.CommonName, serial)
+	}
+	return cert, nil
+}

@@ -1,0 +1,194 @@
+package identity
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"fmt"
+	"maps"
+
+	"updater/provision/fat"
+	"updater/provision/keys"
+	"updater/provision/plan"
+)
+
+// Held is what an earlier run left in an identity partition. The zero value is nothing.
+type Held struct {
+	Serial string
+	Key    []byte // PEM
+	Latch  []byte
+	cert   []byte // PEM
+}
+
+// Read returns what an earlier run left. Anything unreadable counts as missing: a blank medium is the usual case.
+func Read(rule *plan.Identity, w fat.Window) Held {
+	from, err := fat.Open(w)
+	if err != nil {
+		return Held{}
+	}
+	get := func(name string) []byte {
+		data, err := from.Get(name)
+		if err != nil {
+			return nil
+		}
+		return data
+	}
+	h := Held{Latch: get(plan.LatchFile)}
+	if serial := string(get(plan.SerialFile)); rule.Serial.Check(serial) == nil {
+		h.Serial = serial
+	}
+	if rule.Key != nil {
+		h.Key = get(rule.Key.File)
+		if rule.Key.Certificate != "" {
+			h.cert = get(rule.Key.Certificate)
+		}
+	}
+	return h
+}
+
+// Spec is the identity of one device.
+type Spec struct {
+	Rule        *plan.Identity
+	Window      fat.Window  // the identity partition
+	Reservation Reservation // the serial and its variables
+	Before      Held        // kept if it is of the same serial
+	Web         *Web        // for a certificate from an address
+}
+
+// Identity is what a device got.
+type Identity struct {
+	Serial      string
+	Variables   map[string]string
+	Key         string            // fingerprint of the public key, "" without one
+	Certificate string            // serial number of the certificate, hex, "" without one
+	Files       map[string][]byte // of the identity partition
+	Secret      string            // name of the file that holds the private key, "" without one
+}
+
+// Write makes the identity partition: file system, key, certificate and files. They are on stable storage and were read back
+// once it returns nil. A key and a certificate that an interrupted run left for the same serial are kept.
+func Write(ctx context.Context, s Spec) (*Identity, error) {
+	if s.Before.Serial != s.Reservation.Serial {
+		s.Before = Held{}
+	}
+	w := &writer{Spec: s, id: &Identity{
+		Serial: s.Reservation.Serial, Variables: s.Reservation.Variables,
+		Files: map[string][]byte{plan.SerialFile: []byte(s.Reservation.Serial)},
+	}}
+	if err := w.makeKey(); err != nil {
+		return nil, err
+	}
+	if err := w.makeFiles(); err != nil {
+		return nil, err
+	}
+	fs, err := w.place()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Window.Medium.Sync(); err != nil { // the key is durable before it is certified
+		return nil, err
+	}
+	if err := w.certify(ctx, fs); err != nil {
+		return nil, err
+	}
+	return w.id, fat.Compare(s.Window, w.id.Files)
+}
+
+// writer is a Write under way.
+type writer struct {
+	Spec
+	id  *Identity
+	key crypto.Signer // nil without one
+}
+
+// makeKey keeps the key that is there, or makes one.
+func (w *writer) makeKey() error {
+	rule := w.Rule.Key
+	if rule == nil {
+		return nil
+	}
+	pem := w.Before.Key
+	key, err := keys.Parse(pem)
+	if err != nil {
+		if key, pem, err = keys.New(rule.Type); err != nil {
+			return fmt.Errorf("making the device's key: %w", err)
+		}
+	}
+	w.key, w.id.Key, w.id.Secret = key, keys.Fingerprint(key.Public()), rule.File
+	w.id.Files[rule.File] = pem
+	return nil
+}
+
+// makeFiles expands the planned files and makes the certificate request that stays on the device.
+func (w *writer) makeFiles() error {
+	vars := map[string]string{}
+	maps.Copy(vars, w.Rule.Variables)
+	maps.Copy(vars, w.id.Variables)
+	w.id.Variables = maps.Clone(vars)
+	vars["serial"] = w.id.Serial
+	for _, f := range w.Rule.File {
+		text, err := plan.Expand(f.Content, vars)
+		if err != nil {
+			return fmt.Errorf("expanding file %s: %w", f.Path, err)
+		}
+		w.id.Files[f.Path] = []byte(text)
+	}
+	if w.key == nil || w.Rule.Key.Request == "" {
+		return nil
+	}
+	request, err := certificateRequest(w.key, w.id.Serial, w.Rule.Key.Subject)
+	w.id.Files[w.Rule.Key.Request] = request
+	return err
+}
+
+// place makes the file system with its files. One that holds the device's key is kept and only what differs is written, so that
+// the next power cut does not lose the key either. An old latch stays until the new one replaces it.
+func (w *writer) place() (*fat.FS, error) {
+	if w.Before.Key != nil {
+		if fs, err := fat.Open(w.Window); err == nil && w.update(fs) == nil {
+			return fs, nil
+		}
+	}
+	fs, err := fat.Format(w.Window, "IDENTITY")
+	if err != nil {
+		return nil, err
+	}
+	return fs, fs.Put(w.id.Files)
+}
+
+// update writes the files that differ; the certificate comes later.
+func (w *writer) update(fs *fat.FS) error {
+	names, err := fs.Names()
+	if err != nil {
+		return err
+	}
+	changed := maps.Clone(w.id.Files)
+	for _, name := range names {
+		data, err := fs.Get(name)
+		want, planned := w.id.Files[name]
+		switch {
+		case !planned && name != w.Rule.Key.Certificate && name != plan.LatchFile:
+			return fmt.Errorf("file %s is not planned", name)
+		case err == nil && planned && bytes.Equal(data, want):
+			delete(changed, name)
+		}
+	}
+	return fs.Put(changed)
+}
+
+// certify writes the certificate, if the plan has one.
+func (w *writer) certify(ctx context.Context, fs *fat.FS) error {
+	rule := w.Rule.Key
+	if rule == nil || rule.Certificate == "" {
+		return nil
+	}
+	pem, serial, err := w.certificate(ctx)
+	if err != nil {
+		return err
+	}
+	w.id.Certificate, w.id.Files[rule.Certificate] = serial, pem
+	if err := fs.Put(map[string][]byte{rule.Certificate: pem}); err != nil {
+		return err
+	}
+	return w.Window.Medium.Sync()
+}

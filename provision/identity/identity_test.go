@@ -1,0 +1,213 @@
+package identity_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"updater/blockdev"
+	"updater/provision/fat"
+	"updater/provision/identity"
+	"updater/provision/plan"
+	"updater/provision/provisiontest"
+)
+
+// strangerKey makes a key that no device has, and its PEM form.
+func strangerKey(t *testing.T) ([]byte, crypto.Signer) {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), key
+}
+
+// lineCA is a certification authority as a line server has one. It counts what it signs.
+func lineCA(t *testing.T) (url string, signed *int) {
+	t.Helper()
+	_, key := strangerKey(t)
+	signed = new(int)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		block, _ := pem.Decode(body)
+		if err != nil || block == nil {
+			http.Error(w, "no request", http.StatusBadRequest)
+			return
+		}
+		request, err := x509.ParseCertificateRequest(block.Bytes)
+		if err == nil {
+			err = request.CheckSignature()
+		}
+		if err != nil || request.Subject.CommonName != r.Header.Get("X-Serial") {
+			http.Error(w, fmt.Sprint(err), http.StatusBadRequest)
+			return
+		}
+		*signed++
+		cert := &x509.Certificate{SerialNumber: big.NewInt(int64(1000 + *signed)), Subject: request.Subject, NotAfter: time.Now().Add(time.Hour)}
+		der, err := x509.CreateCertificate(nil, cert, cert, request.PublicKey, key)
+		if err != nil {
+			t.Error(err)
+		}
+		_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: der})
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, signed
+}
+
+// window makes a partition of size bytes in a disk image file full of old data.
+func window(t *testing.T, size int64) (string, fat.Window) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("old data"), int(size+3<<20)/8), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := blockdev.OpenPath(path, 0, 0, blockdev.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return path, fat.Window{Medium: d, Offset: 1 << 20, Length: size}
+}
+
+func TestIdentity(t *testing.T) {
+	for _, size := range []int64{33 << 20, 48 << 20, 64 << 20, 100 << 20} {
+		t.Run(fmt.Sprintf("%d MiB", size>>20), func(t *testing.T) { testIdentity(t, size) })
+	}
+}
+
+func testIdentity(t *testing.T, size int64) {
+	path, w := window(t, size)
+	ca, signed := lineCA(t)
+	rule := &plan.Identity{
+		Partition: "identity", Variables: map[string]string{"batch": "7"},
+		Key:  &plan.Key{Type: "p256", File: "device.key", Request: "device.csr", Certificate: "device.crt", CA: ca, Subject: "Acme"},
+		File: []plan.File{{Path: "hostname", Content: "gw-{serial}\n"}, {Path: "mac", Content: "{mac} {batch}"}, {Path: "long-name_of.a-file", Content: strings.Repeat("x", 9000)}},
+	}
+	r := identity.Reservation{Serial: "AG1", Variables: map[string]string{"mac": "02:00:00:00:00:01"}}
+	write := func(r identity.Reservation) (*identity.Identity, error) {
+		return identity.Write(t.Context(), identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Read(rule, w), Web: web(t)})
+	}
+	first, err := write(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *signed != 1 || first.Certificate != "3e9" || len(first.Key) != 64 || string(first.Files["hostname"]) != "gw-AG1\n" || first.Variables["mac"] == "" {
+		t.Fatalf("identity is %+v after %d certificates", first, *signed)
+	}
+	fsck(t, path, w)
+	// What an outside reader finds is what was planned.
+	got := provisiontest.Tool(t, "mtype", "-i", cutOut(t, path, w), "::/mac")
+	if got != "02:00:00:00:00:01 7" {
+		t.Errorf("mac is %q", got)
+	}
+
+	// A second run keeps key and certificate and requests nothing.
+	again, err := write(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *signed != 1 || again.Key != first.Key || !bytes.Equal(again.Files["device.crt"], first.Files["device.crt"]) {
+		t.Errorf("the second run made a new identity, after %d certificates", *signed)
+	}
+	fsck(t, path, w)
+	// Another serial gets another key.
+	other, err := write(identity.Reservation{Serial: "AG2", Variables: r.Variables})
+	if err != nil || other.Key == first.Key || *signed != 2 {
+		t.Errorf("another unit: %+v, %v after %d certificates", other, err, *signed)
+	}
+}
+
+// fsck checks the window by the tool of the file system.
+func fsck(t *testing.T, path string, w fat.Window) {
+	t.Helper()
+	provisiontest.Tool(t, "fsck.vfat", "-n", "-v", cutOut(t, path, w))
+}
+
+// cutOut copies the window into a file of its own.
+func cutOut(t *testing.T, path string, w fat.Window) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	part := filepath.Join(t.TempDir(), "part")
+	out, err := os.Create(part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if _, err := io.Copy(out, io.NewSectionReader(f, w.Offset, w.Length)); err != nil {
+		t.Fatal(err)
+	}
+	return part
+}
+
+// TestIdentityRefuses: a wrong certificate never gets onto a device.
+func TestIdentityRefuses(t *testing.T) {
+	_, w := window(t, 40<<20)
+	rule := &plan.Identity{Key: &plan.Key{Type: "ed25519", File: "k", Certificate: "c"}}
+	stranger, key := strangerKey(t)
+	r := identity.Reservation{Serial: "AG1"}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	template.Subject.CommonName = "AG1"
+	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for answer, want := range map[string]string{
+		"no": "expected a PEM block CERTIFICATE",
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})): "for another key",
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, answer) }))
+		rule.Key.CA = server.URL
+		_, err := identity.Write(t.Context(), identity.Spec{Rule: rule, Window: w, Reservation: r, Web: web(t)})
+		server.Close()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v; want %q", err, want)
+		}
+		// The key that was made is kept for the next try.
+		if got := identity.Read(rule, w); got.Serial != "AG1" || len(got.Key) == 0 {
+			t.Errorf("after the refusal the medium holds %q", got.Serial)
+		}
+	}
+	// Through a folder of the station.
+	dir := t.TempDir()
+	rule.Key.CA, rule.Key.Folder = "", dir
+	if err := os.WriteFile(filepath.Join(dir, "AG1.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spec := identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Held{Serial: "AG1", Key: stranger}}
+	out, err := identity.Write(t.Context(), spec)
+	if err != nil || out.Certificate != "1" {
+		t.Errorf("through a folder: %+v, %v", out, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "AG1.csr")); err != nil {
+		t.Error(err)
+	}
+	ctx, stop := context.WithCancelCause(t.Context())
+	stop(io.ErrClosedPipe)
+	spec.Reservation.Serial = "AG9"
+	if _, err := identity.Write(ctx, spec); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("cancelled: %v", err)
+	}
+}

@@ -1,0 +1,62 @@
+package identity
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+
+	"updater/provision/fat"
+	"updater/provision/plan"
+)
+
+// WriteLatch writes a latch into the identity partition and reads all of it back. It is durable once it returns nil.
+func WriteLatch(w fat.Window, latch []byte, id *Identity) error {
+	fs, err := fat.Open(w)
+	if err != nil {
+		return err
+	}
+	if err := fs.Put(map[string][]byte{plan.LatchFile: latch}); err != nil {
+		return err
+	}
+	if err := w.Medium.Sync(); err != nil {
+		return err
+	}
+	all := maps.Clone(id.Files)
+	all[plan.LatchFile] = latch
+	return fat.Compare(w, all)
+}
+
+// ReadSerial reads the serial of a provisioned device from the medium.
+func ReadSerial(w fat.Window) (string, error) {
+	fs, err := fat.OpenMedium(w)
+	if err != nil {
+		return "", err
+	}
+	serial, err := fs.Get(plan.SerialFile)
+	return string(serial), err
+}
+
+// Check compares files of a provisioned device on the medium with their sha256 (hex, by name), and the latch with its own, "" for none.
+func Check(w fat.Window, sums map[string]string, latch string) error {
+	fs, err := fat.OpenMedium(w)
+	if err != nil {
+		return err
+	}
+	sums = maps.Clone(sums)
+	if latch != "" {
+		sums[plan.LatchFile] = latch
+	}
+	for _, name := range slices.Sorted(maps.Keys(sums)) {
+		data, err := fs.Get(name)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(data)
+		if got := hex.EncodeToString(sum[:]); got != sums[name] {
+			return fmt.Errorf("file %s has sha256 %.16s, its record says %.16s", name, got, sums[name])
+		}
+	}
+	return nil
+}

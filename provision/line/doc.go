@@ -1,0 +1,23 @@
+// Package line makes devices out of blank disks on a factory line, one or many at a time.
+//
+// The order for every target, in [Run]:
+//
+//  1. Fit: the plan is laid out on the size of this disk; a disk that is too small is refused with numbers.
+//  2. Latch: a device that was provisioned before is refused without a token of the factory key.
+//  3. Reserve: the unit gets its serial, bound to the hardware, in a reservation that survives a power cut.
+//  4. Table: the partition table is written, backup first, flushed, read back.
+//  5. Write: the images are read, decoded and compared with their signed checksums once, and fanned out to all targets. A target
+//     that falls behind or fails leaves the fan; the others go on.
+//  6. Read back: every mapped byte, and zero in the holes, from every medium past the page cache. What differs is written again
+//     and read back, once.
+//  7. Identity: key, certificate request and certificate, files; read back.
+//  8. Boot: the kernel reads the partition table again; the boot state gets its first slot.
+//  9. Latch, record, commit: the latch is written to the device, the signed record to the spool, and only then is the serial spent.
+//
+// A unit that ends before step 9 is not provisioned, whatever is on it: its record says so, its serial goes back, and a new run starts
+// from the beginning and keeps the identity that it finds. Each unit has one stage at a time and gets exactly one verdict and one
+// record. An error of the medium restarts a unit once, on a disk that is opened again; a second one quarantines it. A disk that does
+// not answer is given up without harm to the others.
+//
+// What this does not do: it does not choose targets, it does not load a first-stage boot ROM over USB, and it does not lock fuses.
+package line

@@ -1,0 +1,123 @@
+package medium
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"updater/provision/fan"
+	"updater/provision/target"
+)
+
+// Device is a whole disk, opened exclusively. Any error of a write or flush is final.
+type Device interface {
+	target.Medium
+	io.ReaderAt
+	// Writer is a paced writer on the device.
+	Writer() Writer
+	// FitTable moves the backup partition table to the end of the disk, and with grow gives the rest of the disk to the last
+	// partition; it is durable and read back. found reports whether there is a GUID partition table at all.
+	FitTable(sector int, grow bool) (found bool, err error)
+	Close() error
+}
+
+// Writer writes the bulk of the data, which is on stable storage after Flush.
+type Writer interface {
+	fan.Sink
+	Flush() error
+}
+
+// ErrStalled reports a device that does not answer.
+var ErrStalled = errors.New("the device does not answer")
+
+// watched is a device that knows since when an operation has been running, and whether one has failed.
+type watched struct {
+	Device
+	since  atomic.Int64 // unix nanoseconds; 0 is none
+	failed atomic.Bool
+	dead   atomic.Bool // it was given up: every operation fails
+}
+
+// do runs one operation.
+func (w *watched) do(op func() error) error {
+	if w.dead.Load() {
+		return ErrStalled
+	}
+	w.since.Store(time.Now().UnixNano())
+	err := op()
+	w.since.Store(0)
+	if w.dead.Load() {
+		return ErrStalled // it was given up meanwhile
+	}
+	if err != nil {
+		w.failed.Store(true)
+	}
+	return err
+}
+
+// Stalled reports whether an operation has been running for longer than patience, and gives the disk up then.
+func (w *watched) Stalled(patience time.Duration) bool {
+	since := w.since.Load()
+	if since == 0 || time.Since(time.Unix(0, since)) < patience {
+		return false
+	}
+	w.dead.Store(true)
+	return true
+}
+
+// GiveUp makes every operation fail with [ErrStalled], also one that is running.
+func (w *watched) GiveUp() { w.dead.Store(true) }
+
+// Close closes the disk. One that was given up is closed in the background, since it may hang as well.
+func (w *watched) Close() error {
+	if w.dead.Load() {
+		go func() { _ = w.Device.Close() }()
+		return ErrStalled
+	}
+	return w.Device.Close()
+}
+
+func (w *watched) ReadAt(p []byte, off int64) (n int, err error) {
+	err = w.do(func() error { n, err = w.Device.ReadAt(p, off); return err })
+	return n, err
+}
+
+func (w *watched) WriteAt(p []byte, off int64) (n int, err error) {
+	err = w.do(func() error { n, err = w.Device.WriteAt(p, off); return err })
+	return n, err
+}
+
+func (w *watched) ReadBackAt(p []byte, off int64) (n int, err error) {
+	err = w.do(func() error { n, err = w.Device.ReadBackAt(p, off); return err })
+	return n, err
+}
+
+func (w *watched) Zero(off, length int64) error {
+	return w.do(func() error { return w.Device.Zero(off, length) })
+}
+
+func (w *watched) Sync() error { return w.do(w.Device.Sync) }
+
+func (w *watched) FitTable(sector int, grow bool) (found bool, err error) {
+	err = w.do(func() error { found, err = w.Device.FitTable(sector, grow); return err })
+	return found, err
+}
+
+// bulk writes an image, which begins at base, with the device's paced writer.
+type bulk struct {
+	*watched
+	w    Writer
+	base int64
+}
+
+func (b bulk) WriteAt(p []byte, off int64) (n int, err error) {
+	err = b.do(func() error { n, err = b.w.WriteAt(p, b.base+off); return err })
+	return n, err
+}
+
+func (b bulk) Zero(off, length int64) error {
+	return b.do(func() error { return b.w.Zero(b.base+off, length) })
+}
+
+func (b bulk) Flush() error { return b.do(b.w.Flush) }

@@ -1,0 +1,186 @@
+package plan_test
+
+import (
+	"maps"
+	"os"
+	"strings"
+	"testing"
+
+	"updater/provision/plan"
+)
+
+const layoutPlan = `name = "gateway"
+product = "acme-gw"
+[disk]
+min = "200M"
+[[partition]]
+name = "esp"
+type = "esp"
+size = "40M"
+filesystem = "fat"
+[[partition]]
+name = "rootfs_a"
+size = "25%"
+image = "rootfs.img"
+[[partition]]
+name = "identity"
+size = "40M"
+[[partition]]
+name = "data"
+type = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+size = "rest"
+filesystem = "fat"
+[identity]
+partition = "identity"
+serial = { from = "plan", value = "AG1" }
+variables = { batch = "7" }
+[identity.key]
+type = "ed25519"
+file = "device.key"
+request = "device.csr"
+[[identity.file]]
+path = "serial.txt"
+content = "{serial} {batch} {{\n"
+[record]
+spool = "spool"
+station = "bench"
+key = "station.pem"
+`
+
+func TestPlan(t *testing.T) {
+	p, err := plan.Parse([]byte(layoutPlan))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Partition[1].Size.Percent != 25 || !p.Partition[3].Size.Rest || p.Disk.Min != 200<<20 || len(p.Sum) != 64 {
+		t.Errorf("plan is %+v", p)
+	}
+	for _, c := range []struct{ name, old, new, want string }{
+		{"unknown key", `product`, `produkt`, `unknown key "produkt"`},
+		{"unknown key below", `size = "rest"`, "size = \"rest\"\nsise = 1", `unknown key "partition.sise"`},
+		{"no name", `name = "gateway"`, ``, "name is missing"},
+		{"image beside partitions", `[disk]`, "[image]\npath = \"x\"\n[disk]", "expected either one [image]"},
+		{"twice", `name = "data"`, `name = "esp"`, `"esp": duplicate name`},
+		{"type", `type = "esp"`, `type = "efi"`, `type is "efi", expected linux, esp`},
+		{"two rests", `size = "25%"`, `size = "rest"`, "2 partitions have the size rest"},
+		{"share", `size = "25%"`, `size = "250%"`, "is not a share"},
+		{"size", `size = "40M"`, `size = "40X"`, `"40X" is not a size`},
+		{"negative", `size = "40M"`, `size = -1`, "is not a size"},
+		{"no size", `size = "25%"`, ``, "size is missing"},
+		{"image and file system", `image = "rootfs.img"`, "image = \"r\"\nfilesystem = \"fat\"", "exclude each other"},
+		{"identity elsewhere", `partition = "identity"`, `partition = "identify"`, `identity.partition is "identify", expected a partition`},
+		{"identity on an image", `partition = "identity"`, `partition = "rootfs_a"`, "without image and filesystem"},
+		{"variable", `{batch}`, `{lot}`, "{lot is not a variable, expected one of batch, serial"},
+		{"path", `serial.txt`, `..`, "expected a name of letters"},
+		{"folder", `serial.txt`, `etc/serial`, "in no folder"},
+		{"path of the latch", `serial.txt`, `latch.json`, "duplicate or reserved name"},
+		{"serial", `from = "plan"`, `from = "luck"`, `from is "luck"`},
+		{"serial without value", `, value = "AG1"`, ``, "from plan requires value"},
+		{"key", `type = "ed25519"`, `type = "rsa"`, `identity.key.type is "rsa"`},
+		{"certificate from nowhere", `file = "device.key"`, "file = \"device.key\"\ncertificate = \"c\"", "together with either ca or folder"},
+		{"no record", `spool = "spool"`, ``, "record: spool, station and key are required"},
+		{"latch without key", `[record]`, "[latch]\n[record]", "latch: factory_key is required"},
+		{"guid", `min = "200M"`, `guid = "1-2"`, "expected a GUID"},
+		{"leds", `[record]`, "[leds.done]\nname = \"x\"\n[record]", "expected working, pass or fail"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			changed := strings.Replace(layoutPlan, c.old, c.new, 1)
+			if changed == layoutPlan {
+				t.Fatal("the case changes nothing")
+			}
+			if _, err := plan.Parse([]byte(changed)); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v; want %q in it", err, c.want)
+			}
+		})
+	}
+}
+
+func TestPlace(t *testing.T) {
+	p, err := plan.Parse([]byte(layoutPlan))
+	if err != nil {
+		t.Fatal(err)
+	}
+	placed, err := p.Place("/dev/x", 400<<20+777)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 400 MiB less one at the front, and one at the end that the backup table makes unusable: 398; a quarter is 99.
+	want := [][2]int64{{1, 40}, {41, 99}, {140, 40}, {180, 219}}
+	for i, p := range placed {
+		if p.Offset != want[i][0]<<20 || p.Length != want[i][1]<<20 || p.Number != i+1 {
+			t.Errorf("partition %d %s at %d of %d MiB; want at %d of %d", p.Number, p.Name, p.Offset>>20, p.Length>>20, want[i][0], want[i][1])
+		}
+	}
+	for size, want := range map[int64]string{
+		100 << 20: "/dev/x has 104857600 bytes, expected at least 209715200 for disk.min of the plan",
+		0:         "expected at least",
+		1 << 62:   "",
+	} {
+		if _, err := p.Place("/dev/x", size); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("Place(%d): %v; want %q", size, err, want)
+		}
+	}
+	p.Disk.Min = 0
+	_, err = p.Place("/dev/x", 90<<20)
+	if want := "/dev/x has 94371840 bytes, expected at least 108027904 for the partitions esp 40 MiB, rootfs_a 21 MiB, identity 40 MiB, data 1 MiB and the partition tables"; err == nil || err.Error() != want {
+		t.Errorf("Place: %v; want %s", err, want)
+	}
+	p.Disk.Max = 1 << 30
+	if _, err = p.Place("/dev/x", 1<<31); err == nil || !strings.Contains(err.Error(), "the plan allows at most 1073741824") {
+		t.Errorf("Place on a large disk: %v", err)
+	}
+}
+
+// FuzzPlan holds that a plan from elsewhere never breaks the parser, and that what is accepted can be laid out or is
+// refused, inside the disk and without overlap.
+func FuzzPlan(f *testing.F) {
+	seeds, _ := os.ReadDir("testdata/fuzz/FuzzPlan")
+	if len(seeds) == 0 {
+		f.Fatal("no seeds")
+	}
+	f.Add([]byte(layoutPlan), int64(1<<30))
+	f.Fuzz(func(t *testing.T, data []byte, size int64) {
+		p, err := plan.Parse(data)
+		if err != nil || p.Image != nil || size < 0 {
+			return
+		}
+		placed, err := p.Place("disk", size)
+		if err != nil {
+			return
+		}
+		end := int64(1 << 20)
+		for _, q := range placed {
+			if q.Offset < end || q.Length <= 0 || q.Offset+q.Length > size-6*4096 {
+				t.Fatalf("partition %s at %d of %d bytes, after %d on a disk of %d", q.Name, q.Offset, q.Length, end, size)
+			}
+			end = q.Offset + q.Length
+		}
+	})
+}
+
+func TestExpand(t *testing.T) {
+	vars := map[string]string{"serial": "AG1", "x": "{serial}"}
+	for text, want := range map[string]string{
+		"": "", "a{serial}b{serial}": "aAG1bAG1", "{{serial}": "{serial}", "{x}": "{serial}", "}": "}", "{y}": "error", "{serial": "error", "{}": "error",
+	} {
+		got, err := plan.Expand(text, maps.Clone(vars))
+		if err != nil {
+			got = "error"
+		}
+		if got != want {
+			t.Errorf("Expand(%q) = %q, %v; want %q", text, got, err, want)
+		}
+	}
+}
+
+// TestSerialCheck: a serial that is unsafe in a file name is refused whatever the pattern.
+func TestSerialCheck(t *testing.T) {
+	for serial, rule := range map[string]plan.Serial{"": {}, "a/b": {}, "AG1": {Pattern: "AG[0-9]{3}"}, "AG1234": {Pattern: "AG[0-9]{3}"}, "../x": {Pattern: ".*"}} {
+		if rule.Check(serial) == nil {
+			t.Errorf("Check(%q) with pattern %q accepts it", serial, rule.Pattern)
+		}
+	}
+	if err := (plan.Serial{Pattern: "AG[0-9]{3}"}).Check("AG123"); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,84 @@
+package record
+
+import (
+	"bytes"
+	"cmp"
+	"crypto"
+	"fmt"
+	"time"
+)
+
+// Latch marks a device as provisioned. The station seals it.
+type Latch struct {
+	Kind    string    `json:"kind"` // latch
+	Serial  string    `json:"serial"`
+	Unit    string    `json:"unit"`
+	Station string    `json:"station"`
+	Plan    string    `json:"plan"` // sha256 of the plan
+	Time    time.Time `json:"time"`
+}
+
+// Token allows one serial to be provisioned again until it expires. A factory key seals it.
+type Token struct {
+	Kind    string    `json:"kind"` // token
+	Serial  string    `json:"serial"`
+	Expires time.Time `json:"expires"`
+}
+
+// LatchedError reports a device that was provisioned before.
+type LatchedError struct {
+	Target string
+	Serial string // "" if it is unknown
+	Why    string // the token does not open it
+}
+
+func (e *LatchedError) Error() string {
+	return fmt.Sprintf("%s was provisioned before (%s): %s", e.Target, cmp.Or(e.Serial, "unknown serial"), e.Why)
+}
+
+// Gate decides whether a device with a latch may be provisioned again.
+type Gate struct {
+	Station     crypto.PublicKey
+	Factory     crypto.PublicKey
+	Token       []byte // nil is none
+	Now         time.Time
+	Interrupted func(latch []byte) bool // the station wrote this latch and was interrupted before the record, see [Spool.Interrupted]
+}
+
+// Check decides on a target by the latch that it holds (nil is none) and the serial in its identity partition. Any content in place
+// of the latch counts as one: a damaged latch does not open the device. Only a run of this station that was interrupted between
+// latch and record may be completed without a token. Errors: [LatchedError].
+func (g Gate) Check(target string, latch []byte, serial string) error {
+	if len(latch) == 0 {
+		return nil
+	}
+	var l Latch
+	if err := Unseal(latch, "latch", &l, g.Station); err == nil {
+		serial = l.Serial
+		if g.Interrupted(latch) {
+			return nil
+		}
+	}
+	if why := g.refuses(serial); why != "" {
+		return &LatchedError{Target: target, Serial: serial, Why: why}
+	}
+	return nil
+}
+
+// refuses is why the token does not open a device with this serial, "" if it does.
+func (g Gate) refuses(serial string) string {
+	if len(g.Token) == 0 {
+		return "a token of the factory key is required to provision it again"
+	}
+	var t Token
+	if err := Unseal(bytes.TrimSpace(g.Token), "token", &t, g.Factory); err != nil {
+		return "checking the token: " + err.Error()
+	}
+	switch {
+	case t.Serial != serial || t.Serial == "":
+		return fmt.Sprintf("the token is for serial %s", t.Serial)
+	case !g.Now.Before(t.Expires):
+		return fmt.Sprintf("the token expired at %s", t.Expires.UTC().Format(time.RFC3339))
+	}
+	return ""
+}
