@@ -13,37 +13,37 @@ import (
 	"updater/verify"
 )
 
-// AnyProduct is the product of a check on a host, which is no device. Never install with it.
+// AnyProduct is the product for checks on a host that is not a device. Never install with it.
 const AnyProduct = "*"
 
-// What unmapped blocks become. The signed document says zero or keep; where it says nothing the device may also
-// have them discarded, after which they hold anything.
+// The policies for unmapped blocks. The signed document chooses zero or keep; if it chooses neither, the device may also discard
+// them, after which their content is undefined.
 const (
 	UnmappedZero    = bmap.UnmappedZero
 	UnmappedKeep    = bmap.UnmappedKeep
 	UnmappedDiscard = "discard"
 )
 
-// Conditions are what a device asks of a signed bmap.
+// Conditions are what a device requires of a signed bmap.
 type Conditions struct {
 	Policy  verify.Policy
-	Product string   // the device's; AnyProduct on a host; "" when the configuration names none
-	Role    string   // partition of the slot to write, such as "rootfs"; "" when the document may say it
+	Product string   // the device's; AnyProduct on a host; "" if the configuration names none
+	Role    string   // partition of the slot to write, such as "rootfs"; "" accepts the document's
 	Floor   int64    // lowest rollback index that may be installed
-	Require []string // fields of <Update> that must be there, see Fields
-	Held    bool     // the image is in a slot already: whether it was fresh was judged when it was installed
+	Require []string // fields of <Update> that must be present, see Fields
+	Held    bool     // the image is in a slot already; its expiry was checked when it was installed
 }
 
 // Document is an accepted bmap: signed by enough trusted keys, for this device and role, fresh, and not below the floor.
 type Document struct {
 	Map      *bmap.Map
-	Unmapped string // what unmapped blocks become: UnmappedZero or UnmappedKeep; "" when the document says nothing
+	Unmapped string // policy for unmapped blocks: UnmappedZero or UnmappedKeep; "" if the document has none
 	Signers  []verify.Signer
 	Checksum string   // hex sha256 of the signed bytes
-	Warnings []string // what it does not protect from
+	Warnings []string // protections that the document lacks
 }
 
-// update is the optional element of the document, empty when there is none.
+// update is the optional <Update> element, empty if there is none.
 func (d *Document) update() bmap.Update {
 	if u := d.Map.Update(); u != nil {
 		return *u
@@ -51,11 +51,11 @@ func (d *Document) update() bmap.Update {
 	return bmap.Update{}
 }
 
-// inactiveSlot picks the slot to write. Asked for by name, it is any slot but the booted one. Else it is
-// the first slot that neither runs nor is the boot loader's next choice; while the next choice is a slot
-// that has not been booted yet, that one is replaced, so that the running slot stays the fallback.
+// inactiveSlot picks the slot to write: the named one, unless it is booted; otherwise the first slot that is neither booted nor the
+// boot loader's next choice. If only the next choice is left, a slot that was not booted yet, it is replaced, so that the running
+// slot stays the fallback.
 //
-// The running slot must be good: it is what the device falls back to.
+// The running slot must be good, since it is the fallback.
 func (r *run) inactiveSlot(ctx context.Context) (string, error) {
 	slots, err := r.Boot.Slots(ctx)
 	if err != nil {
@@ -71,7 +71,7 @@ func (r *run) inactiveSlot(ctx context.Context) (string, error) {
 	if r.Slot != "" {
 		i := slices.Index(names, r.Slot)
 		if i < 0 {
-			return "", &IncompatibleError{Reason: fmt.Sprintf("slot %s is not configured; there are %s", r.Slot, strings.Join(names, ", "))}
+			return "", &IncompatibleError{Reason: fmt.Sprintf("slot %s is not configured, expected one of %s", r.Slot, strings.Join(names, ", "))}
 		}
 		if slots[i].Booted {
 			return "", &ActiveError{Slot: r.Slot}
@@ -85,10 +85,10 @@ func (r *run) inactiveSlot(ctx context.Context) (string, error) {
 			}
 		}
 	}
-	return "", &IncompatibleError{Reason: fmt.Sprintf("no slot is inactive among %s", strings.Join(names, ", "))}
+	return "", &IncompatibleError{Reason: fmt.Sprintf("no inactive slot among %s", strings.Join(names, ", "))}
 }
 
-// accept is everything that must hold before the target is opened for writing.
+// accept checks everything that must hold before the target is opened for writing.
 func (r *run) accept(ctx context.Context) (*Document, error) {
 	c := Conditions{Policy: r.Policy, Product: r.Product, Role: r.Role, Require: r.Require}
 	if r.State != nil {
@@ -109,7 +109,8 @@ func (r *run) accept(ctx context.Context) (*Document, error) {
 		return nil, err
 	}
 	if doc.Map.ImageSize() > size {
-		return nil, &IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit slot %s, whose %s partition has %d", doc.Map.ImageSize(), r.Slot, r.Role, size)}
+		return nil, &IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit slot %s, whose %s partition has %d", doc.Map.ImageSize(),
+			r.Slot, r.Role, size)}
 	}
 	if r.ImageSize >= 0 && r.ImageSize != doc.Map.ImageSize() {
 		return nil, &ImageError{Err: fmt.Errorf("it has %d bytes, the bmap says %d", r.ImageSize, doc.Map.ImageSize())}
@@ -117,9 +118,9 @@ func (r *run) accept(ctx context.Context) (*Document, error) {
 	return doc, nil
 }
 
-// Accept checks the signature of a bmap, parses exactly the signed bytes, and applies what they say of the device, the
-// role, the time and the rollback index. signature is nil for a clearsigned bmap. It touches nothing. Errors:
-// [verify.SignatureError], [bmap.SyntaxError], [IncompatibleError], [ExpiredError], [RollbackError].
+// Accept checks the signature of a bmap, parses exactly the signed bytes, and checks product, role, expiry and rollback index.
+// signature is nil for a clearsigned bmap. It reads and writes nothing else. Errors: [verify.SignatureError], [bmap.SyntaxError],
+// [IncompatibleError], [ExpiredError], [RollbackError].
 func Accept(doc, signature []byte, c Conditions) (*Document, error) {
 	signed, err := c.Policy.Verify(doc, signature)
 	if err != nil {
@@ -160,11 +161,13 @@ func everythingIsSigned(m *bmap.Map) error {
 	switch m.ChecksumType() {
 	case "sha256", "sha384", "sha512":
 	default:
-		return &verify.SignatureError{Reason: fmt.Sprintf("the bmap's checksums are %s, which is too weak to install from; expected sha256, sha384 or sha512", m.ChecksumType())}
+		return &verify.SignatureError{Reason: fmt.Sprintf(
+			"the bmap's checksums are %s, which is too weak to install from; expected sha256, sha384 or sha512", m.ChecksumType())}
 	}
 	for i, rng := range m.Ranges() {
 		if rng.Checksum == "" {
-			return &verify.SignatureError{Reason: fmt.Sprintf("range %d (blocks %d-%d) of the bmap has no checksum, so its content is not signed", i, rng.First, rng.Last)}
+			return &verify.SignatureError{Reason: fmt.Sprintf("range %d (blocks %d-%d) of the bmap has no checksum, so its content is not signed", i,
+				rng.First, rng.Last)}
 		}
 	}
 	return nil

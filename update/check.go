@@ -8,9 +8,9 @@ import (
 	"updater/bmap"
 )
 
-// CheckImage streams an image through the same reader and hash as [Install] and writes nothing. It returns
-// nil only when every mapped range matches m and the image has its size and ends properly. Errors:
-// [ImageError], [SourceError], the cause of a cancelled context.
+// CheckImage streams an image through the same reader and hash as [Install] and writes nothing. It returns nil only if every mapped
+// range matches m, the size is right and the container ends properly. Errors: [ImageError], [SourceError], the cause of a cancelled
+// context.
 func CheckImage(ctx context.Context, m *bmap.Map, image Image) error {
 	return stream(ctx, m, image, nil, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
 		for c := range in {
@@ -37,24 +37,24 @@ func CheckSlot(ctx context.Context, doc *Document, slot ReadBacker, progress *Pr
 	return r.checkWhole(ctx, b, slot)
 }
 
-// stream runs the stages: one goroutine reads and decodes the ranges of the image that want asks for (nil: all), one
-// hashes and compares each, one more the whole image where the document has its checksum and no range is left out,
-// and take consumes the checked chunks and gives their buffers back. Whoever fails first ends the others.
-func stream(ctx context.Context, m *bmap.Map, image Image,
-	want func(ctx context.Context, index int, rng bmap.Range) (bool, error),
-	take func(ctx context.Context, in <-chan chunk, free chan<- []byte) error,
-) error {
+// consumer takes the checked chunks and recycles their buffers.
+type consumer func(ctx context.Context, in <-chan chunk, free chan<- []byte) error
+
+// stream runs the stages: one goroutine reads and decodes the ranges of the image that want selects (nil: all), one hashes and
+// compares each range, one hashes the whole image if the document has its checksum and no range is skipped, and take consumes the
+// checked chunks and recycles their buffers. The first error cancels the other stages.
+func stream(ctx context.Context, m *bmap.Map, image Image, want selection, take consumer) error {
 	group, ctx := errgroup.WithContext(ctx)
 	n := buffers(m)
 	free := make(chan []byte, n)
 	for range n {
-		free <- nil // made when it is first needed
+		free <- nil // allocated on first use
 	}
 	read, ranges := make(chan chunk, n), make(chan chunk, n)
 	checked := ranges
 	group.Go(func() error {
 		defer close(read)
-		return readRanges(ctx, m, image, want, free, read)
+		return (&rangeReader{m: m, image: image, want: want, free: free, out: read}).run(ctx)
 	})
 	group.Go(func() error {
 		defer close(ranges)

@@ -25,7 +25,7 @@ var fields = []field{
 	{"image_checksum", "ImageChecksum", func(u bmap.Update) bool { return u.ImageChecksum != "" }},
 }
 
-// Fields lists the names that [Conditions.Require] may have.
+// Fields lists the valid names for [Conditions.Require].
 func Fields() []string {
 	names := make([]string, len(fields))
 	for i, f := range fields {
@@ -34,7 +34,7 @@ func Fields() []string {
 	return names
 }
 
-// check applies the <Update> element; u is empty when the document has none.
+// check applies the <Update> element; u is empty if the document has none.
 func (c Conditions) check(u bmap.Update) error {
 	var missing []string
 	for _, f := range fields {
@@ -47,13 +47,13 @@ func (c Conditions) check(u bmap.Update) error {
 	case u.Product != "" && c.Product != AnyProduct && u.Product != c.Product:
 		return &IncompatibleError{Reason: fmt.Sprintf("the update is for product %q; this device is %q", u.Product, c.Product)}
 	case u.Role != "" && c.Role != "" && u.Role != c.Role:
-		return &IncompatibleError{Reason: fmt.Sprintf("the update is for role %q; asked for was %q", u.Role, c.Role)}
+		return &IncompatibleError{Reason: fmt.Sprintf("the update is for role %q, expected %q", u.Role, c.Role)}
 	case !c.Held && !u.Expires.IsZero() && now.After(u.Expires):
 		return &ExpiredError{Expires: u.Expires, Now: now}
 	case u.RollbackIndex < c.Floor:
 		return &RollbackError{Index: u.RollbackIndex, Floor: c.Floor}
 	case len(missing) > 0:
-		return &IncompatibleError{Reason: fmt.Sprintf("the signed document does not say %s, which this device requires", strings.Join(missing, ", "))}
+		return &IncompatibleError{Reason: fmt.Sprintf("the signed document lacks %s, which this device requires", strings.Join(missing, ", "))}
 	}
 	return nil
 }

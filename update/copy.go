@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
+	"errors"
 	"io"
 
 	"golang.org/x/sync/errgroup"
@@ -12,13 +12,13 @@ import (
 	"updater/bmap"
 )
 
-// CopyJob writes one image to one target that is no slot: a disk, a partition or a file.
+// CopyJob writes one image to one target outside of the slots: a disk, a partition or a file.
 type CopyJob struct {
-	// Map says what the image holds; every range has a checksum. Nil copies the whole stream: then nothing is known
-	// of the image but that its container ended properly.
+	// Map describes the image; every range has a checksum. Nil copies the whole stream; then only the container's own checksums
+	// are checked.
 	Map          *bmap.Map
 	Unmapped     string // UnmappedZero, UnmappedKeep or UnmappedDiscard
-	Rewrite      bool   // write everything, also what the target holds already
+	Rewrite      bool   // also write ranges that the target already holds
 	SkipReadBack bool
 
 	Image    Image
@@ -27,7 +27,7 @@ type CopyJob struct {
 	Progress *Progress // may be nil
 }
 
-// CopyResult is what a copy did; see Result.
+// CopyResult reports a copy; see [Result].
 type CopyResult struct {
 	ImageBytes    int64   `json:"image_bytes"`
 	MappedBytes   int64   `json:"mapped_bytes"`
@@ -40,10 +40,10 @@ type CopyResult struct {
 	Seconds       Timings `json:"seconds"`
 }
 
-// Copy runs the write, flush and read-back steps of [Install], and nothing of its boot state: whoever calls it has
-// checked signature and size. A nil error means that the image is on stable storage and, unless SkipReadBack, was read
-// back from the medium. Errors: [ImageError], [SourceError], [WriteError], [ReadBackError], the cause of a cancelled
-// context; the target then holds a part of the image.
+// Copy runs the write, flush and read-back steps of [Install] without any boot state. The caller has checked signature and size. A
+// nil error means that the image is on stable storage and, unless SkipReadBack, was read back from the medium. After an error the
+// target holds a part of the image. Errors: [ImageError], [SourceError], [WriteError], [ReadBackError], the cause of a cancelled
+// context.
 func Copy(ctx context.Context, job CopyJob) (*CopyResult, error) {
 	run := &run{Job: Job{Image: job.Image, Reopen: job.Reopen, Rewrite: job.Rewrite}, timer: newTimer(job.Progress)}
 	doc := &Document{Map: job.Map, Unmapped: job.Unmapped}
@@ -80,8 +80,8 @@ func Copy(ctx context.Context, job CopyJob) (*CopyResult, error) {
 	}, cancelled(ctx)
 }
 
-// writeAll writes the whole stream, whatever its length, and returns the map of it that the read-back needs. Blocks of
-// zeros are zeroed, which is quicker than writing them and leaves holes in a file.
+// writeAll writes the whole stream, whatever its length, and returns a map of it for the read-back. Chunks of zeros are zeroed, which
+// is faster than writing them and leaves holes in a file.
 func (r *run) writeAll(ctx context.Context, target Target) (*bmap.Map, error) {
 	r.phase(PhaseWrite)
 	r.held = new(held)
@@ -108,7 +108,7 @@ func (r *run) writeAll(ctx context.Context, target Target) (*bmap.Map, error) {
 		return nil, err
 	}
 	if size == 0 {
-		return nil, &ImageError{Err: fmt.Errorf("it is empty")}
+		return nil, &ImageError{Err: errors.New("it is empty")}
 	}
 	return bmap.FromRanges(size, "sha256", ranges)
 }

@@ -54,7 +54,8 @@ func TestCopy(t *testing.T) {
 			j.Image = stream{Reader: bytes.NewReader(k2)}
 		}, nil, "sha256 is", false},
 		{"short image", func(j *update.CopyJob) { j.Image = stream{Reader: bytes.NewReader(k.image[:600_000])} }, nil, "reading the image", false},
-		{"long image", func(j *update.CopyJob) { j.Image = stream{Reader: bytes.NewReader(append(bytes.Clone(k.image), 0))} }, nil, "bytes are left", false},
+		{"long image", func(j *update.CopyJob) { j.Image = stream{Reader: bytes.NewReader(append(bytes.Clone(k.image), 0))} }, nil, "bytes are left",
+			false},
 		{"bad end", func(j *update.CopyJob) { j.Image = stream{Reader: bytes.NewReader(k.image), end: errInjected} }, nil, "injected", false},
 		{"everything with a bad end", func(j *update.CopyJob) {
 			j.Map, j.Image = nil, stream{Reader: bytes.NewReader(k.image), end: errInjected}
@@ -76,7 +77,8 @@ func TestCopy(t *testing.T) {
 			if err != nil || !bytes.Equal(d.medium, tt.want) {
 				t.Fatalf("Copy = %+v, %v; medium as wanted: %v", res, err, bytes.Equal(d.medium, tt.want))
 			}
-			if reads := strings.Contains(strings.Join(d.journal, ","), "read back"); reads != tt.reads || res.ReadBack != tt.reads || res.ImageBytes != k.imageSize {
+			if reads := strings.Contains(strings.Join(d.journal, ","), "read back"); reads != tt.reads || res.ReadBack != tt.reads ||
+				res.ImageBytes != k.imageSize {
 				t.Errorf("read back: %v; result %+v", reads, res)
 			}
 		})

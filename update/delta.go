@@ -13,23 +13,22 @@ import (
 	"updater/bmap"
 )
 
-// Sparse is an image of which parts can be fetched alone, as from a server.
+// Sparse is an image whose parts can be fetched separately, as from a server.
 type Sparse interface {
 	Image
-	// Plan is told once, before the first Read, which spans will be read, ascending and disjoint; all else will be
-	// skipped. It says how they will be fetched.
+	// Plan is called once, before the first Read, with the spans that will be read, ascending and disjoint; everything else will be
+	// skipped. It returns how they will be fetched.
 	Plan(want []bmap.Span) (Fetch, error)
 }
 
-// Fetch says how an image is fetched, as it was decided before the first byte of it was.
+// Fetch describes how an image is fetched, as decided before its first byte.
 type Fetch struct {
-	Parts    bool   `json:"parts"`            // only parts of the file, else all of it as a stream
-	Bytes    int64  `json:"bytes"`            // of the file that the parts take, 0 unknown
-	Requests int    `json:"requests"`         // that the parts take
+	Parts    bool   `json:"parts"`            // only parts of the file; otherwise all of it as a stream
+	Bytes    int64  `json:"bytes"`            // of the file in the parts, 0 if unknown
+	Requests int    `json:"requests"`         // for the parts
 	Whole    int64  `json:"whole"`            // bytes of the file
-	Reason   string `json:"reason,omitempty"` // why not parts
-	// Of the mapped bytes of the image, those that the slot holds already, and those that the other slot holds and
-	// that are copied from there.
+	Reason   string `json:"reason,omitempty"` // for not fetching parts
+	// Mapped bytes of the image that the slot already holds, and those that are copied from the other slot.
 	Held   int64 `json:"held"`
 	Copied int64 `json:"copied"`
 }
@@ -41,14 +40,13 @@ type Seed interface {
 	Size() int64 // bytes
 }
 
-// seedBudget bounds what looking for ranges in the other slot may cost where it finds nothing, as compareBudget does
-// for the target.
+// seedBudget is how many bytes of the other slot are read without finding a range before the search is given up; see compareBudget.
 const seedBudget = 64 << 20
 
-// planFetch decides for every range before anything is fetched: the target holds it, else the other slot does, at
-// the same place or another, else it is fetched. The image that it returns takes each from there. Copied ranges are
-// compared with their signed checksums like all others.
-func (r *run) planFetch(ctx context.Context, doc *Document, image Sparse) (*delta, func(context.Context, int, bmap.Range) (bool, error), error) {
+// planFetch decides the source of every range before anything is fetched: the target if it holds the range, else the other slot, at
+// the same place or another one, else the server. The returned image reads each range from its source. Copied ranges are compared
+// with their signed checksums like all others.
+func (r *run) planFetch(ctx context.Context, doc *Document, image Sparse) (*delta, selection, error) {
 	r.phaseOf(PhasePlan, doc.Map.MappedBytes())
 	lacks := make([]bool, doc.Map.Len())
 	for i, rng := range doc.Map.Ranges() {
@@ -61,7 +59,7 @@ func (r *run) planFetch(ctx context.Context, doc *Document, image Sparse) (*delt
 	if r.Seed != nil {
 		var err error
 		if d.seed, err = r.Seed(r.Slot, r.Role); err != nil {
-			doc.Warnings = append(doc.Warnings, fmt.Sprintf("nothing is copied from another slot: %v", err))
+			doc.Warnings = append(doc.Warnings, fmt.Sprintf("opening another slot to copy from: %v; everything is fetched", err))
 		}
 	}
 	if err := d.find(ctx, lacks, r.progress); err != nil {
@@ -90,19 +88,19 @@ func (r *run) planFetch(ctx context.Context, doc *Document, image Sparse) (*delt
 	return d, func(_ context.Context, i int, _ bmap.Range) (bool, error) { return lacks[i], nil }, nil
 }
 
-// delta is an image of which some ranges come from the other slot.
+// delta is an image some of whose ranges come from the other slot.
 type delta struct {
 	image Image
 	m     *bmap.Map
-	seed  Seed    // nil: there is no other slot
-	from  []int64 // for each range, where the other slot has it, -1 when it is fetched
+	seed  Seed    // nil if there is no other slot
+	from  []int64 // offset of each range in the other slot, -1 if it is fetched
 	at    int64
 	index int   // the first range that does not end before at
-	lag   int64 // bytes that image is behind at
+	lag   int64 // bytes by which image is behind at
 }
 
-// find looks for the ranges that are lacking in the other slot: it is cut as the image is, each piece hashed on
-// all cores, and the pieces are looked up by their checksum.
+// find searches the other slot for missing ranges: it is divided like the image, each part is hashed, on all cores, and looked up by
+// its checksum.
 func (d *delta) find(ctx context.Context, lacks []bool, progress *Progress) error {
 	for i := range d.from {
 		d.from[i] = -1
@@ -155,7 +153,7 @@ func (d *delta) find(ctx context.Context, lacks []bool, progress *Progress) erro
 	return nil
 }
 
-// hash is the checksum of the other slot's bytes where a range of the image is, "" when they cannot be read.
+// hash is the checksum of the other slot's bytes at the place of a range, "" if they cannot be read.
 func (d *delta) hash(rng bmap.Range, buf []byte) string {
 	if rng.Length > heldRange || rng.Offset+rng.Length > d.seed.Size() {
 		return ""
@@ -196,7 +194,7 @@ func (d *delta) Read(p []byte) (int, error) {
 	if err := d.catchUp(); err != nil {
 		return 0, err
 	}
-	if d.index < d.m.Len() && d.at >= d.m.Range(d.index).Offset { // no further than this range: the next may be copied
+	if d.index < d.m.Len() && d.at >= d.m.Range(d.index).Offset { // not beyond this range, the next one may be copied
 		rng := d.m.Range(d.index)
 		p = p[:min(int64(len(p)), rng.Offset+rng.Length-d.at)]
 	}
@@ -211,7 +209,7 @@ func (d *delta) close() {
 	}
 }
 
-// catchUp moves the image to where the delta is.
+// catchUp moves image to the position of the delta.
 func (d *delta) catchUp() error {
 	n := d.lag
 	d.lag = 0

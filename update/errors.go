@@ -7,36 +7,35 @@ import (
 	"updater/bmap"
 )
 
-// ActiveError refuses a slot that is running.
+// ActiveError reports that the chosen slot is booted.
 type ActiveError struct{ Slot string }
 
 func (e *ActiveError) Error() string {
-	return fmt.Sprintf("slot %s is the one that is running; an install only writes an inactive slot", e.Slot)
+	return fmt.Sprintf("slot %s is running; only an inactive slot can be written", e.Slot)
 }
 
-// NotGoodError refuses an install from a slot that was not marked good: it is what the device falls back to
-// when the new slot fails.
+// NotGoodError reports that the running slot was not marked good. The device would fall back to it if the new slot failed.
 type NotGoodError struct{ Slot string }
 
 func (e *NotGoodError) Error() string {
-	return fmt.Sprintf("slot %s is running and was not marked good; it would be the only one to fall back to", e.Slot)
+	return fmt.Sprintf("slot %s is running and was not marked good, but would be the only fallback", e.Slot)
 }
 
-// IncompatibleError says that a signed image is not for this device, role or size.
+// IncompatibleError reports a signed image for another device or role, or one that does not fit.
 type IncompatibleError struct{ Reason string }
 
 func (e *IncompatibleError) Error() string { return e.Reason }
 
-// ExpiredError says that the signed document is no longer valid.
+// ExpiredError reports a signed document that has expired.
 type ExpiredError struct{ Expires, Now time.Time }
 
 func (e *ExpiredError) Error() string {
 	return fmt.Sprintf("the update expired at %s; the trusted time is %s", e.Expires.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
 }
 
-// RollbackError refuses a document below the device's floor.
+// RollbackError reports a document below the device's floor.
 type RollbackError struct {
-	Index int64 // 0: it has none
+	Index int64 // 0 if it has none
 	Floor int64
 }
 
@@ -47,13 +46,13 @@ func (e *RollbackError) Error() string {
 	return fmt.Sprintf("the update's rollback index is %d; this device takes none below %d", e.Index, e.Floor)
 }
 
-// ImageError says that the image is not the one that the signed bmap describes.
+// ImageError reports an image that differs from the signed bmap.
 type ImageError struct{ Err error }
 
 func (e *ImageError) Error() string { return "checking the image: " + e.Err.Error() }
 func (e *ImageError) Unwrap() error { return e.Err }
 
-// SourceError says that the image could not be read.
+// SourceError reports that the image could not be read.
 type SourceError struct {
 	Offset int64 // in the image, bytes
 	Err    error
@@ -64,14 +63,14 @@ func (e *SourceError) Error() string {
 }
 func (e *SourceError) Unwrap() error { return e.Err }
 
-// WriteError says that the slot could not be written or flushed. It stays marked bad.
+// WriteError reports that the slot could not be written or flushed. The slot stays marked bad.
 type WriteError struct {
-	Slot string
+	Slot string // "" outside of an install
 	Err  error
 }
 
 func (e *WriteError) Error() string {
-	if e.Slot == "" { // a copy; the cause names the device
+	if e.Slot == "" { // the cause names the device
 		return e.Err.Error()
 	}
 	return fmt.Sprintf("writing slot %s: %v", e.Slot, e.Err)
@@ -79,11 +78,11 @@ func (e *WriteError) Error() string {
 
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// ReadBackError says that the medium does not hold what was written. The slot stays marked bad.
+// ReadBackError reports a medium that does not hold what was written, or that cannot be read. The slot stays marked bad.
 type ReadBackError struct {
-	Offset int64       // of the first, bytes
-	Ranges []bmap.Span // all that differ; empty when a read failed or only the whole image differs
-	Err    error       // about the first
+	Offset int64       // of the first mismatch on the medium, bytes
+	Ranges []bmap.Span // all mismatches on the medium; empty if a read failed
+	Err    error       // about the first mismatch
 }
 
 func (e *ReadBackError) Error() string {
@@ -102,7 +101,7 @@ func (e *ReadBackError) Error() string {
 }
 func (e *ReadBackError) Unwrap() error { return e.Err }
 
-// BootError says that the boot state could not be changed or read.
+// BootError reports that the boot state could not be changed or read.
 type BootError struct {
 	Slot, Doing string
 	Err         error

@@ -9,18 +9,17 @@ import (
 	"updater/bmap"
 )
 
-// judged is a run of chunks, in order, that may be passed on once judge says so.
+// judged is a sequence of chunks that is passed on once judge sends nil.
 type judged struct {
 	chunks []chunk
-	judge  <-chan error // nil: they are passed on at once
+	judge  <-chan error // nil passes them on at once
 }
 
-// checkRanges compares each range with its signed checksum. Ranges that fit heldRange are hashed on all cores, and
-// passed on in their order only after that; a longer one, of a foreign bmap, flows through and is judged at its end,
-// before the switch.
+// checkRanges compares each range with its signed checksum. Ranges of at most heldRange are hashed, on all cores, before they are
+// passed on in their order. Longer ones, from a foreign bmap, pass through and are judged at their end, which is before the switch.
 func checkRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, out chan<- chunk) error {
 	group, ctx := errgroup.WithContext(ctx)
-	queue := make(chan judged, runtime.GOMAXPROCS(0)) // what is hashed at a time
+	queue := make(chan judged, runtime.GOMAXPROCS(0)) // bounds what is hashed at a time
 	group.Go(func() error {
 		defer close(queue)
 		return judgeRanges(ctx, m, in, queue)
@@ -41,7 +40,7 @@ func checkRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, out chan<- c
 		return cancelled(ctx)
 	})
 	err := group.Wait()
-	for j := range queue { // after an error: nobody uses the buffers any more
+	for j := range queue { // after an error: until no hash uses a buffer any more
 		if j.judge != nil {
 			<-j.judge
 		}
@@ -49,8 +48,8 @@ func checkRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, out chan<- c
 	return err
 }
 
-// judgeRanges collects the chunks of each short range and has them hashed by a goroutine of their own; it hashes
-// long ranges by itself. Buffers bound how much that is at a time.
+// judgeRanges collects the chunks of each short range and hashes them in a goroutine; it hashes long ranges itself. The number of
+// buffers bounds the work in flight.
 func judgeRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, queue chan<- judged) error {
 	var held []chunk
 	long := m.NewHash()
@@ -77,7 +76,7 @@ func judgeRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, queue chan<-
 		}
 		if err := send(ctx, queue, j); err != nil {
 			if j.judge != nil {
-				<-j.judge // nobody uses the buffers any more
+				<-j.judge // the buffers are free after that
 			}
 			return err
 		}

@@ -10,35 +10,32 @@ import (
 	"updater/bmap"
 )
 
-// compareBudget bounds what comparing may cost where it finds nothing: so many bytes may be read in vain beyond
-// those that were found equal. A slot with other content costs this much reading, once; after an interrupted
-// install everything before the cut is found, since writing ascends.
+// compareBudget is how many mismatching bytes are read, beyond those found equal, before comparing is given up. A slot with other
+// content costs this much reading once. After an interrupted install everything before the cut is found, since writing ascends.
 const compareBudget = 16 << 20
 
-// held knows what the target holds already, by reading it from the medium: that is how an interrupted install
-// goes on, and how equal ranges are not written again. It keeps no record. What it finds equal is flushed and
-// read back with all the rest.
+// held finds the ranges that the target already holds by reading them from the medium. They are not written again, which is also how
+// an interrupted install resumes: no record of it is kept. What is found equal is flushed and read back like everything else.
 type held struct {
 	m      *bmap.Map
 	target Target
 	buf    []byte       // of the reading stage
 	cmp    []byte       // of the writing stage
 	equal  atomic.Int64 // mapped bytes found equal
-	vain   atomic.Int64 // bytes that were read and differed, less those found equal
-	off    bool
+	vain   atomic.Int64 // bytes read that differed, less those found equal
+	off    bool         // nothing is compared
 }
 
 func newHeld(m *bmap.Map, target Target, off bool) *held {
 	return &held{m: m, target: target, off: off}
 }
 
-// pays reports whether comparing n more bytes is worth it.
+// pays reports whether n more bytes are within the budget.
 func (h *held) pays(n int64) bool { return !h.off && h.vain.Load()+n <= compareBudget }
 
 func (h *held) found(n int64) { h.equal.Add(n); h.vain.Add(-n) }
 
-// lacks reports whether a range has to be written, and is the stage that decides what is read of the image.
-// Long ranges are left to holds.
+// lacks reports whether a range must be written. It selects the ranges that are read from the image. Long ranges are left to holds.
 func (h *held) lacks(ctx context.Context, _ int, rng bmap.Range) (bool, error) {
 	if rng.Length > heldRange || !h.pays(rng.Length) {
 		return true, nil
@@ -66,7 +63,7 @@ func (h *held) lacks(ctx context.Context, _ int, rng bmap.Range) (bool, error) {
 	return false, nil
 }
 
-// holds reports whether the target holds the chunk of a long range.
+// holds reports whether the target already holds a chunk of a long range.
 func (h *held) holds(c chunk) (bool, error) {
 	n := int64(len(c.buf))
 	if c.rng.Length <= heldRange || !h.pays(n) {
@@ -86,7 +83,7 @@ func (h *held) holds(c chunk) (bool, error) {
 	return true, nil
 }
 
-// isZero reports whether an unmapped span is zero already. It stops at the first byte that is not.
+// isZero reports whether a hole is already zero. It stops at the first byte that is not.
 func (h *held) isZero(ctx context.Context, gap bmap.Span) (bool, error) {
 	if h.cmp == nil {
 		h.cmp = make([]byte, chunkSize)
@@ -112,7 +109,7 @@ func (h *held) isZero(ctx context.Context, gap bmap.Span) (bool, error) {
 }
 
 func compareError(off int64, err error) error {
-	return fmt.Errorf("comparing with what it holds at %d: %w", off, err)
+	return fmt.Errorf("reading the present content at %d: %w", off, err)
 }
 
 // FirstNonZero returns the index of the first byte of p that is not zero, -1 if all are zero.

@@ -18,7 +18,7 @@ type Boot interface {
 	Slots(ctx context.Context) ([]Slot, error)
 	// Invalidate makes a slot unbootable. It refuses the booted slot and the last bootable one.
 	Invalidate(ctx context.Context, slot string) error
-	// Activate makes a slot the next choice, for tries boots; then the boot loader falls back. One atomic change.
+	// Activate makes a slot the next choice for a number of tries, after which the boot loader falls back. It is one atomic change.
 	Activate(ctx context.Context, slot string, tries int) error
 }
 
@@ -26,12 +26,12 @@ type Boot interface {
 type Slot struct {
 	Name     string
 	Booted   bool // the running system came from it
-	Next     bool // the boot loader's next choice
+	Next     bool // it is the boot loader's next choice
 	Bootable bool
 	Good     bool // it was marked good since it was installed or, where boots are counted, since it was booted
 }
 
-// Disk is where the slots are. Whoever hands it over holds its lock, so that no two installs run at once.
+// Disk is where the slots are. The caller holds its install lock, so that no two installs run at once.
 type Disk interface {
 	// SlotSize is the size in bytes of the slot's partition for a role.
 	SlotSize(slot, role string) (int64, error)
@@ -52,8 +52,8 @@ type Target interface {
 // Image is the decoded image stream.
 type Image interface {
 	io.Reader
-	Skip(n int64) error // moves on n bytes without handing them out
-	End() error         // nil only when nothing is left and its container ended properly
+	Skip(n int64) error // skips n bytes
+	End() error         // nil only if nothing is left and the container ended properly
 }
 
 // ImageCloser is an image that was opened for this install.
@@ -66,43 +66,42 @@ type ImageCloser interface {
 type Job struct {
 	Boot  Boot
 	Disk  Disk
-	State State // nil: nothing is remembered, the floor is 0
+	State State // nil remembers nothing; the floor is 0
 
-	Bmap      []byte // as it was found
-	Signature []byte // detached; nil when the bmap is clearsigned
+	Bmap      []byte // unverified
+	Signature []byte // detached; nil if the bmap is clearsigned
 	Policy    verify.Policy
-	Product   string   // the device's; "" when the configuration names none
+	Product   string   // the device's; "" if the configuration names none
 	Role      string   // partition of the slot to write, such as "rootfs"
-	Require   []string // fields of <Update> that must be there, see Fields
+	Require   []string // fields of <Update> that must be present, see Fields
 
 	Image     Image
-	ImageSize int64 // decoded size in bytes, -1 when it is not known before the end
-	// Narrow, unless nil, makes the map of what Image holds from the accepted one, which is that of more, such as of
-	// a whole disk. It must not return a range that is not covered by the accepted map.
+	ImageSize int64 // decoded size in bytes, -1 if it is unknown before the end
+	// Narrow derives the map of Image from the accepted map of something larger, such as a whole disk. It must not return a range
+	// that the accepted map does not cover. It may be nil.
 	Narrow func(ctx context.Context, m *bmap.Map) (*bmap.Map, error)
-	// Reopen opens the image again from its beginning, for what reads back wrong. It may be nil: then nothing is repaired.
+	// Reopen opens the image again from its beginning to repair what reads back wrong. Nil repairs nothing.
 	Reopen func(ctx context.Context) (ImageCloser, error)
 
-	// Seed opens the same partition of another slot than the one that is written, for an Image that is Sparse. It may
-	// be nil.
+	// Seed opens the same partition of a slot other than the one that is written, to copy ranges from. It is used if Image is a
+	// [Sparse]. It may be nil.
 	Seed func(slot, role string) (Seed, error)
 
 	Slot     string // "" picks the inactive slot
 	Tries    int
-	Unmapped string // what unmapped blocks become when the signed document does not say; "" is UnmappedZero
-	Rewrite  bool   // write everything, also what the slot holds already
-	// ForceFromBad installs although the running slot was not marked good: when the new slot fails too, there
-	// may be nothing to fall back to.
+	Unmapped string // policy for unmapped blocks if the signed document has none; "" is UnmappedZero
+	Rewrite  bool   // also write ranges that the slot already holds
+	// ForceFromBad installs although the running slot was not marked good. If the new slot fails, too, there may be no fallback.
 	ForceFromBad bool
 
-	// PreInstall, unless nil, may refuse an accepted document before anything is written, and PostInstall may refuse the
-	// switch after the read-back. Their errors are those of Install.
+	// PreInstall may refuse an accepted document before anything is written; PostInstall may refuse the switch after the read-back.
+	// Install returns their errors. Both may be nil.
 	PreInstall, PostInstall func(ctx context.Context, p Planned) error
 
 	Progress *Progress // may be nil
 }
 
-// Planned is an install whose document was accepted.
+// Planned describes an install whose document was accepted.
 type Planned struct {
 	Slot, Role       string
 	Product, Version string // as signed; may be empty
@@ -110,7 +109,7 @@ type Planned struct {
 	ImageBytes       int64
 }
 
-// Result is what an install did.
+// Result reports an install.
 type Result struct {
 	Slot        string          `json:"slot"`
 	Role        string          `json:"role"`
@@ -121,26 +120,26 @@ type Result struct {
 	ImageBytes  int64           `json:"image_bytes"`
 	MappedBytes int64           `json:"mapped_bytes"`
 	Unmapped    string          `json:"unmapped"` // zero, keep or discard
-	// Of the mapped bytes, those that were written and those that the slot held already; of the unmapped, those
-	// that were not zero yet; and what had to be written again.
+	// Mapped bytes that were written and those that the slot already held; unmapped bytes that read as zero now; bytes that were
+	// written again.
 	WrittenBytes  int64    `json:"written_bytes"`
 	SkippedBytes  int64    `json:"skipped_bytes"`
 	ZeroedBytes   int64    `json:"zeroed_bytes"`
 	RepairedBytes int64    `json:"repaired_bytes,omitempty"`
-	Fetch         *Fetch   `json:"fetch,omitempty"` // how an image on a server was fetched
+	Fetch         *Fetch   `json:"fetch,omitempty"` // of an image on a server
 	Engine        string   `json:"engine"`
 	Tries         int      `json:"tries"`
 	Warnings      []string `json:"warnings,omitempty"`
 	Seconds       Timings  `json:"seconds"`
 }
 
-// Timings are the seconds that the phases of an install took.
+// Timings are the durations of the phases of an install, in seconds.
 type Timings map[Phase]float64
 
-// Install runs the steps of the package comment, in that order. A nil error means that the slot holds the
-// signed image, read back from the medium, and is the boot loader's next choice. Errors: [ActiveError],
-// [IncompatibleError], [ExpiredError], [RollbackError], [ImageError], [WriteError], [ReadBackError],
-// [BootError], what verify, bmap and the State return, and the cause of a cancelled context.
+// Install runs the steps of the package comment, in that order. A nil error means that the slot holds the signed image, read back
+// from the medium, and is the boot loader's next choice, both durably. Errors: [ActiveError], [NotGoodError], [IncompatibleError],
+// [ExpiredError], [RollbackError], [ImageError], [SourceError], [WriteError], [ReadBackError], [BootError], [verify.SignatureError],
+// [bmap.SyntaxError], those of the State and the hooks, and the cause of a cancelled context.
 func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	run := &run{Job: job, timer: newTimer(job.Progress)}
 
@@ -161,7 +160,7 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = target.Close() }() // everything that matters was flushed and read back by then
+	defer func() { _ = target.Close() }() // the data was flushed and read back by then
 	if err := cancelled(ctx); err != nil {
 		return nil, err
 	}
@@ -204,13 +203,13 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 type run struct {
 	Job
 	*timer
-	noted             Outcome // what was remembered last
+	noted             Outcome // the last one recorded
 	held              *held
 	fetch             *Fetch
 	written, repaired int64 // bytes
 }
 
-// ask lets a hook say no; nil says yes.
+// ask calls a hook; nil accepts.
 func (r *run) ask(ctx context.Context, hook func(context.Context, Planned) error, doc *Document) error {
 	if hook == nil {
 		return nil
@@ -299,7 +298,7 @@ func (r *run) result(doc *Document, target Target) *Result {
 	return res
 }
 
-// cancelled is the cause of a cancelled context, nil while it is not.
+// cancelled is the cause of a cancelled context, nil before that.
 func cancelled(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -307,7 +306,7 @@ func cancelled(ctx context.Context) error {
 	return nil
 }
 
-// timer records how long the phases take.
+// timer records the durations of the phases.
 type timer struct {
 	progress *Progress
 	current  Phase
@@ -322,10 +321,10 @@ func newTimer(p *Progress) *timer {
 	return &timer{progress: p, spent: Timings{}}
 }
 
-// phase ends the current phase and begins p, whose amount of work is not known.
+// phase ends the current phase and begins p, whose amount of work is unknown.
 func (t *timer) phase(p Phase) { t.phaseOf(p, 0) }
 
-// phaseOf ends the current phase and begins p with total bytes to do.
+// phaseOf ends the current phase and begins p, which processes total bytes.
 func (t *timer) phaseOf(p Phase, total int64) {
 	now := time.Now()
 	if t.current != "" {
@@ -337,7 +336,7 @@ func (t *timer) phaseOf(p Phase, total int64) {
 	}
 }
 
-// soFar is a copy of what was spent until now, in the current phase too.
+// soFar is a copy of the timings, including the current phase.
 func (t *timer) soFar() Timings {
 	spent := maps.Clone(t.spent)
 	spent[t.current] += time.Since(t.since).Seconds()

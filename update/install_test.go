@@ -271,7 +271,10 @@ func TestInstall(t *testing.T) {
 	if at != len(d.journal)-1 {
 		t.Errorf("operations after the switch: %v", d.journal[at:])
 	}
-	if flush := slices.Index(d.journal, "flush"); slices.ContainsFunc(d.journal[flush:], func(s string) bool { return strings.HasPrefix(s, "write") || strings.HasPrefix(s, "zero") }) {
+	if flush := slices.Index(d.journal, "flush"); slices.ContainsFunc(d.journal[flush:], func(s string) bool {
+		return strings.HasPrefix(s,
+			"write") || strings.HasPrefix(s, "zero")
+	}) {
 		t.Errorf("data was written after the last flush: %v", d.journal)
 	}
 }

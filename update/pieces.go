@@ -6,11 +6,10 @@ import (
 	"updater/bmap"
 )
 
-// Pieces streams an image through the same reader and hash as [Install] and hands the bytes of its mapped ranges to
-// take, ascending, in pieces that are compared with their signed checksum before, as far as the range fits the window.
-// A piece is only valid during the call. It returns nil only when every range matched, the image has its size and ends
-// properly, and take never failed. Errors: [ImageError], [SourceError], what take returned, the cause of a cancelled
-// context.
+// Pieces streams an image through the same reader and hash as [Install] and calls take with the bytes of its mapped ranges, ascending,
+// in pieces of at most 512 KiB. Ranges of at most 4 MiB are compared with their signed checksums before. A piece is valid only during
+// the call. Pieces returns nil only if every range matches, the size is right, the container ends properly, and take never failed.
+// Errors: [ImageError], [SourceError], those of take, the cause of a cancelled context.
 func Pieces(ctx context.Context, m *bmap.Map, image Image, take func(p []byte, off int64) error) error {
 	return stream(ctx, m, image, nil, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
 		for c := range in {

@@ -5,26 +5,25 @@ import (
 	"sync/atomic"
 )
 
-// Phase is a part of an install that a person can tell from the others.
+// Phase is a part of an install, as it is shown to people.
 type Phase string
 
-// The phases in their order.
+// The phases, in their order.
 const (
 	PhaseCheck    Phase = "check"
-	PhasePlan     Phase = "plan" // only for an image on a server: what the slots hold is looked up
+	PhasePlan     Phase = "plan" // only for an image on a server: the slots are searched for its ranges
 	PhaseWrite    Phase = "write"
 	PhaseFlush    Phase = "flush"
 	PhaseReadBack Phase = "readback"
-	PhaseRepair   Phase = "repair" // only when something reads back wrong
+	PhaseRepair   Phase = "repair" // only if something reads back wrong
 	PhaseSwitch   Phase = "switch"
 )
 
-// Progress counts what an install has done; whoever draws it samples it. Safe for concurrent use. The
-// zero value is ready.
+// Progress counts the work of an install. Readers sample it. Safe for concurrent use. The zero value is ready.
 type Progress struct {
-	// OnPhase, when set before the install, is called at the start of each phase from the installing goroutine.
+	// OnPhase, if set before the install, is called at the start of each phase from the installing goroutine.
 	OnPhase func(p Phase, total int64)
-	// OnFetch, when set before the install, is told how an image on a server will be fetched, before it is.
+	// OnFetch, if set before the install, is called before an image on a server is fetched.
 	OnFetch func(f Fetch)
 
 	mu    sync.Mutex
@@ -33,7 +32,7 @@ type Progress struct {
 	done  atomic.Int64
 }
 
-// Sample returns the current phase and how many of its bytes are done; total is 0 where that is not known.
+// Sample returns the current phase and its bytes done and in total; total is 0 if it is unknown.
 func (p *Progress) Sample() (phase Phase, done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

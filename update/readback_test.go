@@ -54,7 +54,8 @@ func TestReadBackAt(t *testing.T) {
 					if mis, ok := errors.AsType[*verify.MismatchError](bad[i].Err); !ok || mis.Offset != rng.Offset {
 						t.Errorf("the range's error is %v", bad[i].Err)
 					}
-					if bad[1-i].Index != -1 || bad[1-i].Span != hole || bad[1-i].Err.Error() != fmt.Sprintf("unmapped byte at %d is 0x07, expected zero", base+hole.Offset+hole.Length-1) {
+					if bad[1-i].Index != -1 || bad[1-i].Span != hole || bad[1-i].Err.Error() != fmt.Sprintf("unmapped byte at %d is 0x07, expected zero",
+						base+hole.Offset+hole.Length-1) {
 						t.Errorf("the hole's mismatch is %+v", bad[1-i])
 					}
 					b.Unmapped = update.UnmappedKeep

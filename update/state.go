@@ -2,41 +2,41 @@ package update
 
 import "time"
 
-// State is what a device remembers between installs. A nil State remembers nothing, and its floor is 0.
+// State is what a device remembers between installs. A nil State remembers nothing and has a floor of 0.
 type State interface {
 	// Floor is the lowest rollback index that may be installed. An install never changes it.
 	Floor() int64
-	// Record notes what a partition of a slot holds; it is on stable storage when Record returns nil.
+	// Record notes what a partition of a slot holds. It is on stable storage once Record returns nil.
 	Record(r Record) error
 }
 
-// Outcome is how far an install has come.
+// Outcome is how far an install got.
 type Outcome string
 
 // The outcomes.
 const (
-	OutcomeWriting   Outcome = "writing"   // its first byte may have changed
-	OutcomeFailed    Outcome = "failed"    // it ended with an error
-	OutcomeInstalled Outcome = "installed" // all of it was read back
+	OutcomeWriting   Outcome = "writing"   // the first byte may have changed
+	OutcomeFailed    Outcome = "failed"    // the install ended with an error
+	OutcomeInstalled Outcome = "installed" // the whole image was read back
 )
 
-// Record is what is remembered of an install.
+// Record is what a State keeps of an install.
 type Record struct {
 	Slot, Role    string
 	Outcome       Outcome
-	Detail        string // why it failed
+	Detail        string // the error of a failed one
 	Version       string
 	RollbackIndex int64     // 0 is none
-	ImageChecksum string    // hex, of the whole image, when the document has it
+	ImageChecksum string    // hex, of the whole image; "" if the document has none
 	BmapChecksum  string    // hex sha256 of the signed document
-	Signed        time.Time // the newest of its signatures
+	Signed        time.Time // of the newest signature
 	Signers       []string  // fingerprints of the keys that signed
 	Size          int64     // of the image, bytes
-	Seconds       Timings   // of the phases so far; nil at the beginning
+	Seconds       Timings   // of the phases so far; nil with OutcomeWriting
 	At            time.Time // trusted time
 }
 
-// record has the state remember an outcome. Nothing is written before OutcomeWriting is remembered.
+// record notes an outcome in the state. Nothing is written before OutcomeWriting is durable.
 func (r *run) record(doc *Document, o Outcome, detail string) error {
 	if r.State == nil {
 		return nil
@@ -53,7 +53,7 @@ func (r *run) record(doc *Document, o Outcome, detail string) error {
 	return nil
 }
 
-// Record is what is remembered of the document's image in a partition of a slot.
+// Record describes the document's image in a partition of a slot.
 func (d *Document) Record(slot, role string, o Outcome, at time.Time) Record {
 	u := d.update()
 	rec := Record{
@@ -69,8 +69,8 @@ func (d *Document) Record(slot, role string, o Outcome, at time.Time) Record {
 	return rec
 }
 
-// ended notes why an install failed, if it did. It adds nothing to an error that is reported anyway, and takes nothing
-// back from a slot that was read back whole: only its activation failed.
+// ended records a failed install. It adds nothing to the error, which is reported anyway. A slot that was read back completely stays
+// recorded as installed: only its activation failed.
 func (r *run) ended(doc *Document, err error) {
 	if err != nil && r.noted == OutcomeWriting {
 		_ = r.record(doc, OutcomeFailed, err.Error())

@@ -51,7 +51,8 @@ func TestRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := func(op string) int { return slices.Index(d.journal, op) }
-	if w, i, b, a := at("record writing"), at("invalidate B"), at("record installed"), at("activate B 3"); w < 0 || i != w+1 || b < i || a != b+1 || a != len(d.journal)-1 {
+	if w, i, b, a := at("record writing"), at("invalidate B"), at("record installed"), at("activate B 3"); w < 0 || i != w+1 || b < i || a != b+1 ||
+		a != len(d.journal)-1 {
 		t.Errorf("the order is %q", d.journal)
 	}
 	sum := sha256.Sum256(k.doc)
@@ -123,7 +124,7 @@ func TestConditions(t *testing.T) {
 		{"all there", func(_ *bmap.Update, c *update.Conditions) { c.Require = update.Fields() }, ""},
 		{"nothing there", func(u *bmap.Update, _ *update.Conditions) { *u = bmap.Update{} }, ""},
 		{"nothing there, all required", func(u *bmap.Update, c *update.Conditions) { *u, c.Require = bmap.Update{}, update.Fields() },
-			"incompatible: does not say Product, Version, RollbackIndex, Role, Created, Expires, Unmapped, ImageChecksum"},
+			"incompatible: lacks Product, Version, RollbackIndex, Role, Created, Expires, Unmapped, ImageChecksum"},
 		{"another product", func(u *bmap.Update, _ *update.Conditions) { u.Product = "other" }, `incompatible: for product "other"`},
 		{"another role", func(u *bmap.Update, _ *update.Conditions) { u.Role = "kernel" }, `incompatible: for role "kernel"`},
 		{"a device without a name", func(_ *bmap.Update, c *update.Conditions) { c.Product = "" }, `incompatible: this device is ""`},

@@ -9,8 +9,8 @@ import (
 	"updater/verify"
 )
 
-// checkWhole is the stage that holds the image against the signed checksum of all of it, unmapped blocks as zero. It
-// passes every chunk on, and ends with an error in place of the end when the image is another.
+// checkWhole is the stage that compares the whole image, with zeros in its holes, with its signed checksum. It passes every chunk on,
+// and replaces the end by an error if the image differs.
 func checkWhole(ctx context.Context, m *bmap.Map, want string, in <-chan chunk, out chan<- chunk) error {
 	sum := m.NewHash()
 	var at int64
@@ -32,7 +32,7 @@ func checkWhole(ctx context.Context, m *bmap.Map, want string, in <-chan chunk, 
 	return cancelled(ctx)
 }
 
-// wholeChecksum is the signed checksum of the whole image, "" when the document has none.
+// wholeChecksum is the signed checksum of the whole image, "" if the document has none.
 func wholeChecksum(m *bmap.Map) string {
 	if u := m.Update(); u != nil {
 		return u.ImageChecksum

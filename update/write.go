@@ -12,11 +12,11 @@ import (
 	"updater/verify"
 )
 
-// The memory of the write phase: as many buffers of chunkSize as the longest range that is held until its end is known
-// takes, and ahead more, which keep every stage busy.
+// The memory of the write phase: buffers of chunkSize for the longest range that is held until its checksum is known, and ahead more,
+// which keep every stage busy.
 const (
 	chunkSize = 512 << 10
-	heldRange = 4 << 20 // a range up to this length is compared before its first byte is written
+	heldRange = 4 << 20 // ranges of at most this length are compared before their first byte is written
 	ahead     = 7
 )
 
@@ -31,21 +31,20 @@ func buffers(m *bmap.Map) int {
 	return ahead + int((longest+chunkSize-1)/chunkSize)
 }
 
-// gapAhead is the span of the image whose unmapped blocks are treated before its data is written: zeroing drops
-// cached pages, so it comes first.
+// gapAhead is the unit of the image in which holes are zeroed before data is written: zeroing drops cached pages, so it comes first.
 const gapAhead = 8 << 20
 
-// chunk is a piece of one range, or the end of the image.
+// chunk is a part of one range, or the end of the image.
 type chunk struct {
-	buf   []byte // of chunkSize capacity; buf[:n] is the piece
+	buf   []byte // the data, in a buffer of chunkSize
 	index int
 	rng   bmap.Range
 	off   int64 // in the image
 	last  bool  // of its range
-	end   bool  // no piece: the image ended properly, and all of it matched
+	end   bool  // no data: the image ended properly and all of it matched
 }
 
-// recycle gives the buffer back to the reader.
+// recycle returns the buffer to the reader.
 func (c chunk) recycle(ctx context.Context, free chan<- []byte) error {
 	if c.end {
 		return nil
@@ -53,11 +52,11 @@ func (c chunk) recycle(ctx context.Context, free chan<- []byte) error {
 	return send(ctx, free, c.buf[:chunkSize])
 }
 
-// write streams the image into the target: device, decoder and hash run at the same time, and ranges that the
-// target holds already are left out.
+// write streams the image into the target; device, decoder and hash run at the same time. Ranges that the target already holds are
+// skipped.
 func (r *run) write(ctx context.Context, doc *Document, target Target) error {
 	r.held = newHeld(doc.Map, target, r.Rewrite)
-	image, want := r.Image, r.held.lacks
+	image, want := r.Image, selection(r.held.lacks)
 	if sparse, ok := r.Image.(Sparse); ok && !r.Rewrite {
 		d, lacks, err := r.planFetch(ctx, doc, sparse)
 		if err != nil {
@@ -72,51 +71,70 @@ func (r *run) write(ctx context.Context, doc *Document, target Target) error {
 	})
 }
 
-// readRanges cuts the image stream into chunks of the ranges that want asks for, and reads it to its proper end.
-func readRanges(ctx context.Context, m *bmap.Map, image Image, want func(context.Context, int, bmap.Range) (bool, error), free <-chan []byte, out chan<- chunk) error {
-	var at int64
-	for i, rng := range m.Ranges() {
-		if want != nil {
-			if ok, err := want(ctx, i, rng); err != nil {
+// rangeReader is the stage that divides the image stream into chunks of the ranges that want selects, and reads it to its end.
+type rangeReader struct {
+	m     *bmap.Map
+	image Image
+	want  selection
+	free  <-chan []byte
+	out   chan<- chunk
+	at    int64 // in the image
+}
+
+// selection reports whether a range of the map is needed; nil selects all.
+type selection func(ctx context.Context, index int, rng bmap.Range) (bool, error)
+
+func (r *rangeReader) run(ctx context.Context) error {
+	for i, rng := range r.m.Ranges() {
+		if r.want != nil {
+			if ok, err := r.want(ctx, i, rng); err != nil {
 				return err
 			} else if !ok {
 				continue
 			}
 		}
-		if err := image.Skip(rng.Offset - at); err != nil {
-			return &SourceError{Offset: at, Err: err}
-		}
-		at = rng.Offset
-		for end := rng.Offset + rng.Length; at < end; {
-			buf, err := receive(ctx, free)
-			if err != nil {
-				return err
-			}
-			if buf == nil {
-				buf = make([]byte, chunkSize)
-			}
-			buf = buf[:min(int64(chunkSize), end-at)]
-			if n, err := io.ReadFull(image, buf); err != nil {
-				return &SourceError{Offset: at + int64(n), Err: endsEarly(err, m)}
-			}
-			c := chunk{buf: buf, index: i, rng: rng, off: at}
-			at += int64(len(buf))
-			c.last = at == end
-			if err := send(ctx, out, c); err != nil {
-				return err
-			}
+		if err := r.read(ctx, i, rng); err != nil {
+			return err
 		}
 	}
-	if err := image.Skip(m.ImageSize() - at); err != nil {
-		return &SourceError{Offset: at, Err: err}
+	if err := r.image.Skip(r.m.ImageSize() - r.at); err != nil {
+		return &SourceError{Offset: r.at, Err: err}
 	}
-	if err := image.End(); err != nil {
-		return &SourceError{Offset: m.ImageSize(), Err: err}
+	if err := r.image.End(); err != nil {
+		return &SourceError{Offset: r.m.ImageSize(), Err: err}
 	}
-	return send(ctx, out, chunk{end: true})
+	return send(ctx, r.out, chunk{end: true})
 }
 
-// endsEarly says of an end of file where the bmap promised more.
+// read sends the chunks of one range.
+func (r *rangeReader) read(ctx context.Context, index int, rng bmap.Range) error {
+	if err := r.image.Skip(rng.Offset - r.at); err != nil {
+		return &SourceError{Offset: r.at, Err: err}
+	}
+	r.at = rng.Offset
+	for end := rng.Offset + rng.Length; r.at < end; {
+		buf, err := receive(ctx, r.free)
+		if err != nil {
+			return err
+		}
+		if buf == nil {
+			buf = make([]byte, chunkSize)
+		}
+		buf = buf[:min(int64(chunkSize), end-r.at)]
+		if n, err := io.ReadFull(r.image, buf); err != nil {
+			return &SourceError{Offset: r.at + int64(n), Err: endsEarly(err, r.m)}
+		}
+		c := chunk{buf: buf, index: index, rng: rng, off: r.at}
+		r.at += int64(len(buf))
+		c.last = r.at == end
+		if err := send(ctx, r.out, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endsEarly explains an end of file before the size of the bmap.
 func endsEarly(err error, m *bmap.Map) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return fmt.Errorf("it ends there, the bmap says %d bytes: %w", m.ImageSize(), io.ErrUnexpectedEOF)
@@ -124,7 +142,7 @@ func endsEarly(err error, m *bmap.Map) error {
 	return err
 }
 
-// compare judges a finished range by its signed checksum.
+// compare compares a finished range with its signed checksum.
 func compare(sum hash.Hash, m *bmap.Map, index int, rng bmap.Range) error {
 	if got := hex.EncodeToString(sum.Sum(nil)); got != rng.Checksum {
 		return &verify.MismatchError{
@@ -135,7 +153,7 @@ func compare(sum hash.Hash, m *bmap.Map, index int, rng bmap.Range) error {
 	return nil
 }
 
-// writeRanges treats the gaps of each span of the image and then writes the span's chunks, in ascending order.
+// writeRanges writes the image in ascending order, in each unit of gapAhead the holes first and then the chunks.
 func (r *run) writeRanges(ctx context.Context, doc *Document, target Target, in <-chan chunk, free chan<- []byte) error {
 	gaps := r.newGaps(doc, target)
 	defer gaps.stop()
@@ -159,7 +177,7 @@ func (r *run) writeRanges(ctx context.Context, doc *Document, target Target, in 
 			return err
 		}
 	}
-	return cancelled(ctx) // the stage that ended early has the error
+	return cancelled(ctx) // otherwise the stage that ended early has the error
 }
 
 func (r *run) writeChunk(c chunk, target Target) error {
@@ -171,11 +189,11 @@ func (r *run) writeChunk(c chunk, target Target) error {
 	return err
 }
 
-// gaps treats the unmapped bytes of the image, ascending.
+// gaps applies the policy for unmapped blocks to the holes of the image, ascending.
 type gaps struct {
 	next  func() (bmap.Span, bool)
 	stop  func()
-	cur   bmap.Span // what is left of the current gap
+	cur   bmap.Span // the rest of the current hole
 	treat func(ctx context.Context, gap bmap.Span) error
 }
 
@@ -197,7 +215,7 @@ func (r *run) newGaps(doc *Document, target Target) *gaps {
 	return g
 }
 
-// upTo treats every gap before the offset to.
+// upTo treats every hole before the offset to.
 func (g *gaps) upTo(ctx context.Context, to int64) error {
 	for {
 		if g.cur.Length == 0 {

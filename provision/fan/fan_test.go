@@ -141,7 +141,8 @@ func TestFanLeavesTheSlow(t *testing.T) {
 	}
 	defer stream.Close()
 	rest := &fan.Out{Sink: slow.Sink, At: slow.At}
-	if err := fan.Run(t.Context(), img.m, stream, []*fan.Out{rest}, fan.Options{Patience: time.Millisecond}); err != nil || rest.Behind || rest.At != 24<<20 {
+	if err := fan.Run(t.Context(), img.m, stream, []*fan.Out{rest}, fan.Options{Patience: time.Millisecond}); err != nil || rest.Behind ||
+		rest.At != 24<<20 {
 		t.Errorf("the rest: %+v, %v", rest, err)
 	}
 	if total := slow.Sink.(*throttled).bytes.Load(); total != img.m.MappedBytes() {

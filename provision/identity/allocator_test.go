@@ -62,7 +62,8 @@ func TestAllocators(t *testing.T) {
 
 func allocatorLife(t *testing.T, open func(*testing.T, string) identity.Allocator) {
 	path, ctx := writeSerials(t, 3), t.Context()
-	one, two, three, place := identity.Claim{Unit: "cid:1", Strong: true}, identity.Claim{Unit: "cid:2", Strong: true}, identity.Claim{Unit: "cid:3", Strong: true}, identity.Claim{Unit: "place:slot1"}
+	one, two, three, place := identity.Claim{Unit: "cid:1", Strong: true}, identity.Claim{Unit: "cid:2", Strong: true}, identity.Claim{Unit: "cid:3",
+		Strong: true}, identity.Claim{Unit: "place:slot1"}
 	reserve := func(c identity.Claim, want string) {
 		t.Helper()
 		r, err := open(t, path).Reserve(ctx, c) // a new one each time: nothing may live in memory
@@ -166,7 +167,8 @@ func TestHTTPAllocatorRetries(t *testing.T) {
 	if r, err := a.Reserve(t.Context(), identity.Claim{Unit: "cid:1"}); err != nil || r.Serial != "AG7" || tries != 3 {
 		t.Errorf("Reserve = %+v, %v after %d tries; want AG7 after 3", r, err, tries)
 	}
-	for body, want := range map[string]string{`{}`: "no serial in it", `{"serial":"x","price":1}`: `unknown field "price"`, strings.Repeat(" ", 2<<20): "longer than"} {
+	for body, want := range map[string]string{`{}`: "no serial in it", `{"serial":"x","price":1}`: `unknown field "price"`, strings.Repeat(" ",
+		2<<20): "longer than"} {
 		server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) })
 		if _, err := a.Reserve(t.Context(), identity.Claim{Unit: "cid:1"}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("answer %.20q: %v; want %q", body, err, want)
@@ -185,7 +187,8 @@ func TestAnswerIsARefusal(t *testing.T) {
 	w := web(t)
 	w.Tries, w.Pause = 3, time.Millisecond
 	_, err := (&identity.HTTPAllocator{URL: server.URL, Web: w}).Reserve(t.Context(), identity.Claim{Unit: "cid:1"})
-	if refused, ok := errors.AsType[*identity.AnswerError](err); !ok || refused.Status != http.StatusForbidden || refused.Body != "unit is unknown" || tries != 1 {
+	if refused, ok := errors.AsType[*identity.AnswerError](err); !ok || refused.Status != http.StatusForbidden ||
+		refused.Body != "unit is unknown" || tries != 1 {
 		t.Errorf("Reserve = %v after %d tries; want an AnswerError 403 after one", err, tries)
 	}
 }

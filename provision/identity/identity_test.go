@@ -99,8 +99,9 @@ func testIdentity(t *testing.T, size int64) {
 	ca, signed := lineCA(t)
 	rule := &plan.Identity{
 		Partition: "identity", Variables: map[string]string{"batch": "7"},
-		Key:  &plan.Key{Type: "p256", File: "device.key", Request: "device.csr", Certificate: "device.crt", CA: ca, Subject: "Acme"},
-		File: []plan.File{{Path: "hostname", Content: "gw-{serial}\n"}, {Path: "mac", Content: "{mac} {batch}"}, {Path: "long-name_of.a-file", Content: strings.Repeat("x", 9000)}},
+		Key: &plan.Key{Type: "p256", File: "device.key", Request: "device.csr", Certificate: "device.crt", CA: ca, Subject: "Acme"},
+		File: []plan.File{{Path: "hostname", Content: "gw-{serial}\n"}, {Path: "mac", Content: "{mac} {batch}"}, {Path: "long-name_of.a-file",
+			Content: strings.Repeat("x", 9000)}},
 	}
 	r := identity.Reservation{Serial: "AG1", Variables: map[string]string{"mac": "02:00:00:00:00:01"}}
 	write := func(r identity.Reservation) (*identity.Identity, error) {
@@ -110,7 +111,8 @@ func testIdentity(t *testing.T, size int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *signed != 1 || first.Certificate != "3e9" || len(first.Key) != 64 || string(first.Files["hostname"]) != "gw-AG1\n" || first.Variables["mac"] == "" {
+	if *signed != 1 || first.Certificate != "3e9" || len(first.Key) != 64 || string(first.Files["hostname"]) != "gw-AG1\n" ||
+		first.Variables["mac"] == "" {
 		t.Fatalf("identity is %+v after %d certificates", first, *signed)
 	}
 	fsck(t, path, w)

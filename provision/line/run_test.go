@@ -187,7 +187,8 @@ func (l *station) payload(name, partition string) *medium.Payload {
 	}
 	return &medium.Payload{
 		Name: filepath.Base(name), Partition: partition,
-		Doc: &update.Document{Map: m, Checksum: strings.Repeat("0", 64), Signers: []verify.Signer{{Fingerprint: strings.Repeat("A", 40), Time: time.Unix(1, 0).UTC()}}},
+		Doc: &update.Document{Map: m, Checksum: strings.Repeat("0", 64), Signers: []verify.Signer{{Fingerprint: strings.Repeat("A", 40),
+			Time: time.Unix(1, 0).UTC()}}},
 		Open: func(context.Context) (update.ImageCloser, error) {
 			l.opens.Add(1)
 			return source.Open(name, nil, source.Limits{})
@@ -195,9 +196,14 @@ func (l *station) payload(name, partition string) *medium.Payload {
 	}
 }
 
+const stationKey = `-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIBJzBEpyfHh7GJpZaFgBk7tULYrjzAxVJCRwMbqVIPVO
+-----END PRIVATE KEY-----
+`
+
 func provisionKey(t testing.TB) crypto.Signer {
 	t.Helper()
-	key, err := keys.Parse([]byte("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIBJzBEpyfHh7GJpZaFgBk7tULYrjzAxVJCRwMbqVIPVO\n-----END PRIVATE KEY-----\n"))
+	key, err := keys.Parse([]byte(stationKey))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +294,11 @@ func (l *station) run(targets ...target.Target) map[string]line.Result {
 func (l *station) records() []*record.Record {
 	l.t.Helper()
 	var all []*record.Record
-	if _, err := record.Verify(filepath.Join(l.dir, "spool"), []crypto.PublicKey{l.key.Public()}, func(r *record.Record) error { all = append(all, r); return nil }); err != nil {
+	if _, err := record.Verify(filepath.Join(l.dir, "spool"), []crypto.PublicKey{l.key.Public()}, func(r *record.Record) error {
+		all = append(all,
+			r)
+		return nil
+	}); err != nil {
 		l.t.Fatal(err)
 	}
 	return all
@@ -434,7 +444,8 @@ size = "34M"
 	if err := errors.Join(f.Truncate(48<<20), f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	provisiontest.Tool(t, "sgdisk", "-n1:2048:+4M", "-c1:boot", "-t1:ef00", "-n2:0:+34M", "-c2:identity", "-n3:0:+4M", "-c3:rootfs_a", "-u3:11111111-2222-3333-4444-555555555555", wic)
+	provisiontest.Tool(t, "sgdisk", "-n1:2048:+4M", "-c1:boot", "-t1:ef00", "-n2:0:+34M", "-c2:identity", "-n3:0:+4M", "-c3:rootfs_a",
+		"-u3:11111111-2222-3333-4444-555555555555", wic)
 	if f, err = os.OpenFile(wic, os.O_RDWR, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -444,7 +455,8 @@ size = "34M"
 	}
 	f.Close()
 	l.payloads = []*medium.Payload{l.payload(wic, "")}
-	targets := []target.Target{l.target("same", 48<<20, &fault{}), l.target("large", 200<<20, &fault{}), l.target("odd", 100<<20+512*7, &fault{}), l.target("small", 47<<20, &fault{})}
+	targets := []target.Target{l.target("same", 48<<20, &fault{}), l.target("large", 200<<20, &fault{}), l.target("odd", 100<<20+512*7, &fault{}),
+		l.target("small", 47<<20, &fault{})}
 	results := l.run(targets...)
 	for _, tg := range targets[:3] {
 		if r := results[tg.Name]; r.Verdict != record.Pass {
@@ -459,7 +471,8 @@ size = "34M"
 			t.Fatal(err)
 		}
 		p, err := d.Find("PARTLABEL=rootfs_a")
-		if err != nil || p.Offset != rootfs || p.UUID != "11111111-2222-3333-4444-555555555555" || tg.Name != "same" && (p.Offset+p.Size < tg.Disk.Size-2<<20) {
+		if err != nil || p.Offset != rootfs || p.UUID != "11111111-2222-3333-4444-555555555555" || tg.Name != "same" &&
+			(p.Offset+p.Size < tg.Disk.Size-2<<20) {
 			t.Errorf("%s: the last partition is %+v, %v", tg.Name, p, err)
 		}
 		if got := make([]byte, len(l.image)); func() bool { part, _ := os.ReadFile(path); copy(got, part[rootfs:]); return !bytes.Equal(got, l.image) }() {

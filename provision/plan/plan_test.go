@@ -122,8 +122,10 @@ func TestPlace(t *testing.T) {
 	}
 	p.Disk.Min = 0
 	_, err = p.Place("/dev/x", 90<<20)
-	if want := "/dev/x has 94371840 bytes, expected at least 108027904 for the partitions esp 40 MiB, rootfs_a 21 MiB, identity 40 MiB, data 1 MiB and the partition tables"; err == nil || err.Error() != want {
-		t.Errorf("Place: %v; want %s", err, want)
+	small := "/dev/x has 94371840 bytes, expected at least 108027904 for the partitions esp 40 MiB, rootfs_a 21 MiB, " +
+		"identity 40 MiB, data 1 MiB and the partition tables"
+	if err == nil || err.Error() != small {
+		t.Errorf("Place: %v; want %s", err, small)
 	}
 	p.Disk.Max = 1 << 30
 	if _, err = p.Place("/dev/x", 1<<31); err == nil || !strings.Contains(err.Error(), "the plan allows at most 1073741824") {
@@ -175,7 +177,8 @@ func TestExpand(t *testing.T) {
 
 // TestSerialCheck: a serial that is unsafe in a file name is refused whatever the pattern.
 func TestSerialCheck(t *testing.T) {
-	for serial, rule := range map[string]plan.Serial{"": {}, "a/b": {}, "AG1": {Pattern: "AG[0-9]{3}"}, "AG1234": {Pattern: "AG[0-9]{3}"}, "../x": {Pattern: ".*"}} {
+	for serial, rule := range map[string]plan.Serial{"": {}, "a/b": {}, "AG1": {Pattern: "AG[0-9]{3}"}, "AG1234": {Pattern: "AG[0-9]{3}"},
+		"../x": {Pattern: ".*"}} {
 		if rule.Check(serial) == nil {
 			t.Errorf("Check(%q) with pattern %q accepts it", serial, rule.Pattern)
 		}

@@ -41,7 +41,8 @@ func CheckSchema(t testing.TB, dir string) {
 			continue
 		}
 		// The schema refuses what it should.
-		for old, bad := range map[string]string{`"station"`: `"stations"`, `"code":0`: `"code":3`, `"verdict":"pass"`: `"verdict":"passed"`, `"sequence":1`: `"sequence":0`} {
+		for old, bad := range map[string]string{`"station"`: `"stations"`, `"code":0`: `"code":3`, `"verdict":"pass"`: `"verdict":"passed"`,
+			`"sequence":1`: `"sequence":0`} {
 			broken := strings.Replace(string(line), old, bad, 1)
 			if broken == string(line) {
 				continue

@@ -12,7 +12,8 @@ import (
 )
 
 func TestLatch(t *testing.T) {
-	keys := map[string]crypto.Signer{"station": provisiontest.Ed25519Key(t), "factory": provisiontest.P256Key(t), "stranger": provisiontest.Ed25519Key(t)}
+	keys := map[string]crypto.Signer{"station": provisiontest.Ed25519Key(t), "factory": provisiontest.P256Key(t),
+		"stranger": provisiontest.Ed25519Key(t)}
 	seal := func(who string, document any) []byte {
 		line, err := record.Seal(document, keys[who])
 		if err != nil {
@@ -57,7 +58,8 @@ func TestLatch(t *testing.T) {
 				}
 				return
 			}
-			if latched, ok := errors.AsType[*record.LatchedError](err); !ok || latched.Target != "slot1" || latched.Serial != "AG1" || !strings.Contains(err.Error(), c.want) {
+			if latched, ok := errors.AsType[*record.LatchedError](err); !ok || latched.Target != "slot1" || latched.Serial != "AG1" ||
+				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("Check = %v; want a LatchedError with %q", err, c.want)
 			}
 		})

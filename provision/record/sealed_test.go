@@ -60,9 +60,12 @@ func TestSealed(t *testing.T) {
 // sample is a record as a run makes it.
 func sample(verdict record.Verdict) *record.Record {
 	r := &record.Record{
-		Time: time.Unix(1.8e9, 0).UTC(), Station: "bench", Operator: "eve", Updater: "1", Run: "provision", Plan: record.Plan{Name: "gateway", SHA256: strings.Repeat("a", 64)},
-		Verdict: verdict, Unit: record.Unit{Name: "slot1", Key: "cid:1", Strong: true, Disk: record.Disk{Path: "/dev/sdb", Size: 1 << 30, Sector: 512, Model: "=cmd()", Health: map[string]string{"life_time": "0x01 0x01"}}},
-		Images:   []record.Image{{Name: "rootfs.img", Bmap: strings.Repeat("b", 64), ImageBytes: 5, Signers: []verify.Signer{{Fingerprint: strings.Repeat("A", 40), Time: time.Unix(1.7e9, 0).UTC()}}}},
+		Time: time.Unix(1.8e9, 0).UTC(), Station: "bench", Operator: "eve", Updater: "1", Run: "provision", Plan: record.Plan{Name: "gateway",
+			SHA256: strings.Repeat("a", 64)},
+		Verdict: verdict, Unit: record.Unit{Name: "slot1", Key: "cid:1", Strong: true, Disk: record.Disk{Path: "/dev/sdb", Size: 1 << 30, Sector: 512,
+			Model: "=cmd()", Health: map[string]string{"life_time": "0x01 0x01"}}},
+		Images: []record.Image{{Name: "rootfs.img", Bmap: strings.Repeat("b", 64), ImageBytes: 5,
+			Signers: []verify.Signer{{Fingerprint: strings.Repeat("A", 40), Time: time.Unix(1.7e9, 0).UTC()}}}},
 		Identity: &record.Identity{Serial: "AG1", Files: map[string]string{"serial": strings.Repeat("c", 64)}},
 		Steps:    []record.Step{{Name: "write", Seconds: 1.5, Bytes: 15, BytesPerSecond: 10}}, Retries: []record.Retry{},
 	}
@@ -94,7 +97,8 @@ func TestSpool(t *testing.T) {
 	if err := record.ExportCSV(&out, records); err != nil {
 		t.Fatal(err)
 	}
-	if lines := strings.Split(strings.TrimSpace(out.String()), "\n"); len(lines) != 4 || !strings.Contains(lines[1], "provision,pass,0,AG1,slot1,cid:1,'=cmd(),") {
+	if lines := strings.Split(strings.TrimSpace(out.String()), "\n"); len(lines) != 4 ||
+		!strings.Contains(lines[1], "provision,pass,0,AG1,slot1,cid:1,'=cmd(),") {
 		t.Errorf("CSV is\n%s", out.String())
 	}
 
@@ -203,7 +207,8 @@ func TestKeysOfOpenSSL(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("openssl is not installed")
 	}
-	if _, err := keys.Parse([]byte(provisiontest.Tool(t, "openssl", "genpkey", "-quiet", "-algorithm", "RSA"))); err == nil || !strings.Contains(err.Error(), "expected Ed25519 or P-256") {
+	if _, err := keys.Parse([]byte(provisiontest.Tool(t, "openssl", "genpkey", "-quiet", "-algorithm", "RSA"))); err == nil ||
+		!strings.Contains(err.Error(), "expected Ed25519 or P-256") {
 		t.Errorf("an RSA key: %v", err)
 	}
 	key := filepath.Join(t.TempDir(), "k.pem")

@@ -119,7 +119,8 @@ func TestSelect(t *testing.T) {
 		{name: "part of a name", port: "usb-1-1.=x", error: "no disk at port"},
 		{name: "no port", port: "slot3", error: `"slot3" is not a port`},
 		{name: "not listed", plan: plan.Plan{Targets: []string{dev("sdc")}}, path: dev("sdb"), error: "is in neither targets nor ports of the plan"},
-		{name: "not listed by port", plan: plan.Plan{Ports: map[string]string{"slot3": "usb-1-1.3"}}, port: "usb-1-1.2", error: "is in neither targets nor ports of the plan"},
+		{name: "not listed by port", plan: plan.Plan{Ports: map[string]string{"slot3": "usb-1-1.3"}}, port: "usb-1-1.2",
+			error: "is in neither targets nor ports of the plan"},
 		{name: "listed by path", plan: plan.Plan{Targets: []string{dev("sdb")}}, port: "usb-1-1.2=x", disk: "sdb"},
 		{name: "listed by port", plan: plan.Plan{Ports: map[string]string{"slot3": "usb-1-1.2"}}, path: dev("sdb"), disk: "sdb"},
 		{name: "the plan's own targets", plan: plan.Plan{Ports: map[string]string{"slot3": "usb-1-1.2"}}, disk: "sdb"},
@@ -151,7 +152,8 @@ func TestSelect(t *testing.T) {
 	}
 	emmc := targets[1].Disk
 	key, strong := emmc.Key("slot1")
-	if key != "cid:150100424a4e4234520a1b2c3d4e5f00" || !strong || emmc.Size != 15269888*512 || emmc.Health["life_time"] != "0x01 0x02" || emmc.Model != "BJNB4R" {
+	if key != "cid:150100424a4e4234520a1b2c3d4e5f00" || !strong || emmc.Size != 15269888*512 || emmc.Health["life_time"] != "0x01 0x02" ||
+		emmc.Model != "BJNB4R" {
 		t.Errorf("eMMC is %+v, key %s", emmc, key)
 	}
 	if key, strong := targets[0].Disk.Key("slot3"); key != "place:slot3" || strong || targets[0].Disk.Model != "Ultra Fit" {
