@@ -6,12 +6,14 @@ import (
 	"updater/state"
 )
 
-// The errors of the organs of a device, for callers that know the device only.
-type (
-	BusyError   = blockdev.BusyError   // a partition or disk is in use
-	LockedError = blockdev.LockedError // another process holds a lock
-	StoreError  = state.Error          // the state store cannot be used
-)
+// BusyError is a partition or disk that is in use.
+type BusyError = blockdev.BusyError
+
+// LockedError is a disk whose lock another process holds.
+type LockedError = blockdev.LockedError
+
+// StoreError is a state store that cannot be used.
+type StoreError = state.Error
 
 // ErrState is wrapped when the boot state cannot be read, understood or written, ErrRefused by requests that would leave the device worse off.
 var (

@@ -72,7 +72,7 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	if err != nil {
 		return nil, err
 	}
-	defer closeImage()
+	defer func() { _ = closeImage() }()
 	if dev.Tries() < r.Config.Boot.Tries {
 		events.Warn("the boot loader counts %d tries at most, not the configured %d", dev.Tries(), r.Config.Boot.Tries)
 	}

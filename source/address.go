@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -56,10 +57,8 @@ func cutScheme(name string) (scheme, rest string, ok bool) {
 	if strings.HasPrefix(rest, "//") || scheme == "file" && strings.HasPrefix(rest, "/") {
 		return scheme, rest, true
 	}
-	for _, s := range schemes {
-		if s == scheme {
-			return scheme, rest, true
-		}
+	if slices.Contains(schemes, scheme) {
+		return scheme, rest, true
 	}
 	return "", name, false
 }

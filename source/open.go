@@ -66,7 +66,9 @@ type KindError struct {
 	Kind, Expected string // such as "a FIFO" and "a regular file"
 }
 
-func (e *KindError) Error() string { return fmt.Sprintf("%s is %s, expected %s", e.Path, e.Kind, e.Expected) }
+func (e *KindError) Error() string {
+	return fmt.Sprintf("%s is %s, expected %s", e.Path, e.Kind, e.Expected)
+}
 
 // openFile opens a regular file or, if allowed, a block device.
 func openFile(path string, blockDevice bool) (*os.File, error) {

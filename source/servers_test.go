@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -80,9 +81,7 @@ func (a *answer) fail(status int) {
 
 // send sends the answer, and breaks the connection after most bytes of it.
 func (a *answer) send(w http.ResponseWriter, most int) {
-	for name, values := range a.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), a.header)
 	if !a.chunked {
 		w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
 	}
