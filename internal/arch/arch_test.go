@@ -57,6 +57,7 @@ var allowed = map[string][]string{
 	"updater/boot/android":        {"updater/boot", "updater/boot/scheme"},
 	"updater/boot/barebox":        {"updater/boot", "updater/boot/scheme"},
 	"updater/boot/efi":            {"updater/boot"},
+	"updater/boot/mtd":            {},
 	"updater/boot/sdboot":         {"updater/boot"},
 	"updater/boot/tryboot":        {"updater/boot"},
 	"updater/boot/custom":         {"updater/boot", "updater/internal/program"},
