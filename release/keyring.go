@@ -21,7 +21,7 @@ type KeyringContents struct {
 
 // Certificate is one OpenPGP certificate with its revocations, and what it may sign.
 type Certificate struct {
-	Fingerprint string   // of the primary key, upper-case hex; whoever uses the certificate compares it
+	Fingerprint string   // of the primary key, upper-case hex; the user of the certificate compares it
 	Roles       []string // that it may sign for; none is every role
 	Documents   []string // types of document that it may sign; none is releases and bare block maps
 	OpenPGP     []byte   // as gpg --export writes it, without armor

@@ -22,7 +22,7 @@ func newBmap(env Env) *cobra.Command {
 	return cmd
 }
 
-// readBmap parses a bmap without judging its signature, which may be around it.
+// readBmap parses a bmap without checking its signature.
 func readBmap(path string) (m *bmap.Map, clearsigned bool, err error) {
 	data, err := install.ReadFile(path, verify.MaxDocumentSize+verify.MaxSignatureSize)
 	if err != nil {
@@ -51,7 +51,7 @@ type bmapInfo struct {
 	NoChecksum    int             `json:"ranges_without_checksum"`
 	MaxRangeBytes int64           `json:"max_range_bytes"` // of the longest range
 	ChecksumType  string          `json:"checksum_type"`
-	Clearsigned   bool            `json:"clearsigned"` // nobody checked the signature
+	Clearsigned   bool            `json:"clearsigned"` // the signature was not checked
 	Update        *bmapInfoFields `json:"update,omitempty"`
 }
 

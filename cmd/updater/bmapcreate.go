@@ -110,7 +110,7 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 	return atomicfile.Write(o.output, m.Encode(), 0o644)
 }
 
-// hashImage is the checksum of the whole image. What the map leaves out reads as zero, as the checksum has it.
+// hashImage is the checksum of the whole image. Holes count as zeros.
 func hashImage(ctx context.Context, f *os.File, name string) (string, error) {
 	hashes := map[string]func() hash.Hash{"sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New}
 	newHash, ok := hashes[name]
@@ -124,7 +124,7 @@ func hashImage(ctx context.Context, f *os.File, name string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// stillThere makes sure that the path still names the file that was read.
+// stillThere checks that the path still names the file that was read.
 func stillThere(f *os.File, path string) error {
 	opened, err := f.Stat()
 	if err != nil {

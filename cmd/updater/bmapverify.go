@@ -24,7 +24,7 @@ type bmapVerdict struct {
 	Bad         []badRange `json:"bad"`
 }
 
-// badRange is a range whose bytes are not those of the map.
+// badRange is a range whose bytes do not match the map.
 type badRange struct {
 	Index  int    `json:"index"`
 	First  int64  `json:"first_block"`
@@ -59,7 +59,7 @@ GPT was moved by bmap copy differs where its partition table is.`,
 	return cmd
 }
 
-// compared tells the verdict, with every bad range on standard output.
+// compared prints the verdict, with every bad range on standard output.
 func (r *report) compared(args []string, m *bmap.Map, err error) error {
 	v := bmapVerdict{Matches: err == nil, Ranges: m.Len(), MappedBytes: m.MappedBytes(), Bad: []badRange{}}
 	for _, bad := range mismatches(err) {

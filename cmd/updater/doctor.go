@@ -108,7 +108,7 @@ func checkCode(check string) int {
 	return ExitBootState
 }
 
-// doctorError says that there are failures, which were printed.
+// doctorError reports failures that were printed already.
 type doctorError struct{ code int }
 
 func (e *doctorError) Error() string {

@@ -60,7 +60,7 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, a ...any) error { return &usageError{err: fmt.Errorf(format, a...)} }
 
-// interruptedError is a run that a signal ended.
+// interruptedError is a run that was ended by a signal.
 type interruptedError struct{ cause error }
 
 func (e *interruptedError) Error() string { return "interrupted: " + e.cause.Error() }
@@ -71,13 +71,13 @@ type reportedError struct{ err error }
 func (e *reportedError) Error() string { return e.err.Error() }
 func (e *reportedError) Unwrap() error { return e.err }
 
-// hinter is an error that knows what to do next.
+// hinter is an error with a hint of its own.
 type hinter interface {
 	error
 	Hint() string
 }
 
-// classify maps an error to its exit code and to what a person should do next: the one table of both.
+// classify maps an error to its exit code and its hint: the one table of both.
 // The order matters where errors wrap each other: the outer meaning comes first.
 func classify(err error) (code int, hint string) {
 	defer func() {

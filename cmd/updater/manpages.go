@@ -17,15 +17,14 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// pages are the man pages beside those of the verbs: a file of docs to its name and section.
+// pages maps a file of docs to the name and section of its man page.
 var pages = []struct{ file, name, section, title string }{
 	{"config.md", "updater.toml", "5", "configuration of updater"},
 	{"bmap.md", "updater-bmap", "5", "the signed block map"},
 	{"initramfs.md", "updater-initramfs", "7", "updater as installer and recovery in an initramfs"},
 }
 
-// addManPages adds the verb that writes man pages and completions, in a program that is built for that with
-// -tags docs. The device's program does not carry it.
+// addManPages adds the command that writes man pages and completions. It exists only in a program built with -tags docs.
 func addManPages(root *cobra.Command) {
 	var docs string
 	cmd := &cobra.Command{
@@ -90,8 +89,8 @@ func writeManPages(root *cobra.Command, docs, dir string) error {
 // link is a link of Markdown; a man page keeps its text.
 var link = regexp.MustCompile(`\[([^\]]+)\]\([^)]*\)`)
 
-// forMan makes of a Markdown page what reads well in a man page: links become their text, sections move up a level,
-// and the rows of a table, which would be as wide as their longest cell, become a list of terms.
+// forMan prepares a Markdown page for a man page: links become their text, sections move up a level, and the rows of a table, which would be
+// as wide as their longest cell, become a list of terms.
 func forMan(text string) string {
 	var out strings.Builder
 	rows := 0

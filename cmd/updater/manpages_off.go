@@ -4,5 +4,5 @@ package main
 
 import "github.com/spf13/cobra"
 
-// addManPages adds nothing to the device's program; see manpages.go.
+// addManPages adds nothing to the program of a device; see manpages.go.
 func addManPages(*cobra.Command) {}

@@ -91,7 +91,7 @@ func runPack(ctx context.Context, o packOptions, path string, env Env) (err erro
 	return err
 }
 
-// packMap reads the map of an image and compares the image with it, or makes it.
+// packMap reads the map of an image and compares the image with it, or creates the map.
 func packMap(ctx context.Context, name, path string, image *os.File) (*bmap.Map, error) {
 	if name == "" {
 		name = path + ".bmap"

@@ -208,8 +208,8 @@ func (v releaseView) print(w io.Writer) {
 	}
 }
 
-// releasePath is the document that an argument names: the file, or release.toml in a folder. Without an argument it is
-// that of the current folder.
+// releasePath is the document that an argument names: the file, or release.toml in a folder. Without an argument it is release.toml in the
+// current folder.
 func releasePath(args []string) string {
 	path := "."
 	if len(args) == 1 {

@@ -1,5 +1,4 @@
 package main
 
-// The public certificate authorities, for where no file of the system has them, as in an initramfs. A private
-// one in source.ca replaces them.
+// The public certificate authorities, for systems without a file of them, such as an initramfs. source.ca replaces them.
 import _ "golang.org/x/crypto/x509roots/fallback"

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// unknownCommand refuses a verb that there is not, with the one that may be meant.
+// unknownCommand reports an unknown command and suggests the closest one.
 func unknownCommand(cmd *cobra.Command, word string) error {
 	var names []string
 	for _, c := range cmd.Commands() {
@@ -23,7 +23,7 @@ func unknownCommand(cmd *cobra.Command, word string) error {
 	return err
 }
 
-// flagError refuses an option, with the one that may be meant.
+// flagError reports an unknown option and suggests the closest one.
 func flagError(cmd *cobra.Command, err error) error {
 	u := &usageError{err: err}
 	if word, unknown := strings.CutPrefix(err.Error(), "unknown flag: --"); unknown {
@@ -36,8 +36,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	return u
 }
 
-// nearest is the name that a word with a slip or two is meant for, "" where none is near. Of several that are equally near
-// it is the first in the alphabet.
+// nearest is the name closest to a misspelt word, "" when none is close. Of several at the same distance it is the first in the alphabet.
 func nearest(word string, names []string) string {
 	best, least := "", max(1, min(2, len(word)/3))+1
 	slices.Sort(names)

@@ -66,7 +66,7 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 	}
 	end := context.AfterFunc(ctx, func() {
 		_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
-		_ = r.SetReadDeadline(time.Now()) // whoever has left the group may hold the pipe open
+		_ = r.SetReadDeadline(time.Now()) // a process that left the group may hold the pipe open
 	})
 	defer end()
 	var out []byte
