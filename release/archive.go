@@ -159,7 +159,7 @@ func (a *Archive) end() error {
 	case err != nil:
 		return err
 	}
-	return &ArchiveError{name, "stands behind the last image"}
+	return &ArchiveError{name, "follows the last image"}
 }
 
 // member reads the header of the next file. Folders are skipped: they hold nothing. A leading "./" is dropped.

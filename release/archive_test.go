@@ -195,7 +195,7 @@ func TestArchiveOrder(t *testing.T) {
 		{"document behind an image", order(0, 1, 2, 3, 4, 5, 0, 6, 7), archive, "is unknown, repeated or out of order"},
 		{"image twice", order(0, 1, 2, 3, 4, 5, 5, 6, 7), archive, "is unknown, repeated or out of order"},
 		{"no image", order(0, 1, 2, 3, 4, 5, 6), archive, `ends before image "images/rootfs.img"`},
-		{"something behind the last image", append(order(0, 1, 2, 3, 4, 5, 6, 7), file("more")), archive, "behind the last image"},
+		{"something behind the last image", append(order(0, 1, 2, 3, 4, 5, 6, 7), file("more")), archive, "follows the last image"},
 		{"unknown file", append(order(0, 1, 2, 3, 4), file("../x")), archive, `"../x": is unknown`},
 		{"document as a link", as(tar.TypeSymlink, 0), archive, "is no plain file"},
 		{"map as a hard link", as(tar.TypeLink, 2), archive, "is no plain file"},

@@ -39,7 +39,7 @@ type BuildOptions struct {
 // Built is a release and the block maps that were made for it. Write the maps before the document.
 type Built struct {
 	Release *Release
-	Maps    map[string][]byte // content by path; those that were there already are not among them
+	Maps    map[string][]byte // content by path; existing maps are not included
 }
 
 // packings are the endings of packed images.
@@ -48,9 +48,9 @@ var packings = []string{".zst", ".gz", ".xz", ".lz4", ".bz2"}
 // Build makes a release of image files, several at a time. It writes nothing.
 //
 // The block map of an image is the file beside it: IMAGE.bmap, or for a packed image IMAGE.bmap without the ending of the
-// packing. One that exists is taken, and compared with the raw image where that is there: every range, and that all else
-// reads as zero unless the map says keep. Where none exists it is made of the raw image, see [bmap.Create]; it has no update
-// element, so that an image that did not change has the same map in every release. The same files and contents give the
+// packing. An existing map is taken, and compared with the raw image if that exists: every range, and zeros in all unmapped
+// blocks unless the map says keep. A missing map is made from the raw image, see [bmap.Create]; it has no update element, so
+// that an unchanged image has the same map in every release. The same files and contents give the
 // same release.
 //
 // Errors name the image. They are those of [New], [Release.Map], [bmap.Create] and [bmap.Verify].

@@ -132,7 +132,7 @@ func TestBuildRefuses(t *testing.T) {
 		text  string
 	}{
 		{"no image", nil, nil, new(release.SyntaxError), "no [[image]]"},
-		{"role twice", []string{"rootfs=a.img", "rootfs=b.img"}, nil, new(release.SyntaxError), "rootfs stands twice"},
+		{"role twice", []string{"rootfs=a.img", "rootfs=b.img"}, nil, new(release.SyntaxError), "rootfs appears twice"},
 		{"no such image", []string{"rootfs=c.img"}, nil, nil, "c.img"},
 		{"packed image alone", []string{"rootfs=packed.img.gz"}, nil, nil, "has no block map"},
 		{"outside the folder", []string{"rootfs=a.img"}, func(dir string, o *release.BuildOptions) { o.Dir = dir + "/sub" }, nil, "cannot be named"},

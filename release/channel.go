@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// ChannelContents is what a channel says. Its strings obey the limits of the format once a [Channel] was made of it.
+// ChannelContents are the fields of a channel. Its strings obey the limits of the format once a [Channel] was made of it.
 type ChannelContents struct {
 	Product  string
 	Channel  string // its name, such as "stable"
@@ -25,10 +25,10 @@ type Entry struct {
 	FromIndex     int64  // devices whose rollback index is below it take an earlier entry first
 	Attempt       int64  // from 1; raised, devices on which the release failed may try it again
 	Withdrawn     bool
-	Rollout       *Rollout // nil: every device at once
+	Rollout       *Rollout // nil: all devices at once
 }
 
-// Rollout is how a release reaches the devices little by little.
+// Rollout is how the share of devices that may take a release grows.
 type Rollout struct {
 	Start   time.Time
 	Percent int64 // of the devices at the start, 0 to 100
@@ -38,7 +38,7 @@ type Rollout struct {
 // maxRolloutHours is ten years.
 const maxRolloutHours = 10 * 366 * 24
 
-// Channel is one valid channel. It never changes and is safe for concurrent use. [ParseChannel] and [NewChannel] make it.
+// Channel is one valid channel. It is immutable and safe for concurrent use. [ParseChannel] and [NewChannel] make it.
 type Channel struct{ contents ChannelContents }
 
 // ParseChannel reads a channel document and checks all of it. Errors: [SyntaxError], [TypeError], [UnsupportedError].
@@ -63,7 +63,7 @@ func NewChannel(c ChannelContents) (*Channel, error) {
 // Encode returns the document in its canonical spelling, see [Release.Encode].
 func (c *Channel) Encode() []byte { return c.contents.encode() }
 
-// Contents returns a copy of all that the channel says.
+// Contents returns a copy of all fields.
 func (c *Channel) Contents() ChannelContents {
 	contents := c.contents
 	contents.Releases = slices.Clone(contents.Releases)
@@ -89,7 +89,7 @@ func (c *ChannelContents) open(header string) (*table, error) {
 		return &table{name: entryName(n), fields: c.Releases[n].fields()}, nil
 	case "[release.rollout]":
 		if n == 0 {
-			return nil, fmt.Errorf("table [release.rollout] stands before the first [[release]]")
+			return nil, fmt.Errorf("table [release.rollout] appears before the first [[release]]")
 		}
 		r := c.Releases[n-1].Rollout
 		if r == nil {
@@ -151,7 +151,7 @@ func (c *ChannelContents) encode() []byte {
 	return e.Bytes()
 }
 
-// check checks what involves more than one value. A channel without a release is valid: nothing was published yet.
+// check checks rules over several values. A channel without a release is valid: nothing was published yet.
 func (c *ChannelContents) check() error {
 	if !c.Expires.After(c.Created) {
 		return &SyntaxError{Key: "expires", Msg: "is not after created"}

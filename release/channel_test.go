@@ -89,7 +89,7 @@ func TestParseChannelRefuses(t *testing.T) {
 		{"percent is a float", edit("percent = 5", "percent = 0.5"), syntax, "value"},
 		{"negative hours", edit("hours = 72", "hours = -1"), syntax, "hours: is -1"},
 		{"rollout without a start", edit("start = 2026-11-28T12:00:00Z\n", ""), syntax, "rollout: start: is missing"},
-		{"two rollouts", edit("[keyring]", "[release.rollout]"), syntax, "stands twice"},
+		{"two rollouts", edit("[keyring]", "[release.rollout]"), syntax, "appears twice"},
 		{"rollout of no release", edit("[[release]]", "[release.rollout]"), syntax, "before the first"},
 		{"too many releases", many.String(), syntax, "release 1025 is one too many"},
 		{"too large", base + "#" + strings.Repeat("x", release.MaxSize), syntax, "at most 1048576"},
@@ -143,7 +143,7 @@ func TestParseKeyringRefuses(t *testing.T) {
 	for _, tc := range []struct{ name, doc, text string }{
 		{"number 0", edit("number = 2", "number = 0"), "line 3: number: is 0"},
 		{"no certificate", head, "no [[certificate]]"},
-		{"certificate twice", edit("89ABCDEF0123456789ABCDEF0123456789ABCDEF", "0123456789ABCDEF0123456789ABCDEF01234567"), "stands twice"},
+		{"certificate twice", edit("89ABCDEF0123456789ABCDEF0123456789ABCDEF", "0123456789ABCDEF0123456789ABCDEF01234567"), "appears twice"},
 		{"short fingerprint", edit("89ABCDEF0123456789ABCDEF0123456789ABCDEF", "89ABCDEF"), "upper-case hex digits"},
 		{"fingerprint in lower case", edit("89ABCDEF0123456789ABCDEF0123456789ABCDEF", strings.Repeat("a", 40)), "upper-case hex digits"},
 		{"fingerprint with blanks", edit("89ABCDEF0123456789ABCDEF0123456789ABCDEF", "89AB CDEF0123456789ABCDEF0123456789ABCDEF"), "upper-case hex digits"},
@@ -156,7 +156,7 @@ func TestParseKeyringRefuses(t *testing.T) {
 		{"role with a blank", edit(`"boot"`, `"boo t"`), "certificate 2: roles"},
 		{"threshold above the keys", edit("min_signers = 1", "min_signers = 3"), "min_signers: is 3, but the keyring has 2"},
 		{"role's threshold above the keys", edit("min_signers = 2", "min_signers = 3"), "role 1: min_signers: is 3"},
-		{"role twice", edit("[[role]]\n", "[[role]]\nname = \"rootfs\"\nmin_signers = 1\n[[role]]\n"), "role 2: name: rootfs stands twice"},
+		{"role twice", edit("[[role]]\n", "[[role]]\nname = \"rootfs\"\nmin_signers = 1\n[[role]]\n"), "role 2: name: rootfs appears twice"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k, err := release.ParseKeyring([]byte(tc.doc))

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// SyntaxError says what is wrong with a document and where.
+// SyntaxError is a fault in a document and its place.
 type SyntaxError struct {
-	Line int    // from 1; 0 for a document that was not read but made
+	Line int    // from 1; 0 for a document that was made, not read
 	Key  string // such as "version" or "image 2: role"; "" when no key is meant
 	Msg  string // what was found and what was expected
 }
@@ -25,8 +25,8 @@ func (e *SyntaxError) Error() string {
 	return b.String()
 }
 
-// TypeError says that a signed document is of another type than the one that is needed. It is a question of trust: a key
-// may be allowed to sign one type and not the other.
+// TypeError is a signed document of another type than the required one. It is a question of trust: a key may be allowed to
+// sign one type and not the other.
 type TypeError struct {
 	Got  Type // "" when the document does not begin with a type
 	Want Type
@@ -47,7 +47,7 @@ type UnsupportedError struct {
 
 func (e *UnsupportedError) Error() string {
 	if len(e.Features) > 0 {
-		return fmt.Sprintf("document needs a newer updater: it requires %s, which is not known here", quoted(e.Features))
+		return fmt.Sprintf("document needs a newer updater: it requires unknown features %s", quoted(e.Features))
 	}
 	return fmt.Sprintf("document needs a newer updater: its format is %d, expected %d", e.Format, format)
 }
@@ -111,7 +111,7 @@ func quoted(names []string) string {
 	return strings.Join(list, ", ")
 }
 
-// withoutLine takes the line out of an error about a document that nobody wrote.
+// withoutLine removes the line from an error about a document that was made in memory.
 func withoutLine(err error) error {
 	if e, ok := errors.AsType[*SyntaxError](err); ok {
 		e.Line = 0

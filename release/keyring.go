@@ -10,7 +10,7 @@ import (
 	"updater/verify"
 )
 
-// KeyringContents is what a keyring document says: the complete set of trusted certificates. Number N+1 replaces N whole.
+// KeyringContents are the fields of a keyring document: the complete set of trusted certificates. Number N+1 replaces N whole.
 type KeyringContents struct {
 	Number       int64 // from 1
 	Created      time.Time
@@ -21,7 +21,7 @@ type KeyringContents struct {
 
 // Certificate is one OpenPGP certificate with its revocations, and what it may sign.
 type Certificate struct {
-	Fingerprint string   // of the primary key, upper-case hex; the user of the certificate compares it
+	Fingerprint string   // of the primary key, upper-case hex; not compared with OpenPGP here
 	Roles       []string // that it may sign for; none is every role
 	Documents   []string // types of document that it may sign; none is releases and bare block maps
 	OpenPGP     []byte   // as gpg --export writes it, without armor
@@ -36,8 +36,8 @@ type RoleRule struct {
 // maxSigners is the largest threshold.
 const maxSigners = 16
 
-// Keyring is one valid keyring document. It never changes and is safe for concurrent use. [ParseKeyring] and [NewKeyring]
-// make it. It says nothing of whether its certificates can be read: see [verify.LoadKeyring].
+// Keyring is one valid keyring document. It is immutable and safe for concurrent use. [ParseKeyring] and [NewKeyring]
+// make it. Its certificates are not parsed here: see [verify.LoadKeyring].
 type Keyring struct{ contents KeyringContents }
 
 // ParseKeyring reads a keyring document and checks all of it but the certificates. Errors: [SyntaxError], [TypeError],
@@ -63,7 +63,7 @@ func NewKeyring(c KeyringContents) (*Keyring, error) {
 // Encode returns the document in its canonical spelling, see [Release.Encode].
 func (k *Keyring) Encode() []byte { return k.contents.encode() }
 
-// Contents returns a copy of all that the keyring says.
+// Contents returns a copy of all fields.
 func (k *Keyring) Contents() KeyringContents {
 	c := k.contents
 	c.Roles, c.Certificates = slices.Clone(c.Roles), slices.Clone(c.Certificates)
@@ -170,7 +170,7 @@ func (c *KeyringContents) encode() []byte {
 	return e.Bytes()
 }
 
-// check checks what involves more than one value. A threshold that the certificates cannot reach would lock a device out.
+// check checks rules over several values. A threshold that the certificates cannot reach would lock a device out.
 func (c *KeyringContents) check() error {
 	n := int64(len(c.Certificates))
 	if n == 0 {
@@ -182,13 +182,13 @@ func (c *KeyringContents) check() error {
 	seen := map[string]bool{}
 	for i, cert := range c.Certificates {
 		if seen[cert.Fingerprint] {
-			return &SyntaxError{Key: certificateName(i) + ": fingerprint", Msg: cert.Fingerprint + " stands twice"}
+			return &SyntaxError{Key: certificateName(i) + ": fingerprint", Msg: cert.Fingerprint + " appears twice"}
 		}
 		seen[cert.Fingerprint] = true
 	}
 	for i, r := range c.Roles {
 		if slices.ContainsFunc(c.Roles[:i], func(o RoleRule) bool { return o.Role == r.Role }) {
-			return &SyntaxError{Key: roleName(i) + ": name", Msg: r.Role + " stands twice"}
+			return &SyntaxError{Key: roleName(i) + ": name", Msg: r.Role + " appears twice"}
 		}
 		if r.MinSigners > n {
 			return &SyntaxError{Key: roleName(i) + ": min_signers", Msg: fmt.Sprintf("is %d, but the keyring has %d certificates", r.MinSigners, n)}

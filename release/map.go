@@ -12,7 +12,7 @@ import (
 )
 
 // Bare returns the release that a bare block map stands for: one image of a role, for every slot. m is the map, and sha256
-// the checksum of the bytes it was parsed from, as hex digits. What the map does not say is empty. The error is a [MapError]
+// the checksum of the bytes it was parsed from, as hex digits. Fields that the map lacks are empty. The error is a [MapError]
 // when the map is for another role.
 func Bare(m *bmap.Map, sha256, role string) (*Release, error) {
 	var u bmap.Update
@@ -54,7 +54,7 @@ func (r *Release) Map(i Image, data []byte) (*bmap.Map, error) {
 	return m, nil
 }
 
-// agrees refuses a map whose update element says something else than the release. What it leaves out, the release says.
+// agrees refuses a map whose update element contradicts the release. Fields that it lacks come from the release.
 func (r *Release) agrees(i Image, m *bmap.Map) error {
 	u := m.Update()
 	if u == nil {

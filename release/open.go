@@ -13,7 +13,7 @@ import (
 	"updater/verify"
 )
 
-// DefaultMaxMap is the largest block map that is read where [Trust] names no other, in bytes. Nobody may have signed it.
+// DefaultMaxMap is the largest unsigned block map that is read unless [Trust] sets another limit, in bytes.
 const DefaultMaxMap = 4 << 20
 
 // Trust is what a device asks of every signed document. It is a value; its methods may be called concurrently.
@@ -56,9 +56,9 @@ func (t Trust) tooLarge(kind Type) error {
 	return &verify.SignatureError{Reason: fmt.Sprintf("document has more than the %d bytes of type %q", t.maxSize(kind), string(kind))}
 }
 
-// CheckSignature looks at a detached signature before its document is fetched: nil says that keys which may sign this type
-// claim to have signed it, enough of them. It proves nothing and replaces no other check; it saves fetching and hashing what
-// [Trust.Open] would refuse. The error is a [verify.SignatureError].
+// CheckSignature checks a detached signature before its document is fetched: enough keys that may sign this type must be
+// named in it. It proves nothing and replaces no other check; it avoids fetching and hashing a document that [Trust.Open]
+// would refuse. The error is a [verify.SignatureError].
 func (t Trust) CheckSignature(kind Type, signature []byte) error {
 	claimed, err := t.Policy.Claimed(signature)
 	if err != nil {
@@ -69,8 +69,8 @@ func (t Trust) CheckSignature(kind Type, signature []byte) error {
 }
 
 // Open checks, in this order, the size of a document, its signatures, its type, and that enough of the keys may sign this
-// type. signature is nil for a clearsigned document. It parses no more than the type, and what it returns is what was
-// signed. Before a trusted key was found it takes memory for two copies of a clearsigned document, and none for another.
+// type. signature is nil for a clearsigned document. It parses only the type and returns exactly the signed
+// bytes. Before a trusted key was found it takes memory for two copies of a clearsigned document, and none for another.
 // Errors: [verify.SignatureError], [TypeError].
 func (t Trust) Open(kind Type, doc, signature []byte) (*Signed, error) {
 	limit := t.maxSize(kind)
@@ -180,7 +180,7 @@ func (t Trust) OpenChannel(doc, signature []byte) (*Channel, *Signed, error) {
 		if created.After(s.Time.Add(verify.MaxClockSkew)) {
 			return nil, nil, &verify.SignatureError{
 				Reason: fmt.Sprintf("channel was created at %s, more than %s after it was signed", created.Format(time.RFC3339), verify.MaxClockSkew),
-				KeyID:  s.KeyID, UserID: s.UserID, Time: s.Time, Advice: "tell who publishes the channel",
+				KeyID:  s.KeyID, UserID: s.UserID, Time: s.Time, Advice: "tell the publisher of the channel",
 			}
 		}
 	}

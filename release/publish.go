@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// EntryError says that a channel contradicts the release that it names. It is a question of trust: devices choose by what
-// the channel says, and install what the release says.
+// EntryError says that a channel contradicts the release that it names. It is a question of trust: devices select by the
+// channel and install by the release.
 type EntryError struct {
 	Field     string // such as "version"
 	Got, Want string // in the release, in the channel
@@ -34,7 +34,7 @@ func (c *Channel) Check(e Entry, r *Release) error {
 	return nil
 }
 
-// Publication says how a channel offers a release. What is zero stays as it is in an entry that exists.
+// Publication says how a channel offers a release. A zero field keeps its value in an existing entry.
 type Publication struct {
 	Path      string // of the release document, relative to the channel
 	FromIndex int64
@@ -42,8 +42,8 @@ type Publication struct {
 	Rollout   *Rollout
 }
 
-// With returns the channel with a release added behind the others, or its entry changed where it is there already. The
-// entry is not withdrawn any more. Errors: [EntryError] for a release of another product, [SyntaxError].
+// With returns the channel with a release appended, or with its existing entry changed. The entry is no longer
+// withdrawn. Errors: [EntryError] for a release of another product, [SyntaxError].
 func (c *Channel) With(r *Release, p Publication) (*Channel, error) {
 	contents := c.Contents()
 	i := slices.IndexFunc(contents.Releases, func(e Entry) bool { return e.Identity == r.Identity() })

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Contents is what a release says. Its strings obey the limits of the format once a [Release] was made of it.
+// Contents are the fields of a release. Its strings obey the limits of the format once a [Release] was made of it.
 type Contents struct {
 	Product       string // the device it is for
 	Hardware      []string
@@ -21,7 +21,7 @@ type Contents struct {
 	Keyring       KeyringRef        // zero: none
 }
 
-// Image is one image of a release: what a role of the slot is to hold.
+// Image is one image of a release: the content of one role of the slot.
 type Image struct {
 	Role       string // such as "rootfs"
 	Slot       string // the only slot it is for; "" is every slot
@@ -37,7 +37,7 @@ type KeyringRef struct {
 	SHA256 string // of the keyring's file, lower-case hex
 }
 
-// Release is one valid release. It never changes and is safe for concurrent use. [Parse], [New], [Bare] and [Build] make it.
+// Release is one valid release. It is immutable and safe for concurrent use. [Parse], [New], [Bare] and [Build] make it.
 type Release struct {
 	contents Contents
 	bare     bool
@@ -73,7 +73,7 @@ func (r *Release) Encode() []byte {
 	return r.contents.encode()
 }
 
-// Contents returns a copy of all that the release says.
+// Contents returns a copy of all fields.
 func (r *Release) Contents() Contents {
 	c := r.contents
 	c.Hardware, c.Images, c.Meta = slices.Clone(c.Hardware), slices.Clone(c.Images), maps.Clone(c.Meta)
@@ -95,7 +95,7 @@ func (r *Release) Notes() string { return r.contents.Notes }
 // Expires returns the last moment to install the release, in UTC; the zero time is never.
 func (r *Release) Expires() time.Time { return r.contents.Expires }
 
-// Order returns what makes one release newer than another.
+// Order returns the place of the release among those of its product.
 func (r *Release) Order() Order { return Order{r.contents.RollbackIndex, r.contents.Created} }
 
 // Images returns all images, in the order of the document.
@@ -201,7 +201,7 @@ func (c *Contents) encode() []byte {
 	return e.Bytes()
 }
 
-// check checks what involves more than one value, and brings the contents into the form that Encode gives back.
+// check checks rules over several values and normalises the contents.
 func (c *Contents) check() error {
 	if len(c.Meta) == 0 {
 		c.Meta = nil
@@ -215,7 +215,7 @@ func (c *Contents) check() error {
 	return checkImages(c.Images)
 }
 
-// checkImages refuses a role that does not stand once without a slot, or once for each of the release's slots.
+// checkImages refuses a role that does not appear once without a slot, or once for each of the release's slots.
 func checkImages(images []Image) error {
 	slots := map[string][]string{} // by role
 	pins := map[string]string{}    // checksum by file of the block map
@@ -227,9 +227,9 @@ func checkImages(images []Image) error {
 		have, seen := slots[img.Role]
 		switch {
 		case slices.Contains(have, img.Slot):
-			return fail("role", "%s stands twice", imageLabel(img))
+			return fail("role", "%s appears twice", imageLabel(img))
 		case seen && (img.Slot == "" || have[0] == ""):
-			return fail("role", "%q stands with and without a slot", img.Role)
+			return fail("role", "%q appears with and without a slot", img.Role)
 		case pins[img.Bmap] != "" && pins[img.Bmap] != img.BmapSHA256:
 			return fail("bmap_sha256", "is %s, but another image says %s of %q", img.BmapSHA256, pins[img.Bmap], img.Bmap)
 		}

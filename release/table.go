@@ -197,13 +197,13 @@ func (d *decoder) table(header string, line int) (*table, int, error) {
 	case header == "":
 		t.fields = append(d.head(), t.fields...)
 	case d.lines[t.name] != 0:
-		return nil, line, &SyntaxError{Line: line, Msg: fmt.Sprintf("table %s stands twice, first on line %d", header, d.lines[t.name])}
+		return nil, line, &SyntaxError{Line: line, Msg: fmt.Sprintf("table %s appears twice, first on line %d", header, d.lines[t.name])}
 	}
 	d.lines[t.name] = line
 	return t, line, nil
 }
 
-// head is what every document begins with, in this order: a newer document may differ in all that follows.
+// head lists the first keys of every document, in this order: a newer format may differ in all others.
 func (d *decoder) head() []field {
 	return []field{
 		{name: "type", set: func(value any) error {
@@ -240,11 +240,11 @@ func (d *decoder) assign(t *table, st statement) error {
 	i := slices.IndexFunc(t.fields, func(f field) bool { return f.name == st.key })
 	switch {
 	case d.lines[name] != 0:
-		return fail("stands twice, first on line %d", d.lines[name])
+		return fail("appears twice, first on line %d", d.lines[name])
 	case i < 0 && t.free == nil:
 		return fail("unknown key")
 	case t.name == "" && (place >= 0 && place != d.keys || d.keys == 1 && place != 1):
-		return fail("stands out of order, expected type, format and requires as the first keys")
+		return fail("is out of order; type, format and requires must come first")
 	}
 	d.keys++
 	d.lines[name] = st.line

@@ -26,7 +26,7 @@ type scanner struct {
 	line int    // number of the last line that was cut off, from 1
 }
 
-// plainText refuses what TOML does not allow anywhere: bytes that are not UTF-8, and control characters.
+// plainText refuses bytes that are not UTF-8 and control characters, which TOML allows nowhere.
 func plainText(data []byte) error {
 	line := 1
 	for rest := data; len(rest) > 0; {

@@ -24,7 +24,7 @@ const channelName = "channel.toml"
 func newChannel(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "channel",
-		Short: "Publish releases: what is newest, and for which devices",
+		Short: "Publish releases: the newest ones and the devices that may take them",
 		Long: `A channel is one document that lists the releases of a product. These commands keep the
 file; plain gpg signs it. A device never accepts an older one than it has seen, so the
 time of creation only grows.`,
@@ -45,7 +45,7 @@ type channelFile struct {
 func (o *channelFile) AddFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVarP(&o.path, "file", "f", channelName, "document `FILE`")
-	f.DurationVar(&o.valid, "valid", 7*24*time.Hour, "`TIME` after which devices take it for stale, such as 168h")
+	f.DurationVar(&o.valid, "valid", 7*24*time.Hour, "`TIME` until devices refuse it as stale, such as 168h")
 	f.BoolVar(&o.json, "json", false, "print the channel as JSON")
 }
 
@@ -223,7 +223,7 @@ func newChannelRenew(env Env) *cobra.Command {
 	var o channelFile
 	cmd := &cobra.Command{
 		Use:   "renew [flags]",
-		Short: "Say that the channel is still current",
+		Short: "Move the dates of a channel: it is still current",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return o.change(env, func(c *release.Channel) (*release.Channel, error) { return c, nil })
