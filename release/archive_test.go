@@ -20,7 +20,7 @@ import (
 // published makes a signed release of three images in a folder, and returns the document.
 func published(t testing.TB, l *lab) (document string, r *release.Release) {
 	t.Helper()
-	dir := folder(t, map[string]int{"boot-a.img": 4, "boot-b.img": 6, "images/rootfs.img": 40})
+	dir := folder(t, map[string]int{"boot-a.img": 1, "boot-b.img": 2, "images/rootfs.img": 3})
 	b, err := release.Build(t.Context(), buildOptions(dir, "boot@A=boot-a.img", "boot@B=boot-b.img", "rootfs=images/rootfs.img"))
 	if err != nil {
 		t.Fatal(err)
@@ -280,6 +280,29 @@ func TestArchiveCutAnywhere(t *testing.T) {
 			if _, err = drain(a); err == io.EOF {
 				t.Fatalf("a stream of %d of %d bytes is whole", n, len(stream))
 			}
+		}
+	}
+}
+
+// A changed byte is an error, or lies in an image, which its block map covers, or in an unused field of a tar header.
+func TestArchiveChangedAnywhere(t *testing.T) {
+	l := newLab(t, "alice")
+	document, r := published(t, l)
+	stream := archived(t, document)
+	for n := 0; n < len(stream); n += 11 {
+		changed := bytes.Clone(stream)
+		changed[n] ^= 1 << (n % 8)
+		a, err := l.trust().OpenArchive(bytes.NewReader(changed))
+		if err != nil {
+			continue
+		}
+		for _, i := range r.Images() {
+			if a.Release.Identity() != r.Identity() || a.Map(i) == nil {
+				t.Fatalf("byte %d: %+v", n, a.Opened)
+			}
+		}
+		if names, err := drain(a); err == io.EOF && len(names) != 3 {
+			t.Fatalf("byte %d: images %v", n, names)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -357,6 +358,32 @@ func TestOrder(t *testing.T) {
 	} {
 		if got := tc.a.Newer(tc.b); got != tc.want {
 			t.Errorf("%v.Newer(%v) = %v; want %v", tc.a, tc.b, got, tc.want)
+		}
+	}
+}
+
+// A signed document of the largest size costs a few copies of it, whatever it holds: its key may be one of lesser trust.
+func TestParseIsCheap(t *testing.T) {
+	fill := func(head, line string) string {
+		return head + strings.Repeat(line, (release.MaxSize-len(head))/len(line))
+	}
+	for name, doc := range map[string]string{
+		"headers":        fill(small(), "[[image]]\n"),
+		"nested headers": fill(small()+"[a", ".a"),
+		"keys":           fill(small()+"[meta]\n", "a = 1\n"),
+		"comments":       fill(small(), "#\n"),
+		"an array":       fill(small("version", "hardware = [\""), "\",\""),
+		"nested arrays":  fill(small("version", "hardware = "), "["),
+		"a string":       fill(strings.TrimSuffix(small(), "\n"), "\\t"),
+		"escapes":        fill("type = \"release\"\nformat = 1\nproduct = \"", "\\t"),
+		"a type":         fill("type = \"", "x"),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		r, err := release.Parse([]byte(doc))
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; used > 8*release.MaxSize || r != nil && name != "comments" {
+			t.Errorf("%s: Parse() = %v, %v; it allocated %d KiB", name, r, err, used>>10)
 		}
 	}
 }
