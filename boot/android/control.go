@@ -1,7 +1,8 @@
 // Package android keeps the slot choice in Android's bootloader_control: 32 bytes at offset 2048 of the misc partition
-// (AOSP, hardware/interfaces/boot, bootloader_message.h; U-Boot, boot/android_ab.c) with a priority, tries and a
-// successful bit for each slot, and one checksum. The boot loader boots the slot with the highest priority that is
-// successful or has tries left, and spends a try of a slot that is not successful. A boot of a good slot writes nothing.
+// (AOSP, hardware/interfaces/boot, bootloader_message.h; U-Boot, boot/android_ab.c) with a priority, tries, a successful
+// bit and a verity_corrupted bit for each slot, and one checksum. The boot loader boots the slot with the highest priority
+// that is not corrupted and is successful or has tries left, and spends a try of a slot that is not successful. A boot of a
+// good slot writes nothing.
 //
 // The structure lies in one sector, so every change is atomic. U-Boot before v2026.07 does not boot a successful slot
 // without tries, so a good slot keeps one. If the checksum is bad, U-Boot makes all slots bootable again, even incomplete
@@ -14,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"updater/boot"
 	"updater/boot/scheme"
@@ -26,8 +28,10 @@ const (
 	maxSlots    = 4
 	offMagic    = 4
 	offVersion  = 8
+	offCount    = 9 // number of slots, in 3 bits
 	offSlots    = 12
 	offCRC      = 28
+	corrupted   = 1 << 8 // of a slot: verity_corrupted
 )
 
 // Offset is the offset of the structure in the misc partition and Size the size of its area, in bytes.
@@ -80,12 +84,19 @@ func (s *store) Load() (scheme.Record, []boot.Finding, error) {
 			found = append(found, boot.Warn(boot.RemedyRepair, "the backup %s differs from %s, which U-Boot uses", s.Backup, s.Area))
 		}
 	}
+	if n := int(r.data[offCount] & 7); bad == nil && n < len(s.Slots) {
+		bad = fmt.Errorf("has %d slots, expected at least %d: U-Boot does not boot the others", n, len(s.Slots))
+	}
 	if bad != nil {
-		return nil, nil, fmt.Errorf("%w: bootloader_control in %s %w: U-Boot would make every slot bootable; %s",
-			boot.ErrState, s.Area, bad, boot.RemedyRepair)
+		return nil, nil, fmt.Errorf("%w: bootloader_control in %s %w; %s", boot.ErrState, s.Area, bad, boot.RemedyRepair)
 	}
 	for i, slot := range s.Slots {
-		if v := r.slot(i); v>>7&1 == 1 && v>>4&7 == 0 && v&15 > 0 {
+		v := r.slot(i)
+		if v&corrupted != 0 {
+			found = append(found, boot.Warn("install into slot "+slot+", or run updater mark good in it",
+				"slot %s is marked verity_corrupted: the boot loader does not boot it", slot))
+		}
+		if v>>7&1 == 1 && v>>4&7 == 0 && v&15 > 0 {
 			found = append(found, boot.Warn("run updater mark good in slot "+slot,
 				"slot %s is successful but has no tries left; U-Boot before v2026.07 does not boot it", slot))
 		}
@@ -106,7 +117,7 @@ func (s *store) Repair(booted string) error {
 	clear(data[:controlSize])
 	copy(data, "_a")
 	binary.LittleEndian.PutUint32(data[offMagic:], magic)
-	data[offVersion], data[offVersion+1] = version, byte(len(s.Slots))
+	data[offVersion], data[offCount] = version, byte(len(s.Slots))
 	r := &record{s, data}
 	return r.Save(scheme.NewTable(s.Rules(), s.Slots, func(slot string) scheme.Entry {
 		if slot == booted {
@@ -128,14 +139,14 @@ func read(a boot.Area) ([]byte, error) {
 // check validates a structure.
 func check(data []byte) error {
 	le := binary.LittleEndian
+	if want, got := le.Uint32(data[offCRC:]), crc32.ChecksumIEEE(data[:offCRC]); want != got {
+		return fmt.Errorf("has checksum %08x, but its data has %08x: U-Boot would make every slot bootable", want, got)
+	}
 	if got := le.Uint32(data[offMagic:]); got != magic {
-		return fmt.Errorf("has magic %08x, expected %08x", got, magic)
+		return fmt.Errorf("has magic %08x, expected %08x: U-Boot rejects it", got, magic)
 	}
 	if data[offVersion] != version {
 		return fmt.Errorf("has version %d, expected %d", data[offVersion], version)
-	}
-	if want, got := le.Uint32(data[offCRC:]), crc32.ChecksumIEEE(data[:offCRC]); want != got {
-		return fmt.Errorf("has checksum %08x, but its data has %08x", want, got)
 	}
 	return nil
 }
@@ -147,23 +158,26 @@ type record struct {
 
 func (r *record) slot(i int) uint16 { return binary.LittleEndian.Uint16(r.data[offSlots+2*i:]) }
 
-// Entry implements [scheme.Record].
+// Entry implements [scheme.Record]. Of equal priorities a successful slot comes first, then the one with more tries, and a
+// priority of 0 is the lowest one, not none (U-Boot, boot/android_ab.c, ab_compare_slots and ab_select_slot).
 func (r *record) Entry(slot string) scheme.Entry {
-	for i, s := range r.Slots {
-		if s == slot {
-			v := r.slot(i)
-			return scheme.Entry{Priority: int(v & 15), Tries: int(v >> 4 & 7), Good: v>>7&1 == 1}
-		}
+	v := r.slot(slices.Index(r.Slots, slot))
+	if v&corrupted != 0 || v&0xff == 0 {
+		return scheme.Entry{}
 	}
-	return scheme.Entry{}
+	order := v&15<<4 | v>>7&1<<3 | v>>4&7
+	return scheme.Entry{Priority: 1 + int(order), Tries: int(v >> 4 & 7), Good: v>>7&1 == 1}
 }
 
 // Save implements [scheme.Record].
 func (r *record) Save(t *scheme.Table) error {
 	data := bytes.Clone(r.data)
-	prio := scheme.Place(t, func(s string) int { return r.Entry(s).Priority }, 15)
+	prio := scheme.Place(t, func(s string) int { return int(r.slot(slices.Index(r.Slots, s)) & 15) }, 15)
 	for i, s := range r.Slots {
 		v := r.slot(i) &^ 0xff
+		if t.Get(s) != r.Entry(s) { // what was corrupted was written again, or runs
+			v &^= corrupted
+		}
 		v |= uint16(prio[s]) | uint16(t.Get(s).Tries)<<4
 		if t.Get(s).Good {
 			v |= 1 << 7

@@ -134,6 +134,46 @@ func TestUnreadableSectors(t *testing.T) {
 	})
 }
 
+// The order is that of U-Boot's ab_select_slot, and slots that it skips are not bootable.
+func TestOrder(t *testing.T) {
+	for name, c := range map[string]struct {
+		a, b uint16
+		next string
+	}{
+		"equal, B successful":     {3<<4 | 15, goodSlot | 15, "B"},
+		"equal, B has more tries": {1<<4 | 15, 2<<4 | 15, "B"},
+		"equal":                   {goodSlot | 15, goodSlot | 15, "A"},
+		"priority 0":              {0, 1 << 4, "B"},
+		"corrupted":               {1<<8 | goodSlot | 15, goodSlot | 14, "B"},
+		"none":                    {15, 14, ""},
+	} {
+		m := boottest.NewMedium(sectorOf(c.a, c.b))
+		b, err := open(m.Areas(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Next != c.next {
+			t.Errorf("%s: State = %+v, %v; want slot %q", name, st, err, c.next)
+		}
+		if err := b.Activate(t.Context(), "A", 1); err != nil {
+			t.Fatal(err)
+		}
+		if got := binary.LittleEndian.Uint16(m.Snapshot()[0][12:]); got&(1<<8) != 0 || got>>4&7 != 1 {
+			t.Errorf("%s: after Activate slot A is %#x", name, got)
+		}
+	}
+	few := sectorOf(goodSlot|15, goodSlot|14)
+	few[9] = 1
+	binary.LittleEndian.PutUint32(few[28:], crc32.ChecksumIEEE(few[:28]))
+	b, err := open(boottest.NewMedium(few).Areas(), "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.State(t.Context()); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "has 1 slots") {
+		t.Errorf("State with one slot = %v; want ErrState", err)
+	}
+}
+
 func FuzzControl(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { takes(t, data) })
 }

@@ -102,16 +102,18 @@ func (a *Area) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// writeBlock writes p at offset off of an erase block. If p covers a page that cannot be read (ECC), the block is erased and
+// rewritten.
 func (a *Area) writeBlock(block, off int64, p []byte) error {
 	old := make([]byte, a.flash.EraseSize())
-	if _, err := a.flash.ReadAt(old, block); err != nil {
-		return err
-	}
 	now := old[off:][:len(p)]
-	if bytes.Equal(now, p) {
+	if _, err := a.flash.ReadAt(old, block); err != nil {
+		if err := a.readAround(old, block, off, off+int64(len(p))); err != nil {
+			return err
+		}
+	} else if bytes.Equal(now, p) {
 		return nil
-	}
-	if clears(now, p) {
+	} else if clears(now, p) {
 		_, err := a.flash.WriteAt(p, block+off)
 		return err
 	}
@@ -120,6 +122,15 @@ func (a *Area) writeBlock(block, off int64, p []byte) error {
 		return err
 	}
 	_, err := a.flash.WriteAt(old, block)
+	return err
+}
+
+// readAround reads an erase block except for the bytes from first to end.
+func (a *Area) readAround(data []byte, block, first, end int64) error {
+	if _, err := a.flash.ReadAt(data[:first], block); err != nil {
+		return err
+	}
+	_, err := a.flash.ReadAt(data[end:], block+end)
 	return err
 }
 

@@ -3,10 +3,13 @@ package mtd_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"updater/boot"
 	"updater/boot/boottest"
@@ -120,6 +123,45 @@ func TestContract(t *testing.T) {
 		},
 		AlwaysBoots: true,
 	})
+}
+
+// badPage is flash with a page that cannot be read until its block is erased.
+type badPage struct {
+	flash
+	off    int64
+	healed *bool
+}
+
+func (f badPage) ReadAt(p []byte, off int64) (int, error) {
+	const page = 512
+	if !*f.healed && off < f.off+page && off+int64(len(p)) > f.off {
+		return 0, unix.EBADMSG
+	}
+	return f.flash.ReadAt(p, off)
+}
+
+func (f badPage) Erase(off int64) error {
+	*f.healed = true
+	return f.flash.Erase(off)
+}
+
+// A page that cannot be read is rewritten by a write that covers it; what lies beside it in the block survives.
+func TestUnreadablePage(t *testing.T) {
+	m := boottest.NewMedium(bytes.Repeat([]byte{0xf0}, 2*block))
+	f := badPage{flash{Area: m.Areas()[0], erased: new(int)}, block + 512, new(bool)}
+	a, err := mtd.New(f, block, 1024, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.WriteAt([]byte{1}, 0); !errors.Is(err, unix.EBADMSG) {
+		t.Errorf("WriteAt beside the page = %v; want EBADMSG", err)
+	}
+	if err := boot.WriteVerified(a, bytes.Repeat([]byte{7}, 1024), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Snapshot()[0]; got[block] != 7 || got[block+1023] != 7 || got[block+1024] != 0xf0 || got[block-1] != 0xf0 {
+		t.Error("other bytes of the flash have changed")
+	}
 }
 
 // Clearing bits erases nothing. Other changes erase one block and preserve the rest of it.
