@@ -197,3 +197,12 @@ func TestErasesOnlyWhatItMust(t *testing.T) {
 		t.Error("New without a good block is no error")
 	}
 }
+
+// A file that is no flash is refused, and missing flash is an error.
+func TestOpenOtherDevice(t *testing.T) {
+	for path, want := range map[string]error{"/dev/null": unix.ENOTTY, "/dev/mtd99": unix.ENOENT} {
+		if d, err := mtd.Open(path, true); !errors.Is(err, want) {
+			t.Errorf("Open(%s) = %v, %v; want %v", path, d, err, want)
+		}
+	}
+}

@@ -699,3 +699,40 @@ func TestSpendLastTry(t *testing.T) {
 		t.Errorf("U-Boot boots slot %s; want A", got)
 	}
 }
+
+// RequestRecovery sets the variable once and changes no slot.
+func TestRequestRecovery(t *testing.T) {
+	m := boottest.NewMedium(env(true, 1, good...), env(true, 1, good...))
+	b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 2 {
+		writes := m.Writes()
+		if err := b.RequestRecovery(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n == 1 && m.Writes() > writes {
+			t.Errorf("the second request wrote %d sectors", m.Writes()-writes)
+		}
+	}
+	if u := load(m.Snapshot(), false); u.get(uboot.Recovery) != "1" || u.get("BOOT_ORDER") != "A B" {
+		t.Errorf("the environment is %q", u.vars)
+	}
+}
+
+// A bootlimit of 0 is none: State predicts no fall back and says so.
+func TestNoBootlimit(t *testing.T) {
+	m := boottest.NewMedium(env(true, 1, "altbootcmd=x", "active=B", "upgrade_available=1", "bootcount=7"), make([]byte, size))
+	b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := b.State(t.Context())
+	never := func(f boot.Finding) bool {
+		return f.Severity == boot.Failure && strings.Contains(f.Evidence, "never falls back")
+	}
+	if err != nil || !slices.Equal(st.Boots, []string{"B", "B", "B"}) || !slices.ContainsFunc(st.Findings, never) {
+		t.Errorf("State = %+v, %v; want slot B for ever, and a failure", st, err)
+	}
+}
