@@ -18,6 +18,12 @@ type Store interface {
 	Repair(booted string) error
 }
 
+// Settler is a [Store] whose save leaves an older copy. The boot loader uses it if the newer copy becomes unreadable.
+type Settler interface {
+	// Settle replaces the older copy. Invalidate calls it, so that no copy allows the slot to boot while it is written.
+	Settle() error
+}
+
 // Record is a loaded table.
 type Record interface {
 	Entry(slot string) Entry
@@ -76,7 +82,13 @@ func (b *Backend) Invalidate(_ context.Context, slot string) error {
 	if err := boot.RefuseRunning(slot, b.booted); err != nil {
 		return err
 	}
-	return b.disable(slot)
+	if err := b.disable(slot); err != nil {
+		return err
+	}
+	if s, ok := b.store.(Settler); ok {
+		return s.Settle()
+	}
+	return nil
 }
 
 // MarkBad implements [boot.Backend].

@@ -56,6 +56,7 @@ type loaded struct {
 	raw    []byte // of the copy in use
 	active int    // index of the copy in use
 	stale  bool   // the other copy is flagged as in use, too
+	equal  bool   // both copies have the same data
 	bad    string // why the other copy is unusable; "" if it is usable
 }
 
@@ -131,6 +132,7 @@ func kindOf(redundant bool) string {
 // disagree, unless the copies are equal otherwise.
 func (l *loaded) choose(raws [][]byte) error {
 	flag := [2]byte{raws[0][flagOffset], raws[1][flagOffset]}
+	l.equal = slices.Equal(raws[0][flagOffset+1:], raws[1][flagOffset+1:])
 	readers := []func(a, b byte) int{incremental}
 	if l.flags == Boolean {
 		readers = []func(a, b byte) int{flash, incremental, tool}
@@ -138,7 +140,7 @@ func (l *loaded) choose(raws [][]byte) error {
 	l.active = readers[0](flag[0], flag[1])
 	l.stale = l.flags == Boolean && flag[1-l.active] != 0
 	for _, other := range readers[1:] {
-		if other(flag[0], flag[1]) != l.active && !slices.Equal(raws[0][flagOffset+1:], raws[1][flagOffset+1:]) {
+		if other(flag[0], flag[1]) != l.active && !l.equal {
 			return fmt.Errorf("%w: the flags %#02x and %#02x of the environment copies %s and %s are ambiguous; expected 0 or 1; run saveenv in U-Boot",
 				boot.ErrState, flag[0], flag[1], l.areas[0], l.areas[1])
 		}
@@ -228,6 +230,15 @@ func (l *loaded) change(e *env) error {
 		return nil
 	}
 	return l.save(e)
+}
+
+// Settle implements [scheme.Settler].
+func (s *storage) Settle() error {
+	l, err := s.load()
+	if err != nil || !s.redundant() || l.equal {
+		return err
+	}
+	return l.save(l.env)
 }
 
 // repeated lists the variables of this package that have more than one entry.

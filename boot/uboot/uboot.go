@@ -10,8 +10,9 @@
 // incomplete; upgrade_available is then never 1, so U-Boot does not choose that slot.
 //
 // A redundant environment has two copies, each with a checksum and a flag. Only the copy that is not in use is written, and
-// it is not used before it is complete, so every change is atomic. A single copy is only atomic within one sector; after a
-// torn write U-Boot uses its built-in environment. State reports this.
+// it is not used before it is complete, so every change is atomic. Invalidate writes one copy after the other, so that the
+// loss of one does not make the slot bootable again. A single copy is only atomic within one sector; after a torn write
+// U-Boot uses its built-in environment. State reports this.
 //
 // The environment is read as U-Boot reads it (lib/hashtable.c, himport_r): of repeated entries the last counts. A variable
 // that U-Boot and libubootenv read differently is refused.

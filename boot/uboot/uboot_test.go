@@ -700,6 +700,33 @@ func TestSpendLastTry(t *testing.T) {
 	}
 }
 
+// After Invalidate no copy allows the slot to boot, so that it does not matter which one becomes unreadable.
+func TestInvalidateSettles(t *testing.T) {
+	for _, flags := range [][2]byte{{1, 1}, {1, 2}, {255, 0}} {
+		m := boottest.NewMedium(env(true, flags[0], good...), env(true, flags[1], good...))
+		b, err := open(m.Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Invalidate(t.Context(), "B"); err != nil {
+			t.Fatal(err)
+		}
+		for lost := range 2 {
+			areas := m.Snapshot()
+			areas[lost][100] ^= 1
+			for range 12 {
+				if got := script(load(areas, false)); got == "B" {
+					t.Fatalf("flags %v: without copy %d U-Boot boots slot B", flags, lost+1)
+				}
+			}
+		}
+		writes := m.Writes()
+		if err := b.Invalidate(t.Context(), "B"); err != nil || m.Writes() > writes {
+			t.Errorf("flags %v: the second Invalidate = %v and wrote %d sectors", flags, err, m.Writes()-writes)
+		}
+	}
+}
+
 // RequestRecovery sets the variable once and changes no slot.
 func TestRequestRecovery(t *testing.T) {
 	m := boottest.NewMedium(env(true, 1, good...), env(true, 1, good...))
