@@ -57,41 +57,9 @@ func UnreadableSectors(t *testing.T, r Rig) {
 			for k := off; k < min(off+boot.Sector, int64(len(a))); k++ {
 				d.Areas[i][k] ^= 0xee
 			}
-			if r.boots(d, 1)[0] != "A" {
-				continue
-			}
-			tried++
-			open := func() (boot.Backend, *unreadable) {
-				m := New(r.Fresh(t))
-				list := m.Areas()
-				bad := &unreadable{Area: list[i], off: off}
-				list[i] = bad
-				m.devices = list
-				return r.open(t, m, "A"), bad
-			}
-			b, _ := open()
-			if st, err := b.State(t.Context()); err != nil || st.Next != "A" {
-				t.Errorf("area %d, sector at %d: State = %+v, %v; want slot A", i+1, off, st, err)
-				continue
-			}
-			if err := b.MarkGood(t.Context(), "A"); err != nil {
-				t.Errorf("area %d, sector at %d: MarkGood = %v", i+1, off, err)
-			}
-			for _, do := range []func() error{
-				func() error { return b.Invalidate(t.Context(), "B") },
-				func() error { return b.Activate(t.Context(), "B", 1) },
-			} {
-				if err := do(); err != nil {
-					t.Errorf("area %d, sector at %d: a change = %v", i+1, off, err)
-				}
-			}
-			b, bad := open()
-			if err := b.Repair(t.Context()); err != nil {
-				t.Errorf("area %d, sector at %d: Repair = %v", i+1, off, err)
-			}
-			before, err := b.State(t.Context())
-			if err != nil || before.Next != "A" || !bad.healed && bad.needed {
-				t.Errorf("area %d, sector at %d: after Repair State = %+v, %v, and the sector is rewritten: %v", i+1, off, before, err, bad.healed)
+			if r.boots(d, 1)[0] == "A" {
+				tried++
+				r.unreadable(t, i, off)
 			}
 		}
 	}
@@ -99,4 +67,36 @@ func UnreadableSectors(t *testing.T, r Rig) {
 		t.Error("the boot loader needs every sector: this tests nothing")
 	}
 	t.Logf("%d sectors", tried)
+}
+
+// unreadable tests the backend with one unreadable sector, on which the boot loader does not depend.
+func (r Rig) unreadable(t *testing.T, i int, off int64) {
+	t.Helper()
+	open := func() (boot.Backend, *unreadable) {
+		m := New(r.Fresh(t))
+		list := m.Areas()
+		bad := &unreadable{Area: list[i], off: off}
+		list[i], m.devices = bad, list
+		return r.open(t, m, "A"), bad
+	}
+	b, _ := open()
+	if st, err := b.State(t.Context()); err != nil || st.Next != "A" {
+		t.Errorf("area %d, sector at %d: State = %+v, %v; want slot A", i+1, off, st, err)
+	}
+	for name, err := range map[string]error{
+		"MarkGood":   b.MarkGood(t.Context(), "A"),
+		"Invalidate": b.Invalidate(t.Context(), "B"),
+		"Activate":   b.Activate(t.Context(), "B", 1),
+	} {
+		if err != nil {
+			t.Errorf("area %d, sector at %d: %s = %v", i+1, off, name, err)
+		}
+	}
+	b, bad := open()
+	if err := b.Repair(t.Context()); err != nil {
+		t.Errorf("area %d, sector at %d: Repair = %v", i+1, off, err)
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next != "A" || !bad.healed && bad.needed {
+		t.Errorf("area %d, sector at %d: after Repair State = %+v, %v, and the sector is rewritten: %v", i+1, off, st, err, bad.healed)
+	}
 }

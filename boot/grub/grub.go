@@ -256,7 +256,8 @@ func unknown(name string, order, slots []string) []boot.Finding {
 	var found []boot.Finding
 	for _, s := range order {
 		if !slices.Contains(slots, s) {
-			found = append(found, boot.Warn("add the slot to the configuration or remove it from "+name, "%s lists %q, which is not a configured slot", name, s))
+			found = append(found, boot.Warn("add the slot to the configuration or remove it from "+name,
+				"%s lists %q, which is not a configured slot", name, s))
 		}
 	}
 	return found
