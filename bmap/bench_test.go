@@ -13,8 +13,10 @@ import (
 // bigMap is a map of n ranges.
 func bigMap(n int) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "<?xml version=\"1.0\" ?>\n<bmap version=\"2.0\">\n<ImageSize> %d </ImageSize>\n<BlockSize> 4096 </BlockSize>\n<BlocksCount> %d </BlocksCount>\n", n*16*4096, n*16)
-	fmt.Fprintf(&b, "<MappedBlocksCount> %d </MappedBlocksCount>\n<ChecksumType> sha256 </ChecksumType>\n<BmapFileChecksum> %s </BmapFileChecksum>\n    <BlockMap>\n", n*8, sumMark)
+	fmt.Fprintf(&b, "<?xml version=\"1.0\" ?>\n<bmap version=\"2.0\">\n<ImageSize> %d </ImageSize>\n", n*16*4096)
+	fmt.Fprintf(&b, "<BlockSize> 4096 </BlockSize>\n<BlocksCount> %d </BlocksCount>\n", n*16)
+	fmt.Fprintf(&b, "<MappedBlocksCount> %d </MappedBlocksCount>\n<ChecksumType> sha256 </ChecksumType>\n", n*8)
+	fmt.Fprintf(&b, "<BmapFileChecksum> %s </BmapFileChecksum>\n    <BlockMap>\n", sumMark)
 	for i := range n {
 		fmt.Fprintf(&b, "        <Range chksum=\"%064x\"> %d-%d </Range>\n", i, i*16, i*16+7)
 	}

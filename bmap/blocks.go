@@ -6,7 +6,7 @@ import (
 )
 
 // toBlocks turns extents in bytes into ascending, disjoint runs of blocks with a gap between any two. Extents are
-// clipped at size and rounded outwards, so that no mapped byte is lost.
+// clipped at size and rounded outwards, so no mapped byte is lost.
 func toBlocks(extents []Span, size, blockSize int64) []blockRange {
 	extents = slices.Clone(extents)
 	slices.SortFunc(extents, func(a, b Span) int { return cmp.Compare(a.Offset, b.Offset) })

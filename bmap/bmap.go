@@ -1,18 +1,17 @@
-// Package bmap reads, writes, makes and checks block maps: the XML files that say which blocks of an image carry data,
-// with a checksum for each range of them.
+// Package bmap reads, writes, creates and verifies block maps: XML files that list the blocks of an image with data, and a
+// checksum for each range of them.
 //
-// What it guarantees. [Parse] returns a Map only when the file is a complete and consistent map: one root element of a
+// What it guarantees. [Parse] returns a Map only if the file is a complete and consistent map: one root element of a
 // known version, no duplicate or missing element, no DOCTYPE, plain decimal integers, ranges ascending, disjoint and
-// inside the image, every count equal to what it counts, and the file's own checksum (which all versions but 1.2 carry)
-// right over the raw bytes. A Map never changes after that. [Create] returns a Map only when the image did not change
-// while it was read and every unmapped byte read as zero. [Verify] returns nil only when every range was read whole and
+// inside the image, every count equal to what it counts, and the file's own checksum (in all versions but 1.2)
+// correct over the raw bytes. A Map never changes after that. [Create] returns a Map only if the image did not change
+// while it was read and every unmapped byte read as zero. [Verify] returns nil only if every range was read completely and
 // matched.
 //
-// What it does not. Nothing here is a judgement of trust: a map may be unsigned, may name a weak hash (sha1, md5) and may
-// lack range checksums. Whoever installs an image decides on those before acting on a Map. The bytes of unmapped blocks
-// are covered by no checksum of the map.
+// What it does not. It does not judge trust: a map may be unsigned, use a weak hash (sha1, md5) or lack range checksums. The
+// installer decides on those before it acts on a Map. No checksum of the map covers the bytes of unmapped blocks.
 //
-// Offsets and lengths are bytes in int64; block numbers say so in their name. The format is the one of bmaptool:
+// Offsets and lengths are bytes in int64; block numbers have block in their name. The format is the one of bmaptool:
 // versions 1.2, 1.3, 1.4 and 2.x are read, 2.0 is written.
 package bmap
 
@@ -58,10 +57,10 @@ type Range struct {
 	// Offset and Length are in bytes. The last block of an image may be partial: Length counts only bytes of the image,
 	// and the checksum covers only those.
 	Offset, Length int64
-	Checksum       string // lower-case hex, "" when the map has none for this range
+	Checksum       string // lower-case hex, "" if the map has none for this range
 }
 
-// A Span is a run of bytes.
+// A Span is a run of bytes of the image.
 type Span struct {
 	Offset int64 `json:"offset"`
 	Length int64 `json:"length"`
@@ -97,7 +96,7 @@ func (m *Map) ChecksumType() string { return m.algorithm.name }
 // NewHash returns a new hash of the map's ChecksumType.
 func (m *Map) NewHash() hash.Hash { return m.algorithm.new() }
 
-// Update returns a copy of the map's update element, nil when it has none.
+// Update returns a copy of the map's update element, nil if it has none.
 func (m *Map) Update() *Update {
 	if m.update == nil {
 		return nil
@@ -158,7 +157,7 @@ func (m *Map) sum(i int) []byte {
 	return m.sums[i*n : (i+1)*n]
 }
 
-// String names the range as the errors of this package do: "blocks 4096-8191".
+// String formats the range as in the errors of this package: "blocks 4096-8191".
 func (r Range) String() string {
 	if r.First == r.Last {
 		return fmt.Sprintf("block %d", r.First)

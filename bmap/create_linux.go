@@ -17,40 +17,39 @@ const (
 	DefaultBlockSize = 4096      // bytes
 )
 
-// ErrChanged is wrapped by the error of Create when the image changed while it was read.
+// ErrChanged is wrapped by the error of Create if the image changed while it was read.
 var ErrChanged = errors.New("image changed while it was read")
 
-// CreateOptions says how Create makes a map. The zero value is a good default.
+// CreateOptions are the options of Create. The zero value is a good default.
 type CreateOptions struct {
-	// MaxRange is the most bytes one range may hold, a multiple of BlockSize; ranges are cut at multiples of it, counted
-	// from the start of the image. 0 means DefaultMaxRange; below 0, mapped runs are not cut.
+	// MaxRange is the largest range in bytes, a multiple of BlockSize. Ranges are split at multiples of it from the start of
+	// the image. 0 means DefaultMaxRange; a negative value does not split.
 	MaxRange int64
 	// BlockSize is the block of the map in bytes, a power of two; 0 means DefaultBlockSize. It does not follow the file
-	// system of the image, so that one image gives one map everywhere.
+	// system of the image, so that an image has the same map everywhere.
 	BlockSize int64
 	// ChecksumType names the hash; "" means sha256.
 	ChecksumType string
 	// Update, unless nil, becomes the update element. ImageChecksum is taken as given, and not compared with the image.
 	Update *Update
-	// UnwrittenAsHole leaves preallocated but never written extents out of the map. They read as zero, and by default are
-	// mapped, because whoever allocated them may count on the zeros. It has no effect where only SEEK_HOLE works, which
-	// shows them as holes always.
+	// UnwrittenAsHole leaves preallocated but never written extents out of the map. They read as zero and are mapped by
+	// default, because the program that allocated them may rely on the zeros. It has no effect where only SEEK_HOLE works,
+	// which always reports them as holes.
 	UnwrittenAsHole bool
-	// ScanZeros maps the blocks that hold a byte that is not zero, whatever the file system says. It reads what it maps
-	// a second time. It is what happens anyway on block devices, and on file systems that cannot tell where holes are.
+	// ScanZeros ignores the file system and maps the blocks with a nonzero byte. It reads the mapped blocks a second time.
+	// Block devices, and file systems that do not report holes, are always scanned.
 	ScanZeros bool
 	// Progress, unless nil, is called from several goroutines, one at a time, with bytes.
 	Progress func(done, total int64)
 }
 
-// Create makes the map of an image: a regular file or a block device. It syncs the file, asks the file system where data
-// is (or else looks, see ScanZeros), hashes that on GOMAXPROCS goroutines, and reads everything else to make sure that it
-// is zero: a byte that is not is a [NotZeroError] with its offset. It only reads, and needs f to itself while it runs:
-// the file offset may move and is put back.
+// Create makes the map of an image, a regular file or a block device. It syncs the file, queries the file system for data (or
+// scans, see ScanZeros), hashes the data on GOMAXPROCS goroutines, and reads the rest to check that it is zero: a nonzero byte
+// is a [NotZeroError] with its offset. It only reads. f must not be used meanwhile: Create moves the file offset and restores
+// it.
 //
-// The image must not change meanwhile. When its size, mtime, ctime or inode did, the error wraps ErrChanged; on a block
-// device such a change goes unnoticed. The same image and options give the same map wherever the file system reports the
-// same holes.
+// The image must not change meanwhile. If its size, mtime, ctime or inode changed, the error wraps ErrChanged; changes of a
+// block device are not detected. The same image and options give the same map if the file system reports the same holes.
 func Create(ctx context.Context, f *os.File, o CreateOptions) (*Map, error) {
 	m, err := create(ctx, f, o)
 	if err != nil {
@@ -77,7 +76,7 @@ func create(ctx context.Context, f *os.File, o CreateOptions) (*Map, error) {
 		return nil, fmt.Errorf("image has %d bytes, expected 1 to %d", m.imageSize, int64(MaxImageSize))
 	}
 	err = m.mapImage(ctx, f, o)
-	// Whatever reading ran into, a changed image explains it better.
+	// A changed image explains other errors.
 	if after, statErr := identify(f); statErr != nil {
 		return nil, errors.Join(err, statErr)
 	} else if after != before {
@@ -89,7 +88,7 @@ func create(ctx context.Context, f *os.File, o CreateOptions) (*Map, error) {
 	return m, nil
 }
 
-// mapImage finds the mapped blocks, cuts them into ranges and reads the image.
+// mapImage finds the mapped blocks, splits them into ranges and reads the image.
 func (m *Map) mapImage(ctx context.Context, f *os.File, o CreateOptions) error {
 	progress := &meter{total: m.imageSize, report: o.Progress}
 	extents, err := []Span(nil), errNoExtents
@@ -121,7 +120,7 @@ func (o CreateOptions) maxRange() int64 {
 	return o.MaxRange
 }
 
-// Check says what is wrong with the options, as Create would, before any image is opened.
+// Check returns the error that Create would return for the options, before an image is opened.
 func (o CreateOptions) Check() error {
 	_, err := o.newMap()
 	return err
@@ -156,7 +155,7 @@ func (o CreateOptions) newMap() (*Map, error) {
 	return m, nil
 }
 
-// cut makes the ranges of the map from runs of blocks, none longer than limit bytes and none crossing a multiple of it.
+// cut splits runs of blocks into ranges of at most limit bytes that do not cross a multiple of it.
 func (m *Map) cut(runs []blockRange, limit int64) error {
 	maxRanges := min(MaxRanges, (MaxFileSize-8192)/m.algorithm.encodedRangeSize(m.BlocksCount()))
 	for _, r := range runs {
@@ -177,7 +176,7 @@ func (m *Map) cut(runs []blockRange, limit int64) error {
 	return nil
 }
 
-// identity is what must not change while an image is read.
+// identity holds the attributes that must not change while an image is read.
 type identity struct {
 	device, inode uint64
 	size          int64
@@ -214,7 +213,7 @@ func deviceSize(f *os.File) (size int64, err error) {
 	return size, err
 }
 
-// keepOffset runs a function that moves the file offset of f, and puts it back.
+// keepOffset runs a function that moves the file offset of f, and restores the offset.
 func keepOffset(f *os.File, do func(fd int) error) error {
 	return control(f, func(fd int) error {
 		offset, err := unix.Seek(fd, 0, io.SeekCurrent)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mappedExtents asks the file system which bytes of f hold data: by FIEMAP, else by SEEK_DATA and SEEK_HOLE. The spans
-// may overlap, touch, and reach past size. errNoExtents says that neither is there, or that the second is a stub.
+// mappedExtents queries the file system for the data of f: by FIEMAP, else by SEEK_DATA and SEEK_HOLE. The spans may overlap,
+// touch, and reach past size. The error is errNoExtents if neither is supported, or the second is a stub.
 func mappedExtents(ctx context.Context, f *os.File, size int64, unwrittenAsHole bool) ([]Span, error) {
 	var spans []Span
 	err := control(f, func(fd int) (err error) {
@@ -30,8 +30,8 @@ func mappedExtents(ctx context.Context, f *os.File, size int64, unwrittenAsHole 
 	return spans, err
 }
 
-// checkStub tells a file without holes from a file system whose SEEK_HOLE always answers with the end of the file (ZFS
-// with its default settings, fuse-overlayfs): there the file takes less room than its size.
+// checkStub distinguishes a file without holes from a file system whose SEEK_HOLE always returns the end of the file (ZFS with
+// its default settings, fuse-overlayfs): there the file occupies less than its size.
 func checkStub(fd int, size int64) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -43,7 +43,7 @@ func checkStub(fd int, size int64) error {
 	return nil
 }
 
-// errNoExtents says that the file system does not offer this way of asking.
+// errNoExtents reports that the file system does not support a query.
 var errNoExtents = errors.New("no extent information")
 
 // seekExtents walks the file with SEEK_DATA and SEEK_HOLE (lseek(2)). It sees dirty pages, and unwritten extents as holes.

@@ -35,10 +35,10 @@ type fiemapExtent struct {
 	_                         [3]uint32
 }
 
-// fiemap lists the extents of the file (Documentation/filesystems/fiemap.rst in the kernel). It asks with
-// FIEMAP_FLAG_SYNC each time: without, data still in the page cache over a preallocated extent shows as unwritten.
-// It does not trust the flag for the last extent, which some file systems set on the last one of the window, but asks
-// until nothing comes. All flags but UNWRITTEN mean data somewhere inside the extent.
+// fiemap lists the extents of the file (Documentation/filesystems/fiemap.rst in the kernel). Each query
+// has FIEMAP_FLAG_SYNC: without it, dirty pages over a preallocated extent are reported as unwritten. The flag for the last
+// extent is not trusted, since some file systems set it on the last one of the window: queries go on until one is empty. All
+// flags but UNWRITTEN mean data somewhere inside the extent.
 func fiemap(ctx context.Context, call func(*fiemapRequest) error, size int64, unwrittenAsHole bool) ([]Span, error) {
 	var spans []Span
 	req := new(fiemapRequest)

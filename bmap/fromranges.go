@@ -5,16 +5,16 @@ import (
 	"fmt"
 )
 
-// FromRanges makes the map of an image from ranges that somebody else has hashed. Of each it takes Offset, Length and
-// Checksum (hex, may be ""); offsets are multiples of DefaultBlockSize and ascend, and every length but one at the
-// image's end is a multiple too.
+// FromRanges makes the map of an image from ranges that the caller has hashed. It uses Offset, Length and Checksum (hex, may be
+// "") of each. Offsets are ascending multiples of DefaultBlockSize; so are lengths, except at the end of the image.
 func FromRanges(imageSize int64, checksumType string, ranges []Range) (*Map, error) {
 	m, err := CreateOptions{ChecksumType: checksumType}.newMap()
 	if err != nil {
 		return nil, err
 	}
 	if imageSize < 1 || imageSize > MaxImageSize || len(ranges) > MaxRanges {
-		return nil, fmt.Errorf("map of %d bytes in %d ranges, expected 1 to %d bytes and at most %d ranges", imageSize, len(ranges), int64(MaxImageSize), MaxRanges)
+		return nil, fmt.Errorf("map of %d bytes in %d ranges, expected 1 to %d bytes and at most %d ranges", imageSize, len(ranges), int64(MaxImageSize),
+			MaxRanges)
 	}
 	m.imageSize = imageSize
 	end := int64(0)

@@ -64,7 +64,8 @@ func wantSameXML(t *testing.T, m *bmap.Map, data []byte) {
 		}
 		t.Fatalf("Parse accepts what encoding/xml does not: %v\n%q", err, data)
 	}
-	if doc.Version != m.Version() || doc.ImageSize != m.ImageSize() || doc.BlockSize != m.BlockSize() || doc.MappedBlocks != m.MappedBlocks() || len(doc.Ranges) != m.Len() {
+	if doc.Version != m.Version() || doc.ImageSize != m.ImageSize() || doc.BlockSize != m.BlockSize() || doc.MappedBlocks != m.MappedBlocks() ||
+		len(doc.Ranges) != m.Len() {
 		t.Fatalf("encoding/xml reads %+v of\n%q", doc, data)
 	}
 	for i, r := range m.Ranges() {
@@ -124,7 +125,8 @@ func wantConsistent(t *testing.T, m *bmap.Map) {
 		blocks, bytes, last = blocks+r.Last-r.First+1, bytes+r.Length, r.Last
 	}
 	if blocks != m.MappedBlocks() || bytes != m.MappedBytes() || last >= m.BlocksCount() {
-		t.Fatalf("%d blocks, %d bytes, last block %d; the map says %d, %d, %d blocks", blocks, bytes, last, m.MappedBlocks(), m.MappedBytes(), m.BlocksCount())
+		t.Fatalf("%d blocks, %d bytes, last block %d; the map says %d, %d, %d blocks", blocks, bytes, last, m.MappedBlocks(), m.MappedBytes(),
+			m.BlocksCount())
 	}
 	end := int64(0)
 	for s := range m.Gaps() {

@@ -8,7 +8,7 @@ import (
 	"hash"
 )
 
-// hashNames lists what ChecksumType may be, for messages.
+// hashNames lists the values of ChecksumType, for errors.
 const hashNames = "sha256, sha512, sha384, sha1 or md5"
 
 // maxDigest is the size of the longest digest in bytes.
@@ -21,8 +21,8 @@ type algorithm struct {
 	new  func() hash.Hash
 }
 
-// algorithmByName finds a hash. Names are exact: bmaptool takes any that Python's hashlib knows, in either case, but it
-// only ever writes lower case.
+// algorithmByName finds a hash. Names are exact: bmaptool reads any name of Python's hashlib in either case, but writes lower
+// case.
 func algorithmByName(name string) (algorithm, bool) {
 	switch name {
 	case "sha256":

@@ -9,10 +9,10 @@ import (
 )
 
 // Parse reads one bmap file of version 1.2, 1.3, 1.4 or 2.x and checks all of it, including the file's own checksum
-// where the version has one. Elements that are not of the format are ignored, except inside <Update>; known ones must
-// stand once and carry no unknown attribute. Every error is a *SyntaxError. Parse keeps no reference to data.
+// if the version has one. Unknown elements are ignored, except inside <Update>; known ones must appear once and have no unknown
+// attribute. Every error is a *SyntaxError. Parse keeps no reference to data.
 //
-// Source: bmaptool, whose reader is laxer; the package documentation says what is refused beyond it.
+// Source: bmaptool, whose reader is laxer; the package documentation lists the additional checks.
 func Parse(data []byte) (*Map, error) {
 	s, err := newScanner(data)
 	if err != nil {
@@ -25,14 +25,14 @@ func Parse(data []byte) (*Map, error) {
 	return p.finish()
 }
 
-// A dialect is what differs between the versions of the format. 1.4 was a misnamed 2.0.
+// A dialect holds the differences between the versions of the format. 1.4 was a misnamed 2.0.
 type dialect struct {
 	checksumType bool   // whether <ChecksumType> names the hash; sha1 otherwise
 	fileChecksum string // element with the checksum of the file itself, "" for none
 	attribute    string // attribute of <Range> with its checksum
 }
 
-// parser collects what the file says, each value with its line. finish judges it.
+// parser collects the values of the file with their lines. finish checks them.
 type parser struct {
 	*scanner
 	version   string
@@ -58,7 +58,7 @@ func sha1Algorithm() algorithm {
 	return a
 }
 
-// document reads the whole file: one root, and nothing but white space and comments around it.
+// document reads the whole file: one root, with only white space and comments around it.
 func (p *parser) document() error {
 	for {
 		kind, err := p.next()
@@ -103,7 +103,7 @@ func (p *parser) bmap(start tag) error {
 	return p.children("bmap", p.child)
 }
 
-// dialectOf knows the versions by name. bmaptool verifies no checksum at all in versions it does not expect, so an
+// dialectOf returns the dialect of a version. bmaptool verifies no checksum at all in versions it does not expect, so an
 // unknown one must never pass.
 func (p *parser) dialectOf(version string) (dialect, error) {
 	minor, isV2 := strings.CutPrefix(version, "2.")
@@ -170,8 +170,8 @@ func (p *parser) scalar(start tag) error {
 	return nil
 }
 
-// attribute returns the value of the one attribute the element may have; name "" means none. A value with an entity is
-// refused: readers need not agree on it.
+// attribute returns the value of the only attribute that the element may have; name "" means none. A value with an entity is
+// refused, since readers may disagree on it.
 func (p *parser) attribute(start tag, name string) (value []byte, ok bool, err error) {
 	for _, a := range start.attrs {
 		if string(a.name) != name {
@@ -225,7 +225,7 @@ func (p *parser) updateChild(start tag, f updateField) error {
 	return nil
 }
 
-// finish judges what was collected: the file checksum first, then every count.
+// finish checks the collected values: the file checksum first, then every count.
 func (p *parser) finish() (*Map, error) {
 	if err := p.checkFile(); err != nil {
 		return nil, err

@@ -13,7 +13,8 @@ import (
 
 func TestParse(t *testing.T) {
 	m := mustParse(t, seal(valid))
-	got := fmt.Sprintln(m.Version(), m.ImageSize(), m.BlockSize(), m.BlocksCount(), m.MappedBlocks(), m.MappedBytes(), m.ChecksumType(), m.Len(), m.NewHash().Size())
+	got := fmt.Sprintln(m.Version(), m.ImageSize(), m.BlockSize(), m.BlocksCount(), m.MappedBlocks(), m.MappedBytes(), m.ChecksumType(), m.Len(),
+		m.NewHash().Size())
 	if want := "2.0 16000 4096 4 3 11904 sha256 2 32\n"; got != want {
 		t.Errorf("map is %q; want %q", got, want)
 	}
@@ -68,7 +69,8 @@ func TestParseVersions(t *testing.T) {
 			}
 		})
 	}
-	for _, version := range []string{"", "0.9", "1", "1.0", "1.1", "1.5", "1.9", "2", "2.", "2.x", "2.-1", "2.00", "02.0", " 2.0", "2.0.1", "3.0", "2.1000", "20"} {
+	for _, version := range []string{"", "0.9", "1", "1.0", "1.1", "1.5", "1.9", "2", "2.", "2.x", "2.-1", "2.00", "02.0", " 2.0", "2.0.1", "3.0",
+		"2.1000", "20"} {
 		t.Run("refused "+version, func(t *testing.T) {
 			_, err := bmap.Parse(seal(relabel(version)))
 			wantSyntaxError(t, err, 3, "bmap", "expected 1.2, 1.3, 1.4 or 2.x")

@@ -6,14 +6,13 @@ import (
 )
 
 // Part makes the map of a part of the image, such as a partition of a disk: of length bytes from offset. Both are
-// multiples of the block size, unless the part reaches to the image's end. A range inside the part keeps its
-// checksum. Of a range that is partly outside, only the blocks inside stay, and sum is asked for the checksum of
-// those bytes (a span of the whole image), in hex; whoever gives it must have compared the whole range with the
-// map before. The update element stays, without the checksum of the whole image.
+// multiples of the block size, unless the part reaches to the image's end. A range inside the part keeps its checksum. A range
+// that is partly outside is clipped, and sum returns the checksum of the remaining bytes (a span of the whole image), in hex;
+// it must compare the whole range with the map first. The update element stays, without the checksum of the whole image.
 func (m *Map) Part(offset, length int64, sum func(index int, inside Span) (string, error)) (*Map, error) {
 	end := offset + length
 	if offset < 0 || length < 1 || length > m.imageSize-offset || offset%m.blockSize != 0 || end%m.blockSize != 0 && end != m.imageSize {
-		return nil, fmt.Errorf("%d bytes at %d of an image of %d are no whole blocks of %d bytes", length, offset, m.imageSize, m.blockSize)
+		return nil, fmt.Errorf("part of %d bytes at %d of an image of %d: expected whole blocks of %d bytes", length, offset, m.imageSize, m.blockSize)
 	}
 	part := &Map{version: m.version, imageSize: length, blockSize: m.blockSize, algorithm: m.algorithm, update: m.Update()}
 	if part.update != nil {

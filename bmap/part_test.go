@@ -33,7 +33,8 @@ func TestPart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	m, err := bmap.Create(context.Background(), f, bmap.CreateOptions{MaxRange: 128 << 10, Update: &bmap.Update{Version: "1", ImageChecksum: hex.EncodeToString(make([]byte, 32))}})
+	m, err := bmap.Create(context.Background(), f, bmap.CreateOptions{MaxRange: 128 << 10,
+		Update: &bmap.Update{Version: "1", ImageChecksum: hex.EncodeToString(make([]byte, 32))}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,8 @@ func TestPart(t *testing.T) {
 		d := sha256.Sum256(data[s.Offset : s.Offset+s.Length])
 		return hex.EncodeToString(d[:]), nil
 	}
-	for _, c := range []struct{ offset, length int64 }{{0, size}, {4096, 8192}, {256 << 10, 512 << 10}, {300 << 10, 404 << 10}, {1016 << 10, size - 1016<<10}, {24 << 10, 4096}, {260 << 10, 4096}} {
+	for _, c := range []struct{ offset, length int64 }{{0, size}, {4096, 8192}, {256 << 10, 512 << 10}, {300 << 10, 404 << 10},
+		{1016 << 10, size - 1016<<10}, {24 << 10, 4096}, {260 << 10, 4096}} {
 		part, err := m.Part(c.offset, c.length, sum)
 		if err != nil {
 			t.Errorf("Part(%d, %d) = %v", c.offset, c.length, err)

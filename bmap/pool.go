@@ -9,11 +9,10 @@ import (
 	"sync/atomic"
 )
 
-// chunkSize is how many bytes a worker reads at once: few system calls, and the data is still in the CPU's cache when it
-// is hashed.
+// chunkSize is how many bytes a worker reads at once: few system calls, and the data is hashed from the CPU's cache.
 const chunkSize = 256 << 10
 
-// A worker is what one goroutine of forEach owns.
+// A worker is the state of one goroutine of forEach.
 type worker struct {
 	buf  []byte
 	hash hash.Hash
@@ -49,7 +48,7 @@ func forEach(ctx context.Context, n int, newHash func() hash.Hash, do func(ctx c
 	return context.Cause(ctx)
 }
 
-// read passes the bytes of the span to use, piece by piece. A short input is io.ErrUnexpectedEOF. It returns the offset
+// read passes the bytes of the span to use, in pieces. A short input is io.ErrUnexpectedEOF. It returns the offset
 // at which an error of the reader happened.
 func (w *worker) read(ctx context.Context, r io.ReaderAt, s Span, use func(offset int64, data []byte) error) (at int64, err error) {
 	for offset, end := s.Offset, s.Offset+s.Length; offset < end; {
@@ -83,7 +82,7 @@ func (w *worker) sum(ctx context.Context, r io.ReaderAt, s Span, m *meter) (dige
 	return w.hash.Sum(nil), at, err
 }
 
-// A meter calls the caller's progress function, one call at a time, with done never falling.
+// A meter serializes calls of the caller's progress function; done never falls.
 type meter struct {
 	mu          sync.Mutex
 	done, total int64

@@ -68,8 +68,10 @@ func TestParseRefuses(t *testing.T) {
 		{"end tag with an attribute", "</bmap>", "</bmap x='y'>", 18, "", "end tag"},
 		{"end tag of an unknown element", "<BlockMap>", "<a><b></a></b><BlockMap>", 14, "b", "ends with </a>"},
 		{"element directive", "<BlockMap>", "<!ELEMENT x ANY><BlockMap>", 14, "", "directive"},
-		{"too many attributes", "<BlockMap>", "<x a='' b='' c='' d='' e='' f='' g='' h='' i='' j='' k='' l='' m='' n='' o='' p='' q=''/><BlockMap>", 14, "x", "too many attributes"},
-		{"lines inside tags count", "<ImageSize> 16000 </ImageSize>\n    <BlockSize> 4096 <", "<ImageSize\n> \n16000 </ImageSize\n>\n    <BlockSize> 0 <", 8, "BlockSize", "is 0, expected 1"},
+		{"too many attributes", "<BlockMap>", "<x a='' b='' c='' d='' e='' f='' g='' h='' i='' j='' k='' l='' m='' n='' o='' p='' q=''/><BlockMap>", 14,
+			"x", "too many attributes"},
+		{"lines inside tags count", "<ImageSize> 16000 </ImageSize>\n    <BlockSize> 4096 <", "<ImageSize\n> \n16000 </ImageSize\n>\n    <BlockSize> 0 <",
+			8, "BlockSize", "is 0, expected 1"},
 		// Root
 		{"other root", "<bmap ", "<map ", 3, "map", "expected <bmap>"},
 		{"root in capitals", "<bmap ", "<BMAP ", 3, "BMAP", "expected <bmap>"},
@@ -159,8 +161,10 @@ func TestParseRefuses(t *testing.T) {
 		{"unknown unmapped policy", "</Update>", "<Unmapped> discard </Unmapped></Update>", 13, "Unmapped", "expected zero or keep"},
 		{"date without a zone", "</Update>", "<Created> 2026-01-31T12:00:00 </Created></Update>", 13, "Created", "RFC 3339"},
 		{"date in words", "</Update>", "<Expires> tomorrow </Expires></Update>", 13, "Expires", "RFC 3339"},
-		{"expired when made", "</Update>", "<Created> 2026-01-31T12:00:00Z </Created>\n<Expires> 2026-01-31T12:00:00Z </Expires></Update>", 14, "Expires", "after Created"},
-		{"image checksum of another length", "</Update>", "<ImageChecksum> abcd </ImageChecksum></Update>", 13, "ImageChecksum", "has 4 hex digits, expected 64"},
+		{"expired when made", "</Update>", "<Created> 2026-01-31T12:00:00Z </Created>\n<Expires> 2026-01-31T12:00:00Z </Expires></Update>", 14, "Expires",
+			"after Created"},
+		{"image checksum of another length", "</Update>", "<ImageChecksum> abcd </ImageChecksum></Update>", 13, "ImageChecksum",
+			"has 4 hex digits, expected 64"},
 		{"image checksum not hex", "</Update>", "<ImageChecksum> xyz </ImageChecksum></Update>", 13, "ImageChecksum", "expected hex digits"},
 	}
 	for _, tt := range tests {

@@ -13,11 +13,11 @@ const maxDepth = 16
 // spaces is the white space of XML.
 const spaces = " \t\r\n"
 
-// A SyntaxError says what is wrong with a bmap file and where.
+// A SyntaxError is a fault in a bmap file.
 type SyntaxError struct {
-	Line    int    // from 1; 0 when the fault has no line
-	Element string // name of the element, "" when there is none
-	Msg     string // what it is and what was expected
+	Line    int    // from 1; 0 if the fault has no line
+	Element string // name of the element, "" for none
+	Msg     string // what was found and what was expected
 }
 
 func (e *SyntaxError) Error() string {
@@ -32,7 +32,7 @@ func (e *SyntaxError) Error() string {
 	return b.String() + ": " + e.Msg
 }
 
-// A scanner walks the elements of the file.
+// A scanner reads the elements of the file.
 type scanner struct{ lexer }
 
 func newScanner(data []byte) (*scanner, error) {
@@ -65,7 +65,7 @@ func invalidByte(data []byte) int {
 	return -1
 }
 
-// next returns the next token that is no comment.
+// next returns the next token, without comments.
 func (s *scanner) next() (tokenKind, error) {
 	for {
 		kind, err := s.token()

@@ -9,10 +9,10 @@ import (
 	"slices"
 )
 
-// gapPiece is how much of a gap one worker takes at once, so that a huge hole is shared.
+// gapPiece is the part of a gap that one worker reads at once, so that workers share a huge hole.
 const gapPiece = 16 << 20
 
-// A NotZeroError is a byte of the image that is not zero although the file system calls its place a hole.
+// A NotZeroError is a nonzero byte of the image in a hole reported by the file system.
 type NotZeroError struct{ Offset int64 }
 
 func (e *NotZeroError) Error() string {
@@ -49,7 +49,7 @@ func (m *Map) readImage(ctx context.Context, r io.ReaderAt, gaps []Span, progres
 	return nil
 }
 
-// checkZero reads a gap.
+// checkZero checks that a gap reads as zero.
 func (w *worker) checkZero(ctx context.Context, r io.ReaderAt, s Span, m *meter) error {
 	at, err := w.read(ctx, r, s, func(offset int64, data []byte) error {
 		if n := leadingZeros(data); n < len(data) {

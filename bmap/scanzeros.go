@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// scanZeros reads the whole image and returns the runs of blocks that hold a byte that is not zero. Runs of two pieces
-// may touch.
+// scanZeros reads the whole image and returns the runs of blocks with a nonzero byte. Runs of two pieces may
+// touch.
 func scanZeros(ctx context.Context, r io.ReaderAt, size, blockSize int64, m *meter) ([]Span, error) {
 	pieceSize := max(gapPiece, blockSize)
 	pieces := make([][]Span, ceilDiv(size, pieceSize))
@@ -36,8 +36,8 @@ func scanZeros(ctx context.Context, r io.ReaderAt, size, blockSize int64, m *met
 	return all, nil
 }
 
-// appendNonZero appends the runs of blocks in data, which stands at offset of the image, that are not all zero. A block
-// larger than data counts by the part of it that is there; toBlocks rounds outwards.
+// appendNonZero appends the runs of blocks in data, at offset of the image, that have a nonzero byte. Of a block larger than data
+// only the part in data counts; toBlocks rounds outwards.
 func appendNonZero(spans []Span, offset int64, data []byte, blockSize int64) []Span {
 	for len(data) > 0 {
 		n := min(int64(len(data)), blockSize-offset%blockSize)

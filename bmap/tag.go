@@ -101,7 +101,7 @@ func (l *lexer) attribute(body []byte) (a attribute, rest []byte, err error) {
 	return attribute{name, value[1 : 1+n]}, value[2+n:], l.checkEntities(value[1 : 1+n])
 }
 
-// nameOf returns the name that text starts with, empty when there is none. It may contain colons.
+// nameOf returns the name that text starts with, empty for none. It may contain colons.
 func nameOf(text []byte) []byte {
 	for i := 0; i < len(text); {
 		c := text[i]

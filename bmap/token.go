@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// A tokenKind is what a token of the file is.
+// A tokenKind is the kind of a token.
 type tokenKind int
 
 const (
@@ -19,10 +19,10 @@ const (
 	tokenComment                  // <!--...-->, or the XML declaration
 )
 
-// A lexer cuts the file into tokens with their line and exact byte span. It knows the XML 1.0 that a bmap needs and
-// that every reader understands in the same way, in UTF-8: no DOCTYPE, no processing instruction, no name space, no
-// attribute twice, no entity but the predefined ones. encoding/xml takes ten times as long for a large map, and hides
-// where values stand in the file; the tests hold the two against each other.
+// A lexer splits the file into tokens with their line and exact byte span. It reads the subset of XML 1.0 in UTF-8 that a bmap needs
+// and all readers parse alike: no DOCTYPE, no processing instruction, no name space, no duplicate attribute, only predefined
+// entities. encoding/xml takes ten times as long for a large map, and does not report the position of values; the tests
+// compare the two.
 type lexer struct {
 	data     []byte
 	at       span // bytes of the last token
@@ -126,7 +126,7 @@ func (l *lexer) instruction(rest []byte) error {
 	return nil
 }
 
-// checkEntities lets through character references and the five entities that XML predefines.
+// checkEntities accepts character references and the five predefined entities of XML.
 func (l *lexer) checkEntities(text []byte) error {
 	for {
 		_, after, ok := bytes.Cut(text, []byte("&"))
@@ -165,7 +165,7 @@ func isEntity(name string) bool {
 	return digits != "" && r <= utf8.MaxRune && isChar(rune(r)) && utf8.ValidRune(rune(r))
 }
 
-// isChar is Char of XML 1.0 section 2.2, for what is valid UTF-8.
+// isChar is Char of XML 1.0 section 2.2, for valid UTF-8.
 func isChar(r rune) bool {
 	return r >= ' ' && r != 0xfffe && r != 0xffff || r == '\n' || r == '\t' || r == '\r'
 }

@@ -13,21 +13,21 @@ import (
 // Values of Update.Unmapped.
 const (
 	UnmappedZero = "zero" // unmapped blocks must read as zero
-	UnmappedKeep = "keep" // unmapped blocks keep what the device holds
+	UnmappedKeep = "keep" // unmapped blocks keep the content of the device
 )
 
 // maxUpdateText bounds the free texts of an update element, in bytes.
 const maxUpdateText = 255
 
-// An Update is the optional element that says what the image is for. Other readers of a bmap ignore it. A field with
+// An Update is the optional element that describes the purpose of the image. Other readers of a bmap ignore it. A field with
 // its zero value is absent from the map; which fields must be present is the installer's policy.
 type Update struct {
 	Product string // the device this image is for
-	Version string // for people and records
-	// RollbackIndex only grows; a device refuses an index below its floor. 0 stands for absent too, so that a map
-	// without one is below every floor.
+	Version string // for display and records
+	// RollbackIndex grows with releases; a device refuses an index below its floor. 0 is the same as absent, so a map without
+	// one is below every floor.
 	RollbackIndex int64
-	Role          string    // which partition of the slot the image is for
+	Role          string    // partition of the slot
 	Created       time.Time // UTC
 	Expires       time.Time // UTC, after Created
 	Unmapped      string    // UnmappedZero or UnmappedKeep

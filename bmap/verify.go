@@ -13,15 +13,15 @@ import (
 	"sync"
 )
 
-// ErrNoChecksum is wrapped by the error of Verify when the map has a range without a checksum.
+// ErrNoChecksum is wrapped by the error of Verify if the map has a range without a checksum.
 var ErrNoChecksum = errors.New("the map has no checksum for it")
 
-// A MismatchError is one range whose bytes are not those of the map.
+// A MismatchError is a range whose bytes differ from the map.
 type MismatchError struct {
 	Index int    // of the range in the map
-	Range Range  // Range.Checksum is what the map says
+	Range Range  // Range.Checksum is the expected digest
 	Type  string // the hash, as ChecksumType names it
-	Got   string // what the bytes hash to, lower-case hex
+	Got   string // digest of the bytes, lower-case hex
 }
 
 func (e *MismatchError) Error() string {
@@ -31,10 +31,10 @@ func (e *MismatchError) Error() string {
 // A MismatchesError holds several bad ranges, ascending by index. errors.As finds the first *MismatchError in it.
 type MismatchesError struct {
 	Mismatches []*MismatchError
-	Ranges     int // how many ranges the map has
+	Ranges     int // number of ranges of the map
 }
 
-// maxNamed is how many bad ranges Error spells out.
+// maxNamed bounds the bad ranges that Error lists.
 const maxNamed = 3
 
 func (e *MismatchesError) Error() string {
@@ -60,12 +60,12 @@ func (e *MismatchesError) Unwrap() []error {
 	return errs
 }
 
-// Verify reads every range of the map from r, on GOMAXPROCS goroutines at once, and compares checksums. It goes on after
-// a bad range, and so names all of them: the error is a *MismatchError, or a *MismatchesError for several. An input
+// Verify reads every range of the map from r, on GOMAXPROCS goroutines at once, and compares checksums. It continues after
+// a bad range: the error is a *MismatchError, or a *MismatchesError for several. An input
 // shorter than ImageSize is an error that wraps io.ErrUnexpectedEOF, a range without a checksum one that wraps
-// ErrNoChecksum; these, a read error and the end of ctx stop the run, and come before mismatches found until then.
+// ErrNoChecksum; these, a read error and the end of ctx stop the run, and precede mismatches found before.
 //
-// Bytes of unmapped blocks and bytes past ImageSize are not looked at. progress may be nil; it is called from several
+// Bytes of unmapped blocks and bytes past ImageSize are not read. progress may be nil; it is called from several
 // goroutines, one at a time, with bytes.
 func Verify(ctx context.Context, m *Map, r io.ReaderAt, progress func(done, total int64)) error {
 	if err := m.CheckSummed(); err != nil {
@@ -94,8 +94,8 @@ func Verify(ctx context.Context, m *Map, r io.ReaderAt, progress func(done, tota
 	return joinMismatches(err, bad, m.Len())
 }
 
-// CheckSummed returns nil when every range has a checksum, else an error that wraps ErrNoChecksum and names the first
-// that has none.
+// CheckSummed returns nil if every range has a checksum, else an error that wraps ErrNoChecksum and names the first without
+// one.
 func (m *Map) CheckSummed() error {
 	if i := slices.Index(m.summed, false); i >= 0 {
 		return fmt.Errorf("range %d (%s): %w", i, m.Range(i), ErrNoChecksum)
@@ -111,7 +111,7 @@ func (m *Map) checkLength(r io.ReaderAt) error {
 		return nil
 	}
 	if err == nil || err == io.EOF {
-		return fmt.Errorf("image is shorter than the %d bytes the bmap says: %w", m.imageSize, io.ErrUnexpectedEOF)
+		return fmt.Errorf("image is shorter than the %d bytes of the bmap: %w", m.imageSize, io.ErrUnexpectedEOF)
 	}
 	return fmt.Errorf("reading the last byte of the image at %d: %w", m.imageSize-1, err)
 }

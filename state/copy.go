@@ -19,7 +19,7 @@ const (
 	sector     = 512
 )
 
-// FileSize is the size in bytes of a store that is made as a file.
+// FileSize is the size in bytes of a store in a file.
 const FileSize = 2 * maxCopy
 
 var (
@@ -31,8 +31,8 @@ var (
 
 func unreadable(err error) bool { return errors.Is(err, errUnreadable) }
 
-// readOne reads one copy from the medium: the header, then as much of the payload as it has. What is behind the payload is not
-// read, so that a bad sector there harms nothing.
+// readOne reads one copy from the medium: the header, then the payload. It reads no more, so a bad sector behind the payload does
+// not matter.
 func readOne(area Area, off int64, room int) readCopy {
 	c := readCopy{offset: off}
 	data := make([]byte, room)
@@ -60,36 +60,36 @@ func readFull(area Area, p []byte, off int64) error {
 
 func wholeSectors(n int) int { return (n + sector - 1) / sector * sector }
 
-// wholePages is what a write is made of: a part of a page would be completed from the medium, which fails where a sector of
-// it cannot be read.
+// wholePages rounds a write up to whole pages: for a part of a page the kernel would read the rest first, and fail on an
+// unreadable sector.
 func wholePages(n int) int { return (n + align - 1) / align * align }
 
-// decode parses one copy. Its errors continue the words "copy 1 ...".
+// decode parses one copy. Its errors continue the sentence "copy 1 ...".
 func decode(data []byte) (gen uint64, s State, err error) {
 	header := data[:headerSize]
 	if len(bytes.Trim(header, "\x00")) == 0 || len(bytes.Trim(header, "\xff")) == 0 {
 		return 0, State{}, errBlank
 	}
 	if string(header[:8]) != magic {
-		return 0, State{}, errors.New("does not begin as a state store does")
+		return 0, State{}, errors.New("has no state store signature")
 	}
 	length := int64(binary.LittleEndian.Uint32(header[24:]))
 	if length > int64(len(data)-headerSize) {
-		return 0, State{}, fmt.Errorf("is damaged: its payload of %d bytes does not fit", length)
+		return 0, State{}, fmt.Errorf("is damaged: its payload has %d bytes, expected at most %d", length, len(data)-headerSize)
 	}
 	end := headerSize + int(length)
 	if got, want := checksum(data[:end]), binary.LittleEndian.Uint32(header[12:]); got != want {
 		return 0, State{}, fmt.Errorf("is damaged: its checksum is %08x, expected %08x", got, want)
 	}
 	if f := binary.LittleEndian.Uint32(header[8:]); f != format {
-		return 0, State{}, fmt.Errorf("%w: %d, known is %d", errLater, f, format)
+		return 0, State{}, fmt.Errorf("%w: %d, expected %d", errLater, f, format)
 	}
 	gen = binary.LittleEndian.Uint64(header[16:])
 	if gen == 0 {
 		return 0, State{}, errors.New("is damaged: its generation is 0")
 	}
 	if s, err = unmarshal(data[headerSize:end]); err != nil {
-		return 0, State{}, fmt.Errorf("cannot be understood: %w", err)
+		return 0, State{}, fmt.Errorf("cannot be parsed: %w", err)
 	}
 	return gen, s, nil
 }
@@ -111,7 +111,7 @@ func encode(s State, gen uint64, room int) ([]byte, error) {
 	return data, nil
 }
 
-// checksum is over everything but itself.
+// checksum covers all bytes but its own.
 func checksum(b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(b[:12], castagnoli), castagnoli, b[16:])
 }

@@ -1,19 +1,19 @@
-// Package state is the device's memory of its slots: what was installed into each and how that went, the floor of the
-// rollback index, and the last trusted time. It lies in two copies on a small fixed-size [Area].
+// Package state stores the installed image of each slot with its result, the floor of the rollback index, and the last trusted
+// time. The store has two copies in a small fixed-size [Area].
 //
 // What it guarantees:
 //
 //   - A change is old or new. It is written to the older copy, flushed, and read back from the medium before
-//     [Store.Update] returns nil; the newer copy is never touched by it. A power cut in the middle leaves the old state.
-//   - A change of the floor goes into both copies, one after the other, so that the loss of either later does not lower it.
-//   - A torn, damaged or missing copy is noticed by its checksum, the other one counts, and the next change (or
-//     [Store.Heal]) writes over the bad one.
-//   - When both are lost [Open] still gives a usable store, with the state that the caller falls back to, and
-//     [Store.Lost] says so. The device must go on booting and updating.
-//   - A copy in a later format than this package knows is never written over: [Open] refuses it.
+//     [Store.Update] returns nil; the newer copy is not written. A power cut leaves the old state or the new one.
+//   - A change of the floor is written to both copies in turn, so that the later loss of either does not lower it.
+//   - A torn, damaged, unreadable or missing copy is bad; the other one counts, and the next change (or [Store.Heal]) rewrites
+//     the bad one.
+//   - If both are lost, [Open] returns a usable store with the fallback state of the caller, and [Store.Lost] reports it: the
+//     device must continue to boot and update.
+//   - A copy in a later format is never overwritten: [Open] refuses it.
 //
-// What it does not: the checksum is a CRC32C. It finds damage, not forgery; whoever can write the medium as root can
-// write what they like. The floor is as safe as the medium is.
+// What it does not: the checksum is a CRC32C, which detects damage, not forgery. A program with root access can rewrite the
+// store; the floor is as safe as the medium.
 //
 // # Format
 //
@@ -26,5 +26,5 @@
 //	16  8  generation; the copy with the higher one counts
 //	24  4  length of the payload in bytes
 //	28  4  zero
-//	32     payload, JSON; members that are not known are kept
+//	32     payload, JSON; unknown members are kept
 package state

@@ -9,9 +9,9 @@ import (
 	"slices"
 )
 
-// Documents keeps the signed document of what was installed into each partition of a slot, with its signature, in the
-// part of a store's area that the two copies leave free between them. What it returns is as trustworthy as the medium:
-// its signature is to be checked again. Not safe for concurrent use.
+// Documents keeps the signed document of the image in each partition of a slot, with its signature, in the free part of a store's
+// area between the two copies. A document is as trustworthy as the medium: verify its signature again. Not safe for concurrent
+// use.
 type Documents struct {
 	area Area
 	keys []string
@@ -26,11 +26,11 @@ const (
 	maxRoom        = 4 << 20
 )
 
-// ErrNoDocument says that nothing whole is kept under a key.
-var ErrNoDocument = errors.New("no signed document is kept of it")
+// ErrNoDocument is wrapped if no complete document is kept under a key.
+var ErrNoDocument = errors.New("no signed document is kept")
 
-// OpenDocuments divides the free part of a store's area among the keys. It is nil, which keeps nothing, when there is no
-// room for 64 KiB each. Other keys, or another order, lose what is kept.
+// OpenDocuments divides the free part of a store's area among the keys. It is nil, which keeps nothing, without
+// room for 64 KiB each. Other keys, or another order, lose the documents.
 func OpenDocuments(area Area, keys []string) *Documents {
 	if len(keys) == 0 {
 		return nil
@@ -43,7 +43,7 @@ func OpenDocuments(area Area, keys []string) *Documents {
 	return &Documents{area: area, keys: keys, room: room}
 }
 
-// place is where a key's document begins, -1 for one that is not known.
+// place returns the offset of a key's document, -1 for an unknown key.
 func (d *Documents) place(key string) int64 {
 	if i := slices.Index(d.keys, key); i >= 0 {
 		return maxCopy + int64(i)*d.room
@@ -51,8 +51,8 @@ func (d *Documents) place(key string) int64 {
 	return -1
 }
 
-// Put keeps a document and its signature, nil for a clearsigned one. They are on stable storage and were read back when it
-// returns nil. A power cut in the middle leaves nothing under the key.
+// Put keeps a document and its signature, nil for a clearsigned one. When it returns nil, both are on stable storage and were read
+// back. A power cut leaves the old document, the new one, or none.
 func (d *Documents) Put(key string, doc, signature []byte) error {
 	if d == nil {
 		return nil
@@ -60,7 +60,7 @@ func (d *Documents) Put(key string, doc, signature []byte) error {
 	fail := func(err error) error { return &Error{Area: d.area.String(), Err: err} }
 	at, size := d.place(key), int64(documentHeader+len(key)+len(doc)+len(signature))
 	if at < 0 || size > d.room {
-		return fail(fmt.Errorf("the signed document of %s takes %d bytes, and there is room for %d", key, size, d.room))
+		return fail(fmt.Errorf("keeping the signed document of %s: %d bytes, expected at most %d", key, size, d.room))
 	}
 	b := make([]byte, wholePages(int(size)))
 	copy(b, documentMagic)
@@ -80,7 +80,7 @@ func (d *Documents) Put(key string, doc, signature []byte) error {
 		return fail(err)
 	}
 	if !bytes.Equal(got, b) {
-		return fail(fmt.Errorf("the signed document of %s reads back wrong", key))
+		return fail(fmt.Errorf("keeping the signed document of %s: the medium does not hold what was written", key))
 	}
 	return nil
 }

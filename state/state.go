@@ -9,53 +9,53 @@ import (
 	"time"
 )
 
-// maxHistory is how many events are kept; fewer where the area is small.
+// maxHistory bounds the number of events; a small area keeps fewer.
 const maxHistory = 64
 
-// maxText bounds every text that is kept, in bytes.
+// maxText bounds every stored text, in bytes.
 const maxText = 255
 
-// State is what is remembered.
+// State is the content of a store.
 type State struct {
 	Floor   int64           // lowest rollback index that may be installed; it never falls
 	Time    time.Time       // the last trusted time, UTC; zero is none
 	Slots   map[string]Slot // by name
 	History []Event         // the newest last, bounded
 
-	unknown map[string]json.RawMessage // members of a later version, kept as they are
+	unknown map[string]json.RawMessage // members of a later version, kept unchanged
 }
 
-// Slot is what one slot holds, by the role of its partitions.
+// Slot is the images of one slot, by the role of their partitions.
 type Slot map[string]Image
 
-// Result says how an installation went.
+// Result is the outcome of an installation.
 type Result string
 
 // The results. Only an image that is Installed or Good is whole.
 const (
-	Writing   Result = "writing"   // begun; a power cut leaves it so
+	Writing   Result = "writing"   // begun; remains after a power cut
 	Failed    Result = "failed"    // ended with an error
 	Installed Result = "installed" // written and read back, not yet marked good
-	Good      Result = "good"      // it ran, and was marked good
-	Bad       Result = "bad"       // it was marked bad
+	Good      Result = "good"      // ran and was marked good
+	Bad       Result = "bad"       // marked bad
 )
 
 // Whole reports whether the image was installed completely and was not marked bad since.
 func (r Result) Whole() bool { return r == Installed || r == Good }
 
-// Image is what was installed into one partition of a slot.
+// Image describes the image that was installed into one partition of a slot.
 type Image struct {
 	Version       string    `json:"version,omitempty"`
 	RollbackIndex int64     `json:"rollback_index"`           // 0 is none
-	ImageChecksum string    `json:"image_checksum,omitempty"` // hex, of the whole image, when the document has it
+	ImageChecksum string    `json:"image_checksum,omitempty"` // hex, of the whole image, if the document has it
 	BmapChecksum  string    `json:"bmap_checksum,omitempty"`  // hex sha256 of the signed document, which lists every range
 	Signed        time.Time `json:"signed,omitzero"`          // newest time of its signatures
 	At            time.Time `json:"at"`                       // trusted time of the result
 	Result        Result    `json:"result"`
 	Size          int64     `json:"size,omitempty"`   // of the image, bytes
-	Source        string    `json:"source,omitempty"` // where it came from: a path or an address without secrets
+	Source        string    `json:"source,omitempty"` // path, or address without secrets
 	Signer        string    `json:"signer,omitempty"` // fingerprints of the keys that signed
-	// Seconds are how long the phases took, by their names.
+	// Seconds are the durations of the phases, by their names.
 	Seconds map[string]float64 `json:"seconds,omitempty"`
 }
 
@@ -73,13 +73,13 @@ type Event struct {
 	RollbackIndex int64     `json:"rollback_index,omitempty"`
 	Result        Result    `json:"result"`
 	Detail        string    `json:"detail,omitempty"` // why it failed
-	Source        string    `json:"source,omitempty"` // of an installation, as [Image] has these
+	Source        string    `json:"source,omitempty"` // of an installation, as in [Image]
 	Signer        string    `json:"signer,omitempty"`
-	// Seconds are how long the phases of an installation took, by their names.
+	// Seconds are the durations of the phases of an installation, by their names.
 	Seconds map[string]float64 `json:"seconds,omitempty"`
 }
 
-// Put notes what became of one partition of a slot, and adds it to the history unless it only began.
+// Put records the result of one partition of a slot, and adds it to the history unless it is Writing.
 func (s *State) Put(slot, role string, image Image, detail string) {
 	image.Version, image.Source, image.Signer = clip(image.Version), clip(image.Source), clip(image.Signer)
 	roles := maps.Clone(s.Slots[slot])
@@ -96,8 +96,8 @@ func (s *State) Put(slot, role string, image Image, detail string) {
 	}
 }
 
-// MarkGood notes that a slot works, and raises the floor to its rollback index. A slot with several images counts as
-// the lowest of them. An image that was not installed whole is left alone and raises nothing.
+// MarkGood records that a slot works, and raises the floor to its rollback index, the lowest of its images. An image that was not
+// completely installed stays as it is, and then the floor does not rise.
 func (s *State) MarkGood(slot string, at time.Time) {
 	index, whole := int64(-1), true
 	for _, role := range slices.Sorted(maps.Keys(s.Slots[slot])) {
@@ -119,7 +119,7 @@ func (s *State) MarkGood(slot string, at time.Time) {
 	}
 }
 
-// MarkBad notes that a slot was marked bad.
+// MarkBad records that a slot was marked bad.
 func (s *State) MarkBad(slot string, at time.Time) {
 	for _, role := range slices.Sorted(maps.Keys(s.Slots[slot])) {
 		if image := s.Slots[slot][role]; image.Result.Whole() {
@@ -149,7 +149,7 @@ func clip(s string) string {
 	return s
 }
 
-// Clone returns a copy that shares nothing that changes.
+// Clone returns a deep copy.
 func (s State) Clone() State {
 	slots := make(map[string]Slot, len(s.Slots))
 	for name, roles := range s.Slots {
@@ -159,7 +159,7 @@ func (s State) Clone() State {
 	return s
 }
 
-// marshal writes the payload, always the same bytes for the same state. It leaves out the oldest events until it fits.
+// marshal encodes the payload, the same bytes for the same state. It drops the oldest events until it fits.
 func (s State) marshal(room int) ([]byte, error) {
 	for {
 		members := maps.Clone(s.unknown)
@@ -181,15 +181,15 @@ func (s State) marshal(room int) ([]byte, error) {
 			continue
 		}
 		if len(s.History) == 0 {
-			return nil, fmt.Errorf("the state needs %d bytes, its copies have room for %d", len(payload), room)
+			return nil, fmt.Errorf("state has %d bytes, expected at most %d", len(payload), room)
 		}
 		over := len(s.History) * (len(payload) - room) / len(payload)
 		s.History = s.History[max(over, 1):]
 	}
 }
 
-// strip takes out what the images only have for people, and reports whether there was any. The floor, and what decides
-// anything, must always have room.
+// strip removes the members of the images that are only displayed, and reports whether there were any, so that the floor and all
+// other decisive members fit.
 func (s *State) strip() (stripped bool) {
 	*s = s.Clone()
 	for _, roles := range s.Slots {
@@ -232,7 +232,7 @@ func unmarshal(payload []byte) (State, error) {
 		delete(all, m.name)
 	}
 	if s.Floor < 0 {
-		return State{}, errors.New("the floor is negative")
+		return State{}, errors.New("floor is negative")
 	}
 	if len(all) > 0 {
 		s.unknown = all

@@ -7,17 +7,16 @@ import (
 	"io"
 )
 
-// Area is the fixed-size place that holds the store: a small partition, a window of a disk, or a file. Writing never
-// changes its size.
+// Area is the fixed-size medium of the store: a small partition, a window of a disk, or a file.
 type Area interface {
 	io.WriterAt
 	Size() int64                                 // bytes
-	Sync() error                                 // what was written is on stable storage, the drive's cache flushed
+	Sync() error                                 // previous writes are on stable storage, the drive's cache flushed
 	ReadBackAt(p []byte, off int64) (int, error) // from the medium, past the page cache
 	String() string                              // names it in errors
 }
 
-// Error is a store that cannot be used, or a change that is not known to be stored.
+// Error reports a store that cannot be used, or a change that may not be stored.
 type Error struct {
 	Area string
 	Err  error
@@ -26,34 +25,34 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("state store %s: %v", e.Area, e.Err) }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Store is an open state store. Not safe for concurrent use, and only one process may change one at a time: hold the
-// disk's lock.
+// Store is an open state store. Not safe for concurrent use. Hold the lock of the boot state: only one process may change a
+// store at a time.
 type Store struct {
 	area   Area
 	room   int // bytes of one copy
 	copies [2]readCopy
 	state  State
-	gen    uint64 // of the newest copy; 0 when there is none
-	broken error  // a change that failed: nothing is known any more
+	gen    uint64 // of the newest copy; 0 if no copy is good
+	broken error  // the error of a change; the content of the medium is unknown
 }
 
-// readCopy is what was found in one copy.
+// readCopy is the result of reading one copy.
 type readCopy struct {
 	offset int64
 	gen    uint64
 	state  State
 	blank  bool  // never written
-	err    error // why it does not count; nil when it does
+	err    error // why it is bad; nil if it is good
 }
 
-// Open reads both copies from the medium and writes nothing. The state is that of the newer good copy; when there is
-// none it is fallback, and [Store.Lost] says why. An error is an area that is too small, that cannot be read at all, or
-// that holds a later format.
+// Open reads both copies from the medium. It writes nothing. The state is that of the newer good copy; without one it is fallback,
+// and [Store.Lost] returns the reason. It is an error if the area is too small, if neither copy can be read, or if a copy has a
+// later format.
 func Open(area Area, fallback State) (*Store, error) {
 	fail := func(err error) (*Store, error) { return nil, &Error{Area: area.String(), Err: err} }
 	half := area.Size() / 2 &^ (align - 1)
 	if half < align {
-		return fail(fmt.Errorf("has %d bytes, expected at least %d", area.Size(), 2*align))
+		return fail(fmt.Errorf("area has %d bytes, expected at least %d", area.Size(), 2*align))
 	}
 	s := &Store{area: area, room: int(min(half, maxCopy)), state: fallback.Clone()}
 	for i := range s.copies {
@@ -77,7 +76,7 @@ func (s *Store) State() State { return s.state.Clone() }
 // New reports whether the store was never written.
 func (s *Store) New() bool { return s.gen == 0 && s.copies[0].blank && s.copies[1].blank }
 
-// Lost says why the state is the fallback; "" when it is not. A store that was never written is lost too.
+// Lost returns the reason why the state is the fallback, "" if it is not. A store that was never written is lost too.
 func (s *Store) Lost() string {
 	switch {
 	case s.gen > 0:
@@ -88,7 +87,7 @@ func (s *Store) Lost() string {
 	return fmt.Sprintf("both copies are lost: copy 1 %v; copy 2 %v", s.copies[0].err, s.copies[1].err)
 }
 
-// Degraded says what is wrong with one copy while the other is good; "" is nothing.
+// Degraded returns the fault of one copy while the other is good, "" for none.
 func (s *Store) Degraded() string {
 	for i, c := range s.copies {
 		if s.gen > 0 && c.err != nil {
@@ -98,7 +97,7 @@ func (s *Store) Degraded() string {
 	return ""
 }
 
-// Heal writes the state over copies that are bad. It returns once both hold it.
+// Heal rewrites bad copies. Both copies are good when it returns nil.
 func (s *Store) Heal() error {
 	if s.broken != nil {
 		return s.broken
@@ -114,9 +113,9 @@ func (s *Store) Heal() error {
 	return nil
 }
 
-// Update changes the state durably: when it returns nil the new state is on stable storage and was read back, and no copy
-// is bad any more. A change that changes nothing writes nothing but copies that were bad. After an error the medium holds the old state or the new one, and every later
-// call returns that error. The floor never falls, whatever change does.
+// Update changes the state durably: when it returns nil, the new state is on stable storage and was read back, and no copy is bad.
+// If change changes nothing, only bad copies are written. After an error the medium holds the old state or the new one, and
+// every later call returns that error. The floor never falls, whatever change does.
 func (s *Store) Update(change func(*State)) error {
 	next := s.state.Clone()
 	change(&next)
@@ -173,7 +172,7 @@ func (s *Store) put(data []byte, off int64) error {
 		return err
 	}
 	if !bytes.Equal(got, data) {
-		return fmt.Errorf("does not hold what was written at %d", off)
+		return fmt.Errorf("reading back at %d: the medium does not hold what was written", off)
 	}
 	return nil
 }

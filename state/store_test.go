@@ -28,7 +28,8 @@ var (
 const areaSize = 64 << 10
 
 func image(index int64, r state.Result) state.Image {
-	return state.Image{Version: fmt.Sprintf("1.%d", index), RollbackIndex: index, BmapChecksum: strings.Repeat("ab", 32), Signed: day1, At: day1, Result: r}
+	return state.Image{Version: fmt.Sprintf("1.%d", index), RollbackIndex: index, BmapChecksum: strings.Repeat("ab", 32), Signed: day1, At: day1,
+		Result: r}
 }
 
 // equal compares what a caller can see.
@@ -101,7 +102,8 @@ func TestLife(t *testing.T) {
 	for _, e := range got.History {
 		told = append(told, fmt.Sprintf("%s %s %s %s", e.Slot, e.Version, e.Result, e.Detail))
 	}
-	want := []string{"A 1.3 installed ", "A 1.3 good ", "B 1.5 installed ", "B 1.5 good ", "A 1.7 failed writing slot A: no space left on device", "B 1.5 bad "}
+	want := []string{"A 1.3 installed ", "A 1.3 good ", "B 1.5 installed ", "B 1.5 good ", "A 1.7 failed writing slot A: no space left on device",
+		"B 1.5 bad "}
 	if diff := cmp.Diff(want, told); diff != "" {
 		t.Errorf("history differs (-want +got):\n%s", diff)
 	}
@@ -316,7 +318,8 @@ func TestBounds(t *testing.T) {
 	if n := len(got.History); n < 5 || n > 64 || got.History[n-1].RollbackIndex != 199 || len(got.History[0].Detail) > 255 {
 		t.Errorf("history has %d events, the last of index %d", n, got.History[n-1].RollbackIndex)
 	}
-	if _, err := state.Open(boottest.NewMedium(make([]byte, 8191)).Areas()[0], state.State{}); err == nil || !strings.Contains(err.Error(), "expected at least 8192") {
+	if _, err := state.Open(boottest.NewMedium(make([]byte, 8191)).Areas()[0], state.State{}); err == nil ||
+		!strings.Contains(err.Error(), "expected at least 8192") {
 		t.Errorf("Open() = %v of a small area", err)
 	}
 	err := s.Update(func(s *state.State) {
@@ -324,7 +327,7 @@ func TestBounds(t *testing.T) {
 			s.Put(fmt.Sprint("slot", i), "rootfs", image(1, state.Installed), "")
 		}
 	})
-	if err == nil || !strings.Contains(err.Error(), "room for") {
+	if err == nil || !strings.Contains(err.Error(), "expected at most") {
 		t.Errorf("Update() = %v with more than fits", err)
 	}
 }
