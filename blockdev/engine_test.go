@@ -68,7 +68,7 @@ func TestEngines(t *testing.T) {
 	}
 }
 
-// Progress counts what the device has taken, never what is only in the page cache.
+// TestWrittenOutIsTrue checks that progress counts bytes that were written out, never those in the page cache only.
 func TestWrittenOutIsTrue(t *testing.T) {
 	for _, engine := range []string{blockdev.Paced, blockdev.Direct} {
 		disk := crashdisk.New(make([]byte, 1<<20), crashdisk.Options{})

@@ -113,7 +113,7 @@ func readAll(t *testing.T, path string) []byte {
 	return b
 }
 
-// TestFitGPTRepairs damages what the primary table does not need.
+// TestFitGPTRepairs damages the backup, which is restored.
 func TestFitGPTRepairs(t *testing.T) {
 	for name, at := range map[string]int64{"backup header": 32*mib - 512 + 40, "backup entries": 32*mib - 33*512 + 3,
 		"backup's signature": 32*mib - 512} {

@@ -52,8 +52,8 @@ func gptSeed() []byte {
 	return b
 }
 
-// FuzzFitGPT puts a header and entries on a small disk: whatever they say, either nothing is written or both tables are
-// whole afterwards, and a second call has nothing to do.
+// FuzzFitGPT puts a header and entries on a small disk: either nothing is written, or both tables are whole afterwards and a second
+// call changes nothing.
 func FuzzFitGPT(f *testing.F) {
 	f.Add(gptSeed(), false)
 	f.Add(gptSeed(), true)

@@ -43,7 +43,7 @@ func (d *Disk) Find(spec string) (Partition, error) {
 	case 0:
 		return Partition{}, fmt.Errorf("%s is not on disk %s, which has %s", spec, d.path, d.describe())
 	}
-	return Partition{}, fmt.Errorf("%s is ambiguous on disk %s: partitions %d and %d match", spec, d.path, found[0].Number, found[1].Number)
+	return Partition{}, fmt.Errorf("%s is ambiguous on disk %s: partitions %d and %d both match", spec, d.path, found[0].Number, found[1].Number)
 }
 
 func (d *Disk) matcher(spec string) (func(Partition) bool, error) {

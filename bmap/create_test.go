@@ -21,7 +21,7 @@ const kib, mib = 1 << 10, 1 << 20
 // span is short for the tables.
 func span(offset, length int64) bmap.Span { return bmap.Span{Offset: offset, Length: length} }
 
-// tmpfsDir returns a folder on tmpfs, which has no FIEMAP.
+// tmpfsDir returns a directory on tmpfs, which has no FIEMAP.
 func tmpfsDir(t *testing.T) string {
 	t.Helper()
 	var st unix.Statfs_t
@@ -36,7 +36,7 @@ func tmpfsDir(t *testing.T) string {
 	return dir
 }
 
-// TestCreate makes maps on the test folder's file system (FIEMAP on ext4, xfs, btrfs) and on tmpfs (SEEK_DATA).
+// TestCreate makes maps on the test directory's file system (FIEMAP on ext4, xfs, btrfs) and on tmpfs (SEEK_DATA).
 func TestCreate(t *testing.T) {
 	tests := []struct {
 		name  string

@@ -9,7 +9,7 @@ import (
 	"updater/bmap"
 )
 
-// TestCreateDevice maps a block device, which has neither FIEMAP nor SEEK_HOLE: what is not zero is mapped.
+// TestCreateDevice maps a block device, which has neither FIEMAP nor SEEK_HOLE: nonzero blocks are mapped.
 func TestCreateDevice(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("a loop device needs root")

@@ -38,7 +38,7 @@ func fileSystems() []fileSystem {
 	}
 }
 
-// mountFS makes and mounts a file system, or skips and says why.
+// mountFS makes and mounts a file system, or skips with a reason.
 func mountFS(t *testing.T, fs fileSystem) string {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -89,7 +89,7 @@ func mountOrSkip(t *testing.T, name string, args ...string) {
 	t.Cleanup(func() { run(t, "umount", dir) })
 }
 
-// A shape is what is done to an image of 8 MiB + 100 bytes. It returns false when the file system cannot do it.
+// A shape fills an image of 8 MiB + 100 bytes. It returns false if the file system cannot do it.
 type shape struct {
 	name string
 	make func(t *testing.T, f *os.File) bool

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestNotZero puts a byte where the file system says that there is none, which no file system at hand does.
+// TestNotZero puts a byte into a reported hole, which no real file system does.
 func TestNotZero(t *testing.T) {
 	const size = 40 << 20
 	for _, at := range []int64{0, 4095, 8192, 16<<20 - 1, 16 << 20, 30<<20 + 7, size - 1} {
@@ -38,7 +38,7 @@ func TestNotZero(t *testing.T) {
 	}
 }
 
-// TestStub tells a SEEK_HOLE that knows nothing from a file without holes.
+// TestStub distinguishes a stub of SEEK_HOLE from a file without holes.
 func TestStub(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "image")
 	if err := os.WriteFile(path, bytes.Repeat([]byte{1}, 1<<20), 0o600); err != nil {

@@ -27,7 +27,7 @@ const (
 )
 
 // ErrNoDocument is wrapped if no complete document is kept under a key.
-var ErrNoDocument = errors.New("no signed document is kept")
+var ErrNoDocument = errors.New("no signed document is kept of it")
 
 // OpenDocuments divides the free part of a store's area among the keys. It is nil, which keeps nothing, without
 // room for 64 KiB each. Other keys, or another order, lose the documents.

@@ -32,7 +32,7 @@ func image(index int64, r state.Result) state.Image {
 		Result: r}
 }
 
-// equal compares what a caller can see.
+// equal compares the exported parts.
 func equal(a, b state.State) bool {
 	return cmp.Equal(a, b, cmpopts.IgnoreUnexported(state.State{}), cmpopts.EquateEmpty())
 }
@@ -59,7 +59,7 @@ type step struct {
 	change func(*state.State)
 }
 
-// life is what a device does to its store: two updates that work, one that does not.
+// life is the changes of a device: two updates that work, one that does not.
 func life() []step {
 	put := func(slot string, i state.Image, detail string) func(*state.State) {
 		return func(s *state.State) { s.Put(slot, "rootfs", i, detail) }
@@ -184,7 +184,7 @@ func TestPowerCuts(t *testing.T) {
 	}
 }
 
-// TestFailures: a change that fails at any operation is an error, says so for ever, and leaves the old state or the new.
+// TestFailures lets each operation of a change fail: the error is permanent, and the old state or the new one remains.
 func TestFailures(t *testing.T) {
 	start := boottest.NewMedium(make([]byte, areaSize))
 	do(t, open(t, start).Update(func(s *state.State) { s.Floor = 1 }))
@@ -214,7 +214,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestLies: a medium that confirms what it does not hold is found out by the read-back.
+// TestLies checks that the read-back detects a medium that confirms writes and drops them.
 func TestLies(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, areaSize))
 	s := open(t, m)
@@ -224,7 +224,7 @@ func TestLies(t *testing.T) {
 	}
 }
 
-// TestLostCopies: whichever copy is lost in whichever way, the floor stays; both lost is the fallback, loudly.
+// TestLostCopies damages one copy in every way, and the floor stays; then both, and the fallback is used and reported.
 func TestLostCopies(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, areaSize))
 	s := open(t, m)
@@ -274,7 +274,7 @@ func TestLostCopies(t *testing.T) {
 	}
 }
 
-// TestLaterFormat: what a later version wrote is not taken for damage, and members that it added are kept.
+// TestLaterFormat checks that a copy of a later version does not count as damaged, and that added members are kept.
 func TestLaterFormat(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, areaSize))
 	do(t, open(t, m).Update(func(s *state.State) { s.Floor = 3 }))

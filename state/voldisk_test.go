@@ -9,8 +9,8 @@ import (
 	"updater/state"
 )
 
-// TestVolatileCache runs the life of a store on a real device over a disk with a volatile cache: in every state that a
-// power cut leaves the store opens with what was promised before, or with what was under way.
+// TestVolatileCache runs the life of a store on a disk with a volatile cache: after every power cut the store opens with the last
+// durable state or the one being written.
 func TestVolatileCache(t *testing.T) {
 	for _, sector := range []int64{512, 4096} {
 		t.Run(fmt.Sprint(sector), func(t *testing.T) {

@@ -99,7 +99,7 @@ func armored(t testing.TB, sig []byte) []byte {
 	return b.Bytes()
 }
 
-// TestSubkeyWithoutCrossCertificate: whoever adopts another's signing key as a subkey must not count as its owner.
+// TestSubkeyWithoutCrossCertificate checks that adopting a foreign signing key as a subkey does not make its signatures count.
 func TestSubkeyWithoutCrossCertificate(t *testing.T) {
 	e := goKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
 	config := &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Time: func() time.Time { return time.Date(2024, 1, 2, 0, 0, 0, 0, time.UTC) }}

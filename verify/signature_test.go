@@ -60,7 +60,7 @@ func checkVerdict(t *testing.T, got *verify.Signed, err error, data []byte, want
 	}
 }
 
-// TestDetached runs real signatures, made by gpg, through the policy. gpgv says whether each is well-formed.
+// TestDetached verifies signatures made by gpg. gpgv tells well-formed ones.
 func TestDetached(t *testing.T) {
 	l := newLab(t)
 	l.newKey(t, "rsa3072", "rsa3072", "sign", "never")
@@ -94,7 +94,7 @@ func TestDetached(t *testing.T) {
 		doc  []byte // default testDoc
 		sig  []byte
 		edit func(*verify.Policy)
-		gpgv string // what gpgv says; empty: not asked
+		gpgv string // status word of gpgv; "" if gpgv is not run
 		want string // part of the error; empty: accepted
 	}{
 		{name: "ed25519", sig: good, gpgv: "GOODSIG"},

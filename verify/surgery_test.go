@@ -148,7 +148,7 @@ func signWith(t testing.TB, e *openpgp.Entity, subpackets ...byte) []byte {
 	return joined(t, &packet.OpaquePacket{Tag: 2, Contents: body})
 }
 
-// TestHashedSubpackets: what the signer marked as critical must be understood.
+// TestHashedSubpackets checks that unknown critical subpackets are refused.
 func TestHashedSubpackets(t *testing.T) {
 	e := goKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
 	p := verify.Policy{Keyring: ring(t, goExport(t, e)), Time: now2025}

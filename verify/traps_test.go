@@ -11,7 +11,7 @@ import (
 	"updater/verify"
 )
 
-// TestTraps are signatures that gpgv or a careless use of the library takes, and others at the edge of what is taken.
+// TestTraps verifies signatures that gpgv or careless use of the library accepts, and others at the limits of the policy.
 func TestTraps(t *testing.T) {
 	l := newLab(t)
 	l.newKey(t, "rsa4096", "rsa4096", "sign", "never")
@@ -99,7 +99,7 @@ func TestTraps(t *testing.T) {
 	}
 }
 
-// TestRevokedLater: a revocation counts for what was signed after it too, with every reason, and whatever the clock.
+// TestRevokedLater checks that a revocation counts with every reason, at any time of the clock, for later signatures too.
 func TestRevokedLater(t *testing.T) {
 	l := newLab(t)
 	reasons := map[string]string{"unstated": "0", "stolen": "1", "superseded": "2", "retired": "3"}

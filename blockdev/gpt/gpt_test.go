@@ -80,7 +80,7 @@ func load(t testing.TB, path string) *memory {
 
 var twoParts = []string{"-n1:8192:+4M", "-c1:boot", "-n2:0:+8M", "-c2:Grüße", "-A2:set:60", "-u2:11111111-2222-3333-4444-55555555AABB", "-t1:EF00"}
 
-// TestReadAgreesWithSgdisk reads tables of every layout that sgdisk makes, and compares what sgdisk says of them.
+// TestReadAgreesWithSgdisk compares tables of every layout with the output of sgdisk.
 func TestReadAgreesWithSgdisk(t *testing.T) {
 	for _, layout := range [][]string{{}, {"--resize-table=4"}, {"--resize-table=56"}, {"--resize-table=256"}, {"--resize-table=1024"},
 		{"--move-main-table=4096"}} {
@@ -112,7 +112,7 @@ func TestReadAgreesWithSgdisk(t *testing.T) {
 	}
 }
 
-// wantRoundTrip compares what is written for a copy with what it was read from.
+// wantRoundTrip checks that the pieces of a copy are the bytes that it was read from.
 func wantRoundTrip(t *testing.T, m *memory, copies ...*gpt.Table) {
 	t.Helper()
 	for _, c := range copies {
@@ -223,8 +223,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// TestBadCopies damages each sector of a copy by a tear, and makes it unreadable: the other one serves, and what Restored
-// returns makes the disk what it was.
+// TestBadCopies makes each sector of a copy torn, then unreadable: the other copy serves, and Restored returns the original.
 func TestBadCopies(t *testing.T) {
 	for _, layout := range []string{"--resize-table=128", "--resize-table=256", "--move-main-table=4096"} {
 		good := load(t, sgdisk(t, 40*mib, append([]string{layout}, twoParts...)...))
@@ -352,7 +351,7 @@ func TestProtective(t *testing.T) {
 	}
 }
 
-// TestLongHeader keeps what is behind the 92 bytes that the specification knows, up to the whole sector.
+// TestLongHeader checks that bytes behind the 92 of the specification are kept, up to the whole sector.
 func TestLongHeader(t *testing.T) {
 	m := small(t)
 	reseal(m, func(h, _ []byte) {

@@ -187,7 +187,7 @@ func TestTools(t *testing.T) {
 	}
 }
 
-// Each of the four writes, and the repair of what a cut after it leaves, as cgpt sees it.
+// TestPrefixesWithCgpt checks with cgpt every state that a power cut leaves, and its repair.
 func TestPrefixesWithCgpt(t *testing.T) {
 	path := image(t)
 	m := boottest.NewMedium(areasOf(t, path)...)
@@ -290,8 +290,8 @@ func TestSeeds(t *testing.T) {
 	boottest.Seeds(t, "FuzzTable", 8, 3, func(v []string) bool { return takes(t, []byte(v[0]), []byte(v[1])) })
 }
 
-// takes marks slot A good in a table of any content, whose checksums are right where its header says a size that
-// can be; it says whether the table is one.
+// takes marks slot A good in a table of any content, with right checksums if the header size is legal. It reports whether the table
+// is valid.
 func takes(t *testing.T, header, entries []byte) bool {
 	area := make([]byte, gpt.PrimarySize(sector))
 	h := area[sector : 2*sector]
