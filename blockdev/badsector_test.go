@@ -96,3 +96,17 @@ func TestBadSectorIsZeroed(t *testing.T) {
 		t.Errorf("reading the zeros back: %v", err)
 	}
 }
+
+// refusing is a descriptor on which O_DIRECT accepts no write.
+type refusing struct{ *badSector }
+
+func (refusing) Pwrite([]byte, int64) (int, error) { return 0, unix.EINVAL }
+
+// TestDirectIsRefused writes through the page cache if the file system refuses a direct write.
+func TestDirectIsRefused(t *testing.T) {
+	disk := &badSector{data: make([]byte, 64<<10), bad: -1}
+	d := blockdev.New("area", blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: refusing{disk}, Align: 512, Size: 64 << 10})
+	if _, err := d.WriteAt(bytes.Repeat([]byte{7}, 512), 512); err != nil || bytes.Count(disk.data, []byte{7}) != 512 {
+		t.Errorf("WriteAt = %v; want 512 bytes written", err)
+	}
+}

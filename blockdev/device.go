@@ -23,6 +23,17 @@ const (
 	Shared
 )
 
+// flags returns the access flags of open(2).
+func (m Mode) flags() int {
+	switch m {
+	case Exclusive:
+		return unix.O_RDWR | unix.O_EXCL
+	case Shared:
+		return unix.O_RDWR
+	}
+	return unix.O_RDONLY
+}
+
 // directAlign is the alignment in bytes of O_DIRECT buffers, and a page. It is enough for sectors of 512 and 4096 bytes.
 const directAlign = 4096
 
@@ -81,7 +92,7 @@ func openDevice(name, path string, base, size int64, mode Mode) (_ *Device, err 
 			files.close()
 		}
 	}()
-	flags := [...]int{ReadOnly: unix.O_RDONLY, Exclusive: unix.O_RDWR | unix.O_EXCL, Shared: unix.O_RDWR}[mode]
+	flags := mode.flags()
 	f, err := os.OpenFile(path, flags|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if errors.Is(err, unix.EBUSY) {
@@ -224,7 +235,11 @@ func (d *Device) write(p []byte, off int64) (int, error) {
 	}
 	buf := d.bounce.Get().(*[]byte)
 	defer d.bounce.Put(buf)
-	return pwrite(d.direct, (*buf)[:copy(*buf, p)], off)
+	n, err := pwrite(d.direct, (*buf)[:copy(*buf, p)], off)
+	if errors.Is(err, unix.EINVAL) { // nothing was written: the file system refuses the alignment
+		return pwrite(d.f, p, off)
+	}
+	return n, err
 }
 
 // writesBlocks reports whether a write is one of whole logical blocks that are not whole pages.

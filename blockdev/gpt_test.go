@@ -230,7 +230,31 @@ func TestFitGPTDevice(t *testing.T) {
 				t.Errorf("FitGPT = %+v, %v", fit, err)
 			}
 			wantVerified(t, node)
+			wantSeen(t, path, node, sector)
 		})
+	}
+}
+
+// wantSeen opens the disk behind a loop device, whose table is for its sectors, and the file, whose sectors are not known. Attached
+// with other sectors, it is one that Linux ignores.
+func wantSeen(t *testing.T, path, node, sector string) {
+	t.Helper()
+	for _, name := range []string{node, path} {
+		if d := openDisk(t, name); d.Degraded() != "" || itoa(d.SectorSize()) != sector || len(d.Partitions()) != 2 {
+			t.Errorf("%s: Degraded %q, sectors of %d bytes, %d partitions", name, d.Degraded(), d.SectorSize(), len(d.Partitions()))
+		}
+	}
+	other := map[string]string{"512": "4096", "4096": "512"}[sector]
+	out, err := exec.Command("losetup", "-r", "-b", other, "-f", "--show", path).Output()
+	if err != nil {
+		t.Skipf("no loop device with sectors of %s bytes: %v", other, err)
+	}
+	second := strings.TrimSpace(string(out))
+	defer run(t, "losetup", "-d", second)
+	d := openDisk(t, second)
+	defer d.Close()
+	if want := "made for sectors of " + sector + " bytes, the disk has " + other; !strings.Contains(d.Degraded(), want) {
+		t.Errorf("Degraded = %q; want %q", d.Degraded(), want)
 	}
 }
 

@@ -38,12 +38,12 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("disk %s is locked by process %d, which has been running for %s", e.Disk, e.PID, e.Age.Round(time.Second))
 }
 
-// lockRetry is how often a lock that is held is tried again.
+// lockRetry is the interval between attempts to take a lock.
 const lockRetry = 10 * time.Millisecond
 
 // Lock takes the install lock of the disk, an flock on the disk itself, which also keeps udev away
-// (systemd.io/BLOCK_DEVICE_LOCKING). It waits as long as patience; udev holds the lock for moments while it probes. It ends with
-// [Disk.Close] or the process, so the lock of a dead process cannot stay. Errors: [LockedError].
+// (systemd.io/BLOCK_DEVICE_LOCKING). It retries for patience, since udev holds the lock briefly while it probes. [Disk.Close] and the
+// end of the process release it. Errors: [LockedError].
 func (d *Disk) Lock(patience time.Duration) error { return lockInstall(d.path, d.f, patience) }
 
 // LockDisk takes the install lock of a disk by its path, also of one without a partition table. Closing the result releases it.
@@ -67,11 +67,11 @@ func lockInstall(path string, f *os.File, patience time.Duration) error {
 	return err
 }
 
-// bootLockAt is the byte whose lock orders changes of the boot state: beyond every disk, so that no lock of a window meets it.
+// bootLockAt is the byte whose lock serializes changes of the boot state. It is beyond every disk and so outside every window.
 const bootLockAt = 1 << 62
 
-// LockBoot takes the lock for one change of the boot state, an open file description lock on a byte of the disk's node, and returns what
-// releases it. It is independent of [Disk.Lock] and waits as long as patience. Errors: [LockedError].
+// LockBoot takes the lock for one change of the boot state, an open file description lock on a byte of the disk's node; unlock
+// releases it. It is independent of [Disk.Lock] and retries for patience. Errors: [LockedError].
 func (d *Disk) LockBoot(patience time.Duration) (unlock func() error, err error) {
 	f, err := os.OpenFile(d.path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -89,9 +89,10 @@ func lockBytes(f *os.File, off, length int64) error {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lk)
 }
 
-// lockFile tries a lock until it is taken or patience is over.
+// lockFile tries to take a lock until patience is over.
 func lockFile(path string, patience time.Duration, try func() error) error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(lockRetry) {
+	deadline := time.Now().Add(patience)
+	for {
 		err := ignoringEINTR(try)
 		if err == nil {
 			return nil
@@ -102,6 +103,7 @@ func lockFile(path string, patience time.Duration, try func() error) error {
 		if !time.Now().Before(deadline) {
 			return &LockedError{Disk: path}
 		}
+		time.Sleep(lockRetry)
 	}
 }
 

@@ -24,7 +24,8 @@ func RereadTable(path string, patience time.Duration) (nodes bool, err error) {
 	if err != nil || info.Mode().IsRegular() {
 		return false, err
 	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(lockRetry) {
+	deadline := time.Now().Add(patience)
+	for {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKRRPART, 0)
 		switch {
 		case errno == 0:
@@ -36,6 +37,7 @@ func RereadTable(path string, patience time.Duration) (nodes bool, err error) {
 		case errno != unix.EBUSY && !errors.Is(errno, unix.EINTR):
 			return true, fmt.Errorf("rereading the partition table of %s: %w", path, os.NewSyscallError("ioctl BLKRRPART", errno))
 		}
+		time.Sleep(lockRetry)
 	}
 }
 
