@@ -82,55 +82,58 @@ func New(name string, f Files) *Device {
 }
 
 // openDevice opens size bytes at base of the file or block device path. name is used in errors.
-func openDevice(name, path string, base, size int64, mode Mode) (_ *Device, err error) {
+func openDevice(name, path string, base, size int64, mode Mode) (*Device, error) {
 	if base < 0 || size <= 0 || base > base+size {
 		return nil, fmt.Errorf("opening %s: window of %d bytes at offset %d is empty or out of range", name, size, base)
 	}
-	files := Files{Base: base, Size: size}
-	defer func() {
-		if err != nil {
-			files.close()
-		}
-	}()
-	flags := mode.flags()
-	f, err := os.OpenFile(path, flags|unix.O_CLOEXEC, 0)
+	f, err := os.OpenFile(path, mode.flags()|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, busyBlock(name, path)
+	}
 	if err != nil {
-		if errors.Is(err, unix.EBUSY) {
-			return nil, busyBlock(name, path)
-		}
 		return nil, fmt.Errorf("opening %s: %w", name, err)
 	}
 	main := &kernelFile{File: f}
-	files.Main = main
+	files := Files{Main: main, Base: base, Size: size}
 	if main.block, err = checkWindow(f, base, size); err != nil {
-		return nil, fmt.Errorf("opening %s: %w", name, err)
+		err = fmt.Errorf("opening %s: %w", name, err)
+	} else {
+		err = files.openOthers(name, f, mode, main.block)
 	}
-	if mode != ReadOnly {
-		if !main.block {
-			if err := lockWindow(name, f, base, size); err != nil {
-				return nil, err
-			}
-		}
-		s, err := os.OpenFile(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return nil, fmt.Errorf("opening the sentinel descriptor of %s: %w", name, err)
-		}
-		files.Sentinel = &kernelFile{File: s, block: main.block}
-	}
-	// File systems without O_DIRECT return EINVAL; ReadBackAt then drops the page cache instead.
-	direct, err := os.OpenFile(path, flags&^unix.O_EXCL|unix.O_DIRECT|unix.O_CLOEXEC, 0)
-	if err != nil && !errors.Is(err, unix.EINVAL) {
-		return nil, fmt.Errorf("opening %s for direct access: %w", name, err)
-	}
-	if err == nil {
-		files.Direct, files.Align = &kernelFile{File: direct, block: main.block}, alignOf(f, main.block)
+	if err != nil {
+		return nil, errors.Join(err, files.close())
 	}
 	d := New(name, files)
 	d.node, d.sysfs = sysfsOf(f)
 	if mode != ReadOnly && d.Facts().ReadOnly {
-		return nil, fmt.Errorf("opening %s: %w", name, unix.EROFS)
+		return nil, errors.Join(fmt.Errorf("opening %s: %w", name, unix.EROFS), files.close())
 	}
 	return d, nil
+}
+
+// openOthers opens the sentinel and the O_DIRECT descriptor beside main, and locks the window of a regular file for writing.
+func (f *Files) openOthers(name string, main *os.File, mode Mode, block bool) error {
+	if mode != ReadOnly {
+		if !block {
+			if err := lockWindow(name, main, f.Base, f.Size); err != nil {
+				return err
+			}
+		}
+		s, err := os.OpenFile(main.Name(), unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("opening the sentinel descriptor of %s: %w", name, err)
+		}
+		f.Sentinel = &kernelFile{File: s, block: block}
+	}
+	// File systems without O_DIRECT return EINVAL; ReadBackAt then drops the page cache instead.
+	direct, err := os.OpenFile(main.Name(), mode.flags()&^unix.O_EXCL|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("opening %s for direct access: %w", name, err)
+	}
+	if err == nil {
+		f.Direct, f.Align = &kernelFile{File: direct, block: block}, alignOf(main, block)
+	}
+	return nil
 }
 
 func (f *Files) close() error {
