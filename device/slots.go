@@ -186,9 +186,14 @@ func (d *Device) Rollback(ctx context.Context) (slot string, err error) {
 	return "", bootError("", "rolling back", errors.New("no other slot is bootable"))
 }
 
-// Repair restores the redundancy of the boot state and returns once both copies are whole. Errors: update.BootError.
+// Repair restores the redundancy of the boot state and of the disk's partition table. All copies are whole when it returns nil.
+// Errors: update.BootError.
 func (d *Device) Repair(ctx context.Context) error {
-	return d.locked(func() error { return bootError("", "repairing it", d.backend.Repair(ctx)) })
+	return d.locked(func() error {
+		err := d.backend.Repair(ctx)
+		_, bad := d.disk.RepairTable()
+		return bootError("", "repairing it", errors.Join(err, bad))
+	})
 }
 
 // RequestRecovery has the boot loader start the recovery once, at the next boot. Errors: update.BootError.

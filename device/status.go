@@ -67,7 +67,7 @@ func (d *Device) Status(ctx context.Context) (*Status, error) {
 		Booted: st.Booted, Primary: st.Next, Boots: boot.Words(st), Findings: st.Findings, Floor: known.Floor, Time: known.Time,
 	}
 	if bad := d.disk.Degraded(); bad != "" {
-		s.Findings = append(s.Findings, boot.Warn("restore it with sgdisk -e", "%s", bad))
+		s.Findings = append(s.Findings, boot.Warn(boot.RemedyRepair+", or restore the table with sgdisk", "%s", bad))
 	}
 	for _, w := range d.warnings {
 		severity := Warn

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -349,5 +351,29 @@ func TestDoctorMounted(t *testing.T) {
 	found, code := p.examine()
 	if said, _ := json.Marshal(found); code != ExitIncompatible || !strings.Contains(string(said), "mounted on "+filepath.Clean(p.Path("mnt"))) {
 		t.Errorf("exit %d, %s", code, said)
+	}
+}
+
+// TestDoctorRepairsTable damages either copy of the disk's partition table: one finding, which --repair restores.
+func TestDoctorRepairsTable(t *testing.T) {
+	for name, seek := range map[string]string{"primary": "1", "backup": "$(($(stat -c %s disk.img) / 512 - 1))"} {
+		t.Run(name, func(t *testing.T) {
+			p := newPatient(t)
+			before := p.Sh("sha256sum disk.img")
+			p.Sh("dd if=/dev/zero of=disk.img bs=512 seek=" + seek + " count=1 conv=notrunc status=none")
+			damaged := func() bool {
+				found, _ := p.examine()
+				return slices.ContainsFunc(found, func(f doctor.Finding) bool { return strings.Contains(f.Evidence, name+" partition table at sector") })
+			}
+			if !damaged() {
+				t.Error("the doctor does not find the damage")
+			}
+			if err := repairBoot(p.Context(), bootOptions{config: p.Path("config.toml")}, Env{Stdout: io.Discard, Stderr: io.Discard}); err != nil {
+				t.Fatal(err)
+			}
+			if after := p.Sh("sha256sum disk.img"); damaged() || after != before {
+				t.Errorf("after the repair the disk is %s; want %s", after, before)
+			}
+		})
 	}
 }

@@ -56,7 +56,7 @@ func (d *doctor) checkDisk(ctx context.Context) {
 	}
 	defer disk.Close()
 	if bad := disk.Degraded(); bad != "" {
-		d.warn("restore it with sgdisk -e", "%s", bad)
+		d.warn(boot.RemedyRepair+", or restore the table with sgdisk", "%s", bad)
 	}
 	d.check = "slots"
 	parts := d.slotParts(disk)
