@@ -9,7 +9,7 @@ import (
 	"updater/blockdev/mbr"
 )
 
-// GPTOptions are what [FitGPT] does besides moving the backup table.
+// GPTOptions are the options of [FitGPT] and [CheckImage].
 type GPTOptions struct {
 	// SectorSize is the disk's logical sector in bytes, see [SectorSize]; 0 takes the one that the table was made for.
 	SectorSize int64
@@ -18,7 +18,7 @@ type GPTOptions struct {
 	GrowLast bool
 }
 
-// GPTFit is what [FitGPT] found and did.
+// GPTFit is the result of [FitGPT].
 type GPTFit struct {
 	Found          bool  // the disk has a GUID partition table
 	Moved          bool  // the backup table was written to the end of the disk
@@ -38,6 +38,15 @@ func (e *GPTError) Error() string { return fmt.Sprintf("partition table of %s: %
 
 // Unwrap returns the cause.
 func (e *GPTError) Unwrap() error { return e.Err }
+
+// A SectorSizeError reports a partition table that is made for other sectors than those of the disk. Linux ignores it there.
+type SectorSizeError struct {
+	Table, Disk int64 // bytes of a sector
+}
+
+func (e *SectorSizeError) Error() string {
+	return fmt.Sprintf("made for sectors of %d bytes, the disk has %d", e.Table, e.Disk)
+}
 
 // FitGPT makes the GUID partition table of a disk fit its size, after an image that was made for a smaller disk was
 // written to it: the backup table moves to the last sectors, the last usable sector follows, both headers and the
@@ -101,7 +110,7 @@ func primaryFor(r gpt.Reader, size int64, o GPTOptions) (*gpt.Table, error) {
 		case errors.Is(err, gpt.ErrNoSignature):
 			continue
 		case o.SectorSize != 0 && s != o.SectorSize:
-			return nil, fmt.Errorf("made for sectors of %d bytes, the disk has %d", s, o.SectorSize)
+			return nil, &SectorSizeError{Table: s, Disk: o.SectorSize}
 		}
 		return t, err
 	}
@@ -109,14 +118,14 @@ func primaryFor(r gpt.Reader, size int64, o GPTOptions) (*gpt.Table, error) {
 		return nil, nil
 	}
 	if _, err := mbr.Read(r, size, 512); !errors.Is(err, mbr.ErrNone) {
-		return nil, errors.New("an MBR; only the last partition of a GUID partition table can be grown")
+		return nil, errors.New("MBR found, expected a GUID partition table to grow its last partition")
 	}
-	return nil, errors.New("no GUID partition table, so that its last partition cannot be grown")
+	return nil, errors.New("no partition table found, expected a GUID partition table to grow its last partition")
 }
 
-// CheckImage finds, before anything is written, why [FitGPT] would refuse the table of an image on a disk of diskSize bytes: made
-// for other sectors, too large, nothing that can be grown. head is the first [TableBytes] of the image, or all of a shorter
-// one, size its length in bytes; name stands for it in errors. A table that is not all in head is not judged. The error is a
+// CheckImage returns, before anything is written, the error of [FitGPT] for an image on a disk of diskSize bytes: a table for other
+// sectors, one that is too large, or no partition that can grow. head is the first [TableBytes] of the image, or all of a shorter
+// one, size its length in bytes; name stands for it in errors. A table that is not entirely in head is not judged. The error is a
 // [GPTError].
 func CheckImage(name string, head []byte, size, diskSize int64, o GPTOptions) error {
 	t, err := primaryFor(headReader{bytes.NewReader(head)}, size, o)

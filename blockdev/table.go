@@ -22,7 +22,7 @@ type table struct {
 	sector int64 // bytes of the sectors that it counts in
 	gpt    *gpt.Tables
 	parts  []Partition // in the order of their numbers
-	faults []string    // what is wrong although it can be used
+	faults []string    // faults of a usable table
 
 	head, tail int64 // bytes of the disk that a GPT occupies at its beginning and end
 }
@@ -161,7 +161,7 @@ func (d *Disk) partitionNodes() map[int]string {
 	return nodes
 }
 
-// TableAreas is how many bytes at the beginning and at the end of the disk hold its GPT, both copies where they are or belong.
+// TableAreas returns the bytes at the beginning and at the end of the disk that hold its GPT. It is an error if the disk has none.
 func (d *Disk) TableAreas() (primary, backup int64, err error) {
 	if d.table.gpt == nil {
 		return 0, 0, fmt.Errorf("disk %s has %s, expected a GUID partition table", d.path, d.describe())
@@ -169,8 +169,7 @@ func (d *Disk) TableAreas() (primary, backup int64, err error) {
 	return d.table.head, d.table.tail, nil
 }
 
-// Degraded describes what is wrong with the partition table although it could be read; "" is nothing. [Disk.RepairTable]
-// restores a damaged copy.
+// Degraded describes the faults of the partition table, "" for none. [Disk.RepairTable] restores a damaged copy.
 func (d *Disk) Degraded() string { return strings.Join(d.table.faults, "; ") }
 
 // RepairTable restores the copy of a GPT that is damaged, unreadable or different, from the one that counts, and reports

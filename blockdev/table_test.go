@@ -216,9 +216,9 @@ func TestCheckImage(t *testing.T) {
 		{"other sectors", gptImage, 128 * mib, blockdev.GPTOptions{SectorSize: 4096}, "made for sectors of 512 bytes, the disk has 4096"},
 		{"too small", gptImage, 32 * mib, blockdev.GPTOptions{}, "partition 5 ends at sector"},
 		{"MBR", mbrImage, 200 * mib, blockdev.GPTOptions{SectorSize: 512}, ""},
-		{"MBR to grow", mbrImage, 200 * mib, grow, "an MBR; only the last partition of a GUID"},
+		{"MBR to grow", mbrImage, 200 * mib, grow, "MBR found, expected a GUID"},
 		{"no table", make([]byte, mib), 2 * mib, blockdev.GPTOptions{SectorSize: 4096}, ""},
-		{"no table to grow", make([]byte, mib), 2 * mib, grow, "no GUID partition table"},
+		{"no table to grow", make([]byte, mib), 2 * mib, grow, "no partition table found"},
 		{"a short image", make([]byte, 600), 2 * mib, blockdev.GPTOptions{}, ""},
 	} {
 		head := tt.image[:min(len(tt.image), blockdev.TableBytes)]

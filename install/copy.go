@@ -73,6 +73,9 @@ func Copy(ctx context.Context, r CopyRequest, in Inputs, events Events) (*CopyRe
 	if r.GrowLast && !to.whole {
 		return nil, config.Requestf("--grow-last needs a whole disk, which %s is not", r.Dest)
 	}
+	if err := r.checkTable(ctx, from, plan.m, to); err != nil {
+		return nil, err
+	}
 	if err := to.openWriter(r.Config.Disk.Engine); err != nil {
 		return nil, err
 	}

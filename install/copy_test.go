@@ -123,6 +123,32 @@ func TestCopyRefusesSmallDevice(t *testing.T) {
 	}
 }
 
+// TestCopyRefusesTables changes nothing on a disk whose sectors the image is not made for, or on which no partition can grow.
+func TestCopyRefusesTables(t *testing.T) {
+	l := newCopyLab(t)
+	l.sh(`truncate -s 40M gpt mbr none; sgdisk -n1:2048:+8M gpt >/dev/null; printf 'label: dos\nstart=1MiB,size=8MiB\n' | sfdisk -q mbr
+		printf x | dd of=none bs=1 seek=5000 conv=notrunc status=none; sync gpt mbr none`)
+	for _, tt := range []struct{ image, sector, option, want string }{
+		{"gpt", "4096", "--quiet", "made for sectors of 512 bytes, the disk has 4096"},
+		{"mbr", "512", "--grow-last", "MBR found, expected a GUID partition table"},
+		{"none", "512", "--grow-last", "no partition table found"},
+	} {
+		for _, no := range []string{"--rewrite", "--no-bmap"} {
+			image := filepath.Join(l.dir, tt.image)
+			l.run(0, "bmap", "create", "-o", image+".bmap", image)
+			l.sh("yes pattern | head -c 60M > disk; sync disk")
+			node := strings.TrimSpace(l.sh("losetup -b " + tt.sector + " -f --show disk"))
+			before := l.sh("sha256sum < disk")
+			_, errs := l.run(11, "bmap", "copy", "--allow-unsigned", no, tt.option, image, node)
+			wantText(t, errs, tt.want)
+			l.sh("losetup -d " + node)
+			if after := l.sh("sha256sum < disk"); after != before {
+				t.Errorf("%s %s: the disk was changed", tt.image, no)
+			}
+		}
+	}
+}
+
 // TestInterruptGivesTheLimitsBack interrupts a copy in its middle: the kernel's limits on dirty pages are what they were.
 func TestInterruptGivesTheLimitsBack(t *testing.T) {
 	l := newCopyLab(t)

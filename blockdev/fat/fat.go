@@ -201,7 +201,7 @@ func (f *FS) ReadFile(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// file finds a file and its clusters. A missing one is fs.ErrNotExist.
+// file finds a file and its clusters. The error of a missing file wraps fs.ErrNotExist.
 func (f *FS) file(path string, limit int64) (clusters []int64, size int64, err error) {
 	e := entry{directory: true, first: f.root.first}
 	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {

@@ -2,15 +2,15 @@
 //
 // What it guarantees:
 //
-//   - It accepts any legal table: any entry count, entry sizes of 128 bytes and its doublings, entries in any place, a header
-//     as long as the sector, logical sectors of 512 and 4096 bytes. What it does not know of a header stays as it is.
+//   - It accepts any legal table: any number and place of entries, entry sizes of 128 bytes and its doublings, headers up to a
+//     sector, logical sectors of 512 and 4096 bytes. Unknown parts of a header are kept.
 //   - Input is hostile. A number from a header is bounded before it decides about memory or offsets; a copy costs at most
 //     [MaxEntryBytes] and a sector.
 //   - A copy that cannot be read (EIO), is torn, or has a wrong checksum is a bad copy, and the other one serves.
 //   - [Write] writes the backup, flushes, writes the primary, and flushes, so that a power cut leaves one whole copy.
 //
-// What it does not: it knows no device, no kernel and no file system. Offsets are bytes of the disk, LBAs count logical
-// sectors. Nothing here is safe for concurrent use.
+// What it does not: it neither opens devices nor informs the kernel. Offsets are bytes of the disk, LBAs count logical sectors.
+// Nothing here is safe for concurrent use.
 package gpt
 
 // Reader reads from the medium, past the page cache.

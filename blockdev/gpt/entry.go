@@ -23,7 +23,7 @@ type Entry struct {
 	Type, GUID  GUID
 	First, Last int64
 	Attributes  uint64
-	Name        string // PARTLABEL, as the disk has it: escape it before it is printed
+	Name        string // PARTLABEL, untrusted text: escape it before printing
 }
 
 func (e Entry) String() string {
@@ -111,7 +111,7 @@ func (t *Table) setEntry(e Entry) error {
 	}
 	b := t.entry(e.Number)
 	if GUID(b) != (GUID{}) {
-		return fmt.Errorf("partition %d is there twice", e.Number)
+		return fmt.Errorf("partition number %d is used twice", e.Number)
 	}
 	copy(b, e.Type[:])
 	copy(b[offPartGUID:], e.GUID[:])

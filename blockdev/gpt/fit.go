@@ -2,7 +2,7 @@ package gpt
 
 import "fmt"
 
-// Fit is what [Table.Fit] changed.
+// Fit describes the changes of [Table.Fit].
 type Fit struct {
 	OldLBA, NewLBA     int64 // sector of the backup header, before and after
 	Grown              int   // number of the partition that grew, 0 for none

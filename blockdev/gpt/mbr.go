@@ -50,8 +50,8 @@ func ProtectiveMBR(sectors int64) []byte {
 	return mbr
 }
 
-// FitMBR is mbr with a protective entry that spans a disk of so many sectors. A hybrid MBR, and one that protects nothing,
-// stay as they are.
+// FitMBR is mbr with a protective entry that spans a disk of so many sectors. A hybrid MBR, and one without
+// a protective entry, are returned unchanged.
 func FitMBR(mbr []byte, sectors int64) []byte {
 	mbr = bytes.Clone(mbr)
 	if e, alone := protective(mbr); e != nil && alone {

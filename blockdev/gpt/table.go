@@ -33,7 +33,7 @@ var signature = []byte("EFI PART")
 // le is the byte order of everything in a table.
 var le = binary.LittleEndian
 
-// ErrNoSignature is wrapped by the error of a copy that is not there: its sector does not begin with "EFI PART".
+// ErrNoSignature is wrapped by the error of an absent copy: its sector does not begin with "EFI PART".
 var ErrNoSignature = errors.New(`no signature "EFI PART"`)
 
 // Table is one copy of a partition table, the primary or the backup.
@@ -175,7 +175,7 @@ func (t *Table) SameContent(o *Table) bool {
 	return bytes.Equal(a[0].Data, b[0].Data) && bytes.Equal(a[1].Data, b[1].Data)
 }
 
-// Piece is a run of whole sectors to be written.
+// Piece is a run of whole sectors to write.
 type Piece struct {
 	Offset int64 // bytes
 	Data   []byte

@@ -83,7 +83,7 @@ func (t *Tables) Absent() bool {
 	return errors.Is(t.PrimaryErr, ErrNoSignature) && errors.Is(t.BackupErr, ErrNoSignature)
 }
 
-// Faults are what is wrong with a table that can be used, as Linux sees it.
+// Faults returns the faults of a usable table, as Linux would judge it.
 func (t *Tables) Faults() (list []error) {
 	switch {
 	case t.Primary == nil:
@@ -110,7 +110,7 @@ func (t *Tables) Faults() (list []error) {
 }
 
 // Restored is the copy that replaces a bad or different one, nil when both are good and alike. The primary counts when they
-// differ. A place that is not known for sure, or that holds a partition, is an error.
+// differ. It is an error if the place of the copy is not certain, or overlaps a partition.
 func (t *Tables) Restored(r Reader) (*Table, error) {
 	used, err := t.Table()
 	switch {
@@ -135,8 +135,8 @@ func (t *Tables) Restored(r Reader) (*Table, error) {
 	return nil, nil
 }
 
-// Reach is how many bytes at the beginning of the disk hold the MBR and the primary copy, and how many at its end the backup,
-// where they are or belong. There is a copy that counts.
+// Reach returns the bytes at the beginning of the disk that hold the MBR and the primary copy, and those at its end that hold the
+// backup. A bad copy counts where it belongs. One copy must be good.
 func (t *Tables) Reach(r Reader) (head, tail int64) {
 	primary, backup := t.Primary, t.Backup
 	if restored, err := t.Restored(r); err == nil && restored != nil && primary == nil {
@@ -152,7 +152,7 @@ func (t *Tables) Reach(r Reader) (head, tail int64) {
 	return head, t.size - min(backup.EntriesLBA(), backup.HeaderLBA())*backup.sector
 }
 
-// free refuses a copy that does not lie beside the partitions.
+// free refuses a copy that overlaps a partition.
 func (t *Tables) free(c *Table) (*Table, error) {
 	if c.EntriesLBA() <= primaryLBA || c.EntriesLBA()+c.EntrySectors() > t.sectors {
 		return nil, fmt.Errorf("restoring the %s partition table: no place for its entries", copyName(c.HeaderLBA()))

@@ -13,7 +13,7 @@ type Medium interface {
 	Sync() error // what was written is on stable storage once it returns nil
 }
 
-// ErrNotWritten is wrapped when the medium does not hold what was written to it.
+// ErrNotWritten is wrapped if the medium does not hold what was written to it.
 var ErrNotWritten = errors.New("the medium does not hold what was written")
 
 const (
