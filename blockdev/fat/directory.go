@@ -11,6 +11,7 @@ import (
 const (
 	entryLen     = 32
 	offAttribute = 11
+	offCase      = 12
 	offChecksum  = 13
 	offHigh      = 20
 	offLow       = 26
@@ -35,36 +36,41 @@ type entry struct {
 
 // lookup finds a name in the directory whose first cluster is first, without regard to case. The first match counts, as
 // for Linux.
-func (f *FS) lookup(first int64, name string) (entry, error) {
-	var long longName
-	var found *entry
-	err := f.records(first, func(b []byte) bool {
-		switch attr := b[offAttribute]; {
-		case b[0] == free:
-			long = longName{}
-		case attr&0x3f == attrLong:
-			long.add(b)
-		case attr&attrLabel != 0:
-			long = longName{}
-		default:
-			if strings.EqualFold(name, shortName(b)) || long.left == 0 && long.sum == checksum(b) && long.units != nil &&
-				strings.EqualFold(name, long.String()) {
-				found = &entry{directory: attr&attrDirectory != 0, first: int64(le.Uint16(b[offLow:])), size: int64(le.Uint32(b[offSize:]))}
-				if f.bits == 32 {
-					found.first |= int64(le.Uint16(b[offHigh:])) << 16
-				}
-			}
-			long = longName{}
-		}
-		return found == nil
+func (f *FS) lookup(first int64, name string) (found entry, err error) {
+	missing := true
+	err = f.entries(first, func(e entry, long, short string) bool {
+		missing = !strings.EqualFold(name, short) && (long == "" || !strings.EqualFold(name, long))
+		found = e
+		return missing
 	})
-	if err != nil {
-		return entry{}, err
+	if err == nil && (missing || name == "." || name == "..") {
+		err = fmt.Errorf("%q: %w", name, fs.ErrNotExist)
 	}
-	if found == nil || name == "." || name == ".." {
-		return entry{}, fmt.Errorf("%q: %w", name, fs.ErrNotExist)
-	}
-	return *found, nil
+	return found, err
+}
+
+// entries calls take for each file and directory until it returns false. long is "" if there is only a short name.
+func (f *FS) entries(first int64, take func(e entry, long, short string) bool) error {
+	var long longName
+	return f.records(first, func(b []byte) bool {
+		attr, name := b[offAttribute], ""
+		if attr&0x3f == attrLong && b[0] != free {
+			long.add(b)
+			return true
+		}
+		if long.units != nil && long.left == 0 && long.sum == checksum(b) {
+			name = long.String()
+		}
+		long = longName{}
+		if b[0] == free || attr&attrLabel != 0 {
+			return true
+		}
+		e := entry{directory: attr&attrDirectory != 0, first: int64(le.Uint16(b[offLow:])), size: int64(le.Uint32(b[offSize:]))}
+		if f.bits == 32 {
+			e.first |= int64(le.Uint16(b[offHigh:])) << 16
+		}
+		return take(e, name, shortName(b))
+	})
 }
 
 // records calls take for the records of a directory until it returns false.
@@ -108,11 +114,17 @@ func (f *FS) scan(off, length int64, take func(b []byte) bool) (more bool, err e
 	return true, nil
 }
 
-// shortName is the 8.3 name of a record.
+// shortName is the 8.3 name of a record. Two bits mark names in lower case (Linux, CASE_LOWER_BASE, CASE_LOWER_EXT).
 func shortName(b []byte) string {
 	base, ext := strings.TrimRight(string(b[:8]), " "), strings.TrimRight(string(b[8:11]), " ")
 	if b[0] == 0x05 {
 		base = "\xe5" + base[1:]
+	}
+	if b[offCase]&0x08 != 0 {
+		base = strings.ToLower(base)
+	}
+	if b[offCase]&0x10 != 0 {
+		ext = strings.ToLower(ext)
 	}
 	if ext == "" {
 		return base

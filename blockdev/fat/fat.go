@@ -7,6 +7,7 @@
 package fat
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -201,26 +202,60 @@ func (f *FS) ReadFile(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
+// Names lists the files and directories in a directory, "" is the root, in their order: the long name of each, else the short
+// one. More than limit are an error.
+func (f *FS) Names(path string, limit int) ([]string, error) {
+	dir, err := f.find(path)
+	if err != nil {
+		return nil, err
+	}
+	if !dir.directory {
+		return nil, errors.New("is a file, expected a directory")
+	}
+	var names []string
+	err = f.entries(dir.first, func(_ entry, long, short string) bool {
+		if short != "." && short != ".." {
+			names = append(names, cmp.Or(long, short))
+		}
+		return len(names) <= limit
+	})
+	if err == nil && len(names) > limit {
+		err = fmt.Errorf("directory has more than %d entries", limit)
+	}
+	return names, err
+}
+
 // file finds a file and its clusters. The error of a missing file wraps fs.ErrNotExist.
 func (f *FS) file(path string, limit int64) (clusters []int64, size int64, err error) {
-	e := entry{directory: true, first: f.root.first}
-	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
-		if !e.directory {
-			return nil, 0, fs.ErrNotExist
-		}
-		if e, err = f.lookup(e.first, name); err != nil {
-			return nil, 0, err
-		}
-	}
-	if e.directory {
+	e, err := f.find(path)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case e.directory:
 		return nil, 0, errors.New("is a directory, expected a file")
-	}
-	if e.size > limit {
+	case e.size > limit:
 		return nil, 0, fmt.Errorf("file has %d bytes, expected at most %d", e.size, limit)
-	}
-	if e.size == 0 {
+	case e.size == 0:
 		return nil, 0, nil
 	}
 	clusters, err = f.chain(e.first, e.size, true)
 	return clusters, e.size, err
+}
+
+// find finds a file or directory. "" is the root.
+func (f *FS) find(path string) (entry, error) {
+	e := entry{directory: true, first: f.root.first}
+	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		if name == "" {
+			continue
+		}
+		if !e.directory {
+			return entry{}, fs.ErrNotExist
+		}
+		var err error
+		if e, err = f.lookup(e.first, name); err != nil {
+			return entry{}, err
+		}
+	}
+	return e, nil
 }

@@ -117,6 +117,17 @@ func TestAgreesWithMtools(t *testing.T) {
 					t.Errorf("ReadFile(%q) = %v; want ErrNotExist", missing, err)
 				}
 			}
+			if got, err := f.Names("", 3); err != nil || fmt.Sprint(got) != "[config.txt grub EFI]" {
+				t.Errorf("Names of the root = %v, %v", got, err)
+			}
+			if got, err := f.Names("/EFI", 41); err != nil || len(got) != 41 || got[0] != "A file with a long Name, und Grüße.efi" {
+				t.Errorf("Names of /EFI = %v, %v; want 41", got, err)
+			}
+			for _, bad := range []string{"/EFI", "/config.txt", "/none"} {
+				if got, err := f.Names(bad, 40); err == nil {
+					t.Errorf("Names(%q) = %v; want an error", bad, got)
+				}
+			}
 			if _, err := f.ReadFile("/grub", mib); err == nil || !strings.Contains(err.Error(), "is a directory") {
 				t.Errorf("ReadFile of a directory = %v", err)
 			}
@@ -230,6 +241,7 @@ func FuzzFAT(f *testing.F) {
 				t.Errorf("Extent = %d, %d in %d bytes", off, size, len(m))
 			}
 			_, _ = fsys.ReadFile(name, mib)
+			_, _ = fsys.Names(name, 100)
 		}
 	})
 }
