@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,9 +17,9 @@ import (
 
 func TestPost(t *testing.T) {
 	noLeak(t)
-	requests := 0
+	var requests atomic.Int64
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		requests++
+		requests.Add(1)
 		body, _ := io.ReadAll(r.Body)
 		if r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" || string(body) != `{"n":1}` || r.Header.Get("Idempotency-Key") != "k1" {
 			t.Errorf("%s %v %q; want the message", r.Method, r.Header, body)
@@ -55,12 +56,12 @@ func TestPost(t *testing.T) {
 		{"/cut", 0, "", "unexpected EOF"},
 		{"/silent", 0, "", "sends nothing"},
 	} {
-		requests = 0
+		requests.Store(0)
 		status, answer, err := c.Post(t.Context(), source.Message{
 			URL: s.URL + tt.path + "?token=secret", Type: "application/json", Body: []byte(`{"n":1}`), Header: map[string]string{"Idempotency-Key": "k1"}, Limit: 1000,
 		})
-		if status != tt.status || string(answer) != tt.answer || requests != 1 {
-			t.Errorf("%s: %d %q in %d requests; want %d %q in one", tt.path, status, answer, requests, tt.status, tt.answer)
+		if status != tt.status || string(answer) != tt.answer || requests.Load() != 1 {
+			t.Errorf("%s: %d %q in %d requests; want %d %q in one", tt.path, status, answer, requests.Load(), tt.status, tt.answer)
 		}
 		if tt.err == "" {
 			if err != nil {

@@ -251,6 +251,7 @@ func TestServers(t *testing.T) {
 	if err := pack.Write(t.Context(), &packed, pack.Image{Data: bytes.NewReader(data), Size: int64(len(data)), Ranges: ranges}, 1); err != nil {
 		t.Fatal(err)
 	}
+	files := map[string][]byte{"raw": data, "zst": compress(t, data, "zstd", "-c", "-1"), "packed": packed.Bytes()}
 	document := sample(50_000)
 	wanted := []pack.Range{{Offset: 0, Length: 40_000}, {Offset: 200_000, Length: 80_000}, {Offset: 560_000, Length: 40_000}}
 	for name, quirk := range quirks {
@@ -258,7 +259,7 @@ func TestServers(t *testing.T) {
 			t.Parallel()
 			for _, cut := range []int{0, 70_000, 9_000} {
 				c := client(t, source.HTTPOptions{MinRate: -1, GiveUp: 20 * time.Second})
-				for what, file := range map[string][]byte{"raw": data, "zst": compress(t, data, "zstd", "-c", "-1"), "packed": packed.Bytes()} {
+				for what, file := range files {
 					got, err := get(t, c, quirky(t, file, quirk, cut))
 					if err != nil || !bytes.Equal(got, data) {
 						t.Errorf("%s, cut %d: %d bytes, %v; want %d", what, cut, len(got), err, len(data))
