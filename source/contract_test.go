@@ -158,7 +158,8 @@ func TestBombs(t *testing.T) {
 // A frame of one segment has no window of its own: its content size is one.
 func TestZstdSingleSegment(t *testing.T) {
 	frame := []byte("\x28\xb5\x2f\xfd\xe0\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00")
-	if _, err := decode(frame); err == nil || !strings.Contains(err.Error(), "the window exceeds the limit of 8 MiB") {
+	_, err := decode(frame)
+	if e, ok := errors.AsType[*source.LimitError](err); !ok || e.Need != 1<<32 || e.Limit != 8<<20 {
 		t.Errorf("a segment of 4 GiB: %v", err)
 	}
 }

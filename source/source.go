@@ -72,6 +72,21 @@ func (e *CorruptError) Error() string {
 
 func (e *CorruptError) Unwrap() error { return e.Err }
 
+// A LimitError reports a container that needs more memory than [Limits] allow. It is the Err of a [CorruptError].
+type LimitError struct {
+	What  string // "zstd window" or "xz dictionary"
+	Need  int64  // bytes; 0 if unknown
+	Limit int64  // bytes
+}
+
+func (e *LimitError) Error() string {
+	need := ""
+	if e.Need > 0 {
+		need = " of " + formatSize(e.Need)
+	}
+	return fmt.Sprintf("the %s%s exceeds the limit of %s; raise it, or compress with a smaller one", e.What, need, formatSize(e.Limit))
+}
+
 // A TrailingError reports an image that continues after its expected end.
 type TrailingError struct {
 	Name   string

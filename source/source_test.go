@@ -206,11 +206,13 @@ func TestBitFlips(t *testing.T) {
 func TestMemory(t *testing.T) {
 	data := sample(1 << 20)
 	long := compress(t, append(bytes.Repeat(data, 20), data...), "zstd", "-c", "--long=27")
-	if _, err := decode(long); err == nil || !strings.Contains(err.Error(), "--long") {
+	_, err := decode(long)
+	if e, ok := errors.AsType[*source.LimitError](err); !ok || e.Need != 128<<20 || e.Limit != 8<<20 {
 		t.Errorf("a zstd window of 128 MiB: %v", err)
 	}
 	big := compress(t, data, "xz", "-c", "-9")
-	if _, err := decode(big); err == nil || !strings.Contains(err.Error(), "dictionary") {
+	_, err = decode(big)
+	if e, ok := errors.AsType[*source.LimitError](err); !ok || e.Need != 64<<20 || e.Limit != 16<<20 {
 		t.Errorf("an xz dictionary of 64 MiB: %v", err)
 	}
 	img, err := source.NewImage(bytes.NewReader(big), "image", source.Limits{XZDict: 64 << 20})

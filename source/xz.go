@@ -116,7 +116,7 @@ func (z *xzFile) close() {
 func explainXZ(err error, dict int64) error {
 	switch {
 	case errors.Is(err, xz.ErrMemlimit):
-		return fmt.Errorf("the dictionary exceeds the limit of %s; raise it, or compress with xz -6: %w", formatSize(dict), err)
+		return &LimitError{What: "xz dictionary", Limit: dict}
 	case errors.Is(err, xz.ErrOptions), errors.Is(err, xz.ErrUnsupportedCheck):
 		return fmt.Errorf("the filter or check is not supported, or the file is damaged; compress with xz -6: %w", err)
 	case errors.Is(err, xz.ErrBuf): // end of the input

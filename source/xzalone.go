@@ -107,3 +107,39 @@ func (b *xzBlock) chunk() error {
 	b.record.size += uint64(size)
 	return nil
 }
+
+// lzma2 is the ID of the filter.
+const lzma2 = 0x21
+
+// xzDict returns the dictionary size from the LZMA2 filter of a block header (sections 3.1.5 and 5.3.1), 0 if it cannot be parsed.
+func xzDict(head []byte) int64 {
+	if len(head) < 2 || (int(head[0])+1)*4 > len(head) {
+		return 0
+	}
+	flags, rest := head[1], head[2:(int(head[0])+1)*4]
+	number := func() (v uint64) {
+		v, n := binary.Uvarint(rest)
+		rest = rest[max(n, 0):]
+		return v
+	}
+	for _, size := range []byte{0x40, 0x80} {
+		if flags&size != 0 {
+			number()
+		}
+	}
+	for range flags&3 + 1 {
+		id, size := number(), number()
+		if size > uint64(len(rest)) {
+			return 0
+		}
+		if id == lzma2 && size == 1 && rest[0] <= 40 {
+			bits := int64(rest[0])
+			if bits == 40 {
+				return 1<<32 - 1
+			}
+			return (2 | bits&1) << (bits/2 + 11)
+		}
+		rest = rest[size:]
+	}
+	return 0
+}

@@ -165,6 +165,9 @@ func (x *xzBlocks) next(room int64) (*xzJob, error) {
 	if head, err = x.src.Peek(xzBlockHead); err != nil && err != io.EOF {
 		return nil, err
 	}
+	if dict := xzDict(head); dict > int64(x.dict) {
+		return nil, &LimitError{What: "xz dictionary", Need: dict, Limit: int64(x.dict)}
+	}
 	r, padded, ok := parseXZBlock(head)
 	if !ok || !x.parallel || padded > room {
 		return nil, nil

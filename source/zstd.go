@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 
 	"github.com/klauspost/compress/zstd"
@@ -211,7 +212,11 @@ func (z *zstdFile) Skip(n int64) (passed int64, err error) {
 func (z *zstdFile) explain(err error) error {
 	switch {
 	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
-		return fmt.Errorf("the window exceeds the limit of %s; raise it, or compress without --long and --ultra: %w", formatSize(z.limits.ZstdWindow), err)
+		need := z.frame.head.WindowSize
+		if z.frame.head.SingleSegment {
+			need = z.frame.head.FrameContentSize
+		}
+		return &LimitError{What: "zstd window", Need: int64(min(need, math.MaxInt64)), Limit: z.limits.ZstdWindow}
 	case errors.Is(err, zstd.ErrMagicMismatch):
 		return fmt.Errorf("data after the end of a frame, expected a frame or the end of the file: %w", err)
 	}
