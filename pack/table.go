@@ -75,7 +75,8 @@ func ReadTable(r io.ReaderAt, size int64, limit int) ([]Frame, error) {
 
 // parse parses the header and the entries of a table at offset end of the file.
 func parse(table []byte, count, width, end int64) ([]Frame, error) {
-	if magic, length := binary.LittleEndian.Uint32(table), binary.LittleEndian.Uint32(table[4:]); magic != tableMagic || int64(length) != count*width+footerSize {
+	magic, length := binary.LittleEndian.Uint32(table), binary.LittleEndian.Uint32(table[4:])
+	if magic != tableMagic || int64(length) != count*width+footerSize {
 		return nil, fmt.Errorf("seek table: header is %#08x, %d bytes; expected %#08x, %d bytes",
 			magic, length, tableMagic, count*width+footerSize)
 	}

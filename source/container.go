@@ -26,32 +26,64 @@ func (u unsupported) Error() string { return "unsupported container " + string(u
 // containers are formats whose bytes are not those of a disk or a file system. Formats that a slot may hold as they are, such as
 // squashfs, LUKS, a newc archive or an Android boot image, are not among them.
 var containers = []struct {
-	name, magic string
-	at          int
+	name   string
+	at     int // offset of the magic
+	magics []string
 }{
-	{"zip", "PK\x03\x04", 0}, {"zip", "PK\x05\x06", 0}, {"zip", "PK\x07\x08", 0}, {"7z", "7z\xbc\xaf\x27\x1c", 0}, {"RAR", "Rar!\x1a\x07", 0},
-	{"lzop", "\x89LZO\x00\r\n\x1a\n", 0}, {"lzip", "LZIP\x00", 0}, {"lzip", "LZIP\x01", 0},
-	{"legacy lz4", "\x02\x21\x4c\x18", 0},
-	{"lrzip", "LRZI\x00", 0}, {"rzip", "RZIP\x02", 0}, {"zpaq", "7kSt\xa0\x31\x83\xd3\x8c\xb2\x28\xb0\xd3zPQ", 0}, {"zpaq", "zPQ", 0}, {"xar", "xar!", 0},
-	{"compress", "\x1f\x9d", 0}, {"lzfse", "bvx2", 0}, {"lzfse", "bvxn", 0},
-	{"snappy", "\xff\x06\x00\x00sNaPpY", 0}, {"lz5", "\x05\x22\x4d\x18", 0}, {"lizard", "\x06\x22\x4d\x18", 0}, {"bzip3", "BZ3v1", 0}, {"bzip", "BZ0", 0},
-	{"zstd dictionary", "\x37\xa4\x30\xec", 0}, {"old zstd", "\x1e\xb5\x2f\xfd", 0}, {"old zstd", "\x22\xb5\x2f\xfd", 0},
-	{"old zstd", "\x23\xb5\x2f\xfd", 0}, {"old zstd", "\x24\xb5\x2f\xfd", 0}, {"old zstd", "\x25\xb5\x2f\xfd", 0},
-	{"old zstd", "\x26\xb5\x2f\xfd", 0}, {"old zstd", "\x27\xb5\x2f\xfd", 0}, {"zchunk", "\x00ZCK1", 0}, {"zchunk", "\x00ZHR1", 0},
-	{"tar", "ustar\x00", 257}, {"tar", "ustar ", 257}, {"SWUpdate image", "070702", 0}, {"ar archive", "!<arch>\n", 0}, {"RPM", "\xed\xab\xee\xdb", 0},
-	{"cabinet", "MSCF\x00\x00\x00\x00", 0}, {"ACE", "**ACE**", 7}, {"WIM", "MSWIM\x00\x00\x00", 0}, {"partclone image", "partclone-image", 0},
-	{"Android sparse image", "\x3a\xff\x26\xed", 0}, {"Android OTA payload", "CrAU\x00\x00\x00\x00", 0}, {"ntfsclone image", "\x00ntfsclone-image", 0},
-	{"qcow2", "QFI\xfb", 0}, {"VMDK", "KDMV", 0}, {"VMDK", "COWD", 0}, {"VMDK", "# Disk DescriptorFile", 0}, {"VHDX", "vhdxfile", 0}, {"VHD", "conectix", 0},
-	{"VDI", "\x7f\x10\xda\xbe", 64}, {"Parallels image", "WithoutFreeSpace", 0}, {"Parallels image", "WithouFreSpacExt", 0}, {"QED", "QED\x00", 0},
-	{"bsdiff patch", "BSDIFF40", 0}, {"VCDIFF patch", "\xd6\xc3\xc4", 0}, {"age file", "age-encryption.org/", 0}, {"OpenPGP message", "-----BEGIN PGP ", 0},
-	{"XML document", "<?xml version", 0}, {"Intel hex", ":10000000", 0}, {"OpenSSL salted file", "Salted__", 0},
+	{"zip", 0, []string{"PK\x03\x04", "PK\x05\x06", "PK\x07\x08"}},
+	{"7z", 0, []string{"7z\xbc\xaf\x27\x1c"}},
+	{"RAR", 0, []string{"Rar!\x1a\x07"}},
+	{"lzop", 0, []string{"\x89LZO\x00\r\n\x1a\n"}},
+	{"lzip", 0, []string{"LZIP\x00", "LZIP\x01"}},
+	{"legacy lz4", 0, []string{"\x02\x21\x4c\x18"}},
+	{"lrzip", 0, []string{"LRZI\x00"}},
+	{"rzip", 0, []string{"RZIP\x02"}},
+	{"zpaq", 0, []string{"7kSt\xa0\x31\x83\xd3\x8c\xb2\x28\xb0\xd3zPQ", "zPQ"}},
+	{"xar", 0, []string{"xar!"}},
+	{"compress", 0, []string{"\x1f\x9d"}},
+	{"lzfse", 0, []string{"bvx2", "bvxn"}},
+	{"snappy", 0, []string{"\xff\x06\x00\x00sNaPpY"}},
+	{"lz5", 0, []string{"\x05\x22\x4d\x18"}},
+	{"lizard", 0, []string{"\x06\x22\x4d\x18"}},
+	{"bzip3", 0, []string{"BZ3v1"}},
+	{"bzip", 0, []string{"BZ0"}},
+	{"zstd dictionary", 0, []string{"\x37\xa4\x30\xec"}},
+	{"old zstd", 0, []string{"\x1e\xb5\x2f\xfd", "\x22\xb5\x2f\xfd", "\x23\xb5\x2f\xfd", "\x24\xb5\x2f\xfd", "\x25\xb5\x2f\xfd", "\x26\xb5\x2f\xfd", "\x27\xb5\x2f\xfd"}},
+	{"zchunk", 0, []string{"\x00ZCK1", "\x00ZHR1"}},
+	{"tar", 257, []string{"ustar\x00", "ustar "}},
+	{"SWUpdate image", 0, []string{"070702"}},
+	{"ar archive", 0, []string{"!<arch>\n"}},
+	{"RPM", 0, []string{"\xed\xab\xee\xdb"}},
+	{"cabinet", 0, []string{"MSCF\x00\x00\x00\x00"}},
+	{"ACE", 7, []string{"**ACE**"}},
+	{"WIM", 0, []string{"MSWIM\x00\x00\x00"}},
+	{"partclone image", 0, []string{"partclone-image"}},
+	{"Android sparse image", 0, []string{"\x3a\xff\x26\xed"}},
+	{"Android OTA payload", 0, []string{"CrAU\x00\x00\x00\x00"}},
+	{"ntfsclone image", 0, []string{"\x00ntfsclone-image"}},
+	{"qcow2", 0, []string{"QFI\xfb"}},
+	{"VMDK", 0, []string{"KDMV", "COWD", "# Disk DescriptorFile"}},
+	{"VHDX", 0, []string{"vhdxfile"}},
+	{"VHD", 0, []string{"conectix"}},
+	{"VDI", 64, []string{"\x7f\x10\xda\xbe"}},
+	{"Parallels image", 0, []string{"WithoutFreeSpace", "WithouFreSpacExt"}},
+	{"QED", 0, []string{"QED\x00"}},
+	{"bsdiff patch", 0, []string{"BSDIFF40"}},
+	{"VCDIFF patch", 0, []string{"\xd6\xc3\xc4"}},
+	{"age file", 0, []string{"age-encryption.org/"}},
+	{"OpenPGP message", 0, []string{"-----BEGIN PGP "}},
+	{"XML document", 0, []string{"<?xml version"}},
+	{"Intel hex", 0, []string{":10000000"}},
+	{"OpenSSL salted file", 0, []string{"Salted__"}},
 }
 
 // container returns the name of the unsupported container that head begins; "" if there is none.
 func container(head []byte) string {
 	for _, c := range containers {
-		if len(head) > c.at && strings.HasPrefix(string(head[c.at:]), c.magic) {
-			return c.name
+		for _, magic := range c.magics {
+			if len(head) > c.at && strings.HasPrefix(string(head[c.at:]), magic) {
+				return c.name
+			}
 		}
 	}
 	switch {

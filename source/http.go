@@ -172,7 +172,7 @@ type originKey struct{}
 func withOrigin(ctx context.Context, u *url.URL, proxied bool) context.Context {
 	o := &origin{host: hostPort(u), local: isLocalName(u.Hostname())}
 	ctx = context.WithValue(ctx, originKey{}, o)
-	if proxied { // the connection tells nothing about the host
+	if proxied { // the connection leads to the proxy
 		return ctx
 	}
 	first := true

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// resource is what the answers so far have told about a file. The streams of an image share it.
+// resource describes a file according to the answers so far. The streams of an image share it.
 type resource struct {
 	size     int64  // bytes, -1 unknown
 	etag     string // "" none
@@ -35,8 +35,8 @@ func (r *resource) validator() string {
 	return ""
 }
 
-// update compares an answer with what is known. Another size is another file. Another ETag or date is not: each node behind
-// a load balancer may have its own, and a signed map tells whether the bytes are right.
+// update compares an answer with the previous ones. Another size is another file. Another ETag or date is not: each node behind a load
+// balancer may have its own, and the signed map detects wrong bytes.
 func (r *resource) update(resp *http.Response, size int64) error {
 	if r.size >= 0 && size >= 0 && r.size != size {
 		return refusef("the file has changed: its size was %d bytes and is %d", r.size, size)
@@ -132,12 +132,12 @@ func (s *stream) simplify(a asked, final error) error {
 	return errAgain
 }
 
-// ends reports whether a 416 says that the file has no byte s.next, so that all of it has been read.
+// ends reports whether a 416 means that the file ends at s.next, which only counts while its size is unknown.
 func (s *stream) ends(resp *http.Response) bool {
 	_, text, _ := strings.Cut(resp.Header.Get("Content-Range"), "*/")
 	size, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		size = s.next // without a size, the status alone says so
+		size = s.next // the status alone means it
 	}
 	if s.res.size >= 0 || size != s.next || s.next == 0 && err != nil {
 		return false

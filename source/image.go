@@ -221,8 +221,8 @@ func (i *Image) Close() error {
 	return nil
 }
 
-// input counts the bytes of an origin and keeps its error, which tells an error of the origin from one of the container whatever the
-// decoder makes of it.
+// input counts the bytes of an origin and keeps its error, which distinguishes errors of the origin from errors of the container even if
+// the decoder replaces them.
 type input struct {
 	r    io.Reader
 	read atomic.Int64

@@ -30,7 +30,7 @@ import (
 type Limits struct {
 	ZstdWindow int64 // bytes, at least 1 KiB; 0 is 8 MiB, enough for zstd up to level 19
 	XZDict     int64 // bytes; 0 is 16 MiB, enough for xz up to level 7
-	Frames     int   // entries of a seek table; 0 is 256 Ki. [pack.Frames] tells how many a signed map needs
+	Frames     int   // entries of a seek table; 0 is 256 Ki. Use [pack.Frames] for a signed map
 }
 
 // Defaults of Limits. With them an install takes less than 32 MiB of memory, and less than 48 MiB for xz.
