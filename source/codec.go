@@ -2,6 +2,7 @@ package source
 
 import (
 	"bufio"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"strings"
@@ -36,6 +37,9 @@ var codecs = []codec{
 // detect determines the codec by the first headLen bytes of an image, or by all bytes of a shorter one. An image that ends within a
 // magic is a truncated one of that codec. A container that is not supported is returned as its name.
 func detect(head []byte) (codec, error) {
+	if rest := skipFrames(head); len(rest) < len(head) && strings.HasPrefix(string(rest), lz4Magic) {
+		head = rest
+	}
 	for _, c := range codecs {
 		for _, magic := range c.magics {
 			switch {
@@ -50,6 +54,18 @@ func detect(head []byte) (codec, error) {
 		return codec{name: raw}, unsupported(name)
 	}
 	return codec{name: raw}, nil
+}
+
+// skipFrames returns what follows the skippable frames at the start of head, which zstd and lz4 files have in common.
+func skipFrames(head []byte) []byte {
+	for len(head) >= 8 && head[0]&0xf0 == 0x50 && string(head[1:4]) == "\x2a\x4d\x18" {
+		n := 8 + int64(binary.LittleEndian.Uint32(head[4:]))
+		if n > int64(len(head)) {
+			break
+		}
+		head = head[n:]
+	}
+	return head
 }
 
 // readerFunc is a Read method.

@@ -137,3 +137,21 @@ func TestNoContainers(t *testing.T) {
 		}
 	}
 }
+
+// A skippable frame at the start may be that of a zstd or of an lz4 file.
+func TestSkippableFrameFirst(t *testing.T) {
+	data := sample(10_000)
+	skippable := "\x5a\x2a\x4d\x18\x03\x00\x00\x00abc"
+	for codec, want := range map[string]string{"zstd": "zstd", "lz4": "lz4"} {
+		packed := append([]byte(skippable+skippable), compress(t, data, codec, "-c")...)
+		img, err := source.NewImage(bytes.NewReader(packed), "image", source.Limits{})
+		if err != nil {
+			t.Fatalf("%s: %v", codec, err)
+		}
+		got, err := io.ReadAll(img)
+		if err != nil || !bytes.Equal(got, data) || img.Codec() != want {
+			t.Errorf("%s: %s, %d bytes, %v", codec, img.Codec(), len(got), err)
+		}
+		img.Close()
+	}
+}

@@ -13,10 +13,12 @@ import (
 // lz4Magic begins a frame. Legacy frames (lz4 -l) are refused: they have no end mark, so truncation cannot be detected.
 const lz4Magic = "\x04\x22\x4d\x18"
 
-// openLZ4 decodes the frames of an lz4 file (LZ4 frame format 1.6) and skips skippable frames.
+// openLZ4 decodes the frames of an lz4 file (LZ4 frame format 1.6) and skips skippable frames. A file that begins with more than 500 bytes of
+// them is taken for zstd.
 func openLZ4(r *bufio.Reader, _ Limits) (io.Reader, func(), error) {
 	f := &lz4Frame{src: r}
-	return &lz4File{frame: f, z: lz4.NewReader(f)}, nil, nil
+	l := &lz4File{frame: f, z: lz4.NewReader(f)}
+	return l, nil, noEOF(l.next())
 }
 
 // lz4File decodes one frame after another.
