@@ -74,7 +74,7 @@ test-unit: build
 # build/vm keeps kernels, root file systems and images; only one run at a time may use it.
 test-vm: export UPDATER_VM_DIR := $(CURDIR)/build/vm
 test-vm: build
-	scripts/gotest.sh -p 1 -count=1 -tags vm -timeout 60m $(VM_PACKAGES)
+	scripts/gotest.sh -p 1 -count=1 -tags vm -timeout 45m $(VM_PACKAGES)
 # The recovery in QEMU with its longer tests.
 test-recovery: export UPDATER_VM_LONG := 1
 test-recovery: deps
