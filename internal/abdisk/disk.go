@@ -135,7 +135,9 @@ func (b *Builder) esp(ctx context.Context, c DiskConfig) (string, error) {
 		return "", fmt.Errorf("watchdog time-out %v is not between 2 s and 20 min", timeout)
 	}
 	ticks := int(timeout / (1200 * time.Millisecond)) // it expires twice, in units of 0.6 s
-	cfg := strings.NewReplacer("@TICKS@", strconv.Itoa(ticks), "@KERNEL@", kernelArgs, "@APPEND@", c.Append, "@RECOVERY@", c.RecoveryAppend).Replace(grubCfg)
+	cfg := strings.NewReplacer(
+		"@TICKS@", strconv.Itoa(ticks), "@KERNEL@", kernelArgs, "@APPEND@", c.Append, "@RECOVERY@", c.RecoveryAppend,
+	).Replace(grubCfg)
 	early, efi := b.path("early.cfg"), b.path("BOOTX64.EFI")
 	if err := os.WriteFile(early, []byte(earlyCfg), 0o644); err != nil {
 		return "", err
@@ -146,15 +148,23 @@ func (b *Builder) esp(ctx context.Context, c DiskConfig) (string, error) {
 	}
 	env := b.path("grubenv")
 	os.Remove(env)
-	ok := map[bool]string{true: "1", false: "0"}
-	for _, a := range [][]string{{env, "create"}, {env, "set", "ORDER=A B", "A_OK=" + ok[!c.Blank], "A_TRY=0", "B_OK=" + ok[c.SlotB != "" && !c.Blank], "B_TRY=0"}} {
+	aOK, bOK := "1", "1"
+	if c.Blank {
+		aOK = "0"
+	}
+	if c.Blank || c.SlotB == "" {
+		bOK = "0"
+	}
+	for _, a := range [][]string{{env, "create"}, {env, "set", "ORDER=A B", "A_OK=" + aOK, "A_TRY=0", "B_OK=" + bOK, "B_TRY=0"}} {
 		if _, err := (command{}).run(ctx, "grub-editenv", a...); err != nil {
 			return "", err
 		}
 	}
 	t := tree{}
 	t.file("grub/grub.cfg", cfg)
-	for name, from := range map[string]string{"EFI/BOOT/BOOTX64.EFI": efi, "grub/grubenv": env, "recovery/vmlinuz": c.RecoveryKernel, "recovery/initramfs": c.Recovery} {
+	for name, from := range map[string]string{
+		"EFI/BOOT/BOOTX64.EFI": efi, "grub/grubenv": env, "recovery/vmlinuz": c.RecoveryKernel, "recovery/initramfs": c.Recovery,
+	} {
 		if from == "" {
 			continue // no recovery entry
 		}

@@ -47,7 +47,10 @@ func TestDisk(t *testing.T) {
 	b := &abdisk.Builder{Dir: t.TempDir()}
 	disk := filepath.Join(t.TempDir(), "disk.img")
 	content := strings.Repeat("slot A ", 20000)
-	c := abdisk.DiskConfig{Path: disk, SlotA: write(t, "a.img", content), FillB: 0xa5, Recovery: write(t, "initramfs", "cpio"), RecoveryKernel: write(t, "vmlinuz", "kernel")}
+	c := abdisk.DiskConfig{
+		Path: disk, SlotA: write(t, "a.img", content), FillB: 0xa5,
+		Recovery: write(t, "initramfs", "cpio"), RecoveryKernel: write(t, "vmlinuz", "kernel"),
+	}
 	if err := b.Disk(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}

@@ -90,8 +90,10 @@ var allowed = map[string][]string{
 
 // hostOnly must not be linked into the device's binary: packing, tests, and packages that run
 // other programs.
-var hostOnly = []string{"updater/initramfs/build", "updater/internal/abdisk", "updater/internal/crashdisk", "updater/internal/qemu", "updater/internal/docs", "updater/provision/provisiontest",
-	"updater/test", "updater/bench", "github.com/u-root/u-root", "testing", "os/exec"}
+var hostOnly = []string{
+	"updater/initramfs/build", "updater/internal/abdisk", "updater/internal/crashdisk", "updater/internal/qemu", "updater/internal/docs",
+	"updater/provision/provisiontest", "updater/test", "updater/bench", "github.com/u-root/u-root", "testing", "os/exec",
+}
 
 type pkg struct {
 	ImportPath string

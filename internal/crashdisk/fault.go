@@ -27,7 +27,10 @@ const (
 	LyingFlush      // a flush loses one write of the cache, without an error
 )
 
-var kindNames = [...]string{"none", "EIO", "ENOSPC", "ENODATA", "short write", "flush EIO keeping the cache", "flush EIO dropping the cache", "bit flip on read", "bit rot", "lost write", "lying flush"}
+var kindNames = [...]string{
+	"none", "EIO", "ENOSPC", "ENODATA", "short write", "flush EIO keeping the cache", "flush EIO dropping the cache", "bit flip on read", "bit rot",
+	"lost write", "lying flush",
+}
 
 func (k Kind) String() string { return kindNames[k] }
 

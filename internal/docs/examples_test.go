@@ -61,7 +61,8 @@ func TestExamplesParse(t *testing.T) {
 	if err != nil || len(areas) != 2 {
 		t.Errorf("uboot/fw_env.config: %d areas, %v; want the two of a redundant environment", len(areas), err)
 	}
-	if autoboot := read("tryboot/autoboot.txt"); len(autoboot) > 512 || autoboot != "[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n" {
+	const want = "[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n"
+	if autoboot := read("tryboot/autoboot.txt"); len(autoboot) > 512 || autoboot != want {
 		t.Errorf("tryboot/autoboot.txt is %q; the firmware reads 512 bytes, one digit for each partition", autoboot)
 	}
 }

@@ -99,7 +99,8 @@ func (m *Machine) QMP(command string, args map[string]any) (json.RawMessage, err
 
 // PlugUSB plugs an image file in as a USB stick, which Config.Args must have a controller for ("-device", "qemu-xhci"). id names it for Unplug.
 func (m *Machine) PlugUSB(id, path string) error {
-	_, err := m.QMP("blockdev-add", map[string]any{"node-name": id, "driver": "raw", "read-only": true, "file": map[string]any{"driver": "file", "filename": path}})
+	file := map[string]any{"driver": "file", "filename": path}
+	_, err := m.QMP("blockdev-add", map[string]any{"node-name": id, "driver": "raw", "read-only": true, "file": file})
 	if err == nil {
 		_, err = m.QMP("device_add", map[string]any{"driver": "usb-storage", "drive": id, "id": "dev-" + id, "removable": true})
 	}
