@@ -129,7 +129,7 @@ test-contrib: deps build
 	scripts/test-contrib.sh
 
 format:
-	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt: $$unformatted" >&2; exit 1; }
+	@unformatted=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)) && test -z "$$unformatted" || { echo "gofmt: $$unformatted" >&2; exit 1; }
 tidy:
 	go mod tidy -diff
 vet:
@@ -137,7 +137,7 @@ vet:
 	go vet -tags vm ./...
 # golangci-lint as tools/go.mod pins it.
 lint:
-	go tool -modfile=tools/go.mod golangci-lint run
+	go tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners
 
 clean:
 	rm -rf bin build dist
