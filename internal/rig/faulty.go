@@ -12,9 +12,9 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// FaultyFiles mounts a folder with files of size bytes for loop devices: "slow" takes its time for each write, "fails"
-// has an error in its second half, and "lies" confirms writes and flushes and forgets every write but those to its
-// tables at both ends. It returns "" where FUSE does not work.
+// FaultyFiles mounts a folder with files of size bytes for loop devices: "slow" delays each write, "fails" has an
+// error in its second half, and "lies" confirms writes and flushes but keeps only the writes to its tables at both ends. It
+// returns "" where FUSE does not work.
 func FaultyFiles(t *testing.T, size int64) string {
 	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil || os.Getuid() != 0 {
@@ -47,7 +47,7 @@ func FaultyFiles(t *testing.T, size int64) string {
 		return ""
 	}
 	t.Cleanup(func() {
-		for range 50 { // the loop devices let go a little later
+		for range 50 { // the loop devices are released with a delay
 			if server.Unmount() == nil {
 				return
 			}
@@ -58,7 +58,7 @@ func FaultyFiles(t *testing.T, size int64) string {
 	return dir
 }
 
-// faultyFile keeps what it does not forget in memory, in blocks of 4096 bytes.
+// faultyFile keeps its content in memory, in blocks of 4096 bytes.
 type faultyFile struct {
 	fs.Inode
 	size  int64

@@ -27,7 +27,7 @@ var shared struct {
 	bin               string
 }
 
-// Build builds the program once for all tests of a process. Their TestMain has to run [Cleanly].
+// Build builds the program once for all tests of a process. Their TestMain must run [Cleanly].
 func Build(t testing.TB) string {
 	t.Helper()
 	shared.program.Do(func() {
@@ -51,10 +51,10 @@ func BuildStamped(t testing.TB, path, stamp string) {
 	}
 }
 
-// Shared is the folder of the fixtures that every [Rig] copies, once there is one.
+// Shared is the folder of the fixtures that every [Rig] copies; "" before the first.
 func Shared() string { return shared.dir }
 
-// Cleanly runs tests and removes what they shared.
+// Cleanly runs tests and removes the fixtures and programs that they shared.
 func Cleanly(m *testing.M) interface{ Run() int } { return cleanly{m} }
 
 type cleanly struct{ *testing.M }
@@ -176,30 +176,30 @@ func finish(t testing.TB, cmd *exec.Cmd) (code int, out, errs string) {
 	return code, stdout.String(), stderr.String()
 }
 
-// Expect runs the program and wants an exit code and words in what it says.
+// Expect runs the program and fails the test unless the exit code is right and the output contains the words.
 func (r *Rig) Expect(want int, words string, args ...string) string {
 	r.Helper()
 	code, out, errs := r.Run(args...)
-	if said := out + errs; code != want || !strings.Contains(said, words) {
-		r.Errorf("updater %s: exit %d; want %d with %q:\n%s", strings.Join(args, " "), code, want, words, said)
+	if all := out + errs; code != want || !strings.Contains(all, words) {
+		r.Errorf("updater %s: exit %d; want %d with %q:\n%s", strings.Join(args, " "), code, want, words, all)
 	}
 	return out + errs
 }
 
-// Install installs an image whose bmap has the given name.
+// Install is Expect for updater install with the configuration of the device.
 func (r *Rig) Install(want int, words string, args ...string) string {
 	r.Helper()
 	return r.Expect(want, words, append([]string{"install", "--config", "config.toml"}, args...)...)
 }
 
-// Refused wants an install to be refused with nothing written.
+// Refused fails the test unless an install is refused and nothing is written.
 func (r *Rig) Refused(want int, words string, args ...string) {
 	r.Helper()
 	r.Install(want, words, args...)
 	r.Pristine()
 }
 
-// Pristine wants the disk to be as it was.
+// Pristine fails the test when the disk has changed.
 func (r *Rig) Pristine() {
 	r.Helper()
 	if !bytes.Equal(r.Read("disk.img"), r.Read("disk.orig")) {
