@@ -1,10 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -12,29 +13,17 @@ import (
 
 	"updater/device/config"
 	"updater/install"
+	"updater/provision/board"
 	"updater/provision/keys"
 	"updater/provision/line"
 	"updater/provision/record"
+	"updater/provision/station"
 )
 
+// provisionOptions are the flags.
 type provisionOptions struct {
-	plan, config    string
-	targets, ports  []string
-	token, operator string
-	check, json     bool
-	plain           bool
-
-	inside     bool                        // the initramfs, whose spool does not outlive it, and whose disks may still be coming up
-	network    func(context.Context) error // brings it up; nil where it is up
-	configured *config.Config              // of the initramfs, which was read already
-}
-
-// reach brings the network up when it is needed.
-func (o provisionOptions) reach(ctx context.Context, needed bool) error {
-	if !needed || o.network == nil {
-		return nil
-	}
-	return o.network(ctx)
+	station.Options
+	json, plain bool
 }
 
 func newProvision(env Env) *cobra.Command {
@@ -45,7 +34,7 @@ func newProvision(env Env) *cobra.Command {
 		Long: `provision writes what the plan says to every target: a partition table, signed
 images, an identity of its own, the first boot state. The images are read once for
 all targets; each is read back and gets its own verdict and its signed record.
-Disks that are mounted, held, or not named are never touched.
+Disks that are mounted, held or not named are never touched.
 
 A plan that comes from an address, or with --config, has to be signed by the
 configured keyring: PLAN.asc, PLAN.sig. docs/factory.md has a sample.
@@ -54,51 +43,65 @@ The exit code is 0 only when every target passed; else it is the one that the ta
 share, or 1.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.plan == "" {
+			if o.Plan == "" {
 				return usagef("--plan is missing")
 			}
 			if !cmd.Flags().Changed("config") {
-				o.config = ""
+				o.ConfigPath = ""
 			}
 			return runProvision(cmd.Context(), o, env)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.plan, "plan", "", "plan `FILE` or address")
-	f.StringVar(&o.config, "config", config.DefaultPath, "configuration `FILE` whose keyring signs the plan")
-	f.StringArrayVar(&o.targets, "target", nil, "disk `DEVICE` to write; may be repeated")
-	f.StringArrayVar(&o.ports, "port", nil, "bus path of a disk to write, with a name, such as `usb-1-1.2=slot3`; may be repeated")
-	f.StringVar(&o.token, "token", "", "token `FILE` of the factory key, to provision a device again")
-	f.StringVar(&o.operator, "operator", os.Getenv("USER"), "`NAME` for the record")
-	f.BoolVar(&o.check, "check", false, "only compare provisioned targets, as after a power cycle")
+	f.StringVar(&o.Plan, "plan", "", "plan `FILE` or address")
+	f.StringVar(&o.ConfigPath, "config", config.DefaultPath, "configuration `FILE` whose keyring signs the plan")
+	f.StringArrayVar(&o.Targets, "target", nil, "disk `DEVICE` to write; may be repeated")
+	f.StringArrayVar(&o.Ports, "port", nil, "bus path of a disk to write, with a name, such as `usb-1-1.2=slot3`; may be repeated")
+	f.StringVar(&o.Token, "token", "", "token `FILE` of the factory key, to provision a device again")
+	f.StringVar(&o.Operator, "operator", os.Getenv("USER"), "`NAME` for the record")
+	f.BoolVar(&o.Check, "check", false, "only compare provisioned targets, as after a power cycle")
 	f.BoolVar(&o.plain, "plain", false, "lines instead of a full-screen view")
 	f.BoolVar(&o.json, "json", false, "print the results as JSON lines")
 	cmd.AddCommand(newProvisionRecords(env), newProvisionToken(env))
 	return cmd
 }
 
+// at completes the options of a station on this machine.
+func (e Env) at(o station.Options) station.Options {
+	o.Build, o.Inputs, o.Code, o.Ask, o.LEDs = e.build(), e.inputs(e.warn), code, e.asker(), e.leds
+	return o
+}
+
+// asker returns what asks a person one question after the other. An answer is a line, as a barcode scanner types it.
+func (e Env) asker() func(ctx context.Context, question string) (string, error) {
+	var in *bufio.Reader
+	return func(ctx context.Context, question string) (string, error) {
+		if in == nil {
+			in = bufio.NewReader(io.LimitReader(install.Interruptible(ctx, e.Stdin), 1<<20))
+		}
+		fmt.Fprintf(e.Stderr, "updater: %s: ", question)
+		text, err := in.ReadString('\n')
+		if err == io.EOF && text != "" {
+			err = nil
+		}
+		return text, err
+	}
+}
+
 func runProvision(ctx context.Context, o provisionOptions, env Env) error {
-	l, err := loadLine(ctx, o, env)
+	s, err := station.Open(ctx, env.at(o.Options))
 	if err != nil {
 		return err
 	}
-	defer l.from.Close()
-	targets := l.targets(ctx)
-	if len(targets) == 0 {
-		return usagef("no target: name one with --target or --port, or list them in the plan")
-	}
-	if err := l.loadPayloads(ctx); err != nil {
-		return err
-	}
-	job, err := l.job(ctx, targets)
+	defer s.Close()
+	b := new(board.Board)
+	job, err := s.Job(ctx, b)
 	if err != nil {
 		return err
 	}
-	l.light("working")
-	view := newProvisionView(env, job.Board, o.plain || o.json)
-	results, err := line.Run(ctx, job, targets)
+	view := newProvisionView(env, b, o.plain || o.json)
+	results, err := job.Run(ctx)
 	view.stop()
-	l.light(lightOf(results))
 	for _, r := range results {
 		if o.json {
 			err = errors.Join(err, env.json(r))
@@ -106,24 +109,14 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 			fmt.Fprintln(env.Stdout, resultLine(r))
 		}
 	}
-	err = errors.Join(err, l.deliver(ctx))
+	err = errors.Join(err, s.Deliver(ctx))
 	if ctx.Err() != nil {
 		err = errors.Join(context.Cause(ctx), err)
 	}
 	return errors.Join(err, together(results))
 }
 
-// lightOf is the state of the lights after a run.
-func lightOf(results []line.Result) string {
-	for _, r := range results {
-		if r.Verdict != record.Pass {
-			return "fail"
-		}
-	}
-	return "pass"
-}
-
-// unitsError says that not all units passed.
+// unitsError reports that not all targets passed.
 type unitsError struct {
 	failed, all int
 	code        int
@@ -133,7 +126,7 @@ func (e *unitsError) Error() string {
 	return fmt.Sprintf("%d of %d targets did not pass", e.failed, e.all)
 }
 
-// together is the error of a run, nil only when every unit passed. Its code is the one that all failed units share.
+// together is the error of a run, nil only if every target passed. Its code is the one that all failed targets share, else ExitFailed.
 func together(results []line.Result) error {
 	e := &unitsError{all: len(results)}
 	for _, r := range results {
@@ -157,7 +150,7 @@ func code(err error) int {
 	return code
 }
 
-// newProvisionToken makes the command of whoever holds the factory key.
+// newProvisionToken is the command of the holder of the factory key.
 func newProvisionToken(env Env) *cobra.Command {
 	var keyFile, serial string
 	var valid time.Duration
@@ -167,9 +160,9 @@ func newProvisionToken(env Env) *cobra.Command {
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if keyFile == "" || serial == "" || valid <= 0 {
-				return usagef("--key, --serial and a positive --valid are needed")
+				return usagef("--key, --serial and a positive --valid are required")
 			}
-			key, err := readKey(keyFile)
+			key, err := keys.Load(keyFile)
 			if err != nil {
 				return err
 			}
@@ -186,17 +179,4 @@ func newProvisionToken(env Env) *cobra.Command {
 	f.StringVar(&serial, "serial", "", "`SERIAL` of the one device")
 	f.DurationVar(&valid, "valid", 8*time.Hour, "how long the token is valid")
 	return cmd
-}
-
-// readKey reads a private key.
-func readKey(path string) (crypto.Signer, error) {
-	data, err := install.ReadFile(path, 64<<10)
-	if err != nil {
-		return nil, fmt.Errorf("reading the key: %w", err)
-	}
-	key, err := keys.Parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("reading the key %s: %w", path, err)
-	}
-	return key, nil
 }

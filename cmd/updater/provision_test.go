@@ -478,7 +478,7 @@ func TestProvisionPlan(t *testing.T) {
 		t.Error(errs)
 	}
 	b.sh("gpg -q --batch -u release@example.com --armor --detach-sign plan.toml; gpgconf --kill all || true")
-	if _, errs := b.run(ExitUsage, remote...); !strings.Contains(errs, "has to be an absolute path") {
+	if _, errs := b.run(ExitUsage, remote...); !strings.Contains(errs, "expected an absolute path") {
 		t.Error(errs)
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"updater/install"
 	"updater/provision/keys"
 	"updater/provision/record"
+	"updater/provision/station"
 )
 
 type recordsOptions struct {
@@ -25,17 +25,13 @@ func (o *recordsOptions) AddFlags(f *pflag.FlagSet) {
 // read verifies the whole spool and returns its records.
 func (o *recordsOptions) read() ([]*record.Record, error) {
 	if o.spool == "" || len(o.keys) == 0 {
-		return nil, usagef("--spool and --key are needed")
+		return nil, usagef("--spool and --key are required")
 	}
 	var trusted []crypto.PublicKey
 	for _, path := range o.keys {
-		data, err := install.ReadFile(path, 64<<10)
+		key, err := keys.LoadPublic(path)
 		if err != nil {
-			return nil, fmt.Errorf("reading the station's key: %w", err)
-		}
-		key, err := keys.ParsePublic(data)
-		if err != nil {
-			return nil, fmt.Errorf("reading the station's key %s: %w", path, err)
+			return nil, err
 		}
 		trusted = append(trusted, key)
 	}
@@ -106,26 +102,23 @@ func newProvisionRecords(env Env) *cobra.Command {
 
 // newRecordsSend sends what could not be sent during the runs.
 func newRecordsSend(env Env) *cobra.Command {
-	var o provisionOptions
+	var o station.Options
 	cmd := &cobra.Command{
 		Use:   "send --plan PLAN",
 		Short: "Send the records that the server does not have yet",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.plan == "" {
+			if o.Plan == "" {
 				return usagef("--plan is missing")
 			}
-			l, err := loadLine(cmd.Context(), o, env)
+			s, err := station.Open(cmd.Context(), env.at(o))
 			if err != nil {
 				return err
 			}
-			defer l.from.Close()
-			if l.plan.Record.URL == "" {
-				return usagef("plan %s: record.url is not set", o.plan)
-			}
-			return l.spool.Deliver(cmd.Context(), l.send)
+			defer s.Close()
+			return s.Send(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&o.plan, "plan", "", "plan `FILE`")
+	cmd.Flags().StringVar(&o.Plan, "plan", "", "plan `FILE`")
 	return cmd
 }

@@ -8,6 +8,7 @@ import (
 	"updater/device"
 	"updater/device/config"
 	"updater/initramfs"
+	"updater/provision/station"
 	"updater/recovery"
 )
 
@@ -53,7 +54,8 @@ func uinit(ctx context.Context, env Env) int {
 		Events:     func() recovery.Events { return newReport(env, false) },
 		ShowStatus: func(s *device.Status) error { return printStatus(env, s) },
 		Line: func(ctx context.Context, plan string) error {
-			return runProvision(ctx, provisionOptions{plan: plan, configured: c, plain: true, inside: true, network: network}, env)
+			o := station.Options{Plan: plan, Config: c, Inside: true, Network: network}
+			return runProvision(ctx, provisionOptions{Options: o, plain: true}, env)
 		},
 	}
 	o := initramfs.Options{

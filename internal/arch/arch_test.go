@@ -19,8 +19,7 @@ var allowed = map[string][]string{
 		"updater/install", "updater/recovery", "updater/device", "updater/device/config", "updater/device/doctor",
 		"updater/device/health", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack", "updater/initramfs",
 		"updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line", "updater/provision/medium",
-		"updater/provision/plan", "updater/provision/record", "updater/provision/target",
-		"updater/blockdev", // the targets of the factory line
+		"updater/provision/plan", "updater/provision/record", "updater/provision/station",
 		"updater/internal/atomicfile",
 	},
 	"updater/install": {
@@ -59,6 +58,7 @@ var allowed = map[string][]string{
 	"updater/boot/efi":            {"updater/boot"},
 	"updater/boot/mtd":            {},
 	"updater/boot/sdboot":         {"updater/boot"},
+	"updater/boot/mtd":            {},
 	"updater/boot/tryboot":        {"updater/boot"},
 	"updater/boot/custom":         {"updater/boot", "updater/internal/program"},
 	"updater/internal/program":    {},
@@ -85,6 +85,11 @@ var allowed = map[string][]string{
 	},
 	"updater/provision/plan":   {},
 	"updater/provision/record": {"updater/internal/atomicfile", "updater/internal/filelock", "updater/provision/keys", "updater/verify"},
+	"updater/provision/station": {
+		"updater/blockdev", "updater/device", "updater/device/config", "updater/initramfs", "updater/install", "updater/source", "updater/update",
+		"updater/verify", "updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line",
+		"updater/provision/medium", "updater/provision/plan", "updater/provision/record", "updater/provision/target",
+	},
 	"updater/provision/target": {"updater/blockdev/gpt", "updater/provision/plan", "updater/provision/record"},
 }
 

@@ -13,6 +13,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 )
 
 // New makes a private key, "ed25519" or "p256", and returns it as PKCS #8 in PEM, too.
@@ -57,6 +59,48 @@ func ParsePublic(data []byte) (crypto.PublicKey, error) {
 		return nil, err
 	}
 	return key, checkPublic(key)
+}
+
+// maxFile is the largest key file, in bytes.
+const maxFile = 64 << 10
+
+// Load reads a private key from a file.
+func Load(path string) (crypto.Signer, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key: %w", err)
+	}
+	key, err := Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// LoadPublic reads a public key from a file.
+func LoadPublic(path string) (crypto.PublicKey, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the public key: %w", err)
+	}
+	key, err := ParsePublic(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading the public key %s: %w", path, err)
+	}
+	return key, nil
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s is longer than %d bytes", path, maxFile)
+	}
+	return data, err
 }
 
 func checkPublic(key crypto.PublicKey) error {

@@ -1,0 +1,177 @@
+package station
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"updater/blockdev"
+	"updater/device"
+	"updater/device/config"
+	"updater/install"
+	"updater/provision/medium"
+	"updater/provision/plan"
+	"updater/provision/target"
+	"updater/update"
+)
+
+const (
+	lockPatience   = 2 * time.Second  // udev holds the lock while it probes
+	rereadPatience = 10 * time.Second // udev looks at every new partition
+)
+
+// host implements line.Host.
+type host struct{ s *Station }
+
+// disk is a target that is open exclusively and locked, so that udev and other updaters stay away.
+type disk struct {
+	*blockdev.Device
+	w    *blockdev.Writer
+	lock io.Closer
+}
+
+func (d *disk) Writer() medium.Writer { return d.w }
+
+func (d *disk) FitTable(sector int, grow bool) (bool, error) {
+	fit, err := blockdev.FitGPT(d.Device, blockdev.GPTOptions{SectorSize: int64(sector), GrowLast: grow})
+	return fit.Found, err
+}
+
+func (d *disk) Close() error { return errors.Join(d.Device.Close(), d.lock.Close()) }
+
+// Open implements line.Host.
+func (host) Open(_ context.Context, t *target.Disk) (medium.Device, error) {
+	now, err := target.Host{}.ByPath(t.Path)
+	if err != nil {
+		return nil, err
+	}
+	was, _ := t.Key(t.Bus)
+	key, _ := now.Key(now.Bus)
+	if key != was || now.Bus != t.Bus {
+		return nil, fmt.Errorf("%s: disk changed since selection (was %s, now %s)", t.Path, was, key)
+	}
+	lock, err := blockdev.LockDisk(t.Path, lockPatience)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := blockdev.OpenPath(t.Path, 0, 0, blockdev.Exclusive)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	// The paced engine has no buffers of its own, which would count once for each target.
+	w, err := dev.NewWriter(blockdev.WriterOptions{Engine: blockdev.Paced})
+	if err != nil {
+		return nil, errors.Join(err, dev.Close(), lock.Close())
+	}
+	return &disk{dev, w, lock}, nil
+}
+
+// Boot implements line.Host.
+func (h host) Boot(ctx context.Context, t *target.Disk, parts []plan.Placed) error {
+	hasNodes, err := blockdev.RereadTable(t.Path, rereadPatience)
+	if err != nil {
+		return err
+	}
+	if hasNodes && len(parts) > 0 {
+		if err := checkKernel(t, parts); err != nil {
+			return err
+		}
+	}
+	if h.s.plan.Config == "" {
+		return nil
+	}
+	return h.s.setBoot(ctx, t.Path)
+}
+
+// checkKernel compares the partitions of the kernel with the table, after it added those that a kernel without a parser for GPT lacks.
+func checkKernel(t *target.Disk, parts []plan.Placed) error {
+	if !(target.Host{}).KnowsPartitions(t) {
+		for _, p := range parts {
+			if err := blockdev.AddPartition(t.Path, p.Number, p.Offset, p.Length); err != nil {
+				return err
+			}
+		}
+	}
+	return target.Host{}.CheckKernel(t, parts)
+}
+
+// setBoot makes the plan's slot the first choice of the boot loader, the other slots that the plan writes the next ones, and those that
+// hold no image no choice at all. A whole-disk image keeps its own state for the others.
+func (s *Station) setBoot(ctx context.Context, path string) error {
+	c, err := config.LoadOther(s.plan.Config, device.Backends())
+	if err != nil {
+		return fmt.Errorf("the plan: %w", err)
+	}
+	c.Build = s.o.Build
+	first, others := "", []string{}
+	for _, slot := range c.Slot {
+		switch {
+		case !s.writes(slot):
+		case s.plan.Slot == "" && first == "" || slot.Name == s.plan.Slot:
+			first = slot.Name
+		case s.plan.Image == nil:
+			others = append(others, slot.Name)
+		}
+	}
+	if first == "" {
+		return config.Requestf("plan %s: the plan writes no slot of the configuration completely", s.o.Plan)
+	}
+	dev, err := device.OpenTarget(c, path, s.o.Inside)
+	if err != nil {
+		return fmt.Errorf("the plan's configuration %s: %w", s.plan.Config, err)
+	}
+	defer dev.Close()
+	if s.plan.Environment != "" {
+		text, err := install.ReadFile(s.plan.Environment, device.MaxEnvironment)
+		if err != nil {
+			return fmt.Errorf("reading the initial environment: %w", err)
+		}
+		if err := dev.CreateEnvironment(string(text)); err != nil {
+			return fmt.Errorf("plan %s: %w", s.o.Plan, err)
+		}
+	}
+	if err := dev.SetChoice(ctx, first, others, slices.DeleteFunc(slices.Clone(c.Slot), s.writes)); err != nil {
+		return err
+	}
+	return s.remember(dev)
+}
+
+// writes reports whether the plan writes every partition of a slot; a whole-disk image contains all.
+func (s *Station) writes(slot config.Slot) bool {
+	if s.plan.Image != nil {
+		return true
+	}
+	for _, spec := range slot.Partitions {
+		if !slices.ContainsFunc(s.plan.Partition, func(p plan.Partition) bool { return p.Image != "" && spec == "PARTLABEL="+p.Name }) {
+			return false
+		}
+	}
+	return true
+}
+
+// remember records in the device's state store what the slots of a layout hold, if the store is on the target.
+func (s *Station) remember(dev *device.Device) error {
+	if s.plan.Image != nil || !dev.HasStore() {
+		return nil
+	}
+	for _, slot := range dev.Config.Slot {
+		for _, role := range slot.Roles() {
+			i := slices.IndexFunc(s.payloads, func(p *medium.Payload) bool { return slot.Partitions[role] == "PARTLABEL="+p.Partition })
+			if i < 0 {
+				continue
+			}
+			pl := s.payloads[i]
+			if err := dev.Record(pl.Doc.Record(slot.Name, role, update.OutcomeInstalled, dev.Now())); err != nil {
+				return err
+			}
+			files := s.signed[pl.Partition]
+			if err := dev.KeepDocument(slot.Name, role, files.UnverifiedBmap, files.UnverifiedSig); err != nil {
+				s.o.Inputs.Warn("keeping the bmap of slot %s: %v; a recovery of this device cannot check the slot", slot.Name, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package station
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"updater/device"
+	"updater/device/config"
+	"updater/initramfs"
+	"updater/install"
+	"updater/provision/identity"
+	"updater/provision/keys"
+	"updater/provision/medium"
+	"updater/provision/plan"
+	"updater/provision/record"
+	"updater/source"
+	"updater/verify"
+)
+
+// Options are one use of a station. Every field without a note is required.
+type Options struct {
+	Plan       string         // path or address
+	Config     *config.Config // whose keyring signs the plan; nil reads ConfigPath if the plan must be signed
+	ConfigPath string         // "" is the default one; setting it requires a signed plan
+	Build      config.Build
+	Inputs     install.Inputs
+
+	Targets  []string // devices
+	Ports    []string // PORT=NAME; with no targets either, the plan names them
+	Token    string   // file; "" is none
+	Operator string
+	Code     func(error) int // exit code of an error
+	Check    bool            // compare only
+
+	// Ask asks a person before the run. It may be nil if the plan does not need it.
+	Ask func(ctx context.Context, question string) (string, error)
+	// Inside is the initramfs of the device: disks may still be coming up, and the records must be sent before it ends.
+	Inside  bool
+	Network func(context.Context) error // brings the network up; nil if it is up
+	LEDs    string                      // folder; "" is /sys/class/leds
+}
+
+// Station is a machine with a trusted plan. Not safe for concurrent use.
+type Station struct {
+	o        Options
+	plan     *plan.Plan
+	config   *config.Config
+	trust    verify.Policy
+	from     *install.Origins
+	key      crypto.Signer
+	spool    *record.Spool
+	web      *identity.Web
+	payloads []*medium.Payload
+	signed   map[string]install.Signed // by partition
+}
+
+// Open reads and trusts the plan and opens the spool. Errors: [config.RequestError], [config.Error], [verify.SignatureError],
+// source.FetchError. The caller closes the station.
+func Open(ctx context.Context, o Options) (_ *Station, err error) {
+	s := &Station{o: o, config: &config.Config{Build: o.Build}, signed: map[string]install.Signed{}}
+	mustSign := isURL(o.Plan) || o.ConfigPath != "" || o.Config != nil || initramfs.Sealed()
+	if mustSign {
+		if s.config = o.Config; s.config == nil {
+			if s.config, err = device.LoadConfig(cmp.Or(o.ConfigPath, config.DefaultPath), o.Build); err != nil {
+				return nil, err
+			}
+		}
+	}
+	s.from = install.NewOrigins(s.config, o.Inputs, time.Time{})
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if err := s.reach(ctx, o.Plan); err != nil {
+		return nil, err
+	}
+	if err := s.load(ctx, mustSign); err != nil {
+		return nil, err
+	}
+	return s, s.reach(ctx, s.plan.Sources()...)
+}
+
+// Close closes the connections to servers.
+func (s *Station) Close() { s.from.Close() }
+
+// load reads the plan and what it names.
+func (s *Station) load(ctx context.Context, mustSign bool) error {
+	data, err := s.from.Read(ctx, s.o.Plan, plan.MaxSize)
+	if err != nil {
+		return fmt.Errorf("reading the plan: %w", err)
+	}
+	if mustSign {
+		if data, err = s.checkSignature(ctx, data); err != nil {
+			return err
+		}
+	}
+	if s.plan, err = plan.Parse(data); err != nil {
+		return &config.RequestError{Err: fmt.Errorf("plan %s: %w", s.o.Plan, err), Advice: "docs/factory.md lists every key"}
+	}
+	if err := s.resolve(mustSign); err != nil {
+		return err
+	}
+	if s.key, err = keys.Load(s.plan.Record.Key); err != nil {
+		return err
+	}
+	if s.spool, err = record.OpenSpool(s.plan.Record.Spool, s.key); err != nil {
+		return err
+	}
+	client, err := s.from.Client()
+	s.web = &identity.Web{Client: client, Tries: 5, Pause: time.Second}
+	return err
+}
+
+// reach brings the network up if one of the sources is an address.
+func (s *Station) reach(ctx context.Context, sources ...string) error {
+	if s.o.Network == nil || !slices.ContainsFunc(sources, isURL) {
+		return nil
+	}
+	return s.o.Network(ctx)
+}
+
+func isURL(name string) bool {
+	_, remote, _ := source.ParseURL(name)
+	return remote
+}
+
+// checkSignature returns the signed bytes of the plan.
+func (s *Station) checkSignature(ctx context.Context, data []byte) (_ []byte, err error) {
+	if s.trust, err = s.config.Policy(nil, time.Time{}); err != nil {
+		return nil, err
+	}
+	var sig []byte
+	if !verify.IsClearsigned(data) {
+		var found bool
+		if sig, found, err = s.from.FindSignature(ctx, s.o.Plan); err != nil {
+			return nil, err
+		}
+		if !found {
+			return nil, &verify.SignatureError{
+				Reason: fmt.Sprintf("the plan is not signed: neither %s.asc nor %s.sig exists", s.o.Plan, s.o.Plan),
+				Advice: "sign it, or name a plan on this host without --config",
+			}
+		}
+	}
+	signed, err := s.trust.Verify(data, sig)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.trust.Permit(signed.Signers, "plan")
+	return signed.Data, err
+}
+
+// resolve makes the plan's local paths absolute and chooses the keyring of the images.
+func (s *Station) resolve(signed bool) (err error) {
+	for _, path := range s.plan.LocalPaths() {
+		if *path == "" || filepath.IsAbs(*path) {
+			continue
+		}
+		if signed {
+			return config.Requestf("plan %s: %s: expected an absolute path in a plan that must be signed", s.o.Plan, *path)
+		}
+		*path = filepath.Join(filepath.Dir(s.o.Plan), *path)
+	}
+	switch {
+	case !signed:
+		s.trust, err = s.config.Policy(s.plan.Keyring, time.Time{})
+	case len(s.plan.Keyring) > 0:
+		err = config.Requestf("plan %s: keyring is set, but a signed plan uses the configured one", s.o.Plan)
+	}
+	return err
+}
+
+// beside resolves a path or address of the plan.
+func (s *Station) beside(name string) string {
+	if name == "" || filepath.IsAbs(name) || isURL(name) {
+		return name
+	}
+	if !isURL(s.o.Plan) {
+		return filepath.Join(filepath.Dir(s.o.Plan), name)
+	}
+	base, err := url.Parse(s.o.Plan)
+	if err != nil {
+		return name
+	}
+	return base.ResolveReference(&url.URL{Path: name}).String()
+}

@@ -1,0 +1,234 @@
+package station_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"updater/device/config"
+	"updater/install"
+	"updater/provision/board"
+	"updater/provision/station"
+	"updater/verify"
+)
+
+const planText = `name = "gateway"
+keyring = ["release.asc"]
+[[partition]]
+name = "rootfs_a"
+size = "10M"
+[identity]
+partition = "identity"
+serial = { from = "prompt" }
+[[partition]]
+name = "identity"
+size = "34M"
+[record]
+spool = "spool"
+station = "bench 1"
+key = "station.pem"
+`
+
+// bench is a folder with a plan, a keyring and the station's key.
+type bench struct {
+	t      *testing.T
+	dir    string
+	entity *openpgp.Entity
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{t: t, dir: t.TempDir()}
+	var err error
+	if b.entity, err = openpgp.NewEntity("release", "", "release@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA}); err != nil {
+		t.Fatal(err)
+	}
+	var cert bytes.Buffer
+	w, err := armor.Encode(&cert, openpgp.PublicKeyType, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.entity.Serialize(w), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	b.write("release.asc", cert.String())
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write("station.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	b.write("plan.toml", planText)
+	return b
+}
+
+func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
+
+func (b *bench) write(name, text string) {
+	b.t.Helper()
+	if err := os.WriteFile(b.path(name), []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// sign puts a detached signature beside a file.
+func (b *bench) sign(name string) {
+	b.t.Helper()
+	data, err := os.ReadFile(b.path(name))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var sig bytes.Buffer
+	if err := openpgp.DetachSign(&sig, []*openpgp.Entity{b.entity}, bytes.NewReader(data), nil); err != nil {
+		b.t.Fatal(err)
+	}
+	b.write(name+".sig", sig.String())
+}
+
+func (b *bench) options() station.Options {
+	return station.Options{
+		Plan: b.path("plan.toml"), Code: func(error) int { return 1 }, LEDs: b.dir,
+		Inputs: install.Inputs{Stdin: strings.NewReader(""), Warn: b.t.Logf},
+	}
+}
+
+// configured signs plans with the keyring of the bench.
+func (b *bench) configured() *config.Config {
+	c := new(config.Config)
+	c.Keyring = []string{b.path("release.asc")}
+	return c
+}
+
+func as[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
+// TestTrust: a plan from this machine needs no signature, every other one does, and nothing beside a signed plan is used.
+func TestTrust(t *testing.T) {
+	b := newBench(t)
+	server := httptest.NewServer(http.FileServer(http.Dir(b.dir)))
+	defer server.Close()
+	signed := strings.NewReplacer(`keyring = ["release.asc"]`, "", `"spool"`, `"`+b.path("spool")+`"`, `"station.pem"`, `"`+b.path("station.pem")+`"`)
+	for _, c := range []struct {
+		name   string
+		text   string
+		sign   bool
+		change func(*station.Options)
+		is     func(error) bool // nil if it opens
+		want   string
+	}{
+		{"local", planText, false, func(*station.Options) {}, nil, ""},
+		{"unknown key", planText + "[surprise]\n", false, func(*station.Options) {}, as[*config.RequestError], `unknown key "surprise"`},
+		{"no keyring", strings.Replace(planText, `keyring = ["release.asc"]`, "", 1), false, func(*station.Options) {}, as[*verify.SignatureError],
+			"no keyring"},
+		{"no key", strings.Replace(planText, "station.pem", "none.pem", 1), false, func(*station.Options) {}, as[*fs.PathError], "reading the key"},
+		{"with a configuration", planText, false, func(o *station.Options) { o.Config = b.configured() }, as[*verify.SignatureError],
+			"the plan is not signed"},
+		{"from an address", planText, false, func(o *station.Options) {
+			o.Config, o.Plan = b.configured(), server.URL+"/plan.toml"
+		}, as[*verify.SignatureError], "the plan is not signed"},
+		{"relative path", planText, true, func(o *station.Options) { o.Config = b.configured() }, as[*config.RequestError], "expected an absolute path"},
+		{"keyring in a signed plan", strings.ReplaceAll(signed.Replace(planText), "name = \"gateway\"", "name = \"gateway\"\nkeyring = [\"/r.asc\"]"), true,
+			func(o *station.Options) { o.Config = b.configured() }, as[*config.RequestError], "keyring is set"},
+		{"signed", signed.Replace(planText), true, func(o *station.Options) { o.Config = b.configured() }, nil, ""},
+		{"signed at an address", signed.Replace(planText), true, func(o *station.Options) {
+			o.Config, o.Plan = b.configured(), server.URL+"/plan.toml"
+		}, nil, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b.write("plan.toml", c.text)
+			_ = os.Remove(b.path("plan.toml.sig"))
+			if c.sign {
+				b.sign("plan.toml")
+			}
+			o := b.options()
+			c.change(&o)
+			s, err := station.Open(t.Context(), o)
+			if err == nil {
+				defer s.Close()
+			}
+			if c.is == nil {
+				if err != nil {
+					t.Errorf("Open = %v", err)
+				}
+				return
+			}
+			if err == nil || !c.is(err) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Open = %T %v; want %q", err, err, c.want)
+			}
+		})
+	}
+}
+
+// TestNetwork: the network comes up only for what needs it.
+func TestNetwork(t *testing.T) {
+	b := newBench(t)
+	for url, want := range map[string]int{"": 0, "url = \"http://line.example/records\"\n": 1} {
+		b.write("plan.toml", planText+url)
+		o, ups := b.options(), 0
+		o.Network = func(context.Context) error { ups++; return nil }
+		s, err := station.Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		if ups != want {
+			t.Errorf("with %q the network came up %d times, want %d", url, ups, want)
+		}
+	}
+}
+
+// TestJob: without a target there is no run, a target that may not be written is not asked for, and what a person must enter is asked before
+// the run.
+func TestJob(t *testing.T) {
+	b := newBench(t)
+	s, err := station.Open(t.Context(), b.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Job(t.Context(), new(board.Board)); !as[*config.RequestError](err) {
+		t.Errorf("Job without a target = %v; want a RequestError", err)
+	}
+	if err := s.Send(t.Context()); !as[*config.RequestError](err) {
+		t.Errorf("Send without an address = %v; want a RequestError", err)
+	}
+	if err := s.Deliver(t.Context()); err != nil {
+		t.Errorf("Deliver without an address = %v", err)
+	}
+	o := b.options()
+	o.Targets = []string{"/dev/null"}
+	o.Ask = func(context.Context, string) (string, error) { t.Error("asked for a refused target"); return "", nil }
+	refused, err := station.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer refused.Close()
+	job, err := refused.Job(t.Context(), new(board.Board))
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := job.Run(t.Context())
+	if err != nil || len(results) != 1 || results[0].Verdict != "refused" || results[0].Record != 1 {
+		t.Errorf("Run = %+v, %v; want one that is refused and recorded", results, err)
+	}
+}
