@@ -209,7 +209,9 @@ func TestProvision(t *testing.T) {
 	t.Cleanup(func() { _ = exec.Command("umount", b.path("mnt")).Run() })
 	port := "loop-" + filepath.Base(other)
 	args := []string{"--target", good, "--port", port + "=slot2", "--target", small, "--target", mounted, "--target", "/dev/null"}
-	want := map[string]record.Verdict{good: record.Pass, "slot2": record.Pass, small: record.Refused, mounted: record.Refused, "/dev/null": record.Refused}
+	want := map[string]record.Verdict{
+		good: record.Pass, "slot2": record.Pass, small: record.Refused, mounted: record.Refused, "/dev/null": record.Refused,
+	}
 	if faults := rig.FaultyFiles(t, mb<<20); faults != "" {
 		for name, verdict := range map[string]record.Verdict{"slow": record.Pass, "fails": record.Quarantine, "lies": record.Quarantine} {
 			out, err := exec.Command("losetup", "-f", "--show", filepath.Join(faults, name)).Output()
@@ -225,10 +227,21 @@ func TestProvision(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.write("plan.toml", string(plan)+"[leds.working]\nname = \"red\"\ntrigger = \"timer\"\n[leds.fail]\nname = \"red\"\ntrigger = \"none\"\nbrightness = 1\n[leds.pass]\nname = \"green\"\nbrightness = 255\n")
+	b.write("plan.toml", string(plan)+`[leds.working]
+name = "red"
+trigger = "timer"
+[leds.fail]
+name = "red"
+trigger = "none"
+brightness = 1
+[leds.pass]
+name = "green"
+brightness = 255
+`)
 	b.sh("mkdir -p leds/red leds/green; touch leds/{red,green}/{trigger,brightness}")
 	got := b.results(ExitFailed, args...)
-	if lit := b.sh("head leds/*/*"); lit != "==> leds/green/brightness <==\n\n==> leds/green/trigger <==\n\n==> leds/red/brightness <==\n1\n==> leds/red/trigger <==\nnone" {
+	if lit := b.sh("head leds/*/*"); lit != "==> leds/green/brightness <==\n\n==> leds/green/trigger <==\n\n"+
+		"==> leds/red/brightness <==\n1\n==> leds/red/trigger <==\nnone" {
 		t.Errorf("after a run in which some failed the lights are:\n%s", lit)
 	}
 	for name, verdict := range want {
@@ -265,7 +278,9 @@ func TestProvision(t *testing.T) {
 	}
 	for _, line := range b.got.lines {
 		var r record.Record
-		if err := record.Unseal(line, "record", &r, []crypto.PublicKey{key}...); err != nil || r.Operator != "eve" || r.Station != "bench 1" || r.Verdict == record.Pass && (len(r.Images) != 2 || r.Images[0].Version != "2026.1" || r.Unit.Disk.Size != mb<<20) {
+		err := record.Unseal(line, "record", &r, []crypto.PublicKey{key}...)
+		if err != nil || r.Operator != "eve" || r.Station != "bench 1" ||
+			r.Verdict == record.Pass && (len(r.Images) != 2 || r.Images[0].Version != "2026.1" || r.Unit.Disk.Size != mb<<20) {
 			t.Errorf("record: %v\n%s", err, line)
 		}
 	}
@@ -292,7 +307,8 @@ func TestProvision(t *testing.T) {
 	}
 	b.inspect("good", "")
 	b.sh("sed -i s/eve/bob/ spool/00000001.json")
-	if _, errs := b.run(ExitTrust, "provision", "records", "verify", "--spool", b.path("spool"), "--key", b.path("station.pub")); !strings.Contains(errs, "good up to record 0") {
+	_, errs := b.run(ExitTrust, "provision", "records", "verify", "--spool", b.path("spool"), "--key", b.path("station.pub"))
+	if !strings.Contains(errs, "good up to record 0") {
 		t.Errorf("a forged record: %s", errs)
 	}
 }
@@ -303,12 +319,17 @@ func (b *bench) inspect(file, serial string) {
 	if out := b.sh("sgdisk -v " + file); !strings.Contains(out, "No problems found") {
 		b.t.Errorf("%s: sgdisk -v: %s", file, out)
 	}
-	b.sh(`cut() { dd if=` + file + ` of=$1.part bs=512 skip=$(sgdisk -i$2 ` + file + ` | awk '/First sector/{print $3}') count=$(sgdisk -i$2 ` + file + ` | awk '/Partition size/{print $3}') status=none; }
+	b.sh(`field() { sgdisk -i$1 ` + file + ` | awk "/$2/{print \$3}"; }
+		cut() { dd if=` + file + ` of=$1.part bs=512 skip=$(field $2 'First sector') count=$(field $2 'Partition size') status=none; }
 		cut esp 1; cut rootfs_a 2; cut identity 4; cut data 5
 		cmp -n $(stat -c %s rootfs.img) rootfs_a.part rootfs.img
 		fsck.vfat -n esp.part; e2fsck -fn rootfs_a.part; fsck.vfat -n identity.part; fsck.vfat -n data.part`)
-	text := b.sh("mtype -i identity.part ::/network.txt; mtype -i identity.part ::/serial; mtype -i identity.part ::/device.csr | openssl req -noout -verify -subject 2>&1; mtype -i identity.part ::/device.key | openssl pkey -noout -text")
-	if serial != "" && (!strings.Contains(text, "serial="+serial+" mac=02:00:00:00:01:"+serial[3:]) || !strings.Contains(text, "CN = "+serial) && !strings.Contains(text, "CN="+serial)) || !strings.Contains(text, "verify OK") {
+	text := b.sh(`mtype -i identity.part ::/network.txt; mtype -i identity.part ::/serial
+		mtype -i identity.part ::/device.csr | openssl req -noout -verify -subject 2>&1
+		mtype -i identity.part ::/device.key | openssl pkey -noout -text`)
+	named := serial == "" || strings.Contains(text, "serial="+serial+" mac=02:00:00:00:01:"+serial[3:]) &&
+		(strings.Contains(text, "CN = "+serial) || strings.Contains(text, "CN="+serial))
+	if !named || !strings.Contains(text, "verify OK") {
 		b.t.Errorf("%s: the identity is %s", file, text)
 	}
 	env := b.sh("mcopy -n -o -i esp.part ::/grub/grubenv env.cur; grub-editenv env.cur list")
@@ -360,7 +381,8 @@ func TestProvisionSample(t *testing.T) {
 	if r := b.results(ExitDone)["slot1"]; r.Verdict != record.Pass || r.Serial != "GW000123" {
 		t.Errorf("the sample: %+v", r)
 	}
-	got := b.sh("mtype -i " + disk + "p4 ::/network.txt; mtype -i " + disk + "p4 ::/device.crt | openssl x509 -noout -subject; cat leds/green/brightness; sgdisk -v sample; fsck.vfat -n " + disk + "p5")
+	got := b.sh("mtype -i " + disk + "p4 ::/network.txt; mtype -i " + disk + "p4 ::/device.crt | openssl x509 -noout -subject\n" +
+		"cat leds/green/brightness; sgdisk -v sample; fsck.vfat -n " + disk + "p5")
 	for _, want := range []string{"serial=GW000123 mac=02:00:00:00:01:23 line=2\n", "GW000123\n1", "No problems found"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the device has no %q:\n%s", want, got)
@@ -376,7 +398,8 @@ func (b *bench) signRequest(w http.ResponseWriter, r *http.Request) {
 	var request bytes.Buffer
 	_, _ = request.ReadFrom(r.Body)
 	b.write("unit.csr", request.String())
-	b.sh("[ -e ca.pem ] || openssl req -x509 -newkey ed25519 -nodes -keyout ca.key -out ca.pem -subj /CN=line -days 1 2>/dev/null; openssl x509 -req -in unit.csr -CA ca.pem -CAkey ca.key -set_serial 7 -days 1 -out unit.crt 2>/dev/null")
+	b.sh(`[ -e ca.pem ] || openssl req -x509 -newkey ed25519 -nodes -keyout ca.key -out ca.pem -subj /CN=line -days 1 2>/dev/null
+		openssl x509 -req -in unit.csr -CA ca.pem -CAkey ca.key -set_serial 7 -days 1 -out unit.crt 2>/dev/null`)
 	http.ServeFile(w, r, b.path("unit.crt"))
 }
 
@@ -386,7 +409,13 @@ func TestProvisionUBoot(t *testing.T) {
 	if _, err := exec.LookPath("fw_printenv"); err != nil {
 		t.Skip("fw_printenv is not installed")
 	}
-	const head = "name = \"board\"\nproduct = \"acme-gw\"\nkeyring = [\"release.asc\"]\nconfig = \"device.toml\"\nslot = \"B\"\nenvironment = \"u-boot-initial-env\"\n"
+	const head = `name = "board"
+product = "acme-gw"
+keyring = ["release.asc"]
+config = "device.toml"
+slot = "B"
+environment = "u-boot-initial-env"
+`
 	b.write("plan.toml", head+`
 [[partition]]
 name = "env"
@@ -472,7 +501,8 @@ func TestProvisionPlan(t *testing.T) {
 		})
 	}
 	// Over HTTP a plan is only taken when it is signed, and its local paths are absolute.
-	b.write("plan.toml", strings.ReplaceAll(strings.Replace(string(plan), `keyring = ["release.asc"]`, "", 1), `"station.pem"`, `"`+b.path("station.pem")+`"`))
+	unsigned := strings.Replace(string(plan), `keyring = ["release.asc"]`, "", 1)
+	b.write("plan.toml", strings.ReplaceAll(unsigned, `"station.pem"`, `"`+b.path("station.pem")+`"`))
 	remote := []string{"provision", "--config", b.path("device.toml"), "--plan", server.URL + "/plan.toml", "--target", "/dev/null"}
 	if _, errs := b.run(ExitTrust, remote...); !strings.Contains(errs, "the plan is not signed") {
 		t.Error(errs)
@@ -497,7 +527,10 @@ func TestProvisionView(t *testing.T) {
 		text.WriteString(strings.Join(tileLines(tile, now, 80), "\n") + "\n")
 	}
 	text.WriteString(totals(tiles))
-	for _, want := range []string{"slot1", "Ultra?Fit 32000 MB  AG001", "writing", "#----", "50%  10.0 MB/s  5s left", "\x1b[1;30;42m PASS ", "\x1b[1;37;41m QUARANTINE ", "input/output error", "flushing the device", "2 working  1 PASS  0 FAIL  1 QUARANTINE  0 REFUSED"} {
+	for _, want := range []string{
+		"slot1", "Ultra?Fit 32000 MB  AG001", "writing", "#----", "50%  10.0 MB/s  5s left", "\x1b[1;30;42m PASS ", "\x1b[1;37;41m QUARANTINE ",
+		"input/output error", "flushing the device", "2 working  1 PASS  0 FAIL  1 QUARANTINE  0 REFUSED",
+	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the tiles have no %q:\n%s", want, text.String())
 		}

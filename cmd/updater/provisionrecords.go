@@ -100,7 +100,7 @@ func newProvisionRecords(env Env) *cobra.Command {
 	return cmd
 }
 
-// newRecordsSend sends what could not be sent during the runs.
+// newRecordsSend sends the records that could not be sent during the runs.
 func newRecordsSend(env Env) *cobra.Command {
 	var o station.Options
 	cmd := &cobra.Command{

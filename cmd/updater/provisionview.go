@@ -31,7 +31,7 @@ const (
 	leaveScreen = "\x1b[?1049l"
 )
 
-// newProvisionView begins to show a run: on a terminal over the whole screen, unless lines are asked for.
+// newProvisionView shows a run: on a terminal over the whole screen, unless plain is set.
 func newProvisionView(env Env, board *board.Board, plain bool) *provisionView {
 	v := &provisionView{out: env.Stderr, board: board, ended: make(chan struct{}), last: map[string]int64{}}
 	if !plain && isTerminal(env.Stderr) && os.Getenv("TERM") != "dumb" {
@@ -75,7 +75,7 @@ func (v *provisionView) redraw() {
 	}
 }
 
-// stop ends the drawing, and restores the screen that was there before.
+// stop ends the display and restores the screen.
 func (v *provisionView) stop() {
 	close(v.ended)
 	v.done.Wait()
@@ -84,7 +84,7 @@ func (v *provisionView) stop() {
 	}
 }
 
-// line says that a unit begins a step, or has its verdict.
+// line prints the start of a step, or the verdict.
 func (v *provisionView) line(t board.Tile) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -117,7 +117,7 @@ func (v *provisionView) progress() {
 
 func stepWord(step string) string {
 	if w, ok := map[string]string{
-		"prepare": "looking at the disk", "table": "writing the partition table", "write": "writing", "repair": "writing again what read back wrong",
+		"prepare": "checking the disk", "table": "writing the partition table", "write": "writing", "repair": "repairing",
 		"flush": "flushing the device", "readback": "reading back", "filesystem": "making file systems", "identity": "identity",
 		"kernel": "partitions and boot state", "latch": "latching", "check": "comparing", "waiting": "waiting",
 	}[step]; ok {
@@ -142,7 +142,7 @@ func resultLine(r line.Result) string {
 	return line
 }
 
-// tileLines draws a unit: who it is, its state in words and colour, a bar, and what went wrong.
+// tileLines draws a unit: its name, its state in words and colour, a bar, and its error.
 func tileLines(t board.Tile, now time.Time, width int) []string {
 	green, red, bold, off := "\x1b[1;30;42m", "\x1b[1;37;41m", "\x1b[1m", "\x1b[0m"
 	if os.Getenv("NO_COLOR") != "" { // no-color.org
@@ -178,10 +178,11 @@ func totals(tiles []board.Tile) string {
 	for _, t := range tiles {
 		counts[t.Verdict]++
 	}
-	return fmt.Sprintf("%d working  %d PASS  %d FAIL  %d QUARANTINE  %d REFUSED", counts[""], counts[record.Pass], counts[record.Fail], counts[record.Quarantine], counts[record.Refused])
+	return fmt.Sprintf("%d working  %d PASS  %d FAIL  %d QUARANTINE  %d REFUSED",
+		counts[""], counts[record.Pass], counts[record.Fail], counts[record.Quarantine], counts[record.Refused])
 }
 
-// cut takes control characters out of a text, which may come from the hardware, and cuts it to a width.
+// cut replaces control characters, which may come from the hardware, and limits the width.
 func cut(text string, width int) string {
 	runes := []rune(strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -192,7 +193,7 @@ func cut(text string, width int) string {
 	return string(runes[:min(len(runes), max(width, 0))])
 }
 
-// speed says how fast a step goes and how long it will take.
+// speed is the progress, the rate and the remaining time of a step.
 func speed(t board.Tile, now time.Time) string {
 	seconds := now.Sub(t.Began).Seconds()
 	if seconds < 0.5 || t.Done == 0 {

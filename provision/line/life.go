@@ -8,7 +8,7 @@ import (
 	"updater/provision/record"
 )
 
-// stage is how far a unit is. A unit moves forward, and back to preparing once, after an error of its medium.
+// stage is how far a unit is. It moves forward, and once back to preparing, after an error of the medium.
 type stage int
 
 const (
@@ -25,7 +25,7 @@ const (
 type life struct {
 	mu      sync.Mutex
 	stage   stage
-	attempt int // to provision it, from 0
+	attempt int // from 0
 	facts
 }
 

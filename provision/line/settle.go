@@ -22,9 +22,9 @@ func (r *run) settle(ctx context.Context, u *unit, err error) {
 	if isMedium && ctx.Err() == nil && !r.Check && !errors.Is(err, medium.ErrStalled) && u.restart() {
 		u.retry(bad.Step, 0, err)
 		_ = u.close() // it failed anyway
-		return
+	} else {
+		r.end(ctx, u, verdictOf(u, err), err)
 	}
-	r.end(ctx, u, verdictOf(u, err), err)
 }
 
 // verdictOf is the verdict of a unit that ended with err.

@@ -55,10 +55,10 @@ func (u *unit) open(ctx context.Context, host Host) error {
 // close closes the disk, if it is open.
 func (u *unit) close() error {
 	dev := u.device()
-	u.note(func(f *facts) { f.dev = nil })
 	if dev == nil {
 		return nil
 	}
+	u.note(func(f *facts) { f.dev = nil })
 	u.parts = dev.Parts()
 	return dev.Fail("closing", dev.Close())
 }

@@ -145,8 +145,8 @@ func (d *Disk) onPort(port string) bool {
 	return slices.Contains(strings.Split(d.Bus, "/"), m[2]) || m[1] == "loop" && d.name == m[2]
 }
 
-// ByPort finds the only disk with a medium at a port.
-func (h Host) ByPort(port string) (*Disk, error) {
+// byPort finds the only disk with a medium at a port.
+func (h Host) byPort(port string) (*Disk, error) {
 	if !busPath.MatchString(port) {
 		return nil, fmt.Errorf("%q is not a port, expected a bus and a place such as usb-1-1.2, pci-0000:00:1f.2 or mmc-mmc1", port)
 	}

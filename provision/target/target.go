@@ -38,7 +38,7 @@ func Select(h Host, p *plan.Plan, paths, ports []string) []Target {
 		if !named || name == "" {
 			name = port
 		}
-		d, err := h.ByPort(port)
+		d, err := h.byPort(port)
 		if err != nil {
 			err = fmt.Errorf("%s: %w", name, err)
 		}
