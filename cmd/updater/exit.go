@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"updater/bmap"
 	"updater/device"
@@ -90,6 +91,10 @@ func classify(err error) (code int, hint string) {
 		return ExitInterrupted, "run it again; what was being written is not whole, and a slot stays marked bad until then"
 	case is[*install.CopyError](err):
 		return copyCode(err)
+	case is[*source.SchemeError](err):
+		return ExitUsage, "fetch it with another program and pipe it in: curl ADDRESS | updater install --bmap FILE -"
+	case is[*source.KindError](err):
+		return ExitUsage, "name a regular file"
 	case isUsage(err):
 		if u, ok := errors.AsType[*usageError](err); ok && u.hint != "" {
 			return ExitUsage, u.hint
@@ -138,6 +143,10 @@ func classify(err error) (code int, hint string) {
 		return ExitTrust, "image and bmap do not belong together, or the image was changed; get both again"
 	case is[*source.FetchError](err):
 		return ExitSource, "check the address, the link, the [source] table of the configuration, and the clock when a certificate is refused; then run it again"
+	case is[*source.ContainerError](err):
+		return ExitSource, "unpack it, or convert it to a raw image, before its bmap is made"
+	case is[*source.LimitError](err):
+		return ExitSource, limitHint(err)
 	case is[*update.SourceError](err), is[*source.CorruptError](err), is[*source.TrailingError](err):
 		return ExitSource, "get the image again"
 	case is[*update.IncompatibleError](err), is[*release.SlotError](err), is[*release.MapError](err):
@@ -182,6 +191,19 @@ func is[E error](err error) bool {
 func doctorCode(err error) int {
 	e, _ := errors.AsType[*doctorError](err)
 	return e.code
+}
+
+// limitHint names the key that raises an exceeded limit of a decoder.
+func limitHint(err error) string {
+	e, _ := errors.AsType[*source.LimitError](err)
+	key := "source.xz_dict"
+	if strings.HasPrefix(e.What, "zstd") {
+		key = "source.zstd_window"
+	}
+	if e.Need == 0 {
+		return "raise " + key + " in the configuration, or compress the image with less"
+	}
+	return fmt.Sprintf("raise %s in the configuration to %dM, or compress the image with less", key, (e.Need+1<<20-1)>>20)
 }
 
 // isUsage reports whether an error is a wrong command line, configuration or request.

@@ -58,7 +58,6 @@ var allowed = map[string][]string{
 	"updater/boot/efi":            {"updater/boot"},
 	"updater/boot/mtd":            {},
 	"updater/boot/sdboot":         {"updater/boot"},
-	"updater/boot/mtd":            {},
 	"updater/boot/tryboot":        {"updater/boot"},
 	"updater/boot/custom":         {"updater/boot", "updater/internal/program"},
 	"updater/internal/program":    {},
