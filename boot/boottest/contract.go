@@ -381,13 +381,18 @@ func (r Rig) powerCuts(t *testing.T) {
 }
 
 // failures lets each operation fail in turn: an allowed slot must boot, and the mutation must return an error, unless
-// redundancy makes up for a failed read.
+// redundancy makes up for a failed read and the next boots are those of a mutation without a failure.
 func (r Rig) failures(t *testing.T) {
 	d := r.Fresh(t)
 	for _, s := range r.steps() {
 		if s.before != nil {
 			s.before(&d)
 		}
+		whole := New(d)
+		if err := s.do(t, r.open(t, whole, s.booted)); err != nil {
+			t.Fatalf("%s: %v", s.name, err)
+		}
+		done := r.boots(whole.Disk(), 12)
 		for n := 1; ; n++ {
 			m := New(d)
 			m.FailAt = n
@@ -407,8 +412,8 @@ func (r Rig) failures(t *testing.T) {
 					t.Fatalf("%s: operation %d failed and the boot loader chooses %q; want one of %v", s.name, n, got, s.may)
 				}
 			})
-			if err == nil && !m.readFailed {
-				t.Fatalf("%s: operation %d failed without an error", s.name, n)
+			if got := r.boots(m.Disk(), 12); err == nil && !(m.readFailed && slices.Equal(got, done)) {
+				t.Fatalf("%s: operation %d failed without an error; then boots %q, want %q", s.name, n, got, done)
 			}
 		}
 	}

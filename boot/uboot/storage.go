@@ -66,10 +66,14 @@ type loaded struct {
 func (s *storage) load() (*loaded, error) {
 	raws, errs := make([][]byte, len(s.areas)), make([]error, len(s.areas))
 	for i, a := range s.areas {
-		var err error
-		if raws[i], err = boot.ReadAll(a); err == nil {
-			err = checksum(raws[i], s.redundant())
+		raw, err := boot.ReadAll(a)
+		if err != nil { // the older copy is only used if this one stays unreadable
+			raw, err = boot.ReadAll(a)
 		}
+		if err == nil {
+			err = checksum(raw, s.redundant())
+		}
+		raws[i] = raw
 		if err != nil {
 			errs[i] = fmt.Errorf("environment copy %d (%s) %w", i+1, a, err)
 		}
@@ -232,11 +236,14 @@ func (l *loaded) change(e *env) error {
 	return l.save(e)
 }
 
-// Settle implements [scheme.Settler].
+// Settle implements [scheme.Settler]. If a copy cannot be read it is an error: the other one may be the older.
 func (s *storage) Settle() error {
 	l, err := s.load()
-	if err != nil || !s.redundant() || l.equal {
+	switch {
+	case err != nil || !s.redundant() || l.equal:
 		return err
+	case l.bad != "":
+		return fmt.Errorf("%w: %s after it was written", boot.ErrState, l.bad)
 	}
 	return l.save(l.env)
 }

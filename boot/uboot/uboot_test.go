@@ -763,3 +763,41 @@ func TestNoBootlimit(t *testing.T) {
 		t.Errorf("State = %+v, %v; want slot B for ever, and a failure", st, err)
 	}
 }
+
+// dying is an area that becomes unreadable after it was written and read a number of times.
+type dying struct {
+	boot.Area
+	left, reads int
+}
+
+func (d *dying) WriteAt(p []byte, off int64) (int, error) {
+	d.left = d.reads
+	return d.Area.WriteAt(p, off)
+}
+
+func (d *dying) ReadBackAt(p []byte, off int64) (int, error) {
+	if d.left--; d.left == -1 {
+		d.left = 0
+		return 0, boottest.ErrInjected
+	}
+	return d.Area.ReadBackAt(p, off)
+}
+
+// A copy that becomes unreadable right after Invalidate wrote it is not overwritten with the older one.
+func TestInvalidateOnDyingMedium(t *testing.T) {
+	for reads := range 4 { // the read-back, and three loads
+		m := boottest.NewMedium(env(true, 1, good...), env(true, 1, good...))
+		areas := m.Areas()
+		areas[1] = &dying{areas[1], 1 << 20, reads}
+		b, err := open(areas, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Invalidate(t.Context(), "B"); !errors.Is(err, boot.ErrState) {
+			t.Errorf("unreadable after %d reads: Invalidate = %v; want ErrState", reads, err)
+		}
+		if u := load(m.Snapshot(), false); u.get("BOOT_ORDER") != "A" {
+			t.Errorf("unreadable after %d reads: the environment is %q", reads, u.vars)
+		}
+	}
+}
