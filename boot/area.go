@@ -46,21 +46,11 @@ func ReadSectors(a Area) (data []byte, bad []int64) {
 	return data, bad
 }
 
-// blockWriter is an [Area] that writes whole logical blocks past the page cache. An unreadable sector can only be rewritten
-// that way: the page cache would read the rest of its page first.
-type blockWriter interface {
-	WriteBlocksAt(p []byte, off int64) (int, error)
-}
-
-// WriteVerified writes p at offset off of the area, flushes, and compares p with what it reads back from the medium. Whole
-// logical blocks are written past the page cache, which repairs unreadable sectors among them. After an error the medium may
+// WriteVerified writes p at offset off of the area, flushes, and compares p with what it reads back from the medium. If p is
+// whole logical blocks, a device repairs unreadable sectors among them (blockdev.Device.WriteAt). After an error the medium may
 // hold the old or the new bytes. A failed write or flush is never retried.
 func WriteVerified(a Area, p []byte, off int64) error {
-	write := a.WriteAt
-	if w, ok := a.(blockWriter); ok {
-		write = w.WriteBlocksAt
-	}
-	if _, err := write(p, off); err != nil {
+	if _, err := a.WriteAt(p, off); err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)
 	}
 	if err := a.Sync(); err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // badFile is a descriptor on a medium with an unreadable sector. As in Linux, a buffered write reads the rest of its page
-// first, and a direct write of the sector makes it readable.
+// first, and a write that covers the sector makes it readable.
 type badFile struct {
 	blockdev.File
 	direct bool
@@ -35,12 +35,10 @@ func (f badFile) Pread(p []byte, off int64) (int, error) {
 func (f badFile) Pwrite(p []byte, off int64) (int, error) {
 	const page = 4096
 	end := off + int64(len(p))
-	if f.direct && f.hit(off, int64(len(p))) {
-		*f.healed = true
-	}
-	if !f.direct && (f.hit(off-off%page, off%page) || f.hit(end, (page-end%page)%page)) {
+	if partial := off%page != 0 || end%page != 0; !f.direct && partial && f.hit(off-off%page, (end+page-1)/page*page-(off-off%page)) {
 		return 0, unix.EIO
 	}
+	*f.healed = *f.healed || f.hit(off, int64(len(p)))
 	return f.File.Pwrite(p, off)
 }
 
