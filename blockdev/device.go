@@ -217,8 +217,8 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// WriteAt writes p at off. It is durable after [Device.Sync]. Whole pages go through the page cache. Smaller runs of whole logical
-// blocks are written with O_DIRECT if possible: the page cache would first read the rest of the page, and fail on an
+// WriteAt writes p at off. It is durable after [Device.Sync]. Whole pages go through the page cache. Other runs of whole logical
+// blocks, up to 1 MiB, are written with O_DIRECT if possible: the page cache would first read the rest of the page, and fail on an
 // unreadable sector that the write would have rewritten. A write past the end writes nothing. An error poisons the device.
 func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.check("writing", off, int64(len(p))); err != nil {
