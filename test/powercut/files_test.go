@@ -251,7 +251,7 @@ func sdbootLoader() *loader {
 			}
 			e := entry{name: name}
 			_, e.slot, _ = strings.Cut(text, "updater.slot=")
-			e.slot = e.slot[:1]
+			e.slot = e.slot[:min(1, len(e.slot))]
 			_, version, _ := strings.Cut(text, "\nversion ")
 			fmt.Sscan(version, &e.version)
 			if _, counter, ok := strings.Cut(strings.TrimSuffix(rest, ".conf"), "+"); ok {
