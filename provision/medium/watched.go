@@ -3,6 +3,7 @@ package medium
 import (
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,9 +35,10 @@ var ErrStalled = errors.New("the device does not answer")
 // watched is a device that knows since when an operation has been running, and whether one has failed.
 type watched struct {
 	Device
-	since  atomic.Int64 // unix nanoseconds; 0 is none
-	failed atomic.Bool
-	dead   atomic.Bool // it was given up: every operation fails
+	running sync.Mutex   // held by an operation
+	since   atomic.Int64 // unix nanoseconds; 0 is none
+	failed  atomic.Bool
+	dead    atomic.Bool // it was given up: every operation fails
 }
 
 // do runs one operation.
@@ -44,6 +46,8 @@ func (w *watched) do(op func() error) error {
 	if w.dead.Load() {
 		return ErrStalled
 	}
+	w.running.Lock()
+	defer w.running.Unlock()
 	w.since.Store(time.Now().UnixNano())
 	err := op()
 	w.since.Store(0)
@@ -69,13 +73,19 @@ func (w *watched) Stalled(patience time.Duration) bool {
 // GiveUp makes every operation fail with [ErrStalled], also one that is running.
 func (w *watched) GiveUp() { w.dead.Store(true) }
 
-// Close closes the disk. One that was given up is closed in the background, since it may hang as well.
+// Close closes the disk. One that was given up is closed in the background, once its last operation has returned: the kernel may give
+// the number of a closed descriptor to another file.
 func (w *watched) Close() error {
+	closed := func() error {
+		w.running.Lock()
+		defer w.running.Unlock()
+		return w.Device.Close()
+	}
 	if w.dead.Load() {
-		go func() { _ = w.Device.Close() }()
+		go func() { _ = closed() }()
 		return ErrStalled
 	}
-	return w.Device.Close()
+	return closed()
 }
 
 func (w *watched) ReadAt(p []byte, off int64) (n int, err error) {
