@@ -114,6 +114,22 @@ func (d *delta) find(ctx context.Context, lacks []bool, progress *Progress) erro
 			wanted[rng.Checksum] = append(wanted[rng.Checksum], i)
 		}
 	}
+	sums, err := d.hashSeed(ctx, wanted, progress)
+	if err != nil {
+		return err
+	}
+	for i, rng := range d.m.Ranges() {
+		for _, w := range wanted[sums[i]] {
+			if d.m.Range(w).Length == rng.Length && (d.from[w] < 0 || w == i) {
+				d.from[w] = rng.Offset
+			}
+		}
+	}
+	return nil
+}
+
+// hashSeed returns the checksum of the other slot's bytes at the place of each range, "" beyond the budget.
+func (d *delta) hashSeed(ctx context.Context, wanted map[string][]int, progress *Progress) ([]string, error) {
 	var next, vain atomic.Int64
 	sums := make([]string, d.m.Len())
 	group, ctx := errgroup.WithContext(ctx)
@@ -140,17 +156,7 @@ func (d *delta) find(ctx context.Context, lacks []bool, progress *Progress) erro
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	for i, rng := range d.m.Ranges() {
-		for _, w := range wanted[sums[i]] {
-			if d.m.Range(w).Length == rng.Length && (d.from[w] < 0 || w == i) {
-				d.from[w] = rng.Offset
-			}
-		}
-	}
-	return nil
+	return sums, group.Wait()
 }
 
 // hash is the checksum of the other slot's bytes at the place of a range, "" if they cannot be read.

@@ -69,15 +69,7 @@ func newProvisionRecords(env Env) *cobra.Command {
 	})
 	add("list", "Show a line for each record", func(records []*record.Record) error {
 		for _, r := range records {
-			serial := "-"
-			if r.Identity != nil {
-				serial = r.Identity.Serial
-			}
-			line := fmt.Sprintf("%d %s %s %s %s %s", r.Sequence, r.Time.Format("2006-01-02T15:04:05Z"), r.Run, r.Verdict, serial, r.Unit.Name)
-			if r.Error != "" {
-				line += ": " + r.Error
-			}
-			if _, err := fmt.Fprintln(env.Stdout, line); err != nil {
+			if _, err := fmt.Fprintln(env.Stdout, recordLine(r)); err != nil {
 				return err
 			}
 		}
@@ -98,6 +90,19 @@ func newProvisionRecords(env Env) *cobra.Command {
 	export.Flags().BoolVar(&asCSV, "csv", false, "write comma-separated values")
 	cmd.AddCommand(newRecordsSend(env))
 	return cmd
+}
+
+// recordLine is a record on one line.
+func recordLine(r *record.Record) string {
+	serial := "-"
+	if r.Identity != nil {
+		serial = r.Identity.Serial
+	}
+	line := fmt.Sprintf("%d %s %s %s %s %s", r.Sequence, r.Time.Format("2006-01-02T15:04:05Z"), r.Run, r.Verdict, serial, r.Unit.Name)
+	if r.Error != "" {
+		line += ": " + r.Error
+	}
+	return line
 }
 
 // newRecordsSend sends the records that could not be sent during the runs.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -115,16 +116,14 @@ func (v *provisionView) progress() {
 	}
 }
 
-func stepWord(step string) string {
-	if w, ok := map[string]string{
-		"prepare": "checking the disk", "table": "writing the partition table", "write": "writing", "repair": "repairing",
-		"flush": "flushing the device", "readback": "reading back", "filesystem": "making file systems", "identity": "identity",
-		"kernel": "partitions and boot state", "latch": "latching", "check": "comparing", "waiting": "waiting",
-	}[step]; ok {
-		return w
-	}
-	return step
+// stepWords are the steps of a unit, as they are shown to people.
+var stepWords = map[string]string{
+	"prepare": "checking the disk", "table": "writing the partition table", "write": "writing", "repair": "repairing",
+	"flush": "flushing the device", "readback": "reading back", "filesystem": "making file systems", "identity": "identity",
+	"kernel": "partitions and boot state", "latch": "latching", "check": "comparing", "waiting": "waiting",
 }
+
+func stepWord(step string) string { return cmp.Or(stepWords[step], step) }
 
 func verdictWord(v record.Verdict) string { return strings.ToUpper(string(v)) }
 

@@ -336,7 +336,7 @@ func (l *station) journal() map[string]string {
 
 const diskSize = 64 << 20
 
-// TestRun is a rack of eight with every way to go wrong: each gets its own verdict and record, and nobody harms another.
+// TestRun is a rack of eight with every way to go wrong: each gets its own verdict and record, and no target harms another.
 func TestRun(t *testing.T) {
 	l := newLine(t, linePlan, 20<<20)
 	l.fan.Patience = 200 * time.Millisecond
