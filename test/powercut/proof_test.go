@@ -67,11 +67,7 @@ func TestLife(t *testing.T) {
 	start := time.Now()
 	for _, l := range loaders() {
 		var states atomic.Int64
-		n := scale("UPDATER_PROOF_SEEDS", 200)
-		if l.long {
-			n = max(1, n/4)
-		}
-		seeds(t, n, func(seed uint64) error {
+		seeds(t, scale("UPDATER_PROOF_SEEDS", 200), func(seed uint64) error {
 			d := newDevice(t, l, seed)
 			n, err := d.life(t)
 			states.Add(int64(n))
