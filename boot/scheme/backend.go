@@ -20,8 +20,10 @@ type Store interface {
 
 // Settler is a [Store] whose save leaves an older copy. The boot loader uses it if the newer copy becomes unreadable.
 type Settler interface {
-	// Settle replaces the older copy. Invalidate calls it, so that no copy allows the slot to boot while it is written.
-	Settle() error
+	// Settle replaces the older copy, or one that is bad, by the one in use. Invalidate calls it, so that no copy allows the slot to boot
+	// while it is written. It changes nothing and fails when the copy in use is not the changed one, as changed reports: the newer copy
+	// may have become unreadable.
+	Settle(changed func(Record) bool) error
 }
 
 // Record is a loaded table.
@@ -86,7 +88,12 @@ func (b *Backend) Invalidate(_ context.Context, slot string) error {
 		return err
 	}
 	if s, ok := b.store.(Settler); ok {
-		return s.Settle()
+		return s.Settle(func(rec Record) bool {
+			t := NewTable(b.store.Rules(), b.slots, rec.Entry)
+			disabled := t.clone()
+			disabled.disable(slot)
+			return t.agrees(disabled)
+		})
 	}
 	return nil
 }

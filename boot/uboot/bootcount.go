@@ -42,6 +42,11 @@ func (s *countStore) Load() (scheme.Record, []boot.Finding, error) {
 	return r, found, nil
 }
 
+// Settle implements [scheme.Settler].
+func (s *countStore) Settle(changed func(scheme.Record) bool) error {
+	return s.settle(func(l *loaded) bool { return changed(&countRecord{l, s}) })
+}
+
 type countRecord struct {
 	*loaded
 	*countStore

@@ -236,14 +236,16 @@ func (l *loaded) change(e *env) error {
 	return l.save(e)
 }
 
-// Settle implements [scheme.Settler]. If a copy cannot be read it is an error: the other one may be the older.
-func (s *storage) Settle() error {
+// settle writes the environment in use over the other copy, unless both are equal. changed reports whether the environment in use has the
+// last change: if its copy became unreadable, the older one must not replace it.
+func (s *storage) settle(changed func(l *loaded) bool) error {
 	l, err := s.load()
 	switch {
 	case err != nil || !s.redundant() || l.equal:
 		return err
-	case l.bad != "":
-		return fmt.Errorf("%w: %s after it was written", boot.ErrState, l.bad)
+	case !changed(l):
+		return fmt.Errorf("%w: environment copy %d (%s) is in use without the change that was just written; the other copy: %s",
+			boot.ErrState, l.active+1, l.areas[l.active], l.bad)
 	}
 	return l.save(l.env)
 }

@@ -162,6 +162,11 @@ func (s *storage) Repair(string) error {
 	return l.repair()
 }
 
+// Settle implements [scheme.Settler].
+func (s *raucStore) Settle(changed func(scheme.Record) bool) error {
+	return s.settle(func(l *loaded) bool { return changed(&raucRecord{l, s}) })
+}
+
 type raucRecord struct {
 	*loaded
 	*raucStore

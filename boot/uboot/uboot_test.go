@@ -1,6 +1,7 @@
 package uboot_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -723,6 +724,37 @@ func TestInvalidateSettles(t *testing.T) {
 		writes := m.Writes()
 		if err := b.Invalidate(t.Context(), "B"); err != nil || m.Writes() > writes {
 			t.Errorf("flags %v: the second Invalidate = %v and wrote %d sectors", flags, err, m.Writes()-writes)
+		}
+	}
+}
+
+// A power cut may leave a torn copy beside one in which the slot is unbootable already: Invalidate repairs it.
+func TestInvalidateBesideATornCopy(t *testing.T) {
+	for _, dialect := range []uboot.Dialect{"", uboot.Bootcount} {
+		valid := good
+		if dialect == uboot.Bootcount {
+			valid = []string{"active=A", "upgrade_available=0", "bootcount=0", "bootlimit=3", "altbootcmd=x"}
+		}
+		torn := env(true, 3, valid...)
+		m := boottest.NewMedium(env(true, 2, valid...), torn)
+		b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: dialect}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Invalidate(t.Context(), "B"); err != nil {
+			t.Fatalf("dialect %q: %v", dialect, err)
+		}
+		cut := m.Snapshot()
+		cut[0][200] ^= 1
+		m = boottest.NewMedium(cut...)
+		if b, err = uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: dialect}, "A"); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Invalidate(t.Context(), "B"); err != nil {
+			t.Errorf("dialect %q beside a torn copy: %v", dialect, err)
+		}
+		if areas := m.Snapshot(); !bytes.Equal(areas[0][5:], areas[1][5:]) {
+			t.Errorf("dialect %q: the torn copy was not rewritten", dialect)
 		}
 	}
 }
