@@ -413,7 +413,7 @@ func TestRealSeal(t *testing.T) {
 	}
 	for _, c := range []struct{ args, want string }{
 		{"verify --keyring " + dir + " --bmap " + o.Config, "is sealed with its keyring"},
-		{"status --config " + o.Config, "takes no other"},
+		{"status --config " + o.Config, "accepts no other"},
 		{"status", "differs from the keyring and configuration packed"}, // the host's /etc/updater
 	} {
 		cmd := exec.Command(bin, strings.Fields(c.args)...)

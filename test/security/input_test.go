@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,29 +22,23 @@ import (
 // TestS01OneBuffer: the document is read once, and what was hashed is what is parsed and written.
 func TestS01OneBuffer(t *testing.T) {
 	r := rig.New(t)
-	// Bmap and signature come through pipes: a second read would get the attacker's, or wait for ever.
+	// The server has the attacker's documents for every request but the first.
 	r.Bmap("evil.bmap", []string{"other"}, "--version", "evil")
-	r.Sh("mkfifo pipe.bmap pipe.sig")
-	served := make(chan error, 2)
-	for pipe, file := range map[string]string{"pipe.bmap": "image.img.bmap", "pipe.sig": "image.sig"} {
-		go func() {
-			f, err := os.OpenFile(r.Path(pipe), os.O_WRONLY, 0)
-			if err == nil {
-				data, rerr := os.ReadFile(r.Path(file))
-				_, err = f.Write(data)
-				f.Close()
-				if err == nil {
-					err = rerr
-				}
-			}
-			served <- err
-		}()
-	}
-	r.Install(0, "slot B boots next", "--bmap", "pipe.bmap", "--sig", "pipe.sig", "image.img")
-	for range 2 {
-		if err := <-served; err != nil {
-			t.Error(err)
+	var mu sync.Mutex
+	asked := map[string]int{}
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		name := map[string]string{"/doc.bmap": "image.img.bmap", "/doc.sig": "image.sig"}[q.URL.Path]
+		if asked[q.URL.Path]++; asked[q.URL.Path] > 1 {
+			name = "evil.bmap" + strings.TrimPrefix(path.Ext(q.URL.Path), ".bmap")
 		}
+		http.ServeFile(w, q, r.Path(name))
+	}))
+	defer web.Close()
+	r.Install(0, "slot B boots next", "--bmap", web.URL+"/doc.bmap", "--sig", web.URL+"/doc.sig", "image.img")
+	if asked["/doc.bmap"] != 1 || asked["/doc.sig"] != 1 {
+		t.Errorf("the documents were asked for %v times", asked)
 	}
 	r.Sh("cp --sparse=always disk.orig disk.img")
 

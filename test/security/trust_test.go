@@ -298,7 +298,8 @@ func TestS14FreshAndForThisDevice(t *testing.T) {
 			t.Errorf("%s the floor is %d; want %d", when, got, want)
 		}
 	}
-	r.Install(0, "the state store", "--bmap", "i6.bmap", "image.img") // the first one: it is empty, loudly
+	r.Expect(0, "is new: nothing was installed by this program yet, and the floor is 0", "status", "--config", "config.toml")
+	r.Install(0, "", "--bmap", "i6.bmap", "image.img")
 	wantFloor(0, "after an install")
 	r.Install(0, "", "--bmap", "i5.bmap", "image.img")
 	r.Install(0, "", "--bmap", "i7.bmap", "image.img")
@@ -357,11 +358,11 @@ func TestRequiredFields(t *testing.T) {
 		want        string
 	}{
 		{"", "image.img.bmap", 0, "no rollback protection applies"},
-		{"require_metadata = true", "image.img.bmap", 11, "does not say Product, RollbackIndex"},
+		{"require_metadata = true", "image.img.bmap", 11, "lacks Product, RollbackIndex"},
 		{"require_metadata = true", "full.bmap", 0, "installed version 7"},
-		{`require = ["expires"]`, "image.img.bmap", 11, "does not say Expires"},
+		{`require = ["expires"]`, "image.img.bmap", 11, "lacks Expires"},
 		{`require = ["expires", "role", "version"]`, "full.bmap", 0, ""},
-		{`require = ["image_checksum"]`, "full.bmap", 11, "does not say ImageChecksum"},
+		{`require = ["image_checksum"]`, "full.bmap", 11, "lacks ImageChecksum"},
 		{`require = ["colour"]`, "full.bmap", 2, `trust.require has "colour"`},
 	} {
 		r.Configure("", "\n[trust]\n"+tc.trust+"\n")
