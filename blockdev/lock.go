@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"updater/internal/filelock"
 )
 
 // BusyError reports that a device is in use.
@@ -38,9 +40,6 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("disk %s is locked by process %d, which has been running for %s", e.Disk, e.PID, e.Age.Round(time.Second))
 }
 
-// lockRetry is the interval between attempts to take a lock.
-const lockRetry = 10 * time.Millisecond
-
 // Lock takes the install lock of the disk, an flock on the disk itself, which also keeps udev away
 // (systemd.io/BLOCK_DEVICE_LOCKING). It retries for patience, since udev holds the lock briefly while it probes. [Disk.Close] and the
 // end of the process release it. Errors: [LockedError].
@@ -59,7 +58,7 @@ func LockDisk(path string, patience time.Duration) (io.Closer, error) {
 }
 
 func lockInstall(path string, f *os.File, patience time.Duration) error {
-	err := lockFile(path, patience, func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	err := locked(path, filelock.LockFor(f, patience))
 	if held, ok := errors.AsType[*LockedError](err); ok {
 		held.PID = flockHolder(f)
 		held.Age = processAge(held.PID)
@@ -77,34 +76,18 @@ func (d *Disk) LockBoot(patience time.Duration) (unlock func() error, err error)
 	if err != nil {
 		return nil, err
 	}
-	err = lockFile(d.path, patience, func() error { return lockBytes(f, bootLockAt, 1) })
-	if err != nil {
+	if err := locked(d.path, filelock.LockBytesFor(f, bootLockAt, 1, patience)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f.Close, nil
 }
 
-func lockBytes(f *os.File, off, length int64) error {
-	lk := unix.Flock_t{Type: unix.F_WRLCK, Start: off, Len: length}
-	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lk)
-}
-
-// lockFile tries to take a lock until patience is over.
-func lockFile(path string, patience time.Duration, try func() error) error {
-	deadline := time.Now().Add(patience)
-	for {
-		err := ignoringEINTR(try)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EACCES) {
-			return fmt.Errorf("locking disk %s: %w", path, os.NewSyscallError("lock", err))
-		}
-		if !time.Now().Before(deadline) {
-			return &LockedError{Disk: path}
-		}
-		time.Sleep(lockRetry)
+// locked makes a lock that another process holds one of a disk.
+func locked(path string, err error) error {
+	if errors.Is(err, filelock.ErrHeld) {
+		return &LockedError{Disk: path}
 	}
+	return err
 }
 
 // flockHolder returns the process that holds the flock of f's inode, from /proc/locks; 0 is unknown.
@@ -156,14 +139,11 @@ func lockWindow(name string, f *os.File, base, size int64) error {
 	if loop := loopOf(f); loop != "" {
 		return &BusyError{Device: name, By: "the file is attached to " + loop}
 	}
-	err := ignoringEINTR(func() error { return lockBytes(f, base, size) })
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-		return &BusyError{Device: name, By: "locked by another process"}
+	err := filelock.LockBytesFor(f, base, size, 0)
+	if errors.Is(err, filelock.ErrHeld) {
+		return &BusyError{Device: name, By: filelock.ErrHeld.Error()}
 	}
-	if err != nil {
-		return fmt.Errorf("locking %s: %w", name, os.NewSyscallError("fcntl", err))
-	}
-	return nil
+	return err
 }
 
 // loopOf returns the loop device that uses f, "" for none.

@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// rereadInterval is the time between two attempts, while udev looks at the partitions.
+const rereadInterval = 10 * time.Millisecond
+
 // RereadTable makes the kernel read the partition table of a whole disk again (BLKRRPART; block/ioctl.c, blkdev_reread_part). It
 // waits up to patience for other users of the partitions, such as udev; then a partition in use is a [BusyError]. nodes is
 // false if the disk has no partition nodes: a file, or a loop device without a partition scan. The disk must not be open
@@ -37,7 +40,7 @@ func RereadTable(path string, patience time.Duration) (nodes bool, err error) {
 		case errno != unix.EBUSY && !errors.Is(errno, unix.EINTR):
 			return true, fmt.Errorf("rereading the partition table of %s: %w", path, os.NewSyscallError("ioctl BLKRRPART", errno))
 		}
-		time.Sleep(lockRetry)
+		time.Sleep(rereadInterval)
 	}
 }
 

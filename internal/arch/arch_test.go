@@ -44,7 +44,7 @@ var allowed = map[string][]string{
 	"updater/blockdev/fat":        {},
 	"updater/bmap":                {},
 	"updater/verify":              {},
-	"updater/blockdev":            {"updater/blockdev/gpt", "updater/blockdev/mbr", "updater/blockdev/fat"},
+	"updater/blockdev":            {"updater/blockdev/gpt", "updater/blockdev/mbr", "updater/blockdev/fat", "updater/internal/filelock"},
 	"updater/source":              {"updater/pack"},
 	"updater/pack":                {},
 	"updater/state":               {},

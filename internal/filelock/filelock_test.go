@@ -1,10 +1,12 @@
 package filelock_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"updater/internal/filelock"
 )
@@ -47,5 +49,39 @@ func TestLock(t *testing.T) {
 	closed.Close()
 	if filelock.Lock(closed) == nil {
 		t.Error("a closed file was locked")
+	}
+}
+
+// TestPatience: a lock that is held is an error once patience is over, and is taken when its holder closes the file in time. The lock of
+// the file and that of its bytes exclude only their own kind.
+func TestPatience(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "disk")
+	open := func() *os.File {
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	for kind, lock := range map[string]func(f *os.File, patience time.Duration) error{
+		"file":  filelock.LockFor,
+		"bytes": func(f *os.File, patience time.Duration) error { return filelock.LockBytesFor(f, 1<<62, 1, patience) },
+	} {
+		holder := open()
+		if err := lock(holder, 0); err != nil {
+			t.Fatalf("%s: %v", kind, err)
+		}
+		began := time.Now()
+		if err := lock(open(), 50*time.Millisecond); !errors.Is(err, filelock.ErrHeld) || time.Since(began) < 50*time.Millisecond {
+			t.Errorf("%s: a held lock = %v after %s", kind, err, time.Since(began))
+		}
+		time.AfterFunc(30*time.Millisecond, func() { holder.Close() })
+		if err := lock(open(), time.Minute); err != nil {
+			t.Errorf("%s: a lock that is released = %v", kind, err)
+		}
+	}
+	if err := filelock.LockBytesFor(open(), 0, 8, 0); err != nil {
+		t.Errorf("other bytes: %v", err)
 	}
 }
