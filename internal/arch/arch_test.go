@@ -68,7 +68,7 @@ var allowed = map[string][]string{
 	"updater/internal/filelock":   {},
 	"updater/provision/board":     {"updater/provision/record"},
 	"updater/provision/fan":       {"updater/bmap", "updater/update"},
-	"updater/provision/fat":       {},
+	"updater/provision/fat":       {"updater/blockdev/fat"},
 	"updater/provision/identity": {
 		"updater/internal/atomicfile", "updater/internal/filelock", "updater/provision/fat", "updater/provision/keys", "updater/provision/plan",
 		"updater/source",

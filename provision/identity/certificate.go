@@ -21,17 +21,30 @@ import (
 // certificatePatience is how long a run waits for a certificate to appear in the folder of the station.
 const certificatePatience = 60 * time.Second
 
-// certificate keeps a certificate that fits, or gets a new one. serial is its serial number, hex.
-func (w *writer) certificate(ctx context.Context) (pem []byte, serial string, err error) {
-	pem = w.Before.cert
-	cert, err := checkCertificate(pem, w.key, w.id.Serial)
-	if err == nil {
-		return pem, cert.SerialNumber.Text(16), nil
+// keepCertificate keeps a certificate that an earlier run got, if it fits; it reports whether none has to be requested.
+func (w *writer) keepCertificate() bool {
+	if w.key == nil || w.Rule.Key.Certificate == "" {
+		return true
 	}
+	return w.takeCertificate(w.Before.cert) == nil
+}
+
+func (w *writer) takeCertificate(pem []byte) error {
+	cert, err := checkCertificate(pem, w.key, w.id.Serial)
+	if err != nil {
+		return err
+	}
+	w.id.Certificate, w.id.Files[w.Rule.Key.Certificate] = cert.SerialNumber.Text(16), pem
+	return nil
+}
+
+// certify gets a certificate.
+func (w *writer) certify(ctx context.Context) error {
 	request, err := certificateRequest(w.key, w.id.Serial, w.Rule.Key.Subject)
 	if err != nil {
-		return nil, "", err
+		return err
 	}
+	var pem []byte
 	if url := w.Rule.Key.CA; url != "" {
 		pem, err = w.Web.Post(ctx, source.Message{
 			URL: url, Type: "application/x-pem-file", Body: request, Header: map[string]string{"X-Serial": w.id.Serial},
@@ -40,12 +53,12 @@ func (w *writer) certificate(ctx context.Context) (pem []byte, serial string, er
 		pem, err = exchange(ctx, w.Rule.Key.Folder, w.id.Serial, request)
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("requesting the certificate of %s: %w", w.id.Serial, err)
+		return fmt.Errorf("requesting the certificate of %s: %w", w.id.Serial, err)
 	}
-	if cert, err = checkCertificate(pem, w.key, w.id.Serial); err != nil {
-		return nil, "", fmt.Errorf("checking the certificate of %s: %w", w.id.Serial, err)
+	if err := w.takeCertificate(pem); err != nil {
+		return fmt.Errorf("checking the certificate of %s: %w", w.id.Serial, err)
 	}
-	return pem, cert.SerialNumber.Text(16), nil
+	return nil
 }
 
 // exchange puts SERIAL.csr into the folder and waits for SERIAL.crt.

@@ -1,11 +1,12 @@
 package identity
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"fmt"
 	"maps"
+	"slices"
 
 	"updater/provision/fat"
 	"updater/provision/keys"
@@ -63,6 +64,8 @@ type Identity struct {
 	Certificate string            // serial number of the certificate, hex, "" without one
 	Files       map[string][]byte // of the identity partition
 	Secret      string            // name of the file that holds the private key, "" without one
+
+	request, certificate string // names of files, "" without them
 }
 
 // Write makes the identity partition: file system, key, certificate and files. They are on stable storage and were read back
@@ -81,15 +84,17 @@ func Write(ctx context.Context, s Spec) (*Identity, error) {
 	if err := w.makeFiles(); err != nil {
 		return nil, err
 	}
-	fs, err := w.place()
-	if err != nil {
+	certified := w.keepCertificate()
+	if err := w.place(s.Before.Latch); err != nil { // the key is durable before it is certified
 		return nil, err
 	}
-	if err := s.Window.Medium.Sync(); err != nil { // the key is durable before it is certified
-		return nil, err
-	}
-	if err := w.certify(ctx, fs); err != nil {
-		return nil, err
+	if !certified {
+		if err := w.certify(ctx); err != nil {
+			return nil, err
+		}
+		if err := w.place(s.Before.Latch); err != nil {
+			return nil, err
+		}
 	}
 	return w.id, fat.Compare(s.Window, w.id.Files)
 }
@@ -115,6 +120,7 @@ func (w *writer) makeKey() error {
 		}
 	}
 	w.key, w.id.Key, w.id.Secret = key, keys.Fingerprint(key.Public()), rule.File
+	w.id.request, w.id.certificate = rule.Request, rule.Certificate
 	w.id.Files[rule.File] = pem
 	return nil
 }
@@ -141,54 +147,38 @@ func (w *writer) makeFiles() error {
 	return err
 }
 
-// place makes the file system with its files. One that holds the device's key is kept and only what differs is written, so that
-// the next power cut does not lose the key either. An old latch stays until the new one replaces it.
-func (w *writer) place() (*fat.FS, error) {
-	if w.Before.Key != nil {
-		if fs, err := fat.Open(w.Window); err == nil && w.update(fs) == nil {
-			return fs, nil
-		}
-	}
-	fs, err := fat.Format(w.Window, "IDENTITY")
-	if err != nil {
-		return nil, err
-	}
-	return fs, fs.Put(w.id.Files)
-}
-
-// update writes the files that differ; the certificate comes later.
-func (w *writer) update(fs *fat.FS) error {
-	names, err := fs.Names()
-	if err != nil {
-		return err
-	}
-	changed := maps.Clone(w.id.Files)
-	for _, name := range names {
-		data, err := fs.Get(name)
-		want, planned := w.id.Files[name]
-		switch {
-		case !planned && name != w.Rule.Key.Certificate && name != plan.LatchFile:
-			return fmt.Errorf("file %s is not planned", name)
-		case err == nil && planned && bytes.Equal(data, want):
-			delete(changed, name)
-		}
-	}
-	return fs.Put(changed)
-}
-
-// certify writes the certificate, if the plan has one.
-func (w *writer) certify(ctx context.Context, fs *fat.FS) error {
-	rule := w.Rule.Key
-	if rule == nil || rule.Certificate == "" {
-		return nil
-	}
-	pem, serial, err := w.certificate(ctx)
-	if err != nil {
-		return err
-	}
-	w.id.Certificate, w.id.Files[rule.Certificate] = serial, pem
-	if err := fs.Put(map[string][]byte{rule.Certificate: pem}); err != nil {
+// place writes the file system durably. An old latch stays until the new one replaces it.
+func (w *writer) place(latch []byte) error {
+	if err := fat.Write(w.Window, "IDENTITY", w.id.files(latch)); err != nil {
 		return err
 	}
 	return w.Window.Medium.Sync()
+}
+
+// files are those of the identity partition in an order in which a power cut does not lose the key: key and serial, which are the same in
+// every run, then the others, the request, whose length varies, and what comes later: certificate and latch.
+func (id *Identity) files(latch []byte) []fat.File {
+	rank := func(name string) int {
+		switch name {
+		case id.Secret:
+			return 0
+		case plan.SerialFile:
+			return 1
+		case id.request:
+			return 3
+		case id.certificate:
+			return 4
+		}
+		return 2
+	}
+	var all []fat.File
+	for _, name := range slices.SortedFunc(maps.Keys(id.Files), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+	}) {
+		all = append(all, fat.File{Name: name, Data: id.Files[name]})
+	}
+	if latch != nil {
+		all = append(all, fat.File{Name: plan.LatchFile, Data: latch})
+	}
+	return all
 }

@@ -11,16 +11,9 @@ import (
 	"updater/provision/plan"
 )
 
-// WriteLatch writes a latch into the identity partition and reads all of it back. It is durable once it returns nil.
+// WriteLatch adds a latch to the identity that [Write] has written and reads all of it back. It is durable once it returns nil.
 func WriteLatch(w fat.Window, latch []byte, id *Identity) error {
-	fs, err := fat.Open(w)
-	if err != nil {
-		return err
-	}
-	if err := fs.Put(map[string][]byte{plan.LatchFile: latch}); err != nil {
-		return err
-	}
-	if err := w.Medium.Sync(); err != nil {
+	if err := (&writer{Spec: Spec{Window: w}, id: id}).place(latch); err != nil {
 		return err
 	}
 	all := maps.Clone(id.Files)
@@ -30,7 +23,7 @@ func WriteLatch(w fat.Window, latch []byte, id *Identity) error {
 
 // ReadSerial reads the serial of a provisioned device from the medium.
 func ReadSerial(w fat.Window) (string, error) {
-	fs, err := fat.OpenMedium(w)
+	fs, err := fat.Open(w)
 	if err != nil {
 		return "", err
 	}
@@ -40,7 +33,7 @@ func ReadSerial(w fat.Window) (string, error) {
 
 // Check compares files of a provisioned device on the medium with their sha256 (hex, by name), and the latch with its own, "" for none.
 func Check(w fat.Window, sums map[string]string, latch string) error {
-	fs, err := fat.OpenMedium(w)
+	fs, err := fat.Open(w)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand"
@@ -793,5 +794,38 @@ func TestCancelled(t *testing.T) {
 	}
 	if j := l.journal(); j["AG000"] != "free" {
 		t.Errorf("the journal is %v", j)
+	}
+}
+
+// TestLoopedFAT: a card whose identity file system is a loop costs only itself time: the good card beside it passes, and so does it, since
+// its identity is made anew.
+func TestLoopedFAT(t *testing.T) {
+	l := newLine(t, linePlan, 2<<20)
+	good, bad := l.target("good", diskSize, &fault{}), l.target("bad", diskSize, &fault{})
+	l.run(bad)
+	path := filepath.Join(l.dir, "bad")
+	disk, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := disk[25<<20:]
+	reserved, size := int(binary.LittleEndian.Uint16(part[14:]))*512, int(binary.LittleEndian.Uint32(part[36:]))*512
+	for n := range 2 {
+		binary.LittleEndian.PutUint32(part[reserved+n*size+4*2:], 2) // cluster 2, the root directory, is followed by itself
+	}
+	if err := os.WriteFile(path, disk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	defer stop()
+	results, err := line.Run(ctx, l.job(), []target.Target{good, bad})
+	if err != nil || len(results) != 2 {
+		t.Fatalf("Run = %+v, %v", results, err)
+	}
+	for _, r := range results {
+		if r.Verdict != record.Pass {
+			t.Errorf("%+v", r)
+		}
+		l.holds(r.Name)
 	}
 }

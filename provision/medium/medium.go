@@ -177,7 +177,7 @@ func (m *Medium) Format(began func()) error {
 			continue
 		}
 		began()
-		if _, err := fat.Format(m.window(p), label(p.Name)); err != nil {
+		if err := fat.Write(m.window(p), label(p.Name), nil); err != nil {
 			return fmt.Errorf("%s: partition %s: %w", m.unit, p.Name, err)
 		}
 		if err := m.Sync(); err != nil {

@@ -18,20 +18,19 @@ type device struct {
 	late   atomic.Bool // an operation came after Close
 }
 
-func (d *device) ReadAt(p []byte, _ int64) (int, error) {
+func (d *device) ReadBackAt(p []byte, _ int64) (int, error) {
 	<-d.hang
 	d.late.Store(d.late.Load() || d.closed.Load())
 	return len(p), nil
 }
-func (d *device) ReadBackAt(p []byte, off int64) (int, error) { return d.ReadAt(p, off) }
-func (d *device) WriteAt(p []byte, _ int64) (int, error)      { d.late.Store(true); return len(p), nil }
-func (d *device) Zero(int64, int64) error                     { d.late.Store(true); return nil }
-func (d *device) Sync() error                                 { d.late.Store(true); return nil }
-func (d *device) Flush() error                                { return d.Sync() }
-func (d *device) Size() int64                                 { return 1 << 20 }
-func (d *device) Writer() medium.Writer                       { return d }
-func (d *device) FitTable(int, bool) (bool, error)            { return false, nil }
-func (d *device) Close() error                                { d.closed.Store(true); return nil }
+func (d *device) WriteAt(p []byte, _ int64) (int, error) { d.late.Store(true); return len(p), nil }
+func (d *device) Zero(int64, int64) error                { d.late.Store(true); return nil }
+func (d *device) Sync() error                            { d.late.Store(true); return nil }
+func (d *device) Flush() error                           { return d.Sync() }
+func (d *device) Size() int64                            { return 1 << 20 }
+func (d *device) Writer() medium.Writer                  { return d }
+func (d *device) FitTable(int, bool) (bool, error)       { return false, nil }
+func (d *device) Close() error                           { d.closed.Store(true); return nil }
 
 // TestGivenUp: a disk that does not answer is found, nothing more is done on it, and it is closed only after its last operation: the number
 // of its descriptor may belong to another file by then.
@@ -40,7 +39,7 @@ func TestGivenUp(t *testing.T) {
 	m := medium.New("slot1", &target.Disk{Disk: record.Disk{Sector: 512}}, d, nil)
 	ended := make(chan error)
 	go func() {
-		_, err := m.ReadAt(make([]byte, 1), 0)
+		_, err := m.ReadBackAt(make([]byte, 1), 0)
 		ended <- err
 	}()
 	for !m.Stalled(20 * time.Millisecond) {

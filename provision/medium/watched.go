@@ -2,7 +2,6 @@ package medium
 
 import (
 	"errors"
-	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +13,6 @@ import (
 // Device is a whole disk, opened exclusively. Any error of a write or flush is final.
 type Device interface {
 	target.Medium
-	io.ReaderAt
 	// Writer is a paced writer on the device.
 	Writer() Writer
 	// FitTable moves the backup partition table to the end of the disk, and with grow gives the rest of the disk to the last
@@ -86,11 +84,6 @@ func (w *watched) Close() error {
 		return ErrStalled
 	}
 	return closed()
-}
-
-func (w *watched) ReadAt(p []byte, off int64) (n int, err error) {
-	err = w.do(func() error { n, err = w.Device.ReadAt(p, off); return err })
-	return n, err
 }
 
 func (w *watched) WriteAt(p []byte, off int64) (n int, err error) {
