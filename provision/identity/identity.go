@@ -17,11 +17,11 @@ import (
 type Held struct {
 	Serial string
 	Key    []byte // PEM
-	Latch  []byte
+	Latch  []byte // nil is none, empty is one that cannot be read
 	cert   []byte // PEM
 }
 
-// Read returns what an earlier run left. Anything unreadable counts as missing: a blank medium is the usual case.
+// Read returns what an earlier run left. Anything unreadable but the latch counts as missing: a blank medium is the usual case.
 func Read(rule *plan.Identity, w fat.Window) Held {
 	from, err := fat.Open(w)
 	if err != nil {
@@ -34,7 +34,10 @@ func Read(rule *plan.Identity, w fat.Window) Held {
 		}
 		return data
 	}
-	h := Held{Latch: get(plan.LatchFile)}
+	var h Held
+	if h.Latch, err = from.Get(plan.LatchFile); err != nil {
+		h.Latch = []byte{}
+	}
 	if serial := string(get(plan.SerialFile)); rule.Serial.Check(serial) == nil {
 		h.Serial = serial
 	}

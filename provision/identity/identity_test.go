@@ -213,3 +213,41 @@ func TestIdentityRefuses(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
+
+// TestLatchIsRead: a latch that is empty, or that cannot be read, is not the same as none.
+func TestLatchIsRead(t *testing.T) {
+	rule := &plan.Identity{Partition: "identity"}
+	latch := func(change func(disk []byte), files ...fat.File) []byte {
+		path, w := window(t, 40<<20)
+		if err := errors.Join(fat.Write(w, "IDENTITY", files), w.Medium.Sync()); err != nil {
+			t.Fatal(err)
+		}
+		disk, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(disk[w.Offset:])
+		if _, err := w.Medium.WriteAt(disk, 0); err != nil {
+			t.Fatal(err)
+		}
+		return identity.Read(rule, w).Latch
+	}
+	none := func([]byte) {}
+	loop := func(part []byte) { // the chain of the file, in cluster 3, or of the root directory, in cluster 2
+		copy(part[32*512+4*2:], []byte{2, 0, 0, 0, 3, 0, 0, 0})
+	}
+	file := fat.File{Name: plan.LatchFile, Data: []byte("latch")}
+	if got := latch(none); got != nil {
+		t.Errorf("without a latch: %q", got)
+	}
+	if got := latch(none, file); string(got) != "latch" {
+		t.Errorf("a latch: %q", got)
+	}
+	if got := latch(none, fat.File{Name: plan.LatchFile, Data: []byte{}}); got == nil {
+		t.Error("an empty latch is none")
+	}
+	file.Data = bytes.Repeat([]byte("latch"), 1000)
+	if got := latch(loop, file); got == nil || len(got) != 0 {
+		t.Errorf("an unreadable latch: %q", got)
+	}
+}

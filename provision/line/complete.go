@@ -111,7 +111,7 @@ func (r *run) latch(ctx context.Context, u *unit) error {
 	if err != nil {
 		return err
 	}
-	if err := r.Spool.Intend(line); err != nil {
+	if err := r.Spool.Intend(line, u.claim.Unit); err != nil {
 		return err
 	}
 	if err := identity.WriteLatch(w, line, u.id); err != nil {

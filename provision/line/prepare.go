@@ -58,7 +58,8 @@ func (r *run) begin(ctx context.Context, u *unit) error {
 	return u.device().WriteTable(r.Plan.Disk.GUID, keep)
 }
 
-// findEarlier reads what an earlier run left and refuses a latched device.
+// findEarlier reads what an earlier run left and refuses a latched device. A medium that does not tell whether it has a latch is not
+// written.
 func (r *run) findEarlier(u *unit) error {
 	if w, ok := u.device().OldWindow(r.Plan.Identity.Partition); ok {
 		u.earlier = identity.Read(r.Plan.Identity, w)
@@ -67,7 +68,13 @@ func (r *run) findEarlier(u *unit) error {
 	if r.Plan.Latch == nil {
 		return nil
 	}
-	gate := record.Gate{Station: r.Key.Public(), Factory: r.Factory, Token: r.Token, Now: r.Now, Interrupted: r.Spool.Interrupted}
+	if err := u.device().Failed(); err != nil {
+		return u.device().Fail("looking for a latch", err)
+	}
+	gate := record.Gate{
+		Station: r.Key.Public(), Factory: r.Factory, Token: r.Token, Now: r.Now,
+		Interrupted: func(latch []byte) bool { return r.Spool.Interrupted(latch, u.claim.Unit, r.Now) },
+	}
 	return gate.Check(u.Name, u.earlier.Latch, u.earlier.Serial)
 }
 

@@ -43,6 +43,7 @@ type fault struct {
 	hangAt  int64         // a write from there on never returns; 0 is never
 	cutAt   int64         // nothing returns from that operation on, as when the power is cut; 0 is never
 	busy    bool
+	noRead  bool          // nothing can be read
 	lateAt  int64         // that read-back takes late; 0 is never
 	late    time.Duration //
 	reads   atomic.Int64
@@ -78,6 +79,9 @@ func (t *device) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (t *device) ReadBackAt(p []byte, off int64) (int, error) {
+	if t.f.noRead {
+		return 0, &os.PathError{Op: "read", Path: "disk", Err: syscall.EIO}
+	}
 	n, err := t.Device.ReadBackAt(p, off)
 	if t.f.reads.Add(1) == t.f.lateAt {
 		time.Sleep(t.f.late)
@@ -827,5 +831,36 @@ func TestLoopedFAT(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		l.holds(r.Name)
+	}
+}
+
+// TestLatchWithoutToken: neither an empty file in a fresh spool nor a medium that cannot be read opens a latched device.
+func TestLatchWithoutToken(t *testing.T) {
+	l := newLine(t, latchedPlan, 2<<20)
+	factory := provisiontest.Ed25519Key(t)
+	l.factory = factory.Public()
+	tg := l.target("disk", diskSize, &fault{})
+	if r := l.run(tg)["disk"]; r.Verdict != record.Pass {
+		t.Fatalf("first run: %+v", r)
+	}
+	latch := l.records()[0].Latch
+	spool := filepath.Join(l.dir, "spool")
+	if err := errors.Join(os.Rename(spool, spool+".old"), os.Mkdir(spool, 0o700),
+		os.WriteFile(filepath.Join(spool, "latching-"+latch), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(filepath.Join(l.dir, "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := l.run(tg)["disk"]; r.Verdict != record.Refused {
+		t.Errorf("with an empty file in a fresh spool: %+v", r)
+	}
+	r := l.run(l.target("disk", diskSize, &fault{noRead: true}))["disk"]
+	if r.Verdict != record.Quarantine || !errors.Is(r.Err, syscall.EIO) {
+		t.Errorf("a medium that cannot be read: %+v", r)
+	}
+	if after, err := os.ReadFile(filepath.Join(l.dir, "disk")); err != nil || !bytes.Equal(before, after) {
+		t.Error("the latched device has changed")
 	}
 }

@@ -47,7 +47,7 @@ func (m *Medium) Fail(step string, err error) error {
 
 // Blame is Fail if an operation of the disk has failed; otherwise it returns err.
 func (m *Medium) Blame(step string, err error) error {
-	if known, _ := errors.AsType[*Error](err); known != nil || !m.failed.Load() {
+	if known, _ := errors.AsType[*Error](err); known != nil || m.Failed() == nil {
 		return err
 	}
 	return m.Fail(step, err)

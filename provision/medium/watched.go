@@ -30,12 +30,12 @@ type Writer interface {
 // ErrStalled reports a device that does not answer.
 var ErrStalled = errors.New("the device does not answer")
 
-// watched is a device that knows since when an operation has been running, and whether one has failed.
+// watched is a device that knows since when an operation has been running, and which one was the first to fail.
 type watched struct {
 	Device
 	running sync.Mutex   // held by an operation
 	since   atomic.Int64 // unix nanoseconds; 0 is none
-	failed  atomic.Bool
+	failed  atomic.Pointer[error]
 	dead    atomic.Bool // it was given up: every operation fails
 }
 
@@ -53,7 +53,7 @@ func (w *watched) do(op func() error) error {
 		return ErrStalled // it was given up meanwhile
 	}
 	if err != nil {
-		w.failed.Store(true)
+		w.failed.CompareAndSwap(nil, &err)
 	}
 	return err
 }
@@ -66,6 +66,14 @@ func (w *watched) Stalled(patience time.Duration) bool {
 	}
 	w.dead.Store(true)
 	return true
+}
+
+// Failed is the first error of an operation of the disk, nil for none.
+func (w *watched) Failed() error {
+	if err := w.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // GiveUp makes every operation fail with [ErrStalled], also one that is running.

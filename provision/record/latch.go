@@ -42,14 +42,14 @@ type Gate struct {
 	Factory     crypto.PublicKey
 	Token       []byte // nil is none
 	Now         time.Time
-	Interrupted func(latch []byte) bool // the station wrote this latch and was interrupted before the record, see [Spool.Interrupted]
+	Interrupted func(latch []byte) bool // the station wrote this latch to this unit and was interrupted, see [Spool.Interrupted]
 }
 
 // Check decides on a target by the latch that it holds (nil is none) and the serial in its identity partition. Any content in place
-// of the latch counts as one: a damaged latch does not open the device. Only a run of this station that was interrupted between
+// of the latch counts as one, also none at all: a latch that is damaged, empty or unreadable does not open the device. Only a run of this station that was interrupted between
 // latch and record may be completed without a token. Errors: [LatchedError].
 func (g Gate) Check(target string, latch []byte, serial string) error {
-	if len(latch) == 0 {
+	if latch == nil {
 		return nil
 	}
 	var l Latch

@@ -3,6 +3,8 @@ package record_test
 import (
 	"crypto"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +46,7 @@ func TestLatch(t *testing.T) {
 		{"token of the station", latch, seal("station", record.Token{Kind: "token", Serial: "AG1", Expires: now.Add(time.Hour)}), true, "not trusted"},
 		{"latch as token", latch, latch, true, "checking the token"},
 		{"damaged latch", []byte("junk"), nil, false, "was provisioned before"},
+		{"empty latch", []byte{}, nil, false, "was provisioned before"},
 		{"latch of another station", seal("stranger", record.Latch{Kind: "latch", Serial: "AG1"}), nil, false, "was provisioned before"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -63,5 +66,75 @@ func TestLatch(t *testing.T) {
 				t.Errorf("Check = %v; want a LatchedError with %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestIntention: only what this station signed for this unit, not long ago, in this chain of records, opens a latch.
+func TestIntention(t *testing.T) {
+	key, now := provisiontest.Ed25519Key(t), time.Now()
+	dir := filepath.Join(t.TempDir(), "spool")
+	spool := func(dir string, key crypto.Signer) *record.Spool {
+		s, err := record.OpenSpool(dir, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := spool(dir, key)
+	first, second := []byte("first latch"), []byte("second latch")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(s.Append(&record.Record{Verdict: record.Fail}))
+	must(s.Intend(first, "unit1"))
+	must(s.Append(&record.Record{Verdict: record.Fail})) // of another unit
+	for name, c := range map[string]struct {
+		latch []byte
+		unit  string
+		now   time.Time
+		want  bool
+	}{
+		"interrupted":   {first, "unit1", now.Add(time.Hour), true},
+		"another latch": {second, "unit1", now, false},
+		"another unit":  {first, "unit2", now, false},
+		"long ago":      {first, "unit1", now.Add(8 * 24 * time.Hour), false},
+	} {
+		if got := s.Interrupted(c.latch, c.unit, c.now); got != c.want {
+			t.Errorf("%s: Interrupted = %t", name, got)
+		}
+	}
+	file := filepath.Join(dir, "latching-"+record.Digest(first))
+	signed, err := os.ReadFile(file)
+	must(err)
+
+	// The spool was put aside, and a fresh one has the intention, or an empty file in its place.
+	fresh := filepath.Join(t.TempDir(), "spool")
+	f := spool(fresh, key)
+	for name, content := range map[string][]byte{"empty": nil, "of another chain": signed} {
+		must(os.WriteFile(filepath.Join(fresh, filepath.Base(file)), content, 0o600))
+		if f.Interrupted(first, "unit1", now) {
+			t.Errorf("an intention that is %s opens a latch", name)
+		}
+	}
+	must(f.Append(&record.Record{Verdict: record.Fail}))
+	if f.Interrupted(first, "unit1", now) {
+		t.Error("an intention opens a latch in a spool with another first record")
+	}
+	// A stranger wrote it.
+	must(spool(dir, provisiontest.Ed25519Key(t)).Intend(second, "unit1"))
+	if s.Interrupted(second, "unit1", now) {
+		t.Error("an intention by another key opens a latch")
+	}
+	// The first intention for another latch.
+	must(os.WriteFile(filepath.Join(dir, "latching-"+record.Digest(second)), signed, 0o600))
+	if s.Interrupted(second, "unit1", now) {
+		t.Error("an intention for one latch opens another")
+	}
+	must(s.Append(&record.Record{Verdict: record.Pass, Latch: record.Digest(first)}))
+	if s.Interrupted(first, "unit1", now) {
+		t.Error("a latch whose record was kept is open")
 	}
 }

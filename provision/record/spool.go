@@ -163,28 +163,3 @@ func (s *Spool) Passed(serial string) (last *Record) {
 	}
 	return last
 }
-
-func (s *Spool) intention(latch []byte) string {
-	return filepath.Join(s.dir, "latching-"+Digest(latch))
-}
-
-// Intend notes durably that a latch will be written before its record.
-func (s *Spool) Intend(latch []byte) error { return atomicfile.Write(s.intention(latch), nil, 0o644) }
-
-// Interrupted reports whether a run wrote this latch and ended before it kept its record. A damaged spool opens no latch.
-func (s *Spool) Interrupted(latch []byte) bool {
-	if _, err := os.Stat(s.intention(latch)); err != nil {
-		return false
-	}
-	digest, done := Digest(latch), false
-	_, err := Verify(s.dir, []crypto.PublicKey{s.key.Public()}, func(r *Record) error {
-		done = done || r.Latch == digest && r.Verdict == Pass
-		return nil
-	})
-	return !done && err == nil
-}
-
-// Completed forgets what was intended.
-func (s *Spool) Completed(latch []byte) {
-	_ = os.Remove(s.intention(latch)) // one that stays is harmless: its record exists
-}
