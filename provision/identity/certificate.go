@@ -50,7 +50,7 @@ func (w *writer) certify(ctx context.Context) error {
 			URL: url, Type: "application/x-pem-file", Body: request, Header: map[string]string{"X-Serial": w.id.Serial},
 		})
 	} else {
-		pem, err = exchange(ctx, w.Rule.Key.Folder, w.id.Serial, request)
+		pem, err = w.exchange(ctx, w.Rule.Key.Folder, request)
 	}
 	if err != nil {
 		return fmt.Errorf("requesting the certificate of %s: %w", w.id.Serial, err)
@@ -58,17 +58,28 @@ func (w *writer) certify(ctx context.Context) error {
 	if err := w.takeCertificate(pem); err != nil {
 		return fmt.Errorf("checking the certificate of %s: %w", w.id.Serial, err)
 	}
+	if err := w.Witness.Attest(w.id.Serial, digest(pem)); err != nil {
+		return fmt.Errorf("attesting the certificate: %w", err)
+	}
 	return nil
 }
 
-// exchange puts SERIAL.csr into the folder and waits for SERIAL.crt.
-func exchange(ctx context.Context, folder, serial string, request []byte) ([]byte, error) {
-	if err := atomicfile.Write(filepath.Join(folder, serial+".csr"), request, 0o644); err != nil {
+// exchange puts SERIAL.csr into the folder and waits for SERIAL.crt. A certificate that lies there for an earlier key of this serial is removed.
+func (w *writer) exchange(ctx context.Context, folder string, request []byte) ([]byte, error) {
+	name := filepath.Join(folder, w.id.Serial)
+	if old, err := os.ReadFile(name + ".crt"); err == nil {
+		if _, err := checkCertificate(old, w.key, w.id.Serial); err != nil {
+			if err := os.Remove(name + ".crt"); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := atomicfile.Write(name+".csr", request, 0o644); err != nil {
 		return nil, err
 	}
 	deadline := time.Now().Add(certificatePatience)
 	for {
-		cert, err := os.ReadFile(filepath.Join(folder, serial+".crt"))
+		cert, err := os.ReadFile(name + ".crt")
 		if !errors.Is(err, os.ErrNotExist) || time.Now().After(deadline) {
 			return cert, err
 		}

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,16 +15,35 @@ import (
 	"updater/provision/plan"
 )
 
-// Held is what an earlier run left in an identity partition. The zero value is nothing.
+// Witness knows what this station made for one unit. [updater/provision/record.Witness] is one.
+type Witness interface {
+	// Attest notes durably that this station made an object of the identity with a serial, by its sha256 (hex), "" for the serial alone.
+	Attest(serial, sum string) error
+	Attested(serial, sum string) bool
+}
+
+// Held is what an identity partition holds. The zero value is nothing.
 type Held struct {
+	Latch   []byte // nil is none, empty is one that cannot be read
+	Claimed string // the serial, made by this station or not
+	Foreign Found  // what this station did not make
+
+	// What this station made for this unit, as the witness says.
 	Serial string
 	Key    []byte // PEM
-	Latch  []byte // nil is none, empty is one that cannot be read
 	cert   []byte // PEM
 }
 
-// Read returns what an earlier run left. Anything unreadable but the latch counts as missing: a blank medium is the usual case.
-func Read(rule *plan.Identity, w fat.Window) Held {
+// Found is an identity that does not count. What the medium does not hold is "".
+type Found struct {
+	Serial      string
+	Key         string // fingerprint of the public key
+	Certificate string // sha256 of the file, hex
+}
+
+// Read returns what an identity partition holds. Serial, key and certificate count only if the witness attests them: someone may have
+// prepared the medium. Anything unreadable but the latch counts as missing: a blank medium is the usual case.
+func Read(rule *plan.Identity, w fat.Window, witness Witness) (h Held) {
 	from, err := fat.Open(w)
 	if err != nil {
 		return Held{}
@@ -34,20 +55,48 @@ func Read(rule *plan.Identity, w fat.Window) Held {
 		}
 		return data
 	}
-	var h Held
 	if h.Latch, err = from.Get(plan.LatchFile); err != nil {
 		h.Latch = []byte{}
 	}
 	if serial := string(get(plan.SerialFile)); rule.Serial.Check(serial) == nil {
-		h.Serial = serial
+		h.Claimed = serial
 	}
+	var key, cert []byte
+	found := Found{Serial: h.Claimed}
 	if rule.Key != nil {
-		h.Key = get(rule.Key.File)
+		key, found.Key = parsed(get(rule.Key.File))
 		if rule.Key.Certificate != "" {
-			h.cert = get(rule.Key.Certificate)
+			cert = get(rule.Key.Certificate)
 		}
 	}
+	if cert != nil {
+		found.Certificate = digest(cert)
+	}
+	if h.Claimed == "" || (rule.Key != nil && key == nil) || !witness.Attested(h.Claimed, found.Key) {
+		h.Foreign = found
+		return h
+	}
+	h.Serial, h.Key = h.Claimed, key
+	if cert != nil && witness.Attested(h.Claimed, found.Certificate) {
+		h.cert = cert
+	} else {
+		h.Foreign.Certificate = found.Certificate
+	}
 	return h
+}
+
+// parsed returns a private key and its fingerprint, nothing if it is none.
+func parsed(pem []byte) (key []byte, fingerprint string) {
+	signer, err := keys.Parse(pem)
+	if err != nil {
+		return nil, ""
+	}
+	return pem, keys.Fingerprint(signer.Public())
+}
+
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
 }
 
 // Spec is the identity of one device.
@@ -56,7 +105,8 @@ type Spec struct {
 	Window      fat.Window  // the identity partition
 	Reservation Reservation // the serial and its variables
 	Before      Held        // kept if it is of the same serial
-	Web         *Web        // for a certificate from an address
+	Witness     Witness
+	Web         *Web // for a certificate from an address
 }
 
 // Identity is what a device got.
@@ -72,7 +122,8 @@ type Identity struct {
 }
 
 // Write makes the identity partition: file system, key, certificate and files. They are on stable storage and were read back
-// once it returns nil. A key and a certificate that an interrupted run left for the same serial are kept.
+// once it returns nil. A key and a certificate that an interrupted run left for the same serial are kept. Each is attested before it is
+// written.
 func Write(ctx context.Context, s Spec) (*Identity, error) {
 	if s.Before.Serial != s.Reservation.Serial {
 		s.Before = Held{}
@@ -86,6 +137,9 @@ func Write(ctx context.Context, s Spec) (*Identity, error) {
 	}
 	if err := w.makeFiles(); err != nil {
 		return nil, err
+	}
+	if err := s.Witness.Attest(w.id.Serial, w.id.Key); err != nil { // before the key is anywhere but in memory
+		return nil, fmt.Errorf("attesting the identity: %w", err)
 	}
 	certified := w.keepCertificate()
 	if err := w.place(s.Before.Latch); err != nil { // the key is durable before it is certified

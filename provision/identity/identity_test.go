@@ -23,9 +23,16 @@ import (
 	"updater/blockdev"
 	"updater/provision/fat"
 	"updater/provision/identity"
+	"updater/provision/keys"
 	"updater/provision/plan"
 	"updater/provision/provisiontest"
 )
+
+// witness remembers what it attests.
+type witness map[string]bool
+
+func (w witness) Attest(serial, sum string) error  { w[serial+sum] = true; return nil }
+func (w witness) Attested(serial, sum string) bool { return w[serial+sum] }
 
 // strangerKey makes a key that no device has, and its PEM form.
 func strangerKey(t *testing.T) ([]byte, crypto.Signer) {
@@ -104,8 +111,9 @@ func testIdentity(t *testing.T, size int64) {
 			Content: strings.Repeat("x", 9000)}},
 	}
 	r := identity.Reservation{Serial: "AG1", Variables: map[string]string{"mac": "02:00:00:00:00:01"}}
+	seen := witness{}
 	write := func(r identity.Reservation) (*identity.Identity, error) {
-		return identity.Write(t.Context(), identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Read(rule, w), Web: web(t)})
+		return identity.Write(t.Context(), identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Read(rule, w, seen), Witness: seen, Web: web(t)})
 	}
 	first, err := write(r)
 	if err != nil {
@@ -167,6 +175,7 @@ func cutOut(t *testing.T, path string, w fat.Window) string {
 // TestIdentityRefuses: a wrong certificate never gets onto a device.
 func TestIdentityRefuses(t *testing.T) {
 	_, w := window(t, 40<<20)
+	seen := witness{}
 	rule := &plan.Identity{Key: &plan.Key{Type: "ed25519", File: "k", Certificate: "c"}}
 	stranger, key := strangerKey(t)
 	r := identity.Reservation{Serial: "AG1"}
@@ -182,13 +191,13 @@ func TestIdentityRefuses(t *testing.T) {
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, answer) }))
 		rule.Key.CA = server.URL
-		_, err := identity.Write(t.Context(), identity.Spec{Rule: rule, Window: w, Reservation: r, Web: web(t)})
+		_, err := identity.Write(t.Context(), identity.Spec{Rule: rule, Window: w, Reservation: r, Witness: seen, Web: web(t)})
 		server.Close()
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v; want %q", err, want)
 		}
 		// The key that was made is kept for the next try.
-		if got := identity.Read(rule, w); got.Serial != "AG1" || len(got.Key) == 0 {
+		if got := identity.Read(rule, w, seen); got.Serial != "AG1" || len(got.Key) == 0 {
 			t.Errorf("after the refusal the medium holds %q", got.Serial)
 		}
 	}
@@ -198,7 +207,7 @@ func TestIdentityRefuses(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "AG1.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	spec := identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Held{Serial: "AG1", Key: stranger}}
+	spec := identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Held{Serial: "AG1", Key: stranger}, Witness: seen}
 	out, err := identity.Write(t.Context(), spec)
 	if err != nil || out.Certificate != "1" {
 		t.Errorf("through a folder: %+v, %v", out, err)
@@ -208,6 +217,10 @@ func TestIdentityRefuses(t *testing.T) {
 	}
 	ctx, stop := context.WithCancelCause(t.Context())
 	stop(io.ErrClosedPipe)
+	spec.Before = identity.Held{} // the key was lost: the certificate for it does not serve the next one
+	if _, err := identity.Write(ctx, spec); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("with the certificate of an earlier key: %v", err)
+	}
 	spec.Reservation.Serial = "AG9"
 	if _, err := identity.Write(ctx, spec); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("cancelled: %v", err)
@@ -230,7 +243,7 @@ func TestLatchIsRead(t *testing.T) {
 		if _, err := w.Medium.WriteAt(disk, 0); err != nil {
 			t.Fatal(err)
 		}
-		return identity.Read(rule, w).Latch
+		return identity.Read(rule, w, witness{}).Latch
 	}
 	none := func([]byte) {}
 	loop := func(part []byte) { // the chain of the file, in cluster 3, or of the root directory, in cluster 2
@@ -249,5 +262,44 @@ func TestLatchIsRead(t *testing.T) {
 	file.Data = bytes.Repeat([]byte("latch"), 1000)
 	if got := latch(loop, file); got == nil || len(got) != 0 {
 		t.Errorf("an unreadable latch: %q", got)
+	}
+}
+
+// TestRead: what a medium holds counts as far as the witness attests it.
+func TestRead(t *testing.T) {
+	_, w := window(t, 40<<20)
+	rule := &plan.Identity{Key: &plan.Key{Type: "ed25519", File: "k", Certificate: "c"}}
+	pem, key := strangerKey(t)
+	if err := errors.Join(fat.Write(w, "IDENTITY", []fat.File{
+		{Name: plan.SerialFile, Data: []byte("AG1")}, {Name: "k", Data: pem}, {Name: "c", Data: []byte("cert")},
+	}), w.Medium.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	fingerprint := keys.Fingerprint(key.Public())
+	const cert = "06298432e8066b29e2223bcc23aa9504b56ae508fabf3435508869b9c3190e22" // sha256 of cert
+	all := identity.Found{Serial: "AG1", Key: fingerprint, Certificate: cert}
+	for name, c := range map[string]struct {
+		seen    witness
+		serial  string
+		foreign identity.Found
+	}{
+		"nothing attested":             {witness{}, "", all},
+		"certificate alone":            {witness{"AG1" + cert: true}, "", all},
+		"serial without its key":       {witness{"AG1": true}, "", all},
+		"key with another serial":      {witness{"AG2" + fingerprint: true}, "", all},
+		"key, but not the certificate": {witness{"AG1" + fingerprint: true}, "AG1", identity.Found{Certificate: cert}},
+		"all":                          {witness{"AG1" + fingerprint: true, "AG1" + cert: true}, "AG1", identity.Found{}},
+	} {
+		got := identity.Read(rule, w, c.seen)
+		if got.Serial != c.serial || (got.Key != nil) != (c.serial != "") || got.Foreign != c.foreign || got.Claimed != "AG1" {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	rule.Key = nil
+	if got := identity.Read(rule, w, witness{"AG1" + fingerprint: true}); got.Serial != "" {
+		t.Errorf("a serial alone counts without its attestation: %+v", got)
+	}
+	if got := identity.Read(rule, w, witness{"AG1": true}); got.Serial != "AG1" {
+		t.Errorf("an attested serial alone: %+v", got)
 	}
 }

@@ -1,8 +1,6 @@
 package identity
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -46,8 +44,7 @@ func Check(w fat.Window, sums map[string]string, latch string) error {
 		if err != nil {
 			return err
 		}
-		sum := sha256.Sum256(data)
-		if got := hex.EncodeToString(sum[:]); got != sums[name] {
+		if got := digest(data); got != sums[name] {
 			return fmt.Errorf("file %s has sha256 %.16s, its record says %.16s", name, got, sums[name])
 		}
 	}

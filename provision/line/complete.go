@@ -87,7 +87,9 @@ func (r *run) fill(ctx context.Context, u *unit) error {
 	if err != nil {
 		return err
 	}
-	id, err := identity.Write(ctx, identity.Spec{Rule: r.Plan.Identity, Window: w, Reservation: *u.got, Before: u.earlier, Web: r.Web})
+	id, err := identity.Write(ctx, identity.Spec{
+		Rule: r.Plan.Identity, Window: w, Reservation: *u.got, Before: u.earlier, Witness: r.Spool.Witness(u.claim.Unit), Web: r.Web,
+	})
 	if err != nil {
 		return fmt.Errorf("%s: writing the identity: %w", u.Name, err)
 	}

@@ -31,12 +31,13 @@ type life struct {
 
 // facts are what the record of a unit is made of.
 type facts struct {
-	dev   *medium.Medium // nil while it is closed
-	held  string         // serial that an earlier run left
-	got   *identity.Reservation
-	id    *identity.Identity
-	latch []byte
-	log   record.Log
+	dev     *medium.Medium  // nil while it is closed
+	held    string          // serial that the medium claims
+	foreign *identity.Found // what it held and this station did not make
+	got     *identity.Reservation
+	id      *identity.Identity
+	latch   []byte
+	log     record.Log
 }
 
 // is reports whether the unit is at a stage.

@@ -58,12 +58,17 @@ func (r *run) begin(ctx context.Context, u *unit) error {
 	return u.device().WriteTable(r.Plan.Disk.GUID, keep)
 }
 
-// findEarlier reads what an earlier run left and refuses a latched device. A medium that does not tell whether it has a latch is not
+// findEarlier reads what the medium holds and refuses a latched device. A medium that does not tell whether it has a latch is not
 // written.
 func (r *run) findEarlier(u *unit) error {
 	if w, ok := u.device().OldWindow(r.Plan.Identity.Partition); ok {
-		u.earlier = identity.Read(r.Plan.Identity, w)
-		u.note(func(f *facts) { f.held = u.earlier.Serial })
+		u.earlier = identity.Read(r.Plan.Identity, w, r.Spool.Witness(u.claim.Unit))
+		u.note(func(f *facts) {
+			f.held = u.earlier.Claimed
+			if u.earlier.Foreign != (identity.Found{}) {
+				f.foreign = &u.earlier.Foreign
+			}
+		})
 	}
 	if r.Plan.Latch == nil {
 		return nil
@@ -75,7 +80,7 @@ func (r *run) findEarlier(u *unit) error {
 		Station: r.Key.Public(), Factory: r.Factory, Token: r.Token, Now: r.Now,
 		Interrupted: func(latch []byte) bool { return r.Spool.Interrupted(latch, u.claim.Unit, r.Now) },
 	}
-	return gate.Check(u.Name, u.earlier.Latch, u.earlier.Serial)
+	return gate.Check(u.Name, u.earlier.Latch, u.earlier.Claimed)
 }
 
 // reserve gets the serial, bound to the hardware. A second attempt keeps it.

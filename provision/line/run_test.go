@@ -21,6 +21,7 @@ import (
 	"updater/blockdev"
 	"updater/bmap"
 	"updater/provision/fan"
+	"updater/provision/fat"
 	"updater/provision/identity"
 	"updater/provision/keys"
 	"updater/provision/line"
@@ -862,5 +863,78 @@ func TestLatchWithoutToken(t *testing.T) {
 	}
 	if after, err := os.ReadFile(filepath.Join(l.dir, "disk")); err != nil || !bytes.Equal(before, after) {
 		t.Error("the latched device has changed")
+	}
+}
+
+// TestPreparedMedium: serial and key that someone put on a medium do not become those of a device, and the record reports them. Nor does
+// what this station made for another unit, or what it can no longer attest.
+func TestPreparedMedium(t *testing.T) {
+	l := newLine(t, linePlan, 2<<20)
+	tg := l.target("disk", diskSize, &fault{})
+	path := filepath.Join(l.dir, "disk")
+	provisiontest.Tool(t, "sgdisk", "-n1:2048:+34M", "-c1:identity", path)
+	stranger, pem, err := keys.New("ed25519")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := blockdev.OpenPath(path, 0, 0, blockdev.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := []fat.File{{Name: "serial", Data: []byte("AG013")}, {Name: "device.key", Data: pem}}
+	if err := errors.Join(fat.Write(fat.Window{Medium: dev, Offset: 1 << 20, Length: 34 << 20}, "IDENTITY", files), dev.Sync(), dev.Close()); err != nil {
+		t.Fatal(err)
+	}
+	made := map[string]bool{keys.Fingerprint(stranger.Public()): true}
+	run := func(name string, want record.Discarded) *record.Record {
+		t.Helper()
+		r := l.run(tg)[tg.Name]
+		records := l.records()
+		got := records[len(records)-1]
+		if r.Verdict != record.Pass || r.Serial == want.Serial {
+			t.Fatalf("%s: %+v", name, r)
+		}
+		if got.Discarded == nil || *got.Discarded != want {
+			t.Errorf("%s: the record reports %+v, want %+v", name, got.Discarded, want)
+		}
+		if made[got.Identity.Key] {
+			t.Errorf("%s: the device has a key that was made for another", name)
+		}
+		made[got.Identity.Key] = true
+		return got
+	}
+	first := run("prepared", record.Discarded{Serial: "AG013", Key: keys.Fingerprint(stranger.Public())})
+
+	disk, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(l.dir, "clone"), disk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tg = l.target("clone", diskSize, &fault{})
+	second := run("clone", record.Discarded{Serial: first.Identity.Serial, Key: first.Identity.Key})
+	provisiontest.CheckSchema(t, filepath.Join(l.dir, "spool"))
+
+	attested, err := filepath.Glob(filepath.Join(l.dir, "spool", "attested-*"))
+	if err != nil || len(attested) != 2 {
+		t.Fatalf("attestations are %v, %v", attested, err)
+	}
+	for _, name := range attested { // an attestation without a signature is none
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := l.run(tg)[tg.Name]; r.Verdict != record.Pass || r.Serial != second.Identity.Serial {
+		t.Errorf("with a lost attestation: %+v", r) // the list of serials knows the unit
+	}
+	if last := l.records()[2]; last.Discarded == nil || made[last.Identity.Key] {
+		t.Errorf("with a lost attestation: the record reports %+v", last.Discarded)
+	}
+	if r := l.run(tg)[tg.Name]; r.Verdict != record.Pass {
+		t.Errorf("%+v", r)
+	}
+	if a, b := l.records()[2], l.records()[3]; a.Identity.Key != b.Identity.Key || b.Discarded != nil {
+		t.Errorf("an attested key was not kept: %+v", b.Discarded)
 	}
 }

@@ -114,6 +114,9 @@ func (r *run) record(u *unit, f facts, v record.Verdict) *record.Record {
 	if r.Check {
 		rec.Run = "check"
 	}
+	if f.foreign != nil && v != record.Refused {
+		rec.Discarded = &record.Discarded{Serial: f.foreign.Serial, Key: f.foreign.Key, Certificate: f.foreign.Certificate}
+	}
 	if f.latch != nil {
 		rec.Latch = record.Digest(f.latch)
 	}

@@ -138,3 +138,56 @@ func TestIntention(t *testing.T) {
 		t.Error("a latch whose record was kept is open")
 	}
 }
+
+// TestWitness: an attestation is for one unit, one serial and one object, by this station.
+func TestWitness(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "spool")
+	open := func(key crypto.Signer) *record.Spool {
+		s, err := record.OpenSpool(dir, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s, stranger := open(provisiontest.Ed25519Key(t)), open(provisiontest.P256Key(t))
+	sum := record.Digest([]byte("key"))
+	if err := errors.Join(s.Witness("unit1").Attest("AG1", sum), s.Witness("unit1").Attest("AG1", sum),
+		stranger.Witness("unit2").Attest("AG2", sum)); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		unit, serial, sum string
+		want              bool
+	}{
+		"attested":       {"unit1", "AG1", sum, true},
+		"another unit":   {"unit3", "AG1", sum, false},
+		"another serial": {"unit1", "AG3", sum, false},
+		"another object": {"unit1", "AG1", record.Digest(nil), false},
+		"serial alone":   {"unit1", "AG1", "", false},
+		"by a stranger":  {"unit2", "AG2", sum, false},
+	} {
+		if got := s.Witness(c.unit).Attested(c.serial, c.sum); got != c.want {
+			t.Errorf("%s: Attested = %t", name, got)
+		}
+	}
+	// One attestation in place of another.
+	names, err := filepath.Glob(filepath.Join(dir, "attested-*"))
+	if err != nil || len(names) != 2 {
+		t.Fatalf("attestations are %v, %v", names, err)
+	}
+	for _, swap := range [][2]string{{names[0], names[1]}, {names[1], names[0]}} {
+		line, err := os.ReadFile(swap[0])
+		if err == nil {
+			err = os.WriteFile(swap[1], line, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Witness("unit2").Attested("AG2", sum) {
+			t.Error("an attestation for one unit counts for another")
+		}
+	}
+	if _, err := record.Verify(dir, nil, nil); err != nil {
+		t.Errorf("attestations are taken for records: %v", err)
+	}
+}

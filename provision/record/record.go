@@ -43,9 +43,11 @@ type Record struct {
 	Unit     Unit      `json:"unit"`
 	Images   []Image   `json:"images"`
 	Identity *Identity `json:"identity,omitempty"`
-	Steps    []Step    `json:"steps"`
-	Retries  []Retry   `json:"retries"`
-	Latch    string    `json:"latch,omitempty"` // sha256 of the latch on the device
+	// Discarded is what the medium held though this station did not make it: another identity was made in its place.
+	Discarded *Discarded `json:"discarded,omitempty"`
+	Steps     []Step     `json:"steps"`
+	Retries   []Retry    `json:"retries"`
+	Latch     string     `json:"latch,omitempty"` // sha256 of the latch on the device
 }
 
 // Plan names a plan.
@@ -97,6 +99,13 @@ type Identity struct {
 	Key         string            `json:"key_sha256,omitempty"`
 	Certificate string            `json:"certificate,omitempty"`
 	Files       map[string]string `json:"files,omitempty"` // path to sha256, without the private key
+}
+
+// Discarded is an identity that was found on a medium. What it did not hold is "".
+type Discarded struct {
+	Serial      string `json:"serial,omitempty"`
+	Key         string `json:"key_sha256,omitempty"`
+	Certificate string `json:"certificate_sha256,omitempty"` // of the file
 }
 
 // Step is the time that a step took.
