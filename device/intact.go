@@ -63,7 +63,7 @@ func (d *Device) holds(ctx context.Context, slot, role string, trust verify.Poli
 	if err != nil {
 		return err
 	}
-	doc, err := update.Accept(unverifiedBmap, unverifiedSig, update.Conditions{
+	doc, err := d.accept(slot, role, unverifiedBmap, unverifiedSig, update.Conditions{
 		Policy: trust, Product: d.Config.Product, Role: role, Floor: d.Floor(), Require: d.Config.Trust.Required(), Held: true,
 	})
 	if err != nil {
@@ -83,4 +83,33 @@ func (d *Device) holds(ctx context.Context, slot, role string, trust verify.Poli
 	}
 	defer dev.Close()
 	return update.CheckSlot(ctx, doc, dev, nil)
+}
+
+// accept accepts a kept block map by its own signature, or by the release that pins it.
+func (d *Device) accept(slot, role string, unverifiedBmap, unverifiedSig []byte, c update.Conditions) (*update.Document, error) {
+	doc, sig, isRelease, err := decodeProof(unverifiedSig)
+	if err != nil {
+		return nil, err
+	}
+	if !isRelease {
+		return update.Accept(unverifiedBmap, unverifiedSig, c)
+	}
+	opened, err := update.AcceptRelease(doc, sig, c)
+	if err != nil {
+		return nil, err
+	}
+	images, err := opened.Release.ForSlot(slot, d.Config.Layout())
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range images {
+		if i.Role == role {
+			m, err := opened.Release.Map(i, unverifiedBmap)
+			if err != nil {
+				return nil, err
+			}
+			return update.NewDocument(m, i.BmapSHA256, opened.Signers), nil
+		}
+	}
+	return nil, fmt.Errorf("the release has no image for role %s", role)
 }

@@ -136,10 +136,36 @@ func (d *Device) Known(slot string) error {
 	return d.Config.UnknownSlot(slot)
 }
 
+// oneRelease refuses a slot that does not hold one whole release by its records: a role whose install did not end, or roles of different
+// releases. A slot without records was filled by other means, and passes.
+func (d *Device) oneRelease(slot string) error {
+	records := d.known.Slots[slot]
+	if len(records) == 0 {
+		return nil
+	}
+	roles := d.Config.Slot[0].Roles()
+	first := records[roles[0]]
+	for _, role := range roles {
+		image, known := records[role]
+		switch {
+		case !known:
+			return fmt.Errorf("%w: its %s was never written", ErrRefused, role)
+		case image.Result == state.Writing || image.Result == state.Failed:
+			return fmt.Errorf("%w: its %s is incomplete (%s)", ErrRefused, role, image.Result)
+		case image.Release != first.Release:
+			return fmt.Errorf("%w: its %s is of another release than its %s", ErrRefused, role, roles[0])
+		}
+	}
+	return nil
+}
+
 // MarkGood marks a slot good and raises the rollback floor to its release. The floor follows the boot state, so that a power cut between
 // them never leaves a floor without a good slot; the next call completes it. Idempotent. Errors: update.BootError, [state.Error].
 func (d *Device) MarkGood(ctx context.Context, slot string) error {
 	return d.locked(func() error {
+		if err := d.oneRelease(slot); err != nil && len(d.Config.Slot[0].Partitions) > 1 {
+			return bootError(slot, "marking it good", err)
+		}
 		if err := d.backend.MarkGood(ctx, slot); err != nil {
 			return bootError(slot, "marking it good", err)
 		}
@@ -163,10 +189,8 @@ func (d *Device) MarkBad(ctx context.Context, slot string) error {
 // failed, is refused. Errors: update.BootError.
 func (d *Device) SwitchTo(ctx context.Context, slot string, tries int) error {
 	return d.locked(func() error {
-		for role, image := range d.known.Slots[slot] {
-			if image.Result == state.Writing || image.Result == state.Failed {
-				return bootError(slot, "activating it", fmt.Errorf("%w: its %s is incomplete (%s)", boot.ErrRefused, role, image.Result))
-			}
+		if err := d.oneRelease(slot); err != nil {
+			return bootError(slot, "activating it", err)
 		}
 		return bootError(slot, "activating it", d.backend.Activate(ctx, slot, tries))
 	})

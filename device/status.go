@@ -41,7 +41,7 @@ type SlotStatus struct {
 	Booted     bool              `json:"booted"`
 	Primary    bool              `json:"primary"`
 	Partitions map[string]string `json:"partitions"`        // role to partition
-	Version    string            `json:"version,omitempty"` // of its only image
+	Version    string            `json:"version,omitempty"` // of its release
 	Images     state.Slot        `json:"images,omitempty"`  // what was installed, by role, where a state store knows it
 }
 
@@ -81,7 +81,12 @@ func (d *Device) Status(ctx context.Context) (*Status, error) {
 			Name: slot.Name, State: stateWord(slot, st.Booted), TriesLeft: slot.TriesLeft,
 			Booted: slot.Name == st.Booted, Primary: slot.Name == st.Next, Images: known.Slots[slot.Name],
 		}
-		r.Version = onlyVersion(r.Images)
+		switch err := d.oneRelease(slot.Name); {
+		case err == nil:
+			r.Version = versionOf(r.Images)
+		case slot.Bootable:
+			s.Findings = append(s.Findings, boot.Fail("install a release into it", "slot %s is bootable: %v", slot.Name, err))
+		}
 		var missing []Finding
 		r.Partitions, missing = d.partitions(slot.Name)
 		s.Findings = append(s.Findings, missing...)
@@ -109,11 +114,8 @@ func (d *Device) partitions(slot string) (found map[string]string, missing []Fin
 	return found, missing
 }
 
-// onlyVersion is the version of a slot's only image.
-func onlyVersion(images state.Slot) string {
-	if len(images) != 1 {
-		return ""
-	}
+// versionOf is the version of a slot whose images are of one release.
+func versionOf(images state.Slot) string {
 	for _, i := range images {
 		return i.Version
 	}

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	gomaps "maps"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,28 +118,45 @@ func (d *Device) State() state.State { return d.known }
 func (d *Device) Floor() int64 { return d.known.Floor }
 
 // Record implements update.State. An install that is not the only one to change its slot, or that the floor has overtaken, ends here.
-func (d *Device) Record(r update.Record) error {
+func (d *Device) Record(records ...update.Record) error {
 	return d.locked(func() error {
-		if d.seen != nil {
-			if now, was := d.known.Slots[r.Slot][r.Role], d.seen.slots[r.Slot][r.Role]; !now.Same(was) {
-				return &ChangedError{fmt.Sprintf("the record of %s in slot %s is another one", r.Role, r.Slot)}
-			}
-			if r.Outcome != update.OutcomeFailed && r.RollbackIndex < d.known.Floor {
-				return &update.RollbackError{Index: r.RollbackIndex, Floor: d.known.Floor}
+		for _, r := range records {
+			if err := d.mayRecord(r); err != nil {
+				return err
 			}
 		}
-		err := d.change(r.At, func(s *state.State) {
-			s.Put(r.Slot, r.Role, state.Image{
-				Version: r.Version, RollbackIndex: r.RollbackIndex, ImageChecksum: r.ImageChecksum, BmapChecksum: r.BmapChecksum,
-				Signed: r.Signed, At: r.At.UTC().Truncate(time.Second), Result: state.Result(r.Outcome),
-				Size: r.Size, Source: d.Source, Signer: strings.Join(r.Signers, " "), Seconds: rounded(r.Seconds),
-			}, r.Detail)
-		}, r.Signed)
+		err := d.change(records[0].At, func(s *state.State) {
+			for _, r := range records {
+				s.Put(r.Slot, r.Role, d.imageOf(r), r.Detail)
+			}
+		}, records[0].Signed)
 		if d.seen != nil && err == nil {
 			d.seen.slots = d.known.Slots
 		}
 		return err
 	})
+}
+
+// mayRecord compares the record of a slot with the one that the install under way has seen, and its index with the floor.
+func (d *Device) mayRecord(r update.Record) error {
+	if d.seen == nil {
+		return nil
+	}
+	if now, was := d.known.Slots[r.Slot][r.Role], d.seen.slots[r.Slot][r.Role]; !now.Same(was) {
+		return &ChangedError{fmt.Sprintf("the record of %s in slot %s is another one", r.Role, r.Slot)}
+	}
+	if r.Outcome != update.OutcomeFailed && r.RollbackIndex < d.known.Floor {
+		return &update.RollbackError{Index: r.RollbackIndex, Floor: d.known.Floor}
+	}
+	return nil
+}
+
+func (d *Device) imageOf(r update.Record) state.Image {
+	return state.Image{
+		Version: r.Version, RollbackIndex: r.RollbackIndex, ImageChecksum: r.ImageChecksum, BmapChecksum: r.BmapChecksum, Release: r.Release,
+		Signed: r.Signed, At: r.At.UTC().Truncate(time.Second), Result: state.Result(r.Outcome),
+		Size: r.Size, Source: d.Source, Signer: strings.Join(r.Signers, " "), Seconds: rounded(r.Seconds),
+	}
 }
 
 // rounded are times to the millisecond: more would only fill the store.
@@ -188,4 +207,18 @@ func (d *Device) change(now time.Time, change func(*state.State), signed ...time
 // Without a state store nothing is kept. Errors: [state.Error].
 func (d *Device) KeepDocument(slot, role string, doc, signature []byte) error {
 	return d.locked(func() error { return d.maps.Put(slot+"/"+role, doc, signature) })
+}
+
+// KeepRelease keeps the signed release of a slot and the block map of each role, for the recovery. The signature is nil for a clearsigned
+// document. Without a state store nothing is kept. Errors: [StoreError].
+func (d *Device) KeepRelease(slot string, doc, signature []byte, maps map[string][]byte) error {
+	proof := encodeProof(doc, signature)
+	return d.locked(func() error {
+		for _, role := range slices.Sorted(gomaps.Keys(maps)) {
+			if err := d.maps.Put(slot+"/"+role, maps[role], proof); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

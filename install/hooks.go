@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"updater/device"
@@ -45,13 +46,17 @@ func (h hooks) hook(name, path string) func(ctx context.Context, p update.Planne
 	}
 	return func(ctx context.Context, p update.Planned) error {
 		env := []string{
-			"UPDATER_HOOK=" + name, "UPDATER_SLOT=" + p.Slot, "UPDATER_ROLE=" + p.Role, "UPDATER_PRODUCT=" + p.Product, "UPDATER_VERSION=" + p.Version,
+			"UPDATER_HOOK=" + name, "UPDATER_SLOT=" + p.Slot, "UPDATER_ROLE=" + strings.Join(p.Roles, " "), "UPDATER_PRODUCT=" + p.Product, "UPDATER_VERSION=" + p.Version,
 			"UPDATER_ROLLBACK_INDEX=" + strconv.FormatInt(p.RollbackIndex, 10), "UPDATER_IMAGE_BYTES=" + strconv.FormatInt(p.ImageBytes, 10),
 			"UPDATER_SOURCE=" + h.dev.Source,
 		}
-		if part, err := h.dev.Partition(p.Slot, p.Role); err == nil {
-			env = append(env, "UPDATER_PARTITION="+part.String())
+		var parts []string
+		for _, role := range p.Roles {
+			if part, err := h.dev.Partition(p.Slot, role); err == nil {
+				parts = append(parts, part.String())
+			}
 		}
+		env = append(env, "UPDATER_PARTITION="+strings.Join(parts, " "))
 		env = append(env, "UPDATER_BOOTED="+h.dev.Booted())
 		_, err := program.Run(ctx, program.Command{
 			Argv: []string{path}, Env: env, Limit: time.Duration(h.config.Timeout), Line: func(l string) { h.events.Hook(name, l) },
@@ -70,7 +75,7 @@ func (h hooks) activated(ctx context.Context, res *update.Result) error {
 		return nil
 	}
 	err := run(context.WithoutCancel(ctx), update.Planned{
-		Slot: res.Slot, Role: res.Role, Product: res.Product, Version: res.Version, RollbackIndex: res.Index, ImageBytes: res.ImageBytes,
+		Slot: res.Slot, Roles: res.Roles(), Product: res.Product, Version: res.Version, RollbackIndex: res.Index, ImageBytes: res.ImageBytes,
 	})
 	if e, ok := errors.AsType[*HookError](err); ok {
 		e.Switched = true

@@ -3,9 +3,11 @@ package install
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"updater/device"
 	"updater/device/config"
+	"updater/release"
 	"updater/source"
 	"updater/update"
 )
@@ -24,15 +26,12 @@ type Request struct {
 	Initramfs          bool   // hooks of the running system are not called
 }
 
-// Run installs a signed image into the inactive slot. The order of the steps is that of update.Install. A result with an error is an install
-// that succeeded, and whose last hook failed: the new slot boots next. Errors: those of update.Install, of [device.Open], [HookError],
-// [config.RequestError].
+// Run installs a release, or the signed image of a slot with one role, into the inactive slot. The order of the steps is that of
+// update.Install. A result with an error is an install that succeeded, and whose last hook failed: the new slot boots next. Errors: those
+// of update.Install, of [device.Open], [HookError], [config.RequestError].
 func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Result, error) {
-	if err := checkPartition(r.Partition, r.Image); err != nil {
-		return nil, err
-	}
-	role, err := r.Config.Role(r.Role)
-	if err != nil {
+	document, isRelease := releaseDocument(r.Image)
+	if err := r.check(isRelease); err != nil {
 		return nil, err
 	}
 	dev, err := device.Open(r.Config, device.Options{Purpose: device.Install, Booted: r.Booted}) // a second install ends here
@@ -52,23 +51,22 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	}
 	from := NewOrigins(r.Config, in, recorded)
 	defer from.Close()
-	signed, err := r.Documents.Find(ctx, r.Image, from)
-	if err != nil {
-		return nil, err
-	}
 	dev.Source, dev.Opened = ImageName(r.Image), events.Device
 	progress, stop := events.Progress()
 	defer stop()
 	hooks := r.hooks(dev, events)
 	job := update.Job{
-		Boot: dev, Disk: dev, State: dev,
-		Bmap: signed.UnverifiedBmap, Signature: signed.UnverifiedSig, Policy: trust,
-		Product: r.Config.Product, Role: role, Require: r.Config.Trust.Required(),
+		Boot: dev, Disk: dev, State: dev, Seed: dev.Seed, Policy: trust,
+		Product: r.Config.Product, Require: r.Config.Trust.Required(), Layout: r.Config.Layout(),
 		Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
 		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, Progress: progress,
 		PreInstall: hooks.hook("pre-install", hooks.config.PreInstall), PostInstall: hooks.hook("post-install", hooks.config.PostInstall),
 	}
-	closeImage, err := r.openImage(ctx, from, dev, &job)
+	open := r.openImage
+	if isRelease {
+		open = r.openRelease(document)
+	}
+	closeImage, err := open(ctx, from, &job)
 	if err != nil {
 		return nil, err
 	}
@@ -80,8 +78,24 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	if err != nil {
 		return nil, err
 	}
-	r.keep(dev, signed, res)
+	r.keep(dev, job, res)
 	return res, hooks.activated(ctx, res)
+}
+
+// check refuses requests that contradict themselves or the configuration.
+func (r Request) check(isRelease bool) error {
+	roles := r.Config.Slot[0].Roles()
+	switch {
+	case isRelease && (r.Partition != "" || r.Role != "" || r.Documents.Bmap != ""):
+		return config.Requestf("a release names its images and roles; it excludes --from-partition, --role and --bmap")
+	case !isRelease && len(roles) > 1:
+		return &config.RequestError{
+			Err: fmt.Errorf("the slots have several roles (%s), which only a release installs together; %s is one image", strings.Join(roles, ", "), r.Image),
+			Advice: "updater release create --product PRODUCT --version VERSION " + strings.Join(roles, "=IMAGE ") +
+				"=IMAGE makes one; sign release.toml and install that",
+		}
+	}
+	return checkPartition(r.Partition, r.Image)
 }
 
 func (r Request) hooks(dev *device.Device, events Events) hooks {
@@ -92,8 +106,25 @@ func (r Request) hooks(dev *device.Device, events Events) hooks {
 	return h
 }
 
-// openImage fills in where the job gets the image from, and returns what closes it.
-func (r Request) openImage(ctx context.Context, from *Origins, dev *device.Device, job *update.Job) (closeImage func() error, err error) {
+// openRelease fills in the document of a release and where the job gets its images from. update closes them.
+func (r Request) openRelease(document string) func(context.Context, *Origins, *update.Job) (func() error, error) {
+	return func(ctx context.Context, from *Origins, job *update.Job) (closeImage func() error, err error) {
+		job.Images = &images{from: from, document: document, maps: map[string][]byte{}}
+		job.Document, job.Signature, err = from.signedDocument(ctx, release.TypeRelease, document, r.Documents.Signature)
+		return func() error { return nil }, err
+	}
+}
+
+// openImage fills in the signed bmap and where the job gets its image from, and returns what closes the image.
+func (r Request) openImage(ctx context.Context, from *Origins, job *update.Job) (closeImage func() error, err error) {
+	if job.Role, err = r.Config.Role(r.Role); err != nil {
+		return nil, err
+	}
+	signed, err := r.Documents.Find(ctx, r.Image, from)
+	if err != nil {
+		return nil, err
+	}
+	job.Document, job.Signature = signed.UnverifiedBmap, signed.UnverifiedSig
 	if r.Partition != "" {
 		p := &partition{spec: r.Partition, open: func() (*source.Image, error) { img, _, err := from.Open(ctx, r.Image); return img, err }}
 		job.Image, job.ImageSize, job.Narrow, job.Reopen = p, -1, p.narrow, p.again
@@ -105,7 +136,7 @@ func (r Request) openImage(ctx context.Context, from *Origins, dev *device.Devic
 	}
 	job.Image, job.ImageSize = img, size
 	if _, remote, _ := source.ParseURL(r.Image); remote {
-		job.Image, job.Seed = sparse{img}, dev.Seed
+		job.Image = sparse{img}
 	}
 	if r.Image != "-" {
 		job.Reopen = from.reopen(r.Image)
@@ -121,15 +152,21 @@ func (o *Origins) reopen(image string) func(context.Context) (update.ImageCloser
 	}
 }
 
-// keep keeps the signed document for the recovery. A slot that boots next needs no more, so a failure is a warning.
-func (r Request) keep(dev *device.Device, signed Signed, res *update.Result) {
+// keep keeps the signed documents for the recovery. A slot that boots next needs no more, so a failure is a warning.
+func (r Request) keep(dev *device.Device, job update.Job, res *update.Result) {
 	if res.Index > 0 && !dev.Remembers() {
 		res.Warnings = append(res.Warnings, "no state store is configured: the rollback index is not remembered, and no rollback protection applies")
 	}
 	if r.Partition != "" {
 		return // a whole-disk map cannot be used to verify one partition
 	}
-	if err := dev.KeepDocument(res.Slot, res.Role, signed.UnverifiedBmap, signed.UnverifiedSig); err != nil {
+	var err error
+	if s, isRelease := job.Images.(*images); isRelease {
+		err = dev.KeepRelease(res.Slot, job.Document, job.Signature, s.maps)
+	} else {
+		err = dev.KeepDocument(res.Slot, res.Role, job.Document, job.Signature)
+	}
+	if err != nil {
 		res.Warnings = append(res.Warnings, fmt.Sprintf("a recovery cannot tell whether slot %s is intact: %v", res.Slot, err))
 	}
 }

@@ -24,7 +24,8 @@ type Origins struct {
 	in       Inputs
 	recorded time.Time      // the last trusted time
 	client   *source.Client // nil before the first address
-	docs     int64          // bytes of bmap and signature that were read
+	docs     int64          // bytes of documents that were read
+	heap     int64          // limit that was set, in bytes
 }
 
 // NewOrigins takes [source] of a configuration and the last trusted time; zero is none.
@@ -170,8 +171,8 @@ func (o *Origins) limitMemory(codec string, l source.Limits) {
 	case "xz":
 		limit += 2*max(l.XZDict, 16<<20) + 16<<20 // two blocks at a time
 	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
+	if o.heap = max(o.heap, limit); os.Getenv("GOMEMLIMIT") == "" { // the images of a release are open together
+		debug.SetMemoryLimit(o.heap)
 	}
 }
 

@@ -3,12 +3,14 @@ package install
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
 
 	"updater/device/config"
 	"updater/release"
+	"updater/source"
 	"updater/state"
 	"updater/update"
 	"updater/verify"
@@ -85,15 +87,15 @@ func ReadDocument(path string, kind release.Type) ([]byte, error) {
 	return data, nil
 }
 
-// signedDocument reads a document and its detached signature, which is nil for a clearsigned one. An empty signature is looked
-// for beside the document.
+// signedDocument reads a document, from a file or an address, and its detached signature, which is nil for a clearsigned one. An empty
+// signature is looked for beside the document.
 func (o *Origins) signedDocument(ctx context.Context, kind release.Type, path, signature string) (doc, sig []byte, err error) {
-	if doc, err = ReadDocument(path, kind); err != nil {
-		return nil, nil, err
+	if doc, err = o.Read(ctx, path, release.Trust{}.Limit(kind)); err != nil {
+		return nil, nil, fmt.Errorf("reading the %s: %w", kind, err)
 	}
 	switch {
 	case signature != "":
-		sig, err = ReadFile(signature, verify.MaxSignatureSize)
+		sig, err = o.Read(ctx, signature, verify.MaxSignatureSize)
 	case !verify.IsClearsigned(doc):
 		var found bool
 		if sig, found, err = o.FindSignature(ctx, path); err == nil && !found {
@@ -109,23 +111,23 @@ func (o *Origins) signedDocument(ctx context.Context, kind release.Type, path, s
 	return doc, sig, nil
 }
 
-// beside is the path of a file that a document names.
+// beside is the path or address of a file that a document names. The name is relative and confined, as package release accepts no other.
 func beside(document, name string) string {
+	if u, remote, err := source.ParseURL(document); err == nil && remote {
+		return u.ResolveReference(&url.URL{Path: name}).String()
+	}
 	return filepath.Join(filepath.Dir(document), filepath.FromSlash(name))
 }
 
 // fitsDevice refuses a release that is for another product, below the floor, or not for the slots of the device.
 func fitsDevice(r *release.Release, c *config.Config, floor int64) error {
-	l := release.Layout{Slots: c.SlotNames()}
-	for _, s := range c.Slot {
-		l.Roles = s.Roles()
-	}
 	switch index := r.Order().RollbackIndex; {
 	case r.Product() != c.Product:
 		return &update.IncompatibleError{Reason: fmt.Sprintf("release is for product %q, this device is %q", r.Product(), c.Product)}
 	case index < floor:
 		return &update.RollbackError{Index: index, Floor: floor}
 	}
+	l := c.Layout()
 	for _, slot := range l.Slots {
 		if _, err := r.ForSlot(slot, l); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"updater/bmap"
+	"updater/release"
 	"updater/verify"
 )
 
@@ -41,6 +42,13 @@ type Document struct {
 	Signers  []verify.Signer
 	Checksum string   // hex sha256 of the signed bytes
 	Warnings []string // protections that the document lacks
+}
+
+// NewDocument makes the document of a block map that an accepted release pins by its checksum.
+func NewDocument(m *bmap.Map, checksum string, signers []verify.Signer) *Document {
+	d := &Document{Map: m, Signers: signers, Checksum: checksum}
+	d.Unmapped = d.update().Unmapped
+	return d
 }
 
 // update is the optional <Update> element, empty if there is none.
@@ -88,34 +96,101 @@ func (r *run) inactiveSlot(ctx context.Context) (string, error) {
 	return "", &IncompatibleError{Reason: fmt.Sprintf("no inactive slot among %s", strings.Join(names, ", "))}
 }
 
-// accept checks everything that must hold before the target is opened for writing.
-func (r *run) accept(ctx context.Context) (*Document, error) {
+// accept checks everything that must hold before a target is opened for writing.
+func (r *run) accept(ctx context.Context) error {
 	c := Conditions{Policy: r.Policy, Product: r.Product, Role: r.Role, Require: r.Require}
 	if r.State != nil {
 		c.Floor = r.State.Floor()
 	}
-	doc, err := Accept(r.Bmap, r.Signature, c)
-	if err != nil {
-		return nil, err
+	if r.Images != nil {
+		return r.acceptRelease(ctx, c)
 	}
-	doc.Unmapped = cmp.Or(doc.Unmapped, r.Unmapped, UnmappedZero)
+	doc, err := Accept(r.Document, r.Signature, c)
+	if err != nil {
+		return err
+	}
+	if r.release, err = release.Bare(doc.Map, doc.Checksum, r.Role); err != nil {
+		return err
+	}
 	if r.Narrow != nil {
 		if doc.Map, err = r.Narrow(ctx, doc.Map); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	size, err := r.Disk.SlotSize(r.Slot, r.Role)
+	r.signers = doc.Signers
+	p := &part{run: r, Document: doc, role: r.Role, image: r.Image, reopen: r.Reopen}
+	r.parts = []*part{p}
+	return p.fits(r.ImageSize)
+}
+
+// acceptRelease accepts a release and all its block maps, and opens all its images.
+func (r *run) acceptRelease(ctx context.Context, c Conditions) error {
+	opened, err := AcceptRelease(r.Document, r.Signature, c)
+	if err != nil {
+		return err
+	}
+	r.release, r.signers = opened.Release, opened.Signers
+	images, err := r.release.ForSlot(r.Slot, r.Layout)
+	if err != nil {
+		return err
+	}
+	for _, i := range images {
+		data, err := r.Images.Map(ctx, i)
+		if err != nil {
+			return err
+		}
+		m, err := r.release.Map(i, data)
+		if err != nil {
+			return err
+		}
+		p := &part{run: r, Document: NewDocument(m, i.BmapSHA256, opened.Signers), role: i.Role}
+		r.parts = append(r.parts, p)
+		size, err := p.openImage(ctx, i)
+		if err == nil {
+			err = p.fits(size)
+		}
+		if err != nil {
+			return fmt.Errorf("image %s: %w", i.File, err)
+		}
+	}
+	return nil
+}
+
+// fits compares the size of the image with its map and with the partition; -1 is unknown.
+func (p *part) fits(imageSize int64) error {
+	p.Unmapped = cmp.Or(p.Unmapped, p.Job.Unmapped, UnmappedZero)
+	size, err := p.Disk.SlotSize(p.Slot, p.role)
+	if err != nil {
+		return err
+	}
+	if p.Map.ImageSize() > size {
+		return &IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit slot %s, whose %s partition has %d", p.Map.ImageSize(),
+			p.Slot, p.role, size)}
+	}
+	if imageSize >= 0 && imageSize != p.Map.ImageSize() {
+		return &ImageError{Err: fmt.Errorf("it has %d bytes, the bmap says %d", imageSize, p.Map.ImageSize())}
+	}
+	return nil
+}
+
+// AcceptRelease checks the signature of a release document, parses exactly the signed bytes, and checks product, expiry and rollback
+// index. signature is nil for a clearsigned document. It reads and writes nothing else. Errors: those of [release.Trust.OpenRelease],
+// [IncompatibleError], [ExpiredError], [RollbackError].
+func AcceptRelease(doc, signature []byte, c Conditions) (*release.Opened, error) {
+	opened, err := release.Trust{Policy: c.Policy}.OpenRelease(doc, signature)
 	if err != nil {
 		return nil, err
 	}
-	if doc.Map.ImageSize() > size {
-		return nil, &IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit slot %s, whose %s partition has %d", doc.Map.ImageSize(),
-			r.Slot, r.Role, size)}
+	rel := opened.Release
+	switch index := rel.Order().RollbackIndex; {
+	case c.Product != AnyProduct && rel.Product() != c.Product:
+		return nil, &IncompatibleError{Reason: fmt.Sprintf("the release is for product %q; this device is %q", rel.Product(), c.Product)}
+	case !c.Held && !rel.Expires().IsZero() && c.Policy.Time.After(rel.Expires()):
+		return nil, &ExpiredError{Expires: rel.Expires(), Now: c.Policy.Time}
+	case index < c.Floor:
+		return nil, &RollbackError{Index: index, Floor: c.Floor}
 	}
-	if r.ImageSize >= 0 && r.ImageSize != doc.Map.ImageSize() {
-		return nil, &ImageError{Err: fmt.Errorf("it has %d bytes, the bmap says %d", r.ImageSize, doc.Map.ImageSize())}
-	}
-	return doc, nil
+	return opened, nil
 }
 
 // Accept checks the signature of a bmap, parses exactly the signed bytes, and checks product, role, expiry and rollback index.

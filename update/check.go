@@ -25,8 +25,8 @@ func CheckImage(ctx context.Context, m *bmap.Map, image Image) error {
 // CheckSlot compares a slot with the document of the image that was installed into it, as an install does before it switches.
 // It writes nothing. Errors: [ReadBackError], [ImageError], the cause of a cancelled context.
 func CheckSlot(ctx context.Context, doc *Document, slot ReadBacker, progress *Progress) error {
-	r := &run{timer: newTimer(progress)}
-	b := r.readBackOf(doc)
+	p := &part{run: &run{timer: newTimer(progress)}, Document: doc}
+	b := p.readBackOf()
 	bad, err := b.Compare(ctx, slot)
 	if err == nil && len(bad) > 0 {
 		err = b.mismatch(bad)
@@ -34,7 +34,7 @@ func CheckSlot(ctx context.Context, doc *Document, slot ReadBacker, progress *Pr
 	if err != nil {
 		return err
 	}
-	return r.checkWhole(ctx, b, slot)
+	return p.checkWhole(ctx, b, slot)
 }
 
 // consumer takes the checked chunks and recycles their buffers.

@@ -45,46 +45,49 @@ type CopyResult struct {
 // target holds a part of the image. Errors: [ImageError], [SourceError], [WriteError], [ReadBackError], the cause of a cancelled
 // context.
 func Copy(ctx context.Context, job CopyJob) (*CopyResult, error) {
-	run := &run{Job: Job{Image: job.Image, Reopen: job.Reopen, Rewrite: job.Rewrite}, timer: newTimer(job.Progress)}
-	doc := &Document{Map: job.Map, Unmapped: job.Unmapped}
+	p := &part{
+		run:      &run{Job: Job{Rewrite: job.Rewrite}, timer: newTimer(job.Progress)},
+		Document: &Document{Map: job.Map, Unmapped: job.Unmapped},
+		image:    job.Image, reopen: job.Reopen, target: job.Target,
+	}
 	if job.Map == nil {
-		run.Reopen = nil
+		p.reopen = nil
 		var err error
-		if doc.Map, err = run.writeAll(ctx, job.Target); err != nil {
+		if p.Map, err = p.writeAll(ctx); err != nil {
 			return nil, err
 		}
 	} else {
 		if err := job.Map.CheckSummed(); err != nil {
 			return nil, err
 		}
-		if err := run.write(ctx, doc, job.Target); err != nil {
+		if err := p.write(ctx); err != nil {
 			return nil, err
 		}
 	}
-	run.phase(PhaseFlush)
+	p.phase(PhaseFlush)
 	if err := cancelled(ctx); err != nil {
 		return nil, err
 	}
-	if err := job.Target.Flush(); err != nil {
-		return nil, &WriteError{Err: err}
+	if err := p.flush(); err != nil {
+		return nil, err
 	}
 	if !job.SkipReadBack {
-		if err := run.readBack(ctx, doc, job.Target); err != nil {
+		if err := p.readBack(ctx); err != nil {
 			return nil, err
 		}
 	}
 	return &CopyResult{
-		ImageBytes: doc.Map.ImageSize(), MappedBytes: doc.Map.MappedBytes(), Unmapped: doc.Unmapped,
-		WrittenBytes: run.written, SkippedBytes: run.held.equal.Load(), RepairedBytes: run.repaired,
-		ReadBack: !job.SkipReadBack, Engine: job.Target.Engine(), Seconds: run.stop(),
+		ImageBytes: p.Map.ImageSize(), MappedBytes: p.Map.MappedBytes(), Unmapped: p.Unmapped,
+		WrittenBytes: p.written, SkippedBytes: p.held.equal.Load(), RepairedBytes: p.repaired,
+		ReadBack: !job.SkipReadBack, Engine: job.Target.Engine(), Seconds: p.stop(),
 	}, cancelled(ctx)
 }
 
 // writeAll writes the whole stream, whatever its length, and returns a map of it for the read-back. Chunks of zeros are zeroed, which
 // is faster than writing them and leaves holes in a file.
-func (r *run) writeAll(ctx context.Context, target Target) (*bmap.Map, error) {
-	r.phase(PhaseWrite)
-	r.held = new(held)
+func (p *part) writeAll(ctx context.Context) (*bmap.Map, error) {
+	p.phase(PhaseWrite)
+	p.held = new(held)
 	group, gctx := errgroup.WithContext(ctx)
 	free, full := make(chan []byte, ahead), make(chan []byte, ahead)
 	for range ahead {
@@ -92,12 +95,12 @@ func (r *run) writeAll(ctx context.Context, target Target) (*bmap.Map, error) {
 	}
 	group.Go(func() error {
 		defer close(full)
-		return r.readAll(gctx, free, full)
+		return p.readAll(gctx, free, full)
 	})
 	var ranges []bmap.Range
 	var size int64
 	group.Go(func() (err error) {
-		ranges, size, err = r.writeChunks(gctx, target, full, free)
+		ranges, size, err = p.writeChunks(gctx, full, free)
 		return err
 	})
 	err := group.Wait()
@@ -113,13 +116,13 @@ func (r *run) writeAll(ctx context.Context, target Target) (*bmap.Map, error) {
 	return bmap.FromRanges(size, "sha256", ranges)
 }
 
-func (r *run) readAll(ctx context.Context, free <-chan []byte, full chan<- []byte) error {
+func (p *part) readAll(ctx context.Context, free <-chan []byte, full chan<- []byte) error {
 	for at := int64(0); ; {
 		buf, err := receive(ctx, free)
 		if err != nil {
 			return err
 		}
-		n, err := io.ReadFull(r.Image, buf[:chunkSize])
+		n, err := io.ReadFull(p.image, buf[:chunkSize])
 		at += int64(n)
 		if n > 0 {
 			if err := send(ctx, full, buf[:n]); err != nil {
@@ -129,7 +132,7 @@ func (r *run) readAll(ctx context.Context, free <-chan []byte, full chan<- []byt
 		switch err {
 		case nil:
 		case io.EOF, io.ErrUnexpectedEOF:
-			if err := r.Image.End(); err != nil { // a truncated container is io.ErrUnexpectedEOF too
+			if err := p.image.End(); err != nil { // a truncated container is io.ErrUnexpectedEOF too
 				return &SourceError{Offset: at, Err: err}
 			}
 			return nil
@@ -139,7 +142,7 @@ func (r *run) readAll(ctx context.Context, free <-chan []byte, full chan<- []byt
 	}
 }
 
-func (r *run) writeChunks(ctx context.Context, target Target, full <-chan []byte, free chan<- []byte) (ranges []bmap.Range, size int64, err error) {
+func (p *part) writeChunks(ctx context.Context, full <-chan []byte, free chan<- []byte) (ranges []bmap.Range, size int64, err error) {
 	sum, from := sha256.New(), int64(0)
 	end := func() {
 		if size > from {
@@ -152,18 +155,18 @@ func (r *run) writeChunks(ctx context.Context, target Target, full <-chan []byte
 		sum.Write(buf)
 		n := int64(len(buf))
 		if FirstNonZero(buf) < 0 {
-			err = target.Zero(size, n)
+			err = p.target.Zero(size, n)
 		} else {
-			_, err = target.WriteAt(buf, size)
+			_, err = p.target.WriteAt(buf, size)
 		}
 		if err != nil {
 			return nil, 0, &WriteError{Err: err}
 		}
-		r.written += n
+		p.written += n
 		if size += n; size-from >= heldRange {
 			end()
 		}
-		r.progress.add(n)
+		p.progress.add(n)
 		if err := send(ctx, free, buf[:chunkSize]); err != nil {
 			return nil, 0, err
 		}

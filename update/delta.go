@@ -46,29 +46,29 @@ const seedBudget = 64 << 20
 // planFetch decides the source of every range before anything is fetched: the target if it holds the range, else the other slot, at
 // the same place or another one, else the server. The returned image reads each range from its source. Copied ranges are compared
 // with their signed checksums like all others.
-func (r *run) planFetch(ctx context.Context, doc *Document, image Sparse) (*delta, selection, error) {
-	r.phaseOf(PhasePlan, doc.Map.MappedBytes())
-	lacks := make([]bool, doc.Map.Len())
-	for i, rng := range doc.Map.Ranges() {
+func (p *part) planFetch(ctx context.Context, image Sparse) (*delta, selection, error) {
+	p.phaseOf(PhasePlan, p.Map.MappedBytes())
+	lacks := make([]bool, p.Map.Len())
+	for i, rng := range p.Map.Ranges() {
 		var err error
-		if lacks[i], err = r.held.lacks(ctx, i, rng); err != nil {
+		if lacks[i], err = p.held.lacks(ctx, i, rng); err != nil {
 			return nil, nil, err
 		}
 	}
-	d := &delta{image: image, m: doc.Map, from: make([]int64, doc.Map.Len())}
-	if r.Seed != nil {
+	d := &delta{image: image, m: p.Map, from: make([]int64, p.Map.Len())}
+	if p.Seed != nil {
 		var err error
-		if d.seed, err = r.Seed(r.Slot, r.Role); err != nil {
-			doc.Warnings = append(doc.Warnings, fmt.Sprintf("opening another slot to copy from: %v; everything is fetched", err))
+		if d.seed, err = p.Seed(p.Slot, p.role); err != nil {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("opening another slot to copy from: %v; everything is fetched", err))
 		}
 	}
-	if err := d.find(ctx, lacks, r.progress); err != nil {
+	if err := d.find(ctx, lacks, p.progress); err != nil {
 		d.close()
 		return nil, nil, err
 	}
-	fetch := Fetch{Held: r.held.equal.Load()}
+	fetch := Fetch{Held: p.held.equal.Load()}
 	var want []bmap.Span
-	for i, rng := range doc.Map.Ranges() {
+	for i, rng := range p.Map.Ranges() {
 		switch {
 		case !lacks[i]:
 		case d.from[i] >= 0:
@@ -83,8 +83,8 @@ func (r *run) planFetch(ctx context.Context, doc *Document, image Sparse) (*delt
 		return nil, nil, &SourceError{Err: err}
 	}
 	plan.Held, plan.Copied = fetch.Held, fetch.Copied
-	r.fetch = &plan
-	r.progress.plan(plan)
+	p.fetch = &plan
+	p.progress.plan(plan)
 	return d, func(_ context.Context, i int, _ bmap.Range) (bool, error) { return lacks[i], nil }, nil
 }
 

@@ -2,13 +2,13 @@ package update
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"time"
 
 	"updater/bmap"
+	"updater/release"
 	"updater/verify"
 )
 
@@ -62,20 +62,33 @@ type ImageCloser interface {
 	io.Closer
 }
 
+// Images hands over what a release names.
+type Images interface {
+	// Map reads the block map of an image. Nothing of it is trusted.
+	Map(ctx context.Context, i release.Image) ([]byte, error)
+	// Open opens an image from its beginning, and returns its decoded size in bytes, -1 if that is unknown before the end. It may
+	// be called again, to repair what reads back wrong.
+	Open(ctx context.Context, i release.Image) (image ImageCloser, size int64, err error)
+}
+
 // Job is one install. Every field without a note is required.
 type Job struct {
 	Boot  Boot
 	Disk  Disk
 	State State // nil remembers nothing; the floor is 0
 
-	Bmap      []byte // unverified
-	Signature []byte // detached; nil if the bmap is clearsigned
+	Document  []byte // unverified: a bmap, or a release when there are Images
+	Signature []byte // detached; nil if the document is clearsigned
 	Policy    verify.Policy
 	Product   string   // the device's; "" if the configuration names none
-	Role      string   // partition of the slot to write, such as "rootfs"
 	Require   []string // fields of <Update> that must be present, see Fields
 
-	Image     Image
+	// Images has the block maps and images of a release. Nil installs the one image of a bmap.
+	Images Images
+	Layout release.Layout // slots and roles of the device, for a release
+	Role   string         // partition of the slot to write, such as "rootfs", for a bmap
+
+	Image     Image // of a bmap
 	ImageSize int64 // decoded size in bytes, -1 if it is unknown before the end
 	// Narrow derives the map of Image from the accepted map of something larger, such as a whole disk. It must not return a range
 	// that the accepted map does not cover. It may be nil.
@@ -103,86 +116,102 @@ type Job struct {
 
 // Planned describes an install whose document was accepted.
 type Planned struct {
-	Slot, Role       string
+	Slot             string
+	Roles            []string
 	Product, Version string // as signed; may be empty
 	RollbackIndex    int64  // 0 is none
-	ImageBytes       int64
+	ImageBytes       int64  // of all images
 }
 
-// Result reports an install.
+// Result reports an install. Its bytes are those of all images.
 type Result struct {
-	Slot        string          `json:"slot"`
-	Role        string          `json:"role"`
-	Product     string          `json:"product,omitempty"`
-	Version     string          `json:"version,omitempty"`
-	Index       int64           `json:"rollback_index,omitempty"`
-	Signers     []verify.Signer `json:"signers"`
-	ImageBytes  int64           `json:"image_bytes"`
-	MappedBytes int64           `json:"mapped_bytes"`
-	Unmapped    string          `json:"unmapped"` // zero, keep or discard
+	Slot     string          `json:"slot"`
+	Identity string          `json:"identity,omitempty"` // of the release
+	Product  string          `json:"product,omitempty"`
+	Version  string          `json:"version,omitempty"`
+	Index    int64           `json:"rollback_index,omitempty"`
+	Signers  []verify.Signer `json:"signers"`
+	Tries    int             `json:"tries"`
+	Warnings []string        `json:"warnings,omitempty"`
+	Seconds  Timings         `json:"seconds"`
+	ImageResult
+	Images []ImageResult `json:"images,omitempty"` // of a release, in its order
+}
+
+// Roles lists the roles that were written.
+func (r *Result) Roles() []string {
+	if len(r.Images) == 0 {
+		return []string{r.Role}
+	}
+	var roles []string
+	for _, i := range r.Images {
+		roles = append(roles, i.Role)
+	}
+	return roles
+}
+
+// ImageResult reports one image of an install.
+type ImageResult struct {
+	Role        string `json:"role,omitempty"` // "" for several images
+	ImageBytes  int64  `json:"image_bytes"`
+	MappedBytes int64  `json:"mapped_bytes"`
+	Unmapped    string `json:"unmapped,omitempty"` // zero, keep or discard; "" for several images that differ
 	// Mapped bytes that were written and those that the slot already held; unmapped bytes that read as zero now; bytes that were
 	// written again.
-	WrittenBytes  int64    `json:"written_bytes"`
-	SkippedBytes  int64    `json:"skipped_bytes"`
-	ZeroedBytes   int64    `json:"zeroed_bytes"`
-	RepairedBytes int64    `json:"repaired_bytes,omitempty"`
-	Fetch         *Fetch   `json:"fetch,omitempty"` // of an image on a server
-	Engine        string   `json:"engine"`
-	Tries         int      `json:"tries"`
-	Warnings      []string `json:"warnings,omitempty"`
-	Seconds       Timings  `json:"seconds"`
+	WrittenBytes  int64  `json:"written_bytes"`
+	SkippedBytes  int64  `json:"skipped_bytes"`
+	ZeroedBytes   int64  `json:"zeroed_bytes"`
+	RepairedBytes int64  `json:"repaired_bytes,omitempty"`
+	Fetch         *Fetch `json:"fetch,omitempty"` // of an image on a server
+	Engine        string `json:"engine"`
 }
 
 // Timings are the durations of the phases of an install, in seconds.
 type Timings map[Phase]float64
 
-// Install runs the steps of the package comment, in that order. A nil error means that the slot holds the signed image, read back
-// from the medium, and is the boot loader's next choice, both durably. Errors: [ActiveError], [NotGoodError], [IncompatibleError],
-// [ExpiredError], [RollbackError], [ImageError], [SourceError], [WriteError], [ReadBackError], [BootError], [verify.SignatureError],
-// [bmap.SyntaxError], those of the State and the hooks, and the cause of a cancelled context.
+// Install runs the steps of the package comment, in that order. A nil error means that the slot holds every image of the release,
+// read back from the medium, and is the boot loader's next choice, both durably. Errors: [ActiveError], [NotGoodError],
+// [IncompatibleError], [ExpiredError], [RollbackError], [ImageError], [SourceError], [WriteError], [ReadBackError], [BootError],
+// [verify.SignatureError], [bmap.SyntaxError], those of package release, the State and the hooks, and the cause of a cancelled context.
 func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	run := &run{Job: job, timer: newTimer(job.Progress)}
+	defer run.close() // the data was flushed and read back by then
 
 	run.phase(PhaseCheck)
-	slot, err := run.inactiveSlot(ctx)
-	if err != nil {
+	if run.Slot, err = run.inactiveSlot(ctx); err != nil {
 		return nil, err
 	}
-	run.Slot = slot
-	doc, err := run.accept(ctx)
-	if err != nil {
+	if err := run.accept(ctx); err != nil {
 		return nil, err
 	}
-	if err := run.ask(ctx, job.PreInstall, doc); err != nil {
+	if err := run.ask(ctx, job.PreInstall); err != nil {
 		return nil, err
 	}
-	target, err := job.Disk.OpenSlot(slot, job.Role)
-	if err != nil {
+	if err := run.each((*part).open); err != nil {
 		return nil, err
 	}
-	defer func() { _ = target.Close() }() // the data was flushed and read back by then
 	if err := cancelled(ctx); err != nil {
 		return nil, err
 	}
-	if err := run.record(doc, OutcomeWriting, ""); err != nil {
+	if err := run.record(OutcomeWriting, ""); err != nil {
 		return nil, err
 	}
-	defer func() { run.ended(doc, err) }()
-	if err := job.Boot.Invalidate(ctx, slot); err != nil {
-		return nil, &BootError{Slot: slot, Doing: "marking it bad", Err: err}
+	defer func() { run.ended(err) }()
+	if err := job.Boot.Invalidate(ctx, run.Slot); err != nil {
+		return nil, &BootError{Slot: run.Slot, Doing: "marking it bad", Err: err}
 	}
 
-	if err := run.write(ctx, doc, target); err != nil {
+	if err := run.each(func(p *part) error { defer p.closeImage(); return p.write(ctx) }); err != nil {
 		return nil, err
 	}
 	run.phase(PhaseFlush)
-	if err := target.Flush(); err != nil {
-		return nil, &WriteError{Slot: slot, Err: err}
-	}
-	if err := run.readBack(ctx, doc, target); err != nil {
+	if err := run.each((*part).flush); err != nil {
 		return nil, err
 	}
-	if err := run.ask(ctx, job.PostInstall, doc); err != nil {
+	if err := run.each(func(p *part) error { return p.readBack(ctx) }); err != nil {
+		return nil, err
+	}
+	if err := run.ask(ctx, job.PostInstall); err != nil {
 		return nil, err
 	}
 
@@ -190,79 +219,58 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	if err := cancelled(ctx); err != nil {
 		return nil, err
 	}
-	if err := run.record(doc, OutcomeInstalled, ""); err != nil {
+	if err := run.record(OutcomeInstalled, ""); err != nil {
 		return nil, err
 	}
 	if err := run.activate(context.WithoutCancel(ctx)); err != nil {
 		return nil, err
 	}
-	return run.result(doc, target), nil
+	return run.result(), nil
 }
 
 // run is one install under way. Its Slot is set from the first step on.
 type run struct {
 	Job
 	*timer
-	noted             Outcome // the last one recorded
-	held              *held
-	fetch             *Fetch
-	written, repaired int64 // bytes
+	release *release.Release
+	signers []verify.Signer
+	parts   []*part
+	noted   Outcome // the last one recorded
+}
+
+// each calls a step for every image, and ends at the first error.
+func (r *run) each(step func(p *part) error) error {
+	for _, p := range r.parts {
+		if err := step(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close closes what was opened.
+func (r *run) close() {
+	for _, p := range r.parts {
+		p.close()
+	}
+}
+
+// planned describes the install to hooks.
+func (r *run) planned() Planned {
+	p := Planned{Slot: r.Slot, Product: r.release.Product(), Version: r.release.Version(), RollbackIndex: r.release.Order().RollbackIndex}
+	for _, part := range r.parts {
+		p.Roles = append(p.Roles, part.role)
+		p.ImageBytes += part.Map.ImageSize()
+	}
+	return p
 }
 
 // ask calls a hook; nil accepts.
-func (r *run) ask(ctx context.Context, hook func(context.Context, Planned) error, doc *Document) error {
+func (r *run) ask(ctx context.Context, hook func(context.Context, Planned) error) error {
 	if hook == nil {
 		return nil
 	}
-	u := doc.update()
-	return hook(ctx, Planned{
-		Slot: r.Slot, Role: r.Role, Product: u.Product, Version: u.Version, RollbackIndex: u.RollbackIndex, ImageBytes: doc.Map.ImageSize(),
-	})
-}
-
-// readBackOf begins the read-back phase.
-func (r *run) readBackOf(doc *Document) ReadBack {
-	b := ReadBack{Map: doc.Map, Unmapped: doc.Unmapped, Readers: readers, Progress: r.progress.add}
-	r.phaseOf(PhaseReadBack, b.Bytes())
-	return b
-}
-
-// readBack compares the medium with the signed document and repairs it once.
-func (r *run) readBack(ctx context.Context, doc *Document, target Target) error {
-	b := r.readBackOf(doc)
-	bad, err := b.Compare(ctx, target)
-	if err != nil {
-		return err
-	}
-	if len(bad) > 0 {
-		if repairable(bad, r.Reopen) {
-			r.phase(PhaseRepair)
-		}
-		if err := b.Repair(ctx, target, bad, r.Reopen); err != nil {
-			return r.inSlot(err)
-		}
-		for _, m := range bad {
-			r.repaired += m.Length
-		}
-	}
-	return r.checkWhole(ctx, b, target)
-}
-
-// checkWhole compares the slot with the checksum of the whole image, if the document has one.
-func (r *run) checkWhole(ctx context.Context, b ReadBack, slot ReadBacker) error {
-	if wholeChecksum(b.Map) == "" {
-		return nil
-	}
-	r.phaseOf(PhaseReadBack, b.Map.ImageSize())
-	return b.checkWhole(ctx, slot)
-}
-
-// inSlot adds the slot to a WriteError.
-func (r *run) inSlot(err error) error {
-	if w, ok := errors.AsType[*WriteError](err); ok {
-		w.Slot = r.Slot
-	}
-	return err
+	return hook(ctx, r.planned())
 }
 
 // activate switches and reads the switch back.
@@ -283,19 +291,38 @@ func (r *run) activate(ctx context.Context) error {
 	return &BootError{Slot: slot, Doing: "reading the switch back", Err: fmt.Errorf("it is not the boot loader's next choice")}
 }
 
-func (r *run) result(doc *Document, target Target) *Result {
+func (r *run) result() *Result {
 	res := &Result{
-		Slot: r.Slot, Role: r.Role, Signers: doc.Signers, Tries: r.Tries, Engine: target.Engine(),
-		ImageBytes: doc.Map.ImageSize(), MappedBytes: doc.Map.MappedBytes(), Unmapped: doc.Unmapped,
-		WrittenBytes: r.written, SkippedBytes: r.held.equal.Load(), RepairedBytes: r.repaired, Fetch: r.fetch, Warnings: doc.Warnings, Seconds: r.stop(),
+		Slot: r.Slot, Identity: r.release.Identity(), Product: r.release.Product(), Version: r.release.Version(),
+		Index: r.release.Order().RollbackIndex, Signers: r.signers, Tries: r.Tries, Seconds: r.stop(),
 	}
-	if doc.Unmapped == UnmappedZero {
-		res.ZeroedBytes = res.ImageBytes - res.MappedBytes
+	for _, p := range r.parts {
+		res.Warnings = append(res.Warnings, p.Warnings...)
+		res.Images = append(res.Images, p.result())
 	}
-	if u := doc.Map.Update(); u != nil {
-		res.Product, res.Version, res.Index = u.Product, u.Version, u.RollbackIndex
+	res.ImageResult = total(res.Images)
+	if r.Images == nil {
+		res.Images = nil
 	}
 	return res
+}
+
+// total adds up the images of an install.
+func total(images []ImageResult) ImageResult {
+	sum := images[0]
+	for _, i := range images[1:] {
+		sum.Role, sum.Fetch = "", nil
+		if sum.Unmapped != i.Unmapped {
+			sum.Unmapped = ""
+		}
+		sum.ImageBytes += i.ImageBytes
+		sum.MappedBytes += i.MappedBytes
+		sum.WrittenBytes += i.WrittenBytes
+		sum.SkippedBytes += i.SkippedBytes
+		sum.ZeroedBytes += i.ZeroedBytes
+		sum.RepairedBytes += i.RepairedBytes
+	}
+	return sum
 }
 
 // cancelled is the cause of a cancelled context, nil before that.

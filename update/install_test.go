@@ -235,7 +235,7 @@ func isZero(p []byte) bool { return bytes.Count(p, []byte{0}) == len(p) }
 
 func (k *kit) job(d *device) update.Job {
 	return update.Job{
-		Boot: d, Disk: d, Bmap: k.doc, Signature: k.sig, Policy: k.policy, Product: "demo", Role: "rootfs",
+		Boot: d, Disk: d, Document: k.doc, Signature: k.sig, Policy: k.policy, Product: "demo", Role: "rootfs",
 		Image: stream{Reader: bytes.NewReader(k.image)}, ImageSize: -1, Tries: 3,
 	}
 }
@@ -383,9 +383,9 @@ func TestRefusals(t *testing.T) {
 		touched bool // the slot may have been marked bad
 	}{
 		{name: "no signature", change: func(j *update.Job, _ *device) { j.Signature = nil }, want: "sign"},
-		{name: "other bytes signed", change: func(j *update.Job, _ *device) { j.Bmap = append(slices.Clone(j.Bmap), '\n') }, want: "sign"},
+		{name: "other bytes signed", change: func(j *update.Job, _ *device) { j.Document = append(slices.Clone(j.Document), '\n') }, want: "sign"},
 		{name: "zero clock", change: func(j *update.Job, _ *device) { j.Policy.Time = time.Time{} }, want: ""},
-		{name: "weak checksums", change: func(j *update.Job, _ *device) { j.Bmap, j.Signature, j.Policy = weak.doc, weak.sig, weak.policy }, want: "md5"},
+		{name: "weak checksums", change: func(j *update.Job, _ *device) { j.Document, j.Signature, j.Policy = weak.doc, weak.sig, weak.policy }, want: "md5"},
 		{name: "booted slot", change: func(j *update.Job, _ *device) { j.Slot = "A" }, want: "running"},
 		{name: "unknown slot", change: func(j *update.Job, _ *device) { j.Slot = "C" }, want: "not configured"},
 		{name: "slot too small", change: func(_ *update.Job, d *device) { d.size = 699_999 }, want: "does not fit"},

@@ -6,8 +6,8 @@ import "time"
 type State interface {
 	// Floor is the lowest rollback index that may be installed. An install never changes it.
 	Floor() int64
-	// Record notes what a partition of a slot holds. It is on stable storage once Record returns nil.
-	Record(r Record) error
+	// Record notes what the partitions of a slot hold, in one change. It is on stable storage once Record returns nil.
+	Record(records ...Record) error
 }
 
 // Outcome is how far an install got.
@@ -29,6 +29,7 @@ type Record struct {
 	RollbackIndex int64     // 0 is none
 	ImageChecksum string    // hex, of the whole image; "" if the document has none
 	BmapChecksum  string    // hex sha256 of the signed document
+	Release       string    // identity of the release, package release
 	Signed        time.Time // of the newest signature
 	Signers       []string  // fingerprints of the keys that signed
 	Size          int64     // of the image, bytes
@@ -37,16 +38,21 @@ type Record struct {
 }
 
 // record notes an outcome in the state. Nothing is written before OutcomeWriting is durable.
-func (r *run) record(doc *Document, o Outcome, detail string) error {
+func (r *run) record(o Outcome, detail string) error {
 	if r.State == nil {
 		return nil
 	}
-	rec := doc.Record(r.Slot, r.Role, o, r.Policy.Time)
-	rec.Detail = detail
-	if o != OutcomeWriting {
-		rec.Seconds = r.soFar()
+	var records []Record
+	for _, p := range r.parts {
+		rec := p.Record(r.Slot, p.role, o, r.Policy.Time)
+		rec.Version, rec.RollbackIndex = r.release.Version(), r.release.Order().RollbackIndex
+		rec.Release, rec.Detail = r.release.Identity(), detail
+		if o != OutcomeWriting {
+			rec.Seconds = r.soFar()
+		}
+		records = append(records, rec)
 	}
-	if err := r.State.Record(rec); err != nil {
+	if err := r.State.Record(records...); err != nil {
 		return err
 	}
 	r.noted = o
@@ -71,8 +77,8 @@ func (d *Document) Record(slot, role string, o Outcome, at time.Time) Record {
 
 // ended records a failed install. It adds nothing to the error, which is reported anyway. A slot that was read back completely stays
 // recorded as installed: only its activation failed.
-func (r *run) ended(doc *Document, err error) {
+func (r *run) ended(err error) {
 	if err != nil && r.noted == OutcomeWriting {
-		_ = r.record(doc, OutcomeFailed, err.Error())
+		_ = r.record(OutcomeFailed, err.Error())
 	}
 }

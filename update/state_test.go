@@ -23,7 +23,8 @@ type memory struct {
 
 func (m *memory) Floor() int64 { return m.floor }
 
-func (m *memory) Record(r update.Record) error {
+func (m *memory) Record(records ...update.Record) error {
+	r := records[0]
 	if err := m.d.op("record %s", r.Outcome); err != nil {
 		return err
 	}

@@ -54,21 +54,19 @@ func (c chunk) recycle(ctx context.Context, free chan<- []byte) error {
 
 // write streams the image into the target; device, decoder and hash run at the same time. Ranges that the target already holds are
 // skipped.
-func (r *run) write(ctx context.Context, doc *Document, target Target) error {
-	r.held = newHeld(doc.Map, target, r.Rewrite)
-	image, want := r.Image, selection(r.held.lacks)
-	if sparse, ok := r.Image.(Sparse); ok && !r.Rewrite {
-		d, lacks, err := r.planFetch(ctx, doc, sparse)
+func (p *part) write(ctx context.Context) error {
+	p.held = newHeld(p.Map, p.target, p.Rewrite)
+	image, want := p.image, selection(p.held.lacks)
+	if sparse, ok := p.image.(Sparse); ok && !p.Rewrite {
+		d, lacks, err := p.planFetch(ctx, sparse)
 		if err != nil {
 			return err
 		}
 		defer d.close()
 		image, want = d, lacks
 	}
-	r.phaseOf(PhaseWrite, doc.Map.MappedBytes())
-	return stream(ctx, doc.Map, image, want, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
-		return r.writeRanges(ctx, doc, target, in, free)
-	})
+	p.phaseOf(PhaseWrite, p.Map.MappedBytes())
+	return stream(ctx, p.Map, image, want, p.writeRanges)
 }
 
 // rangeReader is the stage that divides the image stream into chunks of the ranges that want selects, and reads it to its end.
@@ -154,25 +152,25 @@ func compare(sum hash.Hash, m *bmap.Map, index int, rng bmap.Range) error {
 }
 
 // writeRanges writes the image in ascending order, in each unit of gapAhead the holes first and then the chunks.
-func (r *run) writeRanges(ctx context.Context, doc *Document, target Target, in <-chan chunk, free chan<- []byte) error {
-	gaps := r.newGaps(doc, target)
+func (p *part) writeRanges(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
+	gaps := p.newGaps()
 	defer gaps.stop()
-	before := target.WrittenOut()
+	before := p.target.WrittenOut()
 	for c := range in {
-		to := doc.Map.ImageSize()
+		to := p.Map.ImageSize()
 		if !c.end {
 			to = min(to, (c.off/gapAhead+1)*gapAhead)
 		}
 		if err := gaps.upTo(ctx, to); err != nil {
-			return &WriteError{Slot: r.Slot, Err: err}
+			return &WriteError{Slot: p.Slot, Err: err}
 		}
 		if c.end {
 			return nil
 		}
-		if err := r.writeChunk(c, target); err != nil {
-			return &WriteError{Slot: r.Slot, Err: err}
+		if err := p.writeChunk(c); err != nil {
+			return &WriteError{Slot: p.Slot, Err: err}
 		}
-		r.progress.set(target.WrittenOut() - before + r.held.equal.Load())
+		p.progress.set(p.target.WrittenOut() - before + p.held.equal.Load())
 		if err := c.recycle(ctx, free); err != nil {
 			return err
 		}
@@ -180,12 +178,12 @@ func (r *run) writeRanges(ctx context.Context, doc *Document, target Target, in 
 	return cancelled(ctx) // otherwise the stage that ended early has the error
 }
 
-func (r *run) writeChunk(c chunk, target Target) error {
-	if equal, err := r.held.holds(c); equal || err != nil {
+func (p *part) writeChunk(c chunk) error {
+	if equal, err := p.held.holds(c); equal || err != nil {
 		return err
 	}
-	r.written += int64(len(c.buf))
-	_, err := target.WriteAt(c.buf, c.off)
+	p.written += int64(len(c.buf))
+	_, err := p.target.WriteAt(c.buf, c.off)
 	return err
 }
 
@@ -197,20 +195,20 @@ type gaps struct {
 	treat func(ctx context.Context, gap bmap.Span) error
 }
 
-func (r *run) newGaps(doc *Document, target Target) *gaps {
+func (p *part) newGaps() *gaps {
 	g := new(gaps)
-	g.next, g.stop = iter.Pull(doc.Map.Gaps())
+	g.next, g.stop = iter.Pull(p.Map.Gaps())
 	g.treat = func(ctx context.Context, gap bmap.Span) error {
-		switch doc.Unmapped {
+		switch p.Unmapped {
 		case UnmappedKeep:
 			return nil
 		case UnmappedDiscard:
-			return target.Discard(gap.Offset, gap.Length)
+			return p.target.Discard(gap.Offset, gap.Length)
 		}
-		if zero, err := r.held.isZero(ctx, gap); zero || err != nil {
+		if zero, err := p.held.isZero(ctx, gap); zero || err != nil {
 			return err
 		}
-		return target.Zero(gap.Offset, gap.Length)
+		return p.target.Zero(gap.Offset, gap.Length)
 	}
 	return g
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"updater/release"
 	"updater/update"
 )
 
@@ -234,6 +235,15 @@ func (c *Config) SlotParts() []string {
 		}
 	}
 	return parts
+}
+
+// Layout is the slots of the device and the roles of each, which a release has to match.
+func (c *Config) Layout() release.Layout {
+	l := release.Layout{Slots: c.SlotNames()}
+	if len(c.Slot) > 0 {
+		l.Roles = c.Slot[0].Roles()
+	}
+	return l
 }
 
 // Labels lists the partitions of all slots that are configured by a label or UUID. A node is on one disk only.

@@ -117,7 +117,7 @@ func (d *device) install(ctx context.Context, img *image) (*update.Result, error
 		state = d.hooks.boot(state)
 	}
 	return update.Install(ctx, update.Job{
-		Boot: state, Disk: d, Bmap: img.doc, Signature: img.sig, Policy: d.policy, Role: "rootfs",
+		Boot: state, Disk: d, Document: img.doc, Signature: img.sig, Policy: d.policy, Role: "rootfs",
 		Image: stream{bytes.NewReader(img.data)}, ImageSize: -1, Tries: 1,
 		Reopen: func(context.Context) (update.ImageCloser, error) { return stream{bytes.NewReader(img.data)}, nil },
 	})

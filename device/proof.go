@@ -1,0 +1,33 @@
+package device
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+)
+
+// proofMagic begins what is kept in place of a block map's own signature: the release that pins the map.
+const proofMagic = "UPDREL1\x00"
+
+// encodeProof packs a release document and its signature, which is nil for a clearsigned one.
+func encodeProof(doc, signature []byte) []byte {
+	b := append([]byte(proofMagic), binary.LittleEndian.AppendUint32(nil, uint32(len(doc)))...)
+	return append(append(b, doc...), signature...)
+}
+
+// decodeProof unpacks a release. ok is false for a signature of the block map itself.
+func decodeProof(b []byte) (doc, signature []byte, ok bool, err error) {
+	rest, ok := bytes.CutPrefix(b, []byte(proofMagic))
+	if !ok {
+		return nil, nil, false, nil
+	}
+	if len(rest) < 4 || int64(binary.LittleEndian.Uint32(rest)) > int64(len(rest)-4) {
+		return nil, nil, true, errors.New("the kept release is cut short")
+	}
+	n := binary.LittleEndian.Uint32(rest)
+	doc, signature = rest[4:4+n], rest[4+n:]
+	if len(signature) == 0 {
+		signature = nil
+	}
+	return doc, signature, true, nil
+}

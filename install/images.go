@@ -1,0 +1,59 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"updater/release"
+	"updater/source"
+	"updater/update"
+)
+
+// releaseDocument returns the document of a release that an argument names: the file, release.toml in a folder, or the address of either.
+// It is false for an image.
+func releaseDocument(name string) (string, bool) {
+	if u, remote, err := source.ParseURL(name); err == nil && remote {
+		if strings.HasSuffix(u.Path, "/") {
+			return u.JoinPath(release.DocumentName).String(), true
+		}
+		return name, path.Ext(u.Path) == ".toml"
+	}
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		return filepath.Join(name, release.DocumentName), true
+	}
+	return name, filepath.Ext(name) == ".toml"
+}
+
+// images opens what a release names, beside its document. It implements update.Images and keeps the block maps that it has read.
+type images struct {
+	from     *Origins
+	document string
+	maps     map[string][]byte // by role
+}
+
+// Map implements update.Images.
+func (s *images) Map(ctx context.Context, i release.Image) ([]byte, error) {
+	data, err := s.from.Read(ctx, beside(s.document, i.Bmap), release.Trust{}.Limit(release.TypeMap))
+	if err != nil {
+		return nil, fmt.Errorf("reading the block map of role %s: %w", i.Role, err)
+	}
+	s.maps[i.Role] = data
+	return data, nil
+}
+
+// Open implements update.Images.
+func (s *images) Open(ctx context.Context, i release.Image) (update.ImageCloser, int64, error) {
+	name := beside(s.document, i.File)
+	img, size, err := s.from.Open(ctx, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	if _, remote, _ := source.ParseURL(name); remote {
+		return sparse{img}, size, nil
+	}
+	return img, size, nil
+}

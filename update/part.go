@@ -1,0 +1,121 @@
+package update
+
+import (
+	"context"
+	"errors"
+
+	"updater/release"
+)
+
+// part is one image of an install under way, with the partition that it is written to.
+type part struct {
+	*run
+	*Document
+	role   string
+	image  Image
+	closer func() error // of image; nil when the caller of Install closes it
+	reopen func(ctx context.Context) (ImageCloser, error)
+	target Target
+
+	held              *held
+	fetch             *Fetch
+	written, repaired int64 // bytes
+}
+
+// open opens the partition for writing.
+func (p *part) open() (err error) {
+	p.target, err = p.Disk.OpenSlot(p.Slot, p.role)
+	return err
+}
+
+func (p *part) close() {
+	if p.target != nil {
+		_ = p.target.Close()
+	}
+	p.closeImage()
+}
+
+// closeImage gives the memory of its decoder back before the next image is read.
+func (p *part) closeImage() {
+	if p.closer != nil {
+		_ = p.closer()
+		p.closer = nil
+	}
+}
+
+func (p *part) flush() error {
+	if err := p.target.Flush(); err != nil {
+		return &WriteError{Slot: p.Slot, Err: err}
+	}
+	return nil
+}
+
+// openImage opens the image of a release.
+func (p *part) openImage(ctx context.Context, i release.Image) (size int64, err error) {
+	image, size, err := p.Images.Open(ctx, i)
+	if err != nil {
+		return 0, err
+	}
+	p.image, p.closer = image, image.Close
+	p.reopen = func(ctx context.Context) (ImageCloser, error) {
+		image, _, err := p.Images.Open(ctx, i)
+		return image, err
+	}
+	return size, nil
+}
+
+// readBackOf begins the read-back phase.
+func (p *part) readBackOf() ReadBack {
+	b := ReadBack{Map: p.Map, Unmapped: p.Unmapped, Readers: readers, Progress: p.progress.add}
+	p.phaseOf(PhaseReadBack, b.Bytes())
+	return b
+}
+
+// readBack compares the medium with the signed document and repairs it once.
+func (p *part) readBack(ctx context.Context) error {
+	b := p.readBackOf()
+	bad, err := b.Compare(ctx, p.target)
+	if err != nil {
+		return err
+	}
+	if len(bad) > 0 {
+		if repairable(bad, p.reopen) {
+			p.phase(PhaseRepair)
+		}
+		if err := b.Repair(ctx, p.target, bad, p.reopen); err != nil {
+			return p.inSlot(err)
+		}
+		for _, m := range bad {
+			p.repaired += m.Length
+		}
+	}
+	return p.checkWhole(ctx, b, p.target)
+}
+
+// checkWhole compares the slot with the checksum of the whole image, if the document has one.
+func (p *part) checkWhole(ctx context.Context, b ReadBack, slot ReadBacker) error {
+	if wholeChecksum(b.Map) == "" {
+		return nil
+	}
+	p.phaseOf(PhaseReadBack, b.Map.ImageSize())
+	return b.checkWhole(ctx, slot)
+}
+
+// inSlot adds the slot to a WriteError.
+func (p *part) inSlot(err error) error {
+	if w, ok := errors.AsType[*WriteError](err); ok {
+		w.Slot = p.Slot
+	}
+	return err
+}
+
+func (p *part) result() ImageResult {
+	res := ImageResult{
+		Role: p.role, ImageBytes: p.Map.ImageSize(), MappedBytes: p.Map.MappedBytes(), Unmapped: p.Unmapped, Engine: p.target.Engine(),
+		WrittenBytes: p.written, SkippedBytes: p.held.equal.Load(), RepairedBytes: p.repaired, Fetch: p.fetch,
+	}
+	if p.Unmapped == UnmappedZero {
+		res.ZeroedBytes = res.ImageBytes - res.MappedBytes
+	}
+	return res
+}

@@ -1,0 +1,238 @@
+package update_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"updater/bmap"
+	"updater/release"
+	"updater/update"
+)
+
+// set is a device whose slots have two roles. Its boot state and its journal are those of device.
+type set struct {
+	*device
+	parts map[string]*partition
+}
+
+// partition is one partition of slot B, on a medium with a volatile cache.
+type partition struct {
+	s            *set
+	role         string
+	data, medium []byte
+}
+
+func newSet() *set {
+	s := &set{device: newDevice(1 << 20), parts: map[string]*partition{}}
+	for _, role := range []string{"boot", "rootfs"} {
+		s.parts[role] = &partition{s, role, bytes.Repeat([]byte{0xa5}, 1<<20), bytes.Repeat([]byte{0xa5}, 1<<20)}
+	}
+	return s
+}
+
+func (s *set) OpenSlot(_, role string) (update.Target, error) {
+	return s.parts[role], s.op("open %s", role)
+}
+
+func (p *partition) WriteAt(b []byte, off int64) (int, error) {
+	if err := p.s.op("write %s", p.role); err != nil {
+		return 0, err
+	}
+	return copy(p.data[off:], b), nil
+}
+
+func (p *partition) Zero(off, n int64) error {
+	clear(p.data[off : off+n])
+	return p.s.op("write %s", p.role)
+}
+
+func (p *partition) Flush() error {
+	copy(p.medium, p.data)
+	return p.s.op("flush %s", p.role)
+}
+
+func (p *partition) ReadBackAt(b []byte, off int64) (int, error) {
+	return copy(b, p.medium[off:]), p.s.op("read back %s", p.role)
+}
+func (p *partition) Discard(int64, int64) error { return errors.New("not asked for") }
+func (p *partition) WrittenOut() int64          { return 0 }
+func (p *partition) Engine() string             { return "memory" }
+func (p *partition) Close() error               { return nil }
+
+// files are the images of a release in memory. They implement update.Images.
+type files struct {
+	maps, images map[string][]byte // by role
+}
+
+func (f files) Map(_ context.Context, i release.Image) ([]byte, error) { return f.maps[i.Role], nil }
+
+type closing struct{ stream }
+
+func (closing) Close() error { return nil }
+
+func (f files) Open(_ context.Context, i release.Image) (update.ImageCloser, int64, error) {
+	data := f.images[i.Role]
+	return closing{stream{Reader: bytes.NewReader(data)}}, int64(len(data)), nil
+}
+
+// releaseKit is a signed release of the kit's image for both roles; that of boot has another first byte.
+type releaseKit struct {
+	*kit
+	files
+	contents release.Contents
+}
+
+func newReleaseKit(t *testing.T) *releaseKit {
+	t.Helper()
+	k := &releaseKit{kit: newKit(t, bmap.CreateOptions{MaxRange: 65536}), files: files{map[string][]byte{}, map[string][]byte{}}}
+	k.contents = release.Contents{Product: "demo", Version: "7", RollbackIndex: 7, Created: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	k.maps["rootfs"], k.images["rootfs"] = k.doc, k.image
+	other := bytes.Clone(k.image)
+	other[0] ^= 1
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(other[:m.Range(0).Length])
+	text := strings.Replace(string(k.doc), m.Range(0).Checksum, hex.EncodeToString(sum[:]), 1)
+	k.maps["boot"], k.images["boot"] = resummed(text), other
+	for _, role := range []string{"boot", "rootfs"} {
+		k.contents.Images = append(k.contents.Images, release.Image{
+			Role: role, File: role + ".img", Bmap: role + ".bmap", BmapSHA256: fmt.Sprintf("%x", sha256.Sum256(k.maps[role])),
+		})
+	}
+	return k
+}
+
+// resummed puts the right checksum of the file itself into a bmap.
+func resummed(text string) []byte {
+	const field = "<BmapFileChecksum>"
+	at := strings.Index(text, field) + len(field)
+	for text[at] == ' ' {
+		at++
+	}
+	zero := text[:at] + strings.Repeat("0", 64) + text[at+64:]
+	return []byte(text[:at] + fmt.Sprintf("%x", sha256.Sum256([]byte(zero))) + text[at+64:])
+}
+
+func (k *releaseKit) job(t *testing.T, s *set) update.Job {
+	t.Helper()
+	r, err := release.New(k.contents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := r.Encode()
+	return update.Job{
+		Boot: s, Disk: s, State: &memory{d: s.device}, Document: doc, Signature: k.signed(doc), Policy: k.policy, Product: "demo",
+		Images: k.files, Layout: release.Layout{Slots: []string{"A", "B"}, Roles: []string{"boot", "rootfs"}}, Tries: 3,
+	}
+}
+
+// holds reports whether the media hold every image of the release.
+func (k *releaseKit) holds(s *set) bool {
+	for role, p := range s.parts {
+		if !bytes.Equal(p.medium[:len(k.image)], k.images[role]) {
+			return false
+		}
+	}
+	return true
+}
+
+// TestInstallRelease: a slot is invalidated once, every image is written, flushed and read back, and only then the slot is activated once.
+func TestInstallRelease(t *testing.T) {
+	k, s := newReleaseKit(t), newSet()
+	res, err := update.Install(t.Context(), k.job(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !k.holds(s) || s.next() != "B" {
+		t.Errorf("slot %s boots next; both images held: %v", s.next(), k.holds(s))
+	}
+	r, _ := release.New(k.contents)
+	if res.Identity != r.Identity() || len(res.Images) != 2 || res.Images[0].Role != "boot" || res.Index != 7 ||
+		res.WrittenBytes != res.Images[0].WrittenBytes+res.Images[1].WrittenBytes {
+		t.Errorf("the result is %+v", res)
+	}
+	journal := slices.Compact(slices.Clone(s.journal))
+	order := []string{"open boot", "open rootfs", "record writing", "invalidate B", "write boot", "write rootfs", "flush boot", "flush rootfs",
+		"read back boot", "read back rootfs", "record installed", "activate B 3"}
+	at := -1
+	for _, op := range order {
+		next := at + 1 + slices.Index(journal[at+1:], op)
+		if next <= at {
+			t.Fatalf("no %q behind %q in %q", op, journal[max(at, 0)], journal)
+		}
+		at = next
+	}
+	if n := strings.Count(strings.Join(journal, "\n"), "invalidate"); n != 1 || at != len(journal)-1 {
+		t.Errorf("%d invalidations; the journal is %q", n, journal)
+	}
+}
+
+// TestReleaseEveryFailure fails every operation in turn: no error ends in a switch, and a success holds everything.
+func TestReleaseEveryFailure(t *testing.T) {
+	k := newReleaseKit(t)
+	for n := 1; ; n++ {
+		s := newSet()
+		s.failAt = n
+		_, err := update.Install(t.Context(), k.job(t, s))
+		if err == nil {
+			if !k.holds(s) || s.next() != "B" {
+				t.Errorf("success with operation %d failing; slot %s boots next", n, s.next())
+			}
+			if n <= len(s.journal) {
+				t.Errorf("operation %d (%s) failed without an error", n, s.journal[n-1])
+			}
+			return
+		}
+		if s.next() != "A" && !k.holds(s) {
+			t.Fatalf("operation %d (%s) failed and slot B boots next", n, s.journal[n-1])
+		}
+	}
+}
+
+// TestReleaseRefused: what is wrong with a release is refused before anything is opened for writing.
+func TestReleaseRefused(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil func(k *releaseKit, j *update.Job)
+		is    func(err error) bool
+	}{
+		{"another product", func(_ *releaseKit, j *update.Job) { j.Product = "else" }, isA[*update.IncompatibleError]},
+		{"below the floor", func(_ *releaseKit, j *update.Job) { j.State.(*memory).floor = 8 }, isA[*update.RollbackError]},
+		{"expired", func(k *releaseKit, j *update.Job) { j.Policy.Time = k.contents.Expires.Add(time.Hour) }, isA[*update.ExpiredError]},
+		{"a role is missing", func(_ *releaseKit, j *update.Job) { j.Layout.Roles = []string{"boot", "dtb", "rootfs"} }, isA[*release.SlotError]},
+		{"an unknown role", func(_ *releaseKit, j *update.Job) { j.Layout.Roles = []string{"rootfs"} }, isA[*release.SlotError]},
+		{"maps swapped", func(k *releaseKit, _ *update.Job) {
+			k.maps["boot"], k.maps["rootfs"] = k.maps["rootfs"], k.maps["boot"]
+		}, isA[*release.PinError]},
+		{"an image too short", func(k *releaseKit, _ *update.Job) { k.images["rootfs"] = k.images["rootfs"][:4096] }, isA[*update.ImageError]},
+		{"a partition too small", func(_ *releaseKit, j *update.Job) { j.Disk.(*set).size = 4096 }, isA[*update.IncompatibleError]},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k, s := newReleaseKit(t), newSet()
+			k.contents.Expires = k.policy.Time.Add(time.Hour)
+			job := k.job(t, s)
+			c.spoil(k, &job)
+			if _, err := update.Install(t.Context(), job); !c.is(err) {
+				t.Errorf("Install = %v", err)
+			}
+			if len(s.journal) > 0 {
+				t.Errorf("it did %q", s.journal)
+			}
+		})
+	}
+}
+
+func isA[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
