@@ -23,9 +23,13 @@ type part struct {
 }
 
 // open opens the partition for writing.
-func (p *part) open() (err error) {
-	p.target, err = p.Disk.OpenSlot(p.Slot, p.role)
-	return err
+func (p *part) open() error {
+	target, err := p.Disk.OpenSlot(p.Slot, p.role)
+	if err != nil {
+		return err
+	}
+	p.target = target
+	return nil
 }
 
 func (p *part) close() {

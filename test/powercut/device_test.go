@@ -13,6 +13,7 @@ import (
 	"updater/blockdev"
 	"updater/boot"
 	"updater/internal/crashdisk"
+	"updater/release"
 	"updater/update"
 	"updater/verify"
 )
@@ -34,6 +35,7 @@ type device struct {
 	w      blockdev.WriterOptions
 	disk   *crashdisk.Disk
 	booted string
+	roles  int // of each slot
 	hooks  hooks
 	memo   map[string][]string // boot state to the loader's chain
 }
@@ -51,7 +53,7 @@ func newDevice(t testing.TB, l *loader, seed uint64) *device {
 	t.Helper()
 	list, policy := pool(t)
 	rng := rand.New(rand.NewPCG(seed, 77))
-	d := &device{loader: l, policy: policy, booted: "A", memo: map[string][]string{}}
+	d := &device{loader: l, policy: policy, booted: "A", roles: []int{1, 2, 1, 3}[seed%4], memo: map[string][]string{}}
 	for _, i := range rng.Perm(len(list))[:4] {
 		d.images = append(d.images, list[i])
 	}
@@ -116,11 +118,16 @@ func (d *device) install(ctx context.Context, img *image) (*update.Result, error
 	if d.hooks.boot != nil {
 		state = d.hooks.boot(state)
 	}
-	return update.Install(ctx, update.Job{
-		Boot: state, Disk: d, Document: img.doc, Signature: img.sig, Policy: d.policy, Role: "rootfs",
-		Image: stream{bytes.NewReader(img.data)}, ImageSize: -1, Tries: 1,
-		Reopen: func(context.Context) (update.ImageCloser, error) { return stream{bytes.NewReader(img.data)}, nil },
-	})
+	job := update.Job{Boot: state, Disk: d, Policy: d.policy, Product: "demo", Tries: 1}
+	if s := img.sets[d.roles]; s != nil {
+		job.Document, job.Signature, job.Images = s.doc, s.sig, s
+		job.Layout = release.Layout{Slots: slotNames, Roles: roleNames[:d.roles]}
+		return update.Install(ctx, job)
+	}
+	job.Document, job.Signature, job.Role = img.doc, img.sig, "rootfs"
+	job.Image, job.ImageSize = stream{bytes.NewReader(img.data)}, -1
+	job.Reopen = func(context.Context) (update.ImageCloser, error) { return stream{bytes.NewReader(img.data)}, nil }
+	return update.Install(ctx, job)
 }
 
 // bootState adapts a backend as cmd/updater does.
@@ -139,11 +146,15 @@ func (b bootState) Slots(ctx context.Context) ([]update.Slot, error) {
 }
 
 // SlotSize implements update.Disk.
-func (d *device) SlotSize(string, string) (int64, error) { return slotSize, nil }
+func (d *device) SlotSize(_, role string) (int64, error) {
+	_, size := extent(d.roles, role)
+	return size, nil
+}
 
 // OpenSlot implements update.Disk.
-func (d *device) OpenSlot(slot, _ string) (update.Target, error) {
-	files := d.disk.Files(slotOffset(slot), slotSize)
+func (d *device) OpenSlot(slot, role string) (update.Target, error) {
+	off, size := extent(d.roles, role)
+	files := d.disk.Files(slotOffset(slot)+off, size)
 	if d.hooks.files != nil {
 		files = d.hooks.files(files)
 	}

@@ -28,6 +28,7 @@ type image struct {
 	name     string
 	data     []byte
 	doc, sig []byte
+	sets     map[int]*set // as a release, by the number of roles
 }
 
 // stream is an image in memory.
@@ -130,7 +131,12 @@ func signedImage(t testing.TB, path, name string, data []byte, maxRange int64) (
 	if err := openpgp.DetachSign(&sig, []*openpgp.Entity{images.signer}, bytes.NewReader(img.doc), nil); err != nil {
 		return nil, err
 	}
-	img.sig = sig.Bytes()
+	img.sig, img.sets = sig.Bytes(), map[int]*set{}
+	for roles := 2; roles <= len(roleNames); roles++ {
+		if img.sets[roles], err = img.release(t, path+".part", roles); err != nil {
+			return nil, err
+		}
+	}
 	return img, nil
 }
 
