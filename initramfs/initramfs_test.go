@@ -49,6 +49,7 @@ func TestPick(t *testing.T) {
 		{name: "compressed", files: "image.bmap image.zst image.bmap.sig readme.txt", image: "image.zst", sig: "image.bmap.sig"},
 		{name: "clearsigned", files: "a.img.bmap a.img.xz", image: "a.img.xz"},
 		{name: "img left out", files: "a.bmap a.img.gz", image: "a.img.gz"},
+		{name: "a release", files: "release.toml release.toml.asc a.bmap b.bmap a b", image: "release.toml"},
 		{name: "no bmap", files: "a", want: "0 bmaps"},
 		{name: "two bmaps", files: "a.bmap b.bmap a b", want: "2 bmaps (a.bmap, b.bmap)"},
 		{name: "no image", files: "a.bmap b.zst", want: "no image for it"},

@@ -14,7 +14,7 @@ import (
 // Update is an unverified update on a mounted medium. The paths name regular files.
 type Update struct {
 	Device    string // node of the block device
-	Image     string // path
+	Image     string // path; release.toml for a release, whose other paths are empty
 	Bmap      string // path
 	Signature string // path; "" if there is none and the bmap has to be clearsigned
 }
@@ -126,8 +126,11 @@ func unmount(node string) error {
 // endings are the file name extensions an image may have.
 var endings = []string{"", ".zst", ".xz", ".gz", ".lz4", ".bz2"}
 
-// pick finds the update in the directory updater/ of a medium or, if labelled is set, in its root directory. It returns nil,
-// nil if the directory does not exist, and an error unless it holds exactly one update.
+// releaseName is the document of a release, which names everything else.
+const releaseName = "release.toml"
+
+// pick finds the update in the directory updater/ of a medium or, if labelled is set, in its root directory: release.toml, or the one bmap.
+// It returns nil, nil if the directory does not exist, and an error unless it holds exactly one update.
 func pick(root string, labelled bool) (*Update, error) {
 	dir, name := filepath.Join(root, "updater"), "updater/"
 	if info, err := os.Lstat(dir); (err != nil || !info.IsDir()) && labelled {
@@ -142,6 +145,9 @@ func pick(root string, labelled bool) (*Update, error) {
 	}
 	var bmaps []string
 	for _, e := range entries {
+		if e.Name() == releaseName && e.Type().IsRegular() {
+			return &Update{Image: filepath.Join(dir, releaseName)}, nil
+		}
 		if strings.HasSuffix(e.Name(), ".bmap") && e.Type().IsRegular() {
 			bmaps = append(bmaps, e.Name())
 		}
