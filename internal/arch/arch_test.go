@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 		"updater/boot", "updater/boot/android", "updater/boot/barebox", "updater/boot/custom", "updater/boot/efi", "updater/boot/gpt",
 		"updater/boot/grub", "updater/boot/mtd", "updater/boot/tryboot", "updater/boot/sdboot", "updater/boot/uboot",
 	},
-	"updater/device/config": {"updater/update", "updater/verify", "updater/initramfs", "updater/initramfs/network"},
+	"updater/device/config": {"updater/release", "updater/update", "updater/verify", "updater/initramfs", "updater/initramfs/network"},
 	"updater/device/doctor": {
 		"updater/device", "updater/device/config", "updater/blockdev", "updater/boot", "updater/boot/efi", "updater/state", "updater/verify",
 	},
