@@ -90,8 +90,15 @@ func ReadDocument(path string, kind release.Type) ([]byte, error) {
 // signedDocument reads a document, from a file or an address, and its detached signature, which is nil for a clearsigned one. An empty
 // signature is looked for beside the document.
 func (o *Origins) signedDocument(ctx context.Context, kind release.Type, path, signature string) (doc, sig []byte, err error) {
-	if doc, err = o.Read(ctx, path, release.Trust{}.Limit(kind)); err != nil {
-		return nil, nil, fmt.Errorf("reading the %s: %w", kind, err)
+	if remote, aerr := o.address(path); aerr != nil {
+		return nil, nil, aerr
+	} else if !remote {
+		doc, err = ReadDocument(path, kind)
+	} else if doc, err = o.client.Fetch(ctx, path, release.Trust{}.Limit(kind)); err != nil {
+		err = fmt.Errorf("reading the %s: %w", kind, err)
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	switch {
 	case signature != "":
