@@ -1,11 +1,14 @@
 package initramfs
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -51,7 +54,7 @@ func TestPick(t *testing.T) {
 		{name: "img left out", files: "a.bmap a.img.gz", image: "a.img.gz"},
 		{name: "a release", files: "release.toml release.toml.asc a.bmap b.bmap a b", image: "release.toml"},
 		{name: "no bmap", files: "a", want: "0 bmaps"},
-		{name: "two bmaps", files: "a.bmap b.bmap a b", want: "2 bmaps (a.bmap, b.bmap)"},
+		{name: "two bmaps", files: "a.bmap b.bmap a b", want: "2 bmaps [\"a.bmap\" \"b.bmap\"]"},
 		{name: "no image", files: "a.bmap b.zst", want: "no image for it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -171,5 +174,49 @@ func TestFnmatch(t *testing.T) {
 		if got := fnmatch(c.pattern, c.s); got != c.want {
 			t.Errorf("fnmatch(%q, %q) = %v; want %v", c.pattern, c.s, got, c.want)
 		}
+	}
+}
+
+// TestHostileNames: file names of a medium act on no console, begin no line and stay out of the kernel log as they are.
+func TestHostileNames(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "updater")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"\x1b[2J\x1b[Ha.bmap", "b\nupdater: done, slot B boots next\n.bmap", "\u009b2J\u202ec.bmap"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := pick(root, false)
+	if err == nil {
+		t.Fatal("pick takes three bmaps")
+	}
+	kmsg, err2 := os.Create(filepath.Join(root, "kmsg"))
+	if err2 != nil {
+		t.Fatal(err2)
+	}
+	defer kmsg.Close()
+	var console bytes.Buffer
+	l := &KernelLog{console: &console, kmsg: kmsg}
+	fmt.Fprintf(l, "updater: error: update medium /dev/sda1: %v\n", err)
+	fmt.Fprintf(l, "updater: label \x1b]0;owned\x07\u202e\u2028\r\x00\n")
+	logged, err := os.ReadFile(kmsg.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, text := range map[string]string{"the console": console.String(), "the kernel log": string(logged)} {
+		bad := func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
+		if strings.ContainsFunc(text, bad) || strings.Contains(text, "\nupdater: done") || !strings.Contains(text, "3 bmaps") {
+			t.Errorf("%s gets %q", where, text)
+		}
+	}
+	m := &menu{title: "install from"}
+	m.add("/dev/sda1, \x1b[2J\nx", nil)
+	var screen bytes.Buffer
+	m.print(&screen)
+	if want := "updater: install from: type a number, then Enter\n  1  /dev/sda1, ?[2J; x\n"; screen.String() != want {
+		t.Errorf("the menu is %q; want %q", screen.String(), want)
 	}
 }

@@ -12,10 +12,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"updater/internal/printable"
 )
 
 // KernelLog copies each line written to a console into the kernel log as well, which adds a time stamp and survives a crash
-// (pstore). It is safe for concurrent use.
+// (pstore). What is not printable reaches neither, since file names, labels and disk models are in the lines: see package printable. It is safe
+// for concurrent use.
 type KernelLog struct {
 	console io.Writer
 
@@ -38,12 +41,16 @@ func OpenKernelLog(console io.Writer) *KernelLog {
 	return &KernelLog{console: console, kmsg: f}
 }
 
-// Write implements io.Writer and returns the result of the console.
+// Write implements io.Writer. It returns len(p), or the error of the console and 0.
 func (k *KernelLog) Write(p []byte) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.record(p)
-	return k.console.Write(p)
+	text := printable.Text(p)
+	k.record(text)
+	if _, err := k.console.Write(text); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 func (k *KernelLog) record(p []byte) {

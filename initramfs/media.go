@@ -153,7 +153,7 @@ func pick(root string, labelled bool) (*Update, error) {
 		}
 	}
 	if len(bmaps) != 1 {
-		return nil, fmt.Errorf("%s holds %d bmaps (%s), expected one", name, len(bmaps), strings.Join(bmaps, ", "))
+		return nil, fmt.Errorf("%s holds %d bmaps %.80q, expected one", name, len(bmaps), bmaps[:min(len(bmaps), 4)])
 	}
 	u := &Update{Bmap: filepath.Join(dir, bmaps[0])}
 	base := strings.TrimSuffix(u.Bmap, ".bmap")
@@ -166,12 +166,12 @@ func pick(root string, labelled bool) (*Update, error) {
 	}
 	if u.Image == "" {
 		base = filepath.Base(base)
-		return nil, fmt.Errorf("%s holds %s but no image for it, expected a name such as %s or %s.zst", name, bmaps[0], base, base)
+		return nil, fmt.Errorf("%s holds %q but no image for it, expected a name such as %q or %q", name, bmaps[0], base, base+".zst")
 	}
 	for _, ext := range []string{".sig", ".asc"} {
 		info, err := os.Lstat(u.Bmap + ext)
 		if err == nil && !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("%s holds %s, which is not a regular file", name, bmaps[0]+ext)
+			return nil, fmt.Errorf("%s holds %q, which is not a regular file", name, bmaps[0]+ext)
 		}
 		if err == nil {
 			u.Signature = u.Bmap + ext

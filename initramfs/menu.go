@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+
+	"updater/internal/printable"
 )
 
 // menu is a numbered list of choices.
@@ -14,8 +16,9 @@ type menu struct {
 	at     int                      // index of the highlighted line on screens
 }
 
+// add appends a choice. Labels hold file names of media, so what is not printable is replaced.
 func (m *menu) add(label string, do func() (action, *menu)) {
-	m.labels, m.do = append(m.labels, label), append(m.do, do)
+	m.labels, m.do = append(m.labels, printable.Line(label)), append(m.do, do)
 }
 
 // print writes the menu for a serial line: plain text without escape sequences.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"updater/device"
 	"updater/device/config"
 	"updater/install"
+	"updater/internal/printable"
 )
 
 // Env is what a run of the program may touch besides its arguments.
@@ -29,6 +31,7 @@ type Env struct {
 // Run runs one command line and returns its exit code. It prints results to Stdout, and everything for
 // people to Stderr. A cancelled ctx ends it with [ExitInterrupted].
 func Run(ctx context.Context, args []string, env Env) int {
+	env.Stdout, env.Stderr = printable.NewWriter(env.Stdout), printable.NewWriter(env.Stderr)
 	root := newRoot(env)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -47,15 +50,15 @@ func (e Env) fail(err error) int {
 	if reported, ok := errors.AsType[*reportedError](err); ok {
 		err = reported.err // stdout has it already
 	}
-	fmt.Fprintf(e.Stderr, "updater: error: %v\n", err)
+	printable.Fprintf(e.Stderr, "updater: error: %v\n", err)
 	if hint != "" {
-		fmt.Fprintf(e.Stderr, "updater: hint: %s\n", hint)
+		printable.Fprintf(e.Stderr, "updater: hint: %s\n", hint)
 	}
 	return code
 }
 
 func (e Env) warn(format string, a ...any) {
-	fmt.Fprintf(e.Stderr, "updater: warning: "+format+"\n", a...)
+	printable.Fprintf(e.Stderr, "updater: warning: "+format+"\n", a...)
 }
 
 // build is what the linker stamped into the program.
@@ -72,11 +75,27 @@ func (e Env) inputs(warn func(format string, a ...any)) install.Inputs {
 	return install.Inputs{Stdin: e.Stdin, Warn: warn, Clock: e.clock}
 }
 
-// json prints v as one line.
+// json prints v as one line, in which nothing acts on a terminal.
 func (e Env) json(v any) error {
-	enc := json.NewEncoder(e.Stdout)
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := e.Stdout.Write(printable.JSON(line.Bytes()))
+	return err
+}
+
+// data is standard output for files, which are not changed on the way.
+func (e Env) data() io.Writer { return direct(e.Stdout) }
+
+// direct is the writer behind what keeps text printable, for files and for control sequences of this program.
+func direct(w io.Writer) io.Writer {
+	if p, ok := w.(*printable.Writer); ok {
+		return p.Unwrap()
+	}
+	return w
 }
 
 func newRoot(env Env) *cobra.Command {

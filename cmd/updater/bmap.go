@@ -8,6 +8,7 @@ import (
 
 	"updater/bmap"
 	"updater/install"
+	"updater/internal/printable"
 	"updater/verify"
 )
 
@@ -114,10 +115,10 @@ func (i bmapInfo) print(w io.Writer) error {
 	if i.ChecksumType == "sha1" || i.ChecksumType == "md5" {
 		weak = ", which are too weak to install from"
 	}
-	fmt.Fprintf(w, "bmap %s, checksums %s%s\nimage %s in %d blocks of %d bytes\nmapped %s in %d ranges of up to %s\n",
+	printable.Fprintf(w, "bmap %s, checksums %s%s\nimage %s in %d blocks of %d bytes\nmapped %s in %d ranges of up to %s\n",
 		i.Version, i.ChecksumType, weak, size(i.ImageBytes), i.Blocks, i.BlockBytes, size(i.MappedBytes), i.Ranges, size(i.MaxRangeBytes))
 	if i.NoChecksum > 0 {
-		fmt.Fprintf(w, "%d ranges have no checksum, so this bmap is of no use to install from\n", i.NoChecksum)
+		printable.Fprintf(w, "%d ranges have no checksum, so this bmap is of no use to install from\n", i.NoChecksum)
 	}
 	if i.Clearsigned {
 		fmt.Fprintln(w, "clearsigned; the signature was not checked, updater verify does that")
@@ -130,11 +131,11 @@ func (i bmapInfo) print(w io.Writer) error {
 		{"expires", i.Update.Expires}, {"unmapped blocks", i.Update.Unmapped}, {"image checksum", i.Update.ImageChecksum},
 	} {
 		if f.text != "" {
-			fmt.Fprintf(w, "update %s %s\n", f.name, f.text)
+			printable.Fprintf(w, "update %s %s\n", f.name, f.text)
 		}
 	}
 	if n := i.Update.RollbackIndex; n != 0 {
-		fmt.Fprintf(w, "update rollback index %d\n", n)
+		printable.Fprintf(w, "update rollback index %d\n", n)
 	}
 	return nil
 }

@@ -104,7 +104,7 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 		return err
 	}
 	if o.output == "" || o.output == "-" {
-		_, err = env.Stdout.Write(m.Encode())
+		_, err = env.data().Write(m.Encode())
 		return err
 	}
 	return atomicfile.Write(o.output, m.Encode(), 0o644)

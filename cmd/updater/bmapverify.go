@@ -12,6 +12,7 @@ import (
 	"updater/bmap"
 	"updater/device/config"
 	"updater/install"
+	"updater/internal/printable"
 	"updater/source"
 	"updater/update"
 )
@@ -72,11 +73,11 @@ func (r *report) compared(args []string, m *bmap.Map, err error) error {
 		}
 		return &reportedError{err: err}
 	case err == nil:
-		_, err = fmt.Fprintf(r.env.Stdout, "%s matches %s: %d ranges, %s\n", args[1], args[0], v.Ranges, size(v.MappedBytes))
+		_, err = printable.Fprintf(r.env.Stdout, "%s matches %s: %d ranges, %s\n", args[1], args[0], v.Ranges, size(v.MappedBytes))
 		return err
 	}
 	for _, bad := range mismatches(err) {
-		fmt.Fprintf(r.env.Stdout, "bad %v, %s at byte %d\n", bad, size(bad.Range.Length), bad.Range.Offset)
+		printable.Fprintf(r.env.Stdout, "bad %v, %s at byte %d\n", bad, size(bad.Range.Length), bad.Range.Offset)
 	}
 	return r.failed(err)
 }

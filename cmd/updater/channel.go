@@ -14,6 +14,7 @@ import (
 	"updater/device/config"
 	"updater/install"
 	"updater/internal/atomicfile"
+	"updater/internal/printable"
 	"updater/release"
 	"updater/verify"
 )
@@ -80,7 +81,7 @@ func (o channelFile) write(env Env, c *release.Channel) error {
 		return env.json(view)
 	}
 	view.print(env.Stdout)
-	_, err = fmt.Fprintf(env.Stdout, "written to %s; sign it: gpg --armor --detach-sign %s\n", o.path, o.path)
+	_, err = printable.Fprintf(env.Stdout, "written to %s; sign it: gpg --armor --detach-sign %s\n", o.path, o.path)
 	return err
 }
 
@@ -281,19 +282,19 @@ func viewChannel(channel *release.Channel) channelView {
 
 // print relies on the texts of a channel being printable.
 func (v channelView) print(w io.Writer) {
-	fmt.Fprintf(w, "channel %s of %s, created %s, expires %s\n", v.Channel, v.Product, timeText(v.Created), timeText(v.Expires))
+	printable.Fprintf(w, "channel %s of %s, created %s, expires %s\n", v.Channel, v.Product, timeText(v.Created), timeText(v.Expires))
 	for _, e := range v.Releases {
-		fmt.Fprintf(w, "release %s, rollback index %d, %s, identity %s", e.Version, e.RollbackIndex, e.Path, e.Identity)
+		printable.Fprintf(w, "release %s, rollback index %d, %s, identity %s", e.Version, e.RollbackIndex, e.Path, e.Identity)
 		if e.FromIndex > 0 {
-			fmt.Fprintf(w, ", from index %d", e.FromIndex)
+			printable.Fprintf(w, ", from index %d", e.FromIndex)
 		}
 		if e.Attempt > 1 {
-			fmt.Fprintf(w, ", attempt %d", e.Attempt)
+			printable.Fprintf(w, ", attempt %d", e.Attempt)
 		}
 		if r := e.Rollout; r != nil {
-			fmt.Fprintf(w, ", %d %% from %s", r.Percent, timeText(r.Start))
+			printable.Fprintf(w, ", %d %% from %s", r.Percent, timeText(r.Start))
 			if r.Hours > 0 {
-				fmt.Fprintf(w, ", all after %d hours", r.Hours)
+				printable.Fprintf(w, ", all after %d hours", r.Hours)
 			}
 		}
 		if e.Withdrawn {
@@ -302,7 +303,7 @@ func (v channelView) print(w io.Writer) {
 		fmt.Fprintln(w)
 	}
 	if k := v.Keyring; k != nil {
-		fmt.Fprintf(w, "keyring %d %s\n", k.Number, k.Path)
+		printable.Fprintf(w, "keyring %d %s\n", k.Number, k.Path)
 	}
 }
 
@@ -363,7 +364,7 @@ func (o channelVerifyOptions) run(ctx context.Context, env Env) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(env.Stdout, "trusted: signed by %s\n", signers(v.Signers))
+	printable.Fprintf(env.Stdout, "trusted: signed by %s\n", signers(v.Signers))
 	viewChannel(v.Channel).print(env.Stdout)
 	_, err = fmt.Fprintln(env.Stdout, "the releases match")
 	return err

@@ -8,6 +8,7 @@ import (
 
 	"updater/device"
 	"updater/device/doctor"
+	"updater/internal/printable"
 )
 
 // newDoctor finds what is wrong and says what to do about it.
@@ -80,9 +81,9 @@ func examine(ctx context.Context, o bootOptions, m doctor.Machine, env Env, asJS
 
 func printFindings(env Env, found []doctor.Finding) error {
 	for _, f := range found {
-		fmt.Fprintf(env.Stdout, "%s: %s\n", f.Severity, f.Evidence)
+		printable.Fprintf(env.Stdout, "%s: %s\n", f.Severity, f.Evidence)
 		if f.Remedy != "" {
-			fmt.Fprintf(env.Stdout, "    %s\n", f.Remedy)
+			printable.Fprintf(env.Stdout, "    %s\n", f.Remedy)
 		}
 	}
 	if len(found) == 0 {

@@ -11,6 +11,7 @@ import (
 	"updater/device"
 	"updater/device/health"
 	"updater/initramfs"
+	"updater/internal/printable"
 )
 
 type healthOptions struct {
@@ -49,7 +50,7 @@ func runHealth(ctx context.Context, o healthOptions, env Env) error {
 	if o.timeout <= 0 || o.every <= 0 {
 		return usagef("--timeout is %s and --every is %s, expected positive times", o.timeout, o.every)
 	}
-	checks := health.Options{Dir: o.dir, Timeout: o.timeout, Clean: printable}
+	checks := health.Options{Dir: o.dir, Timeout: o.timeout, Clean: printable.Line}
 	round := func() error { return healthRound(ctx, o, checks, env) }
 	if !o.watchdog {
 		return round()
@@ -59,7 +60,7 @@ func runHealth(ctx context.Context, o healthOptions, env Env) error {
 		feed = initramfs.KeepWatchdog
 	}
 	return health.Keep(ctx, checks, o.every, feed, round, func(format string, a ...any) {
-		fmt.Fprintf(env.Stderr, "updater: "+format+"\n", a...)
+		printable.Fprintf(env.Stderr, "updater: "+format+"\n", a...)
 	})
 }
 
@@ -87,13 +88,13 @@ func printHealth(env Env, r *health.Report, asJSON bool) error {
 	}
 	for _, c := range r.Checks {
 		for line := range strings.Lines(c.Output) {
-			fmt.Fprintf(env.Stderr, "updater: %s: %s", c.Name, line)
+			printable.Fprintf(env.Stderr, "updater: %s: %s\n", c.Name, line)
 		}
 		word := "ok"
 		if !c.Healthy {
 			word = "failed"
 		}
-		fmt.Fprintf(env.Stdout, "%-6s  %s (%.1f s)\n", word, c.Name, c.Seconds)
+		printable.Fprintf(env.Stdout, "%-6s  %s (%.1f s)\n", word, c.Name, c.Seconds)
 	}
 	if len(r.Checks) == 0 {
 		env.warn("there is no health check, so everything counts as healthy")

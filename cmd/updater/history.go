@@ -11,6 +11,7 @@ import (
 
 	"updater/device"
 	"updater/device/config"
+	"updater/internal/printable"
 )
 
 func newHistory(env Env) *cobra.Command {
@@ -67,7 +68,7 @@ func printHistory(env Env, h *device.History) error {
 		}
 		words = append(words, e.Detail)
 		words = slices.DeleteFunc(words, func(s string) bool { return s == "" })
-		fmt.Fprintf(w, "%s\tslot %s %s\t%s\t%s\n", e.At.UTC().Format(time.RFC3339), e.Slot, e.Role, e.Result, strings.Join(words, ", "))
+		printable.Fprintf(w, "%s\tslot %s %s\t%s\t%s\n", e.At.UTC().Format(time.RFC3339), e.Slot, e.Role, e.Result, strings.Join(words, ", "))
 	}
 	if len(h.Events) == 0 {
 		fmt.Fprintln(w, "nothing was installed yet")

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"updater/device"
+	"updater/internal/printable"
 	"updater/update"
 )
 
@@ -33,7 +34,7 @@ var phaseWords = map[update.Phase]string{
 }
 
 func (l *lineSink) line(format string, a ...any) {
-	fmt.Fprintf(l.env.Stderr, "updater: "+format+"\n", a...)
+	printable.Fprintf(l.env.Stderr, "updater: "+format+"\n", a...)
 }
 
 func (l *lineSink) warn(text string) { l.env.warn("%s", text) }
@@ -58,7 +59,7 @@ func (l *lineSink) fetch(f update.Fetch) {
 	l.line("%s held already, %s copied from the other slot; fetching %s", size(f.Held), size(f.Copied), how)
 }
 
-func (l *lineSink) hook(name, text string) { l.line("%s: %.900s", name, printable(text)) }
+func (l *lineSink) hook(name, text string) { l.line("%s: %.900s", name, text) }
 
 // silent reports whether phases and their progress are not shown.
 func (l *lineSink) silent() bool { return l.env.out.quiet || l.env.out.progress == "none" }

@@ -29,7 +29,7 @@ func (l *live) draw(lines ...string) {
 		b.WriteString("\x1b[J")
 	}
 	l.drawn = len(lines)
-	_, _ = io.WriteString(l.w, b.String())
+	_, _ = io.WriteString(direct(l.w), b.String())
 }
 
 // keep leaves the block on the terminal; what is drawn next goes below it.
@@ -57,7 +57,7 @@ func clip(line string, width int) string {
 
 // terminalWidth is the number of columns of a terminal, 80 where it is unknown.
 func terminalWidth(w io.Writer) int {
-	if f, ok := w.(*os.File); ok {
+	if f, ok := direct(w).(*os.File); ok {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
 			return width
 		}
@@ -67,7 +67,7 @@ func terminalWidth(w io.Writer) int {
 
 // isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := direct(w).(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"updater/device"
 	"updater/device/config"
+	"updater/internal/printable"
 )
 
 // bootOptions are shared by the verbs that change the boot state.
@@ -33,7 +34,7 @@ func (o bootOptions) change(env Env, change func(d *device.Device) (string, erro
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(env.Stdout, text)
+	_, err = printable.Fprintf(env.Stdout, "%s\n", text)
 	return err
 }
 

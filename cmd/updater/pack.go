@@ -13,6 +13,7 @@ import (
 
 	"updater/bmap"
 	"updater/internal/atomicfile"
+	"updater/internal/printable"
 	"updater/pack"
 	"updater/source"
 	"updater/update"
@@ -87,7 +88,7 @@ func runPack(ctx context.Context, o packOptions, path string, env Env) (err erro
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(env.Stdout, "packed %s of data in %d ranges into %s, %s\n", size(m.MappedBytes()), m.Len(), o.output, size(info.Size()))
+	_, err = printable.Fprintf(env.Stdout, "packed %s of data in %d ranges into %s, %s\n", size(m.MappedBytes()), m.Len(), o.output, size(info.Size()))
 	return err
 }
 

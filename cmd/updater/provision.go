@@ -13,6 +13,7 @@ import (
 
 	"updater/device/config"
 	"updater/install"
+	"updater/internal/printable"
 	"updater/provision/board"
 	"updater/provision/keys"
 	"updater/provision/line"
@@ -79,7 +80,7 @@ func (e Env) asker() func(ctx context.Context, question string) (string, error) 
 		if in == nil {
 			in = bufio.NewReader(io.LimitReader(install.Interruptible(ctx, e.Stdin), 1<<20))
 		}
-		fmt.Fprintf(e.Stderr, "updater: %s: ", question)
+		printable.Fprintf(e.Stderr, "updater: %s: ", question)
 		text, err := in.ReadString('\n')
 		if err == io.EOF && text != "" {
 			err = nil
@@ -106,7 +107,7 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 		if o.json {
 			err = errors.Join(err, env.json(r))
 		} else {
-			fmt.Fprintln(env.Stdout, resultLine(r))
+			printable.Fprintf(env.Stdout, "%s\n", resultLine(r))
 		}
 	}
 	err = errors.Join(err, s.Deliver(ctx))
@@ -170,7 +171,7 @@ func newProvisionToken(env Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = env.Stdout.Write(token)
+			_, err = env.data().Write(token)
 			return err
 		},
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"updater/internal/printable"
 	"updater/provision/keys"
 	"updater/provision/record"
 	"updater/provision/station"
@@ -69,7 +70,7 @@ func newProvisionRecords(env Env) *cobra.Command {
 	})
 	add("list", "Show a line for each record", func(records []*record.Record) error {
 		for _, r := range records {
-			if _, err := fmt.Fprintln(env.Stdout, recordLine(r)); err != nil {
+			if _, err := printable.Fprintf(env.Stdout, "%s\n", recordLine(r)); err != nil {
 				return err
 			}
 		}

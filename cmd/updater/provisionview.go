@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"updater/internal/printable"
 	"updater/provision/board"
 	"updater/provision/line"
 	"updater/provision/record"
@@ -36,7 +37,7 @@ const (
 func newProvisionView(env Env, board *board.Board, plain bool) *provisionView {
 	v := &provisionView{out: env.Stderr, board: board, ended: make(chan struct{}), last: map[string]int64{}}
 	if !plain && isTerminal(env.Stderr) && os.Getenv("TERM") != "dumb" {
-		fmt.Fprint(v.out, enterScreen)
+		fmt.Fprint(direct(v.out), enterScreen)
 		v.screen = &live{w: v.out}
 		v.done.Go(v.redraw)
 		return v
@@ -81,7 +82,7 @@ func (v *provisionView) stop() {
 	close(v.ended)
 	v.done.Wait()
 	if v.screen != nil {
-		fmt.Fprint(v.out, leaveScreen)
+		fmt.Fprint(direct(v.out), leaveScreen)
 	}
 }
 
@@ -92,11 +93,11 @@ func (v *provisionView) line(t board.Tile) {
 	v.last[t.Name] = 0
 	switch {
 	case t.Verdict != "" && t.Error != "":
-		fmt.Fprintf(v.out, "updater: %s: %s: %s\n", t.Name, verdictWord(t.Verdict), t.Error)
+		printable.Fprintf(v.out, "updater: %s: %s: %s\n", t.Name, verdictWord(t.Verdict), t.Error)
 	case t.Verdict != "":
-		fmt.Fprintf(v.out, "updater: %s: %s\n", t.Name, verdictWord(t.Verdict))
+		printable.Fprintf(v.out, "updater: %s: %s\n", t.Name, verdictWord(t.Verdict))
 	default:
-		fmt.Fprintf(v.out, "updater: %s: %s\n", t.Name, stepWord(t.Step))
+		printable.Fprintf(v.out, "updater: %s: %s\n", t.Name, stepWord(t.Step))
 	}
 }
 
@@ -110,7 +111,7 @@ func (v *provisionView) progress() {
 		v.mu.Lock()
 		if tenth > v.last[t.Name] && tenth < 10 {
 			v.last[t.Name] = tenth
-			fmt.Fprintf(v.out, "updater: %s: %s %d%%\n", t.Name, stepWord(t.Step), tenth*10)
+			printable.Fprintf(v.out, "updater: %s: %s %d%%\n", t.Name, stepWord(t.Step), tenth*10)
 		}
 		v.mu.Unlock()
 	}
@@ -181,14 +182,9 @@ func totals(tiles []board.Tile) string {
 		counts[""], counts[record.Pass], counts[record.Fail], counts[record.Quarantine], counts[record.Refused])
 }
 
-// cut replaces control characters, which may come from the hardware, and limits the width.
+// cut makes text from the hardware fit for a terminal, and limits the width.
 func cut(text string, width int) string {
-	runes := []rune(strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
-		}
-		return r
-	}, text))
+	runes := []rune(printable.Line(text))
 	return string(runes[:min(len(runes), max(width, 0))])
 }
 

@@ -17,6 +17,7 @@ import (
 	"updater/device/config"
 	"updater/install"
 	"updater/internal/atomicfile"
+	"updater/internal/printable"
 	"updater/release"
 	"updater/verify"
 )
@@ -102,7 +103,7 @@ func runReleaseCreate(ctx context.Context, o releaseCreateOptions, args []string
 		return env.json(view)
 	}
 	view.print(env.Stdout)
-	_, err = fmt.Fprintf(env.Stdout, "written to %s; sign it: gpg --armor --detach-sign %s\n", o.output, o.output)
+	_, err = printable.Fprintf(env.Stdout, "written to %s; sign it: gpg --armor --detach-sign %s\n", o.output, o.output)
 	return err
 }
 
@@ -182,29 +183,29 @@ func viewRelease(r *release.Release) releaseView {
 
 // print relies on the texts of a release being printable.
 func (v releaseView) print(w io.Writer) {
-	fmt.Fprintf(w, "release %s of %s, rollback index %d, created %s\n", v.Version, v.Product, v.RollbackIndex, timeText(v.Created))
-	fmt.Fprintf(w, "identity %s\n", v.Identity)
+	printable.Fprintf(w, "release %s of %s, rollback index %d, created %s\n", v.Version, v.Product, v.RollbackIndex, timeText(v.Created))
+	printable.Fprintf(w, "identity %s\n", v.Identity)
 	if len(v.Hardware) > 0 {
-		fmt.Fprintf(w, "hardware %s\n", strings.Join(v.Hardware, ", "))
+		printable.Fprintf(w, "hardware %s\n", strings.Join(v.Hardware, ", "))
 	}
 	if !v.Expires.IsZero() {
-		fmt.Fprintf(w, "expires %s\n", timeText(v.Expires))
+		printable.Fprintf(w, "expires %s\n", timeText(v.Expires))
 	}
 	if v.Notes != "" {
-		fmt.Fprintf(w, "notes %s\n", v.Notes)
+		printable.Fprintf(w, "notes %s\n", v.Notes)
 	}
 	for _, i := range v.Images {
 		label := i.Role
 		if i.Slot != "" {
 			label += "@" + i.Slot
 		}
-		fmt.Fprintf(w, "image %s %s, block map %s\n", label, i.File, i.Bmap)
+		printable.Fprintf(w, "image %s %s, block map %s\n", label, i.File, i.Bmap)
 	}
 	for _, key := range slices.Sorted(maps.Keys(v.Meta)) {
-		fmt.Fprintf(w, "meta %s = %s\n", key, v.Meta[key])
+		printable.Fprintf(w, "meta %s = %s\n", key, v.Meta[key])
 	}
 	if k := v.Keyring; k != nil {
-		fmt.Fprintf(w, "keyring %d %s\n", k.Number, k.Path)
+		printable.Fprintf(w, "keyring %d %s\n", k.Number, k.Path)
 	}
 }
 
@@ -266,7 +267,7 @@ take them from a stream. The same files give the same bytes. The signature is no
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, document := cmd.Context(), releasePath(args)
 			if output == "" || output == "-" {
-				return release.WriteArchive(ctx, env.Stdout, document)
+				return release.WriteArchive(ctx, env.data(), document)
 			}
 			return atomicfile.WriteFunc(output, 0o644, func(w io.Writer) error { return release.WriteArchive(ctx, w, document) })
 		},
@@ -328,7 +329,7 @@ that the release is for this device and all roles of its slots, and not below it
 }
 
 func printReleaseVerdict(w io.Writer, v *install.ReleaseVerdict) error {
-	fmt.Fprintf(w, "trusted: signed by %s\n", signers(v.Signers))
+	printable.Fprintf(w, "trusted: signed by %s\n", signers(v.Signers))
 	viewRelease(v.Release).print(w)
 	checked := "the block maps match"
 	if v.ImagesVerified {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"updater/device"
+	"updater/internal/printable"
 )
 
 func newStatus(env Env) *cobra.Command {
@@ -35,7 +36,7 @@ func newStatus(env Env) *cobra.Command {
 
 func printStatus(env Env, s *device.Status) error {
 	w := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "disk %s, boot loader %s, running %s, boots next %s\n", s.Disk, s.Backend, orNone(s.Booted), orNone(s.Primary))
+	printable.Fprintf(w, "disk %s, boot loader %s, running %s, boots next %s\n", s.Disk, s.Backend, orNone(s.Booted), orNone(s.Primary))
 	for _, slot := range s.Slots {
 		var marks []string
 		if slot.Booted {
@@ -52,17 +53,17 @@ func printStatus(env Env, s *device.Status) error {
 		for _, role := range slices.Sorted(maps.Keys(slot.Partitions)) {
 			parts = append(parts, role+imageWords(slot, role)+" on "+slot.Partitions[role])
 		}
-		fmt.Fprintf(w, "slot %s\t%s\t%s\t%s\t%s\n", slot.Name, slot.State, left, strings.Join(marks, ", "), strings.Join(parts, ", "))
+		printable.Fprintf(w, "slot %s\t%s\t%s\t%s\t%s\n", slot.Name, slot.State, left, strings.Join(marks, ", "), strings.Join(parts, ", "))
 	}
 	if s.Floor > 0 {
-		fmt.Fprintf(w, "no rollback index below %d is installed\n", s.Floor)
+		printable.Fprintf(w, "no rollback index below %d is installed\n", s.Floor)
 	}
 	for _, words := range s.Boots {
-		fmt.Fprintln(w, words)
+		printable.Fprintf(w, "%s\n", words)
 	}
 	for _, f := range s.Findings {
 		if f.Severity == device.Info {
-			fmt.Fprintf(w, "note: %s\n", f)
+			printable.Fprintf(w, "note: %s\n", f)
 		} else {
 			env.warn("%s", f)
 		}

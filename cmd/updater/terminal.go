@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 
 	"updater/install"
+	"updater/internal/printable"
 	"updater/update"
 	"updater/verify"
 )
@@ -57,7 +57,7 @@ func (r *report) installed(res *update.Result, late error) error {
 	if res.RepairedBytes > 0 {
 		held += fmt.Sprintf("%s written twice, ", size(res.RepairedBytes))
 	}
-	_, err := fmt.Fprintf(r.env.Stdout, "installed %s into slot %s: %s written, %s%s zeroed, all read back, in %.1f s\nsigned by %s\nslot %s boots next, with %s\n",
+	_, err := printable.Fprintf(r.env.Stdout, "installed %s into slot %s: %s written, %s%s zeroed, all read back, in %.1f s\nsigned by %s\nslot %s boots next, with %s\n",
 		what, res.Slot, size(res.WrittenBytes), held, size(res.ZeroedBytes), time.Since(r.start).Seconds(), signers(res.Signers), res.Slot, tries(res.Tries))
 	return errors.Join(err, late)
 }
@@ -79,15 +79,15 @@ func (r *report) copied(args []string, res *install.CopyResult) error {
 	if res.SkippedBytes > 0 {
 		held = size(res.SkippedBytes) + " held already, "
 	}
-	_, err := fmt.Fprintf(w, "copied %s to %s: %s written, %s%s %s, %s, in %.1f s\n", args[0], args[1],
+	_, err := printable.Fprintf(w, "copied %s to %s: %s written, %s%s %s, %s, in %.1f s\n", args[0], args[1],
 		size(res.WrittenBytes), held, size(res.ImageBytes-res.MappedBytes), unmappedWords[res.Unmapped], back, time.Since(r.start).Seconds())
 	if len(res.Signers) > 0 {
-		fmt.Fprintf(w, "signed by %s\n", signers(res.Signers))
+		printable.Fprintf(w, "signed by %s\n", signers(res.Signers))
 	}
 	if g := res.GPT; g != nil {
-		fmt.Fprintf(w, "the backup GPT moved from sector %d to %d, the end of the disk\n", g.OldSector, g.BackupSector)
+		printable.Fprintf(w, "the backup GPT moved from sector %d to %d, the end of the disk\n", g.OldSector, g.BackupSector)
 		if g.Grown > 0 {
-			fmt.Fprintf(w, "partition %d grew to %s\n", g.Grown, size(g.GrownBytes))
+			printable.Fprintf(w, "partition %d grew to %s\n", g.Grown, size(g.GrownBytes))
 		}
 	}
 	return err
@@ -100,7 +100,7 @@ func (r *report) verified(v *install.Verdict) error {
 	for _, w := range v.Warnings {
 		r.env.warn("%s", w)
 	}
-	if _, err := fmt.Fprintf(r.env.Stdout, "trusted: signed by %s\nimage of %s, %s mapped in %d ranges\n",
+	if _, err := printable.Fprintf(r.env.Stdout, "trusted: signed by %s\nimage of %s, %s mapped in %d ranges\n",
 		signers(v.Signers), size(v.ImageBytes), size(v.MappedBytes), v.Ranges); err != nil {
 		return err
 	}
@@ -137,14 +137,4 @@ func size(n int64) string {
 		return fmt.Sprintf("%d bytes", n)
 	}
 	return fmt.Sprintf("%.1f %s", v, units[u])
-}
-
-// printable replaces what must not reach a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
 }

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"updater/device"
 	"updater/device/config"
 	"updater/initramfs"
+	"updater/internal/printable"
 	"updater/provision/station"
 	"updater/recovery"
 )
@@ -22,7 +22,7 @@ func supervise(env Env) int {
 	cmdline, _ := os.ReadFile("/proc/cmdline")
 	s := initramfs.Supervisor{
 		Program: "/proc/self/exe", Args: []string{workerName}, OnDone: initramfs.ParseCmdline(string(cmdline)).OnDone,
-		Log: func(format string, a ...any) { fmt.Fprintf(log, "updater: "+format+"\n", a...) },
+		Log: func(format string, a ...any) { printable.Fprintf(log, "updater: "+format+"\n", a...) },
 	}
 	if err := s.Run(); err != nil {
 		s.Log("error: %v; switch the device off and on again", err)
@@ -45,7 +45,7 @@ func uinit(ctx context.Context, env Env) int {
 	if bad != nil {
 		env.warn("reading the kernel command line: %v", bad)
 	}
-	say := func(format string, a ...any) { fmt.Fprintf(env.Stdout, "updater: "+format+"\n", a...) }
+	say := func(format string, a ...any) { printable.Fprintf(env.Stdout, "updater: "+format+"\n", a...) }
 	hint := new(recovery.TimeHint)
 	env.clock = hint.Later
 	network := recovery.NewNetwork(initramfs.ParseCmdline(string(cmdline)), c.Recovery, hint, say).Up

@@ -20,7 +20,7 @@ var allowed = map[string][]string{
 		"updater/device/health", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack", "updater/initramfs",
 		"updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line", "updater/provision/medium",
 		"updater/provision/plan", "updater/provision/record", "updater/provision/station",
-		"updater/internal/atomicfile",
+		"updater/internal/atomicfile", "updater/internal/printable",
 	},
 	"updater/install": {
 		"updater/device", "updater/device/config", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack",
@@ -61,7 +61,8 @@ var allowed = map[string][]string{
 	"updater/boot/tryboot":        {"updater/boot"},
 	"updater/boot/custom":         {"updater/boot", "updater/internal/program"},
 	"updater/internal/program":    {},
-	"updater/initramfs":           {},
+	"updater/internal/printable":  {},
+	"updater/initramfs":           {"updater/internal/printable"},
 	"updater/initramfs/network":   {},
 	"updater/initramfs/build":     {"updater/initramfs"},
 	"updater/update":              {"updater/bmap", "updater/release", "updater/verify"},
