@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"fmt"
 	"sync/atomic"
 
 	"updater/bmap"
@@ -16,6 +15,8 @@ const compareBudget = 16 << 20
 
 // held finds the ranges that the target already holds by reading them from the medium. They are not written again, which is also how
 // an interrupted install resumes: no record of it is kept. What is found equal is flushed and read back like everything else.
+//
+// What cannot be read differs: many media answer a read error until the sector is written, and a medium that takes no write either fails then.
 type held struct {
 	m      *bmap.Map
 	target Target
@@ -50,7 +51,8 @@ func (h *held) lacks(ctx context.Context, _ int, rng bmap.Range) (bool, error) {
 		}
 		p := h.buf[:min(int64(len(h.buf)), end-off)]
 		if _, err := h.target.ReadBackAt(p, off); err != nil {
-			return false, compareError(off, err)
+			h.vain.Add(rng.Length)
+			return true, nil
 		}
 		sum.Write(p)
 		off += int64(len(p))
@@ -64,23 +66,20 @@ func (h *held) lacks(ctx context.Context, _ int, rng bmap.Range) (bool, error) {
 }
 
 // holds reports whether the target already holds a chunk of a long range.
-func (h *held) holds(c chunk) (bool, error) {
+func (h *held) holds(c chunk) bool {
 	n := int64(len(c.buf))
 	if c.rng.Length <= heldRange || !h.pays(n) {
-		return false, nil
+		return false
 	}
 	if h.cmp == nil {
 		h.cmp = make([]byte, chunkSize)
 	}
-	if _, err := h.target.ReadBackAt(h.cmp[:n], c.off); err != nil {
-		return false, compareError(c.off, err)
-	}
-	if !bytes.Equal(h.cmp[:n], c.buf) {
+	if _, err := h.target.ReadBackAt(h.cmp[:n], c.off); err != nil || !bytes.Equal(h.cmp[:n], c.buf) {
 		h.vain.Add(n)
-		return false, nil
+		return false
 	}
 	h.found(n)
-	return true, nil
+	return true
 }
 
 // isZero reports whether a hole is already zero. It stops at the first byte that is not.
@@ -96,20 +95,13 @@ func (h *held) isZero(ctx context.Context, gap bmap.Span) (bool, error) {
 		if !h.pays(int64(len(p))) {
 			return false, nil
 		}
-		if _, err := h.target.ReadBackAt(p, off); err != nil {
-			return false, compareError(off, err)
-		}
-		if FirstNonZero(p) >= 0 {
+		if _, err := h.target.ReadBackAt(p, off); err != nil || FirstNonZero(p) >= 0 {
 			h.vain.Add(off - gap.Offset + int64(len(p)))
 			return false, nil
 		}
 		off += int64(len(p))
 	}
 	return true, nil
-}
-
-func compareError(off int64, err error) error {
-	return fmt.Errorf("reading the present content at %d: %w", off, err)
 }
 
 // FirstNonZero returns the index of the first byte of p that is not zero, -1 if all are zero.

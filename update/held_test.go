@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"updater/bmap"
 	"updater/update"
 )
@@ -61,6 +63,61 @@ func TestResume(t *testing.T) {
 	j.Rewrite = true
 	if res, err = update.Install(t.Context(), j); err != nil || res.WrittenBytes != res.MappedBytes {
 		t.Errorf("an install that rewrites = %+v, %v", res, err)
+	}
+}
+
+// badSectors is a target whose sectors cannot be read until they are written.
+type badSectors struct {
+	target
+	bad map[int64]bool // by sector of 4096 bytes
+}
+
+func (b *badSectors) heal(off, n int64) {
+	for s := off / 4096; s*4096 < off+n; s++ {
+		delete(b.bad, s)
+	}
+}
+
+func (b *badSectors) WriteAt(p []byte, off int64) (int, error) {
+	b.heal(off, int64(len(p)))
+	return b.target.WriteAt(p, off)
+}
+
+func (b *badSectors) Zero(off, n int64) error {
+	b.heal(off, n)
+	return b.target.Zero(off, n)
+}
+
+func (b *badSectors) ReadBackAt(p []byte, off int64) (int, error) {
+	for s := off / 4096; s*4096 < off+int64(len(p)); s++ {
+		if b.bad[s] {
+			return 0, unix.EIO
+		}
+	}
+	return b.target.ReadBackAt(p, off)
+}
+
+// TestUnreadable: what cannot be read is written, in mapped ranges of any length and in holes; what the target holds beside it stays.
+func TestUnreadable(t *testing.T) {
+	for _, longest := range []int64{65536, -1} {
+		k := newKit(t, bmap.CreateOptions{MaxRange: longest})
+		m, err := bmap.Parse(k.doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := newDevice(1 << 20)
+		copy(d.data, k.image)
+		copy(d.medium, k.image)
+		job := copyJob(k, d, m)
+		b := &badSectors{target: target{d}, bad: map[int64]bool{1: true, 5: true, 20: true, 60: true, 170: true}}
+		job.Target = b
+		res, err := update.Copy(t.Context(), job)
+		if err != nil || !bytes.Equal(d.medium[:len(k.image)], k.image) || len(b.bad) > 0 {
+			t.Errorf("ranges of %d bytes: Copy = %v, sectors %v are unreadable still", longest, err, b.bad)
+		}
+		if res != nil && res.SkippedBytes == 0 {
+			t.Error("nothing was found equal")
+		}
 	}
 }
 
