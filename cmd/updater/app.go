@@ -75,6 +75,21 @@ func (e Env) inputs(warn func(format string, a ...any)) install.Inputs {
 	return install.Inputs{Stdin: e.Stdin, Warn: warn, Clock: e.clock}
 }
 
+// done prints the result of what has been done. A standard output that is full or closed undoes nothing, so it costs a warning.
+func (e Env) done(format string, a ...any) {
+	_, err := printable.Fprintf(e.Stdout, format, a...)
+	e.unprinted(err)
+}
+
+// doneJSON is done for machines.
+func (e Env) doneJSON(v any) { e.unprinted(e.json(v)) }
+
+func (e Env) unprinted(err error) {
+	if err != nil {
+		e.warn("the command has done its work, but printing the result: %v", err)
+	}
+}
+
 // json prints v as one line, in which nothing acts on a terminal.
 func (e Env) json(v any) error {
 	var line bytes.Buffer

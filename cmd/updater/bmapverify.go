@@ -68,9 +68,11 @@ func (r *report) compared(args []string, m *bmap.Map, err error) error {
 	}
 	switch {
 	case r.asJSON && (err == nil || len(v.Bad) > 0):
-		if jsonErr := r.env.json(v); jsonErr != nil || err == nil {
+		jsonErr := r.env.json(v)
+		if err == nil {
 			return jsonErr
 		}
+		r.env.unprinted(jsonErr)
 		return &reportedError{err: err}
 	case err == nil:
 		_, err = printable.Fprintf(r.env.Stdout, "%s matches %s: %d ranges, %s\n", args[1], args[0], v.Ranges, size(v.MappedBytes))

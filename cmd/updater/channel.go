@@ -81,8 +81,8 @@ func (o channelFile) write(env Env, c *release.Channel) error {
 		return env.json(view)
 	}
 	view.print(env.Stdout)
-	_, err = printable.Fprintf(env.Stdout, "written to %s; sign it: gpg --armor --detach-sign %s\n", o.path, o.path)
-	return err
+	env.done("written to %s; sign it: gpg --armor --detach-sign %s\n", o.path, o.path)
+	return nil
 }
 
 // creationTime is SOURCE_DATE_EPOCH, else now.

@@ -73,8 +73,9 @@ func examine(ctx context.Context, o bootOptions, m doctor.Machine, env Env, asJS
 	} else {
 		err = printFindings(env, found)
 	}
-	if err == nil && code != ExitDone {
-		err = &doctorError{code: code}
+	if code != ExitDone {
+		env.unprinted(err)
+		return &doctorError{code: code}
 	}
 	return err
 }

@@ -71,9 +71,7 @@ func healthRound(ctx context.Context, o healthOptions, checks health.Options, en
 	if err != nil {
 		return err
 	}
-	if err := printHealth(env, r, o.json); err != nil {
-		return err
-	}
+	printHealth(env, r, o.json)
 	if !r.Healthy && o.reboot {
 		if err := giveUp(ctx, o, env); err != nil {
 			return err
@@ -82,9 +80,11 @@ func healthRound(ctx context.Context, o healthOptions, checks health.Options, en
 	return r.Err()
 }
 
-func printHealth(env Env, r *health.Report, asJSON bool) error {
+// printHealth prints a report. What follows from the report does not depend on standard output.
+func printHealth(env Env, r *health.Report, asJSON bool) {
 	if asJSON {
-		return env.json(r)
+		env.doneJSON(r)
+		return
 	}
 	for _, c := range r.Checks {
 		for line := range strings.Lines(c.Output) {
@@ -94,12 +94,11 @@ func printHealth(env Env, r *health.Report, asJSON bool) error {
 		if !c.Healthy {
 			word = "failed"
 		}
-		printable.Fprintf(env.Stdout, "%-6s  %s (%.1f s)\n", word, c.Name, c.Seconds)
+		env.done("%-6s  %s (%.1f s)\n", word, c.Name, c.Seconds)
 	}
 	if len(r.Checks) == 0 {
 		env.warn("there is no health check, so everything counts as healthy")
 	}
-	return nil
 }
 
 // giveUp marks the running slot bad, and restarts into the other one. The last bootable slot cannot be marked bad, and then nothing restarts:

@@ -117,7 +117,7 @@ func showResult(r *report, value any) error {
 	case *install.Verdict:
 		return r.verified(v)
 	case *health.Report:
-		return printHealth(env, v, false)
+		printHealth(env, v, false)
 	case *bmapInfo:
 		return v.print(env.Stdout)
 	case *releaseView:

@@ -39,7 +39,9 @@ type jsonSink struct {
 func (j *jsonSink) emit(e event) {
 	j.seq++
 	e.TS, e.Seq = time.Now().UTC().Format(time.RFC3339Nano), j.seq
-	_ = j.env.json(e)
+	if err := j.env.json(e); e.Event == "result" {
+		j.env.unprinted(err)
+	}
 }
 
 func (j *jsonSink) warn(text string)       { j.emit(event{Event: "warn", Msg: text}) }

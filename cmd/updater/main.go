@@ -12,11 +12,21 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a reader of the output that is gone must not kill an install: the write fails instead
 	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	code := dispatch(ctx, os.Args, env)
 	stop()
 	os.Exit(code)
+}
+
+// endings are the signals that end the program as an interruption. A SIGHUP that was ignored from the start, as nohup(1) does, stays ignored.
+func endings() []os.Signal {
+	list := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT}
+	if !signal.Ignored(syscall.SIGHUP) {
+		list = append(list, syscall.SIGHUP)
+	}
+	return list
 }
 
 // dispatch selects what the program does by the name it was called by: the kernel calls it as modprobe, u-root's init as uinit, people as

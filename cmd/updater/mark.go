@@ -8,7 +8,6 @@ import (
 
 	"updater/device"
 	"updater/device/config"
-	"updater/internal/printable"
 )
 
 // bootOptions are shared by the verbs that change the boot state.
@@ -34,8 +33,8 @@ func (o bootOptions) change(env Env, change func(d *device.Device) (string, erro
 	if err != nil {
 		return err
 	}
-	_, err = printable.Fprintf(env.Stdout, "%s\n", text)
-	return err
+	env.done("%s\n", text)
+	return nil
 }
 
 func (o *bootOptions) command(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {

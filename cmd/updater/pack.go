@@ -13,7 +13,6 @@ import (
 
 	"updater/bmap"
 	"updater/internal/atomicfile"
-	"updater/internal/printable"
 	"updater/pack"
 	"updater/source"
 	"updater/update"
@@ -88,8 +87,8 @@ func runPack(ctx context.Context, o packOptions, path string, env Env) (err erro
 	if err != nil {
 		return err
 	}
-	_, err = printable.Fprintf(env.Stdout, "packed %s of data in %d ranges into %s, %s\n", size(m.MappedBytes()), m.Len(), o.output, size(info.Size()))
-	return err
+	env.done("packed %s of data in %d ranges into %s, %s\n", size(m.MappedBytes()), m.Len(), o.output, size(info.Size()))
+	return nil
 }
 
 // packMap reads the map of an image and compares the image with it, or creates the map.

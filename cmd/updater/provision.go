@@ -105,9 +105,9 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 	view.stop()
 	for _, r := range results {
 		if o.json {
-			err = errors.Join(err, env.json(r))
+			env.doneJSON(r)
 		} else {
-			printable.Fprintf(env.Stdout, "%s\n", resultLine(r))
+			env.done("%s\n", resultLine(r))
 		}
 	}
 	err = errors.Join(err, s.Deliver(ctx))

@@ -103,8 +103,8 @@ func runReleaseCreate(ctx context.Context, o releaseCreateOptions, args []string
 		return env.json(view)
 	}
 	view.print(env.Stdout)
-	_, err = printable.Fprintf(env.Stdout, "written to %s; sign it: gpg --armor --detach-sign %s\n", o.output, o.output)
-	return err
+	env.done("written to %s; sign it: gpg --armor --detach-sign %s\n", o.output, o.output)
+	return nil
 }
 
 func (o releaseCreateOptions) options(args []string) (release.BuildOptions, error) {

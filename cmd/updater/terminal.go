@@ -57,9 +57,9 @@ func (r *report) installed(res *update.Result, late error) error {
 	if res.RepairedBytes > 0 {
 		held += fmt.Sprintf("%s written twice, ", size(res.RepairedBytes))
 	}
-	_, err := printable.Fprintf(r.env.Stdout, "installed %s into slot %s: %s written, %s%s zeroed, all read back, in %.1f s\nsigned by %s\nslot %s boots next, with %s\n",
+	r.env.done("installed %s into slot %s: %s written, %s%s zeroed, all read back, in %.1f s\nsigned by %s\nslot %s boots next, with %s\n",
 		what, res.Slot, size(res.WrittenBytes), held, size(res.ZeroedBytes), time.Since(r.start).Seconds(), signers(res.Signers), res.Slot, tries(res.Tries))
-	return errors.Join(err, late)
+	return late
 }
 
 // unmappedWords say what became of unmapped blocks.
@@ -71,7 +71,7 @@ func (r *report) copied(args []string, res *install.CopyResult) error {
 		r.result(event{Code: &code, Copy: res})
 		return nil
 	}
-	w, back := r.env.Stdout, "all read back"
+	back := "all read back"
 	if !res.ReadBack {
 		back = "not read back"
 	}
@@ -79,18 +79,18 @@ func (r *report) copied(args []string, res *install.CopyResult) error {
 	if res.SkippedBytes > 0 {
 		held = size(res.SkippedBytes) + " held already, "
 	}
-	_, err := printable.Fprintf(w, "copied %s to %s: %s written, %s%s %s, %s, in %.1f s\n", args[0], args[1],
+	r.env.done("copied %s to %s: %s written, %s%s %s, %s, in %.1f s\n", args[0], args[1],
 		size(res.WrittenBytes), held, size(res.ImageBytes-res.MappedBytes), unmappedWords[res.Unmapped], back, time.Since(r.start).Seconds())
 	if len(res.Signers) > 0 {
-		printable.Fprintf(w, "signed by %s\n", signers(res.Signers))
+		r.env.done("signed by %s\n", signers(res.Signers))
 	}
 	if g := res.GPT; g != nil {
-		printable.Fprintf(w, "the backup GPT moved from sector %d to %d, the end of the disk\n", g.OldSector, g.BackupSector)
+		r.env.done("the backup GPT moved from sector %d to %d, the end of the disk\n", g.OldSector, g.BackupSector)
 		if g.Grown > 0 {
-			printable.Fprintf(w, "partition %d grew to %s\n", g.Grown, size(g.GrownBytes))
+			r.env.done("partition %d grew to %s\n", g.Grown, size(g.GrownBytes))
 		}
 	}
-	return err
+	return nil
 }
 
 func (r *report) verified(v *install.Verdict) error {
