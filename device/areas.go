@@ -65,7 +65,7 @@ func (d *Device) openFile(env string, mode blockdev.Mode) (_ *blockdev.Device, p
 	}
 	spec, file, inPartition := strings.Cut(env, ":/")
 	if inPartition {
-		p, err := d.disk.Find(spec)
+		p, err := d.find("boot.env", spec)
 		if err != nil {
 			return nil, "", err
 		}
@@ -184,7 +184,7 @@ func (d *Device) openArea(a config.Area, mode blockdev.Mode) (*blockdev.Device, 
 	}
 	mode = shared(mode)
 	isNode := strings.HasPrefix(a.Device, "/dev/")
-	if p, err := d.disk.Find(a.Device); err == nil {
+	if p, err := d.find("boot.env or state", a.Device); err == nil {
 		return d.keep(p.OpenWindow(a.Offset, a.Size, mode))
 	} else if !isNode && a.Device != d.disk.Path() && strings.Contains(a.Device, "=") {
 		return nil, err

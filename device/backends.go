@@ -56,7 +56,10 @@ func NeedsEFI(c *config.Config) bool { return backends[c.Boot.Backend].efi }
 func (d *Device) openBackend(booted string, mode blockdev.Mode) (boot.Backend, error) {
 	row := backends[d.Config.Boot.Backend]
 	if row.firmware && d.disk.IsFile() {
-		return nil, config.Requestf("boot.backend %s changes the firmware of this machine; %s is a disk image file", d.Config.Boot.Backend, d.disk.Path())
+		return nil, &config.RequestError{
+			Err:    fmt.Errorf("boot.backend %s changes the firmware of this machine; %s is a disk image file", d.Config.Boot.Backend, d.disk.Path()),
+			Advice: "run it on the device; with this boot loader nothing can be rehearsed on a disk image file",
+		}
 	}
 	b, err := row.open(d, booted, mode)
 	if err != nil {

@@ -187,7 +187,29 @@ func (d *Device) Partition(slot, role string) (blockdev.Partition, error) {
 	if err != nil {
 		return blockdev.Partition{}, err
 	}
-	return d.disk.Find(spec)
+	p, err := d.disk.Find(spec)
+	if err != nil {
+		err = &PartitionError{Slot: slot, Err: err}
+	}
+	return p, err
+}
+
+// PartitionError reports a partition of a slot that is not on the disk, or not the only one of its name.
+type PartitionError struct {
+	Slot string
+	Err  error
+}
+
+func (e *PartitionError) Error() string { return fmt.Sprintf("slot %s: %v", e.Slot, e.Err) }
+func (e *PartitionError) Unwrap() error { return e.Err }
+
+// find finds the partition that a key of the configuration names. Errors: [config.Error].
+func (d *Device) find(key, spec string) (blockdev.Partition, error) {
+	p, err := d.disk.Find(spec)
+	if err != nil {
+		err = &config.Error{Err: fmt.Errorf("%s: %w", key, err), Advice: "correct " + key + " in the configuration"}
+	}
+	return p, err
 }
 
 // SlotSize implements update.Disk.

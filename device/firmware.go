@@ -15,9 +15,9 @@ import (
 
 func (d *Device) efiOptions() (efi.Options, error) {
 	o := efi.Options{Slots: d.Config.SlotNames(), Targets: map[string]efi.Target{}}
-	esp, err := d.disk.Find(d.Config.Boot.ESP)
+	esp, err := d.find("boot.esp", d.Config.Boot.ESP)
 	if err != nil {
-		return o, fmt.Errorf("boot.esp: %w", err)
+		return o, err
 	}
 	if mount, err := blockdev.MountPoint(esp.Path); err == nil && mount != "" {
 		d.folders = append(d.folders, mount)
@@ -72,7 +72,7 @@ func (d *Device) espFolder(mode blockdev.Mode) (string, error) {
 	if filepath.IsAbs(esp) && !strings.HasPrefix(esp, "/dev/") {
 		return esp, nil
 	}
-	p, err := d.disk.Find(esp)
+	p, err := d.find("boot.esp", esp)
 	if err != nil {
 		return "", err
 	}

@@ -97,7 +97,7 @@ func (d *Device) openStateArea(mode blockdev.Mode) (*blockdev.Device, error) {
 	case spec.Size > 0:
 		return d.openArea(spec.Area, mode)
 	case strings.HasPrefix(spec.Device, "/dev/"), strings.Contains(spec.Device, "="):
-		p, err := d.disk.Find(spec.Device)
+		p, err := d.find("state", spec.Device)
 		if err != nil {
 			return nil, err
 		}

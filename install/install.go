@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"updater/device"
@@ -33,6 +34,9 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	document, isRelease := releaseDocument(r.Image)
 	if err := r.check(isRelease); err != nil {
 		return nil, err
+	}
+	if r.Slot != "" && !slices.Contains(r.Config.SlotNames(), r.Slot) {
+		return nil, r.Config.UnknownSlot(r.Slot)
 	}
 	dev, err := device.Open(r.Config, device.Options{Purpose: device.Install, Booted: r.Booted}) // a second install ends here
 	if err != nil {

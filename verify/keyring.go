@@ -155,9 +155,9 @@ func (k *Keyring) add(data []byte) error {
 		if err != nil {
 			return err
 		}
-		for _, packets := range copies {
+		for i, packets := range copies {
 			if err := k.addCertificate(packets); err != nil {
-				return err
+				return fmt.Errorf("certificate %d, at byte %d: %w", i+1, packets[0].offset, err)
 			}
 		}
 	}

@@ -233,6 +233,10 @@ func (r *record) findings() []boot.Finding {
 			"environment block %s holds %d bytes of variables, more than a sector of %d: a power cut can tear a change",
 			r.Area, used, boot.Sector))
 	}
+	if other, variable := r.otherDialect(); other != "" {
+		found = append(found, boot.Warn(fmt.Sprintf("set dialect = %q in the table boot of the configuration, if GRUB's script is that one", other),
+			"environment block %s has %s and no variable of the dialect %s", r.Area, variable, r.Dialect))
+	}
 	order := fields(r.env.get("ORDER"))
 	for _, s := range r.Slots {
 		switch ok := r.env.get(s + "_OK"); {
@@ -244,6 +248,32 @@ func (r *record) findings() []boot.Finding {
 		}
 	}
 	return append(found, unknown("ORDER", order, r.Slots)...)
+}
+
+// otherDialect returns the other dialect and a variable of it, if the block has variables of that dialect only; else "".
+func (r *record) otherDialect() (other Dialect, variable string) {
+	own := []string{"_LEFT"}
+	foreign := []string{"_OK", "_TRY"}
+	other = RAUC
+	if r.Dialect == RAUC {
+		own, foreign, other = foreign, own, Tries
+	}
+	for _, s := range r.Slots {
+		for _, suffix := range own {
+			if r.env.get(s+suffix) != "" {
+				return "", ""
+			}
+		}
+		for _, suffix := range foreign {
+			if variable == "" && r.env.get(s+suffix) != "" {
+				variable = s + suffix
+			}
+		}
+	}
+	if variable == "" {
+		return "", ""
+	}
+	return other, variable
 }
 
 // fields splits a value as GRUB's scripts do (grub-core/script/argv.c).

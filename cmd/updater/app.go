@@ -32,11 +32,12 @@ type Env struct {
 // people to Stderr. A cancelled ctx ends it with [ExitInterrupted].
 func Run(ctx context.Context, args []string, env Env) int {
 	env.Stdout, env.Stderr = printable.NewWriter(env.Stdout), printable.NewWriter(env.Stderr)
+	env.out = new(output)
 	root := newRoot(env)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, cause) {
-		err = &interruptedError{cause: cause}
+		err = &interruptedError{cause: cause, began: env.out.began.Load()}
 	}
 	return env.fail(err)
 }
@@ -156,16 +157,22 @@ func noArgs(cmd *cobra.Command, args []string) error { return argsN(0, 0)(cmd, a
 func argsN(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 && least > 0 {
-			return usagef("%s: an argument is missing; usage: %s", cmd.CommandPath(), cmd.UseLine())
+			return usageOf(cmd, "an argument is missing")
 		}
 		if len(args) < least || len(args) > most {
 			if cmd.HasSubCommands() {
 				return unknownCommand(cmd, args[0])
 			}
-			return usagef("%s: %d arguments, expected %s; usage: %s", cmd.CommandPath(), len(args), count(least, most), cmd.UseLine())
+			return usageOf(cmd, fmt.Sprintf("%d arguments, expected %s", len(args), count(least, most)))
 		}
 		return nil
 	}
+}
+
+// usageOf is an error about the arguments of a command.
+func usageOf(cmd *cobra.Command, found string) error {
+	err := fmt.Errorf("%s: %s; usage: %s", cmd.CommandPath(), found, cmd.UseLine())
+	return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
 }
 
 func count(least, most int) string {

@@ -79,5 +79,5 @@ func (o bmapCopyOptions) request(configNamed bool, image, dest string, env Env) 
 		return r, nil
 	}
 	r.Config = c
-	return r, err
+	return r, benchError(err, configNamed)
 }

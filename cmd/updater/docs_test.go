@@ -293,6 +293,9 @@ func hintsByCode(t *testing.T) map[int][]string {
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.ValueSpec:
+			if len(n.Values) == 0 {
+				return true
+			}
 			if lit, ok := n.Values[0].(*ast.BasicLit); ok && lit.Kind == token.INT {
 				codes[n.Names[0].Name], _ = strconv.Atoi(lit.Value)
 			}

@@ -63,7 +63,7 @@ func examine(ctx context.Context, o bootOptions, m doctor.Machine, env Env, asJS
 			_, f.Remedy = classify(f.Err)
 		}
 		if f.Severity == device.Failure && code == ExitDone {
-			code = checkCode(f.Check)
+			code = findingCode(f)
 		}
 	}
 	if asJSON {
@@ -91,6 +91,14 @@ func printFindings(env Env, found []doctor.Finding) error {
 		fmt.Fprintln(env.Stdout, "nothing is wrong")
 	}
 	return nil
+}
+
+// findingCode is the exit code of a failure: of its check, except for a mistake in the configuration, whose code is the same everywhere.
+func findingCode(f *doctor.Finding) int {
+	if f.Err != nil && isUsage(f.Err) {
+		return ExitUsage
+	}
+	return checkCode(f.Check)
 }
 
 // checkCode is the exit code of a failure that a check found.

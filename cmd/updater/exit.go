@@ -3,11 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
+	"syscall"
 
 	"updater/bmap"
 	"updater/device"
 	"updater/device/config"
+	"updater/device/health"
 	"updater/install"
 	"updater/provision/identity"
 	"updater/provision/medium"
@@ -62,7 +66,10 @@ func (e *usageError) Unwrap() error { return e.err }
 func usagef(format string, a ...any) error { return &usageError{err: fmt.Errorf(format, a...)} }
 
 // interruptedError is a run that was ended by a signal.
-type interruptedError struct{ cause error }
+type interruptedError struct {
+	cause error
+	began bool // something was being written
+}
 
 func (e *interruptedError) Error() string { return "interrupted: " + e.cause.Error() }
 
@@ -87,6 +94,8 @@ func classify(err error) (code int, hint string) {
 		}
 	}()
 	switch {
+	case isEarly(err):
+		return ExitInterrupted, "nothing was written; run it again"
 	case is[*interruptedError](err):
 		return ExitInterrupted, "run it again; what was being written is not whole, and a slot stays marked bad until then"
 	case is[*install.CopyError](err):
@@ -116,9 +125,11 @@ func classify(err error) (code int, hint string) {
 	case is[*identity.AnswerError](err):
 		return ExitSource, "look at the log of the server"
 	case is[*install.HookError](err):
-		return ExitFailed, ""
+		return ExitFailed, "see what the hook printed"
 	case is[*doctorError](err):
-		return doctorCode(err), ""
+		return doctorCode(err), doctorHint
+	case is[*health.UnhealthyError](err):
+		return ExitFailed, "see what the checks printed"
 	case is[*update.WriteError](err), is[*update.ReadBackError](err):
 		return ExitWrite, "the slot is marked bad and the other one still boots; check the medium, then install again"
 	case is[*update.ActiveError](err):
@@ -126,7 +137,7 @@ func classify(err error) (code int, hint string) {
 	case is[*device.BusyError](err):
 		return ExitBusy, "unmount or release it, then try again"
 	case is[*device.ChangedError](err):
-		return ExitBootState, ""
+		return ExitBootState, "see updater status, then run the install again"
 	case is[*device.LockedError](err):
 		return ExitLocked, "wait until the other one has ended"
 	case is[*device.StoreError](err):
@@ -149,6 +160,8 @@ func classify(err error) (code int, hint string) {
 		return ExitSource, limitHint(err)
 	case is[*update.SourceError](err), is[*source.CorruptError](err), is[*source.TrailingError](err):
 		return ExitSource, "get the image again"
+	case is[*device.PartitionError](err):
+		return ExitIncompatible, "correct the partitions of the slot in the configuration"
 	case is[*update.IncompatibleError](err), is[*release.SlotError](err), is[*release.MapError](err):
 		return ExitIncompatible, "this update is not for this device"
 	case is[*update.ExpiredError](err):
@@ -180,13 +193,67 @@ func classify(err error) (code int, hint string) {
 	case is[*bmap.SyntaxError](err):
 		return ExitFailed, "make the bmap again with updater bmap create"
 	}
-	return ExitFailed, ""
+	return systemCode(err)
+}
+
+// systemCode is the code and the hint of an error that only the kernel has named.
+func systemCode(err error) (code int, hint string) {
+	switch path := pathOf(err); {
+	case path == os.Stdout.Name() || errors.Is(err, syscall.EPIPE):
+		return ExitFailed, "standard output is full or closed; send it elsewhere"
+	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.ENODATA), errors.Is(err, syscall.EREMOTEIO), errors.Is(err, syscall.EILSEQ):
+		return ExitWrite, "check the medium, its cable and its power; dmesg has the kernel's side"
+	case errors.Is(err, syscall.EROFS):
+		return ExitFailed, "take off the write protection: the switch of the card, or a mount that is read-only"
+	case errors.Is(err, fs.ErrPermission):
+		return ExitFailed, "run it as root, or as a user who may open what the message names"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return ExitFailed, "make room where the message says, then run it again"
+	case errors.Is(err, syscall.ENOMEDIUM), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ENODEV),
+		errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(path, "/dev/"):
+		return ExitFailed, disksHint()
+	case errors.Is(err, fs.ErrNotExist):
+		return ExitFailed, "check the path that the message names"
+	}
+	return ExitFailed, "updater doctor examines the device; docs/operation.md says what a report needs"
+}
+
+// pathOf is the file that an error is about, "" when it names none.
+func pathOf(err error) string {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Path
+	}
+	return ""
+}
+
+// disksHint names the disks of this machine, at most eight.
+func disksHint() string {
+	entries, _ := os.ReadDir("/sys/block")
+	var names []string
+	for _, e := range entries {
+		if size, err := os.ReadFile("/sys/block/" + e.Name() + "/size"); err == nil && strings.TrimSpace(string(size)) != "0" && len(names) < 8 {
+			names = append(names, "/dev/"+e.Name())
+		}
+	}
+	if len(names) == 0 {
+		return "insert the medium; the kernel knows no disk"
+	}
+	return "insert the medium, or name another one; the disks here are " + strings.Join(names, ", ")
+}
+
+// isEarly reports whether a run was interrupted before it wrote anything.
+func isEarly(err error) bool {
+	e, ok := errors.AsType[*interruptedError](err)
+	return ok && !e.began
 }
 
 func is[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
 }
+
+// doctorHint is the hint of failures that doctor has printed with their remedies.
+const doctorHint = "carry out the remedy of each failure"
 
 func doctorCode(err error) int {
 	e, _ := errors.AsType[*doctorError](err)

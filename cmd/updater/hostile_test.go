@@ -27,6 +27,10 @@ func fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:
 		v.SetString(hostile)
+	case reflect.Interface:
+		if v.Type() == reflect.TypeFor[error]() {
+			v.Set(reflect.ValueOf(outside))
+		}
 	case reflect.Int, reflect.Int64:
 		v.SetInt(1)
 	case reflect.Float64:

@@ -29,6 +29,7 @@ func (o bootOptions) change(env Env, change func(d *device.Device) (string, erro
 			env.warn("%s", w.Text)
 		}
 	}
+	env.out.begin()
 	text, err := change(dev)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -18,6 +19,15 @@ type output struct {
 	quiet, verbose bool
 	progress       string // auto, plain, json or none; "" is auto
 	psplash        string // FIFO of the splash screen
+
+	began atomic.Bool // something is being written
+}
+
+// begin notes that something is being written, for the hint of an interruption.
+func (o *output) begin() {
+	if o != nil {
+		o.began.Store(true)
+	}
 }
 
 // defaultSplash is where psplash listens, unless it was built otherwise.

@@ -100,6 +100,7 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 	if err != nil {
 		return err
 	}
+	env.out.begin()
 	view := newProvisionView(env, b, o.plain || o.json)
 	results, err := job.Run(ctx)
 	view.stop()

@@ -123,6 +123,9 @@ func (r *report) Progress() (p *update.Progress, stop func()) {
 
 func (r *report) phase(p update.Phase, total int64) {
 	now := time.Now()
+	if p != "" && p != update.PhaseCheck {
+		r.env.out.begin()
+	}
 	r.mu.Lock()
 	begin := phaseBegin{Phase: p, total: total, before: r.current, took: now.Sub(r.began)}
 	r.current, r.began = p, now

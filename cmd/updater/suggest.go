@@ -23,10 +23,26 @@ func unknownCommand(cmd *cobra.Command, word string) error {
 	return err
 }
 
+// bmaptool are the options of bmaptool copy that have another name here.
+var bmaptool = map[string]string{
+	"nobmap":           "--no-bmap is the name of bmaptool's --nobmap",
+	"bmap-sig":         "--sig is the name of bmaptool's --bmap-sig",
+	"no-sig-verify":    "--allow-unsigned is the name of bmaptool's --no-sig-verify; a signature that is there is checked all the same",
+	"no-verify":        "--no-read-back leaves out the read-back; the checksums of bmaptool's --no-verify are always checked",
+	"psplash-pipe":     "--psplash is the name of bmaptool's --psplash-pipe",
+	"fingerprint":      "--keyring with the one certificate does what bmaptool's --fingerprint does",
+	"removable-device": "name the device as DEST; one that is mounted or in use is refused, as with bmaptool's --removable-device",
+	"debug":            "--verbose is the name of bmaptool's --debug",
+}
+
 // flagError reports an unknown option and suggests the closest one.
 func flagError(cmd *cobra.Command, err error) error {
 	u := &usageError{err: err}
 	if word, unknown := strings.CutPrefix(err.Error(), "unknown flag: --"); unknown {
+		if own := bmaptool[word]; own != "" && cmd.Name() == "copy" {
+			u.hint = own
+			return u
+		}
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 		if name := nearest(word, names); name != "" {

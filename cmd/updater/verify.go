@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,6 +70,14 @@ func newVerify(env Env) *cobra.Command {
 	return cmd
 }
 
+// benchError adds to a missing configuration, which was not named, what serves without one.
+func benchError(err error, configNamed bool) error {
+	if configNamed || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return &config.Error{Err: err, Advice: "name the certificate with --keyring; on a device write the configuration, see updater.toml(5)"}
+}
+
 // runVerify needs the configuration only for what the command line does not say.
 func runVerify(ctx context.Context, configNamed bool, o verifyOptions, image string, env Env) (*install.Verdict, error) {
 	r := install.VerifyRequest{
@@ -81,7 +90,7 @@ func runVerify(ctx context.Context, configNamed bool, o verifyOptions, image str
 	if r.Device {
 		var err error
 		if r.Config, err = env.config(o.config); err != nil {
-			return nil, err
+			return nil, benchError(err, configNamed)
 		}
 	}
 	return install.Verify(ctx, r, env.inputs(env.warn))

@@ -36,7 +36,8 @@ type Config struct {
 	Recovery Recovery `toml:"recovery"`
 	Hooks    Hooks    `toml:"hooks"`
 
-	Build Build `toml:"-"` // of the program that loaded it
+	File  string `toml:"-"` // that was read; "" without one
+	Build Build  `toml:"-"` // of the program that loaded it
 }
 
 // Disk is [disk].
@@ -87,6 +88,7 @@ func LoadOther(path string, backends []string) (*Config, error) {
 	if err != nil {
 		return nil, &Error{Err: fmt.Errorf("configuration %s: %w", path, err)}
 	}
+	c.File = path
 	return c, nil
 }
 

@@ -14,7 +14,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Hint says what to do next.
 func (e *Error) Hint() string {
 	if e.Advice == "" {
-		return "docs/config.md lists every key"
+		return "updater.toml(5) and docs/config.md list every key"
 	}
 	return e.Advice
 }

@@ -5,6 +5,9 @@ import (
 	"updater/verify"
 )
 
+// sealedAdvice is the hint for what a sealed program refuses.
+const sealedAdvice = "build the initramfs again with the configuration and keyring that it is to have"
+
 // checkSealed refuses every configuration but the one that a sealed program was packed with, and that one too when anything
 // beside it differs from the seal.
 func checkSealed(path string) error {
@@ -12,10 +15,10 @@ func checkSealed(path string) error {
 		return nil
 	}
 	if path != DefaultPath {
-		return &verify.SignatureError{Reason: "this program is sealed with its configuration " + DefaultPath + " and accepts no other"}
+		return &verify.SignatureError{Reason: "this program is sealed with its configuration " + DefaultPath + " and accepts no other", Advice: sealedAdvice}
 	}
 	if err := initramfs.CheckSeal("/"); err != nil {
-		return &verify.SignatureError{Reason: "the keyring cannot be trusted", Err: err}
+		return &verify.SignatureError{Reason: "the keyring cannot be trusted", Advice: sealedAdvice, Err: err}
 	}
 	return nil
 }

@@ -106,18 +106,22 @@ func (c *Config) Policy(keyring []string, recorded time.Time) (verify.Policy, er
 	given := len(keyring) > 0
 	switch {
 	case given && initramfs.Sealed():
-		return p, &verify.SignatureError{Reason: "this program is sealed with its keyring and accepts no other"}
+		return p, &verify.SignatureError{Reason: "this program is sealed with its keyring and accepts no other", Advice: sealedAdvice}
 	case !given && len(c.Keyring) == 0:
 		return p, &verify.SignatureError{Reason: "no keyring is configured, so nothing can be trusted", Advice: "set keyring in the configuration"}
-	case !given:
-		keyring = c.Keyring
+	}
+	advice := "correct the certificates that --keyring names; what is signed was not looked at"
+	if !given {
+		keyring, advice = c.Keyring, "correct keyring in "+c.File+", or the certificate; what is signed was not looked at"
 	}
 	k, err := verify.LoadKeyring(keyring...)
-	if err == nil && len(t.Key) > 0 {
-		k, err = t.pin(k, &p)
-	}
 	if err != nil {
-		return p, &verify.SignatureError{Reason: "loading the keyring", Err: err}
+		return p, &verify.SignatureError{Reason: "loading the keyring", Advice: advice, Err: err}
+	}
+	if len(t.Key) > 0 {
+		if k, err = t.pin(k, &p); err != nil {
+			return p, &verify.SignatureError{Reason: "pinning keys of the keyring", Advice: "correct trust.key in " + c.File + ", or the keyring", Err: err}
+		}
 	}
 	p.Keyring = k
 	return p, nil

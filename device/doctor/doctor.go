@@ -5,6 +5,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -94,10 +95,10 @@ func (d *doctor) warn(remedy, format string, a ...any) { d.add(boot.Warn(remedy,
 
 func (d *doctor) failure(remedy, format string, a ...any) { d.add(boot.Fail(remedy, format, a...)) }
 
-// fail makes a failure of an error. The remedy is the hint of the error; for the boot state it is --repair.
+// fail makes a failure of an error. The remedy is the hint of the error; for a boot state that is damaged it is --repair.
 func (d *doctor) fail(err error) {
 	f := Finding{Check: d.check, Finding: boot.Finding{Severity: boot.Failure, Evidence: strings.TrimSpace(err.Error())}, Err: err}
-	if d.check == "boot" {
+	if d.check == "boot" && errors.Is(err, boot.ErrState) {
 		f.Remedy = boot.RemedyRepair
 	}
 	d.note(f)

@@ -3,6 +3,7 @@ package station
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -112,6 +113,9 @@ func (s *Station) loadPayloads(ctx context.Context) error {
 func (s *Station) loadPayload(ctx context.Context, p plan.Partition) error {
 	path := s.beside(p.Image)
 	signed, err := install.Documents{Bmap: s.beside(p.Bmap), Signature: s.beside(p.Signature)}.Find(ctx, path, s.from)
+	if _, missing := errors.AsType[*config.RequestError](err); missing {
+		return &config.RequestError{Err: err, Advice: "make the bmap with updater bmap create and sign it, or name it as bmap in the plan"}
+	}
 	if err != nil {
 		return err
 	}
