@@ -1,7 +1,6 @@
-package main
+package device_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -115,16 +114,16 @@ commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "inval
 			}
 			run := func(want int, args ...string) string {
 				t.Helper()
-				var out, errs bytes.Buffer
-				if code := Run(t.Context(), append(args, "--config", config), Env{Stdout: &out, Stderr: &errs}); code != want {
-					t.Fatalf("updater %v: exit %d, want %d: %s%s", args, code, want, out.String(), errs.String())
+				code, out, errs := rig.Run(t, append(args, "--config", config)...)
+				if code != want {
+					t.Fatalf("updater %v: exit %d, want %d: %s%s", args, code, want, out, errs)
 				}
-				return out.String()
+				return out
 			}
 			state := func(booted, primary, slotB string) {
 				t.Helper()
 				var s device.Status
-				if err := json.Unmarshal([]byte(run(ExitDone, "status", "--json", "--booted", booted)), &s); err != nil {
+				if err := json.Unmarshal([]byte(run(0, "status", "--json", "--booted", booted)), &s); err != nil {
 					t.Fatal(err)
 				}
 				if s.Primary != primary || s.Slots[1].State != slotB || len(s.Boots) == 0 {
@@ -132,18 +131,18 @@ commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "inval
 				}
 			}
 			state("A", "A", "good")
-			run(ExitDone, "mark", "bad", "B", "--booted", "A")
+			run(0, "mark", "bad", "B", "--booted", "A")
 			state("A", "A", "bad")
-			run(ExitDone, "activate", "B", "--booted", "A")
+			run(0, "activate", "B", "--booted", "A")
 			var s device.Status
-			if err := json.Unmarshal([]byte(run(ExitDone, "status", "--json", "--booted", "A")), &s); err != nil || s.Primary != "B" || s.Slots[1].TriesLeft != 2 {
+			if err := json.Unmarshal([]byte(run(0, "status", "--json", "--booted", "A")), &s); err != nil || s.Primary != "B" || s.Slots[1].TriesLeft != 2 {
 				t.Errorf("after activate status = %+v, %v; want B next with 2 tries", s, err)
 			}
-			run(ExitDone, "mark", "good", "--booted", "B")
+			run(0, "mark", "good", "--booted", "B")
 			state("B", "B", "good")
-			run(ExitBootState, "mark", "good", "A", "--booted", "B")
+			run(16, "mark", "good", "A", "--booted", "B")
 			// There is no keyring here; of the boot state nothing is wrong.
-			if out := run(ExitTrust, "doctor", "--booted", "B"); strings.Count(out, "failure: ") != 1 || !strings.Contains(out, "failure: no keyring") {
+			if out := run(10, "doctor", "--booted", "B"); strings.Count(out, "failure: ") != 1 || !strings.Contains(out, "failure: no keyring") {
 				t.Errorf("doctor: %s", out)
 			}
 		})
@@ -167,9 +166,8 @@ func TestFirmwareOfAnImage(t *testing.T) {
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		var errs bytes.Buffer
-		if code := Run(t.Context(), []string{"status", "--config", config}, Env{Stdout: &errs, Stderr: &errs}); code != ExitUsage || !strings.Contains(errs.String(), "firmware of this machine") {
-			t.Errorf("%s: exit %d: %s; want a usage error", backend, code, errs.String())
+		if code, _, errs := rig.Run(t, "status", "--config", config); code != 2 || !strings.Contains(errs, "firmware of this machine") {
+			t.Errorf("%s: exit %d: %s; want a usage error", backend, code, errs)
 		}
 	}
 }
