@@ -40,13 +40,16 @@ type installOptions struct {
 func newInstall(env Env) *cobra.Command {
 	var o installOptions
 	cmd := &cobra.Command{
-		Use:   "install [flags] IMAGE",
+		Use:   "install [flags] IMAGE | RELEASE",
 		Short: "Write a signed image to the inactive slot and switch to it",
 		Long: `install verifies the signed bmap of IMAGE, marks the inactive slot bad, writes the
 mapped blocks, zeroes the others, flushes, reads everything back from the medium,
 and only then makes the slot the boot loader's next choice. IMAGE may be raw or
 compressed by gzip, zstd, xz, lz4 or bzip2: a file, an http:// or https:// address,
-or "-", standard input. A bmap and its signature may be addresses too.`,
+or "-", standard input. A bmap and its signature may be addresses too.
+
+RELEASE is release.toml, a folder that holds one, or the address of either. It installs
+every image of a slot with several roles, or none.`,
 		Args: argsN(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runInstall(cmd.Context(), o, args[0], env) },
 	}
