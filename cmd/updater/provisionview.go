@@ -142,7 +142,7 @@ func resultLine(r line.Result) string {
 	return line
 }
 
-// tileLines draws a unit: its name, its state in words and colour, a bar, and its error.
+// tileLines draws a unit: its name, its state, a bar, and its error.
 func tileLines(t board.Tile, now time.Time, width int) []string {
 	green, red, bold, off := "\x1b[1;30;42m", "\x1b[1;37;41m", "\x1b[1m", "\x1b[0m"
 	if os.Getenv("NO_COLOR") != "" { // no-color.org

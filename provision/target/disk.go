@@ -95,7 +95,7 @@ func (h Host) Disk(name string) (*Disk, error) {
 // sysfsSector is the unit of sizes in sysfs, whatever the sectors of the disk are (Documentation/ABI/stable/sysfs-block).
 const sysfsSector = 512
 
-// first is the first attribute that there is.
+// first is the first attribute that exists.
 func first(dir string, names ...string) string {
 	for _, name := range names {
 		if v := attribute(filepath.Join(dir, name)); v != "" {
