@@ -195,8 +195,8 @@ func TestOpenDiskMemory(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	_, err := blockdev.OpenDisk(path)
 	runtime.ReadMemStats(&after)
-	if got := after.TotalAlloc - before.TotalAlloc; err == nil || got > 3*mib {
-		t.Errorf("OpenDisk = %v and allocated %d bytes; want an error and 3 MiB at most", err, got)
+	if got := after.TotalAlloc - before.TotalAlloc; err == nil || got > 4*mib { // 3 MiB without the race detector
+		t.Errorf("OpenDisk = %v and allocated %d bytes; want an error and 4 MiB at most", err, got)
 	}
 }
 
