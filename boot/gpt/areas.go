@@ -18,6 +18,19 @@ func (o *Options) area(off, n int64) (boot.Area, int64, error) {
 	return nil, 0, fmt.Errorf("%w: %d bytes at %d of the disk are in neither %s nor %s", boot.ErrState, n, off, o.Primary, o.Backup)
 }
 
+// within refuses a table that does not lie in the areas, so that it could not be written.
+func (o *Options) within(t *gpt.Table) error {
+	if t == nil {
+		return nil
+	}
+	for _, p := range t.Pieces() {
+		if _, _, err := o.area(p.Offset, int64(len(p.Data))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ReadBackAt implements [gpt.Reader].
 func (o *Options) ReadBackAt(p []byte, off int64) (int, error) {
 	a, at, err := o.area(off, int64(len(p)))

@@ -72,6 +72,9 @@ func (s *store) Load() (scheme.Record, []boot.Finding, error) {
 	if r.restored, err = tables.Restored(s); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", boot.ErrState, err)
 	}
+	if err := s.within(r.restored); err != nil {
+		return nil, nil, err
+	}
 	switch {
 	case r.restored == nil:
 		return r, nil, nil
