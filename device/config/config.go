@@ -154,6 +154,9 @@ func (c *Config) check(backends []string) error {
 	if err := c.Trust.check(); err != nil {
 		return err
 	}
+	if c.Product == update.AnyProduct {
+		return fmt.Errorf("product is %q, which every update would match; name the product of this device", c.Product)
+	}
 	if c.Release.RollbackIndex < 0 {
 		return fmt.Errorf("release.rollback_index is %d, expected 0 or more", c.Release.RollbackIndex)
 	}
