@@ -228,15 +228,11 @@ func (r *runner) from(ctx context.Context, disk, node string) action {
 		if m.Node != node {
 			return false
 		}
-		err := m.err
-		if err == nil {
-			err = r.device.Install(ctx, *m.update)
+		if err := r.installFrom(ctx, m); err != nil {
+			r.failed(err)
+		} else {
+			a = actionEnd
 		}
-		if err != nil {
-			r.failed(fmt.Errorf("installing the update on %s: %w", node, err))
-			return true
-		}
-		a, r.installed = actionEnd, true
 		return true
 	})
 	if err != nil {

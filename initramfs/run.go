@@ -200,21 +200,29 @@ func (r *runner) install(ctx context.Context) error {
 func (r *runner) tryMedia(ctx context.Context, disk string) (found bool, err error) {
 	var errs []error
 	bad := r.media(disk, func(m medium) bool {
-		if m.err == nil {
-			r.log("update on %s: %s", m.Node, m.update.Image)
-			m.err = r.device.Install(ctx, *m.update)
+		err := r.installFrom(ctx, m)
+		if found = err == nil; !found {
+			errs = append(errs, err)
 		}
-		if m.err != nil {
-			errs = append(errs, fmt.Errorf("installing the update on %s: %w", m.Node, m.err))
-		}
-		found = m.err == nil
-		r.installed = r.installed || found
 		return found || ctx.Err() != nil
 	})
 	if found {
 		return true, nil
 	}
 	return false, errors.Join(append(errs, bad)...)
+}
+
+// installFrom installs the update on a medium.
+func (r *runner) installFrom(ctx context.Context, m medium) error {
+	if m.err != nil {
+		return m.err
+	}
+	r.log("update on %s: %s", m.Node, m.update.Image)
+	if err := r.device.Install(ctx, *m.update); err != nil {
+		return fmt.Errorf("installing the update on %s: %w", m.Node, err)
+	}
+	r.installed = true
+	return nil
 }
 
 // fromURL brings the network up and installs from a URL.

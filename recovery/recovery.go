@@ -139,7 +139,7 @@ func (d *Device) Reactivate(ctx context.Context) (slot string, err error) {
 		if err := dev.ActivateIntact(ctx, name, dev.Tries()); err != nil {
 			return slot, errors.Join(append(errs, err)...)
 		}
-		d.Say("slot %s holds what was signed for it and boots next, with %d tries", name, dev.Tries())
+		d.Say("slot %s holds what was signed for it and boots next", name)
 		slot = name
 	}
 	return slot, errors.Join(errs...)

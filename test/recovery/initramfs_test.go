@@ -286,9 +286,9 @@ func TestRecoverySticks(t *testing.T) {
 	})
 	expect(t, m, `initramfs is up after`, `no slot is bootable`, `no medium with`, `trying again in`, `type a number`, `7  power off`)
 	for _, c := range []struct{ stick, want string }{
-		{wrong, `refused: .*(not signed|signature|signed by)`},
-		{broken, `refused: .*cannot be mounted`},
-		{swapped, `refused: .*bmap says`},
+		{wrong, `error: installing the update on .*: signature by key .*: the key is not in the keyring`},
+		{broken, `error: update medium .*mounting its file system`},
+		{swapped, `error: installing the update on .*bmap says`},
 	} {
 		if err := m.PlugUSB(filepath.Base(c.stick)[:4], c.stick); err != nil {
 			t.Fatal(err)

@@ -25,7 +25,7 @@ cmdline = "console=ttyS0 quiet panic=10 no_timer_check mitigations=off cryptomgr
 	}
 	stick, disk := h.stick(t, "stick", h.update(t, image)), h.disk(t, "device")
 	m := h.start(t, qemu.Config{Name: "kexec", MemMiB: 512, Disks: []qemu.Disk{{Path: disk}, {Path: stick, ReadOnly: true}}})
-	expect(t, m, `installed .* into slot B`, `starting slot B directly`)
+	expect(t, m, `installed .* into slot B`, `starting slot B by kexec: `)
 	return m, disk
 }
 

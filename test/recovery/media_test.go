@@ -79,7 +79,7 @@ func TestRecoveryMedia(t *testing.T) {
 	})
 	expect(t, m, `no slot is bootable`, `7  power off`)
 	for _, kind := range media {
-		files, want := old, `refused: .*rollback index is 4; this device takes none below 5`
+		files, want := old, `error: installing the update on .*rollback index is 4; this device takes none below 5`
 		if kind == "iso9660" {
 			files, want = h.update(t, good, "--rollback-index", "6"), `installed .* into slot A`
 		}

@@ -233,9 +233,9 @@ urls = ["http://%[1]s:%[2]d/portal/image.zst", "https://%[1]s:%[3]d/image.zst", 
 		Name: "online", Disks: []qemu.Disk{{Path: disk}}, Args: []string{"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:07", "-smbios", "type=1,serial=SN 7"},
 	})
 	expect(t, m, `no slot is bootable`, `network: \w+ has 10\.0\.2\.15/24, gateway 10\.0\.2\.2`,
-		`error: no update from http://.*/portal/.*(HTML|html)`,
-		`error: no update from https://.*certificate`,
-		`error: no update from http://.*/norange/.*(range|206)`,
+		`warning: fetching http://.*/portal/image.zst.bmap .*web page`, `error: installing from http://.*/portal/image.zst: `,
+		`error: installing from https://.*certificate`,
+		`error: installing from http://.*/norange/.*range`,
 		`installed .* into slot A`)
 	ends(t, m, qemu.Reset)
 	wantSlot(t, disk, "A", image)

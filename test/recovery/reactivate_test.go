@@ -36,7 +36,7 @@ func TestRecoveryReactivates(t *testing.T) {
 	lose()
 	recover := qemu.Config{Name: "recovery", Append: "updater.mode=recover", Disks: []qemu.Disk{{Path: disk}}}
 	m = h.start(t, recover)
-	expect(t, m, `no slot is bootable`, `comparing the slots`, `slot B holds what was signed for it; slot B boots next`, `slot A: rootfs: no signed document is kept`)
+	expect(t, m, `no slot is bootable`, `comparing the slots`, `slot B holds what was signed for it and boots next`, `slot A: rootfs: no signed document is kept`)
 	ends(t, m, qemu.Reset)
 	wantEnv(t, disk, map[string]string{"ORDER": "B", "B_OK": "1", "B_TRY": "0", "A_OK": "0"})
 	bootsBy(t, h, disk, `GRUB: booting slot B`, `slot B is good`, `DEMO slot=B version=2 up`)
