@@ -110,7 +110,7 @@ func (t *Tables) Faults() (list []error) {
 }
 
 // Restored is the copy that replaces a bad or different one, nil when both are good and alike. The primary counts when they
-// differ. It is an error if the place of the copy is not certain, or overlaps a partition.
+// differ. It is an error if the place of the copy is not certain, or overlaps a partition or the other copy.
 func (t *Tables) Restored(r Reader) (*Table, error) {
 	used, err := t.Table()
 	switch {
@@ -121,16 +121,16 @@ func (t *Tables) Restored(r Reader) (*Table, error) {
 		if err != nil {
 			return nil, fmt.Errorf("restoring the primary partition table: %w", err)
 		}
-		return t.free(used.At(primaryLBA, used.HeaderLBA(), at))
+		return t.free(used, used.At(primaryLBA, used.HeaderLBA(), at))
 	case t.Backup == nil:
 		lba := used.AlternateLBA()
 		if lba >= t.sectors {
 			return nil, fmt.Errorf("restoring the backup partition table: the primary one places it at sector %d, outside the disk of %d sectors", lba,
 				t.sectors)
 		}
-		return t.free(used.At(lba, primaryLBA, lba-used.EntrySectors()))
+		return t.free(used, used.At(lba, primaryLBA, lba-used.EntrySectors()))
 	case !t.Primary.SameContent(t.Backup):
-		return t.free(used.At(t.Backup.HeaderLBA(), primaryLBA, t.Backup.EntriesLBA()))
+		return t.free(used, used.At(t.Backup.HeaderLBA(), primaryLBA, t.Backup.EntriesLBA()))
 	}
 	return nil, nil
 }
@@ -152,12 +152,12 @@ func (t *Tables) Reach(r Reader) (head, tail int64) {
 	return head, t.size - min(backup.EntriesLBA(), backup.HeaderLBA())*backup.sector
 }
 
-// free refuses a copy that overlaps a partition.
-func (t *Tables) free(c *Table) (*Table, error) {
+// free refuses a copy that overlaps a partition or the copy that stays.
+func (t *Tables) free(stays, c *Table) (*Table, error) {
 	if c.EntriesLBA() <= primaryLBA || c.EntriesLBA()+c.EntrySectors() > t.sectors {
 		return nil, fmt.Errorf("restoring the %s partition table: no place for its entries", copyName(c.HeaderLBA()))
 	}
-	for _, e := range c.Entries() {
+	for _, e := range append(c.Entries(), stays.places()...) {
 		if err := cmp.Or(overlap([]Entry{c.places()[0], e}), overlap([]Entry{c.places()[1], e})); err != nil {
 			return nil, fmt.Errorf("restoring the %s partition table: %w", copyName(c.HeaderLBA()), err)
 		}
