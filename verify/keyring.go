@@ -155,6 +155,9 @@ func (k *Keyring) add(data []byte) error {
 		if err != nil {
 			return err
 		}
+		if len(copies) == 0 {
+			return errors.New("it holds no certificate; write a keyring with gpg --export")
+		}
 		for i, packets := range copies {
 			if err := k.addCertificate(packets); err != nil {
 				return fmt.Errorf("certificate %d, at byte %d: %w", i+1, packets[0].offset, err)

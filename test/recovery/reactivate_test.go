@@ -56,7 +56,7 @@ func TestRecoveryReactivates(t *testing.T) {
 	if err := m.Type("5\r"); err != nil { // a person's wish does not help it either
 		t.Fatal(err)
 	}
-	expect(t, m, `booting it once: it is marked bad, and not known to be whole`)
+	expect(t, m, `booting it once: it is marked bad and not known to be complete`)
 	m.PowerCut()
 	if wantEnv(t, disk, map[string]string{"ORDER": "", "A_OK": "0", "B_OK": "0"}); strings.Contains(strings.Join(m.Lines(), "\n"), "slot B boots next") {
 		t.Error("a slot was activated")
