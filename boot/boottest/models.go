@@ -1,6 +1,7 @@
 package boottest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -165,5 +166,31 @@ func Bootchooser(d *Disk) string {
 		copy(d.Areas[0], Buckets(v...))
 		return name
 	}
+	return ""
+}
+
+// GRUBScript models RAUC's grub.cfg: it chooses the first slot of ORDER with OK=1 and TRY=0 and sets its TRY. If there is none
+// it clears all TRY. It treats the first area, the grubenv block, as lines.
+func GRUBScript(areas [][]byte) string {
+	lines := strings.Split(string(areas[0]), "\n")
+	get := func(name string) string {
+		for _, l := range lines {
+			if v, ok := strings.CutPrefix(l, name+"="); ok {
+				return v
+			}
+		}
+		return ""
+	}
+	set := func(name, old, new string) {
+		areas[0] = bytes.Replace(areas[0], []byte("\n"+name+"="+old+"\n"), []byte("\n"+name+"="+new+"\n"), 1)
+	}
+	for s := range strings.FieldsSeq(get("ORDER")) {
+		if get(s+"_OK") == "1" && get(s+"_TRY") == "0" {
+			set(s+"_TRY", "0", "1")
+			return s
+		}
+	}
+	set("A_TRY", "1", "0")
+	set("B_TRY", "1", "0")
 	return ""
 }

@@ -6,26 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"updater/boot/boottest"
 )
-
-// rounds is how many blocks are generated; UPDATER_DIFFERENTIAL sets another number.
-func rounds(t *testing.T, short int) int {
-	t.Helper()
-	text := os.Getenv("UPDATER_DIFFERENTIAL")
-	if text == "" {
-		return short
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
 
 // generate returns a block. Names repeat often, and some blocks have content that readers may treat differently.
 func generate(rng *rand.Rand) []byte {
@@ -92,7 +77,7 @@ func TestReadsAsGrubEditenv(t *testing.T) {
 	}
 	rng, path := rand.New(rand.NewPCG(19, 3)), filepath.Join(t.TempDir(), "grubenv")
 	read, refused := 0, 0
-	for n := range rounds(t, 60) {
+	for n := range boottest.Rounds(t, 60) {
 		data := generate(rng)
 		if spans(data) {
 			continue
@@ -141,7 +126,7 @@ func TestChangesAsGrubEditenv(t *testing.T) {
 	}
 	rng, path := rand.New(rand.NewPCG(19, 4)), filepath.Join(t.TempDir(), "grubenv")
 	changed := 0
-	for n := range rounds(t, 60) {
+	for n := range boottest.Rounds(t, 60) {
 		data := generate(rng)
 		if spans(data) {
 			continue

@@ -41,33 +41,6 @@ func others(d boottest.Disk) []string {
 	return list
 }
 
-// script models RAUC's grub.cfg: it chooses the first slot of ORDER with OK=1 and TRY=0 and sets its TRY. If there is none
-// it clears all TRY. It treats the block as lines.
-func script(d *boottest.Disk) string {
-	areas := d.Areas
-	lines := strings.Split(string(areas[0]), "\n")
-	get := func(name string) string {
-		for _, l := range lines {
-			if v, ok := strings.CutPrefix(l, name+"="); ok {
-				return v
-			}
-		}
-		return ""
-	}
-	set := func(name, old, new string) {
-		areas[0] = bytes.Replace(areas[0], []byte("\n"+name+"="+old+"\n"), []byte("\n"+name+"="+new+"\n"), 1)
-	}
-	for s := range strings.FieldsSeq(get("ORDER")) {
-		if get(s+"_OK") == "1" && get(s+"_TRY") == "0" {
-			set(s+"_TRY", "0", "1")
-			return s
-		}
-	}
-	set("A_TRY", "1", "0")
-	set("B_TRY", "1", "0")
-	return ""
-}
-
 func TestContract(t *testing.T) {
 	for _, size := range []int{512, 1024} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -75,7 +48,7 @@ func TestContract(t *testing.T) {
 				Volatile: bootdisk.New,
 				Fresh:    func(*testing.T) boottest.Disk { return disk(env(size, good...)) },
 				Open:     func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas()[0], booted) },
-				Boot:     script,
+				Boot:     func(d *boottest.Disk) string { return boottest.GRUBScript(d.Areas) },
 				Others:   others,
 			})
 		})
@@ -333,7 +306,7 @@ func TestUnreadableSectors(t *testing.T) {
 	boottest.UnreadableSectors(t, boottest.Rig{
 		Fresh: func(*testing.T) boottest.Disk { return disk(env(1024, good...)) },
 		Open:  func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas()[0], booted) },
-		Boot:  script,
+		Boot:  func(d *boottest.Disk) string { return boottest.GRUBScript(d.Areas) },
 	})
 }
 

@@ -17,20 +17,6 @@ import (
 	"updater/boot/boottest"
 )
 
-// rounds is how many environments are generated; UPDATER_DIFFERENTIAL sets another number.
-func rounds(t *testing.T, short int) int {
-	t.Helper()
-	text := os.Getenv("UPDATER_DIFFERENTIAL")
-	if text == "" {
-		return short
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // tools skips the test if libubootenv's programs are missing.
 func tools(t *testing.T) {
 	t.Helper()
@@ -130,7 +116,7 @@ func TestReadsAsFWPrintenv(t *testing.T) {
 	tools(t)
 	rng, dir := rand.New(rand.NewPCG(19, 1)), t.TempDir()
 	read, refused := 0, 0
-	for n := range rounds(t, 300) {
+	for n := range boottest.Rounds(t, 300) {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			g := generate(t, dir, rng)
 			s, err := newStorage(g.areas, "")
@@ -169,7 +155,7 @@ func TestChangesAsFWSetenv(t *testing.T) {
 	tools(t)
 	rng, dir := rand.New(rand.NewPCG(19, 2)), t.TempDir()
 	changed := 0
-	for n := range rounds(t, 100) {
+	for n := range boottest.Rounds(t, 100) {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			g := generate(t, dir, rng)
 			b, err := New(Options{Areas: g.areas, Slots: []string{"A", "B"}}, "A")

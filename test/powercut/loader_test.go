@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"updater/boot"
+	"updater/boot/boottest"
 	"updater/boot/grub"
 	"updater/boot/uboot"
 )
@@ -51,29 +52,7 @@ func grubLoader() *loader {
 		open: func(a []boot.Area, booted string) (boot.Backend, error) {
 			return grub.New(grub.Options{Area: a[0], Slots: slotNames}, booted)
 		},
-		boot: func(areas [][]byte) string {
-			lines := strings.Split(string(areas[0]), "\n")
-			get := func(name string) string {
-				for _, l := range lines {
-					if v, ok := strings.CutPrefix(l, name+"="); ok {
-						return v
-					}
-				}
-				return ""
-			}
-			set := func(name, old, new string) {
-				areas[0] = bytes.Replace(areas[0], []byte("\n"+name+"="+old+"\n"), []byte("\n"+name+"="+new+"\n"), 1)
-			}
-			for s := range strings.FieldsSeq(get("ORDER")) {
-				if get(s+"_OK") == "1" && get(s+"_TRY") == "0" {
-					set(s+"_TRY", "0", "1")
-					return s
-				}
-			}
-			set("A_TRY", "1", "0")
-			set("B_TRY", "1", "0")
-			return ""
-		},
+		boot: boottest.GRUBScript,
 	}
 }
 
