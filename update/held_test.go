@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -69,10 +70,13 @@ func TestResume(t *testing.T) {
 // badSectors is a target whose sectors cannot be read until they are written.
 type badSectors struct {
 	target
+	mu  sync.Mutex     // ranges are compared while others are written
 	bad map[int64]bool // by sector of 4096 bytes
 }
 
 func (b *badSectors) heal(off, n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for s := off / 4096; s*4096 < off+n; s++ {
 		delete(b.bad, s)
 	}
@@ -89,6 +93,8 @@ func (b *badSectors) Zero(off, n int64) error {
 }
 
 func (b *badSectors) ReadBackAt(p []byte, off int64) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for s := off / 4096; s*4096 < off+int64(len(p)); s++ {
 		if b.bad[s] {
 			return 0, unix.EIO
