@@ -36,6 +36,8 @@ type Device struct {
 	Config *config.Config
 	Opened func(Facts) // is told of a slot's partition before it is written; may be nil
 	Source string      // where the image comes from that is being installed, for the record
+	// Progress counts what Intact reads; may be nil.
+	Progress *update.Progress
 
 	disk     *blockdev.Disk
 	booted   string // running slot; "" outside every slot

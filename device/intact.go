@@ -82,7 +82,7 @@ func (d *Device) holds(ctx context.Context, slot, role string, trust verify.Poli
 		return err
 	}
 	defer dev.Close()
-	return update.CheckSlot(ctx, doc, dev, nil)
+	return update.CheckSlot(ctx, doc, dev, d.Progress)
 }
 
 // accept accepts a kept block map by its own signature, or by the release that pins it.

@@ -75,7 +75,7 @@ func (r *runner) waitDisk(ctx context.Context, timeout time.Duration) (string, e
 			unmatched := strings.Join(r.loader.Unmatched(), " ")
 			return "", fmt.Errorf("%w; block devices after %s: %s; devices without a module: %s", err, timeout, names(), unmatched)
 		}
-		if err := r.events.Wait(r.loader, look); err != nil {
+		if err := r.wait(look); err != nil {
 			return "", err
 		}
 	}

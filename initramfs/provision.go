@@ -50,7 +50,7 @@ func (r *runner) provision(ctx context.Context) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("no medium with %s found within %s and updater.url is not set; block devices: %s", planFile, updateTimeout, names())
 		}
-		if err := r.events.Wait(r.loader, look); err != nil {
+		if err := r.wait(look); err != nil {
 			return err
 		}
 	}

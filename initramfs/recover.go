@@ -133,12 +133,12 @@ func (r *runner) rest(ctx context.Context, disk string, d time.Duration) (action
 				return a, nil
 			}
 		}
-		if err := r.events.Wait(r.loader, look); err != nil {
+		if err := r.wait(look); err != nil {
 			return actionEnd, err
 		}
 		if now := r.plugged(); !contains(before, now) {
 			time.Sleep(look) // for its partitions
-			_ = r.events.Wait(r.loader, look)
+			_ = r.wait(look)
 			return actionAgain, nil
 		} else if len(now) < len(before) {
 			before = now

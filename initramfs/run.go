@@ -22,6 +22,7 @@ type Options struct {
 	Console  *Console                        // shows the recovery menu
 	Log      func(format string, a ...any)   // prints one line; the format has no newline
 	Hint     func(err error) string          // what to do next about an error, "" is nothing; may be nil
+	Work     *Work                           // is told of progress
 }
 
 // Device is the program that installs updates. Its arguments are unverified. Run calls one method at a time.
@@ -64,7 +65,17 @@ type runner struct {
 	events    *Uevents
 }
 
-func (r *runner) log(format string, a ...any) { r.Log(format, a...) }
+// log prints one line, which is progress.
+func (r *runner) log(format string, a ...any) {
+	r.Work.Progress()
+	r.Log(format, a...)
+}
+
+// wait waits up to d for the events of devices and handles them; that is progress.
+func (r *runner) wait(d time.Duration) error {
+	r.Work.Progress()
+	return r.events.Wait(r.loader, d)
+}
 
 // failed logs an error, and below it what to do next.
 func (r *runner) failed(err error) {
@@ -87,6 +98,7 @@ func Run(ctx context.Context, o Options, d Device) error {
 		o.Log("kernel command line: ignoring unknown parameter %s", u)
 	}
 	err := r.run(ctx)
+	r.Work.Begin("restarting", StepBound)
 	if err != nil {
 		r.failed(err)
 		o.Log("the boot state is unchanged; %s in %d s", ending(r.OnDone), int(failedPause.Seconds()))
@@ -189,7 +201,7 @@ func (r *runner) install(ctx context.Context) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("no medium with a directory updater/ or the label %s found within %s; block devices: %s", UpdateLabel, updateTimeout, names())
 		}
-		if err := r.events.Wait(r.loader, look); err != nil {
+		if err := r.wait(look); err != nil {
 			return err
 		}
 	}
@@ -235,7 +247,7 @@ func (r *runner) fromURL(ctx context.Context, url string) error {
 	return err
 }
 
-// during loads the modules of new devices while do runs.
+// during loads the modules of new devices while do runs, whose progress alone counts.
 func (r *runner) during(do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
@@ -265,10 +277,31 @@ func end(how string) error {
 // Reboot flushes the file systems and restarts the machine at once, without stopping services. It returns only on error.
 func Reboot() error { return restart(unix.LINUX_REBOOT_CMD_RESTART) }
 
+// Bounds of the steps of a restart. A device that does not answer stops sync(2) for ever, and the kernel while it shuts devices down.
+const (
+	syncPatience    = 60 * time.Second
+	restartPatience = 60 * time.Second
+)
+
+// restart flushes the file systems and restarts. A kernel that does not get there is restarted at once, by its SysRq
+// (Documentation/admin-guide/sysrq.rst): what this program promised was flushed, and read back, before.
 func restart(cmd uint32) error {
-	unix.Sync()
-	if err := unix.Reboot(int(cmd)); err != nil { // wraps on 32-bit machines, which the kernel expects
-		return fmt.Errorf("restarting: %w", os.NewSyscallError("reboot", err))
+	within(syncPatience, unix.Sync)
+	failed := make(chan error, 1)
+	go func() { failed <- unix.Reboot(int(cmd)) }() // wraps on 32-bit machines, which the kernel expects
+	select {
+	case err := <-failed:
+		if err != nil {
+			return fmt.Errorf("restarting: %w", os.NewSyscallError("reboot", err))
+		}
+	case <-time.After(restartPatience):
+		key := "b"
+		if cmd == unix.LINUX_REBOOT_CMD_POWER_OFF {
+			key = "o"
+		}
+		if err := os.WriteFile("/proc/sysrq-trigger", []byte(key), 0); err != nil {
+			return fmt.Errorf("restarting: no answer from the kernel for %s: %w", restartPatience, err)
+		}
 	}
 	select {} // the kernel is restarting
 }

@@ -8,15 +8,34 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"updater/internal/steppedclock"
 )
 
 // TestMain is also the worker that the supervisor starts: its last argument says how it goes wrong.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && strings.HasPrefix(os.Args[0], "worker") {
+		work := new(Work)
+		if os.Args[1] == "stuck" {
+			work.Begin("writing", time.Second)
+		}
 		if os.Args[1] != "silent" {
-			go Beat()
+			go work.Beat(func(string, ...any) {})
 		}
 		switch os.Args[1] {
+		case "stuck": // as a write to a drive that does not answer
+			var p [2]int
+			_ = unix.Pipe(p[:])
+			go func() { _, _ = unix.Read(p[0], make([]byte, 1)) }()
+		case "expendable":
+			for range 500 {
+				if text, _ := os.ReadFile("/proc/self/oom_score_adj"); strings.TrimSpace(string(text)) == "1000" {
+					os.Exit(5)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
 		case "panics":
 			panic("a bug")
 		case "exits":
@@ -37,7 +56,10 @@ func TestSupervisor(t *testing.T) {
 		{"panics", "ended unexpectedly: exit status 2"},
 		{"exits", "ended unexpectedly: exit status 7"},
 		{"dies", "ended unexpectedly: signal killed"},
-		{"silent", "sent no heartbeat for 1s"},
+		{"expendable", "ended unexpectedly: exit status 5"},
+		// From here on an earlier Run may reap the worker of a later one.
+		{"silent", "sent no heartbeat for 2s"},
+		{"stuck", "sent no heartbeat for 2s"},
 	} {
 		t.Run(c.how, func(t *testing.T) {
 			var mu sync.Mutex
@@ -50,12 +72,16 @@ func TestSupervisor(t *testing.T) {
 					said = append(said, fmt.Sprintf(format, a...))
 					mu.Unlock()
 				},
-				missing: time.Second, pause: time.Millisecond,
+				missing: 2 * time.Second, pause: time.Millisecond, now: time.Now,
 			}
 			done := make(chan struct{})
 			s.watchdog = func(alive func() bool, _ func(string, ...any)) {
 				wasAlive = alive()
-				time.Sleep(2500 * time.Millisecond)
+				for range 100 {
+					if time.Sleep(100 * time.Millisecond); !alive() {
+						break
+					}
+				}
 				stillAlive = alive()
 				close(done)
 			}
@@ -76,18 +102,36 @@ func TestSupervisor(t *testing.T) {
 	}
 }
 
-// A worker that lives and says so is left alone for longer than it may be silent.
-func TestSupervisorWaits(t *testing.T) {
-	ended := make(chan string, 1)
-	s := Supervisor{
-		Program: "/proc/self/exe", Args: []string{"worker", "works"}, Log: t.Logf, missing: 3 * time.Second,
-		watchdog: func(func() bool, func(string, ...any)) {},
-		end:      func(how string) error { ended <- how; return errors.New("still there") },
-	}
-	go s.Run()
-	select {
-	case how := <-ended:
-		t.Errorf("ended by %q", how)
-	case <-time.After(5 * time.Second):
+// TestSupervisorClock: a worker that beats is left alone for longer than it may be silent, and a silent one is noticed, whichever way
+// the clock is set.
+func TestSupervisorClock(t *testing.T) {
+	for _, c := range []struct {
+		how  string
+		step time.Duration
+		ends bool
+	}{{"works", time.Hour, false}, {"silent", -time.Hour, true}} {
+		t.Run(fmt.Sprint(c.how, c.step), func(t *testing.T) {
+			ended := make(chan string, 1)
+			clock := steppedclock.New()
+			s := Supervisor{
+				Program: "/proc/self/exe", Args: []string{"worker", c.how}, Log: t.Logf, missing: 3 * time.Second, now: clock.Now,
+				watchdog: func(func() bool, func(string, ...any)) {},
+				end:      func(how string) error { ended <- how; return errors.New("still there") },
+			}
+			over := make(chan struct{})
+			go func() { defer close(over); _ = s.Run() }()
+			time.Sleep(time.Second)
+			clock.Step(c.step)
+			select {
+			case <-ended:
+				if <-over; !c.ends {
+					t.Error("a worker that beats was ended")
+				}
+			case <-time.After(5 * time.Second):
+				if c.ends {
+					t.Error("a silent worker was not noticed")
+				}
+			}
+		})
 	}
 }

@@ -54,7 +54,7 @@ func (r *runner) held(ctx context.Context) (string, error) {
 		if ctx.Err() != nil || time.Now().After(deadline) {
 			return "", context.Cause(ctx)
 		}
-		if err := r.events.Wait(r.loader, look/2); err != nil {
+		if err := r.wait(look / 2); err != nil {
 			return "", err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"updater/device"
 	"updater/device/config"
+	"updater/initramfs"
 	"updater/internal/rig"
 	"updater/recovery"
 )
@@ -60,7 +61,7 @@ func TestReactivate(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out strings.Builder
-			d := &recovery.Device{Config: conf, Say: func(format string, a ...any) { fmt.Fprintf(&out, format+"\n", a...) }}
+			d := &recovery.Device{Config: conf, Work: new(initramfs.Work), Say: func(format string, a ...any) { fmt.Fprintf(&out, format+"\n", a...) }}
 			slot, err := d.Reactivate(t.Context())
 			if slot != c.slot || (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("slot %q, %v; want %q, %q\n%s", slot, err, c.slot, c.want, out.String())

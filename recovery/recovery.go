@@ -20,6 +20,7 @@ type Device struct {
 	Events     func() Events
 	ShowStatus func(s *device.Status) error // prints it for people
 	Say        func(format string, a ...any)
+	Work       *initramfs.Work // is told of progress
 	// Line runs a factory plan.
 	Line func(ctx context.Context, plan string) error
 }
@@ -53,7 +54,8 @@ func (d *Device) install(ctx context.Context, docs install.Documents, image stri
 	if _, err := d.FindDisk(); err != nil { // a copy of it may have been plugged in since
 		return err
 	}
-	events := d.Events()
+	events := d.watched()
+	defer d.Work.Begin("finishing an install", initramfs.StepBound)
 	res, err := install.Run(ctx, install.Request{Config: d.Config, Documents: docs, Image: image, Initramfs: true}, d.Inputs, events)
 	if res == nil {
 		return err
@@ -62,7 +64,11 @@ func (d *Device) install(ctx context.Context, docs install.Documents, image stri
 }
 
 // Provision implements initramfs.Provisioner. The plan is signed, wherever it comes from.
-func (d *Device) Provision(ctx context.Context, plan string) error { return d.Line(ctx, plan) }
+// The line gives up devices that do not answer, asks people and waits for its server without a limit, so its steps have no bound.
+func (d *Device) Provision(ctx context.Context, plan string) error {
+	d.Work.Begin("provisioning", 0)
+	return d.Line(ctx, plan)
+}
 
 // Status implements initramfs.Device.
 func (d *Device) Status(ctx context.Context) (bool, error) {
@@ -87,6 +93,8 @@ func (d *Device) intact(ctx context.Context, dev *device.Device, slot string) er
 	if err != nil {
 		return err
 	}
+	dev.Progress = new(update.Progress)
+	defer d.watch(dev.Progress)()
 	return dev.Intact(ctx, slot, trust)
 }
 

@@ -88,6 +88,7 @@ func Copy(ctx context.Context, job CopyJob) (*CopyResult, error) {
 func (p *part) writeAll(ctx context.Context) (*bmap.Map, error) {
 	p.phase(PhaseWrite)
 	p.held = new(held)
+	p.progress.reads(p.image)
 	group, gctx := errgroup.WithContext(ctx)
 	free, full := make(chan []byte, ahead), make(chan []byte, ahead)
 	for range ahead {

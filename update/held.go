@@ -25,10 +25,11 @@ type held struct {
 	equal  atomic.Int64 // mapped bytes found equal
 	vain   atomic.Int64 // bytes read that differed, less those found equal
 	off    bool         // nothing is compared
+	read   func()       // is called with every piece that is read
 }
 
-func newHeld(m *bmap.Map, target Target, off bool) *held {
-	return &held{m: m, target: target, off: off}
+func newHeld(m *bmap.Map, target Target, off bool, read func()) *held {
+	return &held{m: m, target: target, off: off, read: read}
 }
 
 // pays reports whether n more bytes are within the budget.
@@ -54,6 +55,7 @@ func (h *held) lacks(ctx context.Context, _ int, rng bmap.Range) (bool, error) {
 			h.vain.Add(rng.Length)
 			return true, nil
 		}
+		h.read()
 		sum.Write(p)
 		off += int64(len(p))
 	}
@@ -99,6 +101,7 @@ func (h *held) isZero(ctx context.Context, gap bmap.Span) (bool, error) {
 			h.vain.Add(off - gap.Offset + int64(len(p)))
 			return false, nil
 		}
+		h.read()
 		off += int64(len(p))
 	}
 	return true, nil

@@ -47,12 +47,7 @@ func (p *part) closeImage() {
 	}
 }
 
-func (p *part) flush() error {
-	if err := p.target.Flush(); err != nil {
-		return &WriteError{Slot: p.Slot, Err: err}
-	}
-	return nil
-}
+func (p *part) flush() error { return p.writing(p.target.Flush()) }
 
 // openImage opens the image of a release.
 func (p *part) openImage(ctx context.Context, i release.Image) (size int64, err error) {
@@ -86,7 +81,7 @@ func (p *part) readBack(ctx context.Context) error {
 		if repairable(bad, p.reopen) {
 			p.phase(PhaseRepair)
 		}
-		if err := b.Repair(ctx, p.target, bad, p.reopen); err != nil {
+		if err := b.Repair(ctx, p.target, bad, p.again()); err != nil {
 			return p.inSlot(err)
 		}
 		for _, m := range bad {
@@ -94,6 +89,20 @@ func (p *part) readBack(ctx context.Context) error {
 		}
 	}
 	return p.checkWhole(ctx, b, p.target)
+}
+
+// again opens the image anew, as progress sees it; nil if it cannot be.
+func (p *part) again() func(ctx context.Context) (ImageCloser, error) {
+	if p.reopen == nil {
+		return nil
+	}
+	return func(ctx context.Context) (ImageCloser, error) {
+		image, err := p.reopen(ctx)
+		if err == nil {
+			p.progress.reads(image)
+		}
+		return image, err
+	}
 }
 
 // checkWhole compares the slot with the checksum of the whole image, if the document has one.

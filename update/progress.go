@@ -30,6 +30,30 @@ type Progress struct {
 	phase Phase
 	total int64
 	done  atomic.Int64
+	moves atomic.Int64
+	image atomic.Pointer[consumed]
+}
+
+// consumed is an image that counts the bytes of its file.
+type consumed interface{ Consumed() (read, total int64) }
+
+// Moves changes whenever the install makes progress: with every phase, with the bytes of the image's file that are read, and with every
+// piece of at most 64 MiB that is compared, zeroed, written or read back. It stays the same while the source, the medium or a hook stalls.
+func (p *Progress) Moves() int64 {
+	n := p.moves.Load()
+	if image := p.image.Load(); image != nil {
+		read, _ := (*image).Consumed()
+		n += read
+	}
+	return n
+}
+
+// reads makes Moves count the bytes of an image that is read now.
+func (p *Progress) reads(i Image) {
+	if c, ok := i.(consumed); ok {
+		p.image.Store(&c)
+		p.move() // the bytes of the image before may have been as many
+	}
 }
 
 // Sample returns the current phase and its bytes done and in total; total is 0 if it is unknown.
@@ -44,6 +68,7 @@ func (p *Progress) begin(phase Phase, total int64) {
 	p.phase, p.total = phase, total
 	p.done.Store(0)
 	p.mu.Unlock()
+	p.move()
 	if p.OnPhase != nil {
 		p.OnPhase(phase, total)
 	}
@@ -55,5 +80,6 @@ func (p *Progress) plan(f Fetch) {
 	}
 }
 
-func (p *Progress) add(n int64) { p.done.Add(n) }
-func (p *Progress) set(n int64) { p.done.Store(n) }
+func (p *Progress) move()       { p.moves.Add(1) }
+func (p *Progress) add(n int64) { p.done.Add(n); p.move() }
+func (p *Progress) set(n int64) { p.done.Store(n); p.move() }

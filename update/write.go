@@ -34,6 +34,9 @@ func buffers(m *bmap.Map) int {
 // gapAhead is the unit of the image in which holes are zeroed before data is written: zeroing drops cached pages, so it comes first.
 const gapAhead = 8 << 20
 
+// gapPiece bounds what is zeroed, or discarded, between two looks at the context, in bytes.
+const gapPiece = 64 << 20
+
 // chunk is a part of one range, or the end of the image.
 type chunk struct {
 	buf   []byte // the data, in a buffer of chunkSize
@@ -55,7 +58,8 @@ func (c chunk) recycle(ctx context.Context, free chan<- []byte) error {
 // write streams the image into the target; device, decoder and hash run at the same time. Ranges that the target already holds are
 // skipped.
 func (p *part) write(ctx context.Context) error {
-	p.held = newHeld(p.Map, p.target, p.Rewrite)
+	p.held = newHeld(p.Map, p.target, p.Rewrite, p.progress.move)
+	p.progress.reads(p.image)
 	image, want := p.image, selection(p.held.lacks)
 	if sparse, ok := p.image.(Sparse); ok && !p.Rewrite {
 		d, lacks, err := p.planFetch(ctx, sparse)
@@ -162,13 +166,13 @@ func (p *part) writeRanges(ctx context.Context, in <-chan chunk, free chan<- []b
 			to = min(to, (c.off/gapAhead+1)*gapAhead)
 		}
 		if err := gaps.upTo(ctx, to); err != nil {
-			return &WriteError{Slot: p.Slot, Err: err}
+			return err
 		}
 		if c.end {
 			return nil
 		}
 		if err := p.writeChunk(c); err != nil {
-			return &WriteError{Slot: p.Slot, Err: err}
+			return err
 		}
 		p.progress.set(p.target.WrittenOut() - before + p.held.equal.Load())
 		if err := c.recycle(ctx, free); err != nil {
@@ -184,7 +188,15 @@ func (p *part) writeChunk(c chunk) error {
 	}
 	p.written += int64(len(c.buf))
 	_, err := p.target.WriteAt(c.buf, c.off)
-	return err
+	return p.writing(err)
+}
+
+// writing makes an error of the medium one of the slot.
+func (p *part) writing(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &WriteError{Slot: p.Slot, Err: err}
 }
 
 // gaps applies the policy for unmapped blocks to the holes of the image, ascending.
@@ -199,16 +211,17 @@ func (p *part) newGaps() *gaps {
 	g := new(gaps)
 	g.next, g.stop = iter.Pull(p.Map.Gaps())
 	g.treat = func(ctx context.Context, gap bmap.Span) error {
+		p.progress.move()
 		switch p.Unmapped {
 		case UnmappedKeep:
 			return nil
 		case UnmappedDiscard:
-			return p.target.Discard(gap.Offset, gap.Length)
+			return p.writing(p.target.Discard(gap.Offset, gap.Length))
 		}
 		if zero, err := p.held.isZero(ctx, gap); zero || err != nil {
 			return err
 		}
-		return p.target.Zero(gap.Offset, gap.Length)
+		return p.writing(p.target.Zero(gap.Offset, gap.Length))
 	}
 	return g
 }
@@ -222,9 +235,12 @@ func (g *gaps) upTo(ctx context.Context, to int64) error {
 				return nil
 			}
 		}
-		n := min(g.cur.Length, to-g.cur.Offset)
+		n := min(g.cur.Length, to-g.cur.Offset, gapPiece)
 		if n <= 0 {
 			return nil
+		}
+		if err := cancelled(ctx); err != nil {
+			return err
 		}
 		if err := g.treat(ctx, bmap.Span{Offset: g.cur.Offset, Length: n}); err != nil {
 			return err

@@ -32,9 +32,12 @@ func supervise(env Env) int {
 
 // uinit does the work of the initramfs. The configuration is read once, here.
 func uinit(ctx context.Context, env Env) int {
-	go initramfs.Beat()
 	console := initramfs.OpenConsole(env.Stdout)
 	log := initramfs.OpenKernelLog(console)
+	say := func(format string, a ...any) { printable.Fprintf(log, "updater: "+format+"\n", a...) }
+	work := new(initramfs.Work)
+	work.Begin("starting", initramfs.StepBound)
+	go work.Beat(say)
 	env.Stdout, env.Stderr = log, log
 	c, err := env.config(config.DefaultPath)
 	if err != nil {
@@ -45,12 +48,11 @@ func uinit(ctx context.Context, env Env) int {
 	if bad != nil {
 		env.warn("reading the kernel command line: %v", bad)
 	}
-	say := func(format string, a ...any) { printable.Fprintf(env.Stdout, "updater: "+format+"\n", a...) }
 	hint := new(recovery.TimeHint)
 	env.clock = hint.Later
 	network := recovery.NewNetwork(initramfs.ParseCmdline(string(cmdline)), c.Recovery, hint, say).Up
 	dev := &recovery.Device{
-		Config: c, Inputs: env.inputs(env.warn), Say: say,
+		Config: c, Inputs: env.inputs(env.warn), Say: say, Work: work,
 		Events:     func() recovery.Events { return newReport(env, false) },
 		ShowStatus: func(s *device.Status) error { return printStatus(env, s) },
 		Line: func(ctx context.Context, plan string) error {
@@ -61,6 +63,7 @@ func uinit(ctx context.Context, env Env) int {
 	o := initramfs.Options{
 		Cmdline: string(cmdline), Mode: c.Recovery.Mode, URLs: c.Recovery.URLs, Trigger: recovery.Trigger(c.Recovery), NoDevice: err,
 		Console: console, Log: say, Network: network, Hint: func(err error) string { _, hint := classify(err); return hint },
+		Work: work,
 	}
 	return env.fail(initramfs.Run(ctx, o, dev))
 }

@@ -23,6 +23,8 @@ type Options struct {
 	Dir     string
 	Timeout time.Duration            // of each check
 	Clean   func(line string) string // makes a line of foreign output fit for a terminal
+
+	now func() time.Time // replaced in tests
 }
 
 // Report is the result of one round.
@@ -117,11 +119,15 @@ func Keep(ctx context.Context, o Options, every time.Duration, feed Watchdog, ro
 		return config.Requestf("the folder of the health checks: %w", err)
 	}
 	patience := every + time.Duration(len(checks)+1)*o.Timeout
-	began := time.Now()
+	now := o.now
+	if now == nil {
+		now = time.Now
+	}
+	began := now()
 	var until atomic.Int64 // the watchdog is fed, on the monotonic clock: nanoseconds since began
-	extend := func() { until.Store(int64(time.Since(began) + patience)) }
+	extend := func() { until.Store(int64(now().Sub(began) + patience)) }
 	extend()
-	go feed(func() bool { return int64(time.Since(began)) < until.Load() }, log)
+	go feed(func() bool { return int64(now().Sub(began)) < until.Load() }, log)
 	for {
 		err := round()
 		switch {

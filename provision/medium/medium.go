@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"updater/provision/fan"
 	"updater/provision/fat"
@@ -31,7 +32,7 @@ type Medium struct {
 
 // New wraps an opened device. parts are those of its partition table, nil while they are unknown.
 func New(unit string, d *target.Disk, dev Device, parts []plan.Placed) *Medium {
-	return &Medium{watched: &watched{Device: dev}, unit: unit, sector: d.Sector, parts: parts, writer: dev.Writer()}
+	return &Medium{watched: &watched{Device: dev, now: time.Now}, unit: unit, sector: d.Sector, parts: parts, writer: dev.Writer()}
 }
 
 // Parts are the partitions of the disk.

@@ -33,10 +33,11 @@ var ErrStalled = errors.New("the device does not answer")
 // watched is a device that knows since when an operation has been running, and which one was the first to fail.
 type watched struct {
 	Device
-	running sync.Mutex   // held by an operation
-	since   atomic.Int64 // unix nanoseconds; 0 is none
+	running sync.Mutex                // held by an operation
+	since   atomic.Pointer[time.Time] // nil is none
 	failed  atomic.Pointer[error]
-	dead    atomic.Bool // it was given up: every operation fails
+	dead    atomic.Bool      // it was given up: every operation fails
+	now     func() time.Time // its times have a monotonic reading: the clock of a station may be set
 }
 
 // do runs one operation.
@@ -46,9 +47,10 @@ func (w *watched) do(op func() error) error {
 	}
 	w.running.Lock()
 	defer w.running.Unlock()
-	w.since.Store(time.Now().UnixNano())
+	now := w.now()
+	w.since.Store(&now)
 	err := op()
-	w.since.Store(0)
+	w.since.Store(nil)
 	if w.dead.Load() {
 		return ErrStalled // it was given up meanwhile
 	}
@@ -61,7 +63,7 @@ func (w *watched) do(op func() error) error {
 // Stalled reports whether an operation has been running for longer than patience, and gives the disk up then.
 func (w *watched) Stalled(patience time.Duration) bool {
 	since := w.since.Load()
-	if since == 0 || time.Since(time.Unix(0, since)) < patience {
+	if since == nil || w.now().Sub(*since) < patience {
 		return false
 	}
 	w.dead.Store(true)

@@ -1,0 +1,102 @@
+package update_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"testing"
+
+	"updater/bmap"
+	"updater/update"
+)
+
+// blank is a target of any size that holds 0xff and counts what is zeroed.
+type blank struct {
+	onZero func(n int64) error
+	moves  func() int64
+	seen   []int64 // Moves at every call of Zero
+}
+
+func (b *blank) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+func (b *blank) ReadBackAt(p []byte, _ int64) (int, error) {
+	return copy(p, bytes.Repeat([]byte{0xff}, len(p))), nil
+}
+func (b *blank) Zero(_, n int64) error {
+	b.seen = append(b.seen, b.moves())
+	return b.onZero(n)
+}
+func (b *blank) Flush() error               { return nil }
+func (b *blank) Discard(int64, int64) error { return nil }
+func (b *blank) WrittenOut() int64          { return 0 }
+func (b *blank) Engine() string             { return "blank" }
+func (b *blank) Close() error               { return nil }
+
+// TestProgressOfHoles: a large hole is zeroed in pieces, each of which is progress, and an install that is cancelled ends with the piece
+// under way.
+func TestProgressOfHoles(t *testing.T) {
+	head := bytes.Repeat([]byte{1}, 4096)
+	sum := sha256.Sum256(head)
+	const size = 300 << 20
+	m, err := bmap.FromRanges(size, "sha256", []bmap.Range{{Length: 4096, Checksum: hex.EncodeToString(sum[:])}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := func(b *blank) update.CopyJob {
+		p := new(update.Progress)
+		b.moves = p.Moves
+		image := append(bytes.Clone(head), make([]byte, size-4096)...)
+		return update.CopyJob{Map: m, Image: stream{Reader: bytes.NewReader(image)}, Target: b, SkipReadBack: true, Progress: p}
+	}
+	var zeroed int64
+	b := &blank{onZero: func(n int64) error {
+		if zeroed += n; n > 64<<20 {
+			t.Errorf("%d bytes were zeroed at once", n)
+		}
+		return nil
+	}}
+	if _, err := update.Copy(t.Context(), job(b)); err != nil || zeroed != size-4096 {
+		t.Errorf("Copy = %v with %d bytes zeroed", err, zeroed)
+	}
+	for i := range b.seen[1:] {
+		if b.seen[i+1] == b.seen[i] {
+			t.Errorf("Moves stays %d from piece %d to the next", b.seen[i], i)
+		}
+	}
+	ctx, stop := context.WithCancelCause(t.Context())
+	b = &blank{onZero: func(int64) error { stop(errInjected); return nil }}
+	_, err = update.Copy(ctx, job(b))
+	if _, isWrite := errors.AsType[*update.WriteError](err); !errors.Is(err, errInjected) || isWrite || len(b.seen) != 1 {
+		t.Errorf("a cancelled Copy = %v after %d pieces; want its cause after 1", err, len(b.seen))
+	}
+}
+
+// consuming is an image that counts the bytes of its file.
+type consuming struct {
+	stream
+	read func() int64
+}
+
+func (c consuming) Consumed() (read, total int64) { return c.read(), -1 }
+
+// TestProgressOfSource: the bytes of the image's file are progress, even when nothing of them can be written yet.
+func TestProgressOfSource(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{})
+	d := newDevice(1 << 20)
+	j := k.job(d)
+	p := new(update.Progress)
+	var read, before, after int64
+	j.Progress = p
+	j.Image = consuming{j.Image.(stream), func() int64 { return read }}
+	d.onOp = func(n int) {
+		if before == 0 && bytes.HasPrefix([]byte(d.journal[n-1]), []byte("write")) {
+			before = p.Moves()
+			read++
+			after = p.Moves()
+		}
+	}
+	if _, err := update.Install(t.Context(), j); err != nil || after != before+1 {
+		t.Errorf("Install = %v; Moves %d and %d after a byte was read", err, before, after)
+	}
+}
