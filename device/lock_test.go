@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"updater/blockdev"
@@ -263,4 +264,27 @@ func open(t *testing.T, r *rig.Rig, p device.Purpose) *device.Device {
 	}
 	t.Cleanup(func() { d.Close() })
 	return d
+}
+
+// TestMarkGoodWaits: mark good outlasts the change of another process on a slow medium.
+func TestMarkGoodWaits(t *testing.T) {
+	r := rig.New(t)
+	disk, err := blockdev.OpenDisk(r.Path("disk.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	change := open(t, r, device.Change)
+	synctest.Test(t, func(t *testing.T) {
+		unlock, err := disk.LockBoot(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- change.MarkGood(t.Context(), "A") }()
+		time.Sleep(2 * time.Minute)
+		if err := errors.Join(unlock(), <-ended); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -62,6 +62,16 @@ func (e Env) warn(format string, a ...any) {
 	printable.Fprintf(e.Stderr, "updater: warning: "+format+"\n", a...)
 }
 
+// stallNotice is after how long without progress a person is told.
+const stallNotice = 60 * time.Second
+
+// answering warns, until stop, when the device does not answer for [stallNotice]. A call that hangs in the kernel cannot be ended.
+func (e Env) answering() (stop func() bool) {
+	return time.AfterFunc(stallNotice, func() {
+		e.warn("no answer for %s: the disk hangs, or another process changes the boot state", stallNotice)
+	}).Stop
+}
+
 // build is what the linker stamped into the program.
 func (e Env) build() config.Build {
 	t, _ := time.Parse(time.RFC3339, strings.TrimSpace(stampTime)) // zero when it was not stamped

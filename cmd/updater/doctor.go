@@ -16,6 +16,7 @@ func newDoctor(env Env) *cobra.Command {
 	var o bootOptions
 	var repair, asJSON bool
 	cmd := o.command("doctor", "Find what is wrong, and say what to do about it", noArgs, func(cmd *cobra.Command, _ []string) error {
+		defer env.answering()()
 		if repair {
 			if err := repairBoot(cmd.Context(), o, env); err != nil {
 				return err

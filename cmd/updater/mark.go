@@ -15,6 +15,7 @@ type bootOptions struct{ config, booted string }
 
 // change opens the device for a change of its boot state, and prints what change returns on success.
 func (o bootOptions) change(env Env, change func(d *device.Device) (string, error)) error {
+	defer env.answering()()
 	c, err := env.config(o.config)
 	if err != nil {
 		return err

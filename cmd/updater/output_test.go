@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/sys/unix"
 
+	"updater/bmap"
 	"updater/internal/rig"
 	"updater/provision/board"
 	"updater/provision/record"
@@ -201,4 +204,57 @@ func TestClosedOutput(t *testing.T) {
 	if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != ExitFailed || !strings.Contains(errs.String(), syscall.ENOSPC.Error()) {
 		t.Errorf("status: %v: %s", err, errs.String())
 	}
+}
+
+// TestStallNotice: a job that makes no progress for a minute is reported, once for each stall, and so is a disk that does not answer.
+func TestStallNotice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var errs bytes.Buffer
+		env := Env{Stdout: &errs, Stderr: &errs}
+		p, stop := newReport(env, false).Progress()
+		read := make(chan time.Duration)
+		ended := make(chan error, 1)
+		go func() {
+			ended <- update.CheckSlot(t.Context(), oneRange(t, 4<<20), reading(func() { time.Sleep(<-read) }), p)
+		}()
+		for _, takes := range []time.Duration{59 * time.Second, 150 * time.Second, 59 * time.Second, 61 * time.Second} {
+			read <- takes
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		stop()
+		if n := strings.Count(errs.String(), "no progress for 1m0s in phase readback"); n != 2 {
+			t.Errorf("%d notices; want 2:\n%s", n, errs.String())
+		}
+		errs.Reset()
+		done := env.answering()
+		time.Sleep(59 * time.Second)
+		done()
+		time.Sleep(time.Minute)
+		if errs.Len() > 0 {
+			t.Errorf("a disk that answered: %s", errs.String())
+		}
+		defer env.answering()()
+		time.Sleep(61 * time.Second)
+		if !strings.Contains(errs.String(), "no answer for 1m0s") {
+			t.Errorf("a disk that does not answer: %q", errs.String())
+		}
+	})
+}
+
+// reading is a medium of zeros; the function is called at every read.
+type reading func()
+
+func (r reading) ReadBackAt(p []byte, _ int64) (int, error) { r(); clear(p); return len(p), nil }
+
+// oneRange is the document of an image of zeros in one range.
+func oneRange(t *testing.T, size int64) *update.Document {
+	t.Helper()
+	sum := sha256.Sum256(make([]byte, size))
+	m, err := bmap.FromRanges(size, "sha256", []bmap.Range{{Length: size, Checksum: hex.EncodeToString(sum[:])}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &update.Document{Map: m}
 }

@@ -104,10 +104,15 @@ func (r *report) Progress() (p *update.Progress, stop func()) {
 	done.Go(func() {
 		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
+		stall := stall{since: time.Now()}
 		for {
 			select {
 			case <-tick.C:
 				r.sample(p.Sample())
+				if stall.notice(p.Moves()) {
+					phase, _, _ := p.Sample()
+					r.Warn("no progress for %s in phase %s: the medium, the source or a hook does not answer", stallNotice, phase)
+				}
 			case <-ended:
 				return
 			}
@@ -119,6 +124,25 @@ func (r *report) Progress() (p *update.Progress, stop func()) {
 		r.phase("", 0)
 		r.each(sink.close)
 	})
+}
+
+// stall notices that the moves of a job stay the same.
+type stall struct {
+	moves int64
+	since time.Time // of the last change
+	told  bool      // since then
+}
+
+// notice reports whether a person has to be told now, once for each stall.
+func (s *stall) notice(moves int64) bool {
+	if moves != s.moves {
+		*s = stall{moves: moves, since: time.Now()}
+	}
+	if s.told || time.Since(s.since) < stallNotice {
+		return false
+	}
+	s.told = true
+	return true
 }
 
 func (r *report) phase(p update.Phase, total int64) {

@@ -17,6 +17,7 @@ func newStatus(env Env) *cobra.Command {
 	var o bootOptions
 	var asJSON bool
 	cmd := o.command("status", "Show the slots and what the boot loader does next", noArgs, func(cmd *cobra.Command, _ []string) error {
+		defer env.answering()()
 		c, err := env.config(o.config)
 		if err != nil {
 			return err
