@@ -34,14 +34,14 @@ func VerifyChannel(ctx context.Context, r VerifyChannelRequest, in Inputs) (*Cha
 	if err != nil {
 		return nil, err
 	}
-	trust := release.Trust{Policy: policy}
 	from := NewOrigins(r.Config, in, time.Time{})
 	defer from.Close()
+	from.Trust.Policy = policy
 	doc, sig, err := from.signedDocument(ctx, release.TypeChannel, r.Path, r.Signature)
 	if err != nil {
 		return nil, err
 	}
-	channel, signed, err := trust.OpenChannel(doc, sig)
+	channel, signed, err := from.Trust.OpenChannel(doc, sig)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func VerifyChannel(ctx context.Context, r VerifyChannelRequest, in Inputs) (*Cha
 		if err != nil {
 			return nil, err
 		}
-		opened, err := trust.OpenRelease(doc, sig)
+		opened, err := from.Trust.OpenRelease(doc, sig)
 		if err == nil {
 			err = channel.Check(e, opened.Release)
 		}

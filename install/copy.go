@@ -151,6 +151,12 @@ func (r CopyRequest) plan(ctx context.Context, known state.State, from *Origins,
 		events.Warn("no bmap describes %s; only the end of its container and the medium are checked", r.Image)
 		return &copyPlan{unmapped: update.UnmappedZero}, nil
 	}
+	c := update.Conditions{Product: update.AnyProduct, Floor: known.Floor, Require: r.Config.Trust.Required()}
+	if r.Config.Product != "" {
+		c.Product = r.Config.Product
+	}
+	policy, keyringErr := r.Config.Policy(r.Keyring, known.Time)
+	from.Trust.Policy = policy
 	files, err := r.Documents.Find(ctx, r.Image, from)
 	if err != nil {
 		return nil, err
@@ -166,13 +172,10 @@ func (r CopyRequest) plan(ctx context.Context, known state.State, from *Origins,
 		}
 		return r.withUnmapped(&copyPlan{m: m})
 	}
-	c := update.Conditions{Product: update.AnyProduct, Floor: known.Floor, Require: r.Config.Trust.Required()}
-	if r.Config.Product != "" {
-		c.Product = r.Config.Product
+	if keyringErr != nil {
+		return nil, keyringErr
 	}
-	if c.Policy, err = r.Config.Policy(r.Keyring, known.Time); err != nil {
-		return nil, err
-	}
+	c.Policy = policy
 	doc, err := update.Accept(files.UnverifiedBmap, files.UnverifiedSig, c)
 	if err != nil {
 		return nil, err

@@ -2,9 +2,12 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"updater/device/config"
+	"updater/release"
+	"updater/source"
 	"updater/verify"
 )
 
@@ -18,35 +21,38 @@ type Documents struct {
 // Signed is a bmap and its signature as they were found.
 type Signed struct{ UnverifiedBmap, UnverifiedSig []byte }
 
-// Find reads the bmap and its signature, which is nil for a clearsigned bmap. Both are bounded by verify.MaxDocumentSize and
-// verify.MaxSignatureSize. Errors: [config.RequestError], [verify.SignatureError] when there is no signature, source.FetchError.
+// Find reads the signature of a bmap and then the bmap; the signature is nil for a clearsigned bmap. A detached signature that no key of
+// from.Trust can have made is refused before the bmap is read. The bmap is bounded by from.Trust. Errors: [config.RequestError],
+// [verify.SignatureError], also when there is no signature, source.FetchError.
 func (d Documents) Find(ctx context.Context, image string, from *Origins) (Signed, error) {
-	const maxBmap = verify.MaxDocumentSize + verify.MaxSignatureSize // it may be clearsigned
 	var files Signed
-	path := d.Bmap
+	path, limit := d.Bmap, from.Trust.Limit(release.TypeMap)
+	signature := func(bmap string) (err error) {
+		files.UnverifiedSig, err = from.signature(ctx, release.TypeMap, bmap, d.Signature)
+		return err
+	}
 	var err error
 	switch {
 	case path != "":
-		files.UnverifiedBmap, err = from.Read(ctx, path, maxBmap)
+		if err = signature(path); err == nil {
+			files.UnverifiedBmap, err = from.Read(ctx, path, limit)
+		}
 	case image == "" || image == "-":
 		return files, config.Requestf("the bmap of standard input has no place to be found; name it with --bmap")
 	default:
-		path, files.UnverifiedBmap, err = from.findBmap(ctx, image, maxBmap)
+		path, files.UnverifiedBmap, err = from.findBmap(ctx, image, limit, signature)
 	}
-	if err != nil {
-		return files, fmt.Errorf("reading the bmap: %w", err)
-	}
+	clearsigned := verify.IsClearsigned(files.UnverifiedBmap)
+	long, tooLong := errors.AsType[*source.TooLongError](err)
 	switch {
-	case d.Signature != "":
-		files.UnverifiedSig, err = from.Read(ctx, d.Signature, verify.MaxSignatureSize)
-	case !verify.IsClearsigned(files.UnverifiedBmap):
-		var found bool
-		if files.UnverifiedSig, found, err = from.FindSignature(ctx, path); err == nil && !found && !d.Unsigned {
-			return files, &verify.SignatureError{Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and neither %s.asc nor %s.sig exists", path, path, path)}
-		}
-	}
-	if err != nil {
-		return files, fmt.Errorf("reading the signature: %w", err)
+	case tooLong && long.Limit == limit:
+		return files, &verify.SignatureError{Reason: long.Error(), Advice: "source.max_bmap in the configuration lets a block map be larger"}
+	case err != nil:
+		return files, fmt.Errorf("reading the bmap: %w", err)
+	case clearsigned && d.Signature == "":
+		files.UnverifiedSig = nil
+	case files.UnverifiedSig == nil && !d.Unsigned:
+		return files, &verify.SignatureError{Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and neither %s.asc nor %s.sig exists", path, path, path)}
 	}
 	return files, nil
 }

@@ -64,8 +64,8 @@ func TestInstallFromHTTP(t *testing.T) {
 		})
 	}
 	bmap, sig, image := slices.Index(asked, "/image.img.bmap"), slices.Index(asked, "/image.img.bmap.asc"), slices.Index(asked, "/image.img")
-	if bmap < 0 || sig < bmap || image < sig {
-		t.Errorf("asked for %v; want bmap, signature, image", asked)
+	if sig < 0 || bmap < sig || image < bmap {
+		t.Errorf("asked for %v; want signature, bmap, image", asked)
 	}
 	// A bmap and a signature from elsewhere.
 	code, out := install("", "--bmap", web.URL+"/image.img.bmap", "--sig", filepath.Join(fixtures, "image.sig"), filepath.Join(fixtures, "image.img"), "--slot", "B")

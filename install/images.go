@@ -37,7 +37,7 @@ type images struct {
 
 // Map implements update.Images.
 func (s *images) Map(ctx context.Context, i release.Image) ([]byte, error) {
-	data, err := s.from.Read(ctx, beside(s.document, i.Bmap), release.Trust{}.Limit(release.TypeMap))
+	data, err := s.from.Read(ctx, beside(s.document, i.Bmap), s.from.Trust.Limit(release.TypeMap))
 	if err != nil {
 		return nil, fmt.Errorf("reading the block map of role %s: %w", i.Role, err)
 	}

@@ -55,6 +55,7 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	}
 	from := NewOrigins(r.Config, in, recorded)
 	defer from.Close()
+	from.Trust.Policy = trust
 	dev.Source, dev.Opened = ImageName(r.Image), events.Device
 	progress, stop := events.Progress()
 	defer stop()

@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/url"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"updater/bmap"
 	"updater/device/config"
 	"updater/pack"
+	"updater/release"
 	"updater/source"
 	"updater/update"
 	"updater/verify"
@@ -25,12 +27,15 @@ type Origins struct {
 	recorded time.Time      // the last trusted time
 	client   *source.Client // nil before the first address
 	docs     int64          // bytes of documents that were read
-	heap     int64          // limit that was set, in bytes
+
+	// Trust judges a detached signature before its document is fetched, and bounds the documents. Without a keyring it judges none.
+	Trust release.Trust
+	heap  int64 // limit that was set, in bytes
 }
 
 // NewOrigins takes [source] of a configuration and the last trusted time; zero is none.
 func NewOrigins(c *config.Config, in Inputs, recorded time.Time) *Origins {
-	return &Origins{config: c, in: in, recorded: recorded}
+	return &Origins{config: c, in: in, recorded: recorded, Trust: release.Trust{MaxMap: int64(c.Source.MaxBmap)}}
 }
 
 // Close closes the client. Close it after the images.
@@ -96,8 +101,8 @@ func (o *Origins) Read(ctx context.Context, name string, limit int64) (data []by
 	return ReadFile(name, limit)
 }
 
-// findBmap reads the bmap beside an image.
-func (o *Origins) findBmap(ctx context.Context, image string, limit int64) (name string, data []byte, err error) {
+// findBmap reads the bmap beside an image, and calls before with its name before that.
+func (o *Origins) findBmap(ctx context.Context, image string, limit int64, before func(bmap string) error) (name string, data []byte, err error) {
 	defer func() { o.docs += int64(len(data)) }()
 	const hint = "name the bmap with --bmap"
 	remote, err := o.address(image)
@@ -105,8 +110,8 @@ func (o *Origins) findBmap(ctx context.Context, image string, limit int64) (name
 		return "", nil, err
 	}
 	if remote {
-		name, data, err = o.client.FindBmap(ctx, image, limit)
-		if err != nil && !isFetch(err) {
+		name, data, err = o.client.FindBmap(ctx, image, limit, before)
+		if _, refused := errors.AsType[*verify.SignatureError](err); err != nil && !refused && !isFetch(err) {
 			err = &config.RequestError{Err: err, Advice: hint}
 		}
 		return name, data, err
@@ -114,8 +119,27 @@ func (o *Origins) findBmap(ctx context.Context, image string, limit int64) (name
 	if name, err = source.FindBmap(image); err != nil {
 		return "", nil, &config.RequestError{Err: err, Advice: hint}
 	}
-	data, err = ReadFile(name, limit)
+	if err = before(name); err == nil {
+		data, err = ReadFile(name, limit)
+	}
 	return name, data, err
+}
+
+// signature reads the detached signature of a document that is not read yet: the one at named, or else the one beside the document; nil
+// without one. A signature that no trusted key can have made is refused. Errors: [verify.SignatureError], source.FetchError.
+func (o *Origins) signature(ctx context.Context, kind release.Type, doc, named string) (sig []byte, err error) {
+	if named != "" {
+		sig, err = o.Read(ctx, named, verify.MaxSignatureSize)
+	} else {
+		sig, _, err = o.FindSignature(ctx, doc)
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading the signature: %w", err)
+	case sig == nil || o.Trust.Policy.Keyring == nil:
+		return sig, nil
+	}
+	return sig, o.Trust.CheckSignature(kind, sig)
 }
 
 // FindSignature reads the detached signature beside a document.
@@ -180,7 +204,8 @@ func (o *Origins) limitMemory(codec string, l source.Limits) {
 type sparse struct{ *source.Image }
 
 // Plan implements update.Sparse.
-func (s sparse) Plan(want []bmap.Span) (update.Fetch, error) {
+func (s sparse) Plan(m *bmap.Map, want []bmap.Span) (update.Fetch, error) {
+	s.LimitFrames(pack.Frames(m.ImageSize(), m.Len()))
 	ranges := make([]pack.Range, len(want))
 	for i, w := range want {
 		ranges[i] = pack.Range{Offset: w.Offset, Length: w.Length}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -48,11 +47,12 @@ func VerifyRelease(ctx context.Context, r VerifyReleaseRequest, in Inputs) (*Rel
 	}
 	from := NewOrigins(r.Config, in, known.Time)
 	defer from.Close()
+	from.Trust.Policy = policy
 	doc, sig, err := from.signedDocument(ctx, release.TypeRelease, r.Path, r.Signature)
 	if err != nil {
 		return nil, err
 	}
-	opened, err := release.Trust{Policy: policy}.OpenRelease(doc, sig)
+	opened, err := from.Trust.OpenRelease(doc, sig)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func VerifyRelease(ctx context.Context, r VerifyReleaseRequest, in Inputs) (*Rel
 
 // ReadDocument reads an unsigned document of at most the size that one of its type may have.
 func ReadDocument(path string, kind release.Type) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := source.OpenFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the %s: %w", kind, err)
 	}
@@ -88,32 +88,29 @@ func ReadDocument(path string, kind release.Type) ([]byte, error) {
 }
 
 // signedDocument reads a document, from a file or an address, and its detached signature, which is nil for a clearsigned one. An empty
-// signature is looked for beside the document.
+// signature is looked for beside the document. The signature is read and judged first, see signature.
 func (o *Origins) signedDocument(ctx context.Context, kind release.Type, path, signature string) (doc, sig []byte, err error) {
+	if sig, err = o.signature(ctx, kind, path, signature); err != nil {
+		return nil, nil, err
+	}
 	if remote, aerr := o.address(path); aerr != nil {
 		return nil, nil, aerr
 	} else if !remote {
 		doc, err = ReadDocument(path, kind)
-	} else if doc, err = o.client.Fetch(ctx, path, release.Trust{}.Limit(kind)); err != nil {
+	} else if doc, err = o.client.Fetch(ctx, path, o.Trust.Limit(kind)); err != nil {
 		err = fmt.Errorf("reading the %s: %w", kind, err)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	switch {
-	case signature != "":
-		sig, err = o.Read(ctx, signature, verify.MaxSignatureSize)
-	case !verify.IsClearsigned(doc):
-		var found bool
-		if sig, found, err = o.FindSignature(ctx, path); err == nil && !found {
-			return nil, nil, &verify.SignatureError{
-				Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and neither %s.asc nor %s.sig exists", path, path, path),
-				Advice: "sign it: gpg --armor --detach-sign " + path,
-			}
+	switch clearsigned := verify.IsClearsigned(doc); {
+	case clearsigned && signature == "":
+		sig = nil
+	case sig == nil:
+		return nil, nil, &verify.SignatureError{
+			Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and neither %s.asc nor %s.sig exists", path, path, path),
+			Advice: "sign it: gpg --armor --detach-sign " + path,
 		}
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading the signature: %w", err)
 	}
 	return doc, sig, nil
 }
@@ -145,7 +142,7 @@ func fitsDevice(r *release.Release, c *config.Config, floor int64) error {
 
 // checkImage checks one block map, and the image against it.
 func (r VerifyReleaseRequest) checkImage(ctx context.Context, rel *release.Release, i release.Image, from *Origins) error {
-	data, err := ReadFile(beside(r.Path, i.Bmap), release.Trust{}.Limit(release.TypeMap))
+	data, err := from.Read(ctx, beside(r.Path, i.Bmap), from.Trust.Limit(release.TypeMap))
 	if err != nil {
 		return fmt.Errorf("reading a block map: %w", err)
 	}

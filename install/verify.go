@@ -53,6 +53,7 @@ func Verify(ctx context.Context, r VerifyRequest, in Inputs) (*Verdict, error) {
 	}
 	from := NewOrigins(r.Config, in, known.Time)
 	defer from.Close()
+	from.Trust.Policy = c.Policy
 	files, err := r.Documents.Find(ctx, r.Image, from)
 	if err != nil {
 		return nil, err

@@ -50,7 +50,7 @@ func ExampleClient() {
 	}
 	defer client.Close()
 	const address = "https://updates.example.com/image.img.zst"
-	bmap, _, err := client.FindBmap(ctx, address, 4<<20)
+	bmap, _, err := client.FindBmap(ctx, address, 4<<20, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

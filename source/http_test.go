@@ -430,7 +430,7 @@ func TestHTTPFind(t *testing.T) {
 	defer web.Close()
 	c := client(t, source.HTTPOptions{})
 	for image, want := range map[string]string{"/a/x.img.zst": "/a/x.img.bmap", "/a/y.img.zst": "/a/y.img.zst.bmap"} {
-		name, data, err := c.FindBmap(t.Context(), web.URL+image+"?key=1", 100)
+		name, data, err := c.FindBmap(t.Context(), web.URL+image+"?key=1", 100, nil)
 		if err != nil || name != web.URL+want+"?key=1" || string(data) != files[want] {
 			t.Errorf("FindBmap(%s) = %s, %q, %v", image, name, data, err)
 		}
@@ -442,7 +442,7 @@ func TestHTTPFind(t *testing.T) {
 			t.Errorf("FindSignature with a cap: %v", err)
 		}
 	}
-	_, _, err := c.FindBmap(t.Context(), web.URL+"/z.img.xz?key=1", 100)
+	_, _, err := c.FindBmap(t.Context(), web.URL+"/z.img.xz?key=1", 100, nil)
 	if e, ok := errors.AsType[*source.FetchError](err); !ok || e.Status != 404 || !strings.Contains(err.Error(), "z.img.xz.bmap, z.img.bmap, z.bmap") {
 		t.Errorf("FindBmap of nothing = %v", err)
 	}

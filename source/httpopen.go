@@ -184,16 +184,23 @@ func httpURL(name string) (*url.URL, error) {
 	return u, err
 }
 
-// FindBmap downloads the bmap beside an image, of at most limit bytes. It tries the names of [FindBmap] in order. A name the server
-// refuses counts as absent: many servers answer 403 for a file that does not exist. Errors: [FetchError], of status 404 if there
-// is no bmap.
-func (c *Client) FindBmap(ctx context.Context, image string, limit int64) (name string, data []byte, err error) {
+// FindBmap downloads the bmap beside an image, of at most limit bytes. It tries the names of [FindBmap] in order, and calls before with
+// each address before it asks for it; nil calls nothing. A name the server refuses counts as absent: many servers answer 403 for a
+// file that does not exist. Errors: [FetchError], of status 404 if there is no bmap, and those of before.
+func (c *Client) FindBmap(ctx context.Context, image string, limit int64, before func(address string) error) (name string, data []byte, err error) {
 	u, err := httpURL(image)
 	if err != nil {
 		return "", nil, err
 	}
 	var tried []string
 	for dir, base := splitPath(u); base != ""; {
+		address, err := withPath(u, dir+base+".bmap")
+		if err == nil && before != nil {
+			err = before(address.String())
+		}
+		if err != nil {
+			return "", nil, err
+		}
 		data, found, err := c.probe(ctx, u, dir+base+".bmap", limit)
 		if found != "" || err != nil {
 			return found, data, err

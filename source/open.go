@@ -39,25 +39,30 @@ func Open(name string, stdin io.Reader, l Limits) (*Image, error) {
 }
 
 // ReadFile reads a regular file of at most limit bytes at a path or a file: address. It refuses everything else, such as FIFOs and
-// devices, without blocking. Errors: [KindError], [SchemeError] and those of the operating system.
+// devices, without blocking. Errors: [KindError], [TooLongError], [SchemeError] and those of the operating system.
 func ReadFile(name string, limit int64) ([]byte, error) {
-	path, err := localPath(name)
-	if err != nil {
-		return nil, err
-	}
-	f, err := openFile(path, false)
+	f, err := OpenFile(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s: file is longer than %d bytes", path, limit)
+		err = &TooLongError{Path: f.Name(), Limit: limit}
 	}
 	if err != nil {
 		return nil, err
 	}
 	return data, nil
+}
+
+// OpenFile opens a regular file for reading, as [ReadFile] does. Errors: [KindError], [SchemeError] and those of the operating system.
+func OpenFile(name string) (*os.File, error) {
+	path, err := localPath(name)
+	if err != nil {
+		return nil, err
+	}
+	return openFile(path, false)
 }
 
 // A KindError reports a path that is not a file, such as a FIFO or a directory.
@@ -68,6 +73,16 @@ type KindError struct {
 
 func (e *KindError) Error() string {
 	return fmt.Sprintf("%s is %s, expected %s", e.Path, e.Kind, e.Expected)
+}
+
+// A TooLongError reports a file that is longer than it may be.
+type TooLongError struct {
+	Path  string
+	Limit int64 // bytes
+}
+
+func (e *TooLongError) Error() string {
+	return fmt.Sprintf("%s: file is longer than %d bytes", e.Path, e.Limit)
 }
 
 // openFile opens a regular file or, if allowed, a block device.

@@ -57,6 +57,13 @@ func choose(frames []pack.Frame, want []pack.Range) (parts []part, held []pack.F
 	return parts, held
 }
 
+// LimitFrames bounds the seek table that [Image.Plan] reads, now that the signed map is known: see [pack.Frames]. It raises no limit.
+func (i *Image) LimitFrames(n int) {
+	if i.remote != nil {
+		i.remote.limit = min(i.remote.limit, n)
+	}
+}
+
 // Plan announces which ranges of the image will be read: ascending, disjoint, and before the first Read; the caller skips all other
 // bytes. If the image is packed, on a server with ranges, and parts are cheaper than the whole file, only parts are fetched from then
 // on, and reading other bytes is an error. Errors: [FetchError].

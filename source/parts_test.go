@@ -213,3 +213,18 @@ func TestPlanNoticesChange(t *testing.T) {
 		})
 	}
 }
+
+// The signed map bounds the seek table, which nobody signed.
+func TestLimitFrames(t *testing.T) {
+	_, file := manyFrames(t)
+	s := serve(t, file, nil)
+	img, err := client(t, source.HTTPOptions{}).Open(t.Context(), s.URL, source.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	img.LimitFrames(3)
+	if plan, err := img.Plan(want(t, file, 40)); err != nil || plan.Parts || !strings.Contains(plan.Reason, "frames") {
+		t.Errorf("Plan() = %+v, %v; want a table of too many frames to be refused", plan, err)
+	}
+}

@@ -360,14 +360,14 @@ func TestFindOnServers(t *testing.T) {
 			a.send(w, len(a.body))
 		}))
 		c := client(t, source.HTTPOptions{})
-		address, data, err := c.FindBmap(t.Context(), s.URL+"/p%2Fq/os-1%2B2.img.zst?key=1", 100)
+		address, data, err := c.FindBmap(t.Context(), s.URL+"/p%2Fq/os-1%2B2.img.zst?key=1", 100, nil)
 		if err != nil || address != s.URL+"/p%2Fq/os-1%2B2.img.bmap?key=1" || string(data) != "map" {
 			t.Errorf("%s: FindBmap = %s, %q, %v", name, address, data, err)
 		}
 		if sig, found, err := c.FindSignature(t.Context(), address, 100); err != nil || !found || string(sig) != "signature" {
 			t.Errorf("%s: FindSignature = %q, %v, %v", name, sig, found, err)
 		}
-		_, _, err = c.FindBmap(t.Context(), s.URL+"/other.img", 100)
+		_, _, err = c.FindBmap(t.Context(), s.URL+"/other.img", 100, nil)
 		if e, ok := errors.AsType[*source.FetchError](err); !ok || e.Status != 404 {
 			t.Errorf("%s: FindBmap of nothing = %v; want a FetchError of 404", name, err)
 		}

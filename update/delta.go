@@ -17,8 +17,8 @@ import (
 type Sparse interface {
 	Image
 	// Plan is called once, before the first Read, with the spans that will be read, ascending and disjoint; everything else will be
-	// skipped. It returns how they will be fetched.
-	Plan(want []bmap.Span) (Fetch, error)
+	// skipped. It returns how they will be fetched. m is the accepted map of the image, which bounds what a table in it may claim.
+	Plan(m *bmap.Map, want []bmap.Span) (Fetch, error)
 }
 
 // Fetch describes how an image is fetched, as decided before its first byte.
@@ -77,7 +77,7 @@ func (p *part) planFetch(ctx context.Context, image Sparse) (*delta, selection, 
 			want = append(want, bmap.Span{Offset: rng.Offset, Length: rng.Length})
 		}
 	}
-	plan, err := image.Plan(want)
+	plan, err := image.Plan(p.Map, want)
 	if err != nil {
 		d.close()
 		return nil, nil, &SourceError{Err: err}

@@ -21,7 +21,7 @@ type sparseStream struct {
 	plan    func() error
 }
 
-func (s *sparseStream) Plan(want []bmap.Span) (update.Fetch, error) {
+func (s *sparseStream) Plan(_ *bmap.Map, want []bmap.Span) (update.Fetch, error) {
 	s.planned = want
 	if s.plan != nil {
 		if err := s.plan(); err != nil {

@@ -82,6 +82,9 @@ func (c *clearsigned) headers(b []byte) ([]byte, error) {
 			if !slices.Contains(clearsignTypes, name) {
 				return nil, fmt.Errorf("header names the hash %q, expected one of %s", name, strings.Join(clearsignTypes, ", "))
 			}
+			if len(c.hashes) == maxSignatures {
+				return nil, fmt.Errorf("headers name more than %d hashes", maxSignatures)
+			}
 			c.hashes = append(c.hashes, name)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"updater/verify"
 )
 
 // Source is [source]: how images are fetched and decoded.
@@ -21,6 +23,7 @@ type Source struct {
 	GiveUp       Duration `toml:"give_up"`
 	Timeout      Duration `toml:"timeout"`
 	MaxSize      ByteSize `toml:"max_size"`    // such as "2G"
+	MaxBmap      ByteSize `toml:"max_bmap"`    // of a block map, 64M at most; 0 is 4M
 	ZstdWindow   ByteSize `toml:"zstd_window"` //
 	XZDict       ByteSize `toml:"xz_dict"`     //
 }
@@ -67,6 +70,9 @@ func (c *Source) Check() error {
 	}
 	if (c.ClientCert == "") != (c.ClientKey == "") {
 		return errors.New("source.client_cert and source.client_key need each other")
+	}
+	if c.MaxBmap > verify.MaxDocumentSize {
+		return fmt.Errorf("source.max_bmap is %d bytes, expected at most %d", c.MaxBmap, verify.MaxDocumentSize)
 	}
 	return nil
 }

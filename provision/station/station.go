@@ -107,6 +107,7 @@ func (s *Station) load(ctx context.Context, mustSign bool) error {
 	if err := s.resolve(mustSign); err != nil {
 		return err
 	}
+	s.from.Trust.Policy = s.trust
 	if s.key, err = keys.Load(s.plan.Record.Key); err != nil {
 		return err
 	}

@@ -1,0 +1,216 @@
+package security
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"updater/internal/rig"
+)
+
+// The budget of everything that is done for input nobody signed.
+const (
+	peakMemory = 48 << 10 // KiB resident
+	dataLimit  = 96 << 10 // KiB of private writable memory; Go's runtime reserves more addresses than that when it starts
+	cpuSeconds = 5
+)
+
+// limited runs the program within the budget and fails the test if it does not end by itself.
+func limited(r *rig.Rig, args ...string) (code int, out string) {
+	r.Helper()
+	script := fmt.Sprintf(`ulimit -s 1024; ulimit -d %d; ulimit -t %d; exec "$0" "$@"`, dataLimit, cpuSeconds)
+	self, err := os.Executable()
+	if err != nil {
+		r.Fatal(err)
+	}
+	cmd := exec.Command(self, append([]string{"bash", "-c", script, "updater"}, args...)...)
+	cmd.Dir, cmd.Env = r.Dir, append(r.Env, measured+"="+r.Path("peak"))
+	text, err := cmd.CombinedOutput()
+	code, name := cmd.ProcessState.ExitCode(), strings.Join(args, " ")
+	if code < 0 || code > 100 || code == 2 && bytes.Contains(text, []byte("goroutine")) {
+		r.Errorf("%s: %v:\n%.2000s", name, err, text)
+	}
+	var peak int64
+	if _, err := fmt.Sscan(string(r.Read("peak")), &peak); err != nil || peak > peakMemory {
+		r.Errorf("%s: peak memory of %d KiB, %v; want at most %d", name, peak, err, peakMemory)
+	}
+	r.Logf("%s: exit %d, %d KiB", name, code, peak)
+	return code, string(text)
+}
+
+// measured is the variable that makes this program run its arguments and write their peak memory in KiB to a file. A process begins with
+// the peak of the one that it was forked from, so the parent must be small.
+const measured = "UPDATER_TEST_PEAK"
+
+func measure(file string) int {
+	cmd := exec.Command(os.Args[1], os.Args[2:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	_ = cmd.Run()
+	if cmd.ProcessState == nil {
+		return 127
+	}
+	peak := fmt.Sprint(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)
+	if err := os.WriteFile(file, []byte(peak), 0o600); err != nil {
+		return 127
+	}
+	if code := cmd.ProcessState.ExitCode(); code >= 0 {
+		return code
+	}
+	return 126
+}
+
+// claims is a signature that names a trusted key and is over another document.
+func claims(r *rig.Rig) []byte { return r.Read("image.sig") }
+
+// TestUnsignedDocuments: a document that nobody trusted signed costs little, however large it is and whatever its signature claims.
+func TestUnsignedDocuments(t *testing.T) {
+	r := rig.New(t)
+	const huge = 64 << 20
+	foreign, trusted := r.Read("other.asc"), claims(r)
+	armor := string(r.Read("image.img.bmap.asc"))
+	comment := func(n int) []byte {
+		return []byte("<?xml version=\"1.0\" ?>\n<bmap version=\"2.0\">\n<!-- " + strings.Repeat("x", n) + " -->")
+	}
+	clear := func(body string) []byte {
+		return []byte("-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n" + body + armor)
+	}
+	toml := func(kind string, n int) []byte {
+		return []byte("type = \"" + kind + "\"\n" + strings.Repeat("#x\n", n/3))
+	}
+	for _, tc := range []struct {
+		name     string
+		doc, sig []byte
+		args     []string
+	}{
+		{"huge-foreign", comment(huge - 100), foreign, nil},
+		{"huge-claimed", comment(huge - 100), trusted, nil},
+		{"claimed", comment(4<<20 - 100), trusted, nil},
+		{"depth-claimed", []byte(strings.Repeat("<a>", 1<<20)), trusted, nil},
+		{"clear-huge", clear(strings.Repeat("<x>"+strings.Repeat("y", 60)+"</x>\n", huge/68)), nil, nil},
+		{"clear", clear(strings.Repeat("<x>"+strings.Repeat("y", 60)+"</x>\n", 4<<20/68)), nil, nil},
+		{"clear-lines", clear(strings.Repeat("\n", 4<<20)), nil, nil},
+		{"clear-dashes", clear(strings.Repeat("- -\n", 1<<20)), nil, nil},
+		{"clear-headers", []byte("-----BEGIN PGP SIGNED MESSAGE-----\n" + strings.Repeat("Hash: SHA512\n", 300<<10)), nil, nil},
+		{"signature-huge", comment(100), bytes.Repeat([]byte{0x88}, huge), nil},
+		{"signature-armor", comment(100), []byte("-----BEGIN PGP SIGNATURE-----\n\n" + strings.Repeat("iHUEABYIAB0WIQSrQ6dtMW6t66Xu\n", 2000)), nil},
+		{"release-huge", toml("release", huge), trusted, []string{"release", "verify", "doc"}},
+		{"release", toml("release", 1<<20-100), trusted, []string{"release", "verify", "doc"}},
+		{"channel-huge", toml("channel", huge), trusted, []string{"channel", "verify", "--config", "config.toml", "--file", "doc"}},
+		{"channel-clear", clear(string(toml("channel", 1<<20-100))), nil, []string{"channel", "verify", "--config", "config.toml", "--file", "doc"}},
+	} {
+		r.Sh("rm -f doc doc.asc doc.sig")
+		r.Write("doc", tc.doc)
+		args := tc.args
+		if args == nil {
+			args = []string{"verify", "--bmap", "doc"}
+		}
+		if tc.sig != nil {
+			r.Write("doc.sig", tc.sig)
+		}
+		t.Log(tc.name)
+		want := 10
+		if len(tc.sig) > 64<<10 {
+			want = 1
+		}
+		if code, out := limited(r, append(args, "--keyring", "keys")...); code != want {
+			t.Errorf("%s: exit %d; want %d:\n%.500s", tc.name, code, want, out)
+		}
+	}
+}
+
+// TestUnsignedAnswers: an unknown issuer ends a request before the map is asked for, and no answer of a server is unbounded.
+func TestUnsignedAnswers(t *testing.T) {
+	r := rig.New(t)
+	var asked []string
+	endless := func(w http.ResponseWriter, begin string) {
+		_, _ = w.Write([]byte(begin))
+		for block := bytes.Repeat([]byte("x"), 1<<20); ; {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+		}
+	}
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		asked = append(asked, q.URL.Path)
+		switch q.URL.Path {
+		case "/foreign.asc":
+			_, _ = w.Write(r.Read("other.asc"))
+		case "/claimed.sig":
+			_, _ = w.Write(claims(r))
+		case "/foreign", "/claimed":
+			endless(w, "<bmap>")
+		case "/bomb.sig":
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write([]byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"))
+			endless(w, "")
+		case "/headers.asc":
+			for i := range 2000 {
+				w.Header().Add(fmt.Sprintf("X-%d", i), strings.Repeat("x", 100))
+			}
+		case "/loop.asc":
+			http.Redirect(w, q, "/loop.asc", http.StatusFound)
+		default:
+			http.NotFound(w, q)
+		}
+	}))
+	defer web.Close()
+	r.Configure("", "[source]\ngive_up = \"1s\"\nstall_timeout = \"1s\"\n")
+	for name, want := range map[string]int{"foreign": 10, "claimed": 13, "bomb": 13, "headers": 13, "loop": 13} {
+		asked = nil
+		code, out := limited(r, "install", "--config", "config.toml", "--bmap", web.URL+"/"+name, "image.img")
+		if code != want {
+			t.Errorf("%s: exit %d; want %d:\n%.500s", name, code, want, out)
+		}
+		if name == "foreign" && strings.Join(asked, " ") != "/foreign.asc" {
+			t.Errorf("asked for %v; want the signature alone", asked)
+		}
+	}
+	r.Pristine()
+}
+
+// seekTable is a zstd file whose seek table has n frames of a byte.
+func seekTable(first []byte, n int) []byte {
+	out := append(bytes.Clone(first), make([]byte, max(0, n-len(first)))...)
+	put := func(v uint32) { out = binary.LittleEndian.AppendUint32(out, v) }
+	put(0x184D2A5E)
+	put(uint32(n*8 + 9))
+	for range n {
+		put(1)
+		put(1)
+	}
+	put(uint32(n))
+	out = append(out, 0)
+	put(0x8F92EAB1)
+	return out
+}
+
+// TestUnsignedImages: a container costs no more than the map that was signed for it, from a file and from a server.
+func TestUnsignedImages(t *testing.T) {
+	r := rig.New(t)
+	r.Sh("zstd -q -f image.img -o one.zst; xz -k -9 --stdout image.img > nine.xz; gzip -k -1 image.img; head -c 400M /dev/zero | zstd -q > bomb.zst")
+	r.Write("table.zst", seekTable(r.Read("one.zst"), 8<<20))
+	r.Write("window.zst", append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 4096 << 3 & 0xff, 4096 >> 5, 4096 >> 13}, make([]byte, 4096)...))
+	r.Write("skips.zst", bytes.Repeat([]byte{0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0}, 1<<20))
+	r.Write("blocks.lz4", append([]byte{4, 0x22, 0x4d, 0x18, 0x60, 0x70, 0x73}, bytes.Repeat([]byte{0xff, 0xff, 0x3f, 0}, 1<<10)...))
+	web := httptest.NewServer(http.FileServer(http.Dir(r.Dir)))
+	defer web.Close()
+	for _, image := range []string{"table.zst", "window.zst", "skips.zst", "blocks.lz4", "nine.xz", "bomb.zst"} {
+		for _, from := range []string{"", web.URL + "/"} {
+			r.Sh("cp --sparse=always disk.orig disk.img")
+			code, out := limited(r, "install", "--config", "config.toml", "--bmap", "image.img.bmap", from+image)
+			if code == 0 || code > 13 {
+				t.Errorf("%s: exit %d; want a refusal:\n%.500s", from+image, code, out)
+			}
+			if next := r.Next(); next != "A" {
+				t.Errorf("%s: slot %s boots next", image, next)
+			}
+		}
+	}
+}
