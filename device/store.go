@@ -137,6 +137,25 @@ func (d *Device) Record(records ...update.Record) error {
 	})
 }
 
+// Release implements update.State. The release of a running slot without a record is that of the configuration, which has no identity.
+func (d *Device) Release(slot string) update.Record {
+	records := d.known.Slots[slot]
+	if own := d.Config.Release; len(records) == 0 && slot == d.booted && own != (config.Release{}) {
+		return update.Record{Slot: slot, Outcome: update.OutcomeInstalled, Version: own.Version, RollbackIndex: own.RollbackIndex}
+	}
+	if len(records) == 0 || d.oneRelease(slot) != nil {
+		return update.Record{}
+	}
+	r := update.Record{Slot: slot, Outcome: update.OutcomeInstalled}
+	for _, image := range records {
+		r.Version, r.RollbackIndex, r.Release, r.Created = image.Version, image.RollbackIndex, image.Release, image.Created
+		if !image.Result.Whole() {
+			r.Outcome = update.OutcomeBad
+		}
+	}
+	return r
+}
+
 // mayRecord compares the record of a slot with the one that the install under way has seen, and its index with the floor.
 func (d *Device) mayRecord(r update.Record) error {
 	if d.seen == nil {
@@ -153,7 +172,7 @@ func (d *Device) mayRecord(r update.Record) error {
 
 func (d *Device) imageOf(r update.Record) state.Image {
 	return state.Image{
-		Version: r.Version, RollbackIndex: r.RollbackIndex, ImageChecksum: r.ImageChecksum, BmapChecksum: r.BmapChecksum, Release: r.Release,
+		Version: r.Version, RollbackIndex: r.RollbackIndex, ImageChecksum: r.ImageChecksum, BmapChecksum: r.BmapChecksum, Release: r.Release, Created: r.Created,
 		Signed: r.Signed, At: r.At.UTC().Truncate(time.Second), Result: state.Result(r.Outcome),
 		Size: r.Size, Source: d.Source, Signer: strings.Join(r.Signers, " "), Seconds: rounded(r.Seconds),
 	}

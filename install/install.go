@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,13 +23,14 @@ type Request struct {
 	Partition string // install this partition of a disk image, PARTLABEL=NAME or PARTUUID=UUID; "" is all of it
 
 	Slot, Role, Booted string // "" is the inactive slot, the only role, what the kernel command line says
-	Rewrite            bool   // write every block, also what the slot holds already
+	Rewrite            bool   // write every block, also what the slot holds already, and a release that is installed already
+	IfNewer            bool   // install only what is newer than the releases of the running and of the next slot
 	ForceFromBad       bool   // although the running slot was not marked good
 	Initramfs          bool   // hooks of the running system are not called
 }
 
 // Run installs a release, or the signed image of a slot with one role, into the inactive slot. The order of the steps is that of
-// update.Install. A result with an error is an install that succeeded, and whose last hook failed: the new slot boots next. Errors: those
+// update.Install. An update.NothingError says that the release is installed already. A result with an error is an install that succeeded, and whose last hook failed: the new slot boots next. Errors: those
 // of update.Install, of [device.Open], [HookError], [config.RequestError].
 func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Result, error) {
 	document, isRelease := releaseDocument(r.Image)
@@ -64,7 +66,7 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 		Boot: dev, Disk: dev, State: dev, Seed: dev.Seed, Policy: trust,
 		Product: r.Config.Product, Require: r.Config.Trust.Required(), Layout: r.Config.Layout(),
 		Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
-		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, Progress: progress,
+		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, IfNewer: r.IfNewer, Progress: progress,
 		PreInstall: hooks.hook("pre-install", hooks.config.PreInstall), PostInstall: hooks.hook("post-install", hooks.config.PostInstall),
 	}
 	open := r.openImage
@@ -91,6 +93,11 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 func (r Request) check(isRelease bool) error {
 	roles := r.Config.Slot[0].Roles()
 	switch {
+	case r.IfNewer && r.Config.State.Device == "" && r.Config.Release == (config.Release{}):
+		return &config.RequestError{
+			Err:    errors.New("--if-newer: without a state store the installed release is unknown"),
+			Advice: "set state to a small partition in the configuration, or leave --if-newer out",
+		}
 	case isRelease && (r.Partition != "" || r.Role != "" || r.Documents.Bmap != ""):
 		return config.Requestf("a release names its images and roles; it excludes --from-partition, --role and --bmap")
 	case !isRelease && len(roles) > 1:
@@ -132,7 +139,7 @@ func (r Request) openImage(ctx context.Context, from *Origins, job *update.Job) 
 	job.Document, job.Signature = signed.UnverifiedBmap, signed.UnverifiedSig
 	if r.Partition != "" {
 		p := &partition{spec: r.Partition, open: func() (*source.Image, error) { img, _, err := from.Open(ctx, r.Image); return img, err }}
-		job.Image, job.ImageSize, job.Narrow, job.Reopen = p, -1, p.narrow, p.again
+		job.Image, job.ImageSize, job.Narrow, job.Part, job.Reopen = p, -1, p.narrow, r.Partition, p.again
 		return p.Close, nil
 	}
 	img, size, err := from.Open(ctx, r.Image)

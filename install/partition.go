@@ -54,6 +54,7 @@ func (p *partition) narrow(ctx context.Context, m *bmap.Map) (*bmap.Map, error) 
 
 // rewind opens the image at the beginning of the partition.
 func (p *partition) rewind() (err error) {
+	_ = p.Close() // of a slot that was planned before
 	if p.img, err = p.open(); err != nil {
 		return err
 	}

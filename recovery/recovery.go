@@ -57,6 +57,10 @@ func (d *Device) install(ctx context.Context, docs install.Documents, image stri
 	events := d.watched()
 	defer d.Work.Begin("finishing an install", initramfs.StepBound)
 	res, err := install.Run(ctx, install.Request{Config: d.Config, Documents: docs, Image: image, Initramfs: true}, d.Inputs, events)
+	if nothing, ok := errors.AsType[*update.NothingError](err); ok { // what is there was read back, and boots next
+		d.Say("%v", nothing)
+		return nil
+	}
 	if res == nil {
 		return err
 	}

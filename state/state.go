@@ -50,6 +50,7 @@ type Image struct {
 	ImageChecksum string    `json:"image_checksum,omitempty"` // hex, of the whole image, if the document has it
 	BmapChecksum  string    `json:"bmap_checksum,omitempty"`  // hex sha256 of the signed document, which lists every range
 	Release       string    `json:"release,omitempty"`        // identity of the release that it is part of
+	Created       time.Time `json:"created,omitzero"`         // of that release
 	Signed        time.Time `json:"signed,omitzero"`          // newest time of its signatures
 	At            time.Time `json:"at"`                       // trusted time of the result
 	Result        Result    `json:"result"`

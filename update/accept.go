@@ -59,22 +59,33 @@ func (d *Document) update() bmap.Update {
 	return bmap.Update{}
 }
 
+// bootSlots reads the boot state.
+func (r *run) bootSlots(ctx context.Context) ([]Slot, error) {
+	slots, err := r.Boot.Slots(ctx)
+	if err != nil {
+		return nil, &BootError{Slot: r.Slot, Doing: "reading it", Err: err}
+	}
+	return slots, nil
+}
+
+// mayLeave refuses a running slot that is not good, since it is the fallback.
+func (r *run) mayLeave(slots []Slot) error {
+	if i := slices.IndexFunc(slots, func(s Slot) bool { return s.Booted && !s.Good }); i >= 0 && !r.ForceFromBad {
+		return &NotGoodError{Slot: slots[i].Name}
+	}
+	return nil
+}
+
 // inactiveSlot picks the slot to write: the named one, unless it is booted; otherwise the first slot that is neither booted nor the
 // boot loader's next choice. If only the next choice is left, a slot that was not booted yet, it is replaced, so that the running
 // slot stays the fallback.
-//
-// The running slot must be good, since it is the fallback.
-func (r *run) inactiveSlot(ctx context.Context) (string, error) {
-	slots, err := r.Boot.Slots(ctx)
-	if err != nil {
-		return "", &BootError{Slot: r.Slot, Doing: "reading it", Err: err}
+func (r *run) inactiveSlot(slots []Slot) (string, error) {
+	if err := r.mayLeave(slots); err != nil {
+		return "", err
 	}
 	names := make([]string, len(slots))
 	for i, s := range slots {
 		names[i] = s.Name
-	}
-	if i := slices.IndexFunc(slots, func(s Slot) bool { return s.Booted && !s.Good }); i >= 0 && !r.ForceFromBad {
-		return "", &NotGoodError{Slot: names[i]}
 	}
 	if r.Slot != "" {
 		i := slices.Index(names, r.Slot)
@@ -96,40 +107,53 @@ func (r *run) inactiveSlot(ctx context.Context) (string, error) {
 	return "", &IncompatibleError{Reason: fmt.Sprintf("no inactive slot among %s", strings.Join(names, ", "))}
 }
 
-// accept checks everything that must hold before a target is opened for writing.
-func (r *run) accept(ctx context.Context) error {
+// accept accepts the signed document.
+func (r *run) accept() error {
 	c := Conditions{Policy: r.Policy, Product: r.Product, Role: r.Role, Require: r.Require}
 	if r.State != nil {
 		c.Floor = r.State.Floor()
 	}
 	if r.Images != nil {
-		return r.acceptRelease(ctx, c)
+		opened, err := AcceptRelease(r.Document, r.Signature, c)
+		if err != nil {
+			return err
+		}
+		r.release, r.signers = opened.Release, opened.Signers
+		return nil
 	}
 	doc, err := Accept(r.Document, r.Signature, c)
 	if err != nil {
 		return err
 	}
-	if r.release, err = release.Bare(doc.Map, doc.Checksum, r.Role); err != nil {
-		return err
-	}
+	r.bare, r.signers = doc, doc.Signers
+	pin := doc.Checksum
 	if r.Narrow != nil {
+		pin = fmt.Sprintf("%x", sha256.Sum256([]byte(pin+" "+r.Part)))
+	}
+	r.release, err = release.Bare(doc.Map, pin, r.Role)
+	return err
+}
+
+// plan accepts the block map of every image for the slot, and that it fits.
+func (r *run) plan(ctx context.Context) error {
+	r.parts = nil
+	if r.Images != nil {
+		return r.planRelease(ctx)
+	}
+	doc := *r.bare
+	if r.Narrow != nil {
+		var err error
 		if doc.Map, err = r.Narrow(ctx, doc.Map); err != nil {
 			return err
 		}
 	}
-	r.signers = doc.Signers
-	p := &part{run: r, Document: doc, role: r.Role, image: r.Image, reopen: r.Reopen}
+	p := &part{run: r, Document: &doc, role: r.Role, image: r.Image, reopen: r.Reopen}
 	r.parts = []*part{p}
-	return p.fits(r.ImageSize)
+	return p.fits()
 }
 
-// acceptRelease accepts a release and all its block maps, and opens all its images.
-func (r *run) acceptRelease(ctx context.Context, c Conditions) error {
-	opened, err := AcceptRelease(r.Document, r.Signature, c)
-	if err != nil {
-		return err
-	}
-	r.release, r.signers = opened.Release, opened.Signers
+// planRelease is plan for a release.
+func (r *run) planRelease(ctx context.Context) error {
 	images, err := r.release.ForSlot(r.Slot, r.Layout)
 	if err != nil {
 		return err
@@ -143,21 +167,17 @@ func (r *run) acceptRelease(ctx context.Context, c Conditions) error {
 		if err != nil {
 			return err
 		}
-		p := &part{run: r, Document: NewDocument(m, i.BmapSHA256, opened.Signers), role: i.Role}
+		p := &part{run: r, Document: NewDocument(m, i.BmapSHA256, r.signers), role: i.Role, source: i}
 		r.parts = append(r.parts, p)
-		size, err := p.openImage(ctx, i)
-		if err == nil {
-			err = p.fits(size)
-		}
-		if err != nil {
-			return fmt.Errorf("image %s: %w", i.File, err)
+		if err := p.fits(); err != nil {
+			return p.ofFile(err)
 		}
 	}
 	return nil
 }
 
-// fits compares the size of the image with its map and with the partition; -1 is unknown.
-func (p *part) fits(imageSize int64) error {
+// fits compares the size of the map with the partition.
+func (p *part) fits() error {
 	p.Unmapped = cmp.Or(p.Unmapped, p.Job.Unmapped, UnmappedZero)
 	size, err := p.Disk.SlotSize(p.Slot, p.role)
 	if err != nil {
@@ -166,9 +186,6 @@ func (p *part) fits(imageSize int64) error {
 	if p.Map.ImageSize() > size {
 		return &IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit slot %s, whose %s partition has %d", p.Map.ImageSize(),
 			p.Slot, p.role, size)}
-	}
-	if imageSize >= 0 && imageSize != p.Map.ImageSize() {
-		return &ImageError{Err: fmt.Errorf("it has %d bytes, the bmap says %d", imageSize, p.Map.ImageSize())}
 	}
 	return nil
 }

@@ -5,9 +5,11 @@
 //
 // [Install] runs these steps, and no other order is safe:
 //
-//  1. Identify the inactive slot; the disk is locked. The booted slot is never a target.
-//  2. Accept the bmap: check its signature on the very bytes that are parsed, then product, role, expiry, rollback index and size.
-//     Nothing has been opened for writing; every refusal up to here changes nothing.
+//  1. Read the boot state; the disk is locked. Accept the signed document: check its signature on the very bytes that are parsed, then
+//     product, role, expiry and rollback index. A release that runs, or is installed and boots next, ends here with [NothingError]. One
+//     that another slot holds by the state is read back and activated: steps 6 and 7.
+//  2. Choose the inactive slot, never the booted one, and accept every block map and size. Nothing has been opened for writing; every
+//     refusal up to here changes nothing.
 //  3. Open the slot exclusively, record in the device's state what will be written, and mark the slot bad in the boot state, durably.
 //     From here on the boot loader cannot choose the slot, whatever is in it.
 //  4. Write: in each part of the image the holes are zeroed, then the ranges are written. Every range is hashed, and a range of at

@@ -7,6 +7,40 @@ import (
 	"updater/bmap"
 )
 
+// Held says why a slot makes an install unnecessary.
+type Held string
+
+// What a slot holds.
+const (
+	HeldRunning Held = "running" // the release, and it is running
+	HeldNext    Held = "next"    // the release, and it boots next
+	HeldNewer   Held = "newer"   // another release that is as new or newer, see Job.IfNewer
+	HeldFailed  Held = "failed"  // the release, which was tried and did not prove itself, see Job.IfNewer
+)
+
+// NothingError reports that there is nothing to install. Nothing was changed.
+type NothingError struct {
+	Slot    string
+	Version string // of what the slot holds
+	Held    Held
+}
+
+func (e *NothingError) Error() string {
+	version := ""
+	if e.Version != "" {
+		version = ", version " + e.Version + ","
+	}
+	switch e.Held {
+	case HeldNewer:
+		return fmt.Sprintf("nothing to do: the release in slot %s%s is as new or newer", e.Slot, version)
+	case HeldFailed:
+		return fmt.Sprintf("nothing to do: this release%s failed in slot %s; it is tried again without --if-newer", version, e.Slot)
+	case HeldRunning:
+		return fmt.Sprintf("nothing to do: this release%s is running in slot %s", version, e.Slot)
+	}
+	return fmt.Sprintf("nothing to do: this release%s is installed in slot %s, which boots next", version, e.Slot)
+}
+
 // ActiveError reports that the chosen slot is booted.
 type ActiveError struct{ Slot string }
 

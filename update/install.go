@@ -91,8 +91,9 @@ type Job struct {
 	Image     Image // of a bmap
 	ImageSize int64 // decoded size in bytes, -1 if it is unknown before the end
 	// Narrow derives the map of Image from the accepted map of something larger, such as a whole disk. It must not return a range
-	// that the accepted map does not cover. It may be nil.
+	// that the accepted map does not cover. It may be nil. Part names what it takes; the identity of the release covers it.
 	Narrow func(ctx context.Context, m *bmap.Map) (*bmap.Map, error)
+	Part   string
 	// Reopen opens the image again from its beginning to repair what reads back wrong. Nil repairs nothing.
 	Reopen func(ctx context.Context) (ImageCloser, error)
 
@@ -103,7 +104,8 @@ type Job struct {
 	Slot     string // "" picks the inactive slot
 	Tries    int
 	Unmapped string // policy for unmapped blocks if the signed document has none; "" is UnmappedZero
-	Rewrite  bool   // also write ranges that the slot already holds
+	Rewrite  bool   // also write ranges that the slot already holds, and a release that is installed already
+	IfNewer  bool   // install only what is newer than the releases of the running and of the next slot
 	// ForceFromBad installs although the running slot was not marked good. If the new slot fails, too, there may be no fallback.
 	ForceFromBad bool
 
@@ -170,7 +172,7 @@ type ImageResult struct {
 type Timings map[Phase]float64
 
 // Install runs the steps of the package comment, in that order. A nil error means that the slot holds every image of the release,
-// read back from the medium, and is the boot loader's next choice, both durably. Errors: [ActiveError], [NotGoodError],
+// read back from the medium, and is the boot loader's next choice, both durably. Errors: [NothingError], [ActiveError], [NotGoodError],
 // [IncompatibleError], [ExpiredError], [RollbackError], [ImageError], [SourceError], [WriteError], [ReadBackError], [BootError],
 // [verify.SignatureError], [bmap.SyntaxError], those of package release, the State and the hooks, and the cause of a cancelled context.
 func Install(ctx context.Context, job Job) (_ *Result, err error) {
@@ -178,10 +180,23 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	defer run.close() // the data was flushed and read back by then
 
 	run.phase(PhaseCheck)
-	if run.Slot, err = run.inactiveSlot(ctx); err != nil {
+	slots, err := run.bootSlots(ctx)
+	if err != nil {
 		return nil, err
 	}
-	if err := run.accept(ctx); err != nil {
+	if err := run.accept(); err != nil {
+		return nil, err
+	}
+	if held, err := run.held(ctx, slots); held || err != nil {
+		return run.reactivate(ctx, err)
+	}
+	if run.Slot, err = run.inactiveSlot(slots); err != nil {
+		return nil, err
+	}
+	if err := run.plan(ctx); err != nil {
+		return nil, err
+	}
+	if err := run.each(func(p *part) error { return p.openImage(ctx) }); err != nil {
 		return nil, err
 	}
 	if err := run.ask(ctx, job.PreInstall); err != nil {
@@ -234,6 +249,7 @@ type run struct {
 	*timer
 	release *release.Release
 	signers []verify.Signer
+	bare    *Document // of a bmap
 	parts   []*part
 	noted   Outcome // the last one recorded
 }

@@ -3,6 +3,7 @@ package update
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"updater/release"
 )
@@ -12,6 +13,7 @@ type part struct {
 	*run
 	*Document
 	role   string
+	source release.Image // of a release
 	image  Image
 	closer func() error // of image; nil when the caller of Install closes it
 	reopen func(ctx context.Context) (ImageCloser, error)
@@ -49,18 +51,32 @@ func (p *part) closeImage() {
 
 func (p *part) flush() error { return p.writing(p.target.Flush()) }
 
-// openImage opens the image of a release.
-func (p *part) openImage(ctx context.Context, i release.Image) (size int64, err error) {
-	image, size, err := p.Images.Open(ctx, i)
-	if err != nil {
-		return 0, err
+// openImage opens the image of a release, and compares the size of the image with its map; -1 is unknown.
+func (p *part) openImage(ctx context.Context) error {
+	size := p.ImageSize
+	if p.Images != nil {
+		image, n, err := p.Images.Open(ctx, p.source)
+		if err != nil {
+			return p.ofFile(err)
+		}
+		size, p.image, p.closer = n, image, image.Close
+		p.reopen = func(ctx context.Context) (ImageCloser, error) {
+			image, _, err := p.Images.Open(ctx, p.source)
+			return image, err
+		}
 	}
-	p.image, p.closer = image, image.Close
-	p.reopen = func(ctx context.Context) (ImageCloser, error) {
-		image, _, err := p.Images.Open(ctx, i)
-		return image, err
+	if size >= 0 && size != p.Map.ImageSize() {
+		return p.ofFile(&ImageError{Err: fmt.Errorf("it has %d bytes, the bmap says %d", size, p.Map.ImageSize())})
 	}
-	return size, nil
+	return nil
+}
+
+// ofFile adds the file of a release to an error.
+func (p *part) ofFile(err error) error {
+	if p.Images == nil {
+		return err
+	}
+	return fmt.Errorf("image %s: %w", p.source.File, err)
 }
 
 // readBackOf begins the read-back phase.

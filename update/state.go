@@ -6,6 +6,9 @@ import "time"
 type State interface {
 	// Floor is the lowest rollback index that may be installed. An install never changes it.
 	Floor() int64
+	// Release describes the release that was installed completely into every role of a slot. Its Outcome is OutcomeInstalled, or
+	// OutcomeBad if the slot was marked bad since. The record is zero when the slot holds no such release.
+	Release(slot string) Record
 	// Record notes what the partitions of a slot hold, in one change. It is on stable storage once Record returns nil.
 	Record(records ...Record) error
 }
@@ -18,6 +21,7 @@ const (
 	OutcomeWriting   Outcome = "writing"   // the first byte may have changed
 	OutcomeFailed    Outcome = "failed"    // the install ended with an error
 	OutcomeInstalled Outcome = "installed" // the whole image was read back
+	OutcomeBad       Outcome = "bad"       // it was installed, and marked bad since
 )
 
 // Record is what a State keeps of an install.
@@ -30,6 +34,7 @@ type Record struct {
 	ImageChecksum string    // hex, of the whole image; "" if the document has none
 	BmapChecksum  string    // hex sha256 of the signed document
 	Release       string    // identity of the release, package release
+	Created       time.Time // of the release; zero is none
 	Signed        time.Time // of the newest signature
 	Signers       []string  // fingerprints of the keys that signed
 	Size          int64     // of the image, bytes
@@ -46,7 +51,7 @@ func (r *run) record(o Outcome, detail string) error {
 	for _, p := range r.parts {
 		rec := p.Record(r.Slot, p.role, o, r.Policy.Time)
 		rec.Version, rec.RollbackIndex = r.release.Version(), r.release.Order().RollbackIndex
-		rec.Release, rec.Detail = r.release.Identity(), detail
+		rec.Release, rec.Created, rec.Detail = r.release.Identity(), r.release.Order().Created, detail
 		if o != OutcomeWriting {
 			rec.Seconds = r.soFar()
 		}

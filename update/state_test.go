@@ -23,6 +23,17 @@ type memory struct {
 
 func (m *memory) Floor() int64 { return m.floor }
 
+func (m *memory) Release(slot string) update.Record {
+	for _, r := range slices.Backward(m.records) {
+		if r.Slot == slot && (r.Outcome == update.OutcomeInstalled || r.Outcome == update.OutcomeBad) {
+			return r
+		} else if r.Slot == slot {
+			break
+		}
+	}
+	return update.Record{}
+}
+
 func (m *memory) Record(records ...update.Record) error {
 	r := records[0]
 	if err := m.d.op("record %s", r.Outcome); err != nil {

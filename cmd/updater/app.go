@@ -26,6 +26,8 @@ type Env struct {
 	out   *output                       // of the command line; nil is the default
 	clock func(now time.Time) time.Time // for TLS, in the initramfs; nil elsewhere
 	leds  string                        // folder of the LEDs; "" is /sys/class/leds
+
+	reboot func() error // nil is device.Reboot
 }
 
 // Run runs one command line and returns its exit code. It prints results to Stdout, and everything for
@@ -48,7 +50,14 @@ func (e Env) fail(err error) int {
 		return ExitDone
 	}
 	code, hint := classify(err)
-	if reported, ok := errors.AsType[*reportedError](err); ok {
+	reported, ok := errors.AsType[*reportedError](err)
+	switch {
+	case code == ExitNothing && !ok: // a result, no error
+		e.done("%v\n", err)
+		fallthrough
+	case code == ExitNothing:
+		return code
+	case ok:
 		err = reported.err // stdout has it already
 	}
 	printable.Fprintf(e.Stderr, "updater: error: %v\n", err)

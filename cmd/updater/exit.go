@@ -130,6 +130,8 @@ func classify(err error) (code int, hint string) {
 		return doctorCode(err), doctorHint
 	case is[*health.UnhealthyError](err):
 		return ExitFailed, "see what the checks printed"
+	case is[*update.NothingError](err):
+		return ExitNothing, "--rewrite installs it all the same"
 	case is[*update.WriteError](err), is[*update.ReadBackError](err):
 		return ExitWrite, "the slot is marked bad and the other one still boots; check the medium, then install again"
 	case is[*update.ActiveError](err):

@@ -67,6 +67,7 @@ var classified = []struct {
 	{"*source.CorruptError", filled[source.CorruptError](), ExitSource},
 	{"*source.TrailingError", filled[source.TrailingError](), ExitSource},
 	{"*update.SourceError", filled[update.SourceError](), ExitSource},
+	{"*update.NothingError", filled[update.NothingError](), ExitNothing},
 	{"*update.WriteError", filled[update.WriteError](), ExitWrite},
 	{"*update.ReadBackError", filled[update.ReadBackError](), ExitWrite},
 	{"*update.ActiveError", filled[update.ActiveError](), ExitBusy},
@@ -128,11 +129,15 @@ func TestEveryError(t *testing.T) {
 	for _, c := range classified {
 		for _, err := range []error{c.err, fmt.Errorf("%s: %w", hostile, c.err)} {
 			var out bytes.Buffer
-			if code := (Env{Stderr: &out}).fail(err); code != c.code {
+			if code := (Env{Stdout: &out, Stderr: &out}).fail(err); code != c.code {
 				t.Errorf("%s: exit %d, want %d", c.name, code, c.code)
 			}
 			lines := strings.SplitAfter(out.String(), "\n")
-			if len(lines) != 3 || !strings.HasPrefix(lines[0], "updater: error: ") || !strings.HasPrefix(lines[1], "updater: hint: ") || len(lines[1]) < 25 {
+			if c.code == ExitNothing { // a result
+				if len(lines) != 2 {
+					t.Errorf("%s: want one line, got %q", c.name, out.String())
+				}
+			} else if len(lines) != 3 || !strings.HasPrefix(lines[0], "updater: error: ") || !strings.HasPrefix(lines[1], "updater: hint: ") || len(lines[1]) < 25 {
 				t.Errorf("%s: want an error and a hint, got %q", c.name, out.String())
 			}
 			harmless(t, c.name, out.String())

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -9,6 +10,7 @@ import (
 	"updater/device"
 	"updater/device/config"
 	"updater/install"
+	"updater/update"
 )
 
 // documentOptions name the signed document, and the keys that count.
@@ -32,7 +34,7 @@ type installOptions struct {
 	documentOptions
 	slot, role, booted string
 	partition          string // of the image
-	rewrite            bool
+	rewrite, ifNewer   bool
 	forceFromBad       bool
 	reboot, json       bool
 }
@@ -49,7 +51,11 @@ compressed by gzip, zstd, xz, lz4 or bzip2: a file, an http:// or https:// addre
 or "-", standard input. A bmap and its signature may be addresses too.
 
 RELEASE is release.toml, a folder that holds one, or the address of either. It installs
-every image of a slot with several roles, or none.`,
+every image of a slot with several roles, or none.
+
+What runs, or is installed and boots next, is not installed again: exit 3. A release that
+another slot still holds is compared with its signed checksums and activated. --slot NAME
+looks at that slot alone. A state store is needed for this.`,
 		Args: argsN(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runInstall(cmd.Context(), o, args[0], env) },
 	}
@@ -59,9 +65,10 @@ every image of a slot with several roles, or none.`,
 	f.StringVar(&o.role, "role", "", "partition role `NAME` to write (default: the only one)")
 	f.StringVar(&o.partition, "from-partition", "", "install this partition of a disk image, `PARTLABEL=NAME` or PARTUUID=UUID, with the bmap of the disk")
 	f.StringVar(&o.booted, "booted", "", "slot `NAME` that counts as running, for a disk that no kernel booted from")
-	f.BoolVar(&o.rewrite, "rewrite", false, "write every block, also what the slot holds already (for a medium that cannot be read)")
+	f.BoolVar(&o.rewrite, "rewrite", false, "write every block, also what the slot holds already (for a medium that cannot be read), also of a release that is installed")
+	f.BoolVar(&o.ifNewer, "if-newer", false, "install only what is newer than the running release and the next one, by rollback index and then by its time; else exit 3")
 	f.BoolVar(&o.forceFromBad, "force-from-bad", false, "install although the running slot was not marked good")
-	f.BoolVar(&o.reboot, "reboot", false, "reboot after success")
+	f.BoolVar(&o.reboot, "reboot", false, "reboot after success, or when the release is installed and boots next already")
 	f.BoolVar(&o.json, "json", false, "print events and the result as JSON lines on standard output")
 	env.out.addProgress(f)
 	return cmd
@@ -75,16 +82,24 @@ func runInstall(ctx context.Context, o installOptions, image string, env Env) er
 	}
 	res, err := install.Run(ctx, install.Request{
 		Config: c, Keyring: o.keyring, Documents: o.documents(), Image: image, Partition: o.partition,
-		Slot: o.slot, Role: o.role, Booted: o.booted, Rewrite: o.rewrite, ForceFromBad: o.forceFromBad,
+		Slot: o.slot, Role: o.role, Booted: o.booted, Rewrite: o.rewrite, IfNewer: o.ifNewer, ForceFromBad: o.forceFromBad,
 	}, env.inputs(out.Warn), out)
-	if res == nil {
+	nothing, ok := errors.AsType[*update.NothingError](err)
+	switch {
+	case ok && o.reboot && nothing.Held == update.HeldNext:
+		out.waits(nothing)
+	case res == nil:
 		return out.failed(err)
+	default:
+		if err := out.installed(res, err); err != nil {
+			return err
+		}
 	}
-	if err := out.installed(res, err); err != nil {
-		return err
+	switch {
+	case !o.reboot:
+		return nil
+	case env.reboot != nil:
+		return env.reboot()
 	}
-	if o.reboot {
-		return device.Reboot()
-	}
-	return nil
+	return device.Reboot()
 }

@@ -62,6 +62,16 @@ func (r *report) installed(res *update.Result, late error) error {
 	return late
 }
 
+// waits reports a slot that holds the release already and boots at the next restart.
+func (r *report) waits(nothing *update.NothingError) {
+	if r.asJSON {
+		code := ExitDone
+		r.result(event{Code: &code, Msg: nothing.Error()})
+		return
+	}
+	r.env.done("%v\n", nothing)
+}
+
 // unmappedWords say what became of unmapped blocks.
 var unmappedWords = map[string]string{update.UnmappedZero: "zeroed", update.UnmappedKeep: "kept", update.UnmappedDiscard: "discarded"}
 
