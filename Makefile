@@ -93,7 +93,7 @@ FUZZTIME ?= 15s
 fuzz:
 	scripts/fuzz.sh $(FUZZTIME)
 
-# The long form of the proof that no power cut bricks: PROOF_SEEDS, PROOF_FUSE and PROOF_VM scale it.
+# The long form of the proof that no power cut bricks: PROOF_FAULTS, PROOF_SEEDS, PROOF_FUSE and PROOF_VM scale it.
 proof: deps build
 	scripts/proof.sh
 

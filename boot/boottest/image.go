@@ -79,6 +79,8 @@ func SystemdBootImages(d *Disk) string {
 			return a.version > b.version
 		case a.generation != b.generation:
 			return a.generation > b.generation
+		case a.slot != b.slot:
+			return a.slot > b.slot // the rest of the name, the later first
 		}
 		return a.left > b.left // up to version 257 a name with a counter comes before one without
 	}

@@ -2,11 +2,15 @@ package powercut
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"maps"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"updater/boot"
@@ -43,9 +47,10 @@ func unpackCells(area []byte) (files map[string]string, at map[string]int64) {
 	files, at = map[string]string{}, map[string]int64{}
 	for off := 0; off < len(area); off += cellSize {
 		c := area[off : off+cellSize]
-		if n := int(c[0]); n > 0 {
-			name, rest := string(c[1:1+n]), c[1+n:]
-			files[name], at[name] = string(rest[2:2+(int(rest[0])|int(rest[1])<<8)]), int64(off)
+		n := int(c[0])
+		name, rest := string(c[1:1+n]), c[1+n:]
+		if size := int(rest[0]) | int(rest[1])<<8; n > 0 && 2+size <= len(rest) {
+			files[name], at[name] = string(rest[2:2+size]), int64(off)
 		}
 	}
 	return files, at
@@ -196,7 +201,40 @@ func fileLoader(name string, fresh boottest.Disk, choose func(*boottest.Disk) st
 		return slot
 	}
 	l.open = func(a []boot.Area, booted string) (boot.Backend, error) { return open(cells{a[0]}, a[1:], booted) }
+	l.canon = func(areas [][]byte) { // where a file lies, and how high the generations have counted, changes nothing
+		files, _ := unpackCells(areas[0])
+		areas[0] = packCells(lowered(files), nil)
+	}
 	return l
+}
+
+var generationOf = regexp.MustCompile(`((?:loader/entries|EFI/Linux)/updater-)(\d+)(-.*)`)
+
+// lowered are files with the generations of the entries of systemd-boot as low as their order allows.
+func lowered(files map[string]string) map[string]string {
+	var all []int
+	for name := range files {
+		if m := generationOf.FindStringSubmatch(name); m != nil {
+			n, _ := strconv.Atoi(m[2])
+			all = append(all, n)
+		}
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	if len(all) > 0 && all[0] > 1 {
+		all = slices.Insert(all, 0, 1) // the backend begins at 1 where it finds none
+	}
+	out := map[string]string{}
+	for name, text := range files {
+		if m := generationOf.FindStringSubmatch(name); m != nil {
+			n, _ := strconv.Atoi(m[2])
+			low := strconv.Itoa(slices.Index(all, n) + 1)
+			name = m[1] + low + m[3]
+			text = strings.Replace(text, "\nversion "+m[2]+"\n", "\nversion "+low+"\n", 1)
+		}
+		out[name] = text
+	}
+	return out
 }
 
 func efiLoader() *loader {
@@ -218,14 +256,29 @@ func trybootLoader() *loader {
 	})
 }
 
+// bareboxLoader is barebox with its three buckets beside each other.
 func bareboxLoader() *loader {
-	fresh := boottest.Disk{Areas: [][]byte{boottest.Buckets(3, 20, 3, 10)}}
-	return fileLoader("barebox", fresh, boottest.Bootchooser, func(_ cells, a []boot.Area, booted string) (boot.Backend, error) {
-		return barebox.New(barebox.Options{
-			Area: a[0], Stride: boottest.BucketStride, Magic: boottest.BucketMagic, Slots: slotNames,
-			Targets: map[string]barebox.Target{"A": {Attempts: 0, Priority: 4}, "B": {Attempts: 12, Priority: 16}},
-		}, booted)
-	})
+	le := binary.LittleEndian
+	return &loader{
+		name:  "barebox",
+		areas: []area{{0, 3 * boottest.BucketStride}},
+		unit:  boottest.BucketStride,
+		fresh: func() [][]byte { return [][]byte{boottest.Buckets(3, 20, 3, 10)} },
+		boot:  func(areas [][]byte) string { return boottest.Bootchooser(&boottest.Disk{Areas: areas}) },
+		canon: func(areas [][]byte) { // nothing in a bucket without its checksum matters
+			for b := range slices.Chunk(areas[0], boottest.BucketStride) {
+				if le.Uint32(b[16:]) != crc32.ChecksumIEEE(b[24:44]) || le.Uint32(b[20:]) != crc32.ChecksumIEEE(b[8:20]) {
+					copy(b, bytes.Repeat([]byte{0xee}, len(b)))
+				}
+			}
+		},
+		open: func(a []boot.Area, booted string) (boot.Backend, error) {
+			return barebox.New(barebox.Options{
+				Area: a[0], Stride: boottest.BucketStride, Magic: boottest.BucketMagic, Slots: slotNames,
+				Targets: map[string]barebox.Target{"A": {Attempts: 0, Priority: 4}, "B": {Attempts: 12, Priority: 16}},
+			}, booted)
+		},
+	}
 }
 
 // sdbootLoader is systemd-boot: the highest generation that has boots left, one of which it takes off in the name.

@@ -18,8 +18,10 @@ import (
 // script, apart from our backend.
 type loader struct {
 	name  string
-	areas []area // in the disk; each begins a page
-	long  bool   // its changes are long: a seed has as many states as several of the others, or takes as long
+	areas []area               // in the disk; each begins a page
+	unit  int                  // bytes of an area that the loader itself writes before it flushes; 0 is the area
+	canon func(areas [][]byte) // replaces a state by one that every loader and backend treats the same; nil changes nothing
+	long  bool                 // its changes are long: a seed has as many states as several of the others, or takes as long
 	fresh func() [][]byte
 	// boot chooses a slot, spends its try in place and returns its name, "" for none.
 	boot func(areas [][]byte) string
@@ -114,9 +116,29 @@ func ubootScript(name string, fresh []string, checksum bool, o uboot.Options, sc
 		binary.LittleEndian.PutUint32(out, crc32.ChecksumIEEE(out[5:]))
 		return out
 	}
+	valid := func(a []byte) bool { return binary.LittleEndian.Uint32(a) == crc32.ChecksumIEEE(a[5:]) }
 	return &loader{
 		name:  name,
 		areas: []area{{0, ubootSize}, {8192, ubootSize}},
+		canon: func(areas [][]byte) { // the flags count up for ever, and only which is newer matters; nothing in a copy without its checksum does
+			flags := [2]byte{1, 1}
+			if valid(areas[0]) && valid(areas[1]) {
+				for i := range flags {
+					if newer(areas[i][4], areas[1-i][4]) {
+						flags[i] = 2
+					}
+				}
+			}
+			for i, a := range areas {
+				switch {
+				case !valid(a):
+					copy(a, bytes.Repeat([]byte{0xee}, len(a)))
+				case a[4] != flags[i]:
+					a[4] = flags[i]
+					binary.LittleEndian.PutUint32(a, crc32.ChecksumIEEE(a[5:]))
+				}
+			}
+		},
 		fresh: func() [][]byte { return [][]byte{env(1, fresh), env(2, fresh)} },
 		open: func(a []boot.Area, booted string) (boot.Backend, error) {
 			o := o
@@ -126,7 +148,7 @@ func ubootScript(name string, fresh []string, checksum bool, o uboot.Options, sc
 		boot: func(areas [][]byte) string {
 			use := -1
 			for i, a := range areas {
-				if checksum && binary.LittleEndian.Uint32(a) != crc32.ChecksumIEEE(a[5:]) {
+				if checksum && !valid(a) {
 					continue
 				}
 				if use < 0 || newer(a[4], areas[use][4]) {

@@ -143,12 +143,23 @@ func gptLoader() *loader {
 		}, booted)
 	}
 	fresh := l.fresh()
+	valid := func(header, entries []byte) bool {
+		h := bytes.Clone(header[:92])
+		clear(h[16:20])
+		return string(h[:8]) == "EFI PART" && le.Uint32(header[16:]) == crc32.ChecksumIEEE(h) && le.Uint32(h[88:]) == crc32.ChecksumIEEE(entries)
+	}
+	l.canon = func(areas [][]byte) { // nothing in a copy without its checksums matters
+		for _, c := range parts(areas) {
+			if !valid(c[0], c[1]) {
+				copy(c[0], bytes.Repeat([]byte{0xee}, len(c[0])))
+				copy(c[1], bytes.Repeat([]byte{0xee}, len(c[1])))
+			}
+		}
+	}
 	l.boot = func(areas [][]byte) string {
 		var from []byte
 		for _, c := range parts(areas) {
-			h := bytes.Clone(c[0][:92])
-			clear(h[16:20])
-			if from == nil && string(h[:8]) == "EFI PART" && le.Uint32(c[0][16:]) == crc32.ChecksumIEEE(h) && le.Uint32(h[88:]) == crc32.ChecksumIEEE(c[1]) {
+			if from == nil && valid(c[0], c[1]) {
 				from = bytes.Clone(c[1])
 			}
 		}
