@@ -13,6 +13,7 @@ import (
 	"updater/boot"
 	"updater/boot/uboot"
 	"updater/device/config"
+	"updater/state"
 )
 
 // targetPatience outlasts udev, which looks at every new partition.
@@ -105,15 +106,30 @@ func (d *Device) SetChoice(ctx context.Context, first string, others []string, e
 			}
 		}
 		for _, slot := range empty {
-			if err := d.backend.Invalidate(ctx, slot.Name); err != nil && !errors.Is(err, boot.ErrRefused) {
-				return err
+			if err := d.backend.MarkBad(ctx, slot.Name); err != nil {
+				return fmt.Errorf("slot %s holds no image: %w", slot.Name, err)
 			}
 		}
 		st, err := d.backend.State(ctx)
 		if err == nil && st.Next != first {
 			err = fmt.Errorf("%w: slot %s was activated, but the next choice is %q", boot.ErrState, first, st.Next)
 		}
+		for _, s := range st.Slots {
+			if err == nil && s.Bootable && slices.ContainsFunc(empty, func(e config.Slot) bool { return e.Name == s.Name }) {
+				err = fmt.Errorf("%w: slot %s holds no image and is still a choice of the boot loader", boot.ErrState, s.Name)
+			}
+		}
 		return err
+	})
+}
+
+// RaiseFloor raises the rollback floor of a target to the one that the device had. Errors: [state.Error].
+func (d *Device) RaiseFloor(floor int64) error {
+	return d.locked(func() error {
+		if d.store == nil {
+			return config.Requestf("the floor %d cannot be kept: no state store is configured on the target", floor)
+		}
+		return d.change(d.Now(), func(s *state.State) { s.Floor = max(s.Floor, floor) })
 	})
 }
 

@@ -67,9 +67,16 @@ func (d *Device) install(ctx context.Context, docs install.Documents, image stri
 	return events.Installed(res, err)
 }
 
-// Provision implements initramfs.Provisioner. The plan is signed, wherever it comes from.
-// The line gives up devices that do not answer, asks people and waits for its server without a limit, so its steps have no bound.
+// Provision implements initramfs.Provisioner, where the configuration allows it. The plan is signed, wherever it comes from. The line
+// gives up devices that do not answer, asks people and waits for its server without a limit, so its steps have no bound. Errors:
+// [config.RequestError], those of a plan.
 func (d *Device) Provision(ctx context.Context, plan string) error {
+	if !d.Config.Recovery.Provision {
+		return &config.RequestError{
+			Err:    errors.New("updater.mode=provision: the configuration of this initramfs does not allow it"),
+			Advice: "set recovery.provision = true in the configuration that the initramfs is built with",
+		}
+	}
 	d.Work.Begin("provisioning", 0)
 	return d.Line(ctx, plan)
 }

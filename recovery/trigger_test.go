@@ -1,6 +1,8 @@
 package recovery_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,19 @@ import (
 	"updater/internal/rig"
 	"updater/recovery"
 )
+
+// TestProvision: a plan is read only where the configuration allows it.
+func TestProvision(t *testing.T) {
+	for _, allowed := range []bool{false, true} {
+		ran := false
+		d := &recovery.Device{Config: new(config.Config), Line: func(context.Context, string) error { ran = true; return nil }}
+		d.Config.Recovery.Provision = allowed
+		err := d.Provision(t.Context(), "plan.toml")
+		if _, refused := errors.AsType[*config.RequestError](err); refused == allowed || ran != allowed {
+			t.Errorf("with provision = %v: %v, the plan was carried out: %v", allowed, err, ran)
+		}
+	}
+}
 
 func TestRecoveryConfig(t *testing.T) {
 	for _, c := range []struct {

@@ -469,6 +469,136 @@ env = [{ device = "PARTLABEL=env", offset = 0, size = 8192 }, { device = "PARTLA
 	}
 }
 
+// signedHead begins a plan that must be signed. Its product is in the plan itself.
+const signedHead = "type = \"plan\"\nrollback_index = 9\ncreated = 2020-01-01T00:00:00Z\nexpires = 2099-01-01T00:00:00Z\n"
+
+// plansToo is the table of a configuration by which the key of the bench may sign plans.
+func (b *bench) plansToo() string {
+	fpr := strings.TrimSpace(b.sh("gpg --with-colons --list-keys release@example.com 2>/dev/null | awk -F: '/^fpr/ { print $10; exit }'"))
+	return "[[trust.key]]\nfingerprint = \"" + fpr + "\"\ndocuments = [\"plan\", \"release\", \"bmap\"]\n"
+}
+
+const releaseDevice = `product = "acme-gw"
+keyring = ["release.asc"]
+state = "PARTLABEL=state"
+[trust]
+require_metadata = true
+[disk]
+path = "DISK"
+[boot]
+backend = "gpt"
+role = "kernel"
+[[slot]]
+name = "A"
+partitions = { kernel = "PARTLABEL=kernel_a", rootfs = "PARTLABEL=rootfs_a" }
+[[slot]]
+name = "B"
+partitions = { kernel = "PARTLABEL=kernel_b", rootfs = "PARTLABEL=rootfs_b" }
+`
+
+// releasePlan lays the state store out before or behind the slots.
+func (b *bench) releasePlan(name, product, path, slots string, stateFirst bool) {
+	b.t.Helper()
+	var parts strings.Builder
+	state := "[[partition]]\nname = \"state\"\nsize = \"1M\"\n"
+	if stateFirst {
+		parts.WriteString(state)
+	}
+	for _, part := range []string{"kernel_a", "rootfs_a", "kernel_b", "rootfs_b"} {
+		fmt.Fprintf(&parts, "[[partition]]\nname = %q\nsize = \"4M\"\n", part)
+	}
+	if !stateFirst {
+		parts.WriteString(state)
+	}
+	b.write(name, signedHead+strings.NewReplacer("DIR", b.dir, "PRODUCT", product, "PATH", b.path(path)).Replace(`name = "gateway"
+product = "PRODUCT"
+config = "DIR/device.toml"
+[release]
+path = "PATH"
+`+slots+parts.String()+`[[partition]]
+name = "identity"
+size = "34M"
+[identity]
+partition = "identity"
+serial = { from = "plan", value = "GW1" }
+[record]
+spool = "DIR/spool"
+station = "line"
+key = "DIR/station.pem"
+[latch]
+factory_key = "DIR/factory.pub"
+`))
+	b.sh("gpg -q --batch --yes -u release@example.com --armor --detach-sign " + name)
+}
+
+// release makes a signed release of two roles in a folder.
+func (b *bench) release(folder, version string, index int) {
+	b.t.Helper()
+	b.sh("mkdir " + folder + `; cd ` + folder + `; for i in kernel rootfs; do truncate -s 2M $i.img; head -c 1M /dev/urandom | dd of=$i.img conv=notrunc status=none; done`)
+	b.run(ExitDone, "release", "create", "--product", "acme-gw", "--version", version, "--rollback-index", fmt.Sprint(index),
+		"-o", b.path(folder+"/release.toml"), "kernel="+b.path(folder+"/kernel.img"), "rootfs="+b.path(folder+"/rootfs.img"))
+	b.sh("gpg -q --batch -u release@example.com --armor --detach-sign " + folder + "/release.toml; gpgconf --kill all || true")
+}
+
+// TestProvisionRelease: a plan with a release writes every role of each slot, the device knows the whole release from its first boot on, and
+// nothing that the plan says takes a device below its floor or to another product.
+func TestProvisionRelease(t *testing.T) {
+	b := newBench(t)
+	disk := b.loop("device", 128)
+	b.write("device.toml", strings.Replace(releaseDevice, "DISK", disk, 1)+b.plansToo())
+	b.release("new", "9.0", 9)
+	b.release("old", "1.0", 1)
+	b.releasePlan("plan.toml", "acme-gw", "new", "", true)
+	device := []string{"--config", b.path("device.toml")}
+	args := append(device, "--target", disk)
+	results := func(want int, args ...string) line.Result { t.Helper(); return b.results(want, args...)[disk] }
+	if r := results(ExitDone, args...); r.Verdict != record.Pass {
+		t.Fatalf("%+v", r)
+	}
+	status, _ := b.run(ExitDone, append([]string{"status", "--booted", "A"}, device...)...)
+	if strings.Count(status, "9.0 (installed)") < 2 || !strings.Contains(status, "boots next slot A") {
+		t.Errorf("the device remembers:\n%s", status)
+	}
+	b.run(ExitDone, append([]string{"mark", "good", "A", "--booted", "A"}, device...)...)
+
+	// A device needs a token.
+	if r := results(ExitTrust, args...); r.Verdict != record.Refused || !strings.Contains(r.Error, "a token of the factory key is required") {
+		t.Errorf("without a token: %+v", r)
+	}
+	token, _ := b.run(ExitDone, "provision", "token", "--key", b.path("factory.pem"), "--serial", "GW1")
+	b.write("token", token)
+	args = append(args, "--token", b.path("token"))
+	// Its floor holds, wherever the plan puts the state store.
+	for _, stateFirst := range []bool{true, false} {
+		b.releasePlan("plan.toml", "acme-gw", "old", "", stateFirst)
+		if r := results(ExitTooOld, args...); r.Verdict != record.Refused || !strings.Contains(r.Error, "none below 9") {
+			t.Errorf("an old release: %+v", r)
+		}
+	}
+	b.releasePlan("plan.toml", "acme-gw", "new", "", true)
+	b.sh("sed -i 's/^rollback_index = 9/rollback_index = 8/' plan.toml; gpg -q --batch --yes -u release@example.com --armor --detach-sign plan.toml")
+	if r := results(ExitTooOld, args...); !strings.Contains(r.Error, "the plan: ") {
+		t.Errorf("an old plan: %+v", r)
+	}
+	b.releasePlan("plan.toml", "other", "new", "", true)
+	if _, errs := b.run(ExitIncompatible, append([]string{"provision", "--plan", b.path("plan.toml")}, args...)...); !strings.Contains(errs, `product "other"`) {
+		t.Errorf("a plan of another product: %s", errs)
+	}
+
+	// The same release is written again, with slot B empty. The floor stays although the state store is another one.
+	b.releasePlan("plan.toml", "acme-gw", "new", "slots = [\"A\"]\n", false)
+	if r := results(ExitDone, args...); r.Verdict != record.Pass {
+		t.Fatalf("the same release with a token: %+v", r)
+	}
+	status, _ = b.run(ExitDone, append([]string{"status", "--booted", "A"}, device...)...)
+	if !strings.Contains(status, "no rollback index below 9") || strings.Count(status, "9.0 (installed)") == 0 || !strings.Contains(status, "slot B  bad") {
+		t.Errorf("after it was provisioned again:\n%s", status)
+	}
+	if _, errs := b.run(ExitTooOld, append([]string{"install", "--booted", "A", "--force-from-bad", b.path("old")}, device...)...); !strings.Contains(errs, "none below 9") {
+		t.Errorf("an old release by install: %s", errs)
+	}
+}
+
 // TestProvisionPlan: what is wrong with a plan or its trust ends a run before anything is opened.
 func TestProvisionPlan(t *testing.T) {
 	b := newBench(t)
@@ -502,7 +632,8 @@ func TestProvisionPlan(t *testing.T) {
 	}
 	// Over HTTP a plan is only taken when it is signed, and its local paths are absolute.
 	unsigned := strings.Replace(string(plan), `keyring = ["release.asc"]`, "", 1)
-	b.write("plan.toml", strings.ReplaceAll(unsigned, `"station.pem"`, `"`+b.path("station.pem")+`"`))
+	b.write("plan.toml", signedHead+strings.ReplaceAll(unsigned, `"station.pem"`, `"`+b.path("station.pem")+`"`))
+	b.write("device.toml", benchDevice+b.plansToo())
 	remote := []string{"provision", "--config", b.path("device.toml"), "--plan", server.URL + "/plan.toml", "--target", "/dev/null"}
 	if _, errs := b.run(ExitTrust, remote...); !strings.Contains(errs, "the plan is not signed") {
 		t.Error(errs)

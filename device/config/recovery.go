@@ -14,6 +14,9 @@ import (
 // Recovery is [recovery]: what the initramfs does.
 type Recovery struct {
 	Mode string   `toml:"mode"` // install | recover | status, when the kernel command line has none; "" is install
+	// Provision allows updater.mode=provision: a signed plan may then write the disk of this device from its first byte.
+	Provision bool `toml:"provision"`
+
 	URLs []string `toml:"urls"` // of images, tried after removable media
 	IP   []string `toml:"ip"`   // as ip= on the kernel command line, which takes precedence; none is DHCP on every interface
 

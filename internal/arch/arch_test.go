@@ -86,8 +86,8 @@ var allowed = map[string][]string{
 	"updater/provision/plan":   {},
 	"updater/provision/record": {"updater/internal/atomicfile", "updater/internal/filelock", "updater/provision/keys", "updater/verify"},
 	"updater/provision/station": {
-		"updater/blockdev", "updater/device", "updater/device/config", "updater/initramfs", "updater/install", "updater/source", "updater/update",
-		"updater/verify", "updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line",
+		"updater/blockdev", "updater/device", "updater/device/config", "updater/initramfs", "updater/install", "updater/release", "updater/source",
+		"updater/state", "updater/update", "updater/verify", "updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line",
 		"updater/provision/medium", "updater/provision/plan", "updater/provision/record", "updater/provision/target",
 	},
 	"updater/provision/target": {"updater/blockdev/gpt", "updater/provision/plan", "updater/provision/record"},

@@ -56,7 +56,7 @@ func (r *run) complete(ctx context.Context, u *unit) error {
 		return err
 	}
 	u.step("kernel", 0)
-	if err := r.Host.Boot(ctx, u.Disk, u.parts); err != nil {
+	if err := r.Host.Boot(ctx, u.Disk, u.parts, u.floor); err != nil {
 		return fmt.Errorf("%s: %w", u.Name, err)
 	}
 	if r.Plan.Latch != nil {

@@ -1,6 +1,7 @@
 package line
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -9,6 +10,7 @@ import (
 	"updater/provision/medium"
 	"updater/provision/plan"
 	"updater/provision/record"
+	"updater/provision/target"
 )
 
 // prepare is everything before the first byte of an image: open, fit, latch, reserve, and the partition table of a layout. Until the
@@ -40,10 +42,10 @@ func (r *run) prepare(ctx context.Context, u *unit) error {
 // begin decides whether the unit may be written, reserves its serial and writes the partition table of a layout.
 func (r *run) begin(ctx context.Context, u *unit) error {
 	keep := ""
+	if err := r.findEarlier(u); err != nil {
+		return err
+	}
 	if id := r.Plan.Identity; id != nil {
-		if err := r.findEarlier(u); err != nil {
-			return err
-		}
 		if err := r.reserve(ctx, u); err != nil {
 			return err
 		}
@@ -51,18 +53,51 @@ func (r *run) begin(ctx context.Context, u *unit) error {
 			keep = id.Partition // so that a power cut does not lose the device's key
 		}
 	}
+	if err := r.Spool.Begin(u.claim.Unit, u.table, u.floor); err != nil {
+		return fmt.Errorf("%s: noting in the spool that it is written: %w", u.Name, err)
+	}
 	if r.Plan.Image != nil {
 		return nil
 	}
 	u.step("table", 0)
-	return u.device().WriteTable(r.Plan.Disk.GUID, keep)
+	return u.device().WriteTable(cmp.Or(r.Plan.Disk.GUID, u.table), keep)
 }
 
-// findEarlier reads what the medium holds and refuses a latched device. A medium that does not tell whether it has a latch is not
-// written.
+// findEarlier reads what the medium holds and refuses a device that was provisioned before. A medium that does not tell is not written.
 func (r *run) findEarlier(u *unit) error {
-	if w, ok := u.device().OldWindow(r.Plan.Identity.Partition); ok {
-		u.earlier = identity.Read(r.Plan.Identity, w, r.Spool.Witness(u.claim.Unit))
+	old, table := u.device().Old()
+	floor, begun := r.Spool.Begun(u.claim.Unit, u.claim.Strong, table, r.Now)
+	was, err := r.Host.Earlier(u.device(), old, max(floor, u.floor))
+	if err != nil {
+		return &plan.RefusedError{Target: u.Name, Reason: err.Error(), Err: err}
+	}
+	u.floor = max(was.Floor, floor, u.floor)
+	if u.table == "" && r.Plan.Image == nil && r.Plan.Disk.GUID == "" {
+		u.table = target.NewGUID()
+	}
+	r.findIdentity(u)
+	if err := u.device().Failed(); err != nil && (r.Plan.Latch != nil || r.Plan.Config != "") {
+		return u.device().Fail("looking for a latch", err)
+	}
+	gate := record.Gate{
+		Station: r.Key.Public(), Factory: r.Factory, Token: r.Token, Now: r.Now, Device: was.Device && !begun,
+		Interrupted: func(latch []byte) bool { return r.Spool.Interrupted(latch, u.claim.Unit, r.Now) },
+	}
+	latch := u.earlier.Latch
+	if r.Plan.Latch == nil {
+		latch = nil
+	}
+	return gate.Check(u.Name, latch, u.earlier.Claimed)
+}
+
+// findIdentity reads the identity that the medium holds.
+func (r *run) findIdentity(u *unit) {
+	id := r.Plan.Identity
+	if id == nil {
+		return
+	}
+	if w, ok := u.device().OldWindow(id.Partition); ok {
+		u.earlier = identity.Read(id, w, r.Spool.Witness(u.claim.Unit))
 		u.note(func(f *facts) {
 			f.held = u.earlier.Claimed
 			if u.earlier.Foreign != (identity.Found{}) {
@@ -70,17 +105,6 @@ func (r *run) findEarlier(u *unit) error {
 			}
 		})
 	}
-	if r.Plan.Latch == nil {
-		return nil
-	}
-	if err := u.device().Failed(); err != nil {
-		return u.device().Fail("looking for a latch", err)
-	}
-	gate := record.Gate{
-		Station: r.Key.Public(), Factory: r.Factory, Token: r.Token, Now: r.Now,
-		Interrupted: func(latch []byte) bool { return r.Spool.Interrupted(latch, u.claim.Unit, r.Now) },
-	}
-	return gate.Check(u.Name, u.earlier.Latch, u.earlier.Claimed)
 }
 
 // reserve gets the serial, bound to the hardware. A second attempt keeps it.

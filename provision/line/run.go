@@ -22,9 +22,19 @@ import (
 type Host interface {
 	// Open opens a target exclusively, if it is still the disk that was selected.
 	Open(ctx context.Context, d *target.Disk) (medium.Device, error)
+	// Earlier tells which device a target is already, by the partitions of its table. It refuses a target that must not become what the plan
+	// says: what the plan writes is for another product, or below the floor of the device. floor is one that is known otherwise. Nothing of the
+	// target has been written by then.
+	Earlier(m target.Medium, old []plan.Placed, floor int64) (Earlier, error)
 	// Boot makes a written target bootable, which is closed then: the kernel reads its partition table again and must find parts
-	// (none if the disk has no GPT), and the boot state gets its first slot.
-	Boot(ctx context.Context, d *target.Disk, parts []plan.Placed) error
+	// (none if the disk has no GPT), and the boot state gets its first slot. The state store of the device gets the floor.
+	Boot(ctx context.Context, d *target.Disk, parts []plan.Placed, floor int64) error
+}
+
+// Earlier is the device that a target was before.
+type Earlier struct {
+	Device bool  // it has the slots of a device, and its state store, if it has one, was used
+	Floor  int64 // of its state store
 }
 
 // Job is one run over some targets. Every field without a note is required.

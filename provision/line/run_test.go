@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -132,6 +133,9 @@ type station struct {
 	opens    atomic.Int64 // of the image
 	fan      fan.Options
 	stall    time.Duration
+	earlier  line.Earlier // of a target that has a partition table
+	mu       sync.Mutex
+	floors   []int64 // that Earlier was told
 }
 
 const linePlan = `name = "gateway"
@@ -236,8 +240,19 @@ func (l *station) target(name string, size int64, f *fault) target.Target {
 	return target.Target{Name: name, Disk: &target.Disk{Disk: record.Disk{Path: path, Size: size, Sector: 512, CID: "cid-of-" + name}}}
 }
 
+// Earlier implements line.Host.
+func (l *station) Earlier(_ target.Medium, old []plan.Placed, floor int64) (line.Earlier, error) {
+	l.mu.Lock()
+	l.floors = append(l.floors, floor)
+	l.mu.Unlock()
+	if len(old) > 0 {
+		return l.earlier, nil
+	}
+	return line.Earlier{Floor: floor}, nil
+}
+
 // Boot implements line.Host.
-func (l *station) Boot(context.Context, *target.Disk, []plan.Placed) error { return nil }
+func (l *station) Boot(context.Context, *target.Disk, []plan.Placed, int64) error { return nil }
 
 // Open implements line.Host.
 func (l *station) Open(_ context.Context, d *target.Disk) (medium.Device, error) {
@@ -308,6 +323,51 @@ func (l *station) records() []*record.Record {
 		l.t.Fatal(err)
 	}
 	return all
+}
+
+// TestDevice: a disk that has the slots of a device is written again only with a token, unless this station began it and was cut off.
+func TestDevice(t *testing.T) {
+	for name, weak := range map[string]bool{"with a CID": false, "identified by its place": true} {
+		t.Run(name, func(t *testing.T) {
+			l := newLine(t, latchedPlan, 1<<20)
+			factory := provisiontest.P256Key(t)
+			l.factory = factory.Public()
+			l.earlier = line.Earlier{Device: true, Floor: 7}
+			latch := l.plan.Latch
+			once := func(f *fault) line.Result {
+				d := l.target("unit", 130<<20, f)
+				if weak {
+					d.Disk.CID = ""
+				}
+				return l.run(d)["unit"]
+			}
+			if r := once(&fault{failAt: 1<<20 + 200<<10}); r.Verdict != record.Quarantine {
+				t.Fatalf("a failing disk: %+v", r)
+			}
+			l.plan.Latch = nil
+			if r := once(new(fault)); r.Verdict != record.Pass {
+				t.Fatalf("a unit that this station began: %+v", r)
+			}
+			r := once(new(fault))
+			if _, ok := errors.AsType[*record.LatchedError](r.Err); !ok || r.Verdict != record.Refused {
+				t.Fatalf("a device: %+v", r)
+			}
+			l.plan.Latch = latch
+			var err error
+			l.token, err = record.Seal(record.Token{Kind: "token", Serial: "AG000", Expires: time.Now().Add(time.Hour)}, factory)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r := once(&fault{failAt: 1<<20 + 200<<10}); r.Verdict != record.Quarantine {
+				t.Fatalf("a device with a token that fails: %+v", r)
+			}
+			// The state store is gone by now. The spool knows the floor.
+			l.token, l.earlier.Floor = nil, 0
+			if r := once(new(fault)); r.Verdict != record.Pass || l.floors[len(l.floors)-1] != 7 {
+				t.Errorf("a device that this station began: %+v, floors %d", r, l.floors)
+			}
+		})
+	}
 }
 
 // holds compares a target's first partition with the image.

@@ -48,6 +48,9 @@ func (r *run) pass(ctx context.Context, u *unit) error {
 	if f.latch != nil {
 		r.Spool.Completed(f.latch)
 	}
+	if !r.Check {
+		r.Spool.Ended(u.claim.Unit)
+	}
 	if f.got == nil || r.Check {
 		return nil
 	}

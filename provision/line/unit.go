@@ -22,6 +22,8 @@ type unit struct {
 
 	parts   []plan.Placed
 	earlier identity.Held     // what an earlier run left
+	table   string            // GUID of the partition table that it gets; "" is one that others have too
+	floor   int64             // of the device that it was
 	payload int               // the image that it needs next
 	at      int64             // in that image
 	out     *fan.Out          // of the fan that it left

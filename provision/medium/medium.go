@@ -115,6 +115,15 @@ func (m *Medium) window(p plan.Placed) fat.Window {
 	return fat.Window{Medium: m, Offset: p.Offset, Length: p.Length}
 }
 
+// Old is the partition table that is on the disk already: its partitions and its GUID, none and "" on a blank disk.
+func (m *Medium) Old() ([]plan.Placed, string) {
+	parts, err := target.ReadTable(m, m.sector)
+	if err != nil {
+		return nil, ""
+	}
+	return parts, target.TableGUID(m, m.sector)
+}
+
 // OldWindow is the partition of a name in the table that is on the disk already; false if there is none.
 func (m *Medium) OldWindow(name string) (fat.Window, bool) {
 	parts, err := target.ReadTable(m, m.sector)

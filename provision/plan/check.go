@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // maxPartitions is the number of entries of the partition table that is written.
@@ -28,6 +29,9 @@ func (p *Plan) check() error {
 	}
 	if p.Image != nil && p.Image.Path == "" {
 		return errors.New("image.path is missing")
+	}
+	if err := p.checkRelease(); err != nil {
+		return err
 	}
 	if p.Disk.Max != 0 && p.Disk.Max < p.Disk.Min {
 		return fmt.Errorf("disk.max is %d bytes, below disk.min of %d", p.Disk.Max, p.Disk.Min)
@@ -59,6 +63,50 @@ func (p *Plan) checkStation() error {
 		if !slices.Contains([]string{"working", "pass", "fail"}, state) || !fileName.MatchString(led.Name) {
 			return fmt.Errorf("leds.%s: expected working, pass or fail with the name of an LED", state)
 		}
+	}
+	return nil
+}
+
+func (p *Plan) checkRelease() error {
+	switch {
+	case p.Type != "" && p.Type != "plan":
+		return fmt.Errorf("type is %q, expected plan", p.Type)
+	case p.RollbackIndex != nil && *p.RollbackIndex < 0:
+		return fmt.Errorf("rollback_index is %d, expected 0 or more", *p.RollbackIndex)
+	case p.Release == nil:
+		return nil
+	case p.Image != nil:
+		return errors.New("release and image exclude each other: a whole-disk image holds its own slots")
+	case p.Release.Path == "":
+		return errors.New("release.path is missing")
+	case p.Config == "":
+		return errors.New("release requires config, which names the partitions of the slots")
+	}
+	return nil
+}
+
+// maxSkew is how much later than its signature a plan may claim to be created.
+const maxSkew = 24 * time.Hour
+
+// CheckSigned refuses a plan that must be signed and does not say for which product it is, from when, until when, and below which floor no
+// device takes it. signed is the time of its newest signature.
+func (p *Plan) CheckSigned(signed time.Time) error {
+	for _, need := range []struct {
+		key     string
+		missing bool
+	}{
+		{"product", p.Product == ""}, {"rollback_index", p.RollbackIndex == nil},
+		{"created", p.Created.IsZero()}, {"expires", p.Expires.IsZero()},
+	} {
+		if need.missing {
+			return fmt.Errorf("%s is missing, which a plan that must be signed has to carry", need.key)
+		}
+	}
+	switch {
+	case !p.Expires.After(p.Created):
+		return errors.New("expires is not after created")
+	case p.Created.After(signed.Add(maxSkew)):
+		return fmt.Errorf("created is %s, more than %s after the signature", p.Created.UTC().Format(time.RFC3339), maxSkew)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	"github.com/BurntSushi/toml"
 )
@@ -19,6 +20,7 @@ const (
 
 // Plan says what a device becomes. [Parse] makes a complete and consistent one.
 type Plan struct {
+	Type    string   `toml:"type"`    // plan; required of a plan that must be signed, as the first key
 	Name    string   `toml:"name"`    // for the record
 	Product string   `toml:"product"` // must equal a signed <Product>
 	Keyring []string `toml:"keyring"` // files or folders of OpenPGP certificates that sign the images
@@ -27,6 +29,12 @@ type Plan struct {
 	// Environment is a file with U-Boot's initial environment as text, written before the boot state is set up; "" is none.
 	Environment string `toml:"environment"`
 
+	// A plan that must be signed carries these, see [Plan.CheckSigned].
+	RollbackIndex *int64    `toml:"rollback_index"` // a device whose floor is higher is not written
+	Created       time.Time `toml:"created"`
+	Expires       time.Time `toml:"expires"`
+
+	Release   *Release          `toml:"release"`
 	Disk      Disk              `toml:"disk"`
 	Image     *Image            `toml:"image"`
 	Partition []Partition       `toml:"partition"`
@@ -46,6 +54,13 @@ type Disk struct {
 	Min  Size   `toml:"min"`  // 0 is no limit
 	Max  Size   `toml:"max"`  // 0 is no limit
 	GUID string `toml:"guid"` // of the partition table; "" makes a new one for each disk
+}
+
+// Release fills the slots of a layout with one signed release.
+type Release struct {
+	Path      string   `toml:"path"`      // document, folder or address
+	Signature string   `toml:"signature"` // "" is beside the document
+	Slots     []string `toml:"slots"`     // to be written; none is every slot of the configuration
 }
 
 // Image is a whole-disk image with its own partition table.
@@ -148,6 +163,9 @@ func Parse(data []byte) (*Plan, error) {
 // and the server of the records. Some are "".
 func (p *Plan) Sources() []string {
 	list := []string{p.Record.URL}
+	if p.Release != nil {
+		list = append(list, p.Release.Path, p.Release.Signature)
+	}
 	if p.Image != nil {
 		list = append(list, p.Image.Path, p.Image.Bmap, p.Image.Signature)
 	}

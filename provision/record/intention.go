@@ -9,10 +9,12 @@ import (
 	"updater/internal/atomicfile"
 )
 
-// intention says that a latch is about to be written. The station seals it. It lies in the spool, in a file of its own.
+// intention says that a unit, or its latch, is about to be written. The station seals it. It lies in the spool, in a file of its own.
 type intention struct {
-	Kind     string    `json:"kind"`     // intention
+	Kind     string    `json:"kind"`     // intention of a latch, or beginning of a unit
 	Latch    string    `json:"latch"`    // sha256 of the latch
+	Table    string    `json:"table"`    // GUID of the partition table that the unit gets, "" if other disks have it too
+	Floor    int64     `json:"floor"`    // of the device that the unit was before
 	Unit     string    `json:"unit"`     // that it is for
 	Sequence int64     `json:"sequence"` // number of the last record before it, 0 for none
 	Previous string    `json:"previous"` // sha256 of that record's line
@@ -28,12 +30,17 @@ func (s *Spool) intention(latch []byte) string {
 
 // Intend notes durably that a latch will be written to a unit before its record.
 func (s *Spool) Intend(latch []byte, unit string) error {
+	return s.intend(s.intention(latch), intention{Kind: "intention", Latch: Digest(latch), Unit: unit})
+}
+
+// intend puts an intention behind the last record.
+func (s *Spool) intend(path string, i intention) error {
 	return s.locked(func() error {
 		last, line, err := s.last()
 		if err != nil {
 			return err
 		}
-		i := intention{Kind: "intention", Latch: Digest(latch), Unit: unit, Sequence: last, Time: time.Now().UTC()}
+		i.Sequence, i.Time = last, time.Now().UTC()
 		if line != nil {
 			i.Previous = Digest(line)
 		}
@@ -41,30 +48,60 @@ func (s *Spool) Intend(latch []byte, unit string) error {
 		if err != nil {
 			return err
 		}
-		return atomicfile.Write(s.intention(latch), sealed, 0o644)
+		return atomicfile.Write(path, sealed, 0o644)
 	})
 }
 
 // Interrupted reports whether a run of this station wrote this latch to this unit in the last seven days and ended before it kept its
 // record. The intention counts only in the chain of records that it was made in. A damaged spool opens no latch.
 func (s *Spool) Interrupted(latch []byte, unit string, now time.Time) bool {
-	line, err := os.ReadFile(s.intention(latch))
-	if err != nil {
-		return false
+	i, ok := s.intended(s.intention(latch), "intention", unit, now)
+	return ok && i.Latch == Digest(latch) && !s.passed(i, func(r *Record) bool { return r.Latch == i.Latch })
+}
+
+// intended reads an intention for a unit of the last seven days, in this chain of records.
+func (s *Spool) intended(path, kind, unit string, now time.Time) (i intention, ok bool) {
+	line, err := os.ReadFile(path)
+	if err == nil {
+		err = Unseal(line, kind, &i, s.key.Public())
 	}
-	var i intention
-	if err := Unseal(line, "intention", &i, s.key.Public()); err != nil {
-		return false
-	}
-	if i.Latch != Digest(latch) || i.Unit != unit || now.Sub(i.Time) > intentionAge || !s.has(i.Sequence, i.Previous) {
-		return false
-	}
-	done := false
+	return i, err == nil && i.Unit == unit && now.Sub(i.Time) <= intentionAge && s.has(i.Sequence, i.Previous)
+}
+
+// passed reports whether a record of a pass is the one that was intended. A damaged spool counts as one.
+func (s *Spool) passed(i intention, is func(*Record) bool) (done bool) {
 	n, err := Verify(s.dir, []crypto.PublicKey{s.key.Public()}, func(r *Record) error {
-		done = done || r.Latch == i.Latch && r.Verdict == Pass
+		done = done || r.Verdict == Pass && is(r)
 		return nil
 	})
-	return err == nil && n >= i.Sequence && !done
+	return done || err != nil || n < i.Sequence
+}
+
+func (s *Spool) beginning(unit string) string {
+	return filepath.Join(s.dir, "begun-"+Digest([]byte(unit)))
+}
+
+// Begin notes durably, before the first byte is written, that a unit gets the partition table with this GUID, and the floor of the device that
+// it was before. An empty GUID is one that other disks have too.
+func (s *Spool) Begin(unit, table string, floor int64) error {
+	return s.intend(s.beginning(unit), intention{Kind: "beginning", Unit: unit, Table: table, Floor: floor})
+}
+
+// Begun returns the floor of a unit that this station began in the last seven days and has not passed, so that a run which was cut off can be
+// completed. A unit that only its place identifies must still have the partition table.
+func (s *Spool) Begun(unit string, strong bool, table string, now time.Time) (floor int64, ok bool) {
+	i, ok := s.intended(s.beginning(unit), "beginning", unit, now)
+	ok = ok && (strong || table != "" && table == i.Table) &&
+		!s.passed(i, func(r *Record) bool { return r.Sequence > i.Sequence && r.Unit.Key == unit && r.Run == "provision" })
+	if !ok {
+		return 0, false
+	}
+	return i.Floor, true
+}
+
+// Ended forgets that a unit was begun.
+func (s *Spool) Ended(unit string) {
+	_ = os.Remove(s.beginning(unit)) // one that stays is harmless: the record of the pass exists
 }
 
 // has reports whether a record's line has this sha256; record 0 has none.

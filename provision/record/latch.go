@@ -43,17 +43,18 @@ type Gate struct {
 	Token       []byte // nil is none
 	Now         time.Time
 	Interrupted func(latch []byte) bool // the station wrote this latch to this unit and was interrupted, see [Spool.Interrupted]
+	Device      bool                    // the target has the slots of a device, and this station did not begin to write them, see [Spool.Begun]
 }
 
 // Check decides on a target by the latch that it holds (nil is none) and the serial in its identity partition. Any content in place
-// of the latch counts as one, also none at all: a latch that is damaged, empty or unreadable does not open the device. Only a run of this station that was interrupted between
-// latch and record may be completed without a token. Errors: [LatchedError].
+// of the latch counts as one, also none at all: a latch that is damaged, empty or unreadable does not open the device. The slots of a device
+// count as a latch. Only a run of this station that was interrupted may be completed without a token. Errors: [LatchedError].
 func (g Gate) Check(target string, latch []byte, serial string) error {
-	if latch == nil {
+	if latch == nil && !g.Device {
 		return nil
 	}
 	var l Latch
-	if err := Unseal(latch, "latch", &l, g.Station); err == nil {
+	if err := Unseal(latch, "latch", &l, g.Station); latch != nil && err == nil {
 		serial = l.Serial
 		if g.Interrupted(latch) {
 			return nil
@@ -67,7 +68,10 @@ func (g Gate) Check(target string, latch []byte, serial string) error {
 
 // refuses is why the token does not open a device with this serial, "" if it does.
 func (g Gate) refuses(serial string) string {
-	if len(g.Token) == 0 {
+	switch {
+	case g.Factory == nil:
+		return "it has the slots of a device; [latch] in the plan and a token of its factory key are required, or an erased partition table"
+	case len(g.Token) == 0:
 		return "a token of the factory key is required to provision it again"
 	}
 	var t Token

@@ -15,6 +15,7 @@ import (
 	"updater/provision/medium"
 	"updater/provision/plan"
 	"updater/provision/target"
+	"updater/release"
 	"updater/update"
 )
 
@@ -70,7 +71,7 @@ func (host) Open(_ context.Context, t *target.Disk) (medium.Device, error) {
 }
 
 // Boot implements line.Host.
-func (h host) Boot(ctx context.Context, t *target.Disk, parts []plan.Placed) error {
+func (h host) Boot(ctx context.Context, t *target.Disk, parts []plan.Placed, floor int64) error {
 	hasNodes, err := blockdev.RereadTable(t.Path, rereadPatience)
 	if err != nil {
 		return err
@@ -80,10 +81,10 @@ func (h host) Boot(ctx context.Context, t *target.Disk, parts []plan.Placed) err
 			return err
 		}
 	}
-	if h.s.plan.Config == "" {
+	if h.s.device == nil {
 		return nil
 	}
-	return h.s.setBoot(ctx, t.Path)
+	return h.s.setBoot(ctx, t.Path, floor)
 }
 
 // checkKernel compares the partitions of the kernel with the table, after it added those that a kernel without a parser for GPT lacks.
@@ -100,12 +101,11 @@ func checkKernel(t *target.Disk, parts []plan.Placed) error {
 
 // setBoot makes the plan's slot the first choice of the boot loader, the other slots that the plan writes the next ones, and those that
 // hold no image no choice at all. A whole-disk image keeps its own state for the others.
-func (s *Station) setBoot(ctx context.Context, path string) error {
-	c, err := config.LoadOther(s.plan.Config, device.Backends())
+func (s *Station) setBoot(ctx context.Context, path string, floor int64) error {
+	c, err := s.loadDevice() // OpenTarget changes it
 	if err != nil {
-		return fmt.Errorf("the plan: %w", err)
+		return err
 	}
-	c.Build = s.o.Build
 	first, others := "", []string{}
 	for _, slot := range c.Slot {
 		switch {
@@ -136,20 +136,44 @@ func (s *Station) setBoot(ctx context.Context, path string) error {
 	if err := dev.SetChoice(ctx, first, others, slices.DeleteFunc(slices.Clone(c.Slot), s.writes)); err != nil {
 		return err
 	}
+	if floor > 0 { // before anything else, since it held before
+		if err := dev.RaiseFloor(floor); err != nil {
+			return err
+		}
+	}
 	return s.remember(dev)
 }
 
-// writes reports whether the plan writes every partition of a slot; a whole-disk image contains all.
+// loadDevice reads the configuration of the plan's devices.
+func (s *Station) loadDevice() (*config.Config, error) {
+	c, err := config.LoadOther(s.plan.Config, device.Backends())
+	if err != nil {
+		return nil, fmt.Errorf("the plan: %w", err)
+	}
+	c.Build = s.o.Build
+	return c, nil
+}
+
+// writes reports whether the plan writes every role of a slot; a whole-disk image contains all.
 func (s *Station) writes(slot config.Slot) bool {
 	if s.plan.Image != nil {
 		return true
 	}
-	for _, spec := range slot.Partitions {
-		if !slices.ContainsFunc(s.plan.Partition, func(p plan.Partition) bool { return p.Image != "" && spec == "PARTLABEL="+p.Name }) {
+	for _, role := range slot.Roles() {
+		if s.payloadOf(slot.Partitions[role]) == nil {
 			return false
 		}
 	}
 	return true
+}
+
+// payloadOf is the image that the plan writes to a partition of the configuration; nil if there is none.
+func (s *Station) payloadOf(spec string) *medium.Payload {
+	i := slices.IndexFunc(s.payloads, func(p *medium.Payload) bool { return p.Partition != "" && spec == "PARTLABEL="+p.Partition })
+	if i < 0 {
+		return nil
+	}
+	return s.payloads[i]
 }
 
 // remember records in the device's state store what the slots of a layout hold, if the store is on the target.
@@ -158,20 +182,48 @@ func (s *Station) remember(dev *device.Device) error {
 		return nil
 	}
 	for _, slot := range dev.Config.Slot {
+		if !s.writes(slot) {
+			continue
+		}
+		var records []update.Record
 		for _, role := range slot.Roles() {
-			i := slices.IndexFunc(s.payloads, func(p *medium.Payload) bool { return slot.Partitions[role] == "PARTLABEL="+p.Partition })
-			if i < 0 {
-				continue
-			}
-			pl := s.payloads[i]
-			if err := dev.Record(pl.Doc.Record(slot.Name, role, update.OutcomeInstalled, dev.Now())); err != nil {
+			r, err := s.record(slot, role, dev.Now())
+			if err != nil {
 				return err
 			}
-			files := s.signed[pl.Partition]
-			if err := dev.KeepDocument(slot.Name, role, files.UnverifiedBmap, files.UnverifiedSig); err != nil {
-				s.o.Inputs.Warn("keeping the bmap of slot %s: %v; a recovery of this device cannot check the slot", slot.Name, err)
-			}
+			records = append(records, r)
+		}
+		if err := dev.Record(records...); err != nil { // all roles in one change
+			return err
+		}
+		if err := s.keep(dev, slot); err != nil {
+			s.o.Inputs.Warn("keeping the bmap of slot %s: %v; a recovery of this device cannot check the slot", slot.Name, err)
 		}
 	}
 	return nil
+}
+
+// record is what the state store keeps of a role of a slot.
+func (s *Station) record(slot config.Slot, role string, at time.Time) (update.Record, error) {
+	doc := s.payloadOf(slot.Partitions[role]).Doc
+	r := doc.Record(slot.Name, role, update.OutcomeInstalled, at)
+	rel := s.set.release()
+	if rel == nil {
+		var err error
+		if rel, err = release.Bare(doc.Map, doc.Checksum, role); err != nil {
+			return r, err
+		}
+	}
+	r.Version, r.RollbackIndex, r.Release = rel.Version(), rel.Order().RollbackIndex, rel.Identity()
+	return r, nil
+}
+
+// keep keeps the signed documents of a slot for the recovery.
+func (s *Station) keep(dev *device.Device, slot config.Slot) error {
+	if s.set != nil {
+		return dev.KeepRelease(slot.Name, s.set.files.UnverifiedDocument, s.set.files.UnverifiedSig, s.set.maps[slot.Name])
+	}
+	role := slot.Roles()[0]
+	files := s.signed[s.payloadOf(slot.Partitions[role]).Partition]
+	return dev.KeepDocument(slot.Name, role, files.UnverifiedBmap, files.UnverifiedSig)
 }

@@ -1,7 +1,6 @@
 package station
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,7 +105,10 @@ func (s *Station) loadPayloads(ctx context.Context) error {
 			return fmt.Errorf("partition %s: %w", p.Name, err)
 		}
 	}
-	return nil
+	if s.plan.Release != nil {
+		return s.loadRelease(ctx)
+	}
+	return s.onlySets()
 }
 
 // loadPayload verifies the bmap of one image; the name of the partition is "" for the whole disk.
@@ -119,12 +121,19 @@ func (s *Station) loadPayload(ctx context.Context, p plan.Partition) error {
 	if err != nil {
 		return err
 	}
-	doc, err := update.Accept(signed.UnverifiedBmap, signed.UnverifiedSig, update.Conditions{
-		Policy: s.trust, Product: cmp.Or(s.plan.Product, s.config.Product), Role: p.Role, Require: s.config.Trust.Required(),
-	})
-	if err != nil {
-		return fmt.Errorf("image %s: %w", p.Image, err)
+	accept := func(c update.Conditions) (*update.Document, error) {
+		c.Role = p.Role
+		doc, err := update.Accept(signed.UnverifiedBmap, signed.UnverifiedSig, c)
+		if err != nil {
+			err = fmt.Errorf("image %s: %w", p.Image, err)
+		}
+		return doc, err
 	}
+	doc, err := accept(s.conditions())
+	if err != nil {
+		return err
+	}
+	s.accepts = append(s.accepts, func(c update.Conditions) error { _, err := accept(c); return err })
 	s.signed[p.Name] = signed
 	open := func(ctx context.Context) (update.ImageCloser, error) {
 		img, _, err := s.from.Open(ctx, path)

@@ -19,7 +19,10 @@ import (
 	"updater/provision/medium"
 	"updater/provision/plan"
 	"updater/provision/record"
+	"updater/release"
 	"updater/source"
+	"updater/state"
+	"updater/update"
 	"updater/verify"
 )
 
@@ -50,7 +53,8 @@ type Options struct {
 type Station struct {
 	o        Options
 	plan     *plan.Plan
-	config   *config.Config
+	config   *config.Config // of this program; the zero value without one
+	device   *config.Config // of the plan's devices; nil without one
 	trust    verify.Policy
 	from     *install.Origins
 	key      crypto.Signer
@@ -58,6 +62,9 @@ type Station struct {
 	web      *identity.Web
 	payloads []*medium.Payload
 	signed   map[string]install.Signed // by partition
+	set      *set                      // the release of the plan; nil without one
+	accepts  []accepts                 // every signed document of the plan
+	known    state.State               // of this device, in its initramfs
 }
 
 // Open reads and trusts the plan and opens the spool. Errors: [config.RequestError], [config.Error], [verify.SignatureError],
@@ -96,18 +103,34 @@ func (s *Station) load(ctx context.Context, mustSign bool) error {
 	if err != nil {
 		return fmt.Errorf("reading the plan: %w", err)
 	}
+	var signed time.Time
 	if mustSign {
-		if data, err = s.checkSignature(ctx, data); err != nil {
+		if data, signed, err = s.checkSignature(ctx, data); err != nil {
 			return err
 		}
 	}
-	if s.plan, err = plan.Parse(data); err != nil {
+	s.plan, err = plan.Parse(data)
+	if err == nil && mustSign {
+		err = s.plan.CheckSigned(signed)
+	}
+	if err != nil {
 		return &config.RequestError{Err: fmt.Errorf("plan %s: %w", s.o.Plan, err), Advice: "docs/factory.md lists every key"}
+	}
+	if end := s.plan.Expires; !end.IsZero() && s.now().After(end) {
+		return fmt.Errorf("plan %s: %w", s.o.Plan, &update.ExpiredError{Expires: end, Now: s.now()})
 	}
 	if err := s.resolve(mustSign); err != nil {
 		return err
 	}
 	s.from.Trust.Policy = s.trust
+	if s.plan.Config != "" {
+		if s.device, err = s.loadDevice(); err != nil {
+			return err
+		}
+	}
+	if err := s.oneProduct(); err != nil {
+		return err
+	}
 	if s.key, err = keys.Load(s.plan.Record.Key); err != nil {
 		return err
 	}
@@ -132,30 +155,63 @@ func isURL(name string) bool {
 	return remote
 }
 
-// checkSignature returns the signed bytes of the plan.
-func (s *Station) checkSignature(ctx context.Context, data []byte) (_ []byte, err error) {
-	if s.trust, err = s.config.Policy(nil, time.Time{}); err != nil {
-		return nil, err
+// now is the trusted clock.
+func (s *Station) now() time.Time {
+	now, _ := verify.TrustedClock(s.o.Build.Time, s.known.Time)
+	return now
+}
+
+// oneProduct refuses a plan for another product than the configured ones.
+func (s *Station) oneProduct() error {
+	for _, c := range []*config.Config{s.config, s.device} {
+		if c != nil && c.Product != "" && s.plan.Product != "" && c.Product != s.plan.Product {
+			return &update.IncompatibleError{
+				Reason: fmt.Sprintf("plan %s is for product %q, the configuration %s for %q", s.o.Plan, s.plan.Product, c.File, c.Product)}
+		}
+	}
+	return nil
+}
+
+// conditions are what every signed document of the plan must meet, for a device without a floor.
+func (s *Station) conditions() update.Conditions {
+	product := cmp.Or(s.config.Product, s.plan.Product)
+	if s.device != nil {
+		product = cmp.Or(product, s.device.Product)
+	}
+	return update.Conditions{Policy: s.trust, Product: product, Require: s.config.Trust.Required()}
+}
+
+// checkSignature returns the signed bytes of the plan, and when it was signed.
+func (s *Station) checkSignature(ctx context.Context, data []byte) (_ []byte, at time.Time, err error) {
+	if s.o.Inside { // the device provisions itself
+		s.known = install.Remembered(s.config, func(string, ...any) {})
+	}
+	if s.trust, err = s.config.Policy(nil, s.known.Time); err != nil {
+		return nil, at, err
 	}
 	var sig []byte
 	if !verify.IsClearsigned(data) {
 		var found bool
 		if sig, found, err = s.from.FindSignature(ctx, s.o.Plan); err != nil {
-			return nil, err
+			return nil, at, err
 		}
 		if !found {
-			return nil, &verify.SignatureError{
+			return nil, at, &verify.SignatureError{
 				Reason: fmt.Sprintf("the plan is not signed: neither %s.asc nor %s.sig exists", s.o.Plan, s.o.Plan),
 				Advice: "sign it, or name a plan on this host without --config",
 			}
 		}
 	}
-	signed, err := s.trust.Verify(data, sig)
+	signed, err := release.Trust{Policy: s.trust}.Open(release.TypePlan, data, sig)
 	if err != nil {
-		return nil, err
+		return nil, at, err
 	}
-	_, err = s.trust.Permit(signed.Signers, "plan")
-	return signed.Data, err
+	for _, by := range signed.Signers {
+		if by.Time.After(at) {
+			at = by.Time
+		}
+	}
+	return signed.Data, at, nil
 }
 
 // resolve makes the plan's local paths absolute and chooses the keyring of the images.

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"io/fs"
@@ -24,6 +25,8 @@ import (
 	"updater/install"
 	"updater/provision/board"
 	"updater/provision/station"
+	"updater/release"
+	"updater/update"
 	"updater/verify"
 )
 
@@ -113,7 +116,10 @@ func (b *bench) options() station.Options {
 // configured signs plans with the keyring of the bench.
 func (b *bench) configured() *config.Config {
 	c := new(config.Config)
-	c.Keyring = []string{b.path("release.asc")}
+	c.Keyring, c.Product = []string{b.path("release.asc")}, "gw"
+	c.Trust.Key = []config.Key{{
+		Fingerprint: strings.ToUpper(hex.EncodeToString(b.entity.PrimaryKey.Fingerprint)), Documents: []string{"release", "bmap", "plan"},
+	}}
 	return c
 }
 
@@ -127,7 +133,11 @@ func TestTrust(t *testing.T) {
 	b := newBench(t)
 	server := httptest.NewServer(http.FileServer(http.Dir(b.dir)))
 	defer server.Close()
-	signed := strings.NewReplacer(`keyring = ["release.asc"]`, "", `"spool"`, `"`+b.path("spool")+`"`, `"station.pem"`, `"`+b.path("station.pem")+`"`)
+	head := "type = \"plan\"\nproduct = \"gw\"\nrollback_index = 3\ncreated = 2020-01-01T00:00:00Z\nexpires = 2099-01-01T00:00:00Z\n"
+	absolute := strings.NewReplacer(`keyring = ["release.asc"]`, "", `"spool"`, `"`+b.path("spool")+`"`, `"station.pem"`, `"`+b.path("station.pem")+`"`)
+	signed := head + absolute.Replace(planText)
+	without := func(line string) string { return strings.Replace(signed, line+"\n", "", 1) }
+	configure := func(o *station.Options) { o.Config = b.configured() }
 	for _, c := range []struct {
 		name   string
 		text   string
@@ -146,11 +156,24 @@ func TestTrust(t *testing.T) {
 		{"from an address", planText, false, func(o *station.Options) {
 			o.Config, o.Plan = b.configured(), server.URL+"/plan.toml"
 		}, as[*verify.SignatureError], "the plan is not signed"},
-		{"relative path", planText, true, func(o *station.Options) { o.Config = b.configured() }, as[*config.RequestError], "expected an absolute path"},
-		{"keyring in a signed plan", strings.ReplaceAll(signed.Replace(planText), "name = \"gateway\"", "name = \"gateway\"\nkeyring = [\"/r.asc\"]"), true,
+		{"relative path", head + planText, true, func(o *station.Options) { o.Config = b.configured() }, as[*config.RequestError], "expected an absolute path"},
+		{"keyring in a signed plan", strings.Replace(signed, "name = \"gateway\"", "name = \"gateway\"\nkeyring = [\"/r.asc\"]", 1), true,
 			func(o *station.Options) { o.Config = b.configured() }, as[*config.RequestError], "keyring is set"},
-		{"signed", signed.Replace(planText), true, func(o *station.Options) { o.Config = b.configured() }, nil, ""},
-		{"signed at an address", signed.Replace(planText), true, func(o *station.Options) {
+		{"no type", without(`type = "plan"`), true, configure, as[*release.TypeError], "expected"},
+		{"release as a plan", strings.Replace(signed, `"plan"`, `"release"`, 1), true, configure, as[*release.TypeError], "release"},
+		{"no product", without(`product = "gw"`), true, configure, as[*config.RequestError], "product is missing"},
+		{"no index", without("rollback_index = 3"), true, configure, as[*config.RequestError], "rollback_index is missing"},
+		{"no created", without("created = 2020-01-01T00:00:00Z"), true, configure, as[*config.RequestError], "created is missing"},
+		{"no expires", without("expires = 2099-01-01T00:00:00Z"), true, configure, as[*config.RequestError], "expires is missing"},
+		{"expired", strings.Replace(signed, "2099", "2021", 1), true, configure, as[*update.ExpiredError], "expired"},
+		{"created later", strings.Replace(signed, "2020", "2098", 1), true, configure, as[*config.RequestError], "after the signature"},
+		{"other product", strings.Replace(signed, `"gw"`, `"gw-a"`, 1), true, configure, as[*update.IncompatibleError], `for product "gw-a"`},
+		{"key of releases only", signed, true, func(o *station.Options) {
+			configure(o)
+			o.Config.Trust.Key = nil
+		}, as[*verify.SignatureError], "plan"},
+		{"signed", signed, true, func(o *station.Options) { o.Config = b.configured() }, nil, ""},
+		{"signed at an address", signed, true, func(o *station.Options) {
 			o.Config, o.Plan = b.configured(), server.URL+"/plan.toml"
 		}, nil, ""},
 	} {

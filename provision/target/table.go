@@ -124,6 +124,21 @@ func ReadBackTable(m Medium, sector int) ([]plan.Placed, error) {
 	return placed(tables, sector)
 }
 
+// TableGUID is the GUID of the table on a disk, "" if there is none.
+func TableGUID(m Medium, sector int) string {
+	tables := gpt.Read(m, m.Size(), int64(sector))
+	switch {
+	case tables.Primary != nil:
+		return tables.Primary.DiskGUID().String()
+	case tables.Backup != nil:
+		return tables.Backup.DiskGUID().String()
+	}
+	return ""
+}
+
+// NewGUID makes a random GUID.
+func NewGUID() string { return gpt.NewGUID().String() }
+
 func placed(tables *gpt.Tables, sector int) ([]plan.Placed, error) {
 	entries, err := tables.Partitions()
 	if err != nil {

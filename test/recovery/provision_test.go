@@ -31,7 +31,11 @@ import (
 
 // vmPlan makes a device of a blank disk: GRUB, both slots, an identity with a certificate. BASE is where the line's
 // server is, SERIAL where the serial comes from.
-const vmPlan = `name = "demo device"
+const vmPlan = `type = "plan"
+rollback_index = 1
+created = 2020-01-01T00:00:00Z
+expires = 2099-01-01T00:00:00Z
+name = "demo device"
 product = "demo"
 config = "/etc/updater/config.toml"
 targets = ["/dev/vda"]
@@ -103,7 +107,13 @@ func newFactory(t *testing.T) (*helper, *factory) {
 		run(t, "openssl", "genpkey", "-quiet", "-algorithm", "ed25519", "-out", at("factory.pem"))
 		run(t, "openssl", "pkey", "-in", at("factory.pem"), "-pubout", "-out", at("factory.pub"))
 	}
-	h := newHelper(t, anyDisk, allSets, at("station.pem"), at("factory.pub"))
+	certificate, err := rig.builder.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fpr := run(t, "sh", "-c", "gpg --with-colons --show-keys "+certificate+" 2>/dev/null | awk -F: '/^fpr/ { printf \"%s\", $10; exit }'")
+	h := newHelper(t, "state = \"PARTLABEL=state\"\n"+anyDisk+"[recovery]\nprovision = true\n[[trust.key]]\nfingerprint = \""+fpr+
+		"\"\ndocuments = [\"plan\", \"release\", \"bmap\"]\n", allSets, at("station.pem"), at("factory.pub"))
 	f := &factory{dir: t.TempDir(), www: t.TempDir()}
 	slot, err := h.builder.Slot(t.Context(), abdisk.SlotConfig{Kind: abdisk.Small, Version: "1"})
 	if err != nil {
