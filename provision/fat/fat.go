@@ -8,6 +8,7 @@ package fat
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -18,10 +19,8 @@ import (
 	"updater/blockdev/fat"
 )
 
-const (
-	maxFile = 1 << 20 // of a file that is read, bytes
-	sector  = 512     // of a file system that is made, bytes
-)
+// maxFile bounds a file that is read, in bytes.
+const maxFile = 1 << 20
 
 // Medium is the disk.
 type Medium interface {
@@ -35,6 +34,7 @@ type Window struct {
 	Medium Medium
 	Offset int64 // bytes
 	Length int64 // bytes
+	Sector int64 // logical sector size of the disk, in bytes; 0 is 512
 }
 
 // ReadBackAt reads from the partition.
@@ -76,10 +76,10 @@ type File struct {
 }
 
 // Write makes the partition a file system that holds these files and no others. The label has at most 11 characters; the partition needs at
-// least 33 MiB. Where the partition holds the same files already, only the sectors that differ are written: a file that a power cut must
+// least 33 MiB. Its sectors are those of the disk: Linux mounts no other. Where the partition holds the same files already, only the sectors that differ are written: a file that a power cut must
 // not lose goes before all files whose size or presence changes. The result is on stable storage after the medium's Sync.
 func Write(w Window, label string, files []File) error {
-	img, err := build(w.Length, label, files)
+	img, err := build(w.Length, cmp.Or(w.Sector, 512), label, files)
 	if err != nil {
 		return err
 	}

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"updater/provision/fat"
+	"updater/provision/provisiontest"
 )
 
 const (
@@ -119,6 +122,43 @@ func TestWrite(t *testing.T) {
 	changed["serial"] = []byte("AG2")
 	if err := fat.Compare(d.window(), changed); err == nil {
 		t.Error("another serial was not found")
+	}
+}
+
+// TestSectors: a file system has the sectors of its disk, as the tools of the format read them.
+func TestSectors(t *testing.T) {
+	for _, sector := range []int64{512, 4096} {
+		for _, size := range []int64{length, 64 << 20} {
+			d := &disk{b: make([]byte, offset+size)}
+			w := fat.Window{Medium: d, Offset: offset, Length: size, Sector: sector}
+			for range 2 { // made anew, then changed
+				if err := fat.Write(w, "IDENTITY", identity[:3]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, at := range d.writes {
+				if at[0]%sector != 0 || at[1]%sector != 0 {
+					t.Errorf("a write of %d bytes at %d on a disk with sectors of %d", at[1], at[0], sector)
+				}
+			}
+			if got := int64(binary.LittleEndian.Uint16(d.b[offset+11:])); got != sector {
+				t.Errorf("sectors of %d bytes, want %d", got, sector)
+			}
+			if err := fat.Compare(w, byName(identity[:3])); err != nil {
+				t.Error(err)
+			}
+			name := filepath.Join(t.TempDir(), "part.img")
+			if err := os.WriteFile(name, d.b[offset:], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			provisiontest.Tool(t, "fsck.vfat", "-n", name)
+			if sector != 512 {
+				continue // mtools takes a FAT32 of less than 65525 clusters for FAT16, also one of mkfs.vfat
+			}
+			if got := provisiontest.Tool(t, "mtype", "-i", name, "::/serial"); got != "AG1" {
+				t.Errorf("mtype reads %q", got)
+			}
+		}
 	}
 }
 

@@ -24,18 +24,19 @@ const (
 // image is a file system in memory, which the library makes.
 type image struct {
 	length int64
+	sector int64            // bytes
 	chunks map[int64][]byte // that were written, by their number; nil is one of zeros
 }
 
 // build makes an image with files, which lie one behind the other in their order.
-func build(length int64, label string, files []File) (*image, error) {
+func build(length, sector int64, label string, files []File) (*image, error) {
 	if length < minSize {
 		return nil, fmt.Errorf("making a FAT32 file system: the partition has %d bytes, expected at least %d", length, minSize)
 	}
 	// The library forgets the two reserved entries of the FAT, for which some sizes have no room, such as 64 MiB. A slightly
 	// smaller file system has.
 	for ; ; length -= 4096 {
-		m := &image{length: length, chunks: map[int64][]byte{}}
+		m := &image{length: length, sector: sector, chunks: map[int64][]byte{}}
 		lib, err := fat32.Create(m, length, 0, sector, label, false)
 		if err != nil {
 			return nil, fmt.Errorf("making a FAT32 file system: %w", err)
@@ -68,6 +69,7 @@ func put(lib filesystem.FileSystem, f File) error {
 type geometry struct{ total, fat, fatSize, root, cluster int64 }
 
 func (m *image) geometry() geometry {
+	sector := m.sector
 	b := make([]byte, sector)
 	_, _ = m.ReadAt(b, 0) // of memory
 	number := binary.LittleEndian.Uint32
@@ -91,6 +93,7 @@ const (
 
 // write writes what differs from the medium: file data, then the FATs, then, after a flush, the root directory, where the files appear. A file system that is laid out in another way is invalidated first, a boot sector that fits stays.
 func (m *image) write(w Window) error {
+	sector := m.sector
 	g, old := m.geometry(), make([]byte, sector)
 	boot := make([]byte, sector)
 	_, _ = m.ReadAt(boot, 0) // of memory
@@ -127,12 +130,12 @@ func (m *image) write(w Window) error {
 // cluster that is new appears with its entry in the FAT.
 func (m *image) directory(w Window, g geometry) (at []int64) {
 	next := func(read func(p []byte, off int64) (int, error), cluster int64) int64 {
-		b := make([]byte, sector)
+		b := make([]byte, m.sector)
 		off := g.fat + 4*cluster
-		if _, err := read(b, off&^(sector-1)); err != nil {
+		if _, err := read(b, off&^(m.sector-1)); err != nil {
 			return 0
 		}
-		return int64(binary.LittleEndian.Uint32(b[off%sector:]))
+		return int64(binary.LittleEndian.Uint32(b[off%m.sector:]))
 	}
 	for cluster := int64(2); ; {
 		at = append(at, g.root+(cluster-2)*g.cluster)
@@ -146,8 +149,8 @@ func (m *image) directory(w Window, g geometry) (at []int64) {
 }
 
 // invalidate clears the boot sector durably.
-func (*image) invalidate(w Window) error {
-	if _, err := w.Medium.WriteAt(make([]byte, sector), w.Offset); err != nil {
+func (m *image) invalidate(w Window) error {
+	if _, err := w.Medium.WriteAt(make([]byte, m.sector), w.Offset); err != nil {
 		return err
 	}
 	return w.Medium.Sync()
@@ -165,20 +168,21 @@ func (m *image) writePart(w Window, begin, end int64) error {
 		_, _ = m.ReadAt(want, from) // of memory
 		_, err := w.ReadBackAt(got, from)
 		for at := 0; at < len(want); {
-			run := differing(want[at:], got[at:], err != nil) // what cannot be read is written
+			run := m.differing(want[at:], got[at:], err != nil) // what cannot be read is written
 			if run > 0 {
 				if _, err := w.Medium.WriteAt(want[at:at+run], w.Offset+from+int64(at)); err != nil {
 					return err
 				}
 			}
-			at += max(run, sector)
+			at += max(run, int(m.sector))
 		}
 	}
 	return nil
 }
 
 // differing is the length of the sectors at the front that differ, all of them if the medium is unreadable.
-func differing(want, got []byte, unreadable bool) (n int) {
+func (m *image) differing(want, got []byte, unreadable bool) (n int) {
+	sector := int(m.sector)
 	for n < len(want) && (unreadable || !bytes.Equal(want[n:min(n+sector, len(want))], got[n:min(n+sector, len(want))])) {
 		n += sector
 	}

@@ -112,7 +112,7 @@ func (m *Medium) Window(name string) (fat.Window, error) {
 }
 
 func (m *Medium) window(p plan.Placed) fat.Window {
-	return fat.Window{Medium: m, Offset: p.Offset, Length: p.Length}
+	return fat.Window{Medium: m, Offset: p.Offset, Length: p.Length, Sector: int64(m.sector)}
 }
 
 // Old is the partition table that is on the disk already: its partitions and its GUID, none and "" on a blank disk.
