@@ -17,7 +17,9 @@ type backend struct {
 	// started is the slot that the firmware or the boot loader reports as started; nil where none does.
 	started func(d *Device) (boot.Witness, error)
 	// create writes the first state of a new device from its text form; nil where none has one.
-	create   func(d *Device, text string) error
+	create func(d *Device, text string) error
+	// owns lists the files and folders on boot.esp that no file role of a slot may be; nil where it has none.
+	owns     func(c *config.Config, slot string) []string
 	firmware bool // a disk image file cannot have the state, which belongs to the firmware of this machine
 	machine  bool // the state is not on the disk of the device
 	esp      bool // boot.esp says where the state is
@@ -28,8 +30,8 @@ type backend struct {
 var backends = map[string]backend{
 	"grub":         {open: (*Device).openGRUB},
 	"uboot":        {open: (*Device).openUBoot, create: (*Device).createUBoot},
-	"systemd-boot": {open: (*Device).openSystemdBoot, started: (*Device).systemdBootStarted, esp: true},
-	"efi":          {open: (*Device).openEFI, started: (*Device).efiStarted, firmware: true, machine: true, efi: true},
+	"systemd-boot": {open: (*Device).openSystemdBoot, started: (*Device).systemdBootStarted, owns: systemdBootOwns, esp: true},
+	"efi":          {open: (*Device).openEFI, started: (*Device).efiStarted, owns: efiOwns, firmware: true, machine: true, efi: true},
 	"gpt":          {open: (*Device).openGPT},
 	"tryboot":      {open: (*Device).openTryboot, started: (*Device).trybootStarted, firmware: true},
 	"android":      {open: (*Device).openAndroid},

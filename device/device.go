@@ -42,10 +42,11 @@ type Device struct {
 	disk     *blockdev.Disk
 	booted   string // running slot; "" outside every slot
 	caps     boot.Caps
-	known    state.State // of the state store, when it was read last
-	warnings []Warning   // of the state store, when the device was opened
-	seen     *view       // by an install; nil before it listed the slots
-	target   bool        // another device than the running one
+	known    state.State          // of the state store, when it was read last
+	warnings []Warning            // of the state store, when the device was opened
+	seen     *view                // by an install; nil before it listed the slots
+	target   bool                 // another device than the running one
+	mounts   map[string]*mounting // by the node of the partition, for file roles
 
 	session
 }
@@ -171,8 +172,7 @@ func (d *Device) slotRoots() []boot.SlotRoot {
 	var roots []boot.SlotRoot
 	for _, s := range d.Config.Slot {
 		r := boot.SlotRoot{Name: s.Name}
-		for _, role := range s.Roles() {
-			spec := s.Partitions[role]
+		for _, spec := range s.Partitions {
 			r.Roots = append(r.Roots, spec)
 			if p, err := d.disk.Find(spec); err == nil {
 				r.Roots = append(r.Roots, "PARTLABEL="+p.Label, "PARTUUID="+p.UUID, p.Path)
@@ -216,12 +216,18 @@ func (d *Device) find(key, spec string) (blockdev.Partition, error) {
 
 // SlotSize implements update.Disk.
 func (d *Device) SlotSize(slot, role string) (int64, error) {
+	if file, ok := d.Config.FileRole(slot, role); ok {
+		return d.fileRoom(slot, role, file)
+	}
 	p, err := d.Partition(slot, role)
 	return p.Size, err
 }
 
 // OpenSlot implements update.Disk.
 func (d *Device) OpenSlot(slot, role string) (update.Target, error) {
+	if file, ok := d.Config.FileRole(slot, role); ok {
+		return d.openRoleFile(slot, role, file)
+	}
 	p, err := d.Partition(slot, role)
 	if err != nil {
 		return nil, err
@@ -241,7 +247,7 @@ func (d *Device) OpenSlot(slot, role string) (update.Target, error) {
 	return w, nil
 }
 
-// Seed opens the same partition of another slot, to copy from: of the running one, or of the first other one.
+// Seed opens the same partition or file of another slot, to copy from: of the running one, or of the first other one.
 func (d *Device) Seed(slot, role string) (update.Seed, error) {
 	from := d.booted
 	for _, name := range d.Config.SlotNames() {
@@ -249,7 +255,22 @@ func (d *Device) Seed(slot, role string) (update.Seed, error) {
 			from = name
 		}
 	}
-	p, err := d.Partition(from, role)
+	dev, err := d.openHeld(from, role)
+	return dev, err
+}
+
+// held is what a slot holds for a role, open for reading.
+type held interface {
+	update.Seed
+	update.ReadBacker
+}
+
+// openHeld opens the partition or file of a slot for a role.
+func (d *Device) openHeld(slot, role string) (held, error) {
+	if file, ok := d.Config.FileRole(slot, role); ok {
+		return d.openHeldFile(file)
+	}
+	p, err := d.Partition(slot, role)
 	if err != nil {
 		return nil, err
 	}

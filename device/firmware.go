@@ -57,11 +57,33 @@ func (d *Device) openSystemdBoot(booted string, mode blockdev.Mode) (boot.Backen
 	}
 	d.closers = append(d.closers, folder.Close)
 	d.folders = append(d.folders, mount)
-	o := sdboot.Options{Dir: folder, Slots: d.Config.SlotNames(), Prefix: d.Config.Boot.Prefix}
+	o := sdboot.Options{Dir: folder, Slots: d.Config.SlotNames(), Prefix: d.Config.Boot.Prefix, Beside: config.Beside}
 	if vars, err := efi.OpenFirmware(efi.Loader); err == nil && !d.disk.IsFile() {
 		o.Default = func() (string, error) { return efi.String(vars, "LoaderEntryDefault") }
 	}
 	return sdboot.New(o, booted)
+}
+
+// systemdBootOwns lists the loader, its entries, and the templates of the other slots.
+func systemdBootOwns(c *config.Config, slot string) []string {
+	list := []string{"loader/entries", "loader/loader.conf", "EFI/Linux", "EFI/BOOT", "EFI/systemd"}
+	for _, other := range c.SlotNames() {
+		if other != slot {
+			list = append(list, sdboot.Templates(other)...)
+		}
+	}
+	return list
+}
+
+// efiOwns lists the programs of the other slots, and the one that starts without a boot option.
+func efiOwns(c *config.Config, slot string) []string {
+	list := []string{"EFI/BOOT"}
+	for _, s := range c.Slot {
+		if s.Name != slot {
+			list = append(list, strings.TrimPrefix(strings.ReplaceAll(s.Loader, `\`, "/"), "/"))
+		}
+	}
+	return list
 }
 
 func (d *Device) espFolder(mode blockdev.Mode) (string, error) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"updater/blockdev"
 	"updater/state"
 	"updater/update"
 	"updater/verify"
@@ -32,7 +31,7 @@ func (d *Device) BestLast() []string {
 	return names
 }
 
-// Intact compares all partitions of a slot with the signed documents that are kept of them. Nothing of those is trusted before their
+// Intact compares all roles of a slot with the signed documents that are kept of them. Nothing of those is trusted before their
 // signature is checked again. It returns nil when every one of them matches. Errors: state.ErrNoDocument, those of update.Accept and of
 // update.CheckSlot.
 func (d *Device) Intact(ctx context.Context, slot string, trust verify.Policy) error {
@@ -70,18 +69,14 @@ func (d *Device) holds(ctx context.Context, slot, role string, trust verify.Poli
 		return err
 	}
 	doc.Unmapped = cmp.Or(doc.Unmapped, d.Config.Disk.Unmapped, update.UnmappedZero)
-	p, err := d.Partition(slot, role)
-	if err != nil {
-		return err
-	}
-	if doc.Map.ImageSize() > p.Size {
-		return &update.IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit %s, which has %d", doc.Map.ImageSize(), p.Path, p.Size)}
-	}
-	dev, err := p.Open(blockdev.ReadOnly)
+	dev, err := d.openHeld(slot, role)
 	if err != nil {
 		return err
 	}
 	defer dev.Close()
+	if _, isFile := d.Config.FileRole(slot, role); doc.Map.ImageSize() > dev.Size() || isFile && doc.Map.ImageSize() < dev.Size() {
+		return &update.IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit slot %s, whose %s has %d", doc.Map.ImageSize(), slot, role, dev.Size())}
+	}
 	return update.CheckSlot(ctx, doc, dev, d.Progress)
 }
 

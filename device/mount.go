@@ -17,12 +17,21 @@ import (
 // bootMounts is the folder for mounts of file systems with boot state that are not mounted yet.
 const bootMounts = "/run/updater"
 
-// mountFor mounts a partition below [bootMounts] until the device is closed. For reading, the journal of ext4 is not replayed: that would
-// write, and boot loaders do not replay it either, so the files are what they see.
+// mountFor mounts a partition below [bootMounts] until the session ends.
 func (d *Device) mountFor(p blockdev.Partition, kind, name string, mode blockdev.Mode) (string, error) {
-	dir := filepath.Join(bootMounts, name)
+	dir, unmount, err := mountAt(p, kind, name, mode)
+	if err == nil {
+		d.closers = append(d.closers, unmount)
+	}
+	return dir, err
+}
+
+// mountAt mounts a partition at a name below [bootMounts]. For reading, the journal of ext4 is not replayed: that would write, and boot
+// loaders do not replay it either, so the files are what they see.
+func mountAt(p blockdev.Partition, kind, name string, mode blockdev.Mode) (dir string, unmount func() error, err error) {
+	dir = filepath.Join(bootMounts, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	flags, data := uintptr(unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC), ""
 	if mode == blockdev.ReadOnly {
@@ -32,10 +41,9 @@ func (d *Device) mountFor(p blockdev.Partition, kind, name string, mode blockdev
 		}
 	}
 	if err := unix.Mount(p.Path, dir, kind, flags, data); err != nil {
-		return "", fmt.Errorf("mounting %s as %s: %w", p, kind, os.NewSyscallError("mount", err))
+		return "", nil, fmt.Errorf("mounting %s as %s: %w", p, kind, os.NewSyscallError("mount", err))
 	}
-	d.closers = append(d.closers, func() error { return unix.Unmount(dir, 0) })
-	return dir, nil
+	return dir, func() error { return unix.Unmount(dir, 0) }, nil
 }
 
 // isExt reports whether a partition holds ext2, 3 or 4, all of which the kernel's ext4 mounts, by the magic of the superblock (kernel,

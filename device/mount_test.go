@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"updater/blockdev"
 	"updater/boot"
 	"updater/boot/grub"
@@ -164,3 +166,60 @@ partitions = { rootfs = "PARTLABEL=rootfs_a" }
 name = "B"
 partitions = { rootfs = "PARTLABEL=rootfs_b" }
 `
+
+// Two roles share the mount of a partition that nobody has mounted; what does not fit leaves nothing behind, and nothing stays mounted.
+func TestFilesOnUnmountedPartition(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	dir, _ := envDisk(t)
+	out, err := exec.Command("losetup", "-f", "--show", filepath.Join(dir, "ext4")).Output()
+	if err != nil {
+		t.Skipf("no loop device: %v", err)
+	}
+	part := blockdev.Partition{Number: 1, Path: strings.TrimSpace(string(out)), Size: 8 << 20}
+	t.Cleanup(func() { _ = exec.Command("losetup", "-d", part.Path).Run() })
+	d := new(Device)
+	open := func(mode blockdev.Mode) (*filesystem, func() error) {
+		t.Helper()
+		mount, release, err := d.mountShared(part, mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, err := os.OpenRoot(mount)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &filesystem{root: root, dir: mount}, func() error { return errors.Join(root.Close(), release()) }
+	}
+	a, closeA := open(blockdev.Exclusive)
+	b, closeB := open(blockdev.Exclusive)
+	if err := errors.Join(a.reserve("EFI/a.new", 1<<20), b.reserve("b.new", 4096), b.confine("EFI/a.new")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.reserve("c.new", 64<<20); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("reserve of more than there is = %v", err)
+	}
+	if info, err := b.root.Lstat("c.new"); err != nil || info.Size() != 0 {
+		t.Errorf("c.new has %v bytes, %v", info.Size(), err)
+	}
+	if err := b.confine("out"); err == nil {
+		t.Error("a link that leads out of the file system is no error")
+	}
+	if err := errors.Join(a.root.Rename("EFI/a.new", "EFI/a"), syncFS(a.name("EFI")), closeA(), closeB()); err != nil {
+		t.Fatal(err)
+	}
+	if mounted, err := blockdev.MountPoint(part.Path); err != nil || mounted != "" {
+		t.Errorf("mounted at %q, %v", mounted, err)
+	}
+	a, closeA = open(blockdev.ReadOnly)
+	if info, err := a.root.Lstat("EFI/a"); err != nil || info.Size() != 1<<20 {
+		t.Errorf("EFI/a: %v", err)
+	}
+	if err := a.reserve("d.new", 4096); err == nil {
+		t.Error("a file system that was opened for reading was written")
+	}
+	if err := closeA(); err != nil {
+		t.Fatal(err)
+	}
+}

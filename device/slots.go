@@ -163,7 +163,7 @@ func (d *Device) oneRelease(slot string) error {
 // them never leaves a floor without a good slot; the next call completes it. Idempotent. Errors: update.BootError, [state.Error].
 func (d *Device) MarkGood(ctx context.Context, slot string) error {
 	return d.locked(func() error {
-		if err := d.oneRelease(slot); err != nil && len(d.Config.Slot[0].Partitions) > 1 {
+		if err := d.oneRelease(slot); err != nil && len(d.Config.Slot[0].Roles()) > 1 {
 			return bootError(slot, "marking it good", err)
 		}
 		if err := d.backend.MarkGood(ctx, slot); err != nil {

@@ -40,7 +40,7 @@ type SlotStatus struct {
 	TriesLeft  int               `json:"tries_left"`
 	Booted     bool              `json:"booted"`
 	Primary    bool              `json:"primary"`
-	Partitions map[string]string `json:"partitions"`        // role to partition
+	Partitions map[string]string `json:"partitions"`        // role to partition or file
 	Version    string            `json:"version,omitempty"` // of its release
 	Images     state.Slot        `json:"images,omitempty"`  // what was installed, by role, where a state store knows it
 }
@@ -95,7 +95,7 @@ func (d *Device) Status(ctx context.Context) (*Status, error) {
 	return s, nil
 }
 
-// partitions finds those of a slot, by role. Those that are missing are findings.
+// partitions finds the partitions and files of a slot, by role. Those that are missing are findings.
 func (d *Device) partitions(slot string) (found map[string]string, missing []Finding) {
 	found = map[string]string{}
 	for _, c := range d.Config.Slot {
@@ -103,6 +103,13 @@ func (d *Device) partitions(slot string) (found map[string]string, missing []Fin
 			continue
 		}
 		for _, role := range c.Roles() {
+			if file, ok := d.Config.FileRole(slot, role); ok {
+				if err := d.checkPlace(slot, role, file); err != nil {
+					missing = append(missing, boot.Fail("correct the files of the slot in the configuration", "%v", err))
+				}
+				found[role] = file.String()
+				continue
+			}
 			p, err := d.disk.Find(c.Partitions[role])
 			if err != nil {
 				missing = append(missing, boot.Fail("correct the partitions of the slot in the configuration", "%v", err))

@@ -52,7 +52,9 @@ func (h hooks) hook(name, path string) func(ctx context.Context, p update.Planne
 		}
 		var parts []string
 		for _, role := range p.Roles {
-			if part, err := h.dev.Partition(p.Slot, role); err == nil {
+			if file, ok := h.dev.Config.FileRole(p.Slot, role); ok {
+				parts = append(parts, file.String())
+			} else if part, err := h.dev.Partition(p.Slot, role); err == nil {
 				parts = append(parts, part.String())
 			}
 		}

@@ -184,8 +184,7 @@ func (p *part) fits() error {
 		return err
 	}
 	if p.Map.ImageSize() > size {
-		return &IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit slot %s, whose %s partition has %d", p.Map.ImageSize(),
-			p.Slot, p.role, size)}
+		return &IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit slot %s, whose %s has %d", p.Map.ImageSize(), p.Slot, p.role, size)}
 	}
 	return nil
 }

@@ -10,15 +10,16 @@
 //     that another slot holds by the state is read back and activated: steps 6 and 7.
 //  2. Choose the inactive slot, never the booted one, and accept every block map and size. Nothing has been opened for writing; every
 //     refusal up to here changes nothing.
-//  3. Open the slot exclusively, record in the device's state what will be written, and mark the slot bad in the boot state, durably.
-//     From here on the boot loader cannot choose the slot, whatever is in it.
+//  3. Open the slot exclusively, take the room for roles that are files, record in the device's state what will be written, and mark
+//     the slot bad in the boot state, durably. From here on the boot loader cannot choose the slot, whatever is in it.
 //  4. Write: in each part of the image the holes are zeroed, then the ranges are written. Every range is hashed, and a range of at
 //     most 4 MiB is compared with its signed checksum before its first byte is written. Ranges that the slot already holds are
 //     skipped: they are read from the medium, which is also how an interrupted install resumes.
 //  5. Flush: all data leaves the page cache, then the drive's cache.
 //  6. Read back every mapped byte from the medium, past the page cache, against the signed checksums, and every hole against zero.
 //     What differs is written again from the source, flushed and read back, once.
-//  7. Record that the slot holds the image; then activate it: one atomic, durable change of the boot state, which is read back.
+//  7. Give the files of the slot their names, durably; record that the slot holds the release; then activate it: one atomic, durable
+//     change of the boot state, which is read back.
 //
 // # Guarantees
 //

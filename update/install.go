@@ -33,9 +33,9 @@ type Slot struct {
 
 // Disk is where the slots are. The caller holds its install lock, so that no two installs run at once.
 type Disk interface {
-	// SlotSize is the size in bytes of the slot's partition for a role.
+	// SlotSize is the size in bytes of the slot's partition for a role, or the room that a file may take.
 	SlotSize(slot, role string) (int64, error)
-	// OpenSlot opens that partition for writing, exclusively.
+	// OpenSlot opens that partition for writing, exclusively, or a [FileTarget].
 	OpenSlot(slot, role string) (Target, error)
 }
 
@@ -47,6 +47,15 @@ type Target interface {
 	WrittenOut() int64               // bytes written that the device has taken
 	Engine() string                  // how it writes, for the result
 	Close() error
+}
+
+// FileTarget is a role that is a file. It is written under another name until it was read back.
+type FileTarget interface {
+	Target
+	// Reserve takes room for size bytes, durably. It is called before every other method, and before the slot is invalidated.
+	Reserve(size int64) error
+	// Commit gives the file its name, durably. It is called once, after Flush and the read-back.
+	Commit() error
 }
 
 // Image is the decoded image stream.
@@ -232,6 +241,9 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 
 	run.phase(PhaseSwitch)
 	if err := cancelled(ctx); err != nil {
+		return nil, err
+	}
+	if err := run.each((*part).commit); err != nil {
 		return nil, err
 	}
 	if err := run.record(OutcomeInstalled, ""); err != nil {

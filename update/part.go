@@ -8,7 +8,7 @@ import (
 	"updater/release"
 )
 
-// part is one image of an install under way, with the partition that it is written to.
+// part is one image of an install under way, with the partition or file that it is written to.
 type part struct {
 	*run
 	*Document
@@ -24,13 +24,26 @@ type part struct {
 	written, repaired int64 // bytes
 }
 
-// open opens the partition for writing.
+// open opens the partition for writing, or takes the room for the file.
 func (p *part) open() error {
 	target, err := p.Disk.OpenSlot(p.Slot, p.role)
 	if err != nil {
 		return err
 	}
 	p.target = target
+	if file, ok := target.(FileTarget); ok {
+		return file.Reserve(p.Map.ImageSize())
+	}
+	return nil
+}
+
+// commit gives a file its name. A partition has nothing to commit.
+func (p *part) commit() error {
+	if file, ok := p.target.(FileTarget); ok {
+		if err := file.Commit(); err != nil {
+			return &WriteError{Slot: p.Slot, Err: err}
+		}
+	}
 	return nil
 }
 

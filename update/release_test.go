@@ -21,6 +21,7 @@ import (
 type set struct {
 	*device
 	parts map[string]*partition
+	file  string // role that is a file; "" if none is
 }
 
 // partition is one partition of slot B, on a medium with a volatile cache.
@@ -39,8 +40,24 @@ func newSet() *set {
 }
 
 func (s *set) OpenSlot(_, role string) (update.Target, error) {
+	if role == s.file {
+		return &named{partition: s.parts[role]}, s.op("open %s", role)
+	}
 	return s.parts[role], s.op("open %s", role)
 }
+
+// named is a role that is a file: its content counts once it has its name.
+type named struct {
+	*partition
+	size int64
+}
+
+func (n *named) Reserve(size int64) error {
+	n.size = size
+	return n.s.op("reserve %s", n.role)
+}
+
+func (n *named) Commit() error { return n.s.op("commit %s", n.role) }
 
 func (p *partition) WriteAt(b []byte, off int64) (int, error) {
 	if err := p.s.op("write %s", p.role); err != nil {
@@ -177,12 +194,40 @@ func TestInstallRelease(t *testing.T) {
 	}
 }
 
+// TestInstallFile: room for a file is taken before the slot is invalidated, and the file gets its name after every role was read back,
+// before the install is recorded.
+func TestInstallFile(t *testing.T) {
+	k, s := newReleaseKit(t), newSet()
+	s.file = "boot"
+	if _, err := update.Install(t.Context(), k.job(t, s)); err != nil {
+		t.Fatal(err)
+	}
+	order := []string{"open boot", "reserve boot", "open rootfs", "record writing", "invalidate B", "read back rootfs", "commit boot", "record installed", "activate B 3"}
+	at := -1
+	for _, op := range order {
+		if i := slices.Index(s.journal, op); op != "read back rootfs" && i <= at {
+			t.Fatalf("%q is operation %d of %q", op, i, s.journal)
+		}
+		for at++; s.journal[at] != op; at++ {
+		}
+	}
+	if last := s.journal[len(s.journal)-4]; last != "read back rootfs" || at != len(s.journal)-1 {
+		t.Errorf("the journal ends with %q", s.journal[len(s.journal)-5:])
+	}
+}
+
 // TestReleaseEveryFailure fails every operation in turn: no error ends in a switch, and a success holds everything.
 func TestReleaseEveryFailure(t *testing.T) {
+	for _, file := range []string{"", "rootfs"} {
+		everyFailure(t, file)
+	}
+}
+
+func everyFailure(t *testing.T, file string) {
 	k := newReleaseKit(t)
 	for n := 1; ; n++ {
 		s := newSet()
-		s.failAt = n
+		s.failAt, s.file = n, file
 		_, err := update.Install(t.Context(), k.job(t, s))
 		if n <= len(s.journal) && strings.HasPrefix(s.journal[n-1], "read back") && !slices.ContainsFunc(s.journal[:n], isFlush) {
 			if err != nil || !k.holds(s) || s.next() != "B" { // what the slot held is compared only: it is written then

@@ -25,6 +25,9 @@ const loaderConf = "loader/loader.conf"
 
 func (k kind) template(slot string) string { return k.templates + slot + k.ext }
 
+// Templates returns the names of the templates that a slot may have, on the ESP.
+func Templates(slot string) []string { return []string{type1.template(slot), uki.template(slot)} }
+
 // entry is a boot entry of a slot, named prefix-GENERATION-SLOT[+LEFT[-DONE]] with the extension .conf or .efi (systemd,
 // "Automatic Boot Assessment").
 type entry struct {

@@ -184,6 +184,16 @@ const slack = 128 << 10
 // unfinished is the temporary name of an entry while it is written. It is fixed, so that power cuts leave at most one file.
 func (b *Backend) unfinished(f files) string { return f.entries + b.Prefix + ".new" }
 
+// size is the size of a file in bytes.
+func (b *Backend) size(name string) (int64, error) {
+	file, err := b.Dir.Open(name)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", boot.ErrState, err)
+	}
+	defer file.Close()
+	return file.Seek(0, io.SeekEnd)
+}
+
 // room refuses if the ESP has no room for n more copies of the image after the entries of slot without are removed.
 func (b *Backend) room(f files, t template, without string, n int64) error {
 	if f.kind != uki {
@@ -199,6 +209,13 @@ func (b *Backend) room(f files, t template, without string, n int64) error {
 			return err
 		}
 		free += half.size
+	}
+	if old, replaces := strings.CutSuffix(t.name, b.Beside); b.Beside != "" && replaces && slices.Contains(f.others, old) {
+		size, err := b.size(old)
+		if err != nil {
+			return err
+		}
+		free += size
 	}
 	for _, e := range f.own {
 		if e.slot == without {

@@ -251,6 +251,40 @@ func TestRoom(t *testing.T) {
 	}
 }
 
+// While an install writes the next template, a slot is invalidated whatever its old one is; the size of the new one decides whether there
+// is room.
+func TestNextTemplate(t *testing.T) {
+	size := int64(len(images()["EFI/updater/B.efi"]))
+	large := strings.Repeat("x", int(4*size))
+	need := 2 * (4*size + 128<<10)
+	for _, c := range []struct {
+		name, old string
+		room      int64
+		refused   bool
+	}{
+		{"no old one, room", "", need - size, false},
+		{"no old one, too little", "", need - size - 1, true},
+		{"damaged, room", "MZ", need - size - 2, false},
+		{"whole, too little", images()["EFI/updater/B.efi"], need - 2*size - 1, true},
+	} {
+		files := images()
+		files["EFI/updater/B.efi.new"], files["EFI/updater/B.efi"] = large, c.old
+		if c.old == "" {
+			delete(files, "EFI/updater/B.efi")
+		}
+		m := boottest.New(boottest.Disk{Files: files})
+		m.Room = c.room
+		b, err := sdboot.New(sdboot.Options{Dir: boottest.Files{M: m}, Slots: []string{"A", "B"}, Beside: ".new"}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = b.Invalidate(t.Context(), "B")
+		if refused := errors.Is(err, boot.ErrState) && m.Writes() == 0; refused != c.refused || !refused && err != nil {
+			t.Errorf("%s: Invalidate = %v, %d writes; want a refusal: %v", c.name, err, m.Writes(), c.refused)
+		}
+	}
+}
+
 // Mark good copies the image that booted, even if the template has changed since.
 func TestMarkGoodKeepsWhatBooted(t *testing.T) {
 	m, b := onMedium(t, images(), "A")

@@ -54,6 +54,8 @@ type Options struct {
 	Dir    Dir
 	Slots  []string
 	Prefix string // prefix of entry names, and the sort key of Type #1 entries; "" means "updater"
+	// Beside is the ending of a template that an install writes, before it replaces the old one; "" if none does.
+	Beside string
 	// Default returns the EFI variable LoaderEntryDefault, "" if it is not set. It is nil without EFI variables.
 	Default func() (string, error)
 }
@@ -114,13 +116,19 @@ func (b *Backend) Caps() boot.Caps { return boot.Caps{MaxTries: maxTries, Switch
 func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil }
 
 // Invalidate implements [boot.Backend]. It refuses if the ESP has no room for the slot's unified kernel image, or if the
-// boot loader would not order the image by generation, so that Activate does not fail for these reasons later.
+// boot loader would not order the image by generation, so that Activate does not fail for these reasons later. Of a template that
+// an install is about to replace only the new size counts.
 func (b *Backend) Invalidate(_ context.Context, slot string) error {
 	if err := boot.RefuseRunning(slot, b.booted); err != nil {
 		return err
 	}
-	return b.disable(slot, func(f files, t template) error {
-		return cmp.Or(f.ordered(t), b.room(f, t, slot, 2))
+	return b.disable(slot, func(f files) error {
+		if next := f.template(slot) + b.Beside; b.Beside != "" && slices.Contains(f.others, next) {
+			size, err := b.size(next)
+			return cmp.Or(err, b.room(f, template{name: next, size: size}, slot, 2))
+		}
+		t, err := b.template(f, slot)
+		return cmp.Or(err, f.ordered(t), b.room(f, t, slot, 2))
 	})
 }
 
@@ -128,8 +136,11 @@ func (b *Backend) Invalidate(_ context.Context, slot string) error {
 func (b *Backend) MarkBad(_ context.Context, slot string) error { return b.disable(slot, nil) }
 
 // disable removes the entries of a slot. An entry with no tries left would still boot if there is no other.
-func (b *Backend) disable(slot string, accept func(files, template) error) error {
-	f, t, err := b.open(slot)
+func (b *Backend) disable(slot string, accept func(files) error) error {
+	if err := boot.RefuseUnknown(slot, b.Slots); err != nil {
+		return err
+	}
+	f, err := b.files()
 	if err != nil {
 		return err
 	}
@@ -137,7 +148,7 @@ func (b *Backend) disable(slot string, accept func(files, template) error) error
 		return boot.RefuseLast(slot)
 	}
 	if accept != nil {
-		if err := accept(f, t); err != nil {
+		if err := accept(f); err != nil {
 			return err
 		}
 	}

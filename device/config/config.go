@@ -47,10 +47,11 @@ type Disk struct {
 	Unmapped string `toml:"unmapped"` // what unmapped blocks become when the image does not say: zero, keep or discard; "" is zero
 }
 
-// Slot is one [[slot]]: its name to the boot loader, and its partitions by role.
+// Slot is one [[slot]]: its name to the boot loader, and its partitions and files by role.
 type Slot struct {
 	Name       string            `toml:"name"`
 	Partitions map[string]string `toml:"partitions"`
+	Files      map[string]string `toml:"files"` // see [Place]
 
 	Loader        string `toml:"loader"`         // efi: the EFI program on the ESP
 	BootPartition int    `toml:"boot_partition"` // tryboot: number of the partition that the firmware boots
@@ -59,7 +60,11 @@ type Slot struct {
 }
 
 // Roles lists the roles of the slot in alphabetical order.
-func (s Slot) Roles() []string { return slices.Sorted(maps.Keys(s.Partitions)) }
+func (s Slot) Roles() []string {
+	roles := slices.AppendSeq(slices.Collect(maps.Keys(s.Partitions)), maps.Keys(s.Files))
+	slices.Sort(roles)
+	return roles
+}
 
 // Release is [release]: what the image that contains this configuration calls itself. It counts where the state store cannot
 // be read.
@@ -187,13 +192,13 @@ func (c *Config) checkSlots() error {
 		if !validSlotName(s.Name) {
 			return fmt.Errorf("slot %d: name is %q, expected letters, digits and underscores", i+1, s.Name)
 		}
-		if len(s.Partitions) == 0 {
+		if len(s.Roles()) == 0 {
 			return fmt.Errorf("slot %s: partitions is missing", s.Name)
 		}
 		if slices.Contains(c.SlotNames()[:i], s.Name) {
 			return fmt.Errorf("slot %s is defined twice", s.Name)
 		}
-		for _, role := range s.Roles() {
+		for _, role := range slices.Sorted(maps.Keys(s.Partitions)) {
 			p := s.Partitions[role]
 			if c.State.Size == 0 && p == c.State.Device {
 				return fmt.Errorf("slot %s: partition %s of role %s is the state store", s.Name, p, role)
@@ -202,6 +207,11 @@ func (c *Config) checkSlots() error {
 				return fmt.Errorf("slot %s: partition %s of role %s belongs to slot %s too", s.Name, p, role, other)
 			}
 			owner[p] = s.Name
+		}
+	}
+	for _, s := range c.Slot {
+		if err := c.checkFiles(s, owner); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -231,7 +241,7 @@ func (c *Config) SlotNames() []string {
 	return names
 }
 
-// SlotParts names every partition of every slot as SLOT/ROLE, in a fixed order.
+// SlotParts names every role of every slot as SLOT/ROLE, in a fixed order.
 func (c *Config) SlotParts() []string {
 	var parts []string
 	for _, s := range c.Slot {
@@ -273,6 +283,9 @@ func (c *Config) Partition(slot, role string) (string, error) {
 		if p, ok := s.Partitions[role]; ok {
 			return p, nil
 		}
+		if p, ok := c.FileRole(slot, role); ok {
+			return "", Requestf("role %s of slot %s is the file %s, not a partition", role, slot, p)
+		}
 		return "", Requestf("slot %s has no partition for role %q; its roles are %s", slot, role, strings.Join(s.Roles(), ", "))
 	}
 	return "", c.UnknownSlot(slot)
@@ -286,6 +299,9 @@ func (c *Config) UnknownSlot(slot string) error {
 // Role is the role to write: the one asked for, or the only one. Errors: [RequestError].
 func (c *Config) Role(asked string) (string, error) {
 	if asked != "" {
+		if _, isFile := c.FileRole(c.Slot[0].Name, asked); isFile {
+			return asked, nil
+		}
 		_, err := c.Partition(c.Slot[0].Name, asked)
 		return asked, err
 	}

@@ -13,7 +13,7 @@ import (
 
 // Recovery is [recovery]: what the initramfs does.
 type Recovery struct {
-	Mode string   `toml:"mode"` // install | recover | status, when the kernel command line has none; "" is install
+	Mode string `toml:"mode"` // install | recover | status, when the kernel command line has none; "" is install
 	// Provision allows updater.mode=provision: a signed plan may then write the disk of this device from its first byte.
 	Provision bool `toml:"provision"`
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,7 +81,7 @@ func (d *doctor) checkDisk(ctx context.Context) {
 // slotParts finds the partitions of the slots. A missing one, or one of two slots, is a failure.
 func (d *doctor) slotParts(disk *blockdev.Disk) (parts []slotPart) {
 	for _, s := range d.config.Slot {
-		for _, role := range s.Roles() {
+		for _, role := range slices.Sorted(maps.Keys(s.Partitions)) {
 			p, err := disk.Find(s.Partitions[role])
 			if err != nil {
 				d.failure("correct the partitions of the slot in the configuration", "%v", err)

@@ -29,12 +29,15 @@ func (d *doctor) checkConfig(context.Context) {
 	}
 	if c.State.Device == "" {
 		d.warn("set state to a small partition", "no state store is configured: an older, vulnerable image can be installed again")
+		if len(c.Slot) > 0 && len(c.Slot[0].Roles()) > 1 {
+			d.failure("set state to a small partition", "slots of several roles without a state store: a slot of two releases is not noticed")
+		}
 	}
 	for _, s := range c.Slot {
 		for _, role := range s.Roles() {
 			for _, o := range c.Slot {
-				if o.Partitions[role] == "" {
-					d.failure("give every slot the same roles", "slot %s has a partition for role %s, slot %s has none", s.Name, role, o.Name)
+				if !slices.Contains(o.Roles(), role) {
+					d.failure("give every slot the same roles", "slot %s has role %s, slot %s has none", s.Name, role, o.Name)
 				}
 			}
 			if spec := s.Partitions[role]; unstableNode.MatchString(spec) {
@@ -44,7 +47,7 @@ func (d *doctor) checkConfig(context.Context) {
 	}
 	for _, k := range c.Trust.Key {
 		for _, role := range k.Roles {
-			if !slices.ContainsFunc(c.Slot, func(s config.Slot) bool { return s.Partitions[role] != "" }) {
+			if !slices.ContainsFunc(c.Slot, func(s config.Slot) bool { return slices.Contains(s.Roles(), role) }) {
 				d.warn("correct roles", "key %s may sign for role %s, which no slot has", k.Fingerprint, role)
 			}
 		}

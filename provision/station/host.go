@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"updater/blockdev"
@@ -154,13 +156,18 @@ func (s *Station) loadDevice() (*config.Config, error) {
 	return c, nil
 }
 
-// writes reports whether the plan writes every role of a slot; a whole-disk image contains all.
+// writes reports whether the plan writes every partition of a slot, and those of its files; a whole-disk image contains all.
 func (s *Station) writes(slot config.Slot) bool {
 	if s.plan.Image != nil {
 		return true
 	}
-	for _, role := range slot.Roles() {
-		if s.payloadOf(slot.Partitions[role]) == nil {
+	specs := slices.Collect(maps.Values(slot.Partitions))
+	for _, file := range slot.Files {
+		partition, _, _ := strings.Cut(file, ":/")
+		specs = append(specs, partition)
+	}
+	for _, spec := range specs {
+		if s.payloadOf(spec) == nil {
 			return false
 		}
 	}
@@ -182,6 +189,9 @@ func (s *Station) remember(dev *device.Device) error {
 		return nil
 	}
 	for _, slot := range dev.Config.Slot {
+		if len(slot.Files) > 0 { // the plan has no document of a file: the slot counts as filled by other means
+			continue
+		}
 		if !s.writes(slot) {
 			continue
 		}
