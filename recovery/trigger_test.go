@@ -19,7 +19,7 @@ import (
 func TestProvision(t *testing.T) {
 	for _, allowed := range []bool{false, true} {
 		ran := false
-		d := &recovery.Device{Config: new(config.Config), Line: func(context.Context, string) error { ran = true; return nil }}
+		d := &recovery.Device{Config: new(config.Config), Work: new(initramfs.Work), Line: func(context.Context, string) error { ran = true; return nil }}
 		d.Config.Recovery.Provision = allowed
 		err := d.Provision(t.Context(), "plan.toml")
 		if _, refused := errors.AsType[*config.RequestError](err); refused == allowed || ran != allowed {

@@ -18,6 +18,7 @@ import (
 
 	"updater/device"
 	"updater/device/config"
+	"updater/initramfs"
 	"updater/internal/rig"
 	"updater/provision/board"
 	"updater/provision/keys"
@@ -463,7 +464,7 @@ env = [{ device = "PARTLABEL=env", offset = 0, size = 8192 }, { device = "PARTLA
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	d := &recovery.Device{Config: conf, Say: func(format string, a ...any) { fmt.Fprintf(&out, format+"\n", a...) }}
+	d := &recovery.Device{Config: conf, Work: new(initramfs.Work), Say: func(format string, a ...any) { fmt.Fprintf(&out, format+"\n", a...) }}
 	if slot, err := d.Reactivate(t.Context()); slot == "" || err != nil || strings.Count(out.String(), "holds what was signed for it") != 2 {
 		t.Errorf("a recovery of the device: %q, %v\n%s", slot, err, out.String())
 	}
