@@ -136,25 +136,10 @@ func (d *Device) Known(slot string) error {
 	return d.Config.UnknownSlot(slot)
 }
 
-// oneRelease refuses a slot that does not hold one whole release by its records: a role whose install did not end, or roles of different
-// releases. A slot without records was filled by other means, and passes.
+// oneRelease refuses a slot that does not hold one whole release by its records.
 func (d *Device) oneRelease(slot string) error {
-	records := d.known.Slots[slot]
-	if len(records) == 0 {
-		return nil
-	}
-	roles := d.Config.Slot[0].Roles()
-	first := records[roles[0]]
-	for _, role := range roles {
-		image, known := records[role]
-		switch {
-		case !known:
-			return fmt.Errorf("%w: its %s was never written", ErrRefused, role)
-		case image.Result == state.Writing || image.Result == state.Failed:
-			return fmt.Errorf("%w: its %s is incomplete (%s)", ErrRefused, role, image.Result)
-		case image.Release != first.Release:
-			return fmt.Errorf("%w: its %s is of another release than its %s", ErrRefused, role, roles[0])
-		}
+	if err := d.known.OneRelease(slot, d.Config.Slot[0].Roles()); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return nil
 }

@@ -98,6 +98,28 @@ func (s *State) Put(slot, role string, image Image, detail string) {
 	}
 }
 
+// OneRelease returns nil if a slot holds one whole release by its records: no role whose install did not end, no roles of different releases.
+// A slot without records was filled by other means, and passes.
+func (s *State) OneRelease(slot string, roles []string) error {
+	records := s.Slots[slot]
+	if len(records) == 0 {
+		return nil
+	}
+	first := records[roles[0]]
+	for _, role := range roles {
+		image, known := records[role]
+		switch {
+		case !known:
+			return fmt.Errorf("its %s was never written", role)
+		case image.Result == Writing || image.Result == Failed:
+			return fmt.Errorf("its %s is incomplete (%s)", role, image.Result)
+		case image.Release != first.Release:
+			return fmt.Errorf("its %s is of another release than its %s", role, roles[0])
+		}
+	}
+	return nil
+}
+
 // MarkGood records that a slot works, and raises the floor to its rollback index, the lowest of its images. An image that was not
 // completely installed stays as it is, and then the floor does not rise.
 func (s *State) MarkGood(slot string, at time.Time) {

@@ -27,6 +27,10 @@ type bug struct {
 	// run replaces the usual hunt, an install whose crash states are tried.
 	run func(t *testing.T, d *device, seed uint64) (states int, err error)
 	l   *loader // nil: grub
+	// set is a mistake with several roles, file one with a role that is a file; all others are hunted with one role.
+	set, file bool
+	// life replaces the usual hunt, with and without the mistake.
+	life func(t *testing.T, d *device, planted bool) (states int, err error)
 }
 
 // file is a descriptor with other behaviour.
@@ -159,7 +163,7 @@ var writeFaults = []crashdisk.Kind{crashdisk.EIO}
 
 func bugs() []bug {
 	noFlush := func(blockdev.File) error { return nil }
-	return []bug{
+	return append(setBugs(), []bug{
 		{name: "no fdatasync before the switch", plant: slotFile(func(_, s *file) { s.datasync = noFlush })},
 		{name: "the switch comes before the last extent", plant: func(d *device) {
 			var write func() error
@@ -219,7 +223,7 @@ func bugs() []bug {
 		{name: "data is written after the last flush", plant: func(d *device) {
 			d.hooks.target = func(t update.Target) update.Target { return writesAfterFlush(t) }
 		}},
-	}
+	}...)
 }
 
 // TestSeededBugs holds that each is found, and that the same hunt finds nothing without it.
@@ -252,7 +256,17 @@ func (b bug) hunt(t *testing.T, planted bool, limit int) (states int, err error)
 				}
 			}
 			d := newGoodDevice(t, l, seed)
+			if (b.set || b.file) != (d.roles > 1) || b.file && !d.file {
+				continue
+			}
 			d.w.InFlight = 1
+			if b.life != nil {
+				n, err := b.life(t, d, planted)
+				if states += n; err != nil {
+					return states, err
+				}
+				continue
+			}
 			if planted {
 				b.plant(d)
 			}

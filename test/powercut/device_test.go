@@ -14,6 +14,7 @@ import (
 	"updater/boot"
 	"updater/internal/crashdisk"
 	"updater/release"
+	"updater/state"
 	"updater/update"
 	"updater/verify"
 )
@@ -35,17 +36,23 @@ type device struct {
 	w      blockdev.WriterOptions
 	disk   *crashdisk.Disk
 	booted string
-	roles  int // of each slot
+	roles  int  // of each slot
+	file   bool // the first of several roles is a file
 	hooks  hooks
-	memo   map[string][]string // boot state to the loader's chain
+	memo   map[string][]string    // boot state to the loader's chain
+	stores map[string]state.State // by their bytes
 }
 
 // hooks put something between the parts of an install. nil is nothing.
 type hooks struct {
 	files  func(blockdev.Files) blockdev.Files // of the slot
 	target func(update.Target) update.Target
-	boot   func(update.Boot) update.Boot
-	areas  func([]boot.Area) []boot.Area
+	file   func(*roleFile, update.Target) update.Target // instead of target
+	state  func(update.State) update.State
+	// unsynced leaves the folder of a file role as the page cache has it.
+	unsynced bool
+	boot     func(update.Boot) update.Boot
+	areas    func([]boot.Area) []boot.Area
 }
 
 // newDevice draws a device by its seed: images, sector size, engine, windows.
@@ -53,10 +60,12 @@ func newDevice(t testing.TB, l *loader, seed uint64) *device {
 	t.Helper()
 	list, policy := pool(t)
 	rng := rand.New(rand.NewPCG(seed, 77))
-	d := &device{loader: l, policy: policy, booted: "A", roles: []int{1, 2, 1, 3}[seed%4], memo: map[string][]string{}}
+	d := &device{loader: l, policy: policy, booted: "A", roles: []int{1, 2, 1, 3}[seed%4], memo: map[string][]string{}, stores: map[string]state.State{}}
+	d.file = d.roles > 1 && seed%8 > 4
 	for _, i := range rng.Perm(len(list))[:4] {
 		d.images = append(d.images, list[i])
 	}
+	slices.SortFunc(d.images, func(a, b *image) int { return int(a.index - b.index) }) // the floor rises
 	d.o = crashdisk.Options{Sector: []int64{512, 4096}[rng.IntN(2)], MaxIO: int64(4096 << rng.IntN(3)), Seed: seed}
 	d.w = blockdev.WriterOptions{
 		Engine: []string{blockdev.Paced, blockdev.Direct}[rng.IntN(2)],
@@ -65,15 +74,19 @@ func newDevice(t testing.TB, l *loader, seed uint64) *device {
 	if rng.IntN(4) == 0 { // the order of the commands is then not the seed's alone
 		d.w.InFlight = 3
 	}
-	content := make([]byte, diskSize)
-	for i := range content {
-		content[i] = 0xa5
+	content := bytes.Repeat([]byte{0xa5}, diskSize)
+	if d.roles > 1 {
+		content = append(content, make([]byte, moreSize)...)
 	}
 	for i, a := range l.fresh() {
 		copy(content[l.areas[i].off:], a)
 	}
 	copy(content[slotOffset("B"):], d.images[0].data)
 	copy(content[slotOffset("A"):], d.images[1].data)
+	if d.file {
+		fill(content, "B", d.images[0].sets[d.roles].parts[fileRole])
+		fill(content, "A", d.images[1].sets[d.roles].parts[fileRole])
+	}
 	d.power(content)
 	if got := l.start(content); got != "A" {
 		t.Fatalf("the fresh device boots %q", got)
@@ -120,6 +133,12 @@ func (d *device) install(ctx context.Context, img *image) (*update.Result, error
 	}
 	job := update.Job{Boot: state, Disk: d, Policy: d.policy, Product: "demo", Tries: 1}
 	if s := img.sets[d.roles]; s != nil {
+		if job.State, err = d.memory(); err != nil {
+			return nil, err
+		}
+		if d.hooks.state != nil {
+			job.State = d.hooks.state(job.State)
+		}
 		job.Document, job.Signature, job.Images = s.doc, s.sig, s
 		job.Layout = release.Layout{Slots: slotNames, Roles: roleNames[:d.roles]}
 		return update.Install(ctx, job)
@@ -153,6 +172,9 @@ func (d *device) SlotSize(_, role string) (int64, error) {
 
 // OpenSlot implements update.Disk.
 func (d *device) OpenSlot(slot, role string) (update.Target, error) {
+	if d.file && role == fileRole {
+		return d.roleFile(slot), nil
+	}
 	off, size := extent(d.roles, role)
 	files := d.disk.Files(slotOffset(slot)+off, size)
 	if d.hooks.files != nil {
@@ -167,9 +189,14 @@ func (d *device) OpenSlot(slot, role string) (update.Target, error) {
 
 // holds names the complete image in a slot, "" when there is none.
 func (d *device) holds(disk []byte, slot string) string {
-	content := disk[slotOffset(slot):]
+	content, end := disk[slotOffset(slot):], int64(0)
+	var file []byte
+	if d.file {
+		_, end = extent(d.roles, fileRole)
+		_, file = found(disk, slot)
+	}
 	for _, img := range d.images {
-		if bytes.Equal(content[:len(img.data)], img.data) {
+		if bytes.Equal(content[end:len(img.data)], img.data[end:]) && bytes.Equal(file, img.data[:end]) {
 			return img.name
 		}
 	}
@@ -203,6 +230,11 @@ func (d *device) check(s *crashdisk.State) error {
 		checked += slot
 		if d.holds(s.Image, slot) == "" {
 			return fmt.Errorf("the boot loader tries %q; slot %s holds no complete image", chain, slot)
+		}
+	}
+	if d.roles > 1 {
+		if err := d.remembered(s.Image, chain[first]); err != nil {
+			return err
 		}
 	}
 	if len(s.Marks) == 0 {

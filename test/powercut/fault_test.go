@@ -1,7 +1,6 @@
 package powercut
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -86,8 +85,7 @@ func (d *device) judge(f crashdisk.Fault, err error) error {
 	case err == nil && !isSilent && !d.onlyReadsFailed():
 		return errors.New("success in spite of an error of a write or a flush")
 	case err == nil:
-		img := d.images[2].data
-		if !bytes.Equal(content[slotOffset("B"):][:len(img)], img) {
+		if d.holds(content, "B") != d.images[2].name {
 			return errors.New("success, and the medium does not hold the image")
 		}
 		return nil

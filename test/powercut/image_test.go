@@ -26,6 +26,7 @@ const slotSize = 64 << 10
 // image is one signed image.
 type image struct {
 	name     string
+	index    int64 // of rollback
 	data     []byte
 	doc, sig []byte
 	sets     map[int]*set // as a release, by the number of roles
@@ -127,6 +128,10 @@ func signedImage(t testing.TB, path, name string, data []byte, maxRange int64) (
 		return nil, err
 	}
 	img := &image{name: name, data: data, doc: m.Encode()}
+	if _, err := fmt.Sscanf(name, "image %d", &img.index); err != nil {
+		return nil, err
+	}
+	img.index++ // 0 is none
 	var sig bytes.Buffer
 	if err := openpgp.DetachSign(&sig, []*openpgp.Entity{images.signer}, bytes.NewReader(img.doc), nil); err != nil {
 		return nil, err

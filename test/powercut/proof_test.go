@@ -160,5 +160,12 @@ func (d *device) good(t testing.TB) error {
 	if err != nil {
 		return err
 	}
-	return b.MarkGood(t.Context(), d.booted)
+	if err := b.MarkGood(t.Context(), d.booted); err != nil || d.roles == 1 {
+		return err
+	}
+	m, err := d.memory()
+	if err != nil {
+		return err
+	}
+	return m.good(d.booted, roleNames[:d.roles])
 }

@@ -34,6 +34,7 @@ func extent(roles int, role string) (off, size int64) {
 // set is an image as a release: a part of it for each role. It implements update.Images.
 type set struct {
 	doc, sig []byte
+	identity string
 	maps     map[string][]byte
 	parts    map[string][]byte
 }
@@ -41,7 +42,7 @@ type set struct {
 // releases are the releases of an image by the number of its roles.
 func (img *image) release(t testing.TB, path string, roles int) (*set, error) {
 	s := &set{maps: map[string][]byte{}, parts: map[string][]byte{}}
-	c := release.Contents{Product: "demo", Version: img.name, Created: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	c := release.Contents{Product: "demo", Version: img.name, RollbackIndex: img.index, Created: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	for _, role := range roleNames[:roles] {
 		off, size := extent(roles, role)
 		s.parts[role] = img.data[off:min(off+size, int64(len(img.data)))]
@@ -58,7 +59,7 @@ func (img *image) release(t testing.TB, path string, roles int) (*set, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.doc = r.Encode()
+	s.doc, s.identity = r.Encode(), r.Identity()
 	var sig bytes.Buffer
 	if err := openpgp.DetachSign(&sig, []*openpgp.Entity{images.signer}, bytes.NewReader(s.doc), nil); err != nil {
 		return nil, err
