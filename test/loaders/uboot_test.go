@@ -62,6 +62,10 @@ func environment(t *testing.T, name, slot string) string {
 		}
 		out = append(out, line)
 	}
+	if slot == "slot" { // both slots are filled
+		out = append(out, "BOOT_ORDER=A B\n", "BOOT_B_LEFT=3\n")
+		out = slices.DeleteFunc(out, func(line string) bool { return line == "BOOT_ORDER=A\n" || line == "BOOT_B_LEFT=0\n" })
+	}
 	return strings.Join(append(out, "bootdelay=0\n"), "")
 }
 
