@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -66,6 +67,8 @@ spool = "spool"
 station = "bench 1"
 key = "station.pem"
 url = "URL"
+[server]
+http = true
 [latch]
 factory_key = "factory.pub"
 `
@@ -352,7 +355,7 @@ func samplePlan(t *testing.T, server, loop string) string {
 		t.Fatal("docs/factory.md has no plan")
 	}
 	for old, now := range map[string]string{
-		"http://line.example": server, `slot1 = "usb-1-1.1"`: `slot1 = "loop-` + filepath.Base(loop) + `"`, `slot2 = "usb-1-1.2"`: "",
+		"https://line.example": server, `slot1 = "usb-1-1.1"`: `slot1 = "loop-` + filepath.Base(loop) + `"`, `slot2 = "usb-1-1.2"`: "",
 	} {
 		if !strings.Contains(text, old) {
 			t.Errorf("the plan of docs/factory.md has no %s", old)
@@ -375,8 +378,10 @@ func TestProvisionSample(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle("/records", b.got)
 	mux.HandleFunc("/sign", b.signRequest)
-	server := httptest.NewServer(mux)
+	server := httptest.NewTLSServer(mux)
 	defer server.Close()
+	b.write("line.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	b.sh("openssl req -x509 -newkey ed25519 -nodes -keyout ca.key -out issuer.pem -subj /CN=line -days 1 2>/dev/null")
 	disk := b.loop("sample", 8<<10, "-P")
 	b.write("plan.toml", samplePlan(t, server.URL, disk))
 	if r := b.results(ExitDone)["slot1"]; r.Verdict != record.Pass || r.Serial != "GW000123" {
@@ -399,8 +404,7 @@ func (b *bench) signRequest(w http.ResponseWriter, r *http.Request) {
 	var request bytes.Buffer
 	_, _ = request.ReadFrom(r.Body)
 	b.write("unit.csr", request.String())
-	b.sh(`[ -e ca.pem ] || openssl req -x509 -newkey ed25519 -nodes -keyout ca.key -out ca.pem -subj /CN=line -days 1 2>/dev/null
-		openssl x509 -req -in unit.csr -CA ca.pem -CAkey ca.key -set_serial 7 -days 1 -out unit.crt 2>/dev/null`)
+	b.sh(`openssl x509 -req -in unit.csr -CA issuer.pem -CAkey ca.key -set_serial 7 -days 1 -out unit.crt 2>/dev/null`)
 	http.ServeFile(w, r, b.path("unit.crt"))
 }
 

@@ -10,6 +10,7 @@
 package build
 
 import (
+	"bytes"
 	"cmp"
 	"debug/elf"
 	"fmt"
@@ -168,6 +169,9 @@ func (p *packing) file(part, name string, data []byte, mode uint64) error {
 		return fmt.Errorf("packing %s: duplicate file", clean)
 	}
 	p.tree.dir(path.Dir(clean))
+	if bytes.Contains(data, []byte("PRIVATE KEY-----")) {
+		mode &= 0o700 // a key that others can read is refused
+	}
 	p.tree[clean] = cpio.StaticFile(clean, string(data), mode)
 	if p.parts[part] == nil {
 		p.parts[part] = tree{}

@@ -32,7 +32,7 @@ type Command struct {
 	Line func(line string)
 }
 
-// Run starts the program with no input, waits for it, and returns what it printed. One that takes longer than its limit,
+// Run refuses a program that others than root and the user of this process may write, see docs/security.md. It starts it with no input, waits for it, and returns what it printed. One that takes longer than its limit,
 // or than ctx, is killed with everything that it has started and not put into another process group. An error names the
 // program, and how it ended.
 func Run(ctx context.Context, c Command) ([]byte, error) {
@@ -40,6 +40,9 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 		c.Limit = DefaultLimit
 	}
 	name := c.Argv[0]
+	if err := owned(name); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
 	ctx, stop := context.WithTimeoutCause(ctx, c.Limit, fmt.Errorf("it took longer than %s", c.Limit))
 	defer stop()
 	null, err := os.Open(os.DevNull)

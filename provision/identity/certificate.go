@@ -21,6 +21,9 @@ import (
 // certificatePatience is how long a run waits for a certificate to appear in the folder of the station.
 const certificatePatience = 60 * time.Second
 
+// certificateSkew is how far the clock of the authority may be ahead, which also covers the time of a run.
+const certificateSkew = 24 * time.Hour
+
 // keepCertificate keeps a certificate that an earlier run got, if it fits; it reports whether none has to be requested.
 func (w *writer) keepCertificate() bool {
 	if w.key == nil || w.Rule.Key.Certificate == "" {
@@ -30,7 +33,7 @@ func (w *writer) keepCertificate() bool {
 }
 
 func (w *writer) takeCertificate(pem []byte) error {
-	cert, err := checkCertificate(pem, w.key, w.id.Serial)
+	cert, err := w.check(pem)
 	if err != nil {
 		return err
 	}
@@ -68,7 +71,7 @@ func (w *writer) certify(ctx context.Context) error {
 func (w *writer) exchange(ctx context.Context, folder string, request []byte) ([]byte, error) {
 	name := filepath.Join(folder, w.id.Serial)
 	if old, err := os.ReadFile(name + ".crt"); err == nil {
-		if _, err := checkCertificate(old, w.key, w.id.Serial); err != nil {
+		if _, err := w.check(old); err != nil {
 			if err := os.Remove(name + ".crt"); err != nil {
 				return nil, err
 			}
@@ -104,21 +107,74 @@ func certificateRequest(key crypto.Signer, serial, organization string) ([]byte,
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
-// checkCertificate refuses a certificate for another key or another serial. Its chain may follow it in data.
-func checkCertificate(data []byte, key crypto.Signer, serial string) (*x509.Certificate, error) {
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, errors.New("expected a PEM block CERTIFICATE")
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
+// check refuses a certificate for another key or another serial, and one that the plan's issuers did not issue, or not for now. Its chain may
+// follow it in data.
+func (w *writer) check(data []byte) (*x509.Certificate, error) {
+	chain, err := certificates(data)
 	if err != nil {
 		return nil, err
 	}
-	if got, want := keys.Fingerprint(cert.PublicKey), keys.Fingerprint(key.Public()); got != want {
+	cert := chain[0]
+	if got, want := keys.Fingerprint(cert.PublicKey), keys.Fingerprint(w.key.Public()); got != want {
 		return nil, fmt.Errorf("it is for another key, %.16s, expected the device's, %.16s", got, want)
 	}
-	if cert.Subject.CommonName != serial {
-		return nil, fmt.Errorf("its common name is %q, expected %s", cert.Subject.CommonName, serial)
+	if cert.Subject.CommonName != w.id.Serial {
+		return nil, fmt.Errorf("its common name is %q, expected %s", cert.Subject.CommonName, w.id.Serial)
 	}
-	return cert, nil
+	if cert.IsCA {
+		return nil, errors.New("it is a certificate authority's, expected a device's")
+	}
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	for _, issuer := range w.Issuers {
+		roots.AddCert(issuer)
+	}
+	for _, c := range chain[1:] {
+		intermediates.AddCert(c)
+	}
+	at := w.Now
+	if cert.NotBefore.After(at) && cert.NotBefore.Before(at.Add(certificateSkew)) {
+		at = cert.NotBefore
+	}
+	_, err = cert.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	return cert, err
+}
+
+// maxChain bounds the certificates of a file.
+const maxChain = 16
+
+// certificates parses one or more PEM certificates.
+func certificates(data []byte) (list []*x509.Certificate, err error) {
+	for len(list) < maxChain {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("found a PEM block %q, expected CERTIFICATE", block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, cert)
+	}
+	if len(list) == 0 {
+		return nil, errors.New("expected a PEM block CERTIFICATE")
+	}
+	return list, nil
+}
+
+// Issuers reads the certificates that the plan names as issuer.
+func Issuers(path string) ([]*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	var list []*x509.Certificate
+	if err == nil {
+		list, err = certificates(data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the issuer %s: %w", path, err)
+	}
+	return list, nil
 }

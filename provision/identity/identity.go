@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"updater/provision/fat"
 	"updater/provision/keys"
@@ -107,6 +109,9 @@ type Spec struct {
 	Before      Held        // kept if it is of the same serial
 	Witness     Witness
 	Web         *Web // for a certificate from an address
+
+	Issuers []*x509.Certificate // that a certificate must lead to
+	Now     time.Time           // trusted; the certificate must be valid then
 }
 
 // Identity is what a device got.
@@ -171,7 +176,7 @@ func (w *writer) makeKey() error {
 	}
 	pem := w.Before.Key
 	key, err := keys.Parse(pem)
-	if err != nil {
+	if err != nil || keys.Kind(key.Public()) != rule.Type {
 		if key, pem, err = keys.New(rule.Type); err != nil {
 			return fmt.Errorf("making the device's key: %w", err)
 		}

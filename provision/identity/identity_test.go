@@ -49,10 +49,10 @@ func strangerKey(t *testing.T) ([]byte, crypto.Signer) {
 }
 
 // lineCA is a certification authority as a line server has one. It counts what it signs.
-func lineCA(t *testing.T) (url string, signed *int) {
+func lineCA(t *testing.T) (url string, signed *int, issuer *x509.Certificate) {
 	t.Helper()
 	_, key := strangerKey(t)
-	signed = new(int)
+	signed, issuer = new(int), authority(t, key)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		block, _ := pem.Decode(body)
@@ -70,14 +70,79 @@ func lineCA(t *testing.T) (url string, signed *int) {
 		}
 		*signed++
 		cert := &x509.Certificate{SerialNumber: big.NewInt(int64(1000 + *signed)), Subject: request.Subject, NotAfter: time.Now().Add(time.Hour)}
-		der, err := x509.CreateCertificate(nil, cert, cert, request.PublicKey, key)
+		der, err := x509.CreateCertificate(nil, cert, issuer, request.PublicKey, key)
 		if err != nil {
 			t.Error(err)
 		}
 		_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}))
 	t.Cleanup(server.Close)
-	return server.URL, signed
+	return server.URL, signed, issuer
+}
+
+// authority makes the certificate of an authority.
+func authority(t *testing.T, key crypto.Signer) *x509.Certificate {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(48 * time.Hour), IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	template.Subject.CommonName = "line"
+	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// TestCertificate: a certificate counts if the issuers of the plan made it for this key and serial, and for now.
+func TestCertificate(t *testing.T) {
+	_, w := window(t, 40<<20)
+	_, lineKey := strangerKey(t)
+	line := authority(t, lineKey)
+	_, otherKey := strangerKey(t)
+	other := authority(t, otherKey)
+	now := time.Now()
+	for name, c := range map[string]struct {
+		change  func(*x509.Certificate)
+		issuers []*x509.Certificate
+		want    string
+	}{
+		"good":            {func(*x509.Certificate) {}, []*x509.Certificate{other, line}, ""},
+		"from now on":     {func(c *x509.Certificate) { c.NotBefore = now.Add(time.Minute) }, []*x509.Certificate{line}, ""},
+		"of nobody":       {func(*x509.Certificate) {}, []*x509.Certificate{other}, "unknown authority"},
+		"expired":         {func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }, []*x509.Certificate{line}, "expired"},
+		"not yet valid":   {func(c *x509.Certificate) { c.NotBefore = now.Add(47 * time.Hour) }, []*x509.Certificate{line}, "not yet valid"},
+		"of an authority": {func(c *x509.Certificate) { c.IsCA = true }, []*x509.Certificate{line}, "expected a device's"},
+		"another serial":  {func(c *x509.Certificate) { c.Subject.CommonName = "AG2" }, []*x509.Certificate{line}, "common name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pemKey, key := strangerKey(t)
+			cert := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(48 * time.Hour), BasicConstraintsValid: true}
+			cert.Subject.CommonName = "AG1"
+			c.change(cert)
+			der, err := x509.CreateCertificate(nil, cert, line, key.Public(), lineKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				_ = pem.Encode(rw, &pem.Block{Type: "CERTIFICATE", Bytes: der})
+			}))
+			defer server.Close()
+			_, err = identity.Write(t.Context(), identity.Spec{
+				Rule:   &plan.Identity{Key: &plan.Key{Type: "ed25519", File: "k", Certificate: "c", CA: server.URL}},
+				Window: w, Reservation: identity.Reservation{Serial: "AG1"}, Witness: witness{}, Web: web(t),
+				Before: identity.Held{Serial: "AG1", Key: pemKey}, Issuers: c.issuers, Now: now,
+			})
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("Write = %v; want %q", err, c.want)
+			}
+		})
+	}
 }
 
 // window makes a partition of size bytes in a disk image file full of old data.
@@ -103,7 +168,7 @@ func TestIdentity(t *testing.T) {
 
 func testIdentity(t *testing.T, size int64) {
 	path, w := window(t, size)
-	ca, signed := lineCA(t)
+	ca, signed, issuer := lineCA(t)
 	rule := &plan.Identity{
 		Partition: "identity", Variables: map[string]string{"batch": "7"},
 		Key: &plan.Key{Type: "p256", File: "device.key", Request: "device.csr", Certificate: "device.crt", CA: ca, Subject: "Acme"},
@@ -113,7 +178,7 @@ func testIdentity(t *testing.T, size int64) {
 	r := identity.Reservation{Serial: "AG1", Variables: map[string]string{"mac": "02:00:00:00:00:01"}}
 	seen := witness{}
 	write := func(r identity.Reservation) (*identity.Identity, error) {
-		return identity.Write(t.Context(), identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Read(rule, w, seen), Witness: seen, Web: web(t)})
+		return identity.Write(t.Context(), identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Read(rule, w, seen), Witness: seen, Web: web(t), Issuers: []*x509.Certificate{issuer}, Now: time.Now()})
 	}
 	first, err := write(r)
 	if err != nil {
@@ -181,7 +246,9 @@ func TestIdentityRefuses(t *testing.T) {
 	r := identity.Reservation{Serial: "AG1"}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
 	template.Subject.CommonName = "AG1"
-	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
+	_, lineKey := strangerKey(t)
+	issuer := authority(t, lineKey)
+	der, err := x509.CreateCertificate(nil, template, issuer, key.Public(), lineKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +274,8 @@ func TestIdentityRefuses(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "AG1.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	spec := identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Held{Serial: "AG1", Key: stranger}, Witness: seen}
+	spec := identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Held{Serial: "AG1", Key: stranger}, Witness: seen,
+		Issuers: []*x509.Certificate{issuer}, Now: time.Now()}
 	out, err := identity.Write(t.Context(), spec)
 	if err != nil || out.Certificate != "1" {
 		t.Errorf("through a folder: %+v, %v", out, err)

@@ -64,8 +64,11 @@ func ParsePublic(data []byte) (crypto.PublicKey, error) {
 // maxFile is the largest key file, in bytes.
 const maxFile = 64 << 10
 
-// Load reads a private key from a file.
+// Load reads a private key from a file that only its owner can read.
 func Load(path string) (crypto.Signer, error) {
+	if err := Private(path); err != nil {
+		return nil, fmt.Errorf("reading the key: %w", err)
+	}
 	data, err := readFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the key: %w", err)
@@ -90,6 +93,18 @@ func LoadPublic(path string) (crypto.PublicKey, error) {
 	return key, nil
 }
 
+// Private refuses a file with a secret that others than its owner may read or write.
+func Private(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("%s has mode %04o, so others may read it; run chmod 600 on it, and replace it if others had access", path, mode)
+	}
+	return nil
+}
+
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -103,14 +118,22 @@ func readFile(path string) ([]byte, error) {
 	return data, err
 }
 
-func checkPublic(key crypto.PublicKey) error {
+// Kind is "ed25519" or "p256", as in [New]; "" for any other key.
+func Kind(key crypto.PublicKey) string {
 	switch key := key.(type) {
 	case ed25519.PublicKey:
-		return nil
+		return "ed25519"
 	case *ecdsa.PublicKey:
 		if key.Curve == elliptic.P256() {
-			return nil
+			return "p256"
 		}
+	}
+	return ""
+}
+
+func checkPublic(key crypto.PublicKey) error {
+	if Kind(key) != "" {
+		return nil
 	}
 	return fmt.Errorf("key is %T, expected Ed25519 or P-256", key)
 }

@@ -89,6 +89,7 @@ func (r *run) fill(ctx context.Context, u *unit) error {
 	}
 	id, err := identity.Write(ctx, identity.Spec{
 		Rule: r.Plan.Identity, Window: w, Reservation: *u.got, Before: u.earlier, Witness: r.Spool.Witness(u.claim.Unit), Web: r.Web,
+		Issuers: r.Issuers, Now: r.Now,
 	})
 	if err != nil {
 		return fmt.Errorf("%s: writing the identity: %w", u.Name, err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"slices"
 	"sync"
@@ -43,8 +44,9 @@ type Job struct {
 	Host     Host
 	Payloads []*medium.Payload
 
-	Allocator identity.Allocator // nil without an identity
-	Web       *identity.Web      // for certificates from an address; may be nil
+	Allocator identity.Allocator  // nil without an identity
+	Web       *identity.Web       // for certificates from an address; may be nil
+	Issuers   []*x509.Certificate // of the devices' certificates; may be nil
 	Spool     *record.Spool
 	Key       crypto.Signer    // of the station
 	Factory   crypto.PublicKey // of tokens; nil without a latch

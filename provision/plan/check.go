@@ -56,6 +56,9 @@ func (p *Plan) checkStation() error {
 	if p.Environment != "" && p.Config == "" {
 		return errors.New("environment requires config, which locates U-Boot's environment")
 	}
+	if err := p.checkServers(); err != nil {
+		return err
+	}
 	if p.Latch != nil && (p.Latch.FactoryKey == "" || p.Identity == nil) {
 		return errors.New("latch: factory_key is required, and an identity partition that holds the latch")
 	}
@@ -65,6 +68,32 @@ func (p *Plan) checkStation() error {
 		}
 	}
 	return nil
+}
+
+// checkServers refuses servers of the line without TLS, unless the plan says so.
+func (p *Plan) checkServers() error {
+	s := p.Server
+	if (s.TokenFile == "") != (s.TokenHost == "") || (s.ClientCert == "") != (s.ClientKey == "") {
+		return errors.New("server: token_file and token_host need each other, and client_cert and client_key")
+	}
+	for _, url := range p.servers() {
+		if strings.HasPrefix(strings.ToLower(url), "http:") && !s.HTTP {
+			return fmt.Errorf("%.80q is no https address, so anybody on the line's network could answer for it; set http = true in [server] to allow that", url)
+		}
+	}
+	return nil
+}
+
+// servers lists the addresses of the line's servers; some are "".
+func (p *Plan) servers() []string {
+	list := []string{p.Record.URL}
+	if id := p.Identity; id != nil {
+		list = append(list, id.Serial.URL)
+		if id.Key != nil {
+			list = append(list, id.Key.CA)
+		}
+	}
+	return list
 }
 
 func (p *Plan) checkRelease() error {
@@ -183,6 +212,9 @@ func (p *Plan) checkIdentity() error {
 		}
 		if k.File == "" || (k.Certificate == "") != (k.CA == "" && k.Folder == "") || k.CA != "" && k.Folder != "" {
 			return errors.New("identity.key: file is required, and certificate together with either ca or folder")
+		}
+		if (k.Certificate == "") != (k.Issuer == "") {
+			return errors.New("identity.key: certificate and issuer need each other: a certificate that leads to no issuer of the plan is refused")
 		}
 	}
 	if err := id.checkPaths(); err != nil {

@@ -43,6 +43,7 @@ type Plan struct {
 	Targets   []string          `toml:"targets"` // the only device paths that may be written; with no ports either, the command line names them
 	Ports     map[string]string `toml:"ports"`   // name of a port to its bus path, such as "usb-1-1.2"
 	Record    Record            `toml:"record"`
+	Server    Server            `toml:"server"`
 	Latch     *Latch            `toml:"latch"`
 	LEDs      map[string]LED    `toml:"leds"` // by state: working, pass, fail
 
@@ -111,6 +112,7 @@ type Key struct {
 	Request     string `toml:"request"`      // certificate request in the identity partition; "" keeps none
 	Certificate string `toml:"certificate"`  // in the identity partition
 	Subject     string `toml:"organization"` // organization of the subject; its common name is the serial
+	Issuer      string `toml:"issuer"`       // PEM file of the certificates that a certificate must lead to
 	CA          string `toml:"ca"`           // address that answers a request with the certificate
 	Folder      string `toml:"folder"`       // folder of the station: SERIAL.csr goes out, SERIAL.crt comes in
 }
@@ -127,6 +129,17 @@ type Record struct {
 	URL     string `toml:"url"`   // "" sends nothing
 	Station string `toml:"station"`
 	Key     string `toml:"key"` // PKCS #8 PEM of the station: Ed25519 or P-256
+}
+
+// Server is how this station talks to the servers of the line: of serials, certificates and records. The keys are those of [source] in a
+// device's configuration.
+type Server struct {
+	HTTP       bool   `toml:"http"` // allows http: addresses, over which anybody on the line's network reads and answers
+	CA         string `toml:"ca"`   // PEM file of the only roots to trust
+	ClientCert string `toml:"client_cert"`
+	ClientKey  string `toml:"client_key"`
+	TokenFile  string `toml:"token_file"`
+	TokenHost  string `toml:"token_host"`
 }
 
 // Latch turns the latch on.
@@ -162,7 +175,7 @@ func Parse(data []byte) (*Plan, error) {
 // Sources lists the files and addresses of what needs no trust or carries its own signature: images, serials, certificates
 // and the server of the records. Some are "".
 func (p *Plan) Sources() []string {
-	list := []string{p.Record.URL}
+	list := p.servers()
 	if p.Release != nil {
 		list = append(list, p.Release.Path, p.Release.Signature)
 	}
@@ -172,26 +185,23 @@ func (p *Plan) Sources() []string {
 	for _, part := range p.Partition {
 		list = append(list, part.Image, part.Bmap, part.Signature)
 	}
-	if id := p.Identity; id != nil {
-		list = append(list, id.Serial.URL)
-		if id.Key != nil {
-			list = append(list, id.Key.CA)
-		}
-	}
 	return list
 }
 
 // LocalPaths lists the paths that count from the plan's folder and are read as they are, so that they are only as trusted as
 // the plan itself. The caller may change them through the pointers.
 func (p *Plan) LocalPaths() []*string {
-	list := []*string{&p.Config, &p.Environment, &p.Record.Spool, &p.Record.Key}
+	list := []*string{
+		&p.Config, &p.Environment, &p.Record.Spool, &p.Record.Key,
+		&p.Server.CA, &p.Server.ClientCert, &p.Server.ClientKey, &p.Server.TokenFile,
+	}
 	if p.Latch != nil {
 		list = append(list, &p.Latch.FactoryKey)
 	}
 	if id := p.Identity; id != nil {
 		list = append(list, &id.Serial.File)
 		if id.Key != nil {
-			list = append(list, &id.Key.Folder)
+			list = append(list, &id.Key.Folder, &id.Key.Issuer)
 		}
 	}
 	for i := range p.Keyring {

@@ -49,6 +49,11 @@ func (s *Station) Job(ctx context.Context, b *board.Board) (*Job, error) {
 			return nil, err
 		}
 	}
+	if id := s.plan.Identity; id != nil && id.Key != nil && id.Key.Issuer != "" {
+		if j.job.Issuers, err = identity.Issuers(id.Key.Issuer); err != nil {
+			return nil, err
+		}
+	}
 	if s.o.Token != "" {
 		if j.job.Token, err = install.ReadFile(s.o.Token, maxToken); err != nil {
 			return nil, fmt.Errorf("reading the token: %w", err)

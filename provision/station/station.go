@@ -137,9 +137,32 @@ func (s *Station) load(ctx context.Context, mustSign bool) error {
 	if s.spool, err = record.OpenSpool(s.plan.Record.Spool, s.key); err != nil {
 		return err
 	}
+	return s.openWeb()
+}
+
+// openWeb makes the client for the servers of the line.
+func (s *Station) openWeb() error {
+	p := s.plan.Server
+	for _, secret := range []string{p.ClientKey, p.TokenFile} {
+		if secret == "" {
+			continue
+		}
+		if err := keys.Private(secret); err != nil {
+			return fmt.Errorf("plan %s: server: %w", s.o.Plan, err)
+		}
+	}
 	client, err := s.from.Client()
+	if p != (plan.Server{}) && err == nil {
+		client, err = source.NewClient(source.HTTPOptions{
+			Proxy: s.config.Source.Proxy, CA: p.CA, ClientCert: p.ClientCert, ClientKey: p.ClientKey, TokenFile: p.TokenFile, TokenHost: p.TokenHost,
+			Now: s.now, Warn: s.o.Inputs.Warn,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("plan %s: server: %w", s.o.Plan, err)
+	}
 	s.web = &identity.Web{Client: client, Tries: 5, Pause: time.Second}
-	return err
+	return nil
 }
 
 // reach brings the network up if one of the sources is an address.

@@ -202,10 +202,21 @@ func TestTrust(t *testing.T) {
 	}
 }
 
+// TestPrivateKey: a key of the station that others can read signs nothing.
+func TestPrivateKey(t *testing.T) {
+	b := newBench(t)
+	if err := os.Chmod(b.path("station.pem"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := station.Open(t.Context(), b.options()); err == nil || !strings.Contains(err.Error(), "mode 0640, so others may read it") {
+		t.Errorf("Open = %v", err)
+	}
+}
+
 // TestNetwork: the network comes up only for what needs it.
 func TestNetwork(t *testing.T) {
 	b := newBench(t)
-	for url, want := range map[string]int{"": 0, "url = \"http://line.example/records\"\n": 1} {
+	for url, want := range map[string]int{"": 0, "url = \"https://line.example/records\"\n": 1} {
 		b.write("plan.toml", planText+url)
 		o, ups := b.options(), 0
 		o.Network = func(context.Context) error { ups++; return nil }

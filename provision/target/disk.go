@@ -22,6 +22,7 @@ type Disk struct {
 	name     string // in sysfs
 	devno    string // major:minor
 	readOnly bool
+	reader   bool              // its medium can be taken out: what identifies the disk may be the card reader's
 	parts    map[string]string // name in sysfs to major:minor, of the partitions
 }
 
@@ -63,7 +64,7 @@ func (h Host) Disk(name string) (*Disk, error) {
 		return nil, fmt.Errorf("reading the size of disk %s: %w", name, err)
 	}
 	_, bus, _ := strings.Cut(real, "/devices/")
-	d := &Disk{name: name, devno: attribute(dir + "/dev"), readOnly: attribute(dir+"/ro") == "1", parts: map[string]string{}}
+	d := &Disk{name: name, devno: attribute(dir + "/dev"), readOnly: attribute(dir+"/ro") == "1", reader: attribute(dir+"/removable") == "1", parts: map[string]string{}}
 	d.Disk = record.Disk{
 		Path: h.node(name), Bus: strings.TrimSuffix(bus, "/block/"+name), Sector: 512,
 		Size:     sectors * sysfsSector,
@@ -106,11 +107,12 @@ func first(dir string, names ...string) string {
 }
 
 // Key identifies the hardware; strong reports whether it belongs to this hardware alone. A disk without an identity of its own is
-// identified by its place.
+// identified by its place. WWID and serial of a removable disk are those of the card reader, whatever card is in it.
 func (d *Disk) Key(place string) (key string, strong bool) {
 	switch {
 	case d.CID != "":
 		return "cid:" + d.CID, true
+	case d.reader:
 	case d.WWID != "":
 		return "wwid:" + d.WWID, true
 	case d.Serial != "":

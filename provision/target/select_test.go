@@ -68,6 +68,8 @@ func tree(t *testing.T) target.Host {
 	write("sys/devices/platform/soc/fe340000.mmc/mmc_host/mmc1/mmc1:0001/name", "BJNB4R\n")
 	write("sys/devices/platform/soc/fe340000.mmc/mmc_host/mmc1/mmc1:0001/life_time", "0x01 0x02\n")
 	write("sys/devices/"+usb+"1-1.2/1-1.2:1.0/host4/target4:0:0/4:0:0:0/model", "Ultra Fit       \n")
+	write("sys/devices/"+usb+"1-1.2/1-1.2:1.0/host4/target4:0:0/4:0:0:0/wwid", "t10.Generic STORAGE DEVICE 0821\n") // the reader's
+	write("sys/devices/"+usb+"1-1.2/1-1.2:1.0/host4/target4:0:0/4:0:0:0/block/sdb/removable", "1\n")
 	write("sys/class/block/sdc1/holders/dm-0", "")
 	write("proc/self/mountinfo", `22 1 8:2 / / rw - ext4 `+root+`/dev/sda2 rw
 30 22 12:2 / /media/my\040stick rw - vfat `+root+`/dev/sde2 rw

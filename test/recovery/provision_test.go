@@ -69,6 +69,7 @@ type = "ed25519"
 file = "device.key"
 request = "device.csr"
 certificate = "device.crt"
+issuer = "/etc/updater/issuer.pem"
 ca = "BASE/sign"
 [[identity.file]]
 path = "name"
@@ -78,6 +79,8 @@ spool = "/run/spool"
 station = "vm"
 key = "/etc/updater/station.pem"
 url = "BASE/records"
+[server]
+http = true
 [latch]
 factory_key = "/etc/updater/factory.pub"
 `
@@ -107,13 +110,20 @@ func newFactory(t *testing.T) (*helper, *factory) {
 		run(t, "openssl", "genpkey", "-quiet", "-algorithm", "ed25519", "-out", at("factory.pem"))
 		run(t, "openssl", "pkey", "-in", at("factory.pem"), "-pubout", "-out", at("factory.pub"))
 	}
+	if _, err := os.Stat(at("issuer.pem")); err != nil {
+		issuer, _, err := lineAuthority()
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, at("issuer.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issuer.Raw}))
+	}
 	certificate, err := rig.builder.Keys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	fpr := run(t, "sh", "-c", "gpg --with-colons --show-keys "+certificate+" 2>/dev/null | awk -F: '/^fpr/ { printf \"%s\", $10; exit }'")
 	h := newHelper(t, "state = \"PARTLABEL=state\"\n"+anyDisk+"[recovery]\nprovision = true\n[[trust.key]]\nfingerprint = \""+fpr+
-		"\"\ndocuments = [\"plan\", \"release\", \"bmap\"]\n", allSets, at("station.pem"), at("factory.pub"))
+		"\"\ndocuments = [\"plan\", \"release\", \"bmap\"]\n", allSets, at("station.pem"), at("factory.pub"), at("issuer.pem"))
 	f := &factory{dir: t.TempDir(), www: t.TempDir()}
 	slot, err := h.builder.Slot(t.Context(), abdisk.SlotConfig{Kind: abdisk.Small, Version: "1"})
 	if err != nil {
@@ -234,18 +244,36 @@ func (f *factory) sign(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		return
 	}
-	key, err := keys.Parse([]byte("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIBJzBEpyfHh7GJpZaFgBk7tULYrjzAxVJCRwMbqVIPVO\n-----END PRIVATE KEY-----\n"))
+	issuer, key, err := lineAuthority()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	cert := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: request.Subject.CommonName}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(nil, cert, cert, request.PublicKey, key)
+	der, err := x509.CreateCertificate(nil, cert, issuer, request.PublicKey, key)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// lineAuthority is the certificate and the key of the line's authority, the same in every run.
+func lineAuthority() (*x509.Certificate, crypto.Signer, error) {
+	key, err := keys.Parse([]byte("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIBJzBEpyfHh7GJpZaFgBk7tULYrjzAxVJCRwMbqVIPVO\n-----END PRIVATE KEY-----\n"))
+	if err != nil {
+		return nil, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "line"}, NotAfter: time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	return cert, key, err
 }
 
 // blank makes a disk with nothing on it.
