@@ -59,8 +59,8 @@ func (s *Station) admits(floor int64) error {
 func earlier(c *config.Config, m target.Medium, old []plan.Placed) (was line.Earlier, err error) {
 	for _, slot := range c.Slot {
 		has := len(slot.Partitions) > 0
-		for _, role := range slot.Roles() {
-			_, found := partition(old, slot.Partitions[role])
+		for _, spec := range slot.Partitions {
+			_, found := partition(old, spec)
 			has = has && found
 		}
 		was.Device = was.Device || has

@@ -69,6 +69,9 @@ func (s *Station) loadSlot(ctx context.Context, slot config.Slot) error {
 	from := s.set.files.Images()
 	s.set.maps[slot.Name] = map[string][]byte{}
 	for _, i := range images {
+		if file, ok := slot.Files[i.Role]; ok {
+			return config.Requestf("role %s is the file %s, which the factory cannot write; it writes partitions", i.Role, file)
+		}
 		name, err := s.partitionFor(slot.Partitions[i.Role])
 		if err != nil {
 			return fmt.Errorf("role %s: %w", i.Role, err)
