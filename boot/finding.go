@@ -58,7 +58,7 @@ func Disagreements(st State) []Finding {
 	case st.Booted != "" && st.Next != st.Booted:
 		found = append(found, Finding{Info, fmt.Sprintf("slot %s is running and slot %s boots next", st.Booted, st.Next), ""})
 	}
-	if st.Next != "" && !fallback {
+	if st.Next != "" && !fallback && len(st.Slots) > 1 {
 		found = append(found, Finding{Info, fmt.Sprintf("slot %s has no fallback: no other slot is bootable", st.Next), "install into the other slot"})
 	}
 	return found

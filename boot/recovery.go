@@ -31,6 +31,24 @@ func SpendTry(ctx context.Context, b Backend, slot string) error {
 	return fmt.Errorf("%w: only this boot loader itself can count a boot", ErrRefused)
 }
 
+// LastInvalidator is a [Backend] whose boot loader starts the recovery when no slot is bootable.
+type LastInvalidator interface {
+	// InvalidateLast makes the only configured slot unbootable before its first byte changes. Only the recovery may call it: from
+	// then on it is all that boots. It is durable and was read back when it returns nil.
+	InvalidateLast(ctx context.Context, slot string) error
+}
+
+// InvalidateLast makes the only configured slot unbootable. The error wraps [ErrRefused] if b is not a [LastInvalidator].
+func InvalidateLast(ctx context.Context, b Backend, slot string) error {
+	if s, ok := b.(*synced); ok {
+		b = s.Backend
+	}
+	if l, ok := b.(LastInvalidator); ok {
+		return l.InvalidateLast(ctx, slot)
+	}
+	return RefuseLast(slot)
+}
+
 // RequestRecovery requests the recovery for the next boot. The error wraps [ErrRefused] if b is not a [Recoverer].
 func RequestRecovery(ctx context.Context, b Backend) error {
 	if s, ok := b.(*synced); ok {

@@ -8,6 +8,7 @@ import (
 
 	"updater/blockdev"
 	"updater/boot"
+	"updater/boot/grub"
 	"updater/device/config"
 )
 
@@ -24,11 +25,13 @@ type backend struct {
 	machine  bool // the state is not on the disk of the device
 	esp      bool // boot.esp says where the state is
 	efi      bool // the state is in EFI variables
+	// recovers reports whether the boot loader starts the recovery when no slot is bootable, so that one slot is enough; nil if it never does.
+	recovers func(b config.Boot) bool
 }
 
 // backends is the table of boot loaders, by the value of boot.backend.
 var backends = map[string]backend{
-	"grub":         {open: (*Device).openGRUB},
+	"grub":         {open: (*Device).openGRUB, recovers: func(b config.Boot) bool { return b.Dialect == string(grub.Tries) }},
 	"uboot":        {open: (*Device).openUBoot, create: (*Device).createUBoot},
 	"systemd-boot": {open: (*Device).openSystemdBoot, started: (*Device).systemdBootStarted, owns: systemdBootOwns, esp: true},
 	"efi":          {open: (*Device).openEFI, started: (*Device).efiStarted, owns: efiOwns, firmware: true, machine: true, efi: true},
@@ -47,8 +50,21 @@ func LoadConfig(path string, build config.Build) (*config.Config, error) {
 	c, err := config.Load(path, Backends())
 	if err == nil {
 		c.Build = build
+		err = CheckSlots(c)
 	}
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// CheckSlots refuses a configuration with one slot for a boot loader that needs two. Errors: [config.Error].
+func CheckSlots(c *config.Config) error {
+	if recovers := backends[c.Boot.Backend].recovers; len(c.Slot) > 1 || recovers != nil && recovers(c.Boot) {
+		return nil
+	}
+	return config.Errorf("configuration %s: one [[slot]], expected 2: only a boot loader that starts the recovery without a slot does with one: grub with "+
+		"dialect = \"tries\"", c.File)
 }
 
 // NeedsEFI reports whether the boot loader of a configuration keeps its state in EFI variables.

@@ -46,6 +46,7 @@ type Device struct {
 	warnings []Warning            // of the state store, when the device was opened
 	seen     *view                // by an install; nil before it listed the slots
 	target   bool                 // another device than the running one
+	recovery bool                 // see [Options]
 	mounts   map[string]*mounting // by the node of the partition, for file roles
 
 	session
@@ -54,7 +55,9 @@ type Device struct {
 // Options say how a device is opened.
 type Options struct {
 	Purpose Purpose
-	Booted  string // slot that counts as running, for a disk that no kernel booted from; "" is what the configuration says
+	// Recovery says that this is the recovery, which alone may invalidate the only slot.
+	Recovery bool
+	Booted   string // slot that counts as running, for a disk that no kernel booted from; "" is what the configuration says
 }
 
 // Open opens the disk and reads the boot state and the state store. Errors: [config.RequestError], [config.Error], [LockedError] when another
@@ -69,6 +72,7 @@ func Open(c *config.Config, o Options) (_ *Device, err error) {
 			d.Close()
 		}
 	}()
+	d.recovery = o.Recovery
 	if o.Purpose == Install {
 		if err := d.disk.Lock(installPatience); err != nil {
 			return nil, err

@@ -34,7 +34,11 @@ func (d *Device) Invalidate(ctx context.Context, slot string) error {
 		if err := d.unchanged(ctx, slot); err != nil {
 			return err
 		}
-		if err := d.backend.Invalidate(ctx, slot); err != nil {
+		invalidate := d.backend.Invalidate
+		if d.recovery && len(d.Config.Slot) == 1 {
+			invalidate = func(ctx context.Context, slot string) error { return boot.InvalidateLast(ctx, d.backend, slot) }
+		}
+		if err := invalidate(ctx, slot); err != nil {
 			return err
 		}
 		st, err := d.backend.State(ctx)

@@ -66,6 +66,7 @@ func (d *Device) Status(ctx context.Context) (*Status, error) {
 		Product: d.Config.Product, Disk: d.disk.Path(), Backend: d.Config.Boot.Backend,
 		Booted: st.Booted, Primary: st.Next, Boots: boot.Words(st), Findings: st.Findings, Floor: known.Floor, Time: known.Time,
 	}
+	s.Findings = append(s.Findings, d.oneSlot(st)...)
 	if bad := d.disk.Degraded(); bad != "" {
 		s.Findings = append(s.Findings, boot.Warn(boot.RemedyRepair+", or restore the table with sgdisk", "%s", bad))
 	}

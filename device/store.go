@@ -128,6 +128,9 @@ func (d *Device) Record(records ...update.Record) error {
 		err := d.change(records[0].At, func(s *state.State) {
 			for _, r := range records {
 				s.Put(r.Slot, r.Role, d.imageOf(r), r.Detail)
+				if r.Outcome == update.OutcomeInstalled {
+					s.Request = nil
+				}
 			}
 		}, records[0].Signed)
 		if d.seen != nil && err == nil {

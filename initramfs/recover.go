@@ -65,12 +65,26 @@ func (r *runner) round(ctx context.Context, disk string) (done bool) {
 	} else {
 		r.log("recovery: no medium with a directory updater/ or the label %s; block devices: %s", UpdateLabel, names())
 	}
-	for _, url := range r.URLs {
-		if r.tryURL(ctx, url) {
+	requested := ""
+	if q, ok := r.device.(Requester); ok {
+		requested = q.Requested()
+	}
+	for _, url := range append([]string{requested}, r.URLs...) {
+		if url != "" && r.tryURL(ctx, url) {
 			return true
 		}
 	}
+	if requested != "" && r.untouched(ctx) {
+		r.log("recovery: what the running system asked for was not installed; its slot is unchanged and boots again")
+		return true
+	}
 	return !bootable && r.reactivate(ctx)
+}
+
+// untouched reports whether the only slot, which a request is for, still boots.
+func (r *runner) untouched(ctx context.Context) bool {
+	bootable, err := r.device.Status(ctx)
+	return err == nil && bootable
 }
 
 // reactivate makes intact slots bootable again. It tries once.

@@ -46,6 +46,12 @@ type Device interface {
 	Kexec(ctx context.Context) (ready bool, err error)
 }
 
+// Requester is a [Device] whose running system can ask the recovery to install something: it has one slot.
+type Requester interface {
+	// Requested returns the address of what is still to be installed, "" for nothing.
+	Requested() (url string)
+}
+
 // Timeouts. A slow USB stick appears after some seconds.
 const (
 	diskTimeout   = 30 * time.Second

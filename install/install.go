@@ -26,7 +26,8 @@ type Request struct {
 	Rewrite            bool   // write every block, also what the slot holds already, and a release that is installed already
 	IfNewer            bool   // install only what is newer than the releases of the running and of the next slot
 	ForceFromBad       bool   // although the running slot was not marked good
-	Initramfs          bool   // hooks of the running system are not called
+	Initramfs          bool   // this is the recovery: hooks of the running system are not called, and the only slot may be written
+	Identity           string // of the only release that is accepted; "" accepts every one
 }
 
 // Run installs a release, or the signed image of a slot with one role, into the inactive slot. The order of the steps is that of
@@ -40,7 +41,7 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	if r.Slot != "" && !slices.Contains(r.Config.SlotNames(), r.Slot) {
 		return nil, r.Config.UnknownSlot(r.Slot)
 	}
-	dev, err := device.Open(r.Config, device.Options{Purpose: device.Install, Booted: r.Booted}) // a second install ends here
+	dev, err := device.Open(r.Config, device.Options{Purpose: device.Install, Booted: r.Booted, Recovery: r.Initramfs}) // a second install ends here
 	if err != nil {
 		return nil, err
 	}
@@ -59,13 +60,16 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	defer from.Close()
 	from.Trust.Policy = trust
 	dev.Source, dev.Opened = ImageName(r.Image), events.Device
+	if dev.OnlySlot() != "" && !r.Initramfs {
+		return nil, r.handOver(ctx, dev, from)
+	}
 	progress, stop := events.Progress()
 	defer stop()
 	hooks := r.hooks(dev, events)
 	job := update.Job{
 		Boot: dev, Disk: dev, State: dev, Seed: dev.Seed, Policy: trust,
 		Product: r.Config.Product, Require: r.Config.Trust.Required(), Layout: r.Config.Layout(),
-		Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
+		Identity: r.Identity, Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
 		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, IfNewer: r.IfNewer, Progress: progress,
 		PreInstall: hooks.hook("pre-install", hooks.config.PreInstall), PostInstall: hooks.hook("post-install", hooks.config.PostInstall),
 	}

@@ -9,6 +9,7 @@ import (
 	"updater/device/config"
 	"updater/initramfs"
 	"updater/install"
+	"updater/state"
 	"updater/update"
 )
 
@@ -23,6 +24,8 @@ type Device struct {
 	Work       *initramfs.Work // is told of progress
 	// Line runs a factory plan.
 	Line func(ctx context.Context, plan string) error
+
+	request *state.Request // that was read last
 }
 
 // Events are told how an install goes, and its result; err is the error of the last hook.
@@ -42,21 +45,42 @@ func (d *Device) FindDisk() (string, error) { return device.FindDisk(d.Config) }
 
 // Install implements initramfs.Device.
 func (d *Device) Install(ctx context.Context, u initramfs.Update) error {
-	return d.install(ctx, install.Documents{Bmap: u.Bmap, Signature: u.Signature}, u.Image)
+	return d.install(ctx, install.Request{Documents: install.Documents{Bmap: u.Bmap, Signature: u.Signature}, Image: u.Image})
 }
 
 // InstallURL implements initramfs.Device. The address may name {serial} and {mac}.
 func (d *Device) InstallURL(ctx context.Context, url string) error {
-	return d.install(ctx, install.Documents{}, deviceURL(url))
+	r := install.Request{Image: deviceURL(url)}
+	if d.request != nil && url == d.request.Source {
+		r = install.Request{Image: url, Identity: d.request.Identity}
+	}
+	return d.install(ctx, r)
 }
 
-func (d *Device) install(ctx context.Context, docs install.Documents, image string) error {
+// Requested implements initramfs.Requester.
+func (d *Device) Requested() (url string) {
+	d.request = nil
+	if len(d.Config.Slot) != 1 {
+		return ""
+	}
+	known, err := device.ReadState(d.Config)
+	if err != nil {
+		return "" // the status says what is wrong with the state store
+	}
+	if d.request = known.Pending(); d.request == nil {
+		return ""
+	}
+	return d.request.Source
+}
+
+func (d *Device) install(ctx context.Context, r install.Request) error {
 	if _, err := d.FindDisk(); err != nil { // a copy of it may have been plugged in since
 		return err
 	}
 	events := d.watched()
 	defer d.Work.Begin("finishing an install", initramfs.StepBound)
-	res, err := install.Run(ctx, install.Request{Config: d.Config, Documents: docs, Image: image, Initramfs: true}, d.Inputs, events)
+	r.Config, r.Initramfs = d.Config, true
+	res, err := install.Run(ctx, r, d.Inputs, events)
 	if nothing, ok := errors.AsType[*update.NothingError](err); ok { // what is there was read back, and boots next
 		d.Say("%v", nothing)
 		return nil

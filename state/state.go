@@ -21,6 +21,7 @@ type State struct {
 	Time    time.Time       // the last trusted time, UTC; zero is none
 	Slots   map[string]Slot // by name
 	History []Event         // the newest last, bounded
+	Request *Request        // what the recovery is asked to install; nil is nothing
 
 	unknown map[string]json.RawMessage // members of a later version, kept unchanged
 }
@@ -64,6 +65,14 @@ type Image struct {
 // Same reports whether two records are of one installation and one result of it.
 func (i Image) Same(o Image) bool {
 	return i.BmapChecksum == o.BmapChecksum && i.Result == o.Result && i.At.Equal(o.At)
+}
+
+// Request is an install that a running system with one slot hands to its recovery.
+type Request struct {
+	Source   string    `json:"source"`   // address
+	Identity string    `json:"identity"` // of the release that was accepted there
+	Version  string    `json:"version,omitempty"`
+	At       time.Time `json:"at"`
 }
 
 // Event is one line of the history.
@@ -191,6 +200,9 @@ func (s State) marshal(room int) ([]byte, error) {
 			members = map[string]json.RawMessage{}
 		}
 		for _, m := range s.members() {
+			if m.optional && s.Request == nil {
+				continue
+			}
 			raw, err := json.Marshal(m.value)
 			if err != nil {
 				return nil, err
@@ -229,13 +241,17 @@ func (s *State) strip() (stripped bool) {
 }
 
 type member struct {
-	name  string
-	value any
+	name     string
+	value    any
+	optional bool // left out while it is nil
 }
 
 // members are the parts of the payload; unmarshal sets through the pointers.
 func (s *State) members() []member {
-	return []member{{"floor", &s.Floor}, {"time", &s.Time}, {"slots", &s.Slots}, {"history", &s.History}}
+	return []member{
+		{name: "floor", value: &s.Floor}, {name: "time", value: &s.Time}, {name: "slots", value: &s.Slots}, {name: "history", value: &s.History},
+		{name: "request", value: &s.Request, optional: true},
+	}
 }
 
 // unmarshal reads a payload.
@@ -247,6 +263,9 @@ func unmarshal(payload []byte) (State, error) {
 	}
 	for _, m := range s.members() {
 		raw, ok := all[m.name]
+		if !ok && m.optional {
+			continue
+		}
 		if !ok {
 			return State{}, fmt.Errorf("member %q is missing", m.name)
 		}

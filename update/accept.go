@@ -119,7 +119,7 @@ func (r *run) accept() error {
 			return err
 		}
 		r.release, r.signers = opened.Release, opened.Signers
-		return nil
+		return r.asked()
 	}
 	doc, err := Accept(r.Document, r.Signature, c)
 	if err != nil {
@@ -130,8 +130,18 @@ func (r *run) accept() error {
 	if r.Narrow != nil {
 		pin = fmt.Sprintf("%x", sha256.Sum256([]byte(pin+" "+r.Part)))
 	}
-	r.release, err = release.Bare(doc.Map, pin, r.Role)
-	return err
+	if r.release, err = release.Bare(doc.Map, pin, r.Role); err != nil {
+		return err
+	}
+	return r.asked()
+}
+
+// asked refuses another release than the one that was asked for.
+func (r *run) asked() error {
+	if got := r.release.Identity(); r.Identity != "" && got != r.Identity {
+		return &IncompatibleError{Reason: fmt.Sprintf("the release is another one than was requested: its identity is %.16s, expected %.16s", got, r.Identity)}
+	}
+	return nil
 }
 
 // plan accepts the block map of every image for the slot, and that it fits.

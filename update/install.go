@@ -110,6 +110,7 @@ type Job struct {
 	// [Sparse]. It may be nil.
 	Seed func(slot, role string) (Seed, error)
 
+	Identity string // of the only release that is accepted; "" accepts every one
 	Slot     string // "" picks the inactive slot
 	Tries    int
 	Unmapped string // policy for unmapped blocks if the signed document has none; "" is UnmappedZero

@@ -10,6 +10,10 @@ import (
 // it applies once (grub-reboot(8)).
 const Recovery = "recovery"
 
+// NoSlotIsRecovery reports whether the script boots the recovery when no slot has a boot left, as examples/boot/grub/tries.cfg and grub.cfg
+// do. That of RAUC gives all slots their tries back instead.
+func (s *store) NoSlotIsRecovery() bool { return s.Dialect == Tries }
+
 // RequestRecovery sets next_entry.
 func (s *store) RequestRecovery() error {
 	r, err := s.load()

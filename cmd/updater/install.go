@@ -55,7 +55,10 @@ every image of a slot with several roles, or none.
 
 What runs, or is installed and boots next, is not installed again: exit 3. A release that
 another slot still holds is compared with its signed checksums and activated. --slot NAME
-looks at that slot alone. A state store is needed for this.`,
+looks at that slot alone. A state store is needed for this.
+
+A device with one slot and a recovery accepts the documents and hands the address to the
+recovery, which boots next, once (--reboot restarts into it), and installs it.`,
 		Args: argsN(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runInstall(cmd.Context(), o, args[0], env) },
 	}
@@ -85,7 +88,10 @@ func runInstall(ctx context.Context, o installOptions, image string, env Env) er
 		Slot: o.slot, Role: o.role, Booted: o.booted, Rewrite: o.rewrite, IfNewer: o.ifNewer, ForceFromBad: o.forceFromBad,
 	}, env.inputs(out.Warn), out)
 	nothing, ok := errors.AsType[*update.NothingError](err)
+	handed, toRecovery := errors.AsType[*install.HandedOver](err)
 	switch {
+	case toRecovery:
+		out.waits(handed)
 	case ok && o.reboot && nothing.Held == update.HeldNext:
 		out.waits(nothing)
 	case res == nil:

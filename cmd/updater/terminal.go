@@ -62,14 +62,14 @@ func (r *report) installed(res *update.Result, late error) error {
 	return late
 }
 
-// waits reports a slot that holds the release already and boots at the next restart.
-func (r *report) waits(nothing *update.NothingError) {
+// waits reports what the next restart does, without an install: a slot that holds the release already boots, or the recovery installs it.
+func (r *report) waits(what error) {
 	if r.asJSON {
 		code := ExitDone
-		r.result(event{Code: &code, Msg: nothing.Error()})
+		r.result(event{Code: &code, Msg: what.Error()})
 		return
 	}
-	r.env.done("%v\n", nothing)
+	r.env.done("%v\n", what)
 }
 
 // unmappedWords say what became of unmapped blocks.

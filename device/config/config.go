@@ -184,8 +184,8 @@ func (c *Config) check(backends []string) error {
 }
 
 func (c *Config) checkSlots() error {
-	if len(c.Slot) < 2 {
-		return fmt.Errorf("%d [[slot]] tables, expected at least 2", len(c.Slot))
+	if len(c.Slot) == 0 {
+		return errors.New("[[slot]] is missing")
 	}
 	owner := map[string]string{}
 	for i, s := range c.Slot {

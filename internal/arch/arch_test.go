@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 		"updater/device", "updater/device/config", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack",
 		"updater/blockdev", "updater/state", "updater/initramfs", "updater/internal/atomicfile", "updater/internal/program",
 	},
-	"updater/recovery": {"updater/install", "updater/device", "updater/device/config", "updater/update", "updater/initramfs", "updater/initramfs/network"},
+	"updater/recovery": {"updater/state", "updater/install", "updater/device", "updater/device/config", "updater/update", "updater/initramfs", "updater/initramfs/network"},
 	"updater/device": {
 		"updater/device/config", "updater/update", "updater/verify", "updater/blockdev", "updater/state", "updater/internal/atomicfile",
 		"updater/boot", "updater/boot/android", "updater/boot/barebox", "updater/boot/custom", "updater/boot/efi", "updater/boot/gpt",

@@ -153,7 +153,7 @@ func (s *Station) loadDevice() (*config.Config, error) {
 		return nil, fmt.Errorf("the plan: %w", err)
 	}
 	c.Build = s.o.Build
-	return c, nil
+	return c, device.CheckSlots(c)
 }
 
 // writes reports whether the plan writes every partition of a slot, and those of its files; a whole-disk image contains all.
