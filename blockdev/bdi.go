@@ -2,6 +2,7 @@ package blockdev
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,39 +10,83 @@ import (
 	"strings"
 )
 
+// bdiNotes is where the limits that a run has changed are noted, for the next run if this one is killed. It ends with the kernel's limits:
+// at the next boot.
+const bdiNotes = "/run/updater"
+
+// bdiLimit is a value in the folder of a backing device (Documentation/ABI/testing/sysfs-class-bdi), and the one that is kept of it:
+// the same limit in the finest unit.
+type bdiLimit struct{ name, value, keep string }
+
 // limitDirty makes the kernel write dirty pages of the disk out early, by strict_limit and max_bytes (Linux 6.2 and later) or a
-// max_ratio of 1 per cent (Documentation/ABI/testing/sysfs-class-bdi). sysfs is the directory of the disk. restore sets the old
-// values again. Limits that cannot be set are skipped. A saved share of 0 (some tools round down) would stall writeback;
-// restore sets the kernel's default instead.
+// max_ratio of 1 per cent. sysfs is the directory of the disk. restore sets the old values again, as [restoreDirty] does after a run that
+// was killed. Limits that cannot be set are skipped.
 func limitDirty(sysfs string, bytes int64) (restore func() error) {
 	bdi := filepath.Join(sysfs, "bdi")
-	var undo []func() error
-	// set writes a value and saves the one of keep, the same limit in a finer unit. all is the default of a share.
-	set := func(name, value, keep, all string) bool {
-		old, err := os.ReadFile(filepath.Join(bdi, keep))
-		if err != nil || os.WriteFile(filepath.Join(bdi, name), []byte(value), 0) != nil {
-			return false
-		}
-		back := strings.TrimSpace(string(old))
-		if back == "0" && all != "" {
-			back = all
-		}
-		undo = append(undo, func() error { return os.WriteFile(filepath.Join(bdi, keep), []byte(back), 0) })
-		return true
-	}
 	// The kernel stores max_bytes as a share of the memory; max_ratio_fine is that share exactly. It refuses a limit above the
 	// global one, which then suffices.
+	limits := []bdiLimit{{"max_bytes", strconv.FormatInt(bytes, 10), "max_ratio_fine"}, {"strict_limit", "1", "strict_limit"}}
 	if _, err := os.Stat(filepath.Join(bdi, "max_bytes")); err != nil {
-		set("max_ratio", "1", "max_ratio", "100")
-	} else if set("max_bytes", strconv.FormatInt(bytes, 10), "max_ratio_fine", "1000000") {
-		set("strict_limit", "1", "strict_limit", "")
+		limits = []bdiLimit{{"max_ratio", "1", "max_ratio"}}
 	}
-	return func() error {
-		var errs []error
-		for _, v := range slices.Backward(undo) {
-			errs = append(errs, v())
+	var note strings.Builder
+	for _, l := range limits {
+		old, err := os.ReadFile(filepath.Join(bdi, l.keep))
+		if err != nil {
+			return func() error { return nil }
 		}
-		undo = nil
-		return errors.Join(errs...)
+		fmt.Fprintf(&note, "%s %s\n", l.keep, strings.TrimSpace(string(old)))
 	}
+	path := bdiNote(sysfs)
+	if err := os.MkdirAll(bdiNotes, 0o755); err == nil {
+		if os.WriteFile(path+".new", []byte(note.String()), 0o600) == nil {
+			_ = os.Rename(path+".new", path) // without a note a run that is killed leaves its limits
+		}
+	}
+	for _, l := range limits {
+		if os.WriteFile(filepath.Join(bdi, l.name), []byte(l.value), 0) != nil {
+			break
+		}
+	}
+	return func() error { return errors.Join(setNoted(bdi, note.String()), removeNote(path)) }
+}
+
+// restoreDirty sets the limits again that a killed run has left, as its note tells. It does nothing without a note.
+func restoreDirty(sysfs string) error {
+	path := bdiNote(sysfs)
+	note, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return errors.Join(setNoted(filepath.Join(sysfs, "bdi"), string(note)), removeNote(path))
+}
+
+// bdiNote names the note of a disk. A disk that takes the name of another one has another sequence number (diskseq, Linux 5.15).
+func bdiNote(sysfs string) string {
+	seq, _ := os.ReadFile(filepath.Join(sysfs, "diskseq"))
+	return filepath.Join(bdiNotes, "bdi-"+filepath.Base(sysfs)+"-"+strings.TrimSpace(string(seq)))
+}
+
+func removeNote(path string) error {
+	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// setNoted sets the values of a note, the last first. A saved share of 0 (some tools round down) would stall writeback; the kernel's
+// default is set instead.
+func setNoted(bdi, note string) error {
+	defaults := map[string]string{"max_ratio": "100", "max_ratio_fine": "1000000", "strict_limit": "0"}
+	var errs []error
+	for _, line := range slices.Backward(slices.Collect(strings.Lines(note))) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if value == "0" {
+			value = defaults[name]
+		}
+		if _, known := defaults[name]; known {
+			errs = append(errs, os.WriteFile(filepath.Join(bdi, name), []byte(value), 0))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -189,6 +189,28 @@ func TestFactsAndLimits(t *testing.T) {
 			t.Errorf("a share of %s is %s after Close; want %s", share, got, want)
 		}
 	}
+	defaults()
+	for _, engine := range []string{blockdev.Direct, blockdev.Paced} {
+		killed, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		newWriter(t, killed, blockdev.WriterOptions{Engine: blockdev.Paced})
+		if err := killed.Close(); err != nil { // without its writer, as a process ends that is killed
+			t.Fatal(err)
+		}
+		next, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWriter(t, next, blockdev.WriterOptions{Engine: engine})
+		if got := read(); engine == blockdev.Direct && got != before {
+			t.Errorf("the limits are %s under a direct writer, after a run that was killed; want %s", got, before)
+		}
+		if err := w.Close(); err != nil || read() != before {
+			t.Errorf("%s: the limits are %s after a run that was killed and another one, %v; want %s", engine, read(), err, before)
+		}
+	}
 	t.Log(f, "|", before, "|", during)
 }
 

@@ -88,7 +88,11 @@ func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 	default:
 		return nil, fmt.Errorf("writing %s: unknown engine %q, expected %s, %s or %s", d.name, o.Engine, Paced, Direct, Auto)
 	}
-	if o.Engine != Direct && d.sysfs != "" {
+	if d.sysfs == "" {
+		return w, nil
+	}
+	_ = restoreDirty(d.sysfs) // it would fail again at the end
+	if o.Engine != Direct {
 		w.restore = limitDirty(d.sysfs, dirtyLimit)
 	}
 	return w, nil
