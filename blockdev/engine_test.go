@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -263,5 +265,84 @@ func TestExtCSD(t *testing.T) {
 	}
 	if _, err := blockdev.ParseExtCSD(b[:511]); err == nil {
 		t.Error("a short register is read")
+	}
+}
+
+// TestFailedFlushIsFinal: after a flush that failed nothing succeeds any more, although the drive would take it: the kernel has dropped
+// what it could not write, and a second flush would report nothing.
+func TestFailedFlushIsFinal(t *testing.T) {
+	for _, engine := range []string{blockdev.Paced, blockdev.Direct} {
+		for n := 1; n < 40; n++ {
+			disk := crashdisk.New(make([]byte, 1<<20), crashdisk.Options{})
+			d := disk.Device("slot", 0, 1<<20)
+			w := newWriter(t, d, blockdev.WriterOptions{Engine: engine})
+			if _, err := w.WriteAt(bytes.Repeat([]byte{7}, 64<<10), 0); err != nil {
+				t.Fatal(err)
+			}
+			disk.Inject(crashdisk.Fault{N: n, Kind: crashdisk.FlushKeep})
+			err := w.Flush()
+			if disk.Fired() == 0 {
+				if err != nil {
+					t.Errorf("%s: Flush = %v without a fault", engine, err)
+				}
+				continue
+			}
+			disk.Heal()
+			if err == nil {
+				t.Errorf("%s: Flush = nil, though the flush of operation %d failed", engine, n)
+			}
+			_, write := w.WriteAt(make([]byte, 4096), 128<<10)
+			for name, again := range map[string]error{"Flush": w.Flush(), "Zero": w.Zero(0, 4096), "Discard": w.Discard(0, 4096), "WriteAt": write, "Sync": d.Sync()} {
+				if again == nil {
+					t.Errorf("%s: %s succeeded after a flush that failed", engine, name)
+				}
+			}
+		}
+	}
+}
+
+// ordered is a descriptor that writes down when its writes end.
+type ordered struct {
+	*badSector
+	name string
+	slow time.Duration
+	mu   *sync.Mutex
+	log  *[]string
+}
+
+func (o ordered) Pwrite(p []byte, off int64) (int, error) {
+	time.Sleep(o.slow)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	*o.log = append(*o.log, o.name)
+	return o.badSector.Pwrite(p, off)
+}
+
+// TestDirectSettles: a hole that is not whole pages is zeroed when no direct write is in flight: they may share a page, and the page cache
+// would write its old content over the new one.
+func TestDirectSettles(t *testing.T) {
+	for _, hole := range []struct{ off, length int64 }{{1024, 512}, {1024, 3072}, {4096, 512}} {
+		var mu sync.Mutex
+		var log []string
+		disk := &badSector{data: make([]byte, 64<<10), bad: -1}
+		d := blockdev.New("slot", blockdev.Files{
+			Main: ordered{disk, "cached", 0, &mu, &log}, Sentinel: disk, Direct: ordered{disk, "direct", 50 * time.Millisecond, &mu, &log}, Align: 512, Size: 64 << 10,
+		})
+		w := newWriter(t, d, blockdev.WriterOptions{Engine: blockdev.Direct})
+		if _, err := w.WriteAt(bytes.Repeat([]byte{7}, 1024), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteAt(bytes.Repeat([]byte{7}, 1024), 8192); err != nil { // the first is in flight now
+			t.Fatal(err)
+		}
+		if err := w.Zero(hole.off, hole.length); err != nil {
+			t.Fatal(err)
+		}
+		if len(log) < 2 || log[0] != "direct" || log[1] != "direct" {
+			t.Errorf("zeroing %d bytes at %d: the writes ended as %q; want both direct ones before", hole.length, hole.off, log)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -109,3 +109,49 @@ func TestDocumentsVolatileCache(t *testing.T) {
 		t.Errorf("only %d states were tried", states)
 	}
 }
+
+// TestDocumentFailures: no document counts as kept when an operation on the medium failed, or when the medium lost it.
+func TestDocumentFailures(t *testing.T) {
+	for n := 1; ; n++ {
+		m := boottest.NewMedium(make([]byte, documentArea))
+		d := state.OpenDocuments(m.Areas()[0], parts)
+		m.FailAt = m.Operations() + n
+		err := d.Put("A/rootfs", first, nil)
+		if m.Operations() < m.FailAt {
+			if do(t, err); n < 3 {
+				t.Errorf("only %d operations were tried", n-1)
+			}
+			break
+		}
+		if _, ok := errors.AsType[*state.Error](err); !ok || !errors.Is(err, boottest.ErrInjected) {
+			t.Errorf("operation %d failed: Put = %v", n, err)
+		}
+	}
+	m := boottest.NewMedium(make([]byte, documentArea))
+	m.Lie = true
+	if err := state.OpenDocuments(m.Areas()[0], parts).Put("A/rootfs", first, nil); err == nil {
+		t.Error("Put succeeded on a medium that loses writes")
+	}
+}
+
+// TestDocumentsFillTheirRoom: a document of the largest size is kept beside others, one byte more is refused.
+func TestDocumentsFillTheirRoom(t *testing.T) {
+	d := state.OpenDocuments(boottest.NewMedium(make([]byte, documentArea)).Areas()[0], parts)
+	do(t, d.Put("B/rootfs", second, nil))
+	largest := 0
+	for low, high := 1, documentArea; low < high; {
+		n := (low + high) / 2
+		if d.Put("A/rootfs", make([]byte, n), nil) == nil {
+			largest, low = n, n+1
+		} else {
+			high = n
+		}
+	}
+	do(t, d.Put("A/rootfs", bytes.Repeat([]byte{1}, largest), nil))
+	if doc, _, err := d.Get("A/rootfs"); err != nil || len(doc) != largest || largest < documentArea/5 {
+		t.Errorf("a document of %d bytes, the largest: %d bytes, %v", largest, len(doc), err)
+	}
+	if doc, _, err := d.Get("B/rootfs"); err != nil || !bytes.Equal(doc, second) {
+		t.Errorf("the document beside it: %.20q, %v", doc, err)
+	}
+}

@@ -39,6 +39,7 @@ type device struct {
 	failAt  int    // operation index from 1; 0 never
 	onOp    func(n int)
 	flip    int64 // byte that the medium corrupts; -1 none
+	ignores bool  // the boot state confirms a switch and does not keep it
 	opened  int
 }
 
@@ -63,7 +64,9 @@ func (d *device) op(format string, a ...any) error {
 	return nil
 }
 
-func (d *device) Slots(context.Context) ([]update.Slot, error) { return slices.Clone(d.slots), nil }
+func (d *device) Slots(ctx context.Context) ([]update.Slot, error) {
+	return slices.Clone(d.slots), ctx.Err()
+}
 
 func (d *device) Invalidate(_ context.Context, slot string) error {
 	if err := d.op("invalidate %s", slot); err != nil {
@@ -77,9 +80,12 @@ func (d *device) Invalidate(_ context.Context, slot string) error {
 	return nil
 }
 
-func (d *device) Activate(_ context.Context, slot string, tries int) error {
-	if err := d.op("activate %s %d", slot, tries); err != nil {
+func (d *device) Activate(ctx context.Context, slot string, tries int) error {
+	if err := errors.Join(d.op("activate %s %d", slot, tries), ctx.Err()); err != nil { // as a backend that a signal interrupts
 		return err
+	}
+	if d.ignores {
+		return nil
 	}
 	for i := range d.slots {
 		d.slots[i].Next = d.slots[i].Name == slot
@@ -363,6 +369,16 @@ func TestEveryCancel(t *testing.T) {
 		if !errors.Is(err, stop) || d.next() != "A" {
 			t.Fatalf("cancelled at operation %d (%s): Install = %v, next %s; want the cause, and A", n, d.journal[n-1], err, d.next())
 		}
+	}
+}
+
+// TestSwitchIsReadBack: an install whose switch the boot state does not hold is no success.
+func TestSwitchIsReadBack(t *testing.T) {
+	d := newDevice(1 << 20)
+	d.ignores = true
+	_, err := update.Install(t.Context(), newKit(t, bmap.CreateOptions{}).job(d))
+	if e, ok := errors.AsType[*update.BootError](err); !ok || e.Doing != "reading the switch back" {
+		t.Errorf("Install = %v; want an error of reading the switch back", err)
 	}
 }
 

@@ -3,6 +3,8 @@ package update_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -74,6 +76,29 @@ func TestReadBackAt(t *testing.T) {
 	}
 }
 
+// TestHolesAreReadWhole: a byte that is not zero is found wherever it is in a hole that takes many reads, and zeroed by a repair.
+func TestHolesAreReadWhole(t *testing.T) {
+	const size = 5<<20 + 4096
+	sum := sha256.Sum256(make([]byte, 4096))
+	m, err := bmap.FromRanges(size, "sha256", []bmap.Range{{Length: 4096, Checksum: hex.EncodeToString(sum[:])}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int64{4096, 1<<20 + 4095, 1<<20 + 4096, 3<<20 + 7, size - 1} {
+		d := disk(make([]byte, size))
+		d[at] = 1
+		b := update.ReadBack{Map: m, Unmapped: update.UnmappedZero}
+		bad, err := b.Compare(t.Context(), d)
+		if err != nil || len(bad) != 1 || bad[0].Index != -1 {
+			t.Fatalf("byte %d: Compare = %v, %v", at, bad, err)
+		}
+		reopen := func(context.Context) (update.ImageCloser, error) { return stream{Reader: bytes.NewReader(nil)}, nil }
+		if err := b.Repair(t.Context(), d, bad, reopen); err != nil || d[at] != 0 {
+			t.Errorf("byte %d is %d after Repair = %v", at, d[at], err)
+		}
+	}
+}
+
 func isA5(p []byte) bool { return bytes.Count(p, []byte{0xa5}) == len(p) }
 
 // TestRepairIsBounded: more mismatches than an accident makes are reported, not repaired, and the errors name the place on
@@ -92,7 +117,7 @@ func TestRepairIsBounded(t *testing.T) {
 	if err != nil || len(bad) == 0 {
 		t.Fatalf("Compare = %d mismatches, %v", len(bad), err)
 	}
-	many := slices.Repeat(bad, update.MaxRepair)
+	many := slices.Repeat(bad, update.MaxRepair)[:update.MaxRepair+1]
 	for name, err := range map[string]error{
 		"too many":      b.Repair(t.Context(), medium, many, k.reopen),
 		"no second one": b.Repair(t.Context(), medium, bad[:1], nil),
@@ -103,6 +128,9 @@ func TestRepairIsBounded(t *testing.T) {
 	}
 	if n := len(written(d)); n != 0 {
 		t.Errorf("%d writes of a repair that was refused", n)
+	}
+	if err := b.Repair(t.Context(), medium, many[1:], k.reopen); err != nil || len(written(d)) == 0 {
+		t.Errorf("as many as are repaired: Repair = %v with %d writes", err, len(written(d)))
 	}
 	broken := failingMedium{medium, base + m.Range(3).Offset}
 	_, err = b.Compare(t.Context(), broken)

@@ -1,0 +1,135 @@
+package state_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"updater/boot/boottest"
+	"updater/state"
+)
+
+// TestHistory: an event has what was recorded, and the cause and origin of an installation only.
+func TestHistory(t *testing.T) {
+	i := image(3, state.Installed)
+	i.Source, i.Signer, i.Seconds = "http://host/image", "key", map[string]float64{"write": 2}
+	var s state.State
+	s.Put("A", "rootfs", i, "")
+	s.MarkGood("A", day2)
+	i.Result = state.Failed
+	s.Put("A", "rootfs", i, "no space")
+	event := state.Event{At: day1, Slot: "A", Role: "rootfs", Version: "1.3", RollbackIndex: 3, Result: state.Installed, Source: i.Source, Signer: "key", Seconds: i.Seconds}
+	good, failed := event, event
+	good.At, good.Result, good.Source, good.Signer, good.Seconds = day2, state.Good, "", "", nil
+	failed.Result, failed.Detail = state.Failed, "no space"
+	if diff := cmp.Diff([]state.Event{event, good, failed}, s.History); diff != "" {
+		t.Error(diff)
+	}
+	for n := range 100 {
+		s.Put("A", "rootfs", image(int64(n), state.Failed), "")
+	}
+	if n := len(s.History); n != 64 || s.History[63].RollbackIndex != 99 || s.History[0].RollbackIndex != 36 {
+		t.Errorf("the history has %d events, from index %d to %d", n, s.History[0].RollbackIndex, s.History[n-1].RollbackIndex)
+	}
+}
+
+// TestSame: records are of one installation and one result only if the document, the result and the time agree.
+func TestSame(t *testing.T) {
+	a := image(3, state.Installed)
+	for name, change := range map[string]func(*state.Image){
+		"nothing": func(*state.Image) {}, "the document": func(i *state.Image) { i.BmapChecksum = "cd" },
+		"the result": func(i *state.Image) { i.Result = state.Failed }, "the time": func(i *state.Image) { i.At = day2 },
+		"the zone": func(i *state.Image) { i.At = i.At.In(time.FixedZone("", 3600)) },
+	} {
+		b := a
+		change(&b)
+		if want := name == "nothing" || name == "the zone"; a.Same(b) != want || b.Same(a) != want {
+			t.Errorf("%s differs: Same = %v", name, !want)
+		}
+	}
+}
+
+// TestFloorOfSlots: the floor rises to the lowest index of a slot that is whole, and not at all with a part of one.
+func TestFloorOfSlots(t *testing.T) {
+	for _, c := range []struct {
+		a, b  state.Image
+		floor int64
+	}{
+		{image(5, state.Installed), image(7, state.Installed), 5},
+		{image(7, state.Installed), image(5, state.Good), 5},
+		{image(5, state.Installed), image(7, state.Writing), 2},
+		{image(5, state.Failed), image(7, state.Installed), 2},
+		{image(1, state.Installed), image(1, state.Installed), 2},
+	} {
+		s := state.State{Floor: 2}
+		s.Put("A", "boot", c.a, "")
+		s.Put("A", "rootfs", c.b, "")
+		s.MarkGood("A", day2)
+		if s.Floor != c.floor {
+			t.Errorf("%s %d and %s %d: the floor is %d; want %d", c.a.Result, c.a.RollbackIndex, c.b.Result, c.b.RollbackIndex, s.Floor, c.floor)
+		}
+	}
+}
+
+// TestPayloads: a payload with a valid checksum that is not a state is a damaged copy, never a state of zeros.
+func TestPayloads(t *testing.T) {
+	const rest = `,"history":[],"slots":{},"time":"2026-01-01T00:00:00Z"`
+	for payload, ok := range map[string]bool{
+		`{"floor":4` + rest + `}`: true, `{"floor":4` + rest + `,"later":[1]}`: true,
+		`{"floor":-1` + rest + `}`: false, `{"floor":"4"` + rest + `}`: false, `{"floor":4}`: false, `[]`: false, ``: false, `{"floor":4`: false,
+	} {
+		area := make([]byte, areaSize)
+		copy(area, "UPDSTATE")
+		binary.LittleEndian.PutUint32(area[8:], 1)
+		binary.LittleEndian.PutUint64(area[16:], 1)
+		binary.LittleEndian.PutUint32(area[24:], uint32(len(payload)))
+		copy(area[32:], payload)
+		table := crc32.MakeTable(crc32.Castagnoli)
+		binary.LittleEndian.PutUint32(area[12:], crc32.Update(crc32.Checksum(area[:12], table), table, area[16:32+len(payload)]))
+		s, err := state.Open(boottest.NewMedium(area).Areas()[0], state.State{Floor: 9})
+		if err != nil || (s.Lost() == "") != ok || ok && s.State().Floor != 4 || !ok && s.State().Floor != 9 {
+			t.Errorf("payload %s: floor %d, lost %q, %v", payload, s.State().Floor, s.Lost(), err)
+		}
+	}
+}
+
+// TestHealFails: a bad copy that cannot be rewritten is an error, and stays one.
+func TestHealFails(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, areaSize))
+	do(t, open(t, m).Update(func(s *state.State) { s.Floor = 1 }))
+	area := m.Snapshot()[0]
+	area[40] ^= 1
+	m = boottest.NewMedium(area)
+	s := open(t, m)
+	m.FailAt = m.Operations() + 1
+	for range 2 {
+		if err := s.Heal(); !errors.Is(err, boottest.ErrInjected) {
+			t.Errorf("Heal = %v", err)
+		}
+		m.FailAt = 0
+	}
+}
+
+// TestDisplayedMakesRoom: what is only displayed makes room for what decides, in the records that stay as they are, too.
+func TestDisplayedMakesRoom(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, 8192))
+	s := open(t, m)
+	do(t, s.Update(func(s *state.State) {
+		for n := range 12 {
+			i := image(int64(n), state.Writing)
+			i.Source, i.Signer = string(make([]byte, 200)), string(make([]byte, 200))
+			s.Put(fmt.Sprint("slot", n), "rootfs", i, "")
+		}
+	}))
+	if kept := s.State().Slots["slot3"]["rootfs"].Source; len(kept) != 200 {
+		t.Errorf("the state in memory lost its source: %q", kept)
+	}
+	if got := open(t, m).State(); len(got.Slots) != 12 || got.Slots["slot3"]["rootfs"].RollbackIndex != 3 {
+		t.Errorf("the store has %d slots", len(got.Slots))
+	}
+}
