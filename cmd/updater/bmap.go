@@ -23,18 +23,27 @@ func newBmap(env Env) *cobra.Command {
 	return cmd
 }
 
-// readBmap parses a bmap without checking its signature.
-func readBmap(path string) (m *bmap.Map, clearsigned bool, err error) {
-	data, err := install.ReadFile(path, verify.MaxDocumentSize+verify.MaxSignatureSize)
+// bmapText reads the text that is signed, without checking its signature.
+func bmapText(path string) (text []byte, clearsigned bool, err error) {
+	text, err = install.ReadFile(path, verify.MaxDocumentSize+verify.MaxSignatureSize)
 	if err != nil {
 		return nil, false, fmt.Errorf("reading the bmap: %w", err)
 	}
-	if clearsigned = verify.IsClearsigned(data); clearsigned {
-		if data, err = verify.UnverifiedText(data); err != nil {
+	if clearsigned = verify.IsClearsigned(text); clearsigned {
+		if text, err = verify.UnverifiedText(text); err != nil {
 			return nil, true, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	if m, err = bmap.Parse(data); err != nil {
+	return text, clearsigned, nil
+}
+
+// readBmap parses a bmap without checking its signature.
+func readBmap(path string) (m *bmap.Map, clearsigned bool, err error) {
+	text, clearsigned, err := bmapText(path)
+	if err != nil {
+		return nil, clearsigned, err
+	}
+	if m, err = bmap.Parse(text); err != nil {
 		return nil, clearsigned, fmt.Errorf("%s: %w", path, err)
 	}
 	return m, clearsigned, nil

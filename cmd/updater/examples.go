@@ -37,6 +37,8 @@ var examples = map[string][]string{
 	"channel info":             {"updater channel info", "updater channel info --json"},
 	"channel verify":           {"updater channel verify --config config.toml"},
 	"pack":                     {"updater pack image.img", "updater pack --level 19 -o image.img.zst image.img"},
+	"delta create":             {"updater delta create --from 1.0/image.img.zst 1.1/image.img.zst"},
+	"delta info":               {"updater delta info image.img.zst.4f1c09a2e77b3d58.delta"},
 	"provision":                {"updater provision --plan plan.toml --target /dev/sdb --target /dev/sdc", "updater provision --plan plan.toml --target /dev/sdb --check"},
 	"provision token":          {"updater provision token --key factory.pem --serial A1007"},
 	"provision records verify": {"updater provision records verify --spool /var/spool/updater --key station.pub"},

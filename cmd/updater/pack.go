@@ -70,13 +70,9 @@ func runPack(ctx context.Context, o packOptions, path string, env Env) (err erro
 	if err != nil {
 		return err
 	}
-	ranges := make([]pack.Range, 0, m.Len())
-	for _, r := range m.Ranges() {
-		ranges = append(ranges, pack.Range{Offset: r.Offset, Length: r.Length})
-	}
 	if err := atomicfile.WriteFunc(o.output, 0o644, func(out io.Writer) error {
 		w := bufio.NewWriterSize(out, 256<<10)
-		if err := pack.Write(ctx, w, pack.Image{Data: f, Size: m.ImageSize(), Ranges: ranges}, o.level); err != nil {
+		if err := pack.Write(ctx, w, pack.Image{Data: f, Size: m.ImageSize(), Ranges: packRanges(m)}, o.level); err != nil {
 			return err
 		}
 		return w.Flush()

@@ -17,8 +17,8 @@ import (
 var allowed = map[string][]string{
 	"updater/cmd/updater": {
 		"updater/install", "updater/recovery", "updater/device", "updater/device/config", "updater/device/doctor",
-		"updater/device/health", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack", "updater/initramfs",
-		"updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line", "updater/provision/medium",
+		"updater/device/health", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack", "updater/delta",
+		"updater/initramfs", "updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line", "updater/provision/medium",
 		"updater/provision/plan", "updater/provision/record", "updater/provision/station",
 		"updater/internal/atomicfile", "updater/internal/printable",
 	},
@@ -47,6 +47,7 @@ var allowed = map[string][]string{
 	"updater/blockdev":            {"updater/blockdev/gpt", "updater/blockdev/mbr", "updater/blockdev/fat", "updater/internal/filelock"},
 	"updater/source":              {"updater/pack"},
 	"updater/pack":                {},
+	"updater/delta":               {"updater/pack"},
 	"updater/state":               {},
 	"updater/boot":                {},
 	"updater/boot/scheme":         {"updater/boot"},

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"updater/bmap"
+	"updater/delta"
+	"updater/internal/atomicfile"
+	"updater/internal/printable"
+	"updater/pack"
+	"updater/source"
+	"updater/update"
+)
+
+func newDelta(env Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "delta",
+		Short: "Make and show deltas: what a device needs that has an older image",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newDeltaCreate(env), newDeltaInfo(env))
+	return cmd
+}
+
+type deltaCreateOptions struct{ from, fromBmap, bmap, output string }
+
+func newDeltaCreate(env Env) *cobra.Command {
+	var o deltaCreateOptions
+	cmd := &cobra.Command{
+		Use:   "create [flags] --from OLD NEW",
+		Short: "Make the delta from one image to another",
+		Long: `create writes what a device needs to make NEW from OLD in its running slot. Both are
+raw or compressed; their bmaps are those that were signed, and the images are compared
+with them. A compressed image is decoded into a temporary file (TMPDIR).
+
+The delta belongs beside NEW, under the name that create gives it: NEW, the beginning of
+the checksum of the bmap of OLD, .delta. Give NEW as it is published, for example
+image.img.zst. Nothing has to be signed: every range that a device makes is compared with
+the signed bmap of NEW. The same images and bmaps give the same bytes.
+
+Ranges of more than 1 MiB are left out, as in a bmap that bmaptool made.`,
+		Args: argsN(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runDeltaCreate(cmd.Context(), o, args[0], env) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.from, "from", "", "old image `FILE`")
+	f.StringVar(&o.fromBmap, "from-bmap", "", "its bmap `FILE` (default: beside it)")
+	f.StringVar(&o.bmap, "bmap", "", "bmap `FILE` of the new image (default: beside it)")
+	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (default: beside NEW, as devices look for it)")
+	return cmd
+}
+
+func runDeltaCreate(ctx context.Context, o deltaCreateOptions, path string, env Env) error {
+	if o.from == "" {
+		return usagef("--from is missing; expected the old image")
+	}
+	debug.SetGCPercent(25) // the tables of the encoders live long: with the default they count twice
+	from, err := openMapped(ctx, o.from, o.fromBmap)
+	if err != nil {
+		return err
+	}
+	defer from.raw.Close()
+	to, err := openMapped(ctx, path, o.bmap)
+	if err != nil {
+		return err
+	}
+	defer to.raw.Close()
+	if o.output == "" {
+		o.output = delta.Name(path, from.sum)
+	}
+	in := delta.Images{
+		Identity: delta.Identity{Base: from.sum, Target: to.sum, BaseSize: from.m.ImageSize()},
+		Old:      from.raw, New: to.raw, OldRanges: packRanges(from.m), NewRanges: packRanges(to.m),
+	}
+	if progress, stop := newReport(env, false).meter("encoding"); progress != nil {
+		defer stop()
+		var done int64
+		in.Progress = func(n int64) { done += n; progress(done, to.m.MappedBytes()) }
+	}
+	var t *delta.Table
+	if err := atomicfile.WriteFunc(o.output, 0o644, func(out io.Writer) error {
+		w := bufio.NewWriterSize(out, 256<<10)
+		if t, err = delta.Write(ctx, w, in); err != nil {
+			return err
+		}
+		return w.Flush()
+	}); err != nil {
+		return err
+	}
+	v := viewDelta(t)
+	env.done("%s of data in %d frames, made with %s of the old image, into %s, %s\n", size(v.Made), v.Frames, size(v.WindowBytes), o.output, size(t.Size))
+	if left := to.m.MappedBytes() - v.Made; left > 0 {
+		env.warn("%s are in ranges of more than %s, which are not in the delta; make the bmap with updater bmap create", size(left), size(delta.MaxRange))
+	}
+	return nil
+}
+
+// mappedImage is a raw image that matches its map.
+type mappedImage struct {
+	m   *bmap.Map
+	sum [sha256.Size]byte // of the map as it is signed
+	raw *os.File
+}
+
+// openMapped opens an image, decoded into a temporary file if it is compressed, and compares it with its map.
+func openMapped(ctx context.Context, path, mapPath string) (*mappedImage, error) {
+	text, m, err := findMap(path, mapPath)
+	if err != nil {
+		return nil, err
+	}
+	i := &mappedImage{m: m, sum: sha256.Sum256(text)}
+	if err := m.CheckSummed(); err != nil {
+		return nil, err
+	}
+	img, err := source.Open(path, nil, source.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	defer img.Close()
+	if img.Codec() == "raw" {
+		if i.raw, err = os.Open(path); err == nil {
+			err = bmap.Verify(ctx, m, i.raw, nil)
+		}
+	} else if i.raw, err = os.CreateTemp("", "updater-delta"); err == nil {
+		_ = os.Remove(i.raw.Name()) // it lives as long as it is open
+		err = update.Pieces(ctx, m, img, func(p []byte, off int64) error { _, err := i.raw.WriteAt(p, off); return err })
+		err = errors.Join(err, i.raw.Truncate(m.ImageSize()))
+	}
+	if err != nil {
+		if i.raw != nil {
+			i.raw.Close()
+		}
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return i, nil
+}
+
+// findMap reads a map, by default the one beside an image, without checking its signature.
+func findMap(image, path string) (text []byte, m *bmap.Map, err error) {
+	if path == "" {
+		if path, err = source.FindBmap(image); err != nil {
+			return nil, nil, &usageError{err: err}
+		}
+	}
+	text, _, err = bmapText(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if m, err = bmap.Parse(text); err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return text, m, err
+}
+
+func packRanges(m *bmap.Map) []pack.Range {
+	ranges := make([]pack.Range, 0, m.Len())
+	for _, r := range m.Ranges() {
+		ranges = append(ranges, pack.Range{Offset: r.Offset, Length: r.Length})
+	}
+	return ranges
+}
+
+// deltaView is a delta for people and machines.
+type deltaView struct {
+	Base        string `json:"base"`   // checksum of the bmap of the old image
+	Target      string `json:"target"` // of the new one
+	BaseBytes   int64  `json:"base_bytes"`
+	Bytes       int64  `json:"bytes"`
+	TableBytes  int64  `json:"table_bytes"`
+	Frames      int    `json:"frames"`
+	Made        int64  `json:"made_bytes"`   // of the new image
+	Windows     int    `json:"windows"`      // of the old image, different ones
+	WindowBytes int64  `json:"window_bytes"` // of all
+	Dictionary  int64  `json:"dictionary_bytes"`
+}
+
+func viewDelta(t *delta.Table) deltaView {
+	v := deltaView{
+		Base: hex.EncodeToString(t.Base[:]), Target: hex.EncodeToString(t.Target[:]), BaseBytes: t.BaseSize,
+		Bytes: t.Size, TableBytes: t.Size, Windows: len(t.Windows),
+	}
+	for _, w := range t.Windows {
+		v.WindowBytes += int64(w.Length)
+	}
+	for _, f := range t.Frames {
+		if f.Packed > 0 {
+			v.Frames++
+		}
+		v.Made += f.Length
+		v.TableBytes -= f.Packed
+		for _, w := range t.Dictionary(f) {
+			v.Dictionary += int64(w.Length)
+		}
+	}
+	return v
+}
+
+type deltaInfoOptions struct {
+	bmap, from, output string
+	dictionary         int
+	json               bool
+}
+
+func newDeltaInfo(env Env) *cobra.Command {
+	var o deltaInfoOptions
+	cmd := &cobra.Command{
+		Use:   "info [flags] DELTA",
+		Short: "Show what a delta needs and makes",
+		Long: `info reads the table of a delta. It needs the bmap of the new image.
+
+With --dictionary N it writes the dictionary of frame N, counted from 0, made of the raw
+old image, and prints where the frame is: zstd -d -D DICTIONARY decodes those bytes.`,
+		Args: argsN(1, 1),
+		RunE: func(_ *cobra.Command, args []string) error { return runDeltaInfo(o, args[0], env) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.bmap, "bmap", "", "bmap `FILE` of the new image (default: beside the image that the delta belongs to)")
+	f.IntVar(&o.dictionary, "dictionary", -1, "write the dictionary of frame `N`")
+	f.StringVar(&o.from, "from", "", "raw old image `FILE`, for --dictionary")
+	f.StringVarP(&o.output, "output", "o", "", "write the dictionary to `FILE`")
+	f.BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+// deltaName matches the name of a delta beside its image.
+var deltaName = regexp.MustCompile(`\.[0-9a-f]{16}\.delta$`)
+
+func runDeltaInfo(o deltaInfoOptions, path string, env Env) error {
+	if o.bmap == "" && !deltaName.MatchString(path) {
+		return usagef("%s is not named as a delta beside its image; name the bmap of the new image with --bmap", filepath.Base(path))
+	}
+	if o.dictionary >= 0 && (o.from == "" || o.output == "") {
+		return usagef("--dictionary needs --from and --output")
+	}
+	text, m, err := findMap(deltaName.ReplaceAllString(path, ""), o.bmap)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	t, err := delta.ReadTable(f, info.Size(), packRanges(m))
+	if sum := sha256.Sum256(text); err == nil && t.Target != sum {
+		err = fmt.Errorf("it makes the image with bmap %x, expected %x", t.Target, sum)
+	}
+	if err != nil {
+		return &source.CorruptError{Name: path, Codec: "delta", Err: err}
+	}
+	if o.dictionary >= 0 {
+		return writeDictionary(o, t, env)
+	}
+	v := viewDelta(t)
+	if o.json {
+		return env.json(v)
+	}
+	_, err = printable.Fprintf(env.Stdout, `from the image with bmap %s
+to the image with bmap %s
+%s: %d frames, table %s
+makes %s of the new image
+needs %d windows of the old image, %s
+`, v.Base, v.Target, size(v.Bytes), v.Frames, size(v.TableBytes), size(v.Made), v.Windows, size(v.WindowBytes))
+	return err
+}
+
+// writeDictionary writes the dictionary of one frame.
+func writeDictionary(o deltaInfoOptions, t *delta.Table, env Env) error {
+	if o.dictionary >= len(t.Frames) {
+		return usagef("--dictionary is %d, expected a frame from 0 to %d", o.dictionary, len(t.Frames)-1)
+	}
+	old, err := os.Open(o.from)
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	frame := t.Frames[o.dictionary]
+	if err := atomicfile.WriteFunc(o.output, 0o644, func(w io.Writer) error {
+		for _, win := range t.Dictionary(frame) {
+			if _, err := io.Copy(w, io.NewSectionReader(old, win.Offset, int64(win.Length))); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	_, err = printable.Fprintf(env.Stdout, "frame %d: %d bytes at %d of the delta, for %d ranges from %d on, %d bytes\n",
+		o.dictionary, frame.Packed, frame.At, frame.Count, frame.First, frame.Length)
+	return err
+}

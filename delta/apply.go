@@ -1,0 +1,259 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
+)
+
+// Sound reports for each window whether the old image still has its bytes. It reads on GOMAXPROCS goroutines; what cannot be read is not sound.
+// want selects windows; nil selects all. The error is the cause of a cancelled context.
+func (t *Table) Sound(ctx context.Context, old io.ReaderAt, want []bool, progress func(n int64)) ([]bool, error) {
+	sound := make([]bool, len(t.Windows))
+	var next atomic.Int64
+	group, ctx := errgroup.WithContext(ctx)
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() error {
+			buf := make([]byte, 0, WindowSize)
+			for {
+				i := int(next.Add(1) - 1)
+				if i >= len(t.Windows) {
+					return nil
+				}
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				if want != nil && !want[i] {
+					continue
+				}
+				p, err := readWindows(buf, old, t.Windows[i:i+1])
+				sound[i] = err == nil && crc32.Checksum(p, castagnoli) == t.Windows[i].Sum
+				if progress != nil {
+					progress(int64(t.Windows[i].Length))
+				}
+			}
+		})
+	}
+	return sound, group.Wait()
+}
+
+// Uses marks the windows of the dictionary of a frame.
+func (f Frame) Uses(windows []bool) {
+	for _, w := range f.windows {
+		windows[w] = true
+	}
+}
+
+// Holds reports whether all windows of the dictionary of a frame are sound.
+func (f Frame) Holds(sound []bool) bool {
+	for _, w := range f.windows {
+		if !sound[w] {
+			return false
+		}
+	}
+	return true
+}
+
+// decoder decodes one frame at a time.
+type decoder struct {
+	zstd              *zstd.Decoder
+	dict, packed, out []byte
+}
+
+func newDecoder() (*decoder, error) {
+	d := &decoder{dict: make([]byte, 0, MaxDictionary)}
+	var err error
+	d.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true),
+		zstd.WithDecoderMaxWindow(8<<20))
+	return d, err
+}
+
+// decode returns the bytes of the ranges of a frame, valid until the next call.
+func (d *decoder) decode(t *Table, f Frame, old io.ReaderAt, packed []byte) (_ []byte, err error) {
+	if d.dict, err = readWindows(d.dict[:0], old, t.Dictionary(f)); err != nil {
+		return nil, err
+	}
+	if err := d.zstd.ResetWithOptions(nil, zstd.WithDecoderDictRaw(0, d.dict)); err != nil {
+		return nil, err
+	}
+	if int64(cap(d.out)) < f.Length {
+		d.out = make([]byte, 0, max(f.Length, groupSize))
+	}
+	out, err := d.zstd.DecodeAll(packed, d.out[:0:f.Length])
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("frame at %d of the delta: %w", f.At, err)
+	case int64(len(out)) != f.Length:
+		return nil, fmt.Errorf("frame at %d of the delta: it has %d bytes, expected %d", f.At, len(out), f.Length)
+	}
+	return out, nil
+}
+
+const (
+	// gap is how many bytes between two frames are fetched as well, rather than beginning another request.
+	gap = 64 << 10
+	// batchSize is the most bytes of a request for several frames.
+	batchSize = 512 << 10
+	// batches is how many requests are under way or waiting to be decoded.
+	batches = 4
+	// maxDecoders bounds the frames decoded at a time.
+	maxDecoders = 3
+)
+
+// batch is a part of the file that one request fetches.
+type batch struct {
+	frames   []Frame
+	from, to int64
+	done     chan struct{}
+	data     []byte
+	err      error
+}
+
+// plan divides ascending frames into batches.
+func plan(frames []Frame) []*batch {
+	var all []*batch
+	for _, f := range frames {
+		end := f.At + f.Packed
+		if n := len(all); n > 0 && f.At-all[n-1].to <= gap && end-all[n-1].from <= batchSize {
+			all[n-1].frames, all[n-1].to = append(all[n-1].frames, f), end
+			continue
+		}
+		all = append(all, &batch{frames: []Frame{f}, from: f.At, to: end, done: make(chan struct{})})
+	}
+	return all
+}
+
+// Cost returns how many bytes are fetched for ascending frames, in how many requests.
+func Cost(frames []Frame) (bytes int64, requests int) {
+	all := plan(frames)
+	for _, b := range all {
+		bytes += b.to - b.from
+	}
+	return bytes, len(all)
+}
+
+// Group is the bytes of the ranges of a frame, one behind the other.
+type Group struct {
+	Frame
+	Data []byte // nil after an error; valid until the next call of Next
+	Err  error  // of the delta, of the old image, or of check
+
+	done    chan struct{}
+	decoder *decoder
+}
+
+// Reader makes groups of ranges. It is not safe for concurrent use.
+type Reader struct {
+	table  *Table
+	file   io.ReaderAt
+	old    io.ReaderAt
+	check  func(Frame, []byte) error
+	free   chan *decoder
+	queue  chan *Group
+	last   *Group
+	cancel context.CancelFunc
+	wait   sync.WaitGroup
+}
+
+// NewReader makes the groups of ascending frames from the file of the delta and the old image, both of which are read from several goroutines at a
+// time: up to four requests ahead, and as many frames at a time as there are cores, three at most. check, unless nil, accepts the bytes of a group on
+// the goroutine that has decoded them. The caller closes the reader.
+func (t *Table) NewReader(ctx context.Context, file, old io.ReaderAt, frames []Frame, check func(Frame, []byte) error) (*Reader, error) {
+	n := min(runtime.GOMAXPROCS(0), maxDecoders) + 1 // one is with the caller
+	ctx, cancel := context.WithCancel(ctx)
+	r := &Reader{table: t, file: file, old: old, check: check, free: make(chan *decoder, n), queue: make(chan *Group, n), cancel: cancel}
+	for range n {
+		d, err := newDecoder()
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		r.free <- d
+	}
+	fetched := make(chan *batch, batches-2) // one more is at each end
+	r.wait.Go(func() { r.fetch(ctx, plan(frames), fetched) })
+	r.wait.Go(func() { r.decode(ctx, fetched) })
+	return r, nil
+}
+
+// fetch fetches the batches, several at a time, and hands them over in order.
+func (r *Reader) fetch(ctx context.Context, all []*batch, fetched chan<- *batch) {
+	defer close(fetched)
+	for _, b := range all {
+		r.wait.Go(func() {
+			defer close(b.done)
+			b.data = make([]byte, b.to-b.from)
+			if n, err := r.file.ReadAt(b.data, b.from); n < len(b.data) {
+				b.data, b.err = nil, fmt.Errorf("reading the delta at %d: %w", b.from+int64(n), noEOF(err))
+			}
+		})
+		select {
+		case fetched <- b:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// decode decodes the frames, several at a time, and hands them over in order.
+func (r *Reader) decode(ctx context.Context, fetched <-chan *batch) {
+	defer close(r.queue)
+	for b := range fetched {
+		<-b.done
+		for _, f := range b.frames {
+			g := &Group{Frame: f, Err: b.err, done: make(chan struct{})}
+			select {
+			case g.decoder = <-r.free:
+			case <-ctx.Done():
+				return
+			}
+			r.wait.Go(func() { r.make(g, b) })
+			r.queue <- g // as many as there are decoders
+		}
+		if b.err != nil {
+			return // what follows cannot be fetched either
+		}
+	}
+}
+
+func (r *Reader) make(g *Group, b *batch) {
+	defer close(g.done)
+	if g.Err != nil {
+		return
+	}
+	at := g.At - b.from
+	if g.Data, g.Err = g.decoder.decode(r.table, g.Frame, r.old, b.data[at:at+g.Packed]); g.Err == nil && r.check != nil {
+		g.Err = r.check(g.Frame, g.Data)
+	}
+	if g.Err != nil {
+		g.Data = nil
+	}
+}
+
+// Next returns the next group, or nil after the last one. After an error of the file no group follows.
+func (r *Reader) Next() *Group {
+	if r.last != nil {
+		r.free <- r.last.decoder
+		r.last = nil
+	}
+	g, ok := <-r.queue
+	if !ok {
+		return nil
+	}
+	<-g.done
+	r.last = g
+	return g
+}
+
+// Close ends the reader. It waits for the requests under way, which end with their own context.
+func (r *Reader) Close() {
+	r.cancel()
+	r.wait.Wait()
+}
