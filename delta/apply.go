@@ -104,7 +104,7 @@ const (
 	// batches is how many requests are under way or waiting to be decoded.
 	batches = 4
 	// maxDecoders bounds the frames decoded at a time.
-	maxDecoders = 3
+	maxDecoders = 2
 )
 
 // batch is a part of the file that one request fetches.
@@ -163,7 +163,7 @@ type Reader struct {
 }
 
 // NewReader makes the groups of ascending frames from the file of the delta and the old image, both of which are read from several goroutines at a
-// time: up to four requests ahead, and as many frames at a time as there are cores, three at most. check, unless nil, accepts the bytes of a group on
+// time: up to four requests ahead, and as many frames at a time as there are cores, two at most. check, unless nil, accepts the bytes of a group on
 // the goroutine that has decoded them. The caller closes the reader.
 func (t *Table) NewReader(ctx context.Context, file, old io.ReaderAt, frames []Frame, check func(Frame, []byte) error) (*Reader, error) {
 	n := min(runtime.GOMAXPROCS(0), maxDecoders) + 1 // one is with the caller

@@ -3,6 +3,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -260,13 +261,31 @@ func (d *Device) Seed(slot, role string) (update.Seed, error) {
 		}
 	}
 	dev, err := d.openHeld(from, role)
-	return dev, err
+	if err != nil {
+		return nil, err
+	}
+	s := seed{held: dev}
+	if image := d.known.Slots[from][role]; image.Result != state.Writing && image.Result != state.Failed {
+		s.checksum = image.BmapChecksum
+	}
+	return s, nil
 }
+
+// seed is what a slot holds for a role, as far as the state store knows.
+type seed struct {
+	held
+	checksum string
+}
+
+// Map implements update.Seed.
+func (s seed) Map() string { return s.checksum }
 
 // held is what a slot holds for a role, open for reading.
 type held interface {
-	update.Seed
+	io.ReaderAt
+	io.Closer
 	update.ReadBacker
+	Size() int64 // bytes
 }
 
 // openHeld opens the partition or file of a slot for a role.

@@ -52,8 +52,5 @@ func (s *images) Open(ctx context.Context, i release.Image) (update.ImageCloser,
 	if err != nil {
 		return nil, 0, err
 	}
-	if _, remote, _ := source.ParseURL(name); remote {
-		return sparse{img}, size, nil
-	}
-	return img, size, nil
+	return s.from.planned(img, name), size, nil
 }

@@ -150,10 +150,7 @@ func (r Request) openImage(ctx context.Context, from *Origins, job *update.Job) 
 	if err != nil {
 		return nil, err
 	}
-	job.Image, job.ImageSize = img, size
-	if _, remote, _ := source.ParseURL(r.Image); remote {
-		job.Image = sparse{img}
-	}
+	job.Image, job.ImageSize = from.planned(img, r.Image), size
 	if r.Image != "-" {
 		job.Reopen = from.reopen(r.Image)
 	}
@@ -164,7 +161,10 @@ func (r Request) openImage(ctx context.Context, from *Origins, job *update.Job) 
 func (o *Origins) reopen(image string) func(context.Context) (update.ImageCloser, error) {
 	return func(ctx context.Context) (update.ImageCloser, error) {
 		img, _, err := o.Open(ctx, image)
-		return img, err
+		if err != nil {
+			return nil, err
+		}
+		return o.planned(img, image), nil
 	}
 }
 

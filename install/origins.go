@@ -192,6 +192,8 @@ func (o *Origins) limitMemory(codec string, l source.Limits) {
 		limit += max(l.ZstdWindow, 8<<20) - 2<<20
 	case "lz4":
 		limit += 6 << 20 // a block of 4 MiB, packed and not
+	case "delta":
+		limit += 6 << 20 // dictionaries and frames
 	case "xz":
 		limit += 2*max(l.XZDict, 16<<20) + 16<<20 // two blocks at a time
 	}
@@ -201,7 +203,7 @@ func (o *Origins) limitMemory(codec string, l source.Limits) {
 }
 
 // sparse is an image on a server, of which parts can be fetched.
-type sparse struct{ *source.Image }
+type sparse struct{ patched }
 
 // Plan implements update.Sparse.
 func (s sparse) Plan(m *bmap.Map, want []bmap.Span) (update.Fetch, error) {

@@ -31,6 +31,8 @@ type Fetch struct {
 	// Mapped bytes of the image that the slot already holds, and those that are copied from the other slot.
 	Held   int64 `json:"held"`
 	Copied int64 `json:"copied"`
+	// Delta is what is made out of the other slot and a delta; nil without one.
+	Delta *PatchFetch `json:"delta,omitempty"`
 }
 
 // Seed is the same partition of another slot, to copy from. ReadAt is called from several goroutines at a time.
@@ -38,15 +40,16 @@ type Seed interface {
 	io.ReaderAt
 	io.Closer
 	Size() int64 // bytes
+	Map() string // hex sha256 of the signed map that it was installed by, "" if that is unknown
 }
 
 // seedBudget is how many bytes of the other slot are read without finding a range before the search is given up; see compareBudget.
 const seedBudget = 64 << 20
 
 // planFetch decides the source of every range before anything is fetched: the target if it holds the range, else the other slot, at
-// the same place or another one, else the server. The returned image reads each range from its source. Copied ranges are compared
-// with their signed checksums like all others.
-func (p *part) planFetch(ctx context.Context, image Sparse) (*delta, selection, error) {
+// the same place or another one, else a delta against the other slot, else the image itself. The returned image reads each range from its
+// source. Whatever the source, a range is compared with its signed checksum.
+func (p *part) planFetch(ctx context.Context, image Image) (*delta, selection, error) {
 	p.phaseOf(PhasePlan, p.Map.MappedBytes())
 	lacks := make([]bool, p.Map.Len())
 	for i, rng := range p.Map.Ranges() {
@@ -66,44 +69,102 @@ func (p *part) planFetch(ctx context.Context, image Sparse) (*delta, selection, 
 		d.close()
 		return nil, nil, err
 	}
-	fetch := Fetch{Held: p.held.equal.Load()}
-	var want []bmap.Span
-	for i, rng := range p.Map.Ranges() {
-		switch {
-		case !lacks[i]:
-		case d.from[i] >= 0:
+	var err error
+	if p.fetch, err = d.plan(ctx, p.openPatch(ctx, image, d.seed), lacks); err != nil {
+		d.close()
+		return nil, nil, err
+	}
+	p.fetch.Held = p.held.equal.Load()
+	p.progress.plan(*p.fetch)
+	return d, func(ctx context.Context, i int, _ bmap.Range) (bool, error) {
+		return lacks[i] && (d.from[i] != made || d.patch.make(ctx, i)), nil
+	}, nil
+}
+
+// plan plans what the delta and the image are for.
+func (d *delta) plan(ctx context.Context, h *patch, lacks []bool) (*Fetch, error) {
+	fetch := new(Fetch)
+	var want []int
+	for i, rng := range d.m.Ranges() {
+		if lacks[i] && d.from[i] >= 0 {
 			fetch.Copied += rng.Length
-		default:
-			want = append(want, bmap.Span{Offset: rng.Offset, Length: rng.Length})
+		} else if lacks[i] {
+			want = append(want, i)
 		}
 	}
-	plan, err := image.Plan(p.Map, want)
-	if err != nil {
-		d.close()
-		return nil, nil, &SourceError{Err: err}
+	if d.patch = h; h != nil {
+		of, err := h.plan(ctx, d.m, want)
+		if err != nil {
+			return nil, err
+		}
+		fetch.Delta = &of
 	}
-	plan.Held, plan.Copied = fetch.Held, fetch.Copied
-	p.fetch = &plan
-	p.progress.plan(plan)
-	return d, func(_ context.Context, i int, _ bmap.Range) (bool, error) { return lacks[i], nil }, nil
+	var spans []bmap.Span
+	for _, i := range want {
+		if h != nil && h.made[i] {
+			d.from[i] = made
+			continue
+		}
+		spans = append(spans, bmap.Span{Offset: d.m.Range(i).Offset, Length: d.m.Range(i).Length})
+	}
+	d.unread = h != nil && len(spans) == 0
+	sparse, ok := d.image.(Sparse)
+	if !ok {
+		fetch.Parts = true
+		return fetch, nil
+	}
+	plan, err := sparse.Plan(d.m, spans)
+	if err != nil {
+		return nil, &SourceError{Err: err}
+	}
+	plan.Copied, plan.Delta = fetch.Copied, fetch.Delta
+	if h != nil && !plan.Parts {
+		d.decide(&plan)
+	}
+	return &plan, nil
 }
+
+// decide chooses between the delta and a file that can be fetched only whole. Where a part of the file is needed, all of it comes anyway, and a
+// delta of more than a twentieth would cost too much if it turned out wrong.
+func (d *delta) decide(plan *Fetch) {
+	if d.unread && plan.Delta.Bytes <= plan.Whole/20 {
+		plan.Parts, plan.Reason = true, ""
+		return
+	}
+	for i, from := range d.from {
+		if from == made {
+			d.from[i] = fetched
+		}
+	}
+	d.unread = false
+	plan.Delta.Reason, plan.Delta.Made = "the image is fetched whole", 0
+}
+
+// The ranges that are not copied, in delta.from.
+const (
+	fetched = -1
+	made    = -2 // by the patch
+)
 
 // delta is an image some of whose ranges come from the other slot.
 type delta struct {
 	image Image
 	m     *bmap.Map
 	seed  Seed    // nil if there is no other slot
-	from  []int64 // offset of each range in the other slot, -1 if it is fetched
+	patch *patch  // nil if there is no delta
+	from  []int64 // offset of each range in the other slot, or fetched or made
 	at    int64
-	index int   // the first range that does not end before at
-	lag   int64 // bytes by which image is behind at
+	index int // the first range that does not end before at
+
+	unread bool  // nothing is read from image
+	lag    int64 // bytes by which image is behind at
 }
 
 // find searches the other slot for missing ranges: it is divided like the image, each part is hashed, on all cores, and looked up by
 // its checksum.
 func (d *delta) find(ctx context.Context, lacks []bool, progress *Progress) error {
 	for i := range d.from {
-		d.from[i] = -1
+		d.from[i] = fetched
 	}
 	if d.seed == nil {
 		return nil
@@ -186,10 +247,15 @@ func (d *delta) Read(p []byte) (int, error) {
 			continue
 		}
 		from := d.from[d.index]
-		if d.at < rng.Offset || from < 0 {
+		if d.at < rng.Offset || from == fetched {
 			break
 		}
 		p = p[:min(int64(len(p)), end-d.at)]
+		if from == made {
+			n := copy(p, d.patch.data[d.at-rng.Offset:])
+			d.at, d.lag = d.at+int64(n), d.lag+int64(n)
+			return n, nil
+		}
 		n, err := d.seed.ReadAt(p, from+d.at-rng.Offset)
 		if n < len(p) && err != nil {
 			return 0, fmt.Errorf("copying from the other slot at %d: %w", from+d.at-rng.Offset, noEOF(err))
@@ -209,7 +275,18 @@ func (d *delta) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// failed lists the ranges that the patch could not make.
+func (d *delta) failed() []int {
+	if d.patch == nil {
+		return nil
+	}
+	return d.patch.failed
+}
+
 func (d *delta) close() {
+	if d.patch != nil {
+		_ = d.patch.Close() // it was only read
+	}
 	if d.seed != nil {
 		_ = d.seed.Close() // it was only read
 	}
@@ -217,6 +294,9 @@ func (d *delta) close() {
 
 // catchUp moves image to the position of the delta.
 func (d *delta) catchUp() error {
+	if d.unread {
+		return nil
+	}
 	n := d.lag
 	d.lag = 0
 	return d.image.Skip(n)
@@ -230,7 +310,7 @@ func (d *delta) Skip(n int64) error {
 
 // End implements Image.
 func (d *delta) End() error {
-	if err := d.catchUp(); err != nil {
+	if err := d.catchUp(); err != nil || d.unread {
 		return err
 	}
 	return d.image.End()

@@ -70,6 +70,7 @@ func (s *seed) ReadAt(p []byte, off int64) (int, error) {
 }
 func (s *seed) Size() int64  { return int64(len(s.data)) }
 func (s *seed) Close() error { s.closed++; return nil }
+func (s *seed) Map() string  { return "" }
 
 // sparse makes a job whose image is fetched, with another slot to copy from.
 func (k *kit) sparse(t *testing.T, d *device, other []byte) (update.Job, *sparseStream, *seed) {

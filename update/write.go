@@ -61,16 +61,22 @@ func (p *part) write(ctx context.Context) error {
 	p.held = newHeld(p.Map, p.target, p.Rewrite, p.progress.move)
 	p.progress.reads(p.image)
 	image, want := p.image, selection(p.held.lacks)
-	if sparse, ok := p.image.(Sparse); ok && !p.Rewrite {
-		d, lacks, err := p.planFetch(ctx, sparse)
+	_, isSparse := p.image.(Sparse)
+	_, isPatched := p.image.(Patched)
+	var failed func() []int
+	if (isSparse || isPatched) && !p.Rewrite {
+		d, lacks, err := p.planFetch(ctx, p.image)
 		if err != nil {
 			return err
 		}
 		defer d.close()
-		image, want = d, lacks
+		image, want, failed = d, lacks, d.failed
 	}
 	p.phaseOf(PhaseWrite, p.Map.MappedBytes())
-	return stream(ctx, p.Map, image, want, p.writeRanges)
+	if err := stream(ctx, p.Map, image, want, p.writeRanges); err != nil || failed == nil || len(failed()) == 0 {
+		return err
+	}
+	return p.refetch(ctx, failed())
 }
 
 // rangeReader is the stage that divides the image stream into chunks of the ranges that want selects, and reads it to its end.

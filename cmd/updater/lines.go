@@ -56,6 +56,12 @@ func (l *lineSink) fetch(f update.Fetch) {
 	if f.Parts {
 		how = fmt.Sprintf("%s of %s in %d requests", size(f.Bytes), size(f.Whole), f.Requests)
 	}
+	if d := f.Delta; d != nil && d.Made > 0 {
+		l.line("%s made out of the other slot and a delta, of which %s are fetched in %d requests", size(d.Made), size(d.Bytes), d.Requests)
+	}
+	if f.Whole == 0 {
+		how = "the rest"
+	}
 	l.line("%s held already, %s copied from the other slot; fetching %s", size(f.Held), size(f.Copied), how)
 }
 

@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	},
 	"updater/install": {
 		"updater/device", "updater/device/config", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack",
-		"updater/blockdev", "updater/state", "updater/initramfs", "updater/internal/atomicfile", "updater/internal/program",
+		"updater/delta", "updater/blockdev", "updater/state", "updater/initramfs", "updater/internal/atomicfile", "updater/internal/program",
 	},
 	"updater/recovery": {"updater/state", "updater/install", "updater/device", "updater/device/config", "updater/update", "updater/initramfs", "updater/initramfs/network"},
 	"updater/device": {

@@ -1,0 +1,108 @@
+package update
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+
+	"updater/bmap"
+)
+
+// Patched is an image that may be made, in part, out of another slot and a delta.
+type Patched interface {
+	Image
+	// Patch opens the delta from what the seed holds to the image of an accepted map with this checksum. A nil Patch without an error is none.
+	Patch(ctx context.Context, seed Seed, m *bmap.Map, checksum string) (Patch, error)
+}
+
+// Patch makes ranges of an image. Nothing that it makes is trusted.
+type Patch interface {
+	// Plan is called once, before the first Range, with the indices of the ranges that are missing, ascending. It returns those of them
+	// that the patch will make. check compares the bytes of a range with their signed checksum; it may be called from several goroutines at a time.
+	Plan(ctx context.Context, want []int, check func(index int, data []byte) bool) ([]int, PatchFetch, error)
+	// Range returns the bytes of the next range that Plan returned, valid until the next call; nil if it could not be made.
+	Range(ctx context.Context) []byte
+	// Close ends the requests under way.
+	Close() error
+}
+
+// PatchFetch describes what is fetched of a delta.
+type PatchFetch struct {
+	Bytes    int64  `json:"bytes"`    // of the delta, with its table
+	Requests int    `json:"requests"` // for them
+	Whole    int64  `json:"whole"`    // bytes of the delta
+	Made     int64  `json:"made"`     // mapped bytes of the image that are made of it
+	Spoiled  int64  `json:"spoiled"`  // mapped bytes that are not, since the other slot has changed where they need it
+	Again    int64  `json:"again"`    // mapped bytes that were made wrong and fetched from the image; 0 in the plan
+	Reason   string `json:"reason,omitempty"`
+}
+
+// patch is what one part makes with a Patch.
+type patch struct {
+	Patch
+	made   map[int]bool
+	data   []byte // of the range that is read next
+	failed []int  // ranges that could not be made
+}
+
+// openPatch opens the delta of an image for its seed. Without one, or after a failure, which is a warning, it is nil.
+func (p *part) openPatch(ctx context.Context, image Image, seed Seed) *patch {
+	patched, ok := image.(Patched)
+	if !ok || seed == nil || p.reopen == nil {
+		return nil
+	}
+	opened, err := patched.Patch(ctx, seed, p.Map, p.Checksum)
+	if err != nil {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("opening the delta of the image: %v; it is not used", err))
+	}
+	if opened == nil {
+		return nil
+	}
+	return &patch{Patch: opened, made: map[int]bool{}}
+}
+
+// plan chooses the ranges that are made.
+func (h *patch) plan(ctx context.Context, m *bmap.Map, want []int) (PatchFetch, error) {
+	made, fetch, err := h.Plan(ctx, want, func(i int, data []byte) bool {
+		sum := m.NewHash()
+		sum.Write(data)
+		return hex.EncodeToString(sum.Sum(nil)) == m.Range(i).Checksum
+	})
+	for _, i := range made {
+		h.made[i] = true
+	}
+	return fetch, err
+}
+
+// make makes a range for Read and reports whether it is right.
+func (h *patch) make(ctx context.Context, i int) bool {
+	if h.data = h.Range(ctx); h.data == nil {
+		h.failed = append(h.failed, i)
+	}
+	return h.data != nil
+}
+
+// refetch writes the ranges that could not be made, from a second stream of the image. Their checksums are compared before.
+func (p *part) refetch(ctx context.Context, failed []int) error {
+	p.closeImage()
+	var bad []Mismatch
+	var want []bmap.Span
+	for _, i := range failed {
+		rng := p.Map.Range(i)
+		span := bmap.Span{Offset: rng.Offset, Length: rng.Length}
+		bad, want = append(bad, Mismatch{Span: span, Index: i}), append(want, span)
+		p.fetch.Delta.Again += rng.Length
+		p.written += rng.Length
+	}
+	return p.inSlot(ReadBack{Map: p.Map}.rewrite(ctx, p.target, bad, func(ctx context.Context) (ImageCloser, error) {
+		image, err := p.reopen(ctx)
+		sparse, ok := image.(Sparse)
+		if err != nil || !ok {
+			return image, err
+		}
+		plan, err := sparse.Plan(p.Map, want)
+		p.fetch.Bytes += plan.Bytes
+		p.fetch.Requests += plan.Requests
+		return image, err
+	}))
+}
