@@ -12,37 +12,8 @@ import (
 	"updater/boot/boottest"
 )
 
-// generate returns a block. Names repeat often, and some blocks have content that readers may treat differently.
-func generate(rng *rand.Rand) []byte {
-	names := []string{"ORDER", "A_OK", "A_TRY", "B_OK", "B_TRY", "ORDERS", "saved_entry"}
-	values := []string{"A B", "B A", "A", "0", "1", "", "a=b", "#", `a\\b`}
-	odd := rng.IntN(2) == 0
-	if odd {
-		names = append(names, "#ORDER", "", " ORDER", "ORDER ", `A\_OK`, `A_OK\`)
-		values = append(values, "A\r", "x\\\nORDER=B", `\`, `\x`, "##")
-	}
-	out := []byte(signature)
-	for range rng.IntN(9) {
-		name, value := names[rng.IntN(len(names))], values[rng.IntN(len(values))]
-		switch kind := rng.IntN(10); {
-		case odd && kind == 0:
-			out = append(out, name+"\n"...) // no =
-		case odd && kind == 1:
-			out = append(out, "# comment\n"...)
-		case odd && kind == 2:
-			out = append(out, '\n')
-		default:
-			out = append(out, name+"="+value+"\n"...)
-		}
-	}
-	for size := 512 * (1 + rng.IntN(2)); len(out) < size; {
-		out = append(out, '#')
-	}
-	if odd && rng.IntN(8) == 0 {
-		out[len(out)-1] = 'x' // no padding
-	}
-	return out
-}
+// rauc are the variables of two slots.
+var rauc = []string{"A_OK", "A_TRY", "B_OK", "B_TRY"}
 
 // spans reports whether a name or value has a newline, which makes the output of grub-editenv ambiguous.
 func spans(data []byte) bool {
@@ -78,7 +49,7 @@ func TestReadsAsGrubEditenv(t *testing.T) {
 	rng, path := rand.New(rand.NewPCG(19, 3)), filepath.Join(t.TempDir(), "grubenv")
 	read, refused := 0, 0
 	for n := range boottest.Rounds(t, 60) {
-		data := generate(rng)
+		data := boottest.GrubBlock(rng, rauc)
 		if spans(data) {
 			continue
 		}
@@ -99,7 +70,7 @@ func TestReadsAsGrubEditenv(t *testing.T) {
 			continue
 		}
 		vars := list(t, path)
-		for _, name := range []string{"ORDER", "A_OK", "A_TRY", "B_OK", "B_TRY"} {
+		for _, name := range append([]string{"ORDER"}, rauc...) {
 			if got := b.get(name); got != vars[name] {
 				t.Errorf("block %d: %s is %q in %q; grub-editenv lists %q", n, name, got, b.lines, vars[name])
 			}
@@ -127,7 +98,7 @@ func TestChangesAsGrubEditenv(t *testing.T) {
 	rng, path := rand.New(rand.NewPCG(19, 4)), filepath.Join(t.TempDir(), "grubenv")
 	changed := 0
 	for n := range boottest.Rounds(t, 60) {
-		data := generate(rng)
+		data := boottest.GrubBlock(rng, rauc)
 		if spans(data) {
 			continue
 		}

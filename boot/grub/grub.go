@@ -238,6 +238,9 @@ func (r *record) findings() []boot.Finding {
 			"environment block %s has %s and no variable of the dialect %s", r.Area, variable, r.Dialect))
 	}
 	order := fields(r.env.get("ORDER"))
+	if r.env.loaded("ORDER") < 0 {
+		found = append(found, boot.Warn("run updater mark good in the running slot", "ORDER is not set: the default of GRUB's script counts"))
+	}
 	for _, s := range r.Slots {
 		switch ok := r.env.get(s + "_OK"); {
 		case r.Dialect != RAUC:
@@ -301,7 +304,10 @@ func (r *record) Entry(slot string) scheme.Entry {
 		e.Priority = len(order) - i
 	}
 	if r.Dialect == RAUC {
-		if r.env.get(slot+"_OK") == "1" && r.env.get(slot+"_TRY") == "0" {
+		switch {
+		case r.env.get(slot+"_OK") != "1":
+			e.Priority = 0 // the script restores the try of such a slot in vain
+		case r.env.get(slot+"_TRY") == "0":
 			e.Tries, e.Good = 1, true
 		}
 		return e
@@ -336,7 +342,12 @@ func (r *record) set(t *scheme.Table, all bool) {
 	}
 	for _, s := range r.Slots {
 		e := t.Get(s)
-		if !all && e.Tries == old[s].Tries && e.Good == old[s].Good && (e.Priority > 0) == (old[s].Priority > 0) {
+		mark := s + "_OK"
+		if r.Dialect == Tries {
+			mark = s + "_LEFT"
+		}
+		byDefault := e.Priority == 0 && r.env.loaded(mark) < 0 // a script may take the slot for bootable
+		if !all && !byDefault && e.Tries == old[s].Tries && e.Good == old[s].Good && (e.Priority > 0) == (old[s].Priority > 0) {
 			continue
 		}
 		if r.Dialect == RAUC {

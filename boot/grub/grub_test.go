@@ -328,3 +328,31 @@ func TestRepairRepeated(t *testing.T) {
 		t.Errorf("after Repair the block is %.120q", got)
 	}
 }
+
+// A script may take a variable that is not set for anything, so a slot that is marked bad has its own.
+func TestBadIsExplicit(t *testing.T) {
+	for dialect, want := range map[grub.Dialect]string{grub.RAUC: "\nB_OK=0\n", grub.Tries: "\nB_LEFT=0\n"} {
+		m := boottest.NewMedium(env(512, "A_OK=1", "A_TRY=0", "A_LEFT=g"))
+		b, err := grub.New(grub.Options{Area: m.Areas()[0], Slots: []string{"A", "B"}, Dialect: dialect}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || !strings.Contains(fmt.Sprint(st.Findings), "ORDER is not set") {
+			t.Errorf("%s: State = %+v, %v; want a finding", dialect, st, err)
+		}
+		if err := b.MarkBad(t.Context(), "B"); err != nil || !strings.Contains(string(m.Snapshot()[0]), want) {
+			t.Errorf("%s: MarkBad = %v, %q; want %q", dialect, err, m.Snapshot()[0], want)
+		}
+	}
+}
+
+// A slot in ORDER that is not OK does not boot when the script has restored all tries.
+func TestForecastNotOK(t *testing.T) {
+	b, err := open(boottest.NewMedium(env(512, "ORDER=B A", "A_OK=1", "A_TRY=1", "B_OK=0", "B_TRY=0")).Areas()[0], "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || strings.Join(st.Boots, ".") != ".A." {
+		t.Errorf("State = %+v, %v; want boots of nothing, A, nothing", st, err)
+	}
+}

@@ -47,7 +47,7 @@ func generate(t *testing.T, dir string, rng *rand.Rand) generated {
 	copies := 1 + rng.IntN(2)
 	var config strings.Builder
 	for i := range copies {
-		data := genData(rng, g.odd)
+		data := boottest.UBootEntries(rng, g.odd)
 		raw := make([]byte, 0, genSize)
 		raw = binary.LittleEndian.AppendUint32(raw, 0)
 		if copies == 2 {
@@ -74,29 +74,6 @@ func generate(t *testing.T, dir string, rng *rand.Rand) generated {
 		t.Fatal(err)
 	}
 	return g
-}
-
-// genData returns entries with their NULs, and the empty one at the end.
-func genData(rng *rand.Rand, odd bool) []byte {
-	names := []string{"BOOT_ORDER", "BOOT_A_LEFT", "BOOT_B_LEFT", "bootcmd", "BOOT_ORDERS", "BOOT", ".flags"}
-	values := []string{"A B", "B A", "A", "3", "0", "1", "", "a=b", "run x; boot"}
-	if odd {
-		names = append(names, " BOOT_ORDER", "\tBOOT_A_LEFT", "#BOOT_ORDER", "", "BOOT_ORDER ", "boot_order")
-		values = append(values, `A\ B`, `A\`, "A B\r", "\xff", "A  B", "=A", " B A", "0x3", "10", "3x", "-1", "$x")
-	}
-	var out []byte
-	for range rng.IntN(12) {
-		name, value := names[rng.IntN(len(names))], values[rng.IntN(len(values))]
-		switch kind := rng.IntN(8); {
-		case odd && kind == 0:
-			out = append(append(out, name...), 0) // no =
-		case odd && kind == 1 && rng.IntN(4) == 0:
-			out = append(out, 0) // empty
-		default:
-			out = append(append(out, name+"="+value...), 0)
-		}
-	}
-	return append(out, 0)
 }
 
 // listed returns what fw_printenv prints; ok is false if it finds no environment.

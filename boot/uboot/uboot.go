@@ -124,6 +124,11 @@ func (s *raucStore) Load() (scheme.Record, []boot.Finding, error) {
 		return nil, nil, err
 	}
 	found := l.findings()
+	for _, name := range s.own {
+		if l.env.get(name) == "" {
+			found = append(found, boot.Warn("run updater mark good in the running slot", "%s is not set: the default of the boot script counts", name))
+		}
+	}
 	for name := range strings.FieldsSeq(l.env.get(s.Names.Order)) {
 		if !slices.Contains(s.Slots, name) {
 			found = append(found, boot.Warn("add the slot to the configuration or remove it from "+s.Names.Order,
@@ -216,7 +221,9 @@ func (r *raucRecord) Save(t *scheme.Table) error {
 		e.set(r.Names.Order, strings.Join(order, " "))
 	}
 	for _, slot := range r.Slots {
-		if now, old := t.Get(slot), before.Get(slot); now.Tries != old.Tries || (now.Priority > 0) != (old.Priority > 0) {
+		now, old := t.Get(slot), before.Get(slot)
+		byDefault := now.Priority == 0 && e.get(r.leftName(slot)) == "" // a script may give it tries
+		if now.Tries != old.Tries || (now.Priority > 0) != (old.Priority > 0) || byDefault {
 			e.set(r.leftName(slot), strconv.Itoa(now.Tries))
 		}
 	}

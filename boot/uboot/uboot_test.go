@@ -833,3 +833,18 @@ func TestInvalidateOnDyingMedium(t *testing.T) {
 		}
 	}
 }
+
+// Boot scripts have defaults for variables that are not set, so a slot that is marked bad has its own.
+func TestBadIsExplicit(t *testing.T) {
+	m := boottest.NewMedium(env(true, 1, "x=1"), env(true, 0, "x=1"))
+	b, err := open(m.Areas(), "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || !strings.Contains(fmt.Sprint(st.Findings), "BOOT_ORDER is not set") {
+		t.Errorf("State = %+v, %v; want a finding", st, err)
+	}
+	if err := b.MarkBad(t.Context(), "B"); err != nil || load(m.Snapshot(), false).get("BOOT_B_LEFT") != "0" {
+		t.Errorf("MarkBad = %v, %q; want BOOT_B_LEFT=0", err, m.Snapshot())
+	}
+}
