@@ -58,7 +58,7 @@ func (c cached) Pwrite(p []byte, off int64) (int, error) {
 func TestBadSectorIsRewritten(t *testing.T) {
 	const size = 64 << 10
 	for _, base := range []int64{0, 512, 1536} {
-		for _, length := range []int64{512, 1024, 4096, 17408} {
+		for _, length := range []int64{100, 512, 700, 1024, 4096, 5000, 17408} {
 			for bad := base; bad < base+length; bad += 512 {
 				disk := &badSector{data: bytes.Repeat([]byte{0xa5}, size), bad: bad}
 				d := blockdev.New("area", blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: disk, Align: 512, Base: base, Size: size - base})

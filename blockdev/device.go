@@ -219,7 +219,8 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 
 // WriteAt writes p at off. It is durable after [Device.Sync]. Whole pages go through the page cache. Other runs of whole logical
 // blocks, up to 1 MiB, are written with O_DIRECT if possible: the page cache would first read the rest of the page, and fail on an
-// unreadable sector that the write would have rewritten. A write past the end writes nothing. An error poisons the device.
+// unreadable sector that the write would have rewritten. So are parts of a block whose page cannot be read; what else is unreadable in
+// the block becomes zero. A write past the end writes nothing. An error poisons the device.
 func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.check("writing", off, int64(len(p))); err != nil {
 		return 0, err
@@ -233,9 +234,30 @@ func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 
 // write writes p at an offset of the file.
 func (d *Device) write(p []byte, off int64) (int, error) {
-	if !d.writesBlocks(len(p), off) {
-		return pwrite(d.f, p, off)
+	if d.writesBlocks(len(p), off) {
+		return d.writeBlocks(p, off)
 	}
+	written := 0
+	for len(p) > 0 { // a part of a page, whole pages, a part of a page
+		n := len(p) &^ (directAlign - 1)
+		if head := int(off % directAlign); head != 0 || n == 0 {
+			n = min(len(p), directAlign-head)
+		}
+		done, err := pwrite(d.f, p[:n], off)
+		if n < directAlign && isBadSector(err) {
+			done, err = d.writeAround(p[:n], off, err)
+		}
+		written += done
+		if err != nil {
+			return written, err
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return written, nil
+}
+
+// writeBlocks writes whole logical blocks, with O_DIRECT if the file system accepts their alignment.
+func (d *Device) writeBlocks(p []byte, off int64) (int, error) {
 	buf := d.bounce.Get().(*[]byte)
 	defer d.bounce.Put(buf)
 	n, err := pwrite(d.direct, (*buf)[:copy(*buf, p)], off)
@@ -243,6 +265,35 @@ func (d *Device) write(p []byte, off int64) (int, error) {
 		return pwrite(d.f, p, off)
 	}
 	return n, err
+}
+
+// isBadSector reports whether a read failed because of the medium (block/blk-core.c, blk_errors).
+func isBadSector(err error) bool { return errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODATA) }
+
+// writeAround writes a part of a page whose rest the page cache could not read, as unread says. It writes whole logical blocks with
+// O_DIRECT. What else is in them stays, or becomes zero where it cannot be read.
+func (d *Device) writeAround(p []byte, off int64, unread error) (int, error) {
+	if d.direct == nil || d.align > directAlign {
+		return 0, unread
+	}
+	buf := d.bounce.Get().(*[]byte)
+	defer d.bounce.Put(buf)
+	for n := 0; n < len(p); {
+		block := (*buf)[:d.align]
+		start := (off + int64(n)) / d.align * d.align
+		switch got, err := d.direct.Pread(block, start); {
+		case isBadSector(err):
+			clear(block)
+		case err != nil || got < len(block):
+			return n, unread
+		}
+		part := copy(block[off+int64(n)-start:], p[n:])
+		if _, err := pwrite(d.direct, block, start); err != nil {
+			return n, err
+		}
+		n += part
+	}
+	return len(p), nil
 }
 
 // writesBlocks reports whether a write is one of whole logical blocks that are not whole pages.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // directBuffer is the length of one direct write in bytes. Larger writes gain little.
@@ -34,7 +36,8 @@ func newDirect(d *Device, o WriterOptions, out *atomic.Int64) *direct {
 	return e
 }
 
-// canWriteDirect probes O_DIRECT with a read. The error is the reason why it cannot be used.
+// canWriteDirect probes O_DIRECT with a read. The error is the reason why it cannot be used. A read error of the medium is none: a write
+// may repair the sector.
 func (d *Device) canWriteDirect() error {
 	switch {
 	case d.direct == nil:
@@ -44,8 +47,10 @@ func (d *Device) canWriteDirect() error {
 	}
 	buf := alignedBuffer(directAlign)
 	if n := min(d.align, d.size/d.align*d.align); n > 0 {
-		_, err := d.direct.Pread((*buf)[:n], d.base)
-		return err
+		if _, err := d.direct.Pread((*buf)[:n], d.base); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+		return nil
 	}
 	return fmt.Errorf("window has %d bytes, expected at least a logical block of %d", d.size, d.align)
 }
