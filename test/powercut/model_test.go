@@ -63,13 +63,13 @@ type protocol struct {
 	long   bool // every sector decays
 	image  *image
 	d      *device // for the policy
-	states []*state
+	states []*modelState
 	known  map[[32]byte]bool
 	moves  int // transitions
 }
 
-// state is one state of the device.
-type state struct {
+// modelState is one state of the device.
+type modelState struct {
 	areas   [][]byte // boot state; unreadable sectors are garbage to the boot loader
 	bad     []int    // unreadable sectors, numbered through the areas, ascending
 	slots   [2]content
@@ -77,16 +77,16 @@ type state struct {
 	marked  bool // the running slot was marked good since it was booted
 	promise int  // slot that boots next, as an operation that succeeded has promised; -1 is none, -2 is the old or the new one
 	faults  int  // that may still happen
-	from    *state
+	from    *modelState
 	by      string // the transition that led here
 }
 
-func (s *state) key() [32]byte {
+func (s *modelState) key() [32]byte {
 	meta := fmt.Sprint(s.bad, s.slots, s.running, s.marked, s.promise, s.faults)
 	return sha256.Sum256(append(bytes.Join(s.areas, nil), meta...))
 }
 
-func (s *state) clone(by string) *state {
+func (s *modelState) clone(by string) *modelState {
 	c := *s
 	c.areas = nil
 	for _, a := range s.areas {
@@ -97,7 +97,7 @@ func (s *state) clone(by string) *state {
 }
 
 // path lists the transitions that led to s.
-func (s *state) path() string {
+func (s *modelState) path() string {
 	var list []string
 	for ; s.from != nil; s = s.from {
 		list = append(list, s.by)
@@ -106,13 +106,13 @@ func (s *state) path() string {
 	return strings.Join(list, "\n  ")
 }
 
-func (p *protocol) fail(s *state, format string, a ...any) error {
+func (p *protocol) fail(s *modelState, format string, a ...any) error {
 	return fmt.Errorf("%s, damage %s: %s\nafter\n  %s", p.l.name, p.damage.name, fmt.Sprintf(format, a...), s.path())
 }
 
 // explore visits every state with at most so many faults on a path.
 func (p *protocol) explore(faults int) error {
-	p.add(&state{areas: p.l.fresh(), slots: [2]content{proven, proven}, running: -1, promise: 0, faults: faults})
+	p.add(&modelState{areas: p.l.fresh(), slots: [2]content{proven, proven}, running: -1, promise: 0, faults: faults})
 	for i := 0; i < len(p.states); i++ {
 		s := p.states[i]
 		if len(p.states) > 500_000 {
@@ -129,7 +129,7 @@ func (p *protocol) explore(faults int) error {
 	return nil
 }
 
-func (p *protocol) add(s *state) {
+func (p *protocol) add(s *modelState) {
 	p.moves++
 	if p.l.canon != nil {
 		p.l.canon(s.areas)
@@ -141,7 +141,7 @@ func (p *protocol) add(s *state) {
 }
 
 // off checks what the boot loader will do, and starts the device: it comes up, hangs, or loses power while the loader writes.
-func (p *protocol) off(s *state) error {
+func (p *protocol) off(s *modelState) error {
 	chain := p.l.chainOf(s.areas)
 	back := false
 	for _, name := range chain {
@@ -164,7 +164,7 @@ func (p *protocol) off(s *state) error {
 	for i := range areas {
 		record.replace(i, areas[i])
 	}
-	p.cuts(s, record, "power cut while the boot loader writes", func(c *state, _ int) { c.promise = -1 })
+	p.cuts(s, record, "power cut while the boot loader writes", func(c *modelState, _ int) { c.promise = -1 })
 	end := record.end(s, fmt.Sprintf("boot %q", chain[0]))
 	end.promise = -1
 	if chosen < 0 || s.slots[chosen] == fresh {
@@ -184,12 +184,12 @@ func (p *protocol) off(s *state) error {
 type operation struct {
 	name string
 	do   func(b boot.Backend, r *record) error
-	done func(s *state) // what holds once it succeeded
-	must bool           // it may not fail without a fault
+	done func(s *modelState) // what holds once it succeeded
+	must bool                // it may not fail without a fault
 }
 
 // on checks what the program says, and runs every operation, with every fault.
-func (p *protocol) on(s *state) error {
+func (p *protocol) on(s *modelState) error {
 	self, other := slotNames[s.running], slotNames[1-s.running]
 	b, err := p.l.open(newRecord(p, s).list(), self)
 	if err != nil {
@@ -216,9 +216,9 @@ func (p *protocol) on(s *state) error {
 	return nil
 }
 
-func (p *protocol) operations(s *state, self, other string, caps boot.Caps) []operation {
+func (p *protocol) operations(s *modelState, self, other string, caps boot.Caps) []operation {
 	ctx := p.t.Context()
-	good := func(s *state) {
+	good := func(s *modelState) {
 		s.slots[s.running], s.marked = proven, true
 		if s.promise == -1 {
 			s.promise = s.running
@@ -226,20 +226,20 @@ func (p *protocol) operations(s *state, self, other string, caps boot.Caps) []op
 	}
 	list := []operation{{"mark good " + self, func(b boot.Backend, _ *record) error { return b.MarkGood(ctx, self) }, good, true}}
 	if s.slots[s.running] == proven { // as Repair takes for granted
-		list = append(list, operation{"repair", func(b boot.Backend, _ *record) error { return b.Repair(ctx) }, func(*state) {}, true})
+		list = append(list, operation{"repair", func(b boot.Backend, _ *record) error { return b.Repair(ctx) }, func(*modelState) {}, true})
 	}
 	if s.marked { // a person may take the fallback away
-		list = append(list, operation{"mark bad " + other, func(b boot.Backend, _ *record) error { return b.MarkBad(ctx, other) }, func(s *state) {
+		list = append(list, operation{"mark bad " + other, func(b boot.Backend, _ *record) error { return b.MarkBad(ctx, other) }, func(s *modelState) {
 			s.promise = -1
 		}, false})
 	}
 	if s.slots[s.running] == fresh {
-		list = append(list, operation{"mark bad " + self, func(b boot.Backend, _ *record) error { return b.MarkBad(ctx, self) }, func(s *state) {
+		list = append(list, operation{"mark bad " + self, func(b boot.Backend, _ *record) error { return b.MarkBad(ctx, self) }, func(s *modelState) {
 			s.running, s.promise = -1, 1-s.running
 		}, false})
 	}
 	if s.slots[1-s.running] != broken && s.marked {
-		list = append(list, operation{"activate " + other, func(b boot.Backend, _ *record) error { return b.Activate(ctx, other, 1) }, func(s *state) {
+		list = append(list, operation{"activate " + other, func(b boot.Backend, _ *record) error { return b.Activate(ctx, other, 1) }, func(s *modelState) {
 			s.promise = 1 - s.running
 		}, true})
 	}
@@ -247,11 +247,11 @@ func (p *protocol) operations(s *state, self, other string, caps boot.Caps) []op
 		r.target = 1 - s.running
 		return p.install(b, r)
 	}
-	return append(list, operation{"install " + other, install, func(s *state) { s.promise, s.slots[1-s.running] = 1-s.running, fresh }, s.marked})
+	return append(list, operation{"install " + other, install, func(s *modelState) { s.promise, s.slots[1-s.running] = 1-s.running, fresh }, s.marked})
 }
 
 // run runs one operation as it is, cut at every step, and with every write and flush failing.
-func (p *protocol) run(s *state, o operation) error {
+func (p *protocol) run(s *modelState, o operation) error {
 	try := func(failAt int) (*record, error) {
 		r := newRecord(p, s)
 		r.failAt = failAt
@@ -261,7 +261,7 @@ func (p *protocol) run(s *state, o operation) error {
 		}
 		return r, err
 	}
-	proof := func(c *state) { // the health checks passed before
+	proof := func(c *modelState) { // the health checks passed before
 		if strings.HasPrefix(o.name, "mark good") {
 			c.slots[c.running] = proven
 		}
@@ -280,7 +280,7 @@ func (p *protocol) run(s *state, o operation) error {
 	if s.faults == 0 {
 		return nil
 	}
-	p.cuts(s, r, "power cut in "+o.name, func(c *state, n int) {
+	p.cuts(s, r, "power cut in "+o.name, func(c *modelState, n int) {
 		proof(c)
 		c.promise = -1
 		c.running = -1
@@ -306,7 +306,7 @@ func (p *protocol) run(s *state, o operation) error {
 }
 
 // decay makes each sector unreadable, where the class of damage has that. Only one fault is in the boot state at a time.
-func (p *protocol) decay(s *state) {
+func (p *protocol) decay(s *modelState) {
 	if !p.damage.decay || s.faults == 0 || len(s.bad) > 0 {
 		return
 	}
@@ -353,7 +353,7 @@ func (p *protocol) number(area int, off int64) int {
 }
 
 // spoil makes everything unreadable that lies in the unit of damage with a sector.
-func (p *protocol) spoil(s *state, sector int) {
+func (p *protocol) spoil(s *modelState, sector int) {
 	area, off := p.place(sector)
 	first := (p.l.areas[area].off + off) / p.damage.unit * p.damage.unit
 	for n := range p.sectors() {
@@ -372,7 +372,7 @@ func (p *protocol) spoil(s *state, sector int) {
 
 // cuts adds the states after a power cut at every step of a record: any selection of what was not flushed, and then damage
 // around the newest write. change completes a state that was cut after n events.
-func (p *protocol) cuts(s *state, r *record, by string, change func(c *state, n int)) {
+func (p *protocol) cuts(s *modelState, r *record, by string, change func(c *modelState, n int)) {
 	if s.faults == 0 {
 		return
 	}
@@ -439,7 +439,7 @@ func selections(n int) [][]bool {
 }
 
 // apply applies a write of boot state.
-func (p *protocol) apply(s *state, e step) {
+func (p *protocol) apply(s *modelState, e step) {
 	if e.data == nil {
 		return
 	}
@@ -460,24 +460,26 @@ type step struct {
 // record is the disk of one operation.
 type record struct {
 	p      *protocol
-	now    *state // as the operation sees it
+	now    *modelState // as the operation sees it
 	events []step
 	ops    int
 	failAt int
 	target int // slot that is written; -1 is none
 }
 
-func newRecord(p *protocol, s *state) *record { return &record{p: p, now: s.clone(""), target: -1} }
+func newRecord(p *protocol, s *modelState) *record {
+	return &record{p: p, now: s.clone(""), target: -1}
+}
 
 // end is the state after the operation.
-func (r *record) end(s *state, by string) *state {
+func (r *record) end(s *modelState, by string) *modelState {
 	c := r.now.clone(by)
 	c.from = s
 	return c
 }
 
 // holds is the content of the target slot when the power fails after n events.
-func (r *record) holds(s *state, n int) content {
+func (r *record) holds(s *modelState, n int) content {
 	c := s.slots[r.target]
 	for _, e := range r.events[:n] {
 		if e.slot {

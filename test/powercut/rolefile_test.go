@@ -122,14 +122,30 @@ func (f *roleFile) Close() error {
 }
 
 // memory is the state store of a device. It implements update.State.
-type memory struct{ *state.Store }
+type memory struct {
+	*state.Store
+	roles []string
+}
 
 func (d *device) memory() (memory, error) {
 	store, err := state.Open(d.disk.Node().Device("state store", storeAt, storeSize), state.State{})
-	return memory{store}, err
+	return memory{store, roleNames[:d.roles]}, err
 }
 
 func (m memory) Floor() int64 { return m.State().Floor }
+
+func (m memory) Release(slot string) update.Record {
+	s := m.State()
+	if len(s.Slots[slot]) == 0 || s.OneRelease(slot, m.roles) != nil {
+		return update.Record{}
+	}
+	image := s.Slots[slot][m.roles[0]]
+	r := update.Record{Slot: slot, Release: image.Release, RollbackIndex: image.RollbackIndex, Outcome: update.OutcomeInstalled}
+	if !image.Result.Whole() {
+		r.Outcome = update.OutcomeBad
+	}
+	return r
+}
 
 func (m memory) Record(records ...update.Record) error {
 	return m.Update(func(s *state.State) {
