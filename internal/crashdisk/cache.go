@@ -83,8 +83,11 @@ func (n *Node) OpenDirect() *FD { return n.open(true) }
 
 // Files opens the three descriptors of a [blockdev.Device] on a window.
 func (n *Node) Files(off, size int64) blockdev.Files {
-	main := n.Open()
-	return blockdev.Files{Main: main, Sentinel: n.Open(), Direct: n.OpenDirect(), Align: n.o.Sector, Base: off, Size: size}
+	files := blockdev.Files{Main: n.Open(), Sentinel: n.Open(), Align: n.o.Sector, Base: off, Size: size}
+	if !n.o.NoDirect {
+		files.Direct = n.OpenDirect()
+	}
+	return files
 }
 
 // Device opens a real device on a window.
@@ -246,6 +249,9 @@ func (f *FD) SyncRange(off, length int64, flags blockdev.SyncFlags) (err error) 
 	d := f.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.o.NoSyncRange {
+		return unix.ENOSYS
+	}
 	if flags&^(blockdev.WaitBefore|blockdev.Write|blockdev.WaitAfter) != 0 || off < 0 || length < 0 || off+length < off {
 		return unix.EINVAL
 	}
@@ -340,7 +346,12 @@ func (d *Node) forget(off, length int64) {
 }
 
 // ZeroOut implements [blockdev.File]. It drops the pages of the range, dirty ones included (block/ioctl.c).
-func (f *FD) ZeroOut(off, length int64) error { return f.fill(off, length, 0, "zero") }
+func (f *FD) ZeroOut(off, length int64) error {
+	if f.d.o.NoZero {
+		return errors.ErrUnsupported
+	}
+	return f.fill(off, length, 0, "zero")
+}
 
 // Discard implements [blockdev.File].
 func (f *FD) Discard(off, length int64) error { return f.fill(off, length, 0xdc, "discard") }

@@ -88,6 +88,7 @@ func (d *Disk) Crashes(p Plan, check func(*State) error) (states int, err error)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := newCrasher(d.start, d.o.Sector, p, check)
+	c.damages = d.damages
 	for _, e := range d.log {
 		if !c.step(e) {
 			break
@@ -112,6 +113,8 @@ type crasher struct {
 	rng           *rand.Rand
 	base, scratch []byte
 	open          []*Write // volatile now
+	damages       func(off int64) bool
+	spoilt        int64 // offset of a sector that the cut made unreadable; -1 is none
 	marks         []string
 	states        int
 	violation     *Violation
@@ -130,7 +133,7 @@ func newCrasher(start []byte, sector int64, p Plan, check func(*State) error) *c
 	defaults(&p.DropOne, 16)
 	return &crasher{
 		sector: sector, plan: p, check: check, rng: rand.New(rand.NewPCG(p.Seed, 0x637261736865)),
-		base: slices.Clone(start), scratch: slices.Clone(start),
+		base: slices.Clone(start), scratch: slices.Clone(start), spoilt: -1,
 	}
 }
 
@@ -171,6 +174,9 @@ func (c *crasher) enumerate(e event) bool {
 			return true
 		}
 	}
+	if !c.damage(e) {
+		return false
+	}
 	total := 0
 	for _, w := range c.open {
 		total += c.sectors(w)
@@ -179,6 +185,32 @@ func (c *crasher) enumerate(e event) bool {
 		return c.all(e, total)
 	}
 	return c.some(e)
+}
+
+// damage tries states in which one sector of the newest write is unreadable: the others have all reached the medium, or none has.
+func (c *crasher) damage(e event) bool {
+	if e.write == nil {
+		return true
+	}
+	at := e.write.Off + int64(c.rng.IntN(c.sectors(e.write)))*c.sector
+	if !c.damages(at) {
+		return true
+	}
+	c.spoilt = at
+	defer func() { c.spoilt = -1 }()
+	for _, others := range []bool{true, false} {
+		ch := make(choice, len(c.open))
+		for i, w := range c.open {
+			ch[i] = make([]bool, c.sectors(w))
+			for s := range ch[i] {
+				ch[i][s] = others
+			}
+		}
+		if !c.try(e, ch) {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *crasher) sectors(w *Write) int { return int((int64(len(w.Data)) + c.sector - 1) / c.sector) }
@@ -320,6 +352,9 @@ func (c *crasher) visit(e event, ch choice) error {
 	for i, w := range c.open {
 		c.apply(w, ch[i])
 	}
+	if c.spoilt >= 0 {
+		copy(c.scratch[c.spoilt:min(c.spoilt+c.sector, e.write.end())], Unreadable)
+	}
 	err := c.check(&State{At: e.at, Image: c.scratch, Marks: c.marks})
 	for i, w := range c.open {
 		if ch[i] != nil {
@@ -344,24 +379,32 @@ func (c *crasher) apply(w *Write, kept []bool) {
 	}
 }
 
-// Cut returns a new disk with one random state that a power cut may leave now.
+// Cut returns one random state that a power cut may leave now. Where [Options] allow damage, one sector that was lost may be unreadable.
 func (d *Disk) Cut(seed uint64) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	rng := rand.New(rand.NewPCG(seed, 0x637574))
 	image := slices.Clone(d.medium)
 	lose := rng.IntN(3) // nothing, some writes, some sectors
+	spoilt := []int64{} // sectors that may be unreadable
 	for _, w := range d.cutable() {
 		for s := int64(0); s < int64(len(w.Data)); s += d.o.Sector {
 			if lose == 1 && s == 0 && rng.IntN(2) == 0 {
 				break
 			}
 			if lose == 2 && rng.IntN(2) == 0 {
+				if d.damages(w.Off + s) {
+					spoilt = append(spoilt, w.Off+s)
+				}
 				continue
 			}
 			end := min(s+d.o.Sector, int64(len(w.Data)))
 			copy(image[w.Off+s:], w.Data[s:end])
 		}
+	}
+	if len(spoilt) > 0 {
+		at := spoilt[rng.IntN(len(spoilt))]
+		copy(image[at:min(at+d.o.Sector, d.Size())], Unreadable)
 	}
 	return image
 }

@@ -1,6 +1,7 @@
 package crashdisk
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -18,7 +19,18 @@ type Options struct {
 	MaxIO  int64  // largest write command in bytes, a multiple of a page; 0 is 64 KiB
 	Seed   uint64 // of everything that is left to chance
 	Name   string // in errors
+
+	// Damage reports whether a power cut or a failed write may leave the sector at an offset unreadable. An unreadable sector holds
+	// [Unreadable] and reads EIO until it is rewritten, in content given to New, too. Nil damages nothing.
+	Damage func(off int64) bool
+
+	NoDirect    bool // [Disk.Files] has no descriptor with O_DIRECT
+	NoZero      bool // no command for zeros: ZeroOut is not supported
+	NoSyncRange bool // the kernel lacks sync_file_range
 }
+
+// Unreadable is the content of an unreadable sector, for a boot loader that reads garbage there.
+var Unreadable = bytes.Repeat([]byte{0xee, 0x0b, 0xad}, 4096/3+1)[:4096]
 
 // Disk is a disk with its cache and its record, and the page cache of the system that runs on it. It is safe for
 // concurrent use.
@@ -185,6 +197,13 @@ func (d *Disk) complete(w *Write, name string) (n int64, err error) {
 		d.clock++
 		w.gone = d.clock
 		return n, nil
+	case Misdirected:
+		// The place is another one of the same size, in the window of the writer as well as outside of it.
+		d.clock++
+		w.gone = d.clock
+		at := d.rng.Int64N((d.Size()-n)/d.o.Sector+1) * d.o.Sector
+		d.land(&Write{Off: at, Data: w.Data, issued: w.issued, done: d.clock})
+		return n, nil
 	case BitRot:
 		w.Data[d.rng.IntN(len(w.Data))] ^= 1 << d.rng.IntN(8)
 	default:
@@ -208,15 +227,37 @@ func (d *Disk) fail(w *Write, f Kind) (int64, error) {
 	case d.rng.IntN(2) == 0:
 		landed = min(int64(len(w.Data)), d.rng.Int64N(sectors+1)*d.o.Sector)
 	}
-	if landed > 0 {
-		part := &Write{Off: w.Off, Data: w.Data[:landed], issued: w.issued, done: d.clock}
-		d.log = append(d.log, event{at: d.clock, write: part})
-		d.put(part)
+	d.land(&Write{Off: w.Off, Data: w.Data[:landed], issued: w.issued, done: d.clock})
+	if at := w.Off + landed; f != ShortWrite && landed < int64(len(w.Data)) && d.damages(at) && d.rng.IntN(2) == 0 {
+		d.land(&Write{Off: at, Data: Unreadable[:min(d.o.Sector, w.end()-at)], issued: w.issued, done: d.clock})
 	}
 	if f == ShortWrite {
 		return landed, nil
 	}
 	return 0, f.errno()
+}
+
+// land records what a failed write has left in the drive.
+func (d *Disk) land(w *Write) {
+	if len(w.Data) > 0 {
+		d.log = append(d.log, event{at: d.clock, write: w})
+		d.put(w)
+	}
+}
+
+func (d *Disk) damages(off int64) bool { return d.o.Damage != nil && d.o.Damage(off) }
+
+// unreadable reports whether an unreadable sector is in a range.
+func (d *Disk) unreadable(off, n int64) bool {
+	if d.o.Damage == nil {
+		return false
+	}
+	for at := off / d.o.Sector * d.o.Sector; at < off+n; at += d.o.Sector {
+		if bytes.Equal(d.drive[at:at+d.o.Sector], Unreadable[:d.o.Sector]) {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *Disk) put(w *Write) {
@@ -231,10 +272,16 @@ func (d *Disk) read(p []byte, off int64) (err error) {
 		return err
 	}
 	f := d.fault(classRead)
-	if f != NoFault && f != BitFlip {
+	if f != NoFault && f != BitFlip && f != StaleRead {
 		return f.errno()
 	}
+	if d.unreadable(off, int64(len(p))) {
+		return unix.EIO
+	}
 	copy(p, d.drive[off:])
+	if f == StaleRead {
+		copy(p, d.medium[off:])
+	}
 	if f == BitFlip && len(p) > 0 {
 		p[d.rng.IntN(len(p))] ^= 1 << d.rng.IntN(8)
 	}
@@ -247,6 +294,8 @@ func (d *Disk) flush() (err error) {
 	f := d.fault(classFlush)
 	switch f {
 	case NoFault:
+	case EmptyFlush:
+		return nil
 	case FlushDrop, LyingFlush:
 		d.drop(f == LyingFlush)
 		if f == FlushDrop {

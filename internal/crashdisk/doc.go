@@ -10,6 +10,6 @@
 // Every write and flush is recorded. [Disk.Crashes] enumerates the states that a power cut may leave: at every step of the
 // record, all flushed writes and a selection of the others, whole or torn.
 //
-// The model does not damage data outside of a write (two copies of the boot state in different blocks protect against
-// that), and it does not reorder writes across a confirmed flush, except with [LyingFlush].
+// With [Options.Damage] a power cut or a failed write also leaves sectors unreadable until they are rewritten. The model does not damage
+// data outside of a write, and it reorders writes across a confirmed flush only with [LyingFlush] and [EmptyFlush].
 package crashdisk

@@ -14,22 +14,25 @@ type Kind int
 
 // The kinds of fault.
 const (
-	NoFault    Kind = iota
-	EIO             // the operation fails; of a write any part may have been carried out
-	ENOSPC          // the same for a write to thin storage that is full
-	ENODATA         // a read of a bad sector
-	ShortWrite      // a write takes half and reports that
-	FlushKeep       // a flush fails, and the drive keeps its cache
-	FlushDrop       // a flush fails, and the drive has lost its cache
-	BitFlip         // a read returns one wrong bit
-	BitRot          // a write stores one wrong bit, without an error
-	LostWrite       // a write stores nothing, without an error
-	LyingFlush      // a flush loses one write of the cache, without an error
+	NoFault     Kind = iota
+	EIO              // the operation fails; of a write any part may have been carried out
+	ENOSPC           // the same for a write to thin storage that is full
+	ENODATA          // a read of a bad sector
+	ShortWrite       // a write takes half and reports that
+	FlushKeep        // a flush fails, and the drive keeps its cache
+	FlushDrop        // a flush fails, and the drive has lost its cache
+	BitFlip          // a read returns one wrong bit
+	BitRot           // a write stores one wrong bit, without an error
+	LostWrite        // a write stores nothing, without an error
+	LyingFlush       // a flush loses one write of the cache, without an error
+	EmptyFlush       // a flush is confirmed and does nothing: later writes may become durable before earlier ones
+	Misdirected      // a write goes to another place of the disk, without an error
+	StaleRead        // a read returns what was durable at the last flush
 )
 
 var kindNames = [...]string{
 	"none", "EIO", "ENOSPC", "ENODATA", "short write", "flush EIO keeping the cache", "flush EIO dropping the cache", "bit flip on read", "bit rot",
-	"lost write", "lying flush",
+	"lost write", "lying flush", "flush that does nothing", "misdirected write", "stale read",
 }
 
 func (k Kind) String() string { return kindNames[k] }
@@ -110,6 +113,7 @@ var happens = map[Kind][]class{
 	EIO: {classPwrite, classWrite, classRead, classFlush}, ENOSPC: {classWrite}, ENODATA: {classRead},
 	ShortWrite: {classPwrite, classWrite}, FlushKeep: {classFlush}, FlushDrop: {classFlush}, BitFlip: {classRead},
 	BitRot: {classWrite}, LostWrite: {classWrite}, LyingFlush: {classFlush},
+	EmptyFlush: {classFlush}, Misdirected: {classWrite}, StaleRead: {classRead},
 }
 
 // fault returns the fault of the operation that op has just counted.

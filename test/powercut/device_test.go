@@ -67,8 +67,20 @@ func newDevice(t testing.TB, l *loader, seed uint64) *device {
 	}
 	slices.SortFunc(d.images, func(a, b *image) int { return int(a.index - b.index) }) // the floor rises
 	d.o = crashdisk.Options{Sector: []int64{512, 4096}[rng.IntN(2)], MaxIO: int64(4096 << rng.IntN(3)), Seed: seed}
+	engines := []string{blockdev.Paced, blockdev.Direct, blockdev.Auto}
+	switch rng.IntN(8) { // what a kernel or a file system may lack
+	case 0:
+		d.o.NoDirect, engines = true, []string{blockdev.Paced, blockdev.Auto}
+	case 1:
+		d.o.NoZero = true
+	case 2:
+		d.o.NoSyncRange = true
+	}
+	if !d.o.NoDirect {
+		d.o.Damage = d.damaged
+	}
 	d.w = blockdev.WriterOptions{
-		Engine: []string{blockdev.Paced, blockdev.Direct}[rng.IntN(2)],
+		Engine: engines[rng.IntN(len(engines))],
 		Window: int64(4096 << rng.IntN(3)), Checkpoint: int64(16384 << rng.IntN(3)), InFlight: 1,
 	}
 	if rng.IntN(4) == 0 { // the order of the commands is then not the seed's alone
@@ -93,6 +105,15 @@ func newDevice(t testing.TB, l *loader, seed uint64) *device {
 	}
 	d.power(content)
 	return d
+}
+
+// damaged reports whether a power cut or a failed write may leave a sector unreadable: any of a slot, and of boot state with a
+// second copy, where the sectors are those that the boot loader was made for.
+func (d *device) damaged(off int64) bool {
+	if off >= slotsAt && off < slotsAt+2*slotSize {
+		return true
+	}
+	return len(survives[d.loader.name]) > 0 && d.o.Sector == boot.Sector
 }
 
 // newGoodDevice is a device whose running slot was marked good, as an install asks for.

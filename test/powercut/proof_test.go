@@ -64,20 +64,22 @@ func seeds(t *testing.T, n int, f func(seed uint64) error) {
 // good; an install from B into A that does not come up; the loader falls back to B, and A is marked bad. Every state
 // that a power cut may leave, at every step, is booted.
 func TestLife(t *testing.T) {
-	start := time.Now()
+	want := scale("UPDATER_PROOF_SEEDS", 200)
 	for _, l := range loaders() {
-		var states atomic.Int64
-		seeds(t, scale("UPDATER_PROOF_SEEDS", 200), func(seed uint64) error {
-			d := newDevice(t, l, seed)
-			n, err := d.life(t)
-			states.Add(int64(n))
-			return err
+		t.Run(l.name, func(t *testing.T) {
+			start := time.Now()
+			var states atomic.Int64
+			seeds(t, want, func(seed uint64) error {
+				d := newDevice(t, l, seed)
+				n, err := d.life(t)
+				states.Add(int64(n))
+				return err
+			})
+			if !t.Failed() && states.Load() < 50_000 && want >= 200 {
+				t.Errorf("%d states; want at least 50000", states.Load())
+			}
+			count(t, "crash states, "+l.name, states.Load(), start)
 		})
-		if !t.Failed() && states.Load() < 50_000 && scale("UPDATER_PROOF_SEEDS", 200) >= 200 {
-			t.Errorf("%s: %d states; want at least 50000", l.name, states.Load())
-		}
-		count(t, "crash states, "+l.name, states.Load(), start)
-		start = time.Now()
 	}
 }
 
