@@ -2,6 +2,7 @@ package blockdev_test
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -58,7 +59,7 @@ func (c cached) Pwrite(p []byte, off int64) (int, error) {
 func TestBadSectorIsRewritten(t *testing.T) {
 	const size = 64 << 10
 	for _, base := range []int64{0, 512, 1536} {
-		for _, length := range []int64{100, 512, 700, 1024, 4096, 5000, 17408} {
+		for _, length := range []int64{512, 1024, 4096, 17408} {
 			for bad := base; bad < base+length; bad += 512 {
 				disk := &badSector{data: bytes.Repeat([]byte{0xa5}, size), bad: bad}
 				d := blockdev.New("area", blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: disk, Align: 512, Base: base, Size: size - base})
@@ -84,10 +85,38 @@ func TestBadSectorIsRewritten(t *testing.T) {
 	}
 }
 
+// TestBadBlock writes a part of a logical block that cannot be read. An image may fill it; a small area leaves it as it is, since the
+// drive may answer again, and the block may hold another copy.
+func TestBadBlock(t *testing.T) {
+	for _, length := range []int64{100, 700, 5000} {
+		for bad := int64(0); bad < length; bad += 512 {
+			open := func() (*badSector, *blockdev.Device) {
+				disk := &badSector{data: bytes.Repeat([]byte{0xa5}, 64<<10), bad: bad}
+				return disk, blockdev.New("slot", blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: disk, Align: 512, Size: 64 << 10})
+			}
+			want := bytes.Repeat([]byte{7}, int(length))
+			disk, d := open()
+			if _, err := d.NewWriter(blockdev.WriterOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.WriteAt(want, 0); err != nil || !bytes.Equal(disk.data[:length], want) {
+				t.Errorf("writing %d bytes of an image over the bad sector at %d: %v", length, bad, err)
+			}
+			disk, d = open()
+			if _, err := d.WriteAt(want, 0); bad+512 > length && !errors.Is(err, unix.EIO) || bytes.IndexByte(disk.data, 0) >= 0 {
+				t.Errorf("writing a small area of %d bytes over the bad sector at %d: %v; want EIO, and nothing filled", length, bad, err)
+			}
+		}
+	}
+}
+
 // TestBadSectorIsZeroed zeros a range whose first part of a page cannot be read.
 func TestBadSectorIsZeroed(t *testing.T) {
 	disk := &badSector{data: bytes.Repeat([]byte{0xa5}, 64<<10), bad: 1024}
 	d := blockdev.New("slot", blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: disk, Align: 512, Base: 512, Size: 32 << 10})
+	if _, err := d.NewWriter(blockdev.WriterOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	if err := d.Zero(512, 16<<10); err != nil {
 		t.Fatal(err)
 	}

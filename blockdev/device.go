@@ -51,6 +51,7 @@ type Device struct {
 	direct   File   // O_DIRECT; nil where the file system has none
 	align    int64  // of O_DIRECT offsets and lengths in the file, bytes: a logical block
 	paced    bool   // sync_file_range works
+	fills    bool   // the blocks belong to one image: what cannot be read beside a write may become zero
 	node     string // folder of the block device in sysfs; "" for a file
 	sysfs    string // folder of its whole disk
 
@@ -219,8 +220,9 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 
 // WriteAt writes p at off. It is durable after [Device.Sync]. Whole pages go through the page cache. Other runs of whole logical
 // blocks, up to 1 MiB, are written with O_DIRECT if possible: the page cache would first read the rest of the page, and fail on an
-// unreadable sector that the write would have rewritten. So are parts of a block whose page cannot be read; what else is unreadable in
-// the block becomes zero. A write past the end writes nothing. An error poisons the device.
+// unreadable sector that the write would have rewritten. So are parts of a block whose page cannot be read, if the block can. Once the
+// device has a [Writer], the rest of an unreadable block becomes zero; before, the write fails: the rest may be another copy of the boot
+// state, on a drive that will answer again. A write past the end writes nothing. An error poisons the device.
 func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.check("writing", off, int64(len(p))); err != nil {
 		return 0, err
@@ -271,7 +273,7 @@ func (d *Device) writeBlocks(p []byte, off int64) (int, error) {
 func isBadSector(err error) bool { return errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODATA) }
 
 // writeAround writes a part of a page whose rest the page cache could not read, as unread says. It writes whole logical blocks with
-// O_DIRECT. What else is in them stays, or becomes zero where it cannot be read.
+// O_DIRECT. What else is in them stays. Where it cannot be read it becomes zero on a device of one image, else nothing is written.
 func (d *Device) writeAround(p []byte, off int64, unread error) (int, error) {
 	if d.direct == nil || d.align > directAlign {
 		return 0, unread
@@ -282,7 +284,7 @@ func (d *Device) writeAround(p []byte, off int64, unread error) (int, error) {
 		block := (*buf)[:d.align]
 		start := (off + int64(n)) / d.align * d.align
 		switch got, err := d.direct.Pread(block, start); {
-		case isBadSector(err):
+		case isBadSector(err) && d.fills && start >= d.base && start+d.align <= d.base+d.size:
 			clear(block)
 		case err != nil || got < len(block):
 			return n, unread

@@ -71,6 +71,7 @@ func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 	if o.InFlight <= 0 {
 		o.InFlight = DefaultInFlight
 	}
+	d.fills = true
 	w := &Writer{d: d, o: o, restore: func() error { return nil }}
 	switch o.Engine {
 	case Paced:
