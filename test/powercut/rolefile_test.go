@@ -32,13 +32,14 @@ const (
 // names are the files that the folder may have, in the order of their entries.
 var names = []string{"A", "B", "A.new", "B.new"}
 
-// found is the extent and content of a file on a disk; nil if it is missing.
+// found is the extent and content of a file on a disk; -1 if it is missing, or its entry is garbage.
 func found(disk []byte, name string) (extent int, content []byte) {
 	e := disk[folderAt+512*slices.Index(names, name):]
-	if extent = int(e[0]) - 1; extent < 0 {
-		return extent, nil
+	extent, size := int(e[0])-1, binary.LittleEndian.Uint32(e[4:])
+	if extent < 0 || extent >= extents || size > extentSize {
+		return -1, nil
 	}
-	return extent, disk[extentsAt+extent*extentSize:][:binary.LittleEndian.Uint32(e[4:])]
+	return extent, disk[extentsAt+extent*extentSize:][:size]
 }
 
 func packEntry(extent int, size int64) []byte {
