@@ -91,7 +91,7 @@ var allowed = map[string][]string{
 		"updater/state", "updater/update", "updater/verify", "updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line",
 		"updater/provision/medium", "updater/provision/plan", "updater/provision/record", "updater/provision/target",
 	},
-	"updater/provision/target": {"updater/blockdev/gpt", "updater/provision/plan", "updater/provision/record"},
+	"updater/provision/target": {"updater/blockdev/gpt", "updater/blockdev/mbr", "updater/provision/plan", "updater/provision/record"},
 }
 
 // hostOnly must not be linked into the device's binary: packing, tests, and packages that run

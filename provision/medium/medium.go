@@ -117,7 +117,7 @@ func (m *Medium) window(p plan.Placed) fat.Window {
 
 // Old is the partition table that is on the disk already: its partitions and its GUID, none and "" on a blank disk.
 func (m *Medium) Old() ([]plan.Placed, string) {
-	parts, err := target.ReadTable(m, m.sector)
+	parts, err := target.ReadOldTable(m, m.sector)
 	if err != nil {
 		return nil, ""
 	}

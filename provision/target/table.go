@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"updater/blockdev/gpt"
+	"updater/blockdev/mbr"
 	"updater/provision/plan"
 )
 
@@ -122,6 +123,19 @@ func ReadBackTable(m Medium, sector int) ([]plan.Placed, error) {
 		return nil, fmt.Errorf("reading the partition table back: %w", err)
 	}
 	return placed(tables, sector)
+}
+
+// ReadOldTable reads the partitions of a disk that was in use, by GPT or MBR. Those of an MBR have no name, and their PARTUUID as GUID.
+func ReadOldTable(m Medium, sector int) ([]plan.Placed, error) {
+	parts, err := ReadTable(m, sector)
+	if err == nil {
+		return parts, nil
+	}
+	list, err := mbr.Read(m, m.Size(), int64(sector))
+	for _, p := range list {
+		parts = append(parts, plan.Placed{Partition: plan.Partition{GUID: p.UUID}, Number: p.Number, Offset: p.Offset, Length: p.Size})
+	}
+	return parts, err
 }
 
 // TableGUID is the GUID of the table on a disk, "" if there is none.
