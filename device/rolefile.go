@@ -50,18 +50,33 @@ func (f *roleFile) Reserve(size int64) (err error) {
 	} else if err != nil {
 		return fmt.Errorf("taking room for %s: %w", f.place, err)
 	}
-	dev, err := blockdev.OpenPath(f.vol.name(temp), 0, 0, blockdev.Exclusive)
-	if err == nil && dev.Size() != size {
-		err = fmt.Errorf("%s has %d bytes, expected %d", dev, dev.Size(), size)
+	return f.open(temp, size, blockdev.Exclusive)
+}
+
+// Named implements update.FileTarget.
+func (f *roleFile) Named(size int64) error {
+	if err := f.vol.confine(f.place.Path); err != nil {
+		return fmt.Errorf("%s: %w", f.place, err)
 	}
+	return f.open(f.place.Path, size, blockdev.ReadOnly)
+}
+
+// open opens a file of size bytes.
+func (f *roleFile) open(name string, size int64, mode blockdev.Mode) error {
+	dev, err := blockdev.OpenPath(f.vol.name(name), 0, 0, mode)
 	if err != nil {
 		return err
+	}
+	if dev.Size() != size {
+		return errors.Join(fmt.Errorf("%s has %d bytes, expected %d", dev, dev.Size(), size), dev.Close())
+	}
+	if f.Writer, err = dev.NewWriter(blockdev.WriterOptions{Engine: f.d.Config.Disk.Engine}); err != nil {
+		return errors.Join(err, dev.Close())
 	}
 	if f.d.Opened != nil {
 		f.d.Opened(dev.Facts())
 	}
-	f.Writer, err = dev.NewWriter(blockdev.WriterOptions{Engine: f.d.Config.Disk.Engine})
-	return err
+	return nil
 }
 
 // Commit implements update.FileTarget. The content is on stable storage and was read back. On FAT the rename is not atomic under a power

@@ -54,6 +54,8 @@ type FileTarget interface {
 	Target
 	// Reserve takes room for size bytes, durably. It is called before every other method, and before the slot is invalidated.
 	Reserve(size int64) error
+	// Named opens the file under its name instead, to be read back and not written. It fails if the file has not size bytes.
+	Named(size int64) error
 	// Commit gives the file its name, durably. It is called once, after Flush and the read-back.
 	Commit() error
 }

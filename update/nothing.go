@@ -81,7 +81,10 @@ func (r *run) readsBack(ctx context.Context, slot string) (same bool, err error)
 		return false, err
 	}
 	for _, p := range r.parts {
-		if err := p.open(); err != nil {
+		if err := p.openHeld(); err != nil {
+			if _, isFile := p.target.(FileTarget); isFile { // it is missing, or another one
+				return false, cancelled(ctx)
+			}
 			return false, err
 		}
 		bad, err := p.readBackOf().Compare(ctx, p.target)

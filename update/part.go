@@ -25,14 +25,19 @@ type part struct {
 }
 
 // open opens the partition for writing, or takes the room for the file.
-func (p *part) open() error {
+func (p *part) open() error { return p.openAs(FileTarget.Reserve) }
+
+// openHeld opens what the slot holds.
+func (p *part) openHeld() error { return p.openAs(FileTarget.Named) }
+
+func (p *part) openAs(file func(t FileTarget, size int64) error) error {
 	target, err := p.Disk.OpenSlot(p.Slot, p.role)
 	if err != nil {
 		return err
 	}
 	p.target = target
-	if file, ok := target.(FileTarget); ok {
-		return file.Reserve(p.Map.ImageSize())
+	if t, ok := target.(FileTarget); ok {
+		return file(t, p.Map.ImageSize())
 	}
 	return nil
 }

@@ -57,6 +57,8 @@ func (n *named) Reserve(size int64) error {
 	return n.s.op("reserve %s", n.role)
 }
 
+func (n *named) Named(size int64) error { return n.s.op("named %s", n.role) }
+
 func (n *named) Commit() error { return n.s.op("commit %s", n.role) }
 
 func (p *partition) WriteAt(b []byte, off int64) (int, error) {

@@ -93,7 +93,21 @@ func (f *roleFile) Reserve(size int64) error {
 	if err := errorsFirst(f.write(f.name+".new", f.extent, size), f.folder.Sync); err != nil {
 		return err
 	}
-	files := f.node.Files(int64(extentsAt+f.extent*extentSize), size)
+	return f.open()
+}
+
+// Named implements update.FileTarget.
+func (f *roleFile) Named(size int64) error {
+	var content []byte
+	f.extent, content = found(f.d.disk.Medium(), f.name)
+	if f.size = size; f.extent < 0 || int64(len(content)) != size {
+		return fmt.Errorf("file %s has %d bytes, expected %d", f.name, len(content), size)
+	}
+	return f.open()
+}
+
+func (f *roleFile) open() error {
+	files := f.node.Files(int64(extentsAt+f.extent*extentSize), f.size)
 	if f.d.hooks.files != nil {
 		files = f.d.hooks.files(files)
 	}
