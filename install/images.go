@@ -28,6 +28,14 @@ func releaseDocument(name string) (string, bool) {
 	return name, filepath.Ext(name) == ".toml"
 }
 
+// isArchive reports whether an argument names a release as one tar stream: standard input, unless it has a bmap, or a file.
+func (r Request) isArchive() bool {
+	if _, remote, _ := source.ParseURL(r.Image); remote {
+		return false
+	}
+	return r.Image == "-" && r.Documents.Bmap == "" && r.Partition == "" || path.Ext(r.Image) == ".tar"
+}
+
 // images opens what a release names, beside its document. It implements update.Images and keeps the block maps that it has read.
 type images struct {
 	from     *Origins

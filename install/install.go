@@ -35,7 +35,7 @@ type Request struct {
 // of update.Install, of [device.Open], [HookError], [config.RequestError].
 func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Result, error) {
 	document, isRelease := releaseDocument(r.Image)
-	if err := r.check(isRelease); err != nil {
+	if err := r.check(isRelease || r.isArchive()); err != nil {
 		return nil, err
 	}
 	if r.Slot != "" && !slices.Contains(r.Config.SlotNames(), r.Slot) {
@@ -74,7 +74,10 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 		PreInstall: hooks.hook("pre-install", hooks.config.PreInstall), PostInstall: hooks.hook("post-install", hooks.config.PostInstall),
 	}
 	open := r.openImage
-	if isRelease {
+	switch {
+	case r.isArchive():
+		open = r.openArchive
+	case isRelease:
 		open = r.openRelease(document)
 	}
 	closeImage, err := open(ctx, from, &job)
@@ -102,6 +105,8 @@ func (r Request) check(isRelease bool) error {
 			Err:    errors.New("--if-newer: without a state store the installed release is unknown"),
 			Advice: "set state to a small partition in the configuration, or leave --if-newer out",
 		}
+	case r.isArchive() && r.Documents.Signature != "":
+		return config.Requestf("the signature of a release in a tar stream is in the stream; it excludes --sig")
 	case isRelease && (r.Partition != "" || r.Role != "" || r.Documents.Bmap != ""):
 		return config.Requestf("a release names its images and roles; it excludes --from-partition, --role and --bmap")
 	case !isRelease && len(roles) > 1:
@@ -177,9 +182,12 @@ func (r Request) keep(dev *device.Device, job update.Job, res *update.Result) {
 		return // a whole-disk map cannot be used to verify one partition
 	}
 	var err error
-	if s, isRelease := job.Images.(*images); isRelease {
+	switch s := job.Images.(type) {
+	case *images:
 		err = dev.KeepRelease(res.Slot, job.Document, job.Signature, s.maps)
-	} else {
+	case *archive:
+		err = dev.KeepRelease(res.Slot, job.Document, job.Signature, s.maps)
+	default:
 		err = dev.KeepDocument(res.Slot, res.Role, job.Document, job.Signature)
 	}
 	if err != nil {

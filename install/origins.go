@@ -161,7 +161,7 @@ func (o *Origins) FindSignature(ctx context.Context, doc string) (data []byte, f
 // Open opens an image and returns its decoded size in bytes where that is known before the end, as for raw files, else -1. The caller
 // closes it before the origins. Errors: update.SourceError, [config.RequestError].
 func (o *Origins) Open(ctx context.Context, name string) (*source.Image, int64, error) {
-	limits := source.Limits{ZstdWindow: int64(o.config.Source.ZstdWindow), XZDict: int64(o.config.Source.XZDict)}
+	limits := o.limits()
 	remote, err := o.address(name)
 	if err != nil {
 		return nil, 0, err
@@ -181,6 +181,10 @@ func (o *Origins) Open(ctx context.Context, name string) (*source.Image, int64, 
 		_, size = img.Consumed()
 	}
 	return img, size, nil
+}
+
+func (o *Origins) limits() source.Limits {
+	return source.Limits{ZstdWindow: int64(o.config.Source.ZstdWindow), XZDict: int64(o.config.Source.XZDict)}
 }
 
 // limitMemory sets the heap limit to the budget of docs/design.md: buffers, what the codec needs, and the map, which takes less than its

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"updater/bmap"
 	"updater/verify"
 )
 
@@ -39,7 +38,10 @@ func (e *ArchiveError) Error() string {
 // use.
 type Archive struct {
 	Opened
-	maps    map[Image]*bmap.Map
+	Document  []byte // as it came
+	Signature []byte // detached; nil of a clearsigned document
+
+	maps    map[string][]byte // by file
 	tar     *tar.Reader
 	size    int64 // of the current member
 	folders int
@@ -49,7 +51,7 @@ type Archive struct {
 // OpenArchive reads a stream up to its first image. It opens the document as [Trust.OpenRelease] does before it reads on, and
 // checks every block map by [Release.Map]. Errors: theirs, [ArchiveError], those of r.
 func (t Trust) OpenArchive(r io.Reader) (*Archive, error) {
-	a := &Archive{tar: tar.NewReader(r), maps: map[Image]*bmap.Map{}}
+	a := &Archive{tar: tar.NewReader(r), maps: map[string][]byte{}}
 	if err := a.open(t); err != nil {
 		return nil, err
 	}
@@ -72,10 +74,11 @@ func (t Trust) OpenArchive(r io.Reader) (*Archive, error) {
 			if i.Bmap != name {
 				continue
 			}
-			if a.maps[i], err = a.Release.Map(i, data); err != nil {
+			if _, err = a.Release.Map(i, data); err != nil {
 				return nil, err
 			}
 		}
+		a.maps[name] = data
 	}
 	return a, nil
 }
@@ -110,14 +113,14 @@ func (a *Archive) open(t Trust) error {
 	if err != nil {
 		return err
 	}
-	a.Opened = *opened
+	a.Opened, a.Document, a.Signature = *opened, doc, sig
 	return nil
 }
 
 func signatureNames(document string) []string { return []string{document + ".asc", document + ".sig"} }
 
-// Map returns the block map of an image of the release, nil for another image.
-func (a *Archive) Map(i Image) *bmap.Map { return a.maps[i] }
+// Map returns the block map of an image, which [Release.Map] has accepted; nil for another image.
+func (a *Archive) Map(i Image) []byte { return a.maps[i.Bmap] }
 
 // Next returns the next image of the stream: its name as the release has it, its size in bytes as it is packed, and its
 // content, which is valid until Next is called again. It returns io.EOF once every image of the release came, and reads no
@@ -167,6 +170,9 @@ func (a *Archive) member() (string, error) {
 	for {
 		h, err := a.tar.Next()
 		if err != nil {
+			if errors.Is(err, tar.ErrHeader) {
+				return "", &ArchiveError{"", "is no tar archive, or is damaged"}
+			}
 			if err != io.EOF {
 				err = fmt.Errorf("reading the archive: %w", err)
 			}
@@ -198,6 +204,23 @@ func (a *Archive) read(name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("reading archive member %q: %w", name, err)
 	}
 	return data, nil
+}
+
+// ArchiveMember finds a file in an archive that [Trust.OpenArchive] has accepted, and returns its content and size in bytes, to read an
+// image once more. Errors: [ArchiveError], those of r.
+func ArchiveMember(r io.Reader, file string) (content io.Reader, size int64, err error) {
+	a := &Archive{tar: tar.NewReader(r)}
+	for {
+		name, err := a.member()
+		switch {
+		case err == io.EOF:
+			return nil, 0, &ArchiveError{file, "is missing"}
+		case err != nil:
+			return nil, 0, err
+		case name == file:
+			return a.tar, a.size, nil
+		}
+	}
 }
 
 // WriteArchive writes the release of a document, with its signature, block maps and images beside it, as one tar stream that

@@ -177,6 +177,10 @@ func (r *run) planRelease(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		_, once := r.Images.(Stream)
+		if once && slices.ContainsFunc(r.parts, func(p *part) bool { return p.source.File == i.File }) {
+			return &IncompatibleError{Reason: fmt.Sprintf("image %s is for several roles of slot %s, but a stream has it once", i.File, r.Slot)}
+		}
 		p := &part{run: r, Document: NewDocument(m, i.BmapSHA256, r.signers), role: i.Role, source: i}
 		r.parts = append(r.parts, p)
 		if err := p.fits(); err != nil {

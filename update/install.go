@@ -82,6 +82,21 @@ type Images interface {
 	Open(ctx context.Context, i release.Image) (image ImageCloser, size int64, err error)
 }
 
+// Stream is a release whose images come in one pass.
+type Stream interface {
+	Images
+	// Next opens the image that comes next. It returns io.EOF when all of the release came, and nothing else did.
+	Next(ctx context.Context) (StreamImage, error)
+}
+
+// StreamImage is one image of a [Stream].
+type StreamImage struct {
+	File   string // as the release has it
+	Size   int64  // decoded, in bytes; -1 if it is unknown before the end
+	Image  ImageCloser
+	Reopen func(ctx context.Context) (ImageCloser, error) // nil if the stream cannot be read again
+}
+
 // Job is one install. Every field without a note is required.
 type Job struct {
 	Boot  Boot
@@ -94,7 +109,7 @@ type Job struct {
 	Product   string   // the device's; "" if the configuration names none
 	Require   []string // fields of <Update> that must be present, see Fields
 
-	// Images has the block maps and images of a release. Nil installs the one image of a bmap.
+	// Images has the block maps and images of a release; a [Stream] brings the images in its own order. Nil installs the one image of a bmap.
 	Images Images
 	Layout release.Layout // slots and roles of the device, for a release
 	Role   string         // partition of the slot to write, such as "rootfs", for a bmap
@@ -208,7 +223,7 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	if err := run.plan(ctx); err != nil {
 		return nil, err
 	}
-	if err := run.each(func(p *part) error { return p.openImage(ctx) }); err != nil {
+	if err := run.openImages(ctx); err != nil {
 		return nil, err
 	}
 	if err := run.ask(ctx, job.PreInstall); err != nil {
@@ -228,7 +243,7 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 		return nil, &BootError{Slot: run.Slot, Doing: "marking it bad", Err: err}
 	}
 
-	if err := run.each(func(p *part) error { defer p.closeImage(); return p.write(ctx) }); err != nil {
+	if err := run.writeImages(ctx); err != nil {
 		return nil, err
 	}
 	run.phase(PhaseFlush)
@@ -266,6 +281,7 @@ type run struct {
 	signers []verify.Signer
 	bare    *Document // of a bmap
 	parts   []*part
+	next    *part   // of a stream, whose image is open
 	noted   Outcome // the last one recorded
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 
 	"updater/release"
 )
@@ -69,7 +71,56 @@ func (p *part) closeImage() {
 
 func (p *part) flush() error { return p.writing(p.target.Flush()) }
 
-// openImage opens the image of a release, and compares the size of the image with its map; -1 is unknown.
+// openImages opens all images, of a stream the first one.
+func (r *run) openImages(ctx context.Context) error {
+	if s, ok := r.Images.(Stream); ok {
+		return r.openNext(ctx, s)
+	}
+	return r.each(func(p *part) error { return p.openImage(ctx) })
+}
+
+// writeImages writes all images, in the order of the release or of a stream, which has to end after them.
+func (r *run) writeImages(ctx context.Context) error {
+	s, isStream := r.Images.(Stream)
+	if !isStream {
+		return r.each(func(p *part) error { defer p.closeImage(); return p.write(ctx) })
+	}
+	for p := r.next; p != nil; p = r.next {
+		err := p.write(ctx)
+		p.closeImage()
+		if err == nil {
+			err = r.openNext(ctx, s)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openNext opens the next image of a stream that is for the slot, and skips the others; next is nil after the last one.
+func (r *run) openNext(ctx context.Context, s Stream) error {
+	for {
+		i, err := s.Next(ctx)
+		if err == io.EOF {
+			r.next = nil
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		at := slices.IndexFunc(r.parts, func(p *part) bool { return p.source.File == i.File })
+		if at < 0 {
+			_ = i.Image.Close()
+			continue
+		}
+		r.next = r.parts[at]
+		r.next.image, r.next.closer, r.next.reopen = i.Image, i.Image.Close, i.Reopen
+		return r.next.hasSize(i.Size)
+	}
+}
+
+// openImage opens the image of a release, and compares its size with its map.
 func (p *part) openImage(ctx context.Context) error {
 	size := p.ImageSize
 	if p.Images != nil {
@@ -83,6 +134,11 @@ func (p *part) openImage(ctx context.Context) error {
 			return image, err
 		}
 	}
+	return p.hasSize(size)
+}
+
+// hasSize compares the size of the image with its map; -1 is unknown.
+func (p *part) hasSize(size int64) error {
 	if size >= 0 && size != p.Map.ImageSize() {
 		return p.ofFile(&ImageError{Err: fmt.Errorf("it has %d bytes, the bmap says %d", size, p.Map.ImageSize())})
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -290,4 +291,58 @@ func TestReleaseRefused(t *testing.T) {
 func isA[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
+}
+
+// oneWay brings the images of a release in an order of its own. It implements update.Stream.
+type oneWay struct {
+	files
+	left []string // roles; another word is an image that is not for the slot
+	end  error
+}
+
+func (o *oneWay) Next(context.Context) (update.StreamImage, error) {
+	if len(o.left) == 0 {
+		return update.StreamImage{}, o.end
+	}
+	role := o.left[0]
+	o.left = o.left[1:]
+	image := closing{stream{Reader: bytes.NewReader(o.images[role])}}
+	return update.StreamImage{File: role + ".img", Size: int64(len(o.images[role])), Image: image}, nil
+}
+
+// TestStream: the images of a stream are written in its order. One that does not end after them ends without a switch, and what reads back
+// wrong is not repaired.
+func TestStream(t *testing.T) {
+	k := newReleaseKit(t)
+	surplus := &release.ArchiveError{Name: "surplus", Msg: "follows the last image"}
+	for _, c := range []struct {
+		name string
+		in   oneWay
+		flip bool
+		is   func(error) bool
+	}{
+		{"in another order", oneWay{left: []string{"other", "rootfs", "boot"}, end: io.EOF}, false, func(err error) bool { return err == nil }},
+		{"with more behind", oneWay{left: []string{"boot", "rootfs"}, end: surplus}, false, isA[*release.ArchiveError]},
+		{"that reads back wrong", oneWay{left: []string{"boot", "rootfs"}, end: io.EOF}, true, isA[*update.ReadBackError]},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSet()
+			c.in.files = k.files
+			job := k.job(t, s)
+			job.Images = &c.in
+			s.onOp = func(n int) {
+				if c.flip && s.journal[n-1] == "flush rootfs" {
+					s.parts["rootfs"].medium[0] = ^k.images["rootfs"][0]
+				}
+			}
+			_, err := update.Install(t.Context(), job)
+			if !c.is(err) || (err == nil) != (s.next() == "B") || (err == nil) != s.slots[1].Bootable {
+				t.Fatalf("%v, next %s", err, s.next())
+			}
+			boot, rootfs := slices.Index(s.journal, "write boot"), slices.Index(s.journal, "write rootfs")
+			if err == nil && (rootfs > boot || !bytes.HasPrefix(s.parts["boot"].medium, k.images["boot"])) {
+				t.Errorf("boot was written at %d, rootfs at %d", boot, rootfs)
+			}
+		})
+	}
 }

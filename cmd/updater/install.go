@@ -50,8 +50,9 @@ and only then makes the slot the boot loader's next choice. IMAGE may be raw or
 compressed by gzip, zstd, xz, lz4 or bzip2: a file, an http:// or https:// address,
 or "-", standard input. A bmap and its signature may be addresses too.
 
-RELEASE is release.toml, a folder that holds one, or the address of either. It installs
-every image of a slot with several roles, or none.
+RELEASE is release.toml, a folder that holds one, or the address of either; or a tar stream
+as updater release tar writes it, as FILE.tar or from standard input, "-" without --bmap. It
+installs every image of a slot with several roles, or none.
 
 What runs, or is installed and boots next, is not installed again: exit 3. A release that
 another slot still holds is compared with its signed checksums and activated. --slot NAME

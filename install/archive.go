@@ -1,0 +1,126 @@
+package install
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"updater/device/config"
+	"updater/release"
+	"updater/source"
+	"updater/update"
+)
+
+// archive is a release that arrives as one tar stream, from a file or from standard input. It implements update.Stream.
+type archive struct {
+	*release.Archive
+	from *Origins
+	file *os.File // nil is standard input
+	maps map[string][]byte
+}
+
+// openArchive fills in the document of a release in a tar stream, which is also where the job gets its images from.
+func (r Request) openArchive(ctx context.Context, from *Origins, job *update.Job) (closeImage func() error, err error) {
+	a := &archive{from: from, maps: map[string][]byte{}}
+	closeImage = func() error { return nil }
+	in := Interruptible(ctx, from.in.Stdin)
+	if r.Image != "-" {
+		if a.file, err = source.OpenFile(r.Image); err != nil {
+			return nil, err
+		}
+		in, closeImage = a.file, a.file.Close
+	}
+	if a.Archive, err = from.Trust.OpenArchive(bufio.NewReaderSize(in, 256<<10)); err != nil {
+		if _, bad := errors.AsType[*release.ArchiveError](err); bad && a.file == nil {
+			err = &config.RequestError{Err: err, Advice: "make the archive with updater release tar; a bare image from standard input needs --bmap"}
+		}
+		return nil, errors.Join(streamError(err), closeImage())
+	}
+	from.docs += int64(len(a.Document))
+	job.Images, job.Document, job.Signature = a, a.Document, a.Signature
+	return closeImage, nil
+}
+
+// streamError marks what the stream itself has wrong as an error of the source.
+func streamError(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return &update.SourceError{Err: err}
+	}
+	return err
+}
+
+// Map implements update.Images.
+func (a *archive) Map(_ context.Context, i release.Image) ([]byte, error) {
+	data := a.Archive.Map(i)
+	a.maps[i.Role] = data
+	a.from.docs += int64(len(data))
+	return data, nil
+}
+
+// Open implements update.Images. It reads the file once more.
+func (a *archive) Open(_ context.Context, i release.Image) (update.ImageCloser, int64, error) {
+	f, err := source.OpenFile(a.file.Name())
+	if err != nil {
+		return nil, 0, err
+	}
+	content, size, err := release.ArchiveMember(bufio.NewReaderSize(f, 256<<10), i.File)
+	if err == nil {
+		var img memberImage
+		if img, size, err = a.image(content, i.File, size); err == nil {
+			img.file = f
+			return img, size, nil
+		}
+	}
+	return nil, 0, errors.Join(streamError(err), f.Close())
+}
+
+// Next implements update.Stream.
+func (a *archive) Next(ctx context.Context) (update.StreamImage, error) {
+	file, size, content, err := a.Archive.Next()
+	if err != nil {
+		return update.StreamImage{}, streamError(err)
+	}
+	next := update.StreamImage{File: file}
+	if next.Image, next.Size, err = a.image(content, file, size); err != nil {
+		return next, err
+	}
+	if a.file != nil {
+		next.Reopen = func(ctx context.Context) (update.ImageCloser, error) {
+			img, _, err := a.Open(ctx, release.Image{File: file})
+			return img, err
+		}
+	}
+	return next, nil
+}
+
+// memberImage is an image in an archive.
+type memberImage struct {
+	*source.Image
+	file *os.File // closed with it; nil in a stream
+}
+
+// Close implements update.ImageCloser.
+func (m memberImage) Close() error {
+	err := m.Image.Close()
+	if m.file != nil {
+		err = errors.Join(err, m.file.Close())
+	}
+	return err
+}
+
+// image opens a member of packed bytes as an image.
+func (a *archive) image(content io.Reader, name string, packed int64) (memberImage, int64, error) {
+	limits := a.from.limits()
+	img, err := source.NewImage(content, name, limits)
+	if err != nil {
+		return memberImage{}, 0, &update.SourceError{Err: fmt.Errorf("image %s: %w", name, err)}
+	}
+	a.from.limitMemory(img.Codec(), limits)
+	if img.Codec() != "raw" {
+		packed = -1
+	}
+	return memberImage{Image: img}, packed, nil
+}
