@@ -8,12 +8,27 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"updater/device/config"
 )
 
 // serialFiles are where firmware keeps the serial of a machine, by the kind of the firmware.
 var serialFiles = map[string][]string{
 	"device-tree": {"sys/firmware/devicetree/base/serial-number", "proc/device-tree/serial-number"},
 	"dmi":         {"sys/class/dmi/id/product_serial", "sys/class/dmi/id/board_serial"},
+}
+
+// Hardware lists the names of the hardware that a configuration is for: the configured revision, else what the device tree calls the
+// machine, its compatible strings (Devicetree Specification, 2.3.1), below root, which is / on a device. It is empty where both are missing.
+func Hardware(root string, c *config.Config) []string {
+	if c.Hardware != "" {
+		return []string{c.Hardware}
+	}
+	data, err := os.ReadFile(filepath.Join(root, "sys/firmware/devicetree/base/compatible"))
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(strings.Split(string(data), "\x00"), func(s string) bool { return s == "" })
 }
 
 // MachineSerial is the serial of this machine from the firmware below root, which is / on a device. kind is device-tree or dmi; "" takes the

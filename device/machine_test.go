@@ -3,10 +3,34 @@ package device_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"updater/device"
+	"updater/device/config"
 )
+
+// TestHardware: the configuration takes precedence over the device tree; without both the hardware has no name.
+func TestHardware(t *testing.T) {
+	root := t.TempDir()
+	unknown := device.Hardware(root, &config.Config{})
+	tree := filepath.Join(root, "sys/firmware/devicetree/base")
+	if err := os.MkdirAll(tree, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(tree, "compatible"), []byte("acme,gw-1.1\x00acme,gw\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ got, want []string }{
+		{unknown, nil},
+		{device.Hardware(root, &config.Config{}), []string{"acme,gw-1.1", "acme,gw"}},
+		{device.Hardware(root, &config.Config{Hardware: "1.0"}), []string{"1.0"}},
+	} {
+		if !slices.Equal(c.got, c.want) {
+			t.Errorf("Hardware() = %q; want %q", c.got, c.want)
+		}
+	}
+}
 
 func TestMachineSerial(t *testing.T) {
 	root := t.TempDir()

@@ -68,7 +68,7 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	hooks := r.hooks(dev, events)
 	job := update.Job{
 		Boot: dev, Disk: dev, State: dev, Seed: dev.Seed, Policy: trust,
-		Product: r.Config.Product, Require: r.Config.Trust.Required(), Layout: r.Config.Layout(),
+		Product: r.Config.Product, Hardware: device.Hardware("/", r.Config), Require: r.Config.Trust.Required(), Layout: r.Config.Layout(),
 		Identity: r.Identity, Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
 		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, IfNewer: r.IfNewer, Progress: progress,
 		PreInstall: hooks.hook("pre-install", hooks.config.PreInstall), PostInstall: hooks.hook("post-install", hooks.config.PostInstall),

@@ -34,34 +34,35 @@ type ReleaseVerdict struct {
 }
 
 // VerifyRelease checks a release document, the block maps that it pins, and the images, and writes nothing. Errors: those of
-// [release.Trust.OpenRelease], [release.Release.Map] and [release.Release.ForSlot], update.ExpiredError, update.RollbackError,
-// update.IncompatibleError, those of update.CheckImage.
+// update.AcceptRelease, [release.Release.Map] and [release.Release.ForSlot], those of update.CheckImage.
 func VerifyRelease(ctx context.Context, r VerifyReleaseRequest, in Inputs) (*ReleaseVerdict, error) {
+	c := update.Conditions{Product: update.AnyProduct, Hardware: []string{update.AnyHardware}}
 	var known state.State
 	if r.Device {
 		known = Remembered(r.Config, in.Warn)
+		c.Product, c.Floor = r.Config.Product, known.Floor
+		if r.Config.Hardware != "" { // the device tree is that of this machine, which need not be the device
+			c.Hardware = []string{r.Config.Hardware}
+		}
 	}
-	policy, err := r.Config.Policy(r.Keyring, known.Time)
-	if err != nil {
+	var err error
+	if c.Policy, err = r.Config.Policy(r.Keyring, known.Time); err != nil {
 		return nil, err
 	}
 	from := NewOrigins(r.Config, in, known.Time)
 	defer from.Close()
-	from.Trust.Policy = policy
+	from.Trust.Policy = c.Policy
 	doc, sig, err := from.signedDocument(ctx, release.TypeRelease, r.Path, r.Signature)
 	if err != nil {
 		return nil, err
 	}
-	opened, err := from.Trust.OpenRelease(doc, sig)
+	opened, err := update.AcceptRelease(doc, sig, c)
 	if err != nil {
 		return nil, err
 	}
 	rel := opened.Release
-	if end := rel.Expires(); !end.IsZero() && policy.Time.After(end) {
-		return nil, &update.ExpiredError{Expires: end, Now: policy.Time}
-	}
 	if r.Device {
-		if err := fitsDevice(rel, r.Config, known.Floor); err != nil {
+		if err := fitsSlots(rel, r.Config); err != nil {
 			return nil, err
 		}
 	}
@@ -70,7 +71,7 @@ func VerifyRelease(ctx context.Context, r VerifyReleaseRequest, in Inputs) (*Rel
 			return nil, err
 		}
 	}
-	return &ReleaseVerdict{Release: rel, Signers: opened.Signers, TrustedTime: policy.Time.UTC(), ImagesVerified: !r.Documents}, nil
+	return &ReleaseVerdict{Release: rel, Signers: opened.Signers, TrustedTime: c.Policy.Time.UTC(), ImagesVerified: !r.Documents}, nil
 }
 
 // ReadDocument reads an unsigned document of at most the size that one of its type may have.
@@ -123,14 +124,8 @@ func beside(document, name string) string {
 	return filepath.Join(filepath.Dir(document), filepath.FromSlash(name))
 }
 
-// fitsDevice refuses a release that is for another product, below the floor, or not for the slots of the device.
-func fitsDevice(r *release.Release, c *config.Config, floor int64) error {
-	switch index := r.Order().RollbackIndex; {
-	case r.Product() != c.Product:
-		return &update.IncompatibleError{Reason: fmt.Sprintf("release is for product %q, this device is %q", r.Product(), c.Product)}
-	case index < floor:
-		return &update.RollbackError{Index: index, Floor: floor}
-	}
+// fitsSlots refuses a release that is not for the slots of the device.
+func fitsSlots(r *release.Release, c *config.Config) error {
 	l := c.Layout()
 	for _, slot := range l.Slots {
 		if _, err := r.ForSlot(slot, l); err != nil {

@@ -14,8 +14,11 @@ import (
 	"updater/verify"
 )
 
-// AnyProduct is the product for checks on a host that is not a device. Never install with it.
-const AnyProduct = "*"
+// AnyProduct is the product, and AnyHardware the revision, for checks on a host that is not a device. Never install with them.
+const (
+	AnyProduct  = "*"
+	AnyHardware = "*"
+)
 
 // The policies for unmapped blocks. The signed document chooses zero or keep; if it chooses neither, the device may also discard
 // them, after which their content is undefined.
@@ -32,7 +35,9 @@ type Conditions struct {
 	Role    string   // partition of the slot to write, such as "rootfs"; "" accepts the document's
 	Floor   int64    // lowest rollback index that may be installed
 	Require []string // fields of <Update> that must be present, see Fields
-	Held    bool     // the image is in a slot already; its expiry was checked when it was installed
+	// Hardware are the names that the device's hardware has. A release that is limited to revisions has to list one of them.
+	Hardware []string
+	Held     bool // the image is in a slot already; its expiry was checked when it was installed
 }
 
 // Document is an accepted bmap: signed by enough trusted keys, for this device and role, fresh, and not below the floor.
@@ -109,7 +114,7 @@ func (r *run) inactiveSlot(slots []Slot) (string, error) {
 
 // accept accepts the signed document.
 func (r *run) accept() error {
-	c := Conditions{Policy: r.Policy, Product: r.Product, Role: r.Role, Require: r.Require}
+	c := Conditions{Policy: r.Policy, Product: r.Product, Role: r.Role, Require: r.Require, Hardware: r.Hardware}
 	if r.State != nil {
 		c.Floor = r.State.Floor()
 	}
@@ -205,22 +210,37 @@ func (p *part) fits() error {
 
 // AcceptRelease checks the signature of a release document, parses exactly the signed bytes, and checks product, expiry and rollback
 // index. signature is nil for a clearsigned document. It reads and writes nothing else. Errors: those of [release.Trust.OpenRelease],
-// [IncompatibleError], [ExpiredError], [RollbackError].
+// [IncompatibleError], [HardwareError], [ExpiredError], [RollbackError].
 func AcceptRelease(doc, signature []byte, c Conditions) (*release.Opened, error) {
 	opened, err := release.Trust{Policy: c.Policy}.OpenRelease(doc, signature)
 	if err != nil {
 		return nil, err
 	}
-	rel := opened.Release
-	switch index := rel.Order().RollbackIndex; {
-	case c.Product != AnyProduct && rel.Product() != c.Product:
-		return nil, &IncompatibleError{Reason: fmt.Sprintf("the release is for product %q; this device is %q", rel.Product(), c.Product)}
-	case !c.Held && !rel.Expires().IsZero() && c.Policy.Time.After(rel.Expires()):
-		return nil, &ExpiredError{Expires: rel.Expires(), Now: c.Policy.Time}
-	case index < c.Floor:
-		return nil, &RollbackError{Index: index, Floor: c.Floor}
+	if err := c.checkRelease(opened.Release); err != nil {
+		return nil, err
 	}
 	return opened, nil
+}
+
+// checkRelease applies what a release says of itself.
+func (c Conditions) checkRelease(r *release.Release) error {
+	index, device := r.Order().RollbackIndex, c.Product != AnyProduct
+	switch {
+	case device && r.Product() != c.Product:
+		return &IncompatibleError{Reason: fmt.Sprintf("the release is for product %q; this device is %q", r.Product(), c.Product)}
+	case device && !c.Held && !c.isHardware(r.Hardware()):
+		return &HardwareError{Want: r.Hardware(), Got: c.Hardware}
+	case !c.Held && !r.Expires().IsZero() && c.Policy.Time.After(r.Expires()):
+		return &ExpiredError{Expires: r.Expires(), Now: c.Policy.Time}
+	case index < c.Floor:
+		return &RollbackError{Index: index, Floor: c.Floor}
+	}
+	return nil
+}
+
+// isHardware reports whether the device is one of the revisions; none is every one.
+func (c Conditions) isHardware(revisions []string) bool {
+	return len(revisions) == 0 || slices.ContainsFunc(c.Hardware, func(own string) bool { return own == AnyHardware || slices.Contains(revisions, own) })
 }
 
 // Accept checks the signature of a bmap, parses exactly the signed bytes, and checks product, role, expiry and rollback index.

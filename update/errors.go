@@ -2,6 +2,7 @@ package update
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"updater/bmap"
@@ -59,6 +60,24 @@ func (e *NotGoodError) Error() string {
 type IncompatibleError struct{ Reason string }
 
 func (e *IncompatibleError) Error() string { return e.Reason }
+
+// HardwareError reports a release for other revisions of the hardware.
+type HardwareError struct{ Want, Got []string }
+
+func (e *HardwareError) Error() string {
+	if len(e.Got) == 0 {
+		return fmt.Sprintf("the release is for hardware %s; the revision of this device is unknown", strings.Join(e.Want, ", "))
+	}
+	return fmt.Sprintf("the release is for hardware %s; this device is %s", strings.Join(e.Want, ", "), strings.Join(e.Got, ", "))
+}
+
+// Hint says what to do next.
+func (e *HardwareError) Hint() string {
+	if len(e.Got) == 0 {
+		return "set hardware in the configuration to the revision of the device"
+	}
+	return "this update is not for this device"
+}
 
 // ExpiredError reports a signed document that has expired.
 type ExpiredError struct{ Expires, Now time.Time }

@@ -107,6 +107,7 @@ type Job struct {
 	Signature []byte // detached; nil if the document is clearsigned
 	Policy    verify.Policy
 	Product   string   // the device's; "" if the configuration names none
+	Hardware  []string // names of the device's hardware; a release may be limited to some
 	Require   []string // fields of <Update> that must be present, see Fields
 
 	// Images has the block maps and images of a release; a [Stream] brings the images in its own order. Nil installs the one image of a bmap.

@@ -164,7 +164,7 @@ func classify(err error) (code int, hint string) {
 		return ExitSource, "get the image again"
 	case is[*device.PartitionError](err):
 		return ExitIncompatible, "correct the partitions of the slot in the configuration"
-	case is[*update.IncompatibleError](err), is[*release.SlotError](err), is[*release.MapError](err):
+	case is[*update.IncompatibleError](err), is[*update.HardwareError](err), is[*release.SlotError](err), is[*release.MapError](err):
 		return ExitIncompatible, "this update is not for this device"
 	case is[*update.ExpiredError](err):
 		return ExitTooOld, "get a newer update, or set the clock when it is ahead"

@@ -75,6 +75,7 @@ var classified = []struct {
 	{"*update.BootError", filled[update.BootError](), ExitBootState},
 	{"*update.ImageError", filled[update.ImageError](), ExitTrust},
 	{"*update.IncompatibleError", filled[update.IncompatibleError](), ExitIncompatible},
+	{"*update.HardwareError", filled[update.HardwareError](), ExitIncompatible},
 	{"*update.ExpiredError", filled[update.ExpiredError](), ExitTooOld},
 	{"*update.RollbackError", filled[update.RollbackError](), ExitTooOld},
 	{"*device.BusyError", filled[device.BusyError](), ExitBusy},

@@ -24,9 +24,10 @@ const maxConfig = 1 << 20
 
 // Config is the configuration of a device. The zero value is that of a host without one: no keyring, no slots, every default.
 type Config struct {
-	Product  string   `toml:"product"` // must equal a signed <Product>
-	Keyring  []string `toml:"keyring"` // files or folders of OpenPGP certificates
-	State    State    `toml:"state"`   // where the state store is; empty: nothing is remembered
+	Product  string   `toml:"product"`  // must equal a signed <Product>
+	Hardware string   `toml:"hardware"` // revision of the device, which a release may be limited to; "" is what the device tree says
+	Keyring  []string `toml:"keyring"`  // files or folders of OpenPGP certificates
+	State    State    `toml:"state"`    // where the state store is; empty: nothing is remembered
 	Disk     Disk     `toml:"disk"`
 	Boot     Boot     `toml:"boot"`
 	Slot     []Slot   `toml:"slot"`
@@ -91,7 +92,11 @@ func LoadOther(path string, backends []string) (*Config, error) {
 		err = errors.Join(c.check(backends), c.Recovery.check())
 	}
 	if err != nil {
-		return nil, &Error{Err: fmt.Errorf("configuration %s: %w", path, err)}
+		advice := ""
+		if e, ok := errors.AsType[*Error](err); ok {
+			advice = e.Advice
+		}
+		return nil, &Error{Err: fmt.Errorf("configuration %s: %w", path, err), Advice: advice}
 	}
 	c.File = path
 	return c, nil
@@ -162,6 +167,9 @@ func (c *Config) check(backends []string) error {
 	if c.Product == update.AnyProduct {
 		return fmt.Errorf("product is %q, which every update would match; name the product of this device", c.Product)
 	}
+	if c.Hardware == update.AnyHardware {
+		return fmt.Errorf("hardware is %q, which every release would match; name the revision of this device", c.Hardware)
+	}
 	if c.Release.RollbackIndex < 0 {
 		return fmt.Errorf("release.rollback_index is %d, expected 0 or more", c.Release.RollbackIndex)
 	}
@@ -207,6 +215,12 @@ func (c *Config) checkSlots() error {
 				return fmt.Errorf("slot %s: partition %s of role %s belongs to slot %s too", s.Name, p, role, other)
 			}
 			owner[p] = s.Name
+		}
+		if c.State.Device == "" && len(s.Partitions) > 1 {
+			return &Error{
+				Err:    fmt.Errorf("slot %s has several roles (%s), which needs a state store: it knows whether they are of one release", s.Name, strings.Join(s.Roles(), ", ")),
+				Advice: `add a partition of 1 MiB or more and state = "PARTLABEL=state", or the path of a file on a partition that no slot has`,
+			}
 		}
 	}
 	for _, s := range c.Slot {
