@@ -32,16 +32,21 @@ func (d *Device) BestLast() []string {
 }
 
 // Intact compares all roles of a slot with the signed documents that are kept of them. Nothing of those is trusted before their
-// signature is checked again. It returns nil when every one of them matches. Errors: state.ErrNoDocument, those of update.Accept and of
+// signature is checked again. It returns nil when every one of them matches and all are of one release. Errors: state.ErrNoDocument, those of update.Accept and of
 // update.CheckSlot.
 func (d *Device) Intact(ctx context.Context, slot string, trust verify.Policy) error {
 	for _, s := range d.Config.Slot {
 		if s.Name != slot {
 			continue
 		}
-		for _, role := range s.Roles() {
-			if err := d.holds(ctx, slot, role, trust); err != nil {
+		first := ""
+		for i, role := range s.Roles() {
+			of, err := d.holds(ctx, slot, role, trust)
+			if err != nil {
 				return fmt.Errorf("%s: %w", role, err)
+			}
+			if first = cmp.Or(first, of); i > 0 && of != first {
+				return fmt.Errorf("%w: its %s is of another release than its %s", ErrRefused, role, s.Roles()[0])
 			}
 		}
 	}
@@ -53,58 +58,60 @@ func (d *Device) ActivateIntact(ctx context.Context, slot string, tries int) err
 	return d.locked(func() error { return bootError(slot, "activating it", d.backend.Activate(ctx, slot, tries)) })
 }
 
-func (d *Device) holds(ctx context.Context, slot, role string, trust verify.Policy) error {
+// holds compares one role, and returns the identity of the release that its document is of, "" for a bare map.
+func (d *Device) holds(ctx context.Context, slot, role string, trust verify.Policy) (identity string, err error) {
 	var unverifiedBmap, unverifiedSig []byte
-	err := d.reading(func() (err error) {
+	err = d.reading(func() (err error) {
 		unverifiedBmap, unverifiedSig, err = d.maps.Get(slot + "/" + role)
 		return err
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
-	doc, err := d.accept(slot, role, unverifiedBmap, unverifiedSig, update.Conditions{
+	doc, identity, err := d.accept(slot, role, unverifiedBmap, unverifiedSig, update.Conditions{
 		Policy: trust, Product: d.Config.Product, Role: role, Floor: d.Floor(), Require: d.Config.Trust.Required(), Held: true,
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	doc.Unmapped = cmp.Or(doc.Unmapped, d.Config.Disk.Unmapped, update.UnmappedZero)
 	dev, err := d.openHeld(slot, role)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer dev.Close()
 	if _, isFile := d.Config.FileRole(slot, role); doc.Map.ImageSize() > dev.Size() || isFile && doc.Map.ImageSize() < dev.Size() {
-		return &update.IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit slot %s, whose %s has %d", doc.Map.ImageSize(), slot, role, dev.Size())}
+		return "", &update.IncompatibleError{Reason: fmt.Sprintf("the image of %d bytes does not fit slot %s, whose %s has %d", doc.Map.ImageSize(), slot, role, dev.Size())}
 	}
-	return update.CheckSlot(ctx, doc, dev, d.Progress)
+	return identity, update.CheckSlot(ctx, doc, dev, d.Progress)
 }
 
 // accept accepts a kept block map by its own signature, or by the release that pins it.
-func (d *Device) accept(slot, role string, unverifiedBmap, unverifiedSig []byte, c update.Conditions) (*update.Document, error) {
+func (d *Device) accept(slot, role string, unverifiedBmap, unverifiedSig []byte, c update.Conditions) (_ *update.Document, identity string, err error) {
 	doc, sig, isRelease, err := decodeProof(unverifiedSig)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if !isRelease {
-		return update.Accept(unverifiedBmap, unverifiedSig, c)
+		m, err := update.Accept(unverifiedBmap, unverifiedSig, c)
+		return m, "", err
 	}
 	opened, err := update.AcceptRelease(doc, sig, c)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	images, err := opened.Release.ForSlot(slot, d.Config.Layout())
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	for _, i := range images {
 		if i.Role == role {
 			m, err := opened.Release.Map(i, unverifiedBmap)
 			if err != nil {
-				return nil, err
+				return nil, "", err
 			}
-			return update.NewDocument(m, i.BmapSHA256, opened.Signers), nil
+			return update.NewDocument(m, i.BmapSHA256, opened.Signers), opened.Release.Identity(), nil
 		}
 	}
-	return nil, fmt.Errorf("the release has no image for role %s", role)
+	return nil, "", fmt.Errorf("the release has no image for role %s", role)
 }

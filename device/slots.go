@@ -140,16 +140,40 @@ func (d *Device) Known(slot string) error {
 	return d.Config.UnknownSlot(slot)
 }
 
-// oneRelease refuses a slot that does not hold one whole release by its records.
+// check is the one check before a slot may boot: by the state store it holds one whole release, at or above the floor. Errors wrap
+// [ErrRefused] or are an update.RollbackError.
+func (d *Device) check(slot string) error {
+	if err := d.oneRelease(slot); err != nil {
+		return err
+	}
+	for _, image := range d.known.Slots[slot] {
+		if image.RollbackIndex < d.known.Floor {
+			return fmt.Errorf("slot %s: %w", slot, &update.RollbackError{Index: image.RollbackIndex, Floor: d.known.Floor})
+		}
+	}
+	return nil
+}
+
+// oneRelease refuses a slot that does not hold one whole release by its records: a role whose install did not end, or roles of different
+// releases. A slot without records passes when it is running, or has one role, which other means may have filled.
 func (d *Device) oneRelease(slot string) error {
-	if err := d.known.OneRelease(slot, d.Config.Slot[0].Roles()); err != nil {
+	records, roles := d.known.Slots[slot], d.Config.Slot[0].Roles()
+	switch {
+	case len(records) > 0:
+	case slot == d.booted || len(roles) == 1:
+		return nil
+	default:
+		return fmt.Errorf("%w: by the state store it was never written", ErrRefused)
+	}
+	if err := d.known.OneRelease(slot, roles); err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return nil
 }
 
 // MarkGood marks a slot good and raises the rollback floor to its release. The floor follows the boot state, so that a power cut between
-// them never leaves a floor without a good slot; the next call completes it. Idempotent. Errors: update.BootError, [state.Error].
+// them never leaves a floor without a good slot; the next call completes it. Idempotent. A slot below the floor is not refused: the boot
+// loader has fallen back to it, and without a mark it would run out of tries. Errors: update.BootError, [state.Error].
 func (d *Device) MarkGood(ctx context.Context, slot string) error {
 	return d.locked(func() error {
 		if err := d.oneRelease(slot); err != nil && len(d.Config.Slot[0].Roles()) > 1 {
@@ -174,18 +198,26 @@ func (d *Device) MarkBad(ctx context.Context, slot string) error {
 	})
 }
 
-// SwitchTo makes a slot the next choice for tries boots, at the request of a person. A slot that is being written, or whose install
-// failed, is refused. Errors: update.BootError.
+// SwitchTo makes a slot the next choice for tries boots, at the request of a person. A slot that does not hold one whole release, or one
+// below the floor, is refused. Errors: update.BootError, update.RollbackError.
 func (d *Device) SwitchTo(ctx context.Context, slot string, tries int) error {
 	return d.locked(func() error {
-		if err := d.oneRelease(slot); err != nil {
-			return bootError(slot, "activating it", err)
+		if err := d.check(slot); err != nil {
+			return refused(slot, "activating it", err)
 		}
 		return bootError(slot, "activating it", d.backend.Activate(ctx, slot, tries))
 	})
 }
 
-// Rollback switches to another bootable slot than the running one and returns it. Errors: update.BootError.
+// refused is the error of a slot that check does not pass.
+func refused(slot, doing string, err error) error {
+	if _, old := errors.AsType[*update.RollbackError](err); old {
+		return err
+	}
+	return bootError(slot, doing, err)
+}
+
+// Rollback switches to another bootable slot than the running one and returns it. Errors: update.BootError, update.RollbackError.
 func (d *Device) Rollback(ctx context.Context) (slot string, err error) {
 	st, err := d.BootState(ctx)
 	if err != nil {
@@ -199,14 +231,34 @@ func (d *Device) Rollback(ctx context.Context) (slot string, err error) {
 	return "", bootError("", "rolling back", errors.New("no other slot is bootable"))
 }
 
-// Repair restores the redundancy of the boot state and of the disk's partition table. All copies are whole when it returns nil.
-// Errors: update.BootError.
+// Repair restores the redundancy of the boot state and of the disk's partition table. A slot that does not hold one whole release is no
+// choice then, unless it is the last one. All copies are whole when it returns nil. Errors: update.BootError.
 func (d *Device) Repair(ctx context.Context) error {
 	return d.locked(func() error {
 		err := d.backend.Repair(ctx)
 		_, bad := d.disk.RepairTable()
+		if err == nil {
+			err = d.dropPartial(ctx)
+		}
 		return bootError("", "repairing it", errors.Join(err, bad))
 	})
+}
+
+// dropPartial marks bootable slots bad that do not hold one whole release.
+func (d *Device) dropPartial(ctx context.Context) error {
+	st, err := d.backend.State(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range st.Slots {
+		if !s.Bootable || s.Name == d.booted || d.oneRelease(s.Name) == nil {
+			continue
+		}
+		if err := d.backend.Invalidate(ctx, s.Name); err != nil && !errors.Is(err, boot.ErrRefused) {
+			return err
+		}
+	}
+	return nil
 }
 
 // RequestRecovery has the boot loader start the recovery once, at the next boot. Errors: update.BootError.
@@ -214,9 +266,15 @@ func (d *Device) RequestRecovery(ctx context.Context) error {
 	return d.locked(func() error { return bootError("", "requesting the recovery", boot.RequestRecovery(ctx, d.backend)) })
 }
 
-// SpendTry takes one try from a slot, as the boot loader would when it starts it. Errors: update.BootError.
+// SpendTry takes one try from a slot, as the boot loader would when it starts it. What SwitchTo refuses is refused. Errors:
+// update.BootError, update.RollbackError.
 func (d *Device) SpendTry(ctx context.Context, slot string) error {
-	return d.locked(func() error { return bootError(slot, "spending its try", boot.SpendTry(ctx, d.backend, slot)) })
+	return d.locked(func() error {
+		if err := d.check(slot); err != nil {
+			return refused(slot, "starting it", err)
+		}
+		return bootError(slot, "spending its try", boot.SpendTry(ctx, d.backend, slot))
+	})
 }
 
 // BootState is the boot loader's state as it is now. Errors: update.BootError.

@@ -86,7 +86,9 @@ func (d *Device) Status(ctx context.Context) (*Status, error) {
 		case err == nil:
 			r.Version = versionOf(r.Images)
 		case slot.Bootable:
-			s.Findings = append(s.Findings, boot.Fail("install a release into it", "slot %s is bootable: %v", slot.Name, err))
+			r.State = "trying" // not good, whatever the boot loader knows of it
+			s.Findings = append(s.Findings, boot.Fail("install a release into it, or run updater doctor --repair, which marks it bad",
+				"slot %s is bootable: %v", slot.Name, err))
 		}
 		var missing []Finding
 		r.Partitions, missing = d.partitions(slot.Name)

@@ -3,13 +3,12 @@ package recovery
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"updater/initramfs"
 )
 
-// Kexec implements initramfs.Device: it loads the slot that boots next and spends its try, as the boot loader would. When it fails nothing
-// is lost: the device restarts through its boot loader.
+// Kexec implements initramfs.Device: it loads the slot that boots next and spends its try, as the boot loader would. A slot that does not
+// hold one whole release, or one below the floor, is not started. When it fails nothing is lost: the device restarts through its boot loader.
 func (d *Device) Kexec(ctx context.Context) (ready bool, err error) {
 	k := d.Config.Recovery.Kexec
 	if k.Kernel == "" {
@@ -24,11 +23,7 @@ func (d *Device) Kexec(ctx context.Context) (ready bool, err error) {
 	if err != nil || st.Next == "" {
 		return false, err
 	}
-	role, err := d.Config.Role("")
-	if err != nil {
-		return false, err
-	}
-	spec, err := d.Config.Partition(st.Next, role)
+	role, cmdline, err := d.Config.KexecOf(st.Next)
 	if err != nil {
 		return false, err
 	}
@@ -36,7 +31,6 @@ func (d *Device) Kexec(ctx context.Context) (ready bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	cmdline := strings.NewReplacer("{slot}", st.Next, "{partition}", spec).Replace(k.Cmdline)
 	if err := initramfs.LoadKexec(p.Path, initramfs.Kexec{Kernel: k.Kernel, Initrd: k.Initrd, Cmdline: cmdline}); err != nil {
 		return false, fmt.Errorf("slot %s: %w", st.Next, err)
 	}

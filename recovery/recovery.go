@@ -145,6 +145,7 @@ func (d *Device) BootOnce(ctx context.Context, slot string) error {
 	if err != nil {
 		return err
 	}
+	activate := dev.SwitchTo
 	for _, s := range st.Slots {
 		if s.Name != slot || s.Bootable || s.Priority > 0 {
 			continue
@@ -153,8 +154,9 @@ func (d *Device) BootOnce(ctx context.Context, slot string) error {
 			err = fmt.Errorf("it is marked bad and not known to be complete, so install an update: %w", err)
 			return &update.BootError{Slot: slot, Doing: "booting it once", Err: err}
 		}
+		activate = dev.ActivateIntact
 	}
-	if err := dev.ActivateIntact(ctx, slot, 1); err != nil {
+	if err := activate(ctx, slot, 1); err != nil {
 		return err
 	}
 	d.Say("slot %s boots next, with 1 try", slot)

@@ -89,7 +89,7 @@ func LoadOther(path string, backends []string) (*Config, error) {
 	c, err := read(path)
 	if err == nil {
 		c.resolve(filepath.Dir(path))
-		err = errors.Join(c.check(backends), c.Recovery.check())
+		err = errors.Join(c.check(backends), c.Recovery.check(), c.checkKexec())
 	}
 	if err != nil {
 		advice := ""
@@ -216,7 +216,7 @@ func (c *Config) checkSlots() error {
 			}
 			owner[p] = s.Name
 		}
-		if c.State.Device == "" && len(s.Partitions) > 1 {
+		if c.State.Device == "" && len(s.Roles()) > 1 {
 			return &Error{
 				Err:    fmt.Errorf("slot %s has several roles (%s), which needs a state store: it knows whether they are of one release", s.Name, strings.Join(s.Roles(), ", ")),
 				Advice: `add a partition of 1 MiB or more and state = "PARTLABEL=state", or the path of a file on a partition that no slot has`,

@@ -34,9 +34,10 @@ type GPIO struct {
 	Pull      string `toml:"pull"` // up, down or ""
 }
 
-// Kexec says how a freshly written slot is started without the firmware. In the command line, {slot} is the name of the slot and
-// {partition} what the configuration calls its partition.
+// Kexec says how a freshly written slot is started without the firmware. In the command line, {slot} is the name of the slot,
+// {partition} what the configuration calls its partition of Role, and {partition:ROLE} that of another role.
 type Kexec struct {
+	Role    string `toml:"role"`   // whose partition holds kernel and initrd; "" is the only one
 	Kernel  string `toml:"kernel"` // path in the slot; "" is a restart through firmware and boot loader
 	Initrd  string `toml:"initrd"`
 	Cmdline string `toml:"cmdline"`
@@ -74,11 +75,52 @@ func (r Recovery) checkNetwork() error {
 	return nil
 }
 
+// KexecOf is [Kexec] for one slot: the role of the partition with the kernel, and the command line. Errors: [RequestError].
+func (c *Config) KexecOf(slot string) (role, cmdline string, err error) {
+	k := c.Recovery.Kexec
+	if role, err = c.Role(k.Role); err != nil {
+		return "", "", err
+	}
+	own, err := c.Partition(slot, role)
+	if err != nil {
+		return "", "", err
+	}
+	words := []string{"{slot}", slot, "{partition}", own}
+	for _, s := range c.Slot {
+		for r, p := range s.Partitions {
+			if s.Name == slot {
+				words = append(words, "{partition:"+r+"}", p)
+			}
+		}
+	}
+	cmdline = strings.NewReplacer(words...).Replace(k.Cmdline)
+	if strings.Contains(cmdline, "{partition") {
+		return "", "", Requestf("recovery.kexec.cmdline: %q names a partition that slot %s does not have", cmdline, slot)
+	}
+	return role, cmdline, nil
+}
+
+// checkKexec checks [Kexec] against the slots.
+func (c *Config) checkKexec() error {
+	if c.Recovery.Kexec.Kernel == "" {
+		return nil
+	}
+	for _, name := range c.SlotNames() {
+		if _, _, err := c.KexecOf(name); err != nil {
+			if c.Recovery.Kexec.Role == "" && len(c.Slot[0].Roles()) > 1 {
+				return fmt.Errorf("recovery.kexec.role is missing: the roles are %s", strings.Join(c.Slot[0].Roles(), ", "))
+			}
+			return fmt.Errorf("recovery.kexec: %w", err)
+		}
+	}
+	return nil
+}
+
 func (k Kexec) check() error {
-	if k.Kernel == "" && (k.Initrd != "" || k.Cmdline != "") {
+	if k.Kernel == "" && (k.Role != "" || k.Initrd != "" || k.Cmdline != "") {
 		return errors.New("recovery.kexec.kernel is missing")
 	}
-	if k.Kernel != "" && !strings.Contains(k.Cmdline, "{slot}") && !strings.Contains(k.Cmdline, "{partition}") {
+	if k.Kernel != "" && !strings.Contains(k.Cmdline, "{slot}") && !strings.Contains(k.Cmdline, "{partition") {
 		return errors.New("recovery.kexec.cmdline names neither {slot} nor {partition}, so every slot would start the same system")
 	}
 	return nil
