@@ -151,7 +151,7 @@ func (r *run) asked() error {
 
 // plan accepts the block map of every image for the slot, and that it fits.
 func (r *run) plan(ctx context.Context) error {
-	r.parts = nil
+	r.parts, r.passed = nil, nil
 	if r.Images != nil {
 		return r.planRelease(ctx)
 	}

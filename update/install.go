@@ -282,8 +282,9 @@ type run struct {
 	signers []verify.Signer
 	bare    *Document // of a bmap
 	parts   []*part
-	next    *part   // of a stream, whose image is open
-	noted   Outcome // the last one recorded
+	next    *part           // of a stream, whose image is open
+	passed  map[Phase]int64 // bytes of the images whose phase has begun
+	noted   Outcome         // the last one recorded
 }
 
 // each calls a step for every image, and ends at the first error.
@@ -400,14 +401,17 @@ func newTimer(p *Progress) *timer {
 func (t *timer) phase(p Phase) { t.phaseOf(p, 0) }
 
 // phaseOf ends the current phase and begins p, which processes total bytes.
-func (t *timer) phaseOf(p Phase, total int64) {
+func (t *timer) phaseOf(p Phase, total int64) { t.phaseOfShare(p, total, Share{}) }
+
+// phaseOfShare is phaseOf for one of several images.
+func (t *timer) phaseOfShare(p Phase, total int64, of Share) {
 	now := time.Now()
 	if t.current != "" {
 		t.spent[t.current] += now.Sub(t.since).Seconds()
 	}
 	t.current, t.since = p, now
 	if p != "" {
-		t.progress.begin(p, total)
+		t.progress.begin(p, total, of)
 	}
 }
 

@@ -153,6 +153,35 @@ func (p *part) ofFile(err error) error {
 	return fmt.Errorf("image %s: %w", p.source.File, err)
 }
 
+// phaseOf begins a phase of this image, which processes total bytes.
+func (p *part) phaseOf(phase Phase, total int64) {
+	if len(p.parts) < 2 {
+		p.run.phaseOf(phase, total)
+		return
+	}
+	if p.passed == nil {
+		p.passed = map[Phase]int64{}
+	}
+	of := Share{Role: p.role, Before: p.passed[phase]}
+	p.passed[phase] += total
+	for _, o := range p.parts {
+		of.All += o.amount(phase)
+	}
+	p.phaseOfShare(phase, total, of)
+}
+
+// amount is how many bytes a phase processes for the image.
+func (p *part) amount(phase Phase) int64 {
+	if phase != PhaseReadBack {
+		return p.Map.MappedBytes()
+	}
+	n := ReadBack{Map: p.Map, Unmapped: p.Unmapped}.Bytes()
+	if wholeChecksum(p.Map) != "" {
+		n += p.Map.ImageSize()
+	}
+	return n
+}
+
 // readBackOf begins the read-back phase.
 func (p *part) readBackOf() ReadBack {
 	b := ReadBack{Map: p.Map, Unmapped: p.Unmapped, Readers: readers, Progress: p.progress.add}

@@ -22,7 +22,7 @@ const (
 // Progress counts the work of an install. Readers sample it. Safe for concurrent use. The zero value is ready.
 type Progress struct {
 	// OnPhase, if set before the install, is called at the start of each phase from the installing goroutine.
-	OnPhase func(p Phase, total int64)
+	OnPhase func(p Phase, total int64, of Share)
 	// OnFetch, if set before the install, is called before an image on a server is fetched.
 	OnFetch func(f Fetch)
 
@@ -32,6 +32,13 @@ type Progress struct {
 	done  atomic.Int64
 	moves atomic.Int64
 	image atomic.Pointer[consumed]
+}
+
+// Share says which of several images a phase works on, and what the same phase does for all of them. It is zero for one image, and for a
+// phase of the whole install.
+type Share struct {
+	Role        string
+	Before, All int64 // bytes: of the images before this one, and of all images
 }
 
 // consumed is an image that counts the bytes of its file.
@@ -63,14 +70,14 @@ func (p *Progress) Sample() (phase Phase, done, total int64) {
 	return p.phase, p.done.Load(), p.total
 }
 
-func (p *Progress) begin(phase Phase, total int64) {
+func (p *Progress) begin(phase Phase, total int64, of Share) {
 	p.mu.Lock()
 	p.phase, p.total = phase, total
 	p.done.Store(0)
 	p.mu.Unlock()
 	p.move()
 	if p.OnPhase != nil {
-		p.OnPhase(phase, total)
+		p.OnPhase(phase, total, of)
 	}
 }
 

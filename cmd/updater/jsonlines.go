@@ -11,14 +11,19 @@ import (
 
 // event is one line of --json.
 type event struct {
-	TS     string              `json:"ts"`
-	Seq    int                 `json:"seq"`
-	Event  string              `json:"ev"` // device | phase | fetch | progress | hook | warn | result
-	Phase  update.Phase        `json:"phase,omitempty"`
-	Bytes  int64               `json:"bytes,omitempty"`
-	Total  int64               `json:"total,omitempty"`
-	Rate   int64               `json:"rate,omitempty"` // bytes a second, since the phase began
-	ETA    int64               `json:"eta,omitempty"`  // seconds to its end at that rate
+	TS    string       `json:"ts"`
+	Seq   int          `json:"seq"`
+	Event string       `json:"ev"` // device | phase | fetch | progress | hook | warn | result
+	Phase update.Phase `json:"phase,omitempty"`
+	Bytes int64        `json:"bytes,omitempty"`
+	Total int64        `json:"total,omitempty"`
+	Rate  int64        `json:"rate,omitempty"` // bytes a second, since the phase began
+	// Of several images: the role of the one that is worked on, and what the phase has done and does for all of them.
+	Image    string `json:"image,omitempty"`
+	AllBytes int64  `json:"all_bytes,omitempty"`
+	AllTotal int64  `json:"all_total,omitempty"`
+
+	ETA    int64               `json:"eta,omitempty"` // seconds to its end at that rate
 	Code   *int                `json:"code,omitempty"`
 	Hook   string              `json:"hook,omitempty"` // that has printed msg
 	Msg    string              `json:"msg,omitempty"`
@@ -51,12 +56,17 @@ func (j *jsonSink) hook(name, line string) { j.emit(event{Event: "hook", Hook: n
 func (j *jsonSink) close()                 {}
 func (j *jsonSink) phase(p phaseBegin) {
 	if p.Phase != "" {
-		j.emit(event{Event: "phase", Phase: p.Phase, Total: p.total})
+		j.emit(event{Event: "phase", Phase: p.Phase, Total: p.total, Image: p.of.Role, AllBytes: p.of.Before, AllTotal: p.of.All})
 	}
 }
 
 func (j *jsonSink) sample(s sample) {
-	j.emit(event{Event: "progress", Phase: s.Phase, Bytes: s.done, Total: s.total, Rate: s.rate, ETA: int64(s.left.Seconds())})
+	e := event{Event: "progress", Phase: s.Phase, Bytes: s.done, Total: s.total, Rate: s.rate, ETA: int64(s.left.Seconds())}
+	if s.of.All > 0 {
+		e.Image = s.of.Role
+		e.AllBytes, e.AllTotal = s.all()
+	}
+	j.emit(e)
 }
 
 // result is the last line.

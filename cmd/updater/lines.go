@@ -33,6 +33,14 @@ var phaseWords = map[update.Phase]string{
 	update.PhaseSwitch:   "switching the boot slot",
 }
 
+// doing is what people read of a phase, with the role of one of several images.
+func doing(p update.Phase, of update.Share) string {
+	if of.Role == "" {
+		return phaseWords[p]
+	}
+	return phaseWords[p] + " " + of.Role
+}
+
 func (l *lineSink) line(format string, a ...any) {
 	printable.Fprintf(l.env.Stderr, "updater: "+format+"\n", a...)
 }
@@ -76,7 +84,7 @@ func (l *lineSink) phase(p phaseBegin) {
 	}
 	l.told, l.steps = time.Now(), 0
 	if !l.silent() && p.Phase != "" {
-		l.line("%s", phaseWords[p.Phase])
+		l.line("%s", doing(p.Phase, p.of))
 	}
 }
 
@@ -93,7 +101,11 @@ func (l *lineSink) sample(s sample) {
 	if s.rate > 0 {
 		how += fmt.Sprintf(", %s/s, %s left", size(s.rate), s.left)
 	}
-	l.line("%s %d%% (%s)", phaseWords[s.Phase], percent, how)
+	if s.of.All > 0 {
+		done, total := s.all()
+		how += fmt.Sprintf("; %d%% of all images", done*100/total)
+	}
+	l.line("%s %d%% (%s)", doing(s.Phase, s.of), percent, how)
 }
 
 func (l *lineSink) close() {}

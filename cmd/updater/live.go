@@ -84,19 +84,19 @@ func (b *barSink) hook(name, line string) { b.finish(); b.lineSink.hook(name, li
 func (b *barSink) phase(p phaseBegin) {
 	if b.last.total > 0 && b.last.Phase == p.before {
 		b.last.done = b.last.total
-		b.draw(phaseWords[p.before], b.last)
+		b.draw(doing(p.before, b.last.of), b.last)
 	}
 	b.finish()
 	if p.total == 0 {
 		b.lineSink.phase(p)
 		return
 	}
-	b.sample(sample{Phase: p.Phase, total: p.total})
+	b.sample(sample{Phase: p.Phase, total: p.total, of: p.of})
 }
 
 func (b *barSink) sample(s sample) {
 	b.last = s
-	b.draw(phaseWords[s.Phase], s)
+	b.draw(doing(s.Phase, s.of), s)
 }
 
 // finish leaves the bar as it is.

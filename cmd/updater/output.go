@@ -90,7 +90,8 @@ func (s *splash) sample(p sample) {
 	if !ok {
 		return
 	}
-	if now := share[0] + (share[1]-share[0])*p.done/p.total; now > s.last {
+	done, total := p.all()
+	if now := share[0] + (share[1]-share[0])*done/total; now > s.last {
 		s.last = now
 		s.tell("PROGRESS %d", now)
 	}
@@ -100,7 +101,7 @@ func (s *splash) phase(p phaseBegin) {
 	if p.Phase == "" {
 		return
 	}
-	s.tell("MSG %s", phaseWords[p.Phase])
+	s.tell("MSG %s", doing(p.Phase, p.of))
 	if p.Phase == update.PhaseSwitch {
 		s.sample(sample{Phase: update.PhaseReadBack, done: 1, total: 1})
 	}

@@ -83,12 +83,12 @@ func TestPlainProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var errs bytes.Buffer
 		r := newReport(Env{Stderr: &errs, Stdout: &errs}, false)
-		r.phase(update.PhaseWrite, 1000)
+		r.phase(update.PhaseWrite, 1000, update.Share{})
 		for done := range int64(101) { // one per mille every second
 			r.sample(update.PhaseWrite, done, 1000)
 			time.Sleep(time.Second)
 		}
-		r.phase(update.PhaseReadBack, 1000)
+		r.phase(update.PhaseReadBack, 1000, update.Share{})
 		for done := range int64(1001) {
 			r.sample(update.PhaseReadBack, done, 1000)
 		}

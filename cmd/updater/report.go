@@ -24,6 +24,7 @@ type sink interface {
 type phaseBegin struct {
 	update.Phase
 	total  int64        // bytes to do; 0 is unknown
+	of     update.Share // of several images
 	before update.Phase // "" at the first
 	took   time.Duration
 }
@@ -32,8 +33,17 @@ type phaseBegin struct {
 type sample struct {
 	update.Phase
 	done, total int64         // bytes
+	of          update.Share  // of several images
 	rate        int64         // bytes a second since the phase began; 0 is not known yet
 	left        time.Duration // to its end at that rate
+}
+
+// all is what is done of the phase for all images, in bytes.
+func (s sample) all() (done, total int64) {
+	if s.of.All == 0 {
+		return s.done, s.total
+	}
+	return s.of.Before + s.done, s.of.All
 }
 
 // report implements recovery.Events, which are install.Events and the result: it samples the counters of a job and hands everything to its sinks, which are chosen once.
@@ -46,6 +56,7 @@ type report struct {
 	mu      sync.Mutex
 	sinks   []sink
 	current update.Phase
+	of      update.Share
 	began   time.Time // of the current phase
 }
 
@@ -121,7 +132,7 @@ func (r *report) Progress() (p *update.Progress, stop func()) {
 	return p, sync.OnceFunc(func() {
 		close(ended)
 		done.Wait()
-		r.phase("", 0)
+		r.phase("", 0, update.Share{})
 		r.each(sink.close)
 	})
 }
@@ -145,14 +156,14 @@ func (s *stall) notice(moves int64) bool {
 	return true
 }
 
-func (r *report) phase(p update.Phase, total int64) {
+func (r *report) phase(p update.Phase, total int64, of update.Share) {
 	now := time.Now()
 	if p != "" && p != update.PhaseCheck {
 		r.env.out.begin()
 	}
 	r.mu.Lock()
-	begin := phaseBegin{Phase: p, total: total, before: r.current, took: now.Sub(r.began)}
-	r.current, r.began = p, now
+	begin := phaseBegin{Phase: p, total: total, of: of, before: r.current, took: now.Sub(r.began)}
+	r.current, r.began, r.of = p, now, of
 	r.mu.Unlock()
 	r.each(func(s sink) { s.phase(begin) })
 }
@@ -163,7 +174,7 @@ func (r *report) sample(p update.Phase, done, total int64) {
 		r.mu.Unlock()
 		return
 	}
-	s := sample{Phase: p, done: done, total: total}
+	s := sample{Phase: p, done: done, total: total, of: r.of}
 	s.rate, s.left = rate(done, total, time.Since(r.began))
 	r.mu.Unlock()
 	r.each(func(to sink) { to.sample(s) })
