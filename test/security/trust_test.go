@@ -13,7 +13,7 @@ import (
 	"updater/internal/rig"
 )
 
-// TestS01 to TestS18 are the requirements that the incidents of other updaters taught. They run the program on a disk
+// TestS01 to TestS19 are the requirements that the incidents of other updaters taught. They run the program on a disk
 // image. This file has those about trust; security_input_test.go those about hostile input, security_host_test.go those
 // about the device itself.
 
