@@ -63,8 +63,8 @@ func (f Frame) Holds(sound []bool) bool {
 
 // decoder decodes one frame at a time.
 type decoder struct {
-	zstd              *zstd.Decoder
-	dict, packed, out []byte
+	zstd *zstd.Decoder
+	dict []byte
 }
 
 func newDecoder() (*decoder, error) {
@@ -75,18 +75,18 @@ func newDecoder() (*decoder, error) {
 	return d, err
 }
 
-// decode returns the bytes of the ranges of a frame, valid until the next call.
-func (d *decoder) decode(t *Table, f Frame, old io.ReaderAt, packed []byte) (_ []byte, err error) {
+// decode returns the bytes of the ranges of a frame, in buf if they fit.
+func (d *decoder) decode(t *Table, f Frame, old io.ReaderAt, packed, buf []byte) (_ []byte, err error) {
 	if d.dict, err = readWindows(d.dict[:0], old, t.Dictionary(f)); err != nil {
 		return nil, err
 	}
 	if err := d.zstd.ResetWithOptions(nil, zstd.WithDecoderDictRaw(0, d.dict)); err != nil {
 		return nil, err
 	}
-	if int64(cap(d.out)) < f.Length {
-		d.out = make([]byte, 0, max(f.Length, groupSize))
+	if int64(cap(buf)) < f.Length {
+		buf = make([]byte, 0, max(f.Length, groupSize))
 	}
-	out, err := d.zstd.DecodeAll(packed, d.out[:0:f.Length])
+	out, err := d.zstd.DecodeAll(packed, buf[:0:f.Length])
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("frame at %d of the delta: %w", f.At, err)
@@ -100,7 +100,7 @@ const (
 	// gap is how many bytes between two frames are fetched as well, rather than beginning another request.
 	gap = 64 << 10
 	// batchSize is the most bytes of a request for several frames.
-	batchSize = 512 << 10
+	batchSize = 256 << 10
 	// batches is how many requests are under way or waiting to be decoded.
 	batches = 4
 	// maxDecoders bounds the frames decoded at a time.
@@ -145,8 +145,8 @@ type Group struct {
 	Data []byte // nil after an error; valid until the next call of Next
 	Err  error  // of the delta, of the old image, or of check
 
-	done    chan struct{}
-	decoder *decoder
+	done chan struct{}
+	buf  []byte
 }
 
 // Reader makes groups of ranges. It is not safe for concurrent use.
@@ -156,6 +156,7 @@ type Reader struct {
 	old    io.ReaderAt
 	check  func(Frame, []byte) error
 	free   chan *decoder
+	bufs   chan []byte // of the groups that are not returned yet, and of the one that was returned last
 	queue  chan *Group
 	last   *Group
 	cancel context.CancelFunc
@@ -166,9 +167,10 @@ type Reader struct {
 // time: up to four requests ahead, and as many frames at a time as there are cores, two at most. check, unless nil, accepts the bytes of a group on
 // the goroutine that has decoded them. The caller closes the reader.
 func (t *Table) NewReader(ctx context.Context, file, old io.ReaderAt, frames []Frame, check func(Frame, []byte) error) (*Reader, error) {
-	n := min(runtime.GOMAXPROCS(0), maxDecoders) + 1 // one is with the caller
+	n := min(runtime.GOMAXPROCS(0), maxDecoders)
 	ctx, cancel := context.WithCancel(ctx)
-	r := &Reader{table: t, file: file, old: old, check: check, free: make(chan *decoder, n), queue: make(chan *Group, n), cancel: cancel}
+	r := &Reader{table: t, file: file, old: old, check: check, cancel: cancel}
+	r.free, r.bufs, r.queue = make(chan *decoder, n), make(chan []byte, n+1), make(chan *Group, n+1)
 	for range n {
 		d, err := newDecoder()
 		if err != nil {
@@ -176,6 +178,9 @@ func (t *Table) NewReader(ctx context.Context, file, old io.ReaderAt, frames []F
 			return nil, err
 		}
 		r.free <- d
+	}
+	for range n + 1 {
+		r.bufs <- nil
 	}
 	fetched := make(chan *batch, batches-2) // one more is at each end
 	r.wait.Go(func() { r.fetch(ctx, plan(frames), fetched) })
@@ -186,7 +191,8 @@ func (t *Table) NewReader(ctx context.Context, file, old io.ReaderAt, frames []F
 // fetch fetches the batches, several at a time, and hands them over in order.
 func (r *Reader) fetch(ctx context.Context, all []*batch, fetched chan<- *batch) {
 	defer close(fetched)
-	for _, b := range all {
+	for i, b := range all {
+		all[i] = nil // what is decoded is not kept
 		r.wait.Go(func() {
 			defer close(b.done)
 			b.data = make([]byte, b.to-b.from)
@@ -210,12 +216,12 @@ func (r *Reader) decode(ctx context.Context, fetched <-chan *batch) {
 		for _, f := range b.frames {
 			g := &Group{Frame: f, Err: b.err, done: make(chan struct{})}
 			select {
-			case g.decoder = <-r.free:
+			case g.buf = <-r.bufs:
 			case <-ctx.Done():
 				return
 			}
 			r.wait.Go(func() { r.make(g, b) })
-			r.queue <- g // as many as there are decoders
+			r.queue <- g // as many as there are buffers
 		}
 		if b.err != nil {
 			return // what follows cannot be fetched either
@@ -228,19 +234,22 @@ func (r *Reader) make(g *Group, b *batch) {
 	if g.Err != nil {
 		return
 	}
+	d := <-r.free
+	defer func() { r.free <- d }()
 	at := g.At - b.from
-	if g.Data, g.Err = g.decoder.decode(r.table, g.Frame, r.old, b.data[at:at+g.Packed]); g.Err == nil && r.check != nil {
-		g.Err = r.check(g.Frame, g.Data)
+	data, err := d.decode(r.table, g.Frame, r.old, b.data[at:at+g.Packed], g.buf)
+	if err == nil && r.check != nil {
+		err = r.check(g.Frame, data)
 	}
-	if g.Err != nil {
-		g.Data = nil
+	if g.Err = err; err == nil {
+		g.Data, g.buf = data, data
 	}
 }
 
 // Next returns the next group, or nil after the last one. After an error of the file no group follows.
 func (r *Reader) Next() *Group {
 	if r.last != nil {
-		r.free <- r.last.decoder
+		r.bufs <- r.last.buf
 		r.last = nil
 	}
 	g, ok := <-r.queue

@@ -196,8 +196,8 @@ func (o *Origins) limitMemory(codec string, l source.Limits) {
 		limit += max(l.ZstdWindow, 8<<20) - 2<<20
 	case "lz4":
 		limit += 6 << 20 // a block of 4 MiB, packed and not
-	case "delta":
-		limit += 6 << 20 // dictionaries and frames
+	case "delta": // dictionaries and frames; the decoder of the image rests
+		o.heap = 0
 	case "xz":
 		limit += 2*max(l.XZDict, 16<<20) + 16<<20 // two blocks at a time
 	}
