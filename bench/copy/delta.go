@@ -62,7 +62,10 @@ func (b *bench) fetches(how, oldImg, newImg string) error {
 			return err
 		}
 	}
-	return blocks(oldImg, newImg, plain.Size())
+	if err := blocks(oldImg, newImg, plain.Size()); err != nil {
+		return err
+	}
+	return b.deltas(oldImg, newImg, plain.Size())
 }
 
 func mb(n int64) float64 { return float64(n) / 1e6 }

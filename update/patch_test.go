@@ -1,0 +1,168 @@
+package update_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+
+	"updater/bmap"
+	"updater/update"
+)
+
+// patchedStream is an image in memory with a patch beside it.
+type patchedStream struct {
+	sparseStream
+	patch   update.Patch
+	err     error
+	already bool // the patch was asked for
+}
+
+func (p *patchedStream) Patch(_ context.Context, _ update.Seed, _ *bmap.Map, checksum string) (update.Patch, error) {
+	if p.already || len(checksum) != 64 {
+		p.t.Errorf("Patch is called twice, or for the map %q", checksum)
+	}
+	p.already = true
+	return p.patch, p.err
+}
+
+// fakePatch makes ranges of an image, some of them wrong.
+type fakePatch struct {
+	t      *testing.T
+	k      *kit
+	m      *bmap.Map
+	makes  func(i int) bool
+	wrong  func(i int) bool
+	check  func(int, []byte) bool
+	made   []int
+	closed int
+}
+
+func (f *fakePatch) Plan(_ context.Context, want []int, check func(int, []byte) bool) ([]int, update.PatchFetch, error) {
+	f.check = check
+	fetch := update.PatchFetch{Bytes: 10}
+	for _, i := range want {
+		if f.makes(i) {
+			f.made = append(f.made, i)
+			fetch.Made += f.m.Range(i).Length
+		}
+	}
+	return f.made, fetch, nil
+}
+
+func (f *fakePatch) Range(context.Context) []byte {
+	i := f.made[0]
+	f.made = f.made[1:]
+	rng := f.m.Range(i)
+	data := bytes.Clone(f.k.image[rng.Offset : rng.Offset+rng.Length])
+	if f.wrong(i) {
+		data[0]++
+	}
+	if f.check(i, data) == f.wrong(i) {
+		f.t.Errorf("check of range %d is wrong", i)
+	}
+	if f.wrong(i) {
+		return nil
+	}
+	return data
+}
+
+func (f *fakePatch) Close() error { f.closed++; return nil }
+
+// A patch makes what it can; what it makes wrong is written from a second stream, which fetches that alone.
+func TestPatch(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, none := func(int) bool { return true }, func(int) bool { return false }
+	odd := func(i int) bool { return i%2 == 1 }
+	for _, c := range []struct {
+		name         string
+		makes, wrong func(int) bool
+		err          error
+	}{
+		{"all", all, none, nil},
+		{"some", odd, none, nil},
+		{"all, half of it wrong", all, odd, nil},
+		{"all of it wrong", all, all, nil},
+		{"no range", none, none, nil},
+		{"it cannot be opened", none, none, errInjected},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDevice(1 << 20)
+			job, img, _ := k.sparse(t, d, bytes.Repeat([]byte{0x5a}, 700_000))
+			patch := &fakePatch{t: t, k: k, m: m, makes: c.makes, wrong: c.wrong}
+			patched := &patchedStream{sparseStream: *img, patch: patch, err: c.err}
+			if c.err != nil {
+				patched.patch = nil
+			}
+			job.Image = patched
+			var again *sparseStream
+			job.Reopen = func(context.Context) (update.ImageCloser, error) {
+				again = &sparseStream{stream: stream{Reader: bytes.NewReader(k.image)}, t: t}
+				return again, nil
+			}
+			res, err := update.Install(t.Context(), job)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(d.medium[:len(k.image)], k.image) || d.next() != "B" {
+				t.Error("the slot does not hold the image, or does not boot next")
+			}
+			var wantAgain, wantMade int64
+			for i, rng := range m.Ranges() {
+				if c.makes(i) {
+					wantMade += rng.Length
+				}
+				if c.makes(i) && c.wrong(i) {
+					wantAgain += rng.Length
+				}
+			}
+			switch f := res.Fetch; {
+			case c.err != nil:
+				if f.Delta != nil || len(res.Warnings) == 0 {
+					t.Errorf("delta %+v, warnings %q", f.Delta, res.Warnings)
+				}
+			case f.Delta == nil || f.Delta.Made != wantMade || f.Delta.Again != wantAgain:
+				t.Errorf("delta %+v; want %d made, %d again", f.Delta, wantMade, wantAgain)
+			case (again != nil) != (wantAgain > 0) || again != nil && again.read != wantAgain:
+				t.Errorf("the second stream is %+v; want %d bytes of it", again, wantAgain)
+			}
+			if patched.read != m.MappedBytes()-wantMade {
+				t.Errorf("%d bytes were fetched of the image; want %d", patched.read, m.MappedBytes()-wantMade)
+			}
+			if c.err == nil && patch.closed != 1 {
+				t.Errorf("the patch was closed %d times", patch.closed)
+			}
+		})
+	}
+}
+
+// A second stream that cannot be opened, or is wrong, ends the install without a switch.
+func TestPatchWithoutImage(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := func(int) bool { return true }
+	wrong := bytes.Clone(k.image)
+	wrong[m.Range(0).Offset]++
+	for name, reopen := range map[string]func(context.Context) (update.ImageCloser, error){
+		"gone":  func(context.Context) (update.ImageCloser, error) { return nil, errInjected },
+		"wrong": func(context.Context) (update.ImageCloser, error) { return &stream{Reader: bytes.NewReader(wrong)}, nil },
+	} {
+		d := newDevice(1 << 20)
+		job, img, _ := k.sparse(t, d, nil)
+		job.Image = &patchedStream{sparseStream: *img, patch: &fakePatch{t: t, k: k, m: m, makes: all, wrong: all}}
+		job.Reopen = reopen
+		_, err := update.Install(t.Context(), job)
+		_, isSource := errors.AsType[*update.SourceError](err)
+		_, isImage := errors.AsType[*update.ImageError](err)
+		if !isSource && !isImage || d.next() == "B" {
+			t.Errorf("%s: %v, %s boots next", name, err, d.next())
+		}
+	}
+}
