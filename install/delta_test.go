@@ -47,8 +47,8 @@ func newPatchKit(t *testing.T) *patchKit {
 		k.sh("gpg -q --batch -u release@example.com --armor --detach-sign " + name + ".img.bmap")
 	}
 	k.sh(`zstd -q new.img -o plain.img.zst; cp new.img.bmap plain.img.bmap; cp new.img.bmap.asc plain.img.bmap.asc`)
-	for _, name := range []string{"new", "plain"} {
-		k.run("delta", "create", "--from", k.in("old.img"), k.in(name+".img.zst"))
+	for _, name := range []string{"new.img", "new.img.zst", "plain.img.zst"} {
+		k.run("delta", "create", "--from", k.in("old.img"), k.in(name))
 	}
 	config := "state = \"PARTLABEL=state\"\n" + strings.Replace(rig.Configs["grub"], "disk.img", "grub.img", 1)
 	if err := os.WriteFile(k.in("delta.toml"), []byte(config), 0o600); err != nil {
@@ -152,6 +152,7 @@ func TestPatch(t *testing.T) {
 	}{
 		{name: "sound", made: true},
 		{name: "a plain zst", image: "http:plain.img.zst", made: true},
+		{name: "a raw image", image: "http:new.img", made: true},
 		{name: "a medium", image: "new.img.zst", made: true},
 		{name: "no delta for this base", damage: `rm *.delta`, check: func(t *testing.T, f update.Fetch) {
 			if f.Delta != nil {

@@ -65,9 +65,12 @@ func (i *Image) LimitFrames(n int) {
 }
 
 // Plan announces which ranges of the image will be read: ascending, disjoint, and before the first Read; the caller skips all other
-// bytes. If the image is packed, on a server with ranges, and parts are cheaper than the whole file, only parts are fetched from then
-// on, and reading other bytes is an error. Errors: [FetchError].
+// bytes. If the image is packed or raw, on a server with ranges, and parts are cheaper than the whole file, only parts are fetched from
+// then on, and reading other bytes of a packed one is an error. Errors: [FetchError].
 func (i *Image) Plan(want []pack.Range) (Plan, error) {
+	if i.res != nil && i.jump != nil && i.offset == 0 && i.err == nil && i.res.ranges && !i.res.whole {
+		return i.planRaw(want), nil
+	}
 	if i.remote == nil || i.offset > 0 || i.err != nil {
 		return Plan{Whole: i.size, Reason: "the image is not a zstd file on an HTTP server"}, i.err
 	}
@@ -91,6 +94,25 @@ func (i *Image) Plan(want []pack.Range) (Plan, error) {
 	p.dec, i.sniffed = dec, true
 	i.dec, i.release, i.closer, i.size = p, release, p.splice, plan.Bytes
 	return plan, nil
+}
+
+// planRaw describes how a raw image is fetched whose long gaps are skipped.
+func (i *Image) planRaw(want []pack.Range) Plan {
+	p := Plan{Parts: true, Whole: i.size}
+	var end int64
+	for _, w := range want {
+		if gap := w.Offset - end; p.Requests > 0 && gap < jumpAtLeast {
+			p.Bytes += gap
+		} else {
+			p.Requests++
+		}
+		p.Bytes += w.Length
+		end = w.Offset + w.Length
+	}
+	if p.Bytes+int64(p.Requests)*requestCost >= i.size {
+		return Plan{Whole: i.size, Bytes: p.Bytes, Requests: p.Requests, Reason: "the parts cost as much as the whole file"}
+	}
+	return p
 }
 
 // remote is a zstd file on a server.
