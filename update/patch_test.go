@@ -166,3 +166,50 @@ func TestPatchWithoutImage(t *testing.T) {
 		}
 	}
 }
+
+// Whatever operation fails, the slot does not boot next, and the next install goes on from what it holds.
+func TestPatchEveryOperationFails(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, odd := func(int) bool { return true }, func(i int) bool { return i%2 == 1 }
+	install := func(d *device) (*update.Result, error) {
+		job, img, _ := k.sparse(t, d, bytes.Repeat([]byte{0x5a}, 700_000))
+		job.Image = &patchedStream{sparseStream: *img, patch: &fakePatch{t: t, k: k, m: m, makes: all, wrong: odd}}
+		job.Reopen = func(context.Context) (update.ImageCloser, error) {
+			return &sparseStream{stream: stream{Reader: bytes.NewReader(k.image)}, t: t}, nil
+		}
+		return update.Install(t.Context(), job)
+	}
+	var held int64
+	for n := 1; ; n++ {
+		d := newDevice(1 << 20)
+		d.failAt = n
+		_, err := install(d)
+		if len(d.journal) < n {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		if err == nil && d.next() != "B" { // a comparison that fails beforehand is no error
+			t.Fatalf("operation %d of %q fails, and the install succeeds without a switch", n, d.journal)
+		}
+		if d.next() == "B" && !bytes.Equal(d.medium[:len(k.image)], k.image) {
+			t.Fatalf("operation %d of %q fails, and an incomplete slot boots next", n, d.journal)
+		}
+		again := newDevice(1 << 20)
+		copy(again.data, d.medium)
+		copy(again.medium, d.medium)
+		res, err := install(again)
+		if err != nil || !bytes.Equal(again.medium[:len(k.image)], k.image) || again.next() != "B" {
+			t.Fatalf("after operation %d failed: %v", n, err)
+		}
+		held = max(held, res.Fetch.Held)
+	}
+	if held == 0 {
+		t.Error("no install went on from what the slot held")
+	}
+}
