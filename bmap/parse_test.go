@@ -12,6 +12,7 @@ import (
 )
 
 func TestParse(t *testing.T) {
+	mustParse(t, seal("\ufeff"+valid)) // as some editors begin a file
 	m := mustParse(t, seal(valid))
 	got := fmt.Sprintln(m.Version(), m.ImageSize(), m.BlockSize(), m.BlocksCount(), m.MappedBlocks(), m.MappedBytes(), m.ChecksumType(), m.Len(),
 		m.NewHash().Size())

@@ -20,7 +20,7 @@ func TestParseRefuses(t *testing.T) {
 		// XML
 		{"empty file", valid, "", 1, "", "file ends"},
 		{"text instead of XML", valid, "hello", 1, "", `text "hello"`},
-		{"byte-order mark", "<?xml", "\ufeff<?xml", 1, "", "text"},
+		{"two byte-order marks", "<?xml", "\ufeff\ufeff<?xml", 1, "", "text"},
 		{"NUL byte", "16000", "16\x00000", 4, "", "byte 0x00"},
 		{"broken UTF-8 in a comment", "a comment", "a \xff", 2, "", "byte 0xff"},
 		{"other encoding", `version="1.0" ?`, `version="1.0" encoding="latin1" ?`, 1, "", "not well-formed XML"},

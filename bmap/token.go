@@ -30,9 +30,14 @@ type lexer struct {
 	lineFrom int  // offset that line was counted up to
 	tag      tag  // of the last tokenStart or tokenClose
 	unclosed bool // the last tag was <a/>, whose end is still to come
+	start    int  // offset behind a byte order mark
 }
 
-func newLexer(data []byte) lexer { return lexer{data: data, line: 1} }
+func newLexer(data []byte) lexer {
+	// A byte order mark belongs to the encoding (XML 1.0, section 4.3.3).
+	start := len(data) - len(bytes.TrimPrefix(data, []byte("\ufeff")))
+	return lexer{data: data, line: 1, start: start, at: span{to: start}}
+}
 
 // token reads the next one.
 func (l *lexer) token() (tokenKind, error) {
@@ -102,7 +107,7 @@ func (l *lexer) instruction(rest []byte) error {
 	}
 	body := rest[len("<?") : l.at.to-l.at.from-len("?>")]
 	target := nameOf(body)
-	if string(target) != "xml" || l.at.from != 0 {
+	if string(target) != "xml" || l.at.from != l.start {
 		return l.errorf("", "processing instruction <?%.40s, expected none but the XML declaration at the start", body)
 	}
 	body = body[len(target):]

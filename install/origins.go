@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"runtime/debug"
@@ -116,7 +117,9 @@ func (o *Origins) findBmap(ctx context.Context, image string, limit int64, befor
 		}
 		return name, data, err
 	}
-	if name, err = source.FindBmap(image); err != nil {
+	if name, err = source.FindBmap(image); errors.Is(err, fs.ErrNotExist) {
+		return "", nil, err
+	} else if err != nil {
 		return "", nil, &config.RequestError{Err: err, Advice: hint}
 	}
 	if err = before(name); err == nil {
@@ -178,7 +181,9 @@ func (o *Origins) Open(ctx context.Context, name string) (*source.Image, int64, 
 	o.limitMemory(img.Codec(), limits)
 	size := int64(-1)
 	if img.Codec() == "raw" {
-		_, size = img.Consumed()
+		if _, size = img.Consumed(); size == 0 {
+			return nil, 0, &update.SourceError{Err: errors.Join(fmt.Errorf("%s is empty", img.Name()), img.Close())}
+		}
 	}
 	return img, size, nil
 }

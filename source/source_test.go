@@ -324,7 +324,7 @@ func TestFind(t *testing.T) {
 			}
 		}
 	}
-	touch("a.img.bmap", "b.bmap", "c.img.zst.bmap", "c.img.bmap", "a.img.bmap.sig", "b.bmap.asc", "b.bmap.sig")
+	touch("d.img.xz", "a.img.bmap", "b.bmap", "c.img.zst.bmap", "c.img.bmap", "a.img.bmap.sig", "b.bmap.asc", "b.bmap.sig")
 	for image, want := range map[string]string{
 		"a.img": "a.img.bmap", "a.img.zst": "a.img.bmap", "b.tar.gz": "b.bmap", "c.img.zst": "c.img.zst.bmap", "d.img.xz": "",
 	} {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,7 +38,10 @@ func Run(ctx context.Context, args []string, env Env) int {
 	env.out = new(output)
 	root := newRoot(env)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
+	if u, ok := errors.AsType[*usageError](err); ok && u.hint == "" {
+		u.hint = "see " + cmd.CommandPath() + " --help"
+	}
 	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, cause) {
 		err = &interruptedError{cause: cause, began: env.out.began.Load()}
 	}
@@ -85,6 +89,19 @@ func (e Env) answering() (stop func() bool) {
 func (e Env) build() config.Build {
 	t, _ := time.Parse(time.RFC3339, strings.TrimSpace(stampTime)) // zero when it was not stamped
 	return config.Build{Version: buildVersion(), Time: t}
+}
+
+// bench is the configuration where there is none: dictionaries may take a quarter of the memory, and a server that does not answer
+// is given up soon.
+func (e Env) bench() *config.Config {
+	c := &config.Config{Build: e.build(), Source: config.Source{GiveUp: config.Duration(time.Minute)}}
+	var info syscall.Sysinfo_t
+	if syscall.Sysinfo(&info) == nil {
+		share := int64(info.Totalram) * int64(info.Unit) / 4
+		c.Source.ZstdWindow = config.ByteSize(min(max(share, 8<<20), 2<<30))
+		c.Source.XZDict = config.ByteSize(min(max(share/2, 16<<20), 1536<<20)) // two blocks at a time
+	}
+	return c
 }
 
 // config reads the configuration of this device.

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"updater/device/config"
 	"updater/install"
 )
 
@@ -61,13 +60,14 @@ the bmap says cannot be weakened.`,
 	f.BoolVar(&o.growLast, "grow-last", false, "let the last partition of a whole disk reach to its end")
 	f.BoolVar(&o.json, "json", false, "print events and the result as JSON lines on standard output")
 	env.out.addProgress(f)
+	f.SetNormalizeFunc(asBmaptool)
 	return cmd
 }
 
 // request loads the configuration when it is needed.
 func (o bmapCopyOptions) request(configNamed bool, image, dest string, env Env) (install.CopyRequest, error) {
 	r := install.CopyRequest{
-		Config: &config.Config{Build: env.build()}, Keyring: o.keyring, Documents: o.documents(), NoBmap: o.noBmap, Image: image, Dest: dest,
+		Config: env.bench(), Keyring: o.keyring, Documents: o.documents(), NoBmap: o.noBmap, Image: image, Dest: dest,
 		Unmapped: o.unmapped, NoReadBack: o.noReadBack, Rewrite: o.rewrite, GrowLast: o.growLast,
 	}
 	r.Documents.Unsigned = o.allowUnsigned

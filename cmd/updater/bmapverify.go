@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"updater/bmap"
-	"updater/device/config"
 	"updater/install"
 	"updater/internal/printable"
 	"updater/source"
@@ -97,7 +96,7 @@ func mismatches(err error) []*bmap.MismatchError {
 
 // compareImage compares an image with a map: a raw file or device in parallel, all else as a stream.
 func compareImage(ctx context.Context, m *bmap.Map, path string, env Env, out *report) error {
-	from := install.NewOrigins(&config.Config{Build: env.build()}, env.inputs(out.Warn), time.Time{})
+	from := install.NewOrigins(env.bench(), env.inputs(out.Warn), time.Time{})
 	defer from.Close()
 	img, size, err := from.Open(ctx, path)
 	if err != nil {

@@ -61,7 +61,11 @@ func newMark(env Env) *cobra.Command {
 				if err != nil {
 					return "", err
 				}
-				return fmt.Sprintf("slot %s is %s", slot, word), mark(d, cmd.Context(), slot)
+				text := fmt.Sprintf("slot %s is %s", slot, word)
+				if word == "bad" && slot == d.Booted() {
+					text += "; it is the running one, so installs are refused until it is marked good"
+				}
+				return text, mark(d, cmd.Context(), slot)
 			})
 		}))
 	}

@@ -37,6 +37,8 @@ const defaultSplash = "/run/psplash_fifo"
 func (o *output) AddFlags(f *pflag.FlagSet) {
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print only the result, warnings and errors")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "also print how long each phase took")
+	f.BoolVarP(&o.verbose, "debug", "d", false, "bmaptool's name of --verbose")
+	_ = f.MarkHidden("debug")
 }
 
 // addProgress adds the options of the verbs that take long.

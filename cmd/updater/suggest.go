@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -23,23 +24,28 @@ func unknownCommand(cmd *cobra.Command, word string) error {
 	return err
 }
 
-// bmaptool are the options of bmaptool copy that have another name here.
+// bmaptoolNames are the options of bmaptool that mean the same as one here, under bmaptool's name.
+var bmaptoolNames = map[string]string{"nobmap": "no-bmap", "bmap-sig": "sig", "psplash-pipe": "psplash"}
+
+// asBmaptool lets the options of a command be given under bmaptool's names.
+func asBmaptool(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	return pflag.NormalizedName(cmp.Or(bmaptoolNames[name], name))
+}
+
+// bmaptool are the options of bmaptool that mean something else here.
 var bmaptool = map[string]string{
-	"nobmap":           "--no-bmap is the name of bmaptool's --nobmap",
-	"bmap-sig":         "--sig is the name of bmaptool's --bmap-sig",
-	"no-sig-verify":    "--allow-unsigned is the name of bmaptool's --no-sig-verify; a signature that is there is checked all the same",
+	"no-sig-verify":    "--allow-unsigned comes closest to bmaptool's --no-sig-verify; a signature that is there is checked all the same",
 	"no-verify":        "--no-read-back leaves out the read-back; the checksums of bmaptool's --no-verify are always checked",
-	"psplash-pipe":     "--psplash is the name of bmaptool's --psplash-pipe",
 	"fingerprint":      "--keyring with the one certificate does what bmaptool's --fingerprint does",
 	"removable-device": "name the device as DEST; one that is mounted or in use is refused, as with bmaptool's --removable-device",
-	"debug":            "--verbose is the name of bmaptool's --debug",
+	"no-checksum":      "every range gets a checksum; an image without them cannot be installed",
 }
 
 // flagError reports an unknown option and suggests the closest one.
 func flagError(cmd *cobra.Command, err error) error {
-	u := &usageError{err: err}
+	u := &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
 	if word, unknown := strings.CutPrefix(err.Error(), "unknown flag: --"); unknown {
-		if own := bmaptool[word]; own != "" && cmd.Name() == "copy" {
+		if own := bmaptool[word]; own != "" && cmd.Parent().Name() == "bmap" {
 			u.hint = own
 			return u
 		}

@@ -81,7 +81,7 @@ func benchError(err error, configNamed bool) error {
 // runVerify needs the configuration only for what the command line does not say.
 func runVerify(ctx context.Context, configNamed bool, o verifyOptions, image string, env Env) (*install.Verdict, error) {
 	r := install.VerifyRequest{
-		Config: &config.Config{Build: env.build()}, Keyring: o.keyring, Documents: o.documents(), Image: image, Role: o.role,
+		Config: env.bench(), Keyring: o.keyring, Documents: o.documents(), Image: image, Role: o.role,
 		Device: len(o.keyring) == 0 || configNamed,
 	}
 	if image == "" && o.bmap == "" {

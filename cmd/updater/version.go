@@ -26,13 +26,19 @@ func buildVersion() string {
 }
 
 func newVersion(env Env) *cobra.Command {
-	return &cobra.Command{
+	asJSON := false
+	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if asJSON {
+				return env.json(map[string]string{"version": buildVersion(), "os": runtime.GOOS, "arch": runtime.GOARCH, "time": stampTime})
+			}
 			_, err := fmt.Fprintf(env.Stdout, "updater %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, stampTime)
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	return cmd
 }
