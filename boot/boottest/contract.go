@@ -34,6 +34,7 @@ func Contract(t *testing.T, r Rig) {
 	t.Run("InvalidateIsDurable", r.invalidateIsDurable)
 	t.Run("ActivateIsOldOrNew", r.activateIsOldOrNew)
 	t.Run("ActivateRefillsTheFallback", r.activateRefills)
+	t.Run("SpendTryIsABoot", r.spendTry)
 	t.Run("MarkGoodWritesNothingWhenNothingChanges", r.noNeedlessWrite)
 	t.Run("BootedIsNotTheStoredChoice", r.bootedIsNotStored)
 	t.Run("DisagreementIsReported", r.disagreement)
@@ -236,8 +237,36 @@ func (r Rig) activateIsOldOrNew(t *testing.T) {
 	})
 }
 
-// activateRefills checks that the running slot boots after a failed try of the other one, even if it has spent all its tries
-// since it was marked good.
+// spendTry checks that a spent try is what a boot by the loader would have left, and that only the slot that boots next has one to spend.
+func (r Rig) spendTry(t *testing.T) {
+	m := New(r.Fresh(t))
+	b := r.open(t, m, "A")
+	spender, ok := b.(boot.Spender)
+	if !ok {
+		t.Skip("this backend cannot spend a try")
+	}
+	if err := b.Activate(t.Context(), "B", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := spender.SpendTry(t.Context(), "A"); !errors.Is(err, boot.ErrRefused) {
+		t.Errorf("SpendTry of the slot that does not boot next = %v; want ErrRefused", err)
+	}
+	for range 3 {
+		want := r.boots(m.Disk(), 5)
+		if want[0] == "" {
+			return
+		}
+		if err := spender.SpendTry(t.Context(), want[0]); err != nil {
+			t.Fatalf("SpendTry of slot %s = %v", want[0], err)
+		}
+		if got := r.boots(m.Disk(), 4); !slices.Equal(got, want[1:]) {
+			t.Errorf("after SpendTry of slot %s the boot loader chooses %q; want %q", want[0], got, want[1:])
+		}
+	}
+}
+
+// activateRefills checks that the running slot boots after a failed try of the other one, and when the other one is given up, even if it
+// has spent all its tries since it was marked good.
 func (r Rig) activateRefills(t *testing.T) {
 	d := r.Fresh(t).Clone()
 	for n := 0; n < 12 && r.boots(d, 1)[0] == "A"; n++ {
@@ -249,6 +278,18 @@ func (r Rig) activateRefills(t *testing.T) {
 	}
 	if list := r.boots(m.Disk(), 2); !slices.Equal(list, []string{"B", "A"}) {
 		t.Errorf("after Activate boots %q; want B and A", list)
+	}
+	for name, do := range map[string]func(b boot.Backend) error{
+		"Invalidate": func(b boot.Backend) error { return b.Invalidate(t.Context(), "B") },
+		"MarkBad":    func(b boot.Backend) error { return b.MarkBad(t.Context(), "B") },
+	} {
+		m := New(d)
+		if err := do(r.open(t, m, "A")); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.next(m); got != "A" {
+			t.Errorf("after %s of the other slot boots %q; want A", name, got)
+		}
 	}
 }
 
