@@ -269,34 +269,37 @@ func TestExtCSD(t *testing.T) {
 	}
 }
 
-// TestFailedFlushIsFinal: after a flush that failed nothing succeeds any more, although the drive would take it: the kernel has dropped
-// what it could not write, and a second flush would report nothing.
-func TestFailedFlushIsFinal(t *testing.T) {
-	for _, engine := range []string{blockdev.Paced, blockdev.Direct} {
-		for n := 1; n < 40; n++ {
-			disk := crashdisk.New(make([]byte, 1<<20), crashdisk.Options{})
-			d := disk.Device("slot", 0, 1<<20)
-			w := newWriter(t, d, blockdev.WriterOptions{Engine: engine})
-			if _, err := w.WriteAt(bytes.Repeat([]byte{7}, 64<<10), 0); err != nil {
-				t.Fatal(err)
-			}
-			disk.Inject(crashdisk.Fault{N: n, Kind: crashdisk.FlushKeep})
-			err := w.Flush()
-			if disk.Fired() == 0 {
-				if err != nil {
-					t.Errorf("%s: Flush = %v without a fault", engine, err)
+// TestFailureIsFinal: after a write or a flush that failed nothing succeeds any more, although the drive would take it: the kernel has
+// dropped what it could not write, and a second flush would report nothing.
+func TestFailureIsFinal(t *testing.T) {
+	for _, kind := range []crashdisk.Kind{crashdisk.FlushKeep, crashdisk.EIO} {
+		for _, engine := range []string{blockdev.Paced, blockdev.Direct, blockdev.Auto} {
+			fired := false
+			for n := 1; n < 40; n++ {
+				disk := crashdisk.New(make([]byte, 1<<20), crashdisk.Options{})
+				d := disk.Device("slot", 0, 1<<20)
+				w := newWriter(t, d, blockdev.WriterOptions{Engine: engine, Window: 32 << 10})
+				disk.Inject(crashdisk.Fault{N: n, Kind: kind})
+				_, err := w.WriteAt(bytes.Repeat([]byte{7}, 130<<10+5), 0)
+				if err == nil {
+					err = w.Flush()
 				}
-				continue
-			}
-			disk.Heal()
-			if err == nil {
-				t.Errorf("%s: Flush = nil, though the flush of operation %d failed", engine, n)
-			}
-			_, write := w.WriteAt(make([]byte, 4096), 128<<10)
-			for name, again := range map[string]error{"Flush": w.Flush(), "Zero": w.Zero(0, 4096), "Discard": w.Discard(0, 4096), "WriteAt": write, "Sync": d.Sync()} {
-				if again == nil {
-					t.Errorf("%s: %s succeeded after a flush that failed", engine, name)
+				if fired = fired || disk.Fired() > 0; (disk.Fired() > 0) != (err != nil) {
+					t.Errorf("%s: %v at operation %d: writing and flushing = %v", engine, kind, n, err)
 				}
+				if disk.Fired() == 0 {
+					continue
+				}
+				disk.Heal()
+				_, write := w.WriteAt(make([]byte, 4096), 256<<10)
+				for name, again := range map[string]error{"Flush": w.Flush(), "Zero": w.Zero(0, 4096), "Discard": w.Discard(0, 4096), "WriteAt": write, "Sync": d.Sync()} {
+					if again == nil {
+						t.Errorf("%s: %s succeeded after %v at operation %d", engine, name, kind, n)
+					}
+				}
+			}
+			if !fired {
+				t.Errorf("%s: %v never occurred", engine, kind)
 			}
 		}
 	}

@@ -133,3 +133,21 @@ func TestDisplayedMakesRoom(t *testing.T) {
 		t.Errorf("the store has %d slots", len(got.Slots))
 	}
 }
+
+// TestNew: only a store both of whose copies are blank was never written; it has no finding.
+func TestNew(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		noise []int // offsets
+		isNew bool
+	}{{"blank", nil, true}, {"copy 1 damaged", []int{0}, false}, {"copy 2 damaged", []int{areaSize / 2}, false}, {"both damaged", []int{0, areaSize / 2}, false}} {
+		area := make([]byte, areaSize)
+		for _, off := range c.noise {
+			area[off] = 0x5a
+		}
+		s := open(t, boottest.NewMedium(area))
+		if s.New() != c.isNew || (s.Lost() == "it is empty") != c.isNew || s.Lost() == "" || s.Degraded() != "" {
+			t.Errorf("%s: New %v, Lost %q, Degraded %q", c.name, s.New(), s.Lost(), s.Degraded())
+		}
+	}
+}

@@ -1,0 +1,208 @@
+package blockdev_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"updater/blockdev"
+)
+
+// loopDisk is a loop device with a GPT of two partitions, whose labels no other disk of this machine has.
+func loopDisk(t *testing.T) (node, image string, parts []string) {
+	t.Helper()
+	id := fmt.Sprintf("%d-%d", os.Getpid(), time.Now().UnixNano()%1e9)
+	image = partitioned(t, 8<<20, "-n1:2048:+1M", "-c1:a-"+id, "-n2:0:+2M", "-c2:b-"+id)
+	return loop(t, image, 8<<20), image, []string{"PARTLABEL=a-" + id, "PARTLABEL=b-" + id}
+}
+
+// TestFindDisk finds a disk by its partitions, and never chooses one of several.
+func TestFindDisk(t *testing.T) {
+	node, image, parts := loopDisk(t)
+	wants := func(spec, want, words string) {
+		t.Helper()
+		got, err := blockdev.FindDisk(spec, parts)
+		if got != want || (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
+			t.Errorf("FindDisk(%q) = %q, %v; want %q, %q", spec, got, err, want, words)
+		}
+	}
+	wants("", node, "")
+	wants(node, node, "")
+	wants("/dev/none", "", "no disk /dev/none")
+	wants("SERIAL=none such", "", "no disk matches: SERIAL=none such")
+	wants("BUS=virtual/block/"+filepath.Base(node), node, "")
+	wants("BUS=virtual/bloc", "", "no disk matches")
+	for _, bad := range []string{"SERIAL=", "BUS=", "LABEL=a", "loop0"} {
+		wants(bad, "", "does not name a disk")
+	}
+	if got, err := blockdev.FindDisk("", append(parts, "PARTLABEL=c")); err == nil {
+		t.Errorf("a disk without one of the partitions was found: %s", got)
+	}
+	if got, err := blockdev.FindDisk("", nil); err == nil {
+		t.Errorf("a disk was found without a partition to look for: %s", got)
+	}
+	copied := filepath.Join(t.TempDir(), "copy.img")
+	data, err := os.ReadFile(image)
+	if err == nil {
+		err = os.WriteFile(copied, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := loop(t, copied, 8<<20)
+	wants("", "", "several disks match")
+	wants(node, "", "both have the partitions")
+	wants("BUS=virtual/block/"+filepath.Base(second), second, "")
+}
+
+// TestWindowsOfADisk: partitions without nodes are windows of the disk, which is claimed for all of them at once.
+func TestWindowsOfADisk(t *testing.T) {
+	node, _, parts := loopDisk(t)
+	disk := openDisk(t, node)
+	if disk.IsFile() || disk.Path() != node || disk.Size() != 8<<20 || disk.SectorSize() != 512 || len(disk.Partitions()) != 2 {
+		t.Errorf("the disk is %s, file %v, %d bytes, sectors of %d", disk.Path(), disk.IsFile(), disk.Size(), disk.SectorSize())
+	}
+	if head, tail, err := disk.TableAreas(); err != nil || head != 34*512 || tail != 33*512 {
+		t.Errorf("TableAreas = %d, %d, %v", head, tail, err)
+	}
+	if _, _, err := openDisk(t, mbrDisk(t)).TableAreas(); err == nil || !strings.Contains(err.Error(), "expected a GUID partition table") {
+		t.Errorf("TableAreas of an MBR = %v", err)
+	}
+	p := find(t, disk, parts[1])
+	if err := p.Busy(); err != nil {
+		t.Errorf("Busy of a free partition = %v", err)
+	}
+	for _, c := range []struct{ off, size int64 }{{2 << 20, 1}, {0, 2<<20 + 1}, {-(2<<20 + 1), 1}, {0, 0}, {0, -1}} {
+		if _, err := p.OpenWindow(c.off, c.size, blockdev.ReadOnly); err == nil || !strings.Contains(err.Error(), "not inside") {
+			t.Errorf("OpenWindow(%d, %d) = %v", c.off, c.size, err)
+		}
+	}
+	last, err := p.OpenWindow(-4096, 4096, blockdev.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := find(t, disk, parts[0]).Open(blockdev.Exclusive)
+	if err != nil {
+		t.Fatalf("a second window of the disk: %v", err)
+	}
+	if err := p.Busy(); !isBusy(err) {
+		t.Errorf("Busy of a claimed disk = %v", err)
+	}
+	if _, err := find(t, openDisk(t, node), parts[0]).Open(blockdev.Exclusive); !isBusy(err) {
+		t.Errorf("a window of a disk that is claimed = %v", err)
+	}
+	want := bytes.Repeat([]byte{7}, 4096)
+	if _, err := last.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(last.Sync(), last.Close(), whole.Close()); err != nil {
+		t.Fatal(err)
+	}
+	probe, err := p.Open(blockdev.ReadOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer probe.Close()
+	got := make([]byte, 8192)
+	if _, err := probe.ReadBackAt(got, 2<<20-8192); err != nil || !bytes.Equal(got, append(make([]byte, 4096), want...)) {
+		t.Errorf("the end of the partition is not what was written: %v", err)
+	}
+	if f := probe.Features(); !f.SyncRange || !f.Direct || !f.ZeroOut {
+		t.Errorf("Features of a loop device = %+v", f)
+	}
+}
+
+// TestDiskLocks: the install lock, the lock of the boot state and those of another process exclude their own kind only.
+func TestDiskLocks(t *testing.T) {
+	path := newDisk(t)
+	first, second := openDisk(t, path), openDisk(t, path)
+	unlock, err := first.LockBoot(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := func(err error) bool {
+		locked, ok := errors.AsType[*blockdev.LockedError](err)
+		return ok && strings.Contains(locked.Error(), "is locked by")
+	}
+	if _, err := second.LockBoot(0); !held(err) {
+		t.Errorf("a second LockBoot = %v; want a LockedError", err)
+	}
+	install, err := blockdev.LockDisk(path, 0)
+	if err != nil {
+		t.Fatalf("the install lock beside the lock of the boot state: %v", err)
+	}
+	if err := second.Lock(0); !held(err) {
+		t.Errorf("a second install lock = %v; want a LockedError", err)
+	}
+	if err := errors.Join(unlock(), install.Close()); err != nil {
+		t.Fatal(err)
+	}
+	again, err := second.LockBoot(0)
+	if err := errors.Join(err, second.Lock(0)); err != nil {
+		t.Errorf("the locks after they were released: %v", err)
+	} else if err := again(); err != nil {
+		t.Error(err)
+	}
+	if _, err := blockdev.LockDisk("/dev/none", 0); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("LockDisk of nothing = %v", err)
+	}
+}
+
+// TestRereadTable: the kernel reads the table of a disk with partition nodes again, unless one of them is in use.
+func TestRereadTable(t *testing.T) {
+	node, image, _ := loopDisk(t)
+	for _, path := range []string{node, image} {
+		if nodes, err := blockdev.RereadTable(path, 0); err != nil || nodes {
+			t.Errorf("RereadTable(%s) = %v, %v; want no nodes", path, nodes, err)
+		}
+	}
+	if _, err := blockdev.RereadTable("/dev/none", 0); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("RereadTable of nothing = %v", err)
+	}
+}
+
+// TestMountPoint names where a device is mounted, whatever is in the name of the folder.
+func TestMountPoint(t *testing.T) {
+	need(t, "mke2fs")
+	image := filepath.Join(t.TempDir(), "fs.img")
+	node := loop(t, image, 8<<20)
+	run(t, "mke2fs", "-q", node)
+	if dir, err := blockdev.MountPoint(node); err != nil || dir != "" {
+		t.Errorf("MountPoint of a device that is not mounted = %q, %v", dir, err)
+	}
+	dir := filepath.Join(t.TempDir(), `a b\c`)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mount", node, dir).CombinedOutput(); err != nil {
+		t.Skipf("mount: %v: %s", err, out)
+	}
+	defer run(t, "umount", dir)
+	if got, err := blockdev.MountPoint(node); err != nil || got != dir {
+		t.Errorf("MountPoint = %q, %v; want %q", got, err, dir)
+	}
+	if got, err := blockdev.MountPoint(image); err != nil || got != "" {
+		t.Errorf("MountPoint of a file = %q, %v", got, err)
+	}
+	if _, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive); !isBusy(err) || !strings.Contains(err.Error(), "mounted on "+dir) {
+		t.Errorf("opening a mounted device = %v; want a BusyError that names %s", err, dir)
+	}
+	if _, err := blockdev.MountPoint("/dev/none"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("MountPoint of nothing = %v", err)
+	}
+}
+
+// TestRootPartition: the disk that booted holds the root partition, or both are unknown.
+func TestRootPartition(t *testing.T) {
+	disk, err := blockdev.BootDisk()
+	part, perr := blockdev.RootPartition()
+	if (err == nil) != (perr == nil) || err == nil && (!strings.HasPrefix(part, disk) || part == disk) {
+		t.Errorf("BootDisk = %q, %v; RootPartition = %q, %v", disk, err, part, perr)
+	}
+}
