@@ -18,7 +18,7 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
 STRIP   := -s -w -buildid=
 LDFLAGS := $(STRIP) -X main.stampCommit=$(COMMIT) -X main.stampTime=$(STAMP)
 
-.PHONY: build initramfs uki deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof demo bench maxrange \
+.PHONY: build initramfs uki deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
 	size package reproduce format tidy vet lint clean
 
 build: bin/updater
@@ -96,6 +96,15 @@ fuzz:
 # The long form of the proof that no power cut bricks: PROOF_FAULTS, PROOF_SEEDS, PROOF_FUSE and PROOF_VM scale it.
 proof: deps build
 	scripts/proof.sh
+
+# Mutation testing of the packages whose faults brick: MUTATE_BUDGET bounds the time, MUTATE_SEED selects what it leaves out. A survivor that
+# test/mutate/survivors.txt does not list with a reason fails.
+MUTATE_PACKAGES ?= update blockdev blockdev/gpt state verify boot $(addprefix boot/,android barebox efi gpt grub mtd scheme sdboot tryboot uboot)
+MUTATE_BUDGET   ?= 100m
+MUTATE_SEED     ?=
+mutate:
+	go build -o bin/mutate ./test/mutate
+	nice -n 19 bin/mutate -budget $(MUTATE_BUDGET) -seed '$(MUTATE_SEED)' $(MUTATE_PACKAGES)
 
 demo: deps build
 	go run ./test/demo

@@ -206,3 +206,65 @@ func TestOpenOtherDevice(t *testing.T) {
 		}
 	}
 }
+
+// questionable is flash whose blocks cannot be asked for.
+type questionable struct{ flash }
+
+func (questionable) Bad(int64) (bool, error) { return false, unix.EIO }
+
+// TestAreaFailures: a read, a write or an erase that fails is an error that names the area and the offset, wherever it is in an access that
+// spans blocks; nothing outside of the area is read or written.
+func TestAreaFailures(t *testing.T) {
+	tried := 0
+	for n := 1; ; n++ {
+		m := boottest.NewMedium(bytes.Repeat([]byte{0x0f}, 3*block))
+		f := flash{Area: m.Areas()[0], erased: new(int)}
+		a, err := mtd.New(f, 0, 2*block, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.FailAt = m.Operations() + n
+		_, err = a.WriteAt(bytes.Repeat([]byte{0xf0}, block), block/2)
+		ended := m.Operations() < m.FailAt
+		m.FailAt = 0
+		if got := m.Snapshot()[0]; err == nil { // what is written need not be readable before
+			want := slices.Concat(bytes.Repeat([]byte{0x0f}, block/2), bytes.Repeat([]byte{0xf0}, block), bytes.Repeat([]byte{0x0f}, 3*block/2))
+			if !bytes.Equal(got, want) {
+				t.Errorf("operation %d failed: WriteAt = nil, but the flash does not hold what was written", n)
+			}
+		}
+		if ended {
+			if err != nil {
+				t.Errorf("WriteAt without a failure = %v", err)
+			}
+			break
+		}
+		if tried++; err != nil && (!errors.Is(err, boottest.ErrInjected) || !strings.Contains(err.Error(), "writing "+a.String()+" at ")) {
+			t.Errorf("operation %d failed: WriteAt = %v", n, err)
+		}
+	}
+	if tried < 4 {
+		t.Errorf("only %d operations were tried", tried)
+	}
+	m := boottest.NewMedium(bytes.Repeat([]byte{0x0f}, 3*block))
+	healthy := flash{Area: m.Areas()[0], erased: new(int)}
+	a, err := mtd.New(badPage{healthy, block + 512, new(bool)}, 0, 2*block, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := a.ReadAt(make([]byte, 2*block), 0); n != block || !errors.Is(err, unix.EBADMSG) || !strings.Contains(err.Error(), "at 2048") {
+		t.Errorf("ReadAt over a page that cannot be read = %d, %v", n, err)
+	}
+	if _, err := a.WriteAt([]byte{1, 2}, 2*block-1); err == nil {
+		t.Error("a write beyond the end succeeded")
+	}
+	if _, err := a.WriteAt([]byte{1}, -1); err == nil {
+		t.Error("a write before the beginning succeeded")
+	}
+	if _, err := mtd.New(questionable{healthy}, 0, block, 0); !errors.Is(err, unix.EIO) {
+		t.Errorf("New = %v; want EIO", err)
+	}
+	if got := m.Snapshot()[0]; !bytes.Equal(got, bytes.Repeat([]byte{0x0f}, 3*block)) {
+		t.Error("the flash has changed")
+	}
+}
