@@ -113,7 +113,7 @@ func (d *device) damaged(off int64) bool {
 	if off >= slotsAt && off < slotsAt+2*slotSize {
 		return true
 	}
-	return len(survives[d.loader.name]) > 0 && d.o.Sector == boot.Sector
+	return off < diskSize && len(survives[d.loader.name]) > 0 && d.o.Sector == boot.Sector
 }
 
 // newGoodDevice is a device whose running slot was marked good, as an install asks for.

@@ -30,8 +30,8 @@ const (
 var seededBugs = []seeded{
 	{"the target is not marked bad", "update/install.go", "if err := job.Boot.Invalidate(ctx, run.Slot); err != nil {",
 		"if SEEDED {\n} else if err := job.Boot.Invalidate(ctx, run.Slot); err != nil {", model + "grub$"},
-	{"no flush before the read-back and the switch", "update/part.go", "if err := p.target.Flush(); err != nil {",
-		"if SEEDED {\nreturn nil\n}\nif err := p.target.Flush(); err != nil {", lives},
+	{"no flush before the read-back and the switch", "update/part.go", "return p.writing(p.target.Flush()) }",
+		"if SEEDED {\nreturn nil\n}\nreturn p.writing(p.target.Flush()) }", lives},
 	{"the switch comes before the read-back", "update/install.go", "if err := run.each(func(p *part) error { return p.readBack(ctx) }); err != nil {",
 		"if SEEDED {\nif err := run.activate(ctx); err != nil {\nreturn nil, err\n}\n}\nif err := run.each(func(p *part) error { return p.readBack(ctx) }); err != nil {", faulty},
 	{"nothing is read back", "update/install.go", "return p.readBack(ctx) }); err != nil {", "if SEEDED {\nreturn nil\n}\nreturn p.readBack(ctx) }); err != nil {", faulty},
