@@ -441,7 +441,7 @@ func trustsRecord(t *testing.T, d *device, seed uint64) (int, error) {
 func staleCompare(t *testing.T, d *device, seed uint64) (int, error) {
 	img := d.images[2]
 	d.w.Engine = blockdev.Paced
-	d.disk.Inject(crashdisk.Fault{N: 18 + int(seed), Kind: crashdisk.EIO})
+	d.disk.Inject(crashdisk.Fault{N: 30 + int(seed), Kind: crashdisk.EIO})
 	_, _ = d.install(t.Context(), img)
 	d.disk.Heal()
 	cache := d.disk.Open()
