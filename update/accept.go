@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -244,34 +243,16 @@ func (c Conditions) isHardware(revisions []string) bool {
 }
 
 // Accept checks the signature of a bmap, parses exactly the signed bytes, and checks product, role, expiry and rollback index.
-// signature is nil for a clearsigned bmap. It reads and writes nothing else. Errors: [verify.SignatureError], [bmap.SyntaxError],
+// signature is nil for a clearsigned bmap. It reads and writes nothing else. Errors: those of [release.Trust.OpenMap],
 // [IncompatibleError], [ExpiredError], [RollbackError].
 func Accept(doc, signature []byte, c Conditions) (*Document, error) {
-	signed, err := c.Policy.Verify(doc, signature)
+	opened, err := release.Trust{Policy: c.Policy, MaxMap: verify.MaxDocumentSize}.OpenMap(doc, signature, c.Role)
 	if err != nil {
 		return nil, err
 	}
-	m, err := bmap.Parse(signed.Data)
-	if err != nil {
-		return nil, err
-	}
-	if err := everythingIsSigned(m); err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(signed.Data)
-	d := &Document{Map: m, Signers: signed.Signers, Checksum: hex.EncodeToString(sum[:])}
+	d := &Document{Map: opened.Map, Signers: opened.Signers, Checksum: opened.SHA256}
 	u := d.update()
 	if err := c.check(u); err != nil {
-		return nil, err
-	}
-	role := c.Role
-	if role == "" {
-		role = u.Role
-	}
-	if d.Signers, err = c.Policy.PermitDocument(signed.Signers, "bmap"); err != nil {
-		return nil, err
-	}
-	if d.Signers, err = c.Policy.Permit(d.Signers, role); err != nil {
 		return nil, err
 	}
 	d.Unmapped = u.Unmapped
@@ -279,21 +260,4 @@ func Accept(doc, signature []byte, c Conditions) (*Document, error) {
 		d.Warnings = append(d.Warnings, "the signed document has no rollback index: no rollback protection applies")
 	}
 	return d, nil
-}
-
-// everythingIsSigned refuses a map whose checksums do not pin every mapped byte.
-func everythingIsSigned(m *bmap.Map) error {
-	switch m.ChecksumType() {
-	case "sha256", "sha384", "sha512":
-	default:
-		return &verify.SignatureError{Reason: fmt.Sprintf(
-			"the bmap's checksums are %s, which is too weak to install from; expected sha256, sha384 or sha512", m.ChecksumType())}
-	}
-	for i, rng := range m.Ranges() {
-		if rng.Checksum == "" {
-			return &verify.SignatureError{Reason: fmt.Sprintf("range %d (blocks %d-%d) of the bmap has no checksum, so its content is not signed", i,
-				rng.First, rng.Last)}
-		}
-	}
-	return nil
 }
