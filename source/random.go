@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -54,7 +55,7 @@ func (r *ranges) first() error {
 	s.parts = true
 	defer s.Close()
 	_, err := io.ReadFull(s, make([]byte, 1))
-	switch e, ok := err.(*FetchError); {
+	switch e, ok := errors.AsType[*FetchError](err); {
 	case ok && e.Status >= 400 && e.Status < 500 && !isBusy(e.Status):
 		return fmt.Errorf("%w: %w", os.ErrNotExist, err)
 	case err != nil:
