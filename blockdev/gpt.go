@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"updater/blockdev/fat"
 	"updater/blockdev/gpt"
 	"updater/blockdev/mbr"
 )
@@ -39,7 +40,8 @@ func (e *GPTError) Error() string { return fmt.Sprintf("partition table of %s: %
 // Unwrap returns the cause.
 func (e *GPTError) Unwrap() error { return e.Err }
 
-// A SectorSizeError reports a partition table that is made for other sectors than those of the disk. Linux ignores it there.
+// A SectorSizeError reports a partition table, or a FAT file system, that is made for other sectors than those of the disk. Linux ignores it
+// there.
 type SectorSizeError struct {
 	Table, Disk int64 // bytes of a sector
 }
@@ -123,14 +125,36 @@ func primaryFor(r gpt.Reader, size int64, o GPTOptions) (*gpt.Table, error) {
 	return nil, errors.New("no partition table found, expected a GUID partition table to grow its last partition")
 }
 
+// otherSectors is the sector in bytes that an image without a GPT was made for, 0 if that may be own: a FAT file system whose sectors are
+// smaller, which Linux does not mount, or an MBR whose partitions lie inside the image only when they count in sectors of 512 bytes.
+func otherSectors(r gpt.Reader, size, own int64) int64 {
+	boot := make([]byte, 512)
+	if n, _ := r.ReadBackAt(boot, 0); n < len(boot) || own <= 512 {
+		return 0
+	}
+	if f, err := fat.Open(r, size); err == nil && f.SectorSize() < own {
+		return f.SectorSize()
+	}
+	list, err := mbr.Read(r, size, 512)
+	fits := err == nil && len(list) > 0 || errors.Is(err, errBeyond) // at the first logical partition
+	if _, err := mbr.Read(r, size, own); fits && err != nil && !errors.Is(err, errBeyond) {
+		return 512
+	}
+	return 0
+}
+
 // CheckImage returns, before anything is written, the error of [FitGPT] for an image on a disk of diskSize bytes: a table for other
 // sectors, one that is too large, or no partition that can grow. head is the first [TableBytes] of the image, or all of a shorter
 // one, size its length in bytes; name stands for it in errors. A table that is not entirely in head is not judged. The error is a
 // [GPTError].
 func CheckImage(name string, head []byte, size, diskSize int64, o GPTOptions) error {
-	t, err := primaryFor(headReader{bytes.NewReader(head)}, size, o)
+	r := headReader{bytes.NewReader(head)}
+	t, err := primaryFor(r, size, o)
 	if errors.Is(err, errBeyond) {
 		return nil
+	}
+	if s := otherSectors(r, size, o.SectorSize); s != 0 && t == nil && err == nil {
+		err = &SectorSizeError{Table: s, Disk: o.SectorSize}
 	}
 	if err == nil && t != nil {
 		_, err = t.Fit(diskSize/t.SectorSize(), o.GrowLast)

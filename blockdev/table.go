@@ -102,6 +102,14 @@ func mbrTable(list []mbr.Partition, sector int64) (*table, error) {
 	return t, nil
 }
 
+// A TableError reports a disk without a partition table, or one whose table is damaged or contradicts itself.
+type TableError struct{ Err error }
+
+func (e *TableError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *TableError) Unwrap() error { return e.Err }
+
 // readTable reads the table, and finds the nodes of the partitions.
 func (d *Disk) readTable() error {
 	if d.size < 1024 {
@@ -121,6 +129,9 @@ func (d *Disk) readTable() error {
 	}
 	defer r.Close()
 	t, err := parseTable(func(sector int64) *gpt.Tables { return gpt.Read(r, d.size, sector) }, r, d.size, own)
+	if _, unreadable := errors.AsType[unix.Errno](err); err != nil && !unreadable {
+		return &TableError{err}
+	}
 	if err != nil {
 		return err
 	}

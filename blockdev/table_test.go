@@ -238,6 +238,25 @@ func TestCheckImage(t *testing.T) {
 	}
 }
 
+// An image without a GPT may be made for other sectors, too.
+func TestCheckImageSectors(t *testing.T) {
+	fat := make([]byte, 8*mib)
+	copy(fat, "\xeb\x3c\x90mkfs.fat\x00\x02\x04\x04\x00\x02\x00\x02\x00\x40\xf8\x10\x00") // 16384 sectors of 512 bytes
+	fat[510], fat[511] = 0x55, 0xaa
+	table := readAll(t, mbrDisk(t))
+	for _, tt := range []struct {
+		name   string
+		image  []byte
+		sector int64
+		refuse bool
+	}{{"FAT", fat, 512, false}, {"FAT", fat, 4096, true}, {"MBR", table, 512, false}, {"MBR", table, 4096, true}} {
+		err := blockdev.CheckImage("image", tt.image[:blockdev.TableBytes], int64(len(tt.image)), 1<<30, blockdev.GPTOptions{SectorSize: tt.sector})
+		if _, ok := errors.AsType[*blockdev.SectorSizeError](err); ok != tt.refuse || err != nil && !ok {
+			t.Errorf("%s on sectors of %d bytes: CheckImage = %v", tt.name, tt.sector, err)
+		}
+	}
+}
+
 // FuzzOpenDisk puts a header and entries, an MBR and a logical record on a disk. What opens has partitions inside it that
 // do not overlap.
 func FuzzOpenDisk(f *testing.F) {

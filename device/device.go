@@ -210,6 +210,9 @@ type PartitionError struct {
 func (e *PartitionError) Error() string { return fmt.Sprintf("slot %s: %v", e.Slot, e.Err) }
 func (e *PartitionError) Unwrap() error { return e.Err }
 
+// TableError is [blockdev.TableError].
+type TableError = blockdev.TableError
+
 // find finds the partition that a key of the configuration names. Errors: [config.Error].
 func (d *Device) find(key, spec string) (blockdev.Partition, error) {
 	p, err := d.disk.Find(spec)

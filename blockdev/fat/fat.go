@@ -93,6 +93,9 @@ func Open(r Reader, size int64) (*FS, error) {
 	return f, nil
 }
 
+// SectorSize is the size in bytes of the sectors that the file system counts in.
+func (f *FS) SectorSize() int64 { return int64(len(f.sector)) }
+
 func readFull(r Reader, p []byte, off int64) error {
 	n, err := r.ReadBackAt(p, off)
 	if n == len(p) {

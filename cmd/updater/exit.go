@@ -164,6 +164,8 @@ func classify(err error) (code int, hint string) {
 		return ExitSource, "get the image again"
 	case is[*device.PartitionError](err):
 		return ExitIncompatible, "correct the partitions of the slot in the configuration"
+	case is[*device.TableError](err):
+		return ExitIncompatible, "correct the partition table with sgdisk or sfdisk, or name another disk under [disk]"
 	case is[*update.IncompatibleError](err), is[*update.HardwareError](err), is[*release.SlotError](err), is[*release.MapError](err):
 		return ExitIncompatible, "this update is not for this device"
 	case is[*update.ExpiredError](err):

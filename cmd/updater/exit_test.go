@@ -83,6 +83,7 @@ var classified = []struct {
 	{"*device.LockedError", filled[device.LockedError](), ExitLocked},
 	{"*device.StoreError", filled[device.StoreError](), ExitBootState},
 	{"*device.PartitionError", filled[device.PartitionError](), ExitIncompatible},
+	{"*device.TableError", filled[device.TableError](), ExitIncompatible},
 	{"device.ErrState", fmt.Errorf("%w: %w", device.ErrState, outside), ExitBootState},
 	{"device.ErrRefused", fmt.Errorf("%w: %w", device.ErrRefused, outside), ExitBootState},
 	{"*bmap.MismatchError", filled[bmap.MismatchError](), ExitWrite},

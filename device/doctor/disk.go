@@ -52,6 +52,10 @@ func (p slotPart) what() string {
 // checkDisk looks at the disk, its table, the slots' partitions and what they lie on.
 func (d *doctor) checkDisk(ctx context.Context) {
 	disk, err := openDisk(d.config)
+	if _, bad := errors.AsType[*blockdev.TableError](err); bad {
+		d.failure("correct the partition table with sgdisk or sfdisk, or path under [disk]", "%v", err)
+		return
+	}
 	if err != nil {
 		d.failure("plug the disk in, or correct path under [disk]", "%v", err)
 		return
