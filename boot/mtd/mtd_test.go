@@ -264,7 +264,31 @@ func TestAreaFailures(t *testing.T) {
 	if _, err := mtd.New(questionable{healthy}, 0, block, 0); !errors.Is(err, unix.EIO) {
 		t.Errorf("New = %v; want EIO", err)
 	}
+	behind, err := mtd.New(badPage{healthy, 0, new(bool)}, 0, block, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := behind.WriteAt([]byte{0xf0}, block/2); !errors.Is(err, unix.EBADMSG) {
+		t.Errorf("WriteAt behind a page that cannot be read = %v; want EBADMSG", err)
+	}
 	if got := m.Snapshot()[0]; !bytes.Equal(got, bytes.Repeat([]byte{0x0f}, 3*block)) {
 		t.Error("the flash has changed")
+	}
+}
+
+// TestAreaOfBlocks: an area uses the good blocks of its region and no others.
+func TestAreaOfBlocks(t *testing.T) {
+	worn := flash{Area: boottest.NewMedium(make([]byte, 3*block)).Areas()[0], bad: []int64{0}, erased: new(int)}
+	for _, c := range []struct {
+		off, size, blocks int64
+		ok                bool
+	}{{0, block, 1, false}, {0, block, 2, true}, {0, 2 * block, 3, true}, {block, 2 * block, 0, true}, {-block, block, 0, true}, {-4 * block, block, 0, false}, {0, 3 * block, 3, false}} {
+		if a, err := mtd.New(worn, c.off, c.size, c.blocks); (err == nil) != c.ok || c.ok && a.Size() != c.size {
+			t.Errorf("New(%d, %d, %d) = %v; want success %v", c.off, c.size, c.blocks, err, c.ok)
+		}
+	}
+	worn.bad = nil
+	if _, err := mtd.New(worn, 0, 3*block, 0); err != nil {
+		t.Errorf("an area of all the flash: %v", err)
 	}
 }
