@@ -44,7 +44,7 @@ const maxTrial = 20 * time.Second
 var testedBy = map[string][]string{"boot/scheme": {"boot/grub", "boot/uboot", "boot/barebox", "boot/android", "boot/gpt"}}
 
 func main() {
-	budget := flag.Duration("budget", 100*time.Minute, "`TIME` for all mutants")
+	budget := flag.Duration("budget", 100*time.Minute, "`TIME` for all mutants, behind the preparation")
 	jobs := flag.Int("j", 2, "programs at a time")
 	seed := flag.String("seed", "", "`TEXT` that selects the mutants within the budget")
 	list := flag.String("survivors", "test/mutate/survivors.txt", "`FILE` of known survivors")
@@ -69,7 +69,6 @@ func run(packages []string, budget time.Duration, jobs int, seed, list string, v
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	end := time.Now().Add(budget)
 	var all []*trial
 	for _, p := range packages {
 		trials, err := prepare(p, filepath.Join(dir, strings.ReplaceAll(p, "/", "-")))
@@ -79,6 +78,7 @@ func run(packages []string, budget time.Duration, jobs int, seed, list string, v
 		all = append(all, trials...)
 	}
 	slices.SortStableFunc(all, func(a, b *trial) int { return cmp.Compare(order(seed, a), order(seed, b)) })
+	end := time.Now().Add(budget)
 	var wg sync.WaitGroup
 	work := make(chan *trial)
 	for range jobs {
