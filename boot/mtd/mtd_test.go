@@ -264,6 +264,15 @@ func TestAreaFailures(t *testing.T) {
 	if _, err := mtd.New(questionable{healthy}, 0, block, 0); !errors.Is(err, unix.EIO) {
 		t.Errorf("New = %v; want EIO", err)
 	}
+	clear := boottest.NewMedium(bytes.Repeat([]byte{0x0f}, block))
+	whole, err := mtd.New(flash{Area: clear.Areas()[0], erased: new(int)}, 0, block, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear.FailAt = clear.Operations() + 3 // behind the reads of a write that clears bits
+	if _, err := whole.WriteAt([]byte{0x01}, 7); !errors.Is(err, boottest.ErrInjected) {
+		t.Errorf("a write that clears bits and fails = %v", err)
+	}
 	behind, err := mtd.New(badPage{healthy, 0, new(bool)}, 0, block, 0)
 	if err != nil {
 		t.Fatal(err)
