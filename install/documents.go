@@ -2,12 +2,10 @@ package install
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"updater/device/config"
 	"updater/release"
-	"updater/source"
 	"updater/verify"
 )
 
@@ -43,10 +41,7 @@ func (d Documents) Find(ctx context.Context, image string, from *Origins) (Signe
 		path, files.UnverifiedBmap, err = from.findBmap(ctx, image, limit, signature)
 	}
 	clearsigned := verify.IsClearsigned(files.UnverifiedBmap)
-	long, tooLong := errors.AsType[*source.TooLongError](err)
 	switch {
-	case tooLong && long.Limit == limit:
-		return files, &verify.SignatureError{Reason: long.Error(), Advice: "source.max_bmap in the configuration lets a block map be larger"}
 	case err != nil:
 		return files, fmt.Errorf("reading the bmap: %w", err)
 	case clearsigned && d.Signature == "":

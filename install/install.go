@@ -80,6 +80,9 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	case isRelease:
 		open = r.openRelease(document)
 	}
+	if _, err := dev.Slots(ctx); err != nil { // before anything is fetched
+		return nil, &update.BootError{Slot: r.Slot, Doing: "reading it", Err: err}
+	}
 	closeImage, err := open(ctx, from, &job)
 	if err != nil {
 		return nil, err

@@ -58,7 +58,7 @@ func (p *part) planFetch(ctx context.Context, image Image) (*delta, selection, e
 			return nil, nil, err
 		}
 	}
-	d := &delta{image: image, m: p.Map, from: make([]int64, p.Map.Len())}
+	d := &delta{image: image, m: p.Map, lacks: lacks, from: make([]int64, p.Map.Len())}
 	if p.Seed != nil {
 		var err error
 		if d.seed, err = p.Seed(p.Slot, p.role); err != nil {
@@ -152,6 +152,7 @@ type delta struct {
 	m     *bmap.Map
 	seed  Seed    // nil if there is no other slot
 	patch *patch  // nil if there is no delta
+	lacks []bool  // of each range: the target does not hold it
 	from  []int64 // offset of each range in the other slot, or fetched or made
 	at    int64
 	index int // the first range that does not end before at

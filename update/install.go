@@ -233,6 +233,9 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	if err := run.each((*part).open); err != nil {
 		return nil, err
 	}
+	if err := run.fetchFirst(ctx); err != nil {
+		return nil, err
+	}
 	if err := cancelled(ctx); err != nil {
 		return nil, err
 	}
@@ -291,6 +294,17 @@ type run struct {
 func (r *run) each(step func(p *part) error) error {
 	for _, p := range r.parts {
 		if err := step(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetchFirst prepares images up to the first one of which a range is missing, which is fetched and checked. The others are prepared in
+// their turn: each decoder takes memory.
+func (r *run) fetchFirst(ctx context.Context) error {
+	for _, p := range r.parts {
+		if missing, err := p.prepare(ctx); missing || err != nil {
 			return err
 		}
 	}

@@ -21,7 +21,10 @@ type part struct {
 	reopen func(ctx context.Context) (ImageCloser, error)
 	target Target
 
-	held              *held
+	held              *held        // nil before prepare
+	want              selection    // of the ranges that are read from image
+	closeSeed         func()       // nil without a seed
+	unmade            func() []int // ranges that a delta did not make; nil without one
 	fetch             *Fetch
 	written, repaired int64 // bytes
 }
@@ -61,11 +64,15 @@ func (p *part) close() {
 	p.closeImage()
 }
 
-// closeImage gives the memory of its decoder back before the next image is read.
+// closeImage gives the memory of its decoder back before the next image is read, and the slot that was copied from.
 func (p *part) closeImage() {
 	if p.closer != nil {
 		_ = p.closer()
 		p.closer = nil
+	}
+	if p.closeSeed != nil {
+		p.closeSeed()
+		p.closeSeed = nil
 	}
 }
 

@@ -58,25 +58,14 @@ func (c chunk) recycle(ctx context.Context, free chan<- []byte) error {
 // write streams the image into the target; device, decoder and hash run at the same time. Ranges that the target already holds are
 // skipped.
 func (p *part) write(ctx context.Context) error {
-	p.held = newHeld(p.Map, p.target, p.Rewrite, p.progress.move)
-	p.progress.reads(p.image)
-	image, want := p.image, selection(p.held.lacks)
-	_, isSparse := p.image.(Sparse)
-	_, isPatched := p.image.(Patched)
-	var failed func() []int
-	if (isSparse || isPatched) && !p.Rewrite {
-		d, lacks, err := p.planFetch(ctx, p.image)
-		if err != nil {
-			return err
-		}
-		defer d.close()
-		image, want, failed = d, lacks, d.failed
-	}
-	p.phaseOf(PhaseWrite, p.Map.MappedBytes())
-	if err := stream(ctx, p.Map, image, want, p.writeRanges); err != nil || failed == nil || len(failed()) == 0 {
+	if _, err := p.prepare(ctx); err != nil {
 		return err
 	}
-	return p.refetch(ctx, failed())
+	p.phaseOf(PhaseWrite, p.Map.MappedBytes())
+	if err := stream(ctx, p.Map, p.image, p.want, p.writeRanges); err != nil || p.unmade == nil || len(p.unmade()) == 0 {
+		return err
+	}
+	return p.refetch(ctx, p.unmade())
 }
 
 // rangeReader is the stage that divides the image stream into chunks of the ranges that want selects, and reads it to its end.

@@ -104,6 +104,8 @@ func classify(err error) (code int, hint string) {
 		return ExitUsage, "fetch it with another program and pipe it in: curl ADDRESS | updater install --bmap FILE -"
 	case is[*source.KindError](err):
 		return ExitUsage, "name a regular file"
+	case is[*source.TooLongError](err):
+		return ExitFailed, "source.max_bmap in the configuration lets a block map be larger; nothing else has a limit that can be raised"
 	case isUsage(err):
 		if u, ok := errors.AsType[*usageError](err); ok && u.hint != "" {
 			return ExitUsage, u.hint

@@ -55,6 +55,7 @@ var classified = []struct {
 	{"*config.RequestError", config.Requestf("%w", outside), ExitUsage},
 	{"*install.CopyError", &install.CopyError{Err: &update.WriteError{Err: outside}, Left: hostile}, ExitWrite},
 	{"*install.CopyError", &install.CopyError{Err: outside, Left: hostile}, ExitFailed},
+	{"*source.TooLongError", filled[source.TooLongError](), ExitFailed},
 	{"*install.HookError", filled[install.HookError](), ExitFailed},
 	{"*install.HookError", &install.HookError{Hook: hostile, Switched: true, Err: outside}, ExitFailed},
 	{"*health.UnhealthyError", filled[health.UnhealthyError](), ExitFailed},

@@ -1,0 +1,76 @@
+package update_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"updater/bmap"
+	"updater/update"
+)
+
+// A source whose first missing range is wrong, or missing, costs nothing: the old slot stays the fallback.
+func TestFirstRangeBeforeInvalidate(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := bytes.Clone(k.image)
+	for _, tc := range []struct {
+		name string
+		held int   // ranges that the slot has from an install that was cut
+		bad  int64 // byte that is wrong; -1 cuts the image before the first missing range
+		want string
+	}{
+		{"nothing held", 0, m.Range(0).Offset, "update.ImageError"},
+		{"cut", 0, -1, "update.SourceError"},
+		{"one held", 1, m.Range(1).Offset + 7, "update.ImageError"},
+		{"one held, that one bad", 1, 3, ""},
+		{"two held", 2, m.Range(2).Offset, "update.ImageError"},
+	} {
+		for _, sparse := range []bool{false, true} {
+			d := newDevice(1 << 20)
+			for i := range tc.held {
+				r := m.Range(i)
+				copy(d.data[r.Offset:], good[r.Offset:r.Offset+r.Length])
+				copy(d.medium[r.Offset:], good[r.Offset:r.Offset+r.Length])
+			}
+			copy(k.image, good)
+			job := k.job(d)
+			switch {
+			case tc.bad < 0:
+				job.Image = stream{Reader: bytes.NewReader(k.image[:10])}
+			default:
+				k.image[tc.bad] ^= 1
+			}
+			if sparse && tc.bad >= 0 {
+				job, _, _ = k.sparse(t, d, nil)
+			}
+			_, err := update.Install(t.Context(), job)
+			touched := strings.Contains(strings.Join(d.journal, " "), "invalidate")
+			switch {
+			case tc.want == "" && (err != nil || d.next() != "B"):
+				t.Errorf("%s: Install = %v, next %s; want success", tc.name, err, d.next())
+			case tc.want == "":
+			case touched || !d.slots[1].Bootable:
+				t.Errorf("%s: the slot was invalidated: %v", tc.name, d.journal)
+			case tc.want == "update.ImageError" && !isA[*update.ImageError](err), tc.want == "update.SourceError" && !isA[*update.SourceError](err):
+				t.Errorf("%s: Install = %T %v; want %s", tc.name, err, err, tc.want)
+			}
+		}
+	}
+	copy(k.image, good)
+}
+
+// The images of a release are prepared up to the first one that lacks a range.
+func TestFirstRangeOfRelease(t *testing.T) {
+	k := newReleaseKit(t)
+	k.images["boot"] = bytes.Clone(k.images["boot"])
+	k.images["boot"][0] ^= 2
+	s := newSet()
+	_, err := update.Install(t.Context(), k.job(t, s))
+	if journal := strings.Join(s.journal, " "); !isA[*update.ImageError](err) || strings.Contains(journal, "invalidate") {
+		t.Errorf("Install = %v after %s; want an ImageError before the slot is invalidated", err, journal)
+	}
+}
