@@ -12,6 +12,7 @@ import (
 	"updater/blockdev"
 	"updater/boot"
 	"updater/device/config"
+	"updater/release"
 	"updater/state"
 	"updater/update"
 )
@@ -44,6 +45,7 @@ type Device struct {
 	booted   string // running slot; "" outside every slot
 	caps     boot.Caps
 	known    state.State          // of the state store, when it was read last
+	keyrings []release.Link       // of the state store, when it was read last
 	warnings []Warning            // of the state store, when the device was opened
 	seen     *view                // by an install; nil before it listed the slots
 	target   bool                 // another device than the running one

@@ -20,7 +20,8 @@ type session struct {
 	backend  boot.Backend
 	store    *state.Store // nil: nothing is remembered
 	maps     *state.Documents
-	warnings []Warning // of the state store
+	chain    *state.Chain // of keyrings
+	warnings []Warning    // of the state store
 
 	areas   []*blockdev.Device
 	folders []string // whose file systems hold files that the boot loader reads

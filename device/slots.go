@@ -202,7 +202,11 @@ func (d *Device) MarkBad(ctx context.Context, slot string) error {
 // below the floor, is refused. Errors: update.BootError, update.RollbackError.
 func (d *Device) SwitchTo(ctx context.Context, slot string, tries int) error {
 	return d.locked(func() error {
-		if err := d.check(slot); err != nil {
+		err := d.check(slot)
+		if err == nil {
+			err = d.signersStand(slot)
+		}
+		if err != nil {
 			return refused(slot, "activating it", err)
 		}
 		return bootError(slot, "activating it", d.backend.Activate(ctx, slot, tries))

@@ -14,6 +14,7 @@ import (
 	"updater/blockdev"
 	"updater/device/config"
 	"updater/internal/atomicfile"
+	"updater/release"
 	"updater/state"
 	"updater/update"
 	"updater/verify"
@@ -46,6 +47,13 @@ func (d *Device) openStore(mode blockdev.Mode) error {
 	}
 	d.known = d.store.State()
 	d.maps = state.OpenDocuments(area, d.Config.SlotParts())
+	d.chain = state.OpenChain(area)
+	d.keyrings = nil
+	if kept := d.chain.Get(); kept != nil {
+		if d.keyrings, err = release.DecodeChain(kept); err != nil {
+			d.warn(false, "the state store %s: %v", area, err)
+		}
+	}
 	switch lost := d.store.Lost(); {
 	case lost != "" && d.store.New():
 		d.warn(true, "the state store %s is new: nothing was installed by this program yet, and the floor is %d", area, fallback.Floor)
@@ -73,6 +81,7 @@ func (d *Device) Remembers() bool { return d.Config.State.Device != "" }
 type Known struct {
 	state.State
 	Warnings []Warning
+	Keyrings []release.Link // that were installed in the field
 }
 
 // ReadState reads the state store of a device and nothing else. It takes no lock. Errors: [state.Error] and those of opening the disk.
@@ -86,7 +95,7 @@ func ReadState(c *config.Config) (*Known, error) {
 	if err := d.openStore(blockdev.ReadOnly); err != nil {
 		return nil, err
 	}
-	return &Known{State: d.known, Warnings: d.session.warnings}, nil
+	return &Known{State: d.known, Warnings: d.session.warnings, Keyrings: d.keyrings}, nil
 }
 
 // openStateArea opens a partition of the disk, a window of one or of any device, or a file, which it makes. A whole disk must be given as a

@@ -47,7 +47,7 @@ func Copy(ctx context.Context, r CopyRequest, in Inputs, events Events) (*CopyRe
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	known := Remembered(r.Config, events.Warn)
+	known := remembered(r.Config, events.Warn)
 	from := NewOrigins(r.Config, in, known.Time)
 	defer from.Close()
 	plan, err := r.plan(ctx, known, from, events)
@@ -121,7 +121,11 @@ func (r CopyRequest) Check() error {
 // Remembered is what the state store of the device holds, read without any lock. Without one the result is that of a new device, with a
 // warning when one is configured.
 func Remembered(c *config.Config, warn func(format string, a ...any)) state.State {
-	none := state.State{Floor: c.Release.RollbackIndex}
+	return remembered(c, warn).State
+}
+
+func remembered(c *config.Config, warn func(format string, a ...any)) device.Known {
+	none := device.Known{State: state.State{Floor: c.Release.RollbackIndex}}
 	if c.State.Device == "" {
 		return none
 	}
@@ -135,7 +139,16 @@ func Remembered(c *config.Config, warn func(format string, a ...any)) state.Stat
 			warn("%s", w.Text)
 		}
 	}
-	return known.State
+	return *known
+}
+
+// trusted is what a request trusts, with a warning for a kept keyring that does not count.
+func trusted(c *config.Config, keyring []string, known device.Known, warn func(format string, a ...any)) (device.Trust, error) {
+	t, err := device.TrustOf(c, keyring, known)
+	if t.Warning != "" {
+		warn("%s", t.Warning)
+	}
+	return t, err
 }
 
 // copyPlan is what a copy may do, after the trust in the bmap was decided.
@@ -146,7 +159,7 @@ type copyPlan struct {
 }
 
 // plan decides the trust, before anything is opened for writing.
-func (r CopyRequest) plan(ctx context.Context, known state.State, from *Origins, events Events) (*copyPlan, error) {
+func (r CopyRequest) plan(ctx context.Context, known device.Known, from *Origins, events Events) (*copyPlan, error) {
 	if r.NoBmap {
 		events.Warn("no bmap describes %s; only the end of its container and the medium are checked", r.Image)
 		return &copyPlan{unmapped: update.UnmappedZero}, nil
@@ -155,8 +168,8 @@ func (r CopyRequest) plan(ctx context.Context, known state.State, from *Origins,
 	if r.Config.Product != "" {
 		c.Product = r.Config.Product
 	}
-	policy, keyringErr := r.Config.Policy(r.Keyring, known.Time)
-	from.Trust.Policy = policy
+	trust, keyringErr := trusted(r.Config, r.Keyring, known, events.Warn)
+	from.Trust = trust.Trust
 	files, err := r.Documents.Find(ctx, r.Image, from)
 	if err != nil {
 		return nil, err
@@ -175,7 +188,7 @@ func (r CopyRequest) plan(ctx context.Context, known state.State, from *Origins,
 	if keyringErr != nil {
 		return nil, keyringErr
 	}
-	c.Policy = policy
+	c.Policy = trust.Policy
 	doc, err := update.Accept(files.UnverifiedBmap, files.UnverifiedSig, c)
 	if err != nil {
 		return nil, err

@@ -52,13 +52,16 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 		}
 	}
 	recorded := dev.State().Time
-	trust, err := r.Config.Policy(r.Keyring, recorded)
+	trust, err := dev.Trust(r.Keyring)
 	if err != nil {
 		return nil, err
 	}
+	if trust.Warning != "" {
+		events.Warn("%s", trust.Warning)
+	}
 	from := NewOrigins(r.Config, in, recorded)
 	defer from.Close()
-	from.Trust.Policy = trust
+	from.Trust = trust.Trust
 	dev.Source, dev.Opened = ImageName(r.Image), events.Device
 	if dev.OnlySlot() != "" && !r.Initramfs {
 		return nil, r.handOver(ctx, dev, from)
@@ -67,7 +70,7 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	defer stop()
 	hooks := r.hooks(dev, events)
 	job := update.Job{
-		Boot: dev, Disk: dev, State: dev, Seed: dev.Seed, Policy: trust,
+		Boot: dev, Disk: dev, State: dev, Seed: dev.Seed, Policy: trust.Policy,
 		Product: r.Config.Product, Hardware: device.Hardware("/", r.Config), Require: r.Config.Trust.Required(), Layout: r.Config.Layout(),
 		Identity: r.Identity, Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
 		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, IfNewer: r.IfNewer, Progress: progress,
@@ -78,7 +81,7 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	case r.isArchive():
 		open = r.openArchive
 	case isRelease:
-		open = r.openRelease(document)
+		open = r.openRelease(dev, document)
 	}
 	if _, err := dev.Slots(ctx); err != nil { // before anything is fetched
 		return nil, &update.BootError{Slot: r.Slot, Doing: "reading it", Err: err}
@@ -131,10 +134,13 @@ func (r Request) hooks(dev *device.Device, events Events) hooks {
 }
 
 // openRelease fills in the document of a release and where the job gets its images from. update closes them.
-func (r Request) openRelease(document string) func(context.Context, *Origins, *update.Job) (func() error, error) {
+func (r Request) openRelease(dev *device.Device, document string) func(context.Context, *Origins, *update.Job) (func() error, error) {
 	return func(ctx context.Context, from *Origins, job *update.Job) (closeImage func() error, err error) {
 		job.Images = &images{from: from, document: document, maps: map[string][]byte{}}
 		job.Document, job.Signature, err = from.signedDocument(ctx, release.TypeRelease, document, r.Documents.Signature)
+		if err == nil && len(r.Keyring) == 0 {
+			err = followKeyring(ctx, dev, from, document, job)
+		}
 		return func() error { return nil }, err
 	}
 }

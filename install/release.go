@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"updater/device"
 	"updater/device/config"
 	"updater/release"
 	"updater/source"
-	"updater/state"
 	"updater/update"
 	"updater/verify"
 )
@@ -37,21 +37,22 @@ type ReleaseVerdict struct {
 // update.AcceptRelease, [release.Release.Map] and [release.Release.ForSlot], those of update.CheckImage.
 func VerifyRelease(ctx context.Context, r VerifyReleaseRequest, in Inputs) (*ReleaseVerdict, error) {
 	c := update.Conditions{Product: update.AnyProduct, Hardware: []string{update.AnyHardware}}
-	var known state.State
+	var known device.Known
 	if r.Device {
-		known = Remembered(r.Config, in.Warn)
+		known = remembered(r.Config, in.Warn)
 		c.Product, c.Floor = r.Config.Product, known.Floor
 		if r.Config.Hardware != "" { // the device tree is that of this machine, which need not be the device
 			c.Hardware = []string{r.Config.Hardware}
 		}
 	}
-	var err error
-	if c.Policy, err = r.Config.Policy(r.Keyring, known.Time); err != nil {
+	trust, err := trusted(r.Config, r.Keyring, known, in.Warn)
+	if err != nil {
 		return nil, err
 	}
+	c.Policy = trust.Policy
 	from := NewOrigins(r.Config, in, known.Time)
 	defer from.Close()
-	from.Trust.Policy = c.Policy
+	from.Trust = trust.Trust
 	doc, sig, err := from.signedDocument(ctx, release.TypeRelease, r.Path, r.Signature)
 	if err != nil {
 		return nil, err

@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
+	"updater/device"
 	"updater/device/config"
-	"updater/state"
 	"updater/update"
 	"updater/verify"
 )
@@ -42,18 +42,19 @@ func Verify(ctx context.Context, r VerifyRequest, in Inputs) (*Verdict, error) {
 		return nil, config.Requestf("nothing to verify; name an image or --bmap")
 	}
 	c := update.Conditions{Product: update.AnyProduct, Role: r.Role}
-	var known state.State
+	var known device.Known
 	if r.Device {
-		known = Remembered(r.Config, in.Warn)
+		known = remembered(r.Config, in.Warn)
 		c.Product, c.Require, c.Floor = r.Config.Product, r.Config.Trust.Required(), known.Floor
 	}
-	var err error
-	if c.Policy, err = r.Config.Policy(r.Keyring, known.Time); err != nil {
+	trust, err := trusted(r.Config, r.Keyring, known, in.Warn)
+	if err != nil {
 		return nil, err
 	}
+	c.Policy = trust.Policy
 	from := NewOrigins(r.Config, in, known.Time)
 	defer from.Close()
-	from.Trust.Policy = c.Policy
+	from.Trust = trust.Trust
 	files, err := r.Documents.Find(ctx, r.Image, from)
 	if err != nil {
 		return nil, err

@@ -124,13 +124,13 @@ func (d *Device) open() (*device.Device, error) {
 
 // intact checks that a slot holds what was signed for it.
 func (d *Device) intact(ctx context.Context, dev *device.Device, slot string) error {
-	trust, err := d.Config.Policy(nil, dev.State().Time)
+	trust, err := dev.Trust(nil)
 	if err != nil {
 		return err
 	}
 	dev.Progress = new(update.Progress)
 	defer d.watch(dev.Progress)()
-	return dev.Intact(ctx, slot, trust)
+	return dev.Intact(ctx, slot, trust.Policy)
 }
 
 // BootOnce implements initramfs.Device. A slot whose tries are spent may be tried once more; one that was marked bad may hold half of an

@@ -14,6 +14,7 @@ import (
 // use.
 type Documents struct {
 	area Area
+	base int64 // offset of the first
 	keys []string
 	room int64 // bytes for each
 }
@@ -32,21 +33,25 @@ var ErrNoDocument = errors.New("no signed document is kept of it")
 // OpenDocuments divides the free part of a store's area among the keys. It is nil, which keeps nothing, without
 // room for 64 KiB each. Other keys, or another order, lose the documents.
 func OpenDocuments(area Area, keys []string) *Documents {
+	return divide(area, maxCopy, area.Size()/2&^(align-1), keys)
+}
+
+// divide divides a part of an area, from base to end, among the keys.
+func divide(area Area, base, end int64, keys []string) *Documents {
 	if len(keys) == 0 {
 		return nil
 	}
-	half := area.Size() / 2 &^ (align - 1)
-	room := min((half-maxCopy)/int64(len(keys)), maxRoom) &^ (align - 1)
+	room := min((end-base)/int64(len(keys)), maxRoom) &^ (align - 1)
 	if room < minRoom {
 		return nil
 	}
-	return &Documents{area: area, keys: keys, room: room}
+	return &Documents{area: area, base: base, keys: keys, room: room}
 }
 
 // place returns the offset of a key's document, -1 for an unknown key.
 func (d *Documents) place(key string) int64 {
 	if i := slices.Index(d.keys, key); i >= 0 {
-		return maxCopy + int64(i)*d.room
+		return d.base + int64(i)*d.room
 	}
 	return -1
 }

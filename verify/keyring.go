@@ -52,6 +52,39 @@ func LoadKeyring(paths ...string) (*Keyring, error) {
 	return k, nil
 }
 
+// NewKeyring makes a keyring of blocks, by the rules of [LoadKeyring] for the contents of a file.
+func NewKeyring(blocks ...[]byte) (*Keyring, error) {
+	k := &Keyring{certificates: map[string]*certificate{}, byKeyID: map[uint64]*certificate{}}
+	for i, block := range blocks {
+		if err := k.add(block); err != nil {
+			return nil, fmt.Errorf("certificate block %d: %w", i+1, err)
+		}
+	}
+	if len(k.certificates) == 0 {
+		return nil, errors.New("no certificate, so nothing can be trusted")
+	}
+	return k, nil
+}
+
+// Certificate returns a certificate as [NewKeyring] takes it, with all its revocations, by the fingerprint of its primary key; nil if the
+// keyring does not have it.
+func (k *Keyring) Certificate(fingerprint string) []byte {
+	if c := k.certificates[fingerprint]; c != nil {
+		return slices.Concat(c.copies...)
+	}
+	return nil
+}
+
+// Knows reports whether a key is in the keyring, by the fingerprint of its primary key, and whether its owner has revoked it.
+func (k *Keyring) Knows(fingerprint string) (known, revoked bool) {
+	c := k.certificates[fingerprint]
+	if c == nil {
+		return false, false
+	}
+	_, revoked = c.revoked[c.primaryID]
+	return true, revoked
+}
+
 // Len returns the number of distinct primary keys; it is at least 1.
 func (k *Keyring) Len() int { return len(k.certificates) }
 

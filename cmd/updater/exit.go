@@ -105,7 +105,7 @@ func classify(err error) (code int, hint string) {
 	case is[*source.KindError](err):
 		return ExitUsage, "name a regular file"
 	case is[*source.TooLongError](err):
-		return ExitFailed, "source.max_bmap in the configuration lets a block map be larger; nothing else has a limit that can be raised"
+		return ExitFailed, "source.max_bmap in the configuration lets a block map be larger"
 	case isUsage(err):
 		if u, ok := errors.AsType[*usageError](err); ok && u.hint != "" {
 			return ExitUsage, u.hint

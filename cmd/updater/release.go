@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +38,7 @@ func newRelease(env Env) *cobra.Command {
 type releaseCreateOptions struct {
 	contents release.Contents
 	expires  string
+	keyring  string
 	meta     []string
 	output   string
 	json     bool
@@ -70,6 +73,7 @@ Sign the document with plain gpg --armor --detach-sign release.toml, or gpg --cl
 	f.Int64Var(&c.RollbackIndex, "rollback-index", 0, "rollback index `N`, which only grows")
 	f.StringVar(&o.expires, "expires", "", "last moment to install, RFC 3339 `TIME`")
 	f.StringVar(&c.Notes, "notes", "", "notes for people, `TEXT` or an address")
+	f.StringVar(&o.keyring, "carry", "", "keyring document `FILE` that devices install first, below the folder of the document")
 	f.StringArrayVar(&o.meta, "meta", nil, "string for hooks and reports, `KEY=VALUE`; may be repeated")
 	f.BoolVar(&o.json, "json", false, "print the release as JSON")
 	return cmd
@@ -133,8 +137,29 @@ func (o releaseCreateOptions) options(args []string) (release.BuildOptions, erro
 			return b, usagef("--expires: %w", err)
 		}
 	}
+	if o.keyring != "" {
+		if b.Contents.Keyring, err = keyringRef(o.output, o.keyring); err != nil {
+			return b, err
+		}
+	}
 	b.Contents.Created, err = creationTime()
 	return b, err
+}
+
+// keyringRef refers to a keyring from a document.
+func keyringRef(document, path string) (ref release.KeyringRef, err error) {
+	k, err := readKeyring(path)
+	if err != nil {
+		return ref, err
+	}
+	data, err := install.ReadDocument(path, release.TypeKeyring)
+	if err != nil {
+		return ref, err
+	}
+	sum := sha256.Sum256(data)
+	ref = release.KeyringRef{Number: k.Contents().Number, SHA256: hex.EncodeToString(sum[:])}
+	ref.Path, err = release.Relative(filepath.Dir(document), path)
+	return ref, err
 }
 
 // releaseView is a release for people and machines.

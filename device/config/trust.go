@@ -24,6 +24,8 @@ type Trust struct {
 	Key               []Key    `toml:"key"`                 // pinned keys; none: every key of the keyring
 
 	RoleSigners map[string]int `toml:"role_signers"` // raises min_signers for a role
+
+	KeyringNumber int64 `toml:"keyring_number"` // of the keyring document that the configured keyring equals; 0 is none
 }
 
 // Key is one [[trust.key]].
@@ -43,6 +45,9 @@ func (t *Trust) check() error {
 		return fmt.Errorf("trust.min_rsa_bits is %d, expected %d to 16384; set allow_rsa2048 for weaker keys", t.MinRSABits, verify.DefaultMinRSABits)
 	case !slices.Contains([]int{0, 256, 384, 512}, t.MinHashBits):
 		return fmt.Errorf("trust.min_hash_bits is %d, expected 256, 384 or 512", t.MinHashBits)
+	}
+	if t.KeyringNumber < 0 {
+		return fmt.Errorf("trust.keyring_number is %d, expected 0 or more", t.KeyringNumber)
 	}
 	for _, name := range t.Require {
 		if !slices.Contains(update.Fields(), name) {

@@ -85,19 +85,23 @@ func (d *doctor) checkConfig(context.Context) {
 
 // checkKeys judges the keyring as a signature made now would be.
 func (d *doctor) checkKeys(context.Context) {
-	recorded := time.Time{}
+	var known device.Known
 	if m, err := device.ReadState(d.config); err == nil {
-		recorded = m.Time
+		known = *m
 	}
 	for _, path := range d.config.Keyring {
 		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o022 != 0 {
 			d.warn("chmod go-w it", "users other than the owner can change keyring %s", path)
 		}
 	}
-	policy, err := d.config.Policy(nil, recorded)
+	trust, err := device.TrustOf(d.config, nil, known)
+	policy := trust.Policy
 	if err != nil {
 		d.fail(err)
 		return
+	}
+	if trust.Warning != "" {
+		d.warn("updater keyring install the newest one again", "%s", trust.Warning)
 	}
 	keys, err := policy.Keys()
 	if err != nil {

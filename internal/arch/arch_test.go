@@ -28,8 +28,8 @@ var allowed = map[string][]string{
 	},
 	"updater/recovery": {"updater/state", "updater/install", "updater/device", "updater/device/config", "updater/update", "updater/initramfs", "updater/initramfs/network"},
 	"updater/device": {
-		"updater/device/config", "updater/update", "updater/verify", "updater/blockdev", "updater/state", "updater/internal/atomicfile",
-		"updater/boot", "updater/boot/android", "updater/boot/barebox", "updater/boot/custom", "updater/boot/efi", "updater/boot/gpt",
+		"updater/device/config", "updater/update", "updater/release", "updater/verify", "updater/blockdev", "updater/state",
+		"updater/internal/atomicfile", "updater/boot", "updater/boot/android", "updater/boot/barebox", "updater/boot/custom", "updater/boot/efi", "updater/boot/gpt",
 		"updater/boot/grub", "updater/boot/mtd", "updater/boot/tryboot", "updater/boot/sdboot", "updater/boot/uboot",
 	},
 	"updater/device/config": {"updater/release", "updater/update", "updater/verify", "updater/initramfs", "updater/initramfs/network"},
