@@ -5,6 +5,7 @@
 # make demo       the A/B round trip in QEMU, step by step
 # make size       binary and initramfs against their budget
 # make package    packages, tarballs, SBOM and SHA256SUMS in dist/
+# make release    the same, signed: KEY=...
 .DEFAULT_GOAL := build
 
 export CGO_ENABLED := 0
@@ -18,7 +19,7 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
 STRIP   := -s -w -buildid=
 LDFLAGS := $(STRIP) -X main.stampCommit=$(COMMIT) -X main.stampTime=$(STAMP)
 
-.PHONY: build initramfs uki deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
+.PHONY: build release initramfs uki deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
 	size package reproduce format tidy vet lint clean
 
 build: bin/updater
@@ -124,6 +125,11 @@ size: initramfs
 ARCHES ?= amd64 arm64 arm
 package:
 	COMMIT=$(COMMIT) STAMP=$(STAMP) ARCHES="$(ARCHES)" scripts/package.sh
+
+# dist/ with SHA256SUMS signed by gpg: make release KEY=release@example.com.
+release:
+	@test -n "$(KEY)" || { echo 'make release needs KEY=..., a key that gpg can sign with' >&2; exit 2; }
+	KEY="$(KEY)" $(MAKE) package
 
 # Checks dist/, and installs, uses, upgrades, removes and purges the .deb in a clean Debian; needs root.
 test-package: deps package

@@ -34,10 +34,13 @@ func mountAt(p blockdev.Partition, kind, name string, mode blockdev.Mode) (dir s
 		return "", nil, err
 	}
 	flags, data := uintptr(unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC), ""
+	if kind == "ext4" {
+		data = "errors=remount-ro" // whatever the superblock asks for, such as a panic
+	}
 	if mode == blockdev.ReadOnly {
 		flags |= unix.MS_RDONLY
 		if kind == "ext4" {
-			data = "noload"
+			data += ",noload"
 		}
 	}
 	if err := unix.Mount(p.Path, dir, kind, flags, data); err != nil {

@@ -62,7 +62,7 @@ func mountSlot(partition string) error {
 	for _, fs := range slotTypes {
 		data := ""
 		if fs == "ext4" {
-			data = "noload"
+			data = ext4ReadOnly
 		}
 		err := unix.Mount(partition, kexecDir, fs, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, data)
 		if err == nil {

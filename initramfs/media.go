@@ -90,6 +90,10 @@ func (r *runner) lookInto(b Block, use func(m medium) (stop bool)) (stop bool) {
 	return use(m)
 }
 
+// ext4ReadOnly does not replay the journal: media stay unchanged. An error of the file system, whose superblock may ask for a panic, costs no
+// more than that the medium cannot be read.
+const ext4ReadOnly = "noload,errors=remount-ro"
+
 // mount mounts a medium. If all types fail, it returns the error of the first type that recognized the file system, else of
 // the last type.
 func mount(node string) error {
@@ -98,7 +102,7 @@ func mount(node string) error {
 		flags := uintptr(unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
 		data := ""
 		if fs == "ext4" {
-			data = "noload" // do not replay the journal: media stay unchanged
+			data = ext4ReadOnly
 		}
 		err := unix.Mount(node, mediaDir, fs, flags, data)
 		if err == nil {

@@ -87,7 +87,8 @@ func (s Supervisor) start() (pid int, beats *os.File, err error) {
 	}
 	defer w.Close()
 	pid, err = syscall.ForkExec(s.Program, s.Args, &syscall.ProcAttr{
-		Env: os.Environ(), Files: []uintptr{0, 1, 2, w.Fd()},
+		// The kernel makes variables of words on its command line, such as GODEBUG or SSL_CERT_FILE.
+		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"}, Files: []uintptr{0, 1, 2, w.Fd()},
 	})
 	if err != nil {
 		return 0, nil, fmt.Errorf("starting %s: %w", s.Program, err)

@@ -36,6 +36,11 @@ func TestMain(m *testing.M) {
 				}
 				time.Sleep(10 * time.Millisecond)
 			}
+		case "variables":
+			if len(os.Environ()) > 2 {
+				os.Exit(9)
+			}
+			os.Exit(6)
 		case "panics":
 			panic("a bug")
 		case "exits":
@@ -55,6 +60,7 @@ func TestSupervisor(t *testing.T) {
 	for _, c := range []struct{ how, want string }{
 		{"panics", "ended unexpectedly: exit status 2"},
 		{"exits", "ended unexpectedly: exit status 7"},
+		{"variables", "ended unexpectedly: exit status 6"}, // two, whatever the kernel's command line makes of its words
 		{"dies", "ended unexpectedly: signal killed"},
 		{"expendable", "ended unexpectedly: exit status 5"},
 		// From here on an earlier Run may reap the worker of a later one.

@@ -38,3 +38,6 @@ done
 # The linked modules, read from the program.
 build/tools/cyclonedx-gomod bin -json -noserial -notimestamp -version "$version" -output "dist/updater-$version.cdx.json" build/package/updater 2>/dev/null
 (cd dist && sha256sum -- * >SHA256SUMS && cat SHA256SUMS)
+if [ -n "${KEY:-}" ]; then # the only file that is not in SHA256SUMS
+	gpg --batch --yes --armor --detach-sign --local-user "$KEY" -o dist/SHA256SUMS.asc dist/SHA256SUMS
+fi

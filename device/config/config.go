@@ -12,8 +12,10 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"updater/initramfs"
 	"updater/release"
 	"updater/update"
+	"updater/verify"
 )
 
 // DefaultPath is where the configuration of a device is.
@@ -80,7 +82,13 @@ func Load(path string, backends []string) (*Config, error) {
 	if err := checkSealed(path); err != nil {
 		return nil, err
 	}
-	return LoadOther(path, backends)
+	c, err := LoadOther(path, backends)
+	if err == nil && initramfs.Sealed() {
+		if outside := c.OutsideSeal(filepath.Dir(path)); len(outside) > 0 {
+			return nil, &verify.SignatureError{Reason: fmt.Sprintf("%s names files outside of the seal, %s", strings.Join(outside, ", "), filepath.Dir(path)), Advice: sealedAdvice}
+		}
+	}
+	return c, err
 }
 
 // LoadOther reads and checks the configuration of another device, such as the one that a factory plan names: the seal of this program
@@ -100,6 +108,28 @@ func LoadOther(path string, backends []string) (*Config, error) {
 	}
 	c.File = path
 	return c, nil
+}
+
+// files are the files that the configuration trusts or shows to servers, by their keys.
+func (c *Config) files() map[string][]string {
+	s := c.Source
+	return map[string][]string{
+		"keyring": c.Keyring, "source.ca": {s.CA}, "source.client_cert": {s.ClientCert}, "source.client_key": {s.ClientKey}, "source.token_file": {s.TokenFile},
+	}
+}
+
+// OutsideSeal returns the keys of the configuration that name files outside a folder, which a seal of that folder does not cover, sorted.
+func (c *Config) OutsideSeal(dir string) []string {
+	var outside []string
+	for key, paths := range c.files() {
+		for _, path := range paths {
+			if rel, err := filepath.Rel(dir, path); path != "" && (err != nil || !filepath.IsLocal(rel)) {
+				outside = append(outside, key)
+			}
+		}
+	}
+	slices.Sort(outside)
+	return slices.Compact(outside)
 }
 
 func read(path string) (*Config, error) {
@@ -184,6 +214,9 @@ func (c *Config) check(backends []string) error {
 	}
 	if err := c.checkSlots(); err != nil {
 		return err
+	}
+	if roles := c.Slot[0].Roles(); c.Trust.RequireMetadata && len(roles) > 1 && !slices.Contains(c.Trust.Require, "role") {
+		c.Trust.Require = append(c.Trust.Require, "role") // else an image may go into any of them
 	}
 	if c.Boot.Booted != "" && !slices.Contains(c.SlotNames(), c.Boot.Booted) {
 		return fmt.Errorf("boot.booted is %q; the slots are %s", c.Boot.Booted, strings.Join(c.SlotNames(), ", "))
