@@ -12,7 +12,7 @@ import (
 type Trust struct {
 	release.Trust
 	Number  int64  // of the keyring that counts; 0 is a configured one without a number
-	Warning string // why a keyring of the state store does not count; "" when all do
+	Warning string // why a certificate, or a keyring of the state store, does not count; "" when all do
 }
 
 // TrustOf follows the kept keyrings from the configured one. One that does not follow costs a warning: the state store may be of another
@@ -21,8 +21,12 @@ type Trust struct {
 func TrustOf(c *config.Config, given []string, known Known) (Trust, error) {
 	policy, err := c.Policy(given, known.Time)
 	t := Trust{Trust: release.Trust{Policy: policy, MaxMap: int64(c.Source.MaxBmap)}, Number: c.Trust.KeyringNumber}
-	if err != nil || len(given) > 0 {
+	if err != nil {
 		return t, err
+	}
+	t.Warning = strings.Join(policy.Keyring.Problems(), "; ")
+	if len(given) > 0 {
+		return t, nil
 	}
 	if t.Trust, t.Number, err = t.Follow(known.Keyrings, t.Number); err != nil {
 		t.Warning = fmt.Sprintf("the keyring kept after number %d does not count, so a revocation may be lost: %v", t.Number, err)

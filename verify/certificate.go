@@ -62,6 +62,15 @@ func readCertificate(packets []rawPacket) (*certificate, error) {
 	return c, nil
 }
 
+// fingerprint is that of a public key packet, "" of one that cannot be read.
+func (p rawPacket) fingerprint() string {
+	parsed, _ := p.parse()
+	if key, ok := parsed.(*packet.PublicKey); ok {
+		return fmt.Sprintf("%X", key.Fingerprint)
+	}
+	return ""
+}
+
 // parseEntity parses exactly one certificate.
 func parseEntity(raw []byte) (*openpgp.Entity, error) {
 	packets := packet.NewReader(bytes.NewReader(raw))

@@ -17,6 +17,11 @@ const MaxKeyringSize = 1 << 20
 type Keyring struct {
 	certificates map[string]*certificate // by fingerprint of the primary key
 	byKeyID      map[uint64]*certificate // primary keys and subkeys
+	bad          map[string]error        // certificates that are not trusted since a copy of them cannot be read
+}
+
+func emptyKeyring() *Keyring {
+	return &Keyring{certificates: map[string]*certificate{}, byKeyID: map[uint64]*certificate{}, bad: map[string]error{}}
 }
 
 // LoadKeyring reads certificates from files and directories. A file is binary or armored, of one or several blocks, as
@@ -24,14 +29,15 @@ type Keyring struct {
 // (.name); its subdirectories are not.
 //
 // Nothing is skipped, because a skipped file could be the one with a revocation: a path that cannot be read, an empty file
-// or directory, a secret key, a lone revocation, anything that is not a certificate, and an unreadable key or revocation in a
-// certificate are errors that name the path. A call without paths is an error too. Copies of one certificate are merged, and a
+// or directory, a secret key, a lone revocation and anything that is not a certificate are errors that name the path. A certificate with an
+// unreadable key or revocation is not trusted, in none of its copies, and [Keyring.Problems] says why; when no other one is left, it is an
+// error. A call without paths is an error too. Copies of one certificate are merged, and a
 // revocation in any of them counts. Keys that are expired, revoked or too weak do load; they are refused when used.
 func LoadKeyring(paths ...string) (*Keyring, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("no keyring: no file or directory is configured, so nothing can be trusted")
 	}
-	k := &Keyring{certificates: map[string]*certificate{}, byKeyID: map[uint64]*certificate{}}
+	k := emptyKeyring()
 	room := int64(MaxKeyringSize)
 	for _, path := range paths {
 		files, err := keyFiles(path)
@@ -42,23 +48,53 @@ func LoadKeyring(paths ...string) (*Keyring, error) {
 			data, err := readKeyFile(file, room)
 			if err == nil {
 				room -= int64(len(data))
-				err = k.add(data)
+				err = k.add(data, "reading keyring "+file+": ")
 			}
 			if err != nil {
 				return nil, fmt.Errorf("reading keyring %s: %w", file, err)
 			}
 		}
 	}
+	if err := k.dropBad(); err != nil {
+		return nil, err
+	}
 	return k, nil
+}
+
+// dropBad removes the certificates of which a copy cannot be read. The error is that of one of them when no other one is left.
+func (k *Keyring) dropBad() error {
+	var last error
+	for name, err := range k.bad {
+		delete(k.certificates, name)
+		last = err
+	}
+	maps.DeleteFunc(k.byKeyID, func(_ uint64, c *certificate) bool { return k.bad[c.fingerprint] != nil })
+	if len(k.certificates) > 0 {
+		return nil
+	}
+	return last
+}
+
+// Problems says which certificates are not trusted because a copy of them cannot be read, and why.
+func (k *Keyring) Problems() []string {
+	var list []string
+	for name, err := range k.bad {
+		list = append(list, fmt.Sprintf("key %s is not trusted: %v", name, err))
+	}
+	slices.Sort(list)
+	return list
 }
 
 // NewKeyring makes a keyring of blocks, by the rules of [LoadKeyring] for the contents of a file.
 func NewKeyring(blocks ...[]byte) (*Keyring, error) {
-	k := &Keyring{certificates: map[string]*certificate{}, byKeyID: map[uint64]*certificate{}}
+	k := emptyKeyring()
 	for i, block := range blocks {
-		if err := k.add(block); err != nil {
+		if err := k.add(block, ""); err != nil {
 			return nil, fmt.Errorf("certificate block %d: %w", i+1, err)
 		}
+	}
+	for _, err := range k.bad { // one document has no copies to choose from
+		return nil, err
 	}
 	if len(k.certificates) == 0 {
 		return nil, errors.New("no certificate, so nothing can be trusted")
@@ -98,20 +134,27 @@ func (k *Keyring) Only(fingerprints ...string) (*Keyring, error) {
 	if len(fingerprints) == 0 {
 		return nil, errors.New("no fingerprint is pinned, so nothing can be trusted")
 	}
-	only := &Keyring{certificates: map[string]*certificate{}, byKeyID: map[uint64]*certificate{}}
+	only := emptyKeyring()
+	maps.Copy(only.bad, k.bad)
 	for _, f := range fingerprints {
 		name, err := CleanFingerprint(f)
 		if err != nil {
 			return nil, err
 		}
 		c := k.certificates[name]
-		if c == nil {
+		switch {
+		case c == nil && k.bad[name] != nil:
+			continue
+		case c == nil:
 			return nil, fmt.Errorf("the keyring has no key %s; it has %s", name, strings.Join(k.Fingerprints(), ", "))
 		}
 		only.certificates[name] = c
 		for _, id := range c.keyIDs {
 			only.byKeyID[id] = c
 		}
+	}
+	if err := only.dropBad(); err != nil {
+		return nil, err
 	}
 	return only, nil
 }
@@ -173,8 +216,8 @@ func readKeyFile(path string, room int64) ([]byte, error) {
 	return data, nil
 }
 
-// add puts every certificate of one file into the keyring.
-func (k *Keyring) add(data []byte) error {
+// add puts every certificate of one file into the keyring. where begins the error of a certificate that cannot be read.
+func (k *Keyring) add(data []byte, where string) error {
 	blocks, err := keyBlocks(data)
 	if err != nil {
 		return err
@@ -192,7 +235,15 @@ func (k *Keyring) add(data []byte) error {
 			return errors.New("it holds no certificate; write a keyring with gpg --export")
 		}
 		for i, packets := range copies {
-			if err := k.addCertificate(packets); err != nil {
+			part, err := readCertificate(packets)
+			if name := packets[0].fingerprint(); err != nil && name != "" {
+				k.bad[name] = fmt.Errorf("%scertificate %d, at byte %d: %w", where, i+1, packets[0].offset, err)
+				continue
+			}
+			if err == nil {
+				err = k.addCertificate(part)
+			}
+			if err != nil {
 				return fmt.Errorf("certificate %d, at byte %d: %w", i+1, packets[0].offset, err)
 			}
 		}
@@ -257,11 +308,7 @@ func splitCertificates(packets []rawPacket) ([][]rawPacket, error) {
 }
 
 // addCertificate adds one copy of a certificate, or merges it with those already there.
-func (k *Keyring) addCertificate(packets []rawPacket) error {
-	part, err := readCertificate(packets)
-	if err != nil {
-		return err
-	}
+func (k *Keyring) addCertificate(part *certificate) error {
 	c := k.certificates[part.fingerprint]
 	if c == nil {
 		c = part

@@ -111,6 +111,32 @@ func TestLoadKeyring(t *testing.T) {
 	}
 }
 
+// A certificate that cannot be read is not trusted, in none of its copies; the others are, and the keyring is never empty.
+func TestBadCertificate(t *testing.T) {
+	l := newLab(t)
+	alice, bob := l.export(t, "alice"), l.export(t, "bob")
+	bare := alice[:2+int(alice[1])] // without user ID
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "a.gpg"), bytes.Join([][]byte{bare, bob}, nil))
+	writeFile(t, filepath.Join(dir, "b.gpg"), alice)
+	k, err := verify.LoadKeyring(dir)
+	if err != nil || !slices.Equal(k.Fingerprints(), []string{l.fpr["bob"]}) {
+		t.Fatalf("LoadKeyring() = %v, %v; want bob alone", k, err)
+	}
+	if p := k.Problems(); len(p) != 1 || !strings.Contains(p[0], l.fpr["alice"]) || !strings.Contains(p[0], "a.gpg") {
+		t.Errorf("Problems() = %q", p)
+	}
+	if only, err := k.Only(l.fpr["alice"], l.fpr["bob"]); err != nil || only.Len() != 1 || len(only.Problems()) != 1 {
+		t.Errorf("Only() = %v, %v; want bob", only, err)
+	}
+	if only, err := k.Only(l.fpr["alice"]); err == nil {
+		t.Errorf("Only() of a bad certificate = %v; want an error", only)
+	}
+	if _, err := verify.NewKeyring(bob, bare); err == nil {
+		t.Error("NewKeyring() of a bad certificate succeeded")
+	}
+}
+
 func TestLoadKeyringOddFiles(t *testing.T) {
 	if _, err := verify.LoadKeyring(); err == nil {
 		t.Error("LoadKeyring() without a path succeeded")

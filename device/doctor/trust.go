@@ -101,7 +101,7 @@ func (d *doctor) checkKeys(context.Context) {
 		return
 	}
 	if trust.Warning != "" {
-		d.warn("updater keyring install the newest one again", "%s", trust.Warning)
+		d.warn("correct keyring in the configuration, or updater keyring install the newest one again", "%s", trust.Warning)
 	}
 	keys, err := policy.Keys()
 	if err != nil {

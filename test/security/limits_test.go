@@ -250,3 +250,40 @@ func TestGenuineDocumentsHostileImage(t *testing.T) {
 	r.Configure("", "[source]\ngive_up = \"2s\"\n")
 	r.Refused(13, "too slow", web.URL+"/image.img.zst")
 }
+
+// TestNothingBlocks: a FIFO, a device or a link to one in place of a document, a signature or an image ends at once.
+func TestNothingBlocks(t *testing.T) {
+	r := rig.New(t)
+	r.Sh(`mkfifo fifo; ln -s fifo link; ln -s /dev/zero zero; mkdir folder
+		for kind in fifo link zero folder; do
+			cp image.img.bmap doc.$kind; ln -s $kind doc.$kind.asc
+		done`)
+	for _, kind := range []string{"fifo", "link", "zero", "folder"} {
+		for _, args := range [][]string{
+			{"verify", "--keyring", "keys", "--bmap", kind},
+			{"verify", "--keyring", "keys", "--bmap", "doc." + kind},
+			{"verify", "--keyring", "keys", "--bmap", "image.img.bmap", "--sig", kind},
+			{"verify", "--keyring", "keys", "--bmap", "image.img.bmap", kind},
+			{"verify", "--keyring", kind, "image.img"},
+			{"install", "--config", "config.toml", "--bmap", "image.img.bmap", kind},
+			{"release", "info", kind}, {"release", "verify", "--keyring", "keys", kind},
+			{"channel", "info", "--file", kind}, {"keyring", "info", kind}, {"bmap", "info", kind},
+			{"bmap", "verify", "image.img.bmap", kind}, {"provision", "--plan", kind, "--target", "disk.img"},
+		} {
+			cmd := r.Command(args...)
+			var out bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := time.AfterFunc(5*time.Second, func() { _ = cmd.Process.Kill() })
+			_ = cmd.Wait()
+			if !ended.Stop() {
+				t.Errorf("updater %s: no end after 5 s:\n%.300s", strings.Join(args, " "), out.String())
+			} else if cmd.ProcessState.ExitCode() == 0 {
+				t.Errorf("updater %s: exit 0:\n%.300s", strings.Join(args, " "), out.String())
+			}
+		}
+	}
+	r.Pristine()
+}
