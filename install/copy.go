@@ -161,7 +161,7 @@ type copyPlan struct {
 // plan decides the trust, before anything is opened for writing.
 func (r CopyRequest) plan(ctx context.Context, known device.Known, from *Origins, events Events) (*copyPlan, error) {
 	if r.NoBmap {
-		events.Warn("no bmap describes %s; only the end of its container and the medium are checked", r.Image)
+		events.Warn("no bmap describes %s; only the end of its container and the medium are checked", ImageName(r.Image))
 		return &copyPlan{unmapped: update.UnmappedZero}, nil
 	}
 	c := update.Conditions{Product: update.AnyProduct, Floor: known.Floor, Require: r.Config.Trust.Required()}

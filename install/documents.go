@@ -47,6 +47,7 @@ func (d Documents) Find(ctx context.Context, image string, from *Origins) (Signe
 	case clearsigned && d.Signature == "":
 		files.UnverifiedSig = nil
 	case files.UnverifiedSig == nil && !d.Unsigned:
+		path = ImageName(path)
 		return files, &verify.SignatureError{Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and neither %s.asc nor %s.sig exists", path, path, path)}
 	}
 	return files, nil

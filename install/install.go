@@ -117,7 +117,7 @@ func (r Request) check(isRelease bool) error {
 		return config.Requestf("a release names its images and roles; it excludes --from-partition, --role and --bmap")
 	case !isRelease && len(roles) > 1:
 		return &config.RequestError{
-			Err: fmt.Errorf("the slots have several roles (%s), which only a release installs together; %s is one image", strings.Join(roles, ", "), r.Image),
+			Err: fmt.Errorf("the slots have several roles (%s), which only a release installs together; %s is one image", strings.Join(roles, ", "), ImageName(r.Image)),
 			Advice: "updater release create --product PRODUCT --version VERSION " + strings.Join(roles, "=IMAGE ") +
 				"=IMAGE makes one; sign release.toml and install that",
 		}

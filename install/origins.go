@@ -242,7 +242,10 @@ func ImageName(image string) string {
 		return "standard input"
 	}
 	u, remote, err := source.ParseURL(image)
-	if err != nil || !remote {
+	switch {
+	case err != nil:
+		return "an invalid address"
+	case !remote:
 		return image
 	}
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()

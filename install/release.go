@@ -109,6 +109,7 @@ func (o *Origins) signedDocument(ctx context.Context, kind release.Type, path, s
 	case clearsigned && signature == "":
 		sig = nil
 	case sig == nil:
+		path = ImageName(path)
 		return nil, nil, &verify.SignatureError{
 			Reason: fmt.Sprintf("%s is not signed: it is not clearsigned, and neither %s.asc nor %s.sig exists", path, path, path),
 			Advice: "sign it: gpg --armor --detach-sign " + path,

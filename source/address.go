@@ -33,8 +33,8 @@ func ParseURL(name string) (u *url.URL, ok bool, err error) {
 		return nil, false, &SchemeError{Scheme: scheme}
 	}
 	u, err = url.Parse(name)
-	if e, isURLError := errors.AsType[*url.Error](err); isURLError {
-		err = e.Err // without the address, which may contain secrets
+	if err != nil {
+		err = errors.New("it cannot be parsed") // its parts may be secrets: a slash in a password makes it a port
 	}
 	if err == nil && (u.Host == "" || u.Hostname() == "" || !strings.HasPrefix(rest, "//")) {
 		err = errors.New("no host")

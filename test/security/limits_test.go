@@ -287,3 +287,41 @@ func TestNothingBlocks(t *testing.T) {
 	}
 	r.Pristine()
 }
+
+// TestSecretsOfAddresses: no message names the user, the password or the query of an address, whatever goes wrong.
+func TestSecretsOfAddresses(t *testing.T) {
+	r := rig.New(t)
+	r.Configure("", "[source]\ngive_up = \"1s\"\n")
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		switch {
+		case strings.HasSuffix(q.URL.Path, ".bmap"):
+			http.ServeFile(w, q, r.Path("image.img.bmap"))
+		case strings.HasPrefix(q.URL.Path, "/loop"):
+			http.Redirect(w, q, "/loop?X-Amz-Signature=SECRET", http.StatusFound)
+		case strings.HasPrefix(q.URL.Path, "/ftp"):
+			http.Redirect(w, q, "ftp://u:SECRET@h/", http.StatusFound)
+		case q.URL.Path == "/signed/image.img.bmap.asc":
+			http.ServeFile(w, q, r.Path("image.img.bmap.asc"))
+		default:
+			http.NotFound(w, q)
+		}
+	}))
+	defer web.Close()
+	base := strings.Replace(web.URL, "http://", "http://user:SECRET@", 1)
+	const query = "?X-Amz-Signature=SECRET"
+	for _, address := range []string{
+		base + "/x.img" + query, base + "/loop" + query, base + "/ftp" + query, base + "/signed/image.img" + query, base + "/release.toml" + query,
+		base + "/" + query, "http://user:SECRET/x@h/y", "http://user:SECRET@:80/" + query, "http://u:SECRET@h/%zz", "ftp://u:SECRET@h/" + query,
+	} {
+		for _, args := range [][]string{
+			{"install", "--config", "config.toml", address}, {"install", "--config", "config.toml", "--progress", "json", address},
+			{"install", "--config", "config.toml", "--bmap", address, "image.img"}, {"install", "--config", "config.toml", "--sig", address, "image.img"},
+			{"verify", "--config", "config.toml", "--json", address}, {"bmap", "copy", "--allow-unsigned", "--no-bmap", address, "out.img"},
+			{"release", "verify", "--keyring", "keys", address},
+		} {
+			if _, out, errs := r.Run(args...); strings.Contains(out+errs, "SECRET") {
+				t.Errorf("updater %s:\n%s%s", strings.Join(args, " "), out, errs)
+			}
+		}
+	}
+}
