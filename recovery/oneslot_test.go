@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"updater/device"
 	"updater/device/config"
@@ -102,7 +103,15 @@ func TestOneSlot(t *testing.T) {
 	r.Write("up.img.bmap.sig", sig)
 	// The power fails in the middle: only the recovery boots, and it goes on.
 	ctx, stop := context.WithCancel(t.Context())
-	cut = stop
+	cut = func() { // once the first range has arrived, and the slot is marked bad
+		for range 200 {
+			if s, err := device.ReadStatus(ctx, conf, ""); err == nil && s.Primary == "" {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		stop()
+	}
 	if err := d.InstallURL(ctx, d.Requested()); err == nil || bootable() {
 		t.Errorf("an install that is cut: %v; want one without a bootable slot", err)
 	}
