@@ -138,7 +138,7 @@ func (d *Device) fileRoom(slot, role string, p config.Place) (room int64, err er
 	if err := unix.Statfs(vol.dir, &st); err != nil {
 		return 0, fmt.Errorf("determining the free space for %s: %w", p, err)
 	}
-	room = int64(st.Bavail) * st.Bsize
+	room = int64(st.Bavail) * int64(st.Bsize)
 	if info, err := vol.root.Lstat(p.Path + config.Beside); err == nil && info.Mode().IsRegular() {
 		room += info.Size()
 	}
