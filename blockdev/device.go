@@ -274,12 +274,16 @@ func isBadSector(err error) bool { return errors.Is(err, unix.EIO) || errors.Is(
 
 // writeAround writes a part of a page whose rest the page cache could not read, as unread says. It writes whole logical blocks with
 // O_DIRECT. What else is in them stays. Where it cannot be read it becomes zero on a device of one image, else nothing is written.
+// If the page can be read, it was the write that failed, and that is final.
 func (d *Device) writeAround(p []byte, off int64, unread error) (int, error) {
 	if d.direct == nil || d.align > directAlign {
 		return 0, unread
 	}
 	buf := d.bounce.Get().(*[]byte)
 	defer d.bounce.Put(buf)
+	if _, err := d.direct.Pread((*buf)[:directAlign], off&^(directAlign-1)); !isBadSector(err) {
+		return 0, unread
+	}
 	for n := 0; n < len(p); {
 		block := (*buf)[:d.align]
 		start := (off + int64(n)) / d.align * d.align

@@ -294,7 +294,7 @@ func TestFailureIsFinal(t *testing.T) {
 				_, write := w.WriteAt(make([]byte, 4096), 256<<10)
 				for name, again := range map[string]error{"Flush": w.Flush(), "Zero": w.Zero(0, 4096), "Discard": w.Discard(0, 4096), "WriteAt": write, "Sync": d.Sync()} {
 					if again == nil {
-						t.Errorf("%s: %s succeeded after %v at operation %d", engine, name, kind, n)
+						t.Errorf("%s: %s succeeded after %v at operation %d, which ended with %v", engine, name, kind, n, err)
 					}
 				}
 			}

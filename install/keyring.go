@@ -12,9 +12,9 @@ import (
 	"updater/verify"
 )
 
-// InstallKeyring installs a keyring document, a path or an address, as the next one that the device trusts. installed is false when it
+// Keyring installs a keyring document, a path or an address, as the next one that the device trusts. installed is false when it
 // counts already. Errors: those of [device.Device.InstallKeyring] and of fetching it.
-func InstallKeyring(ctx context.Context, dev *device.Device, path, signature string, in Inputs) (now device.Trust, installed bool, err error) {
+func Keyring(ctx context.Context, dev *device.Device, path, signature string, in Inputs) (now device.Trust, installed bool, err error) {
 	if now, err = dev.Trust(nil); err != nil {
 		return now, false, err
 	}

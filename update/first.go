@@ -73,7 +73,7 @@ func (p *part) prepareDelta(ctx context.Context) (missing bool, err error) {
 	}
 	again, err := p.reopen(ctx)
 	if err != nil {
-		return true, err
+		return true, &SourceError{Err: err}
 	}
 	defer again.Close()
 	if sparse, ok := again.(Sparse); ok {

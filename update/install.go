@@ -303,6 +303,10 @@ func (r *run) each(step func(p *part) error) error {
 // fetchFirst prepares images up to the first one of which a range is missing, which is fetched and checked. The others are prepared in
 // their turn: each decoder takes memory.
 func (r *run) fetchFirst(ctx context.Context) error {
+	if r.next != nil { // no other image of a stream is open
+		_, err := r.next.prepare(ctx)
+		return err
+	}
 	for _, p := range r.parts {
 		if missing, err := p.prepare(ctx); missing || err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"updater/bmap"
+	"updater/release"
 	"updater/update"
 	"updater/verify"
 )
@@ -144,7 +145,7 @@ func TestConditions(t *testing.T) {
 		{"nothing there, all required", func(u *bmap.Update, c *update.Conditions) { *u, c.Require = bmap.Update{}, update.Fields() },
 			"incompatible: lacks Product, Version, RollbackIndex, Role, Created, Expires, Unmapped, ImageChecksum"},
 		{"another product", func(u *bmap.Update, _ *update.Conditions) { u.Product = "other" }, `incompatible: for product "other"`},
-		{"another role", func(u *bmap.Update, _ *update.Conditions) { u.Role = "kernel" }, `incompatible: for role "kernel"`},
+		{"another role", func(u *bmap.Update, _ *update.Conditions) { u.Role = "kernel" }, `incompatible: its Role is "kernel"`},
 		{"a device without a name", func(_ *bmap.Update, c *update.Conditions) { c.Product = "" }, `incompatible: this device is ""`},
 		{"a host", func(u *bmap.Update, c *update.Conditions) {
 			c.Product, c.Role, u.Product = update.AnyProduct, "", "other"
@@ -176,7 +177,7 @@ func TestConditions(t *testing.T) {
 			doc, err := update.Accept(k.doc, k.sig, c)
 			kind := ""
 			switch {
-			case as[*update.IncompatibleError](err):
+			case as[*update.IncompatibleError](err), as[*release.MapError](err):
 				kind = "incompatible"
 			case as[*update.ExpiredError](err):
 				kind = "expired"

@@ -124,7 +124,7 @@ func newKeyringInstall(env Env) *cobra.Command {
 	var sig string
 	cmd := o.command("install [flags] KEYRING", "Trust the next keyring from now on", argsN(1, 1), func(cmd *cobra.Command, args []string) error {
 		return o.change(env, func(d *device.Device) (string, error) {
-			now, installed, err := install.InstallKeyring(cmd.Context(), d, args[0], sig, env.inputs(env.warn))
+			now, installed, err := install.Keyring(cmd.Context(), d, args[0], sig, env.inputs(env.warn))
 			text := "keyring %d is trusted now: %d keys"
 			if !installed {
 				text = "keyring %d was trusted before: %d keys"

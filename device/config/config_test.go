@@ -14,6 +14,9 @@ keyring = ["keys", "/usr/share/keys.asc"]
 [boot]
 backend = "grub"
 env = "PARTLABEL=esp:/grubenv"
+[state]
+device = "PARTLABEL=state"
+size = 32768
 [trust]
 require_metadata = true
 [source]
