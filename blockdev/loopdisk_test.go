@@ -74,10 +74,12 @@ func TestWindowsOfADisk(t *testing.T) {
 	if _, _, err := openDisk(t, mbrDisk(t)).TableAreas(); err == nil || !strings.Contains(err.Error(), "expected a GUID partition table") {
 		t.Errorf("TableAreas of an MBR = %v", err)
 	}
-	p := find(t, disk, parts[1])
-	if p.Path != node {
-		t.Skipf("a former user of %s has left the partition node %s", node, p.Path)
+	for _, label := range parts {
+		if p := find(t, disk, label); p.Path != node {
+			t.Skipf("a former user of %s has left the partition node %s", node, p.Path)
+		}
 	}
+	p := find(t, disk, parts[1])
 	if err := p.Busy(); err != nil {
 		t.Errorf("Busy of a free partition = %v", err)
 	}
