@@ -205,14 +205,14 @@ func open(t *testing.T, p blockdev.Partition) *blockdev.Device {
 }
 
 // loop attaches a file of size bytes to a loop device, or skips.
-func loop(t *testing.T, path string, size int64) string {
+func loop(t *testing.T, path string, size int64, options ...string) string {
 	t.Helper()
 	need(t, "losetup")
 	if os.Getuid() != 0 {
 		t.Skip("loop devices need root")
 	}
 	truncate(t, path, size)
-	out, err := exec.Command("losetup", "--direct-io=on", "-f", "--show", path).Output()
+	out, err := exec.Command("losetup", append(options, "--direct-io=on", "-f", "--show", path)...).Output()
 	if err != nil {
 		t.Skipf("no loop device: %v", err)
 	}

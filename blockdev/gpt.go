@@ -2,6 +2,7 @@ package blockdev
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -40,8 +41,7 @@ func (e *GPTError) Error() string { return fmt.Sprintf("partition table of %s: %
 // Unwrap returns the cause.
 func (e *GPTError) Unwrap() error { return e.Err }
 
-// A SectorSizeError reports a partition table, or a FAT file system, that is made for other sectors than those of the disk. Linux ignores it
-// there.
+// A SectorSizeError reports a partition table, or a file system, that is made for other sectors than those of the disk. Linux ignores it there.
 type SectorSizeError struct {
 	Table, Disk int64 // bytes of a sector
 }
@@ -125,15 +125,14 @@ func primaryFor(r gpt.Reader, size int64, o GPTOptions) (*gpt.Table, error) {
 	return nil, errors.New("no partition table found, expected a GUID partition table to grow its last partition")
 }
 
-// otherSectors is the sector in bytes that an image without a GPT was made for, 0 if that may be own: a FAT file system whose sectors are
-// smaller, which Linux does not mount, or an MBR whose partitions lie inside the image only when they count in sectors of 512 bytes.
+// otherSectors is the sector in bytes that an image without a GPT was made for, 0 if that may be own: a file system whose sectors are
+// smaller, or an MBR whose partitions lie inside the image only when they count in sectors of 512 bytes.
 func otherSectors(r gpt.Reader, size, own int64) int64 {
-	boot := make([]byte, 512)
-	if n, _ := r.ReadBackAt(boot, 0); n < len(boot) || own <= 512 {
+	if own <= 512 {
 		return 0
 	}
-	if f, err := fat.Open(r, size); err == nil && f.SectorSize() < own {
-		return f.SectorSize()
+	if s := fileSystemSector(r, size); s != 0 && s < own {
+		return s
 	}
 	list, err := mbr.Read(r, size, 512)
 	fits := err == nil && len(list) > 0 || errors.Is(err, errBeyond) // at the first logical partition
@@ -141,6 +140,33 @@ func otherSectors(r gpt.Reader, size, own int64) int64 {
 		return 512
 	}
 	return 0
+}
+
+// fileSystemSector is the sector of a FAT file system, or the block of an ext one, in bytes; 0 for anything else. Linux mounts neither on a
+// disk with larger sectors (fs/fat/inode.c, fat_fill_super; fs/ext4/super.c, ext4_load_super).
+func fileSystemSector(r gpt.Reader, size int64) int64 {
+	super := make([]byte, 64) // ext4: fs/ext4/ext4.h, ext4_super_block
+	if n, _ := r.ReadBackAt(super, 1024); n == len(super) && binary.LittleEndian.Uint16(super[56:]) == 0xef53 {
+		if log := binary.LittleEndian.Uint32(super[24:]); log <= 6 {
+			return 1024 << log
+		}
+	}
+	if f, err := fat.Open(r, size); err == nil {
+		return f.SectorSize()
+	}
+	return 0
+}
+
+// CheckImage returns a [SectorSizeError] for a file system that Linux does not mount on the device, whose sectors are larger. head is the
+// beginning of an image of size bytes.
+func (w *Writer) CheckImage(head []byte, size int64) error {
+	if w.d.node == "" || w.d.direct == nil { // a file has no sectors
+		return nil
+	}
+	if s := fileSystemSector(headReader{bytes.NewReader(head)}, size); s != 0 && s < w.d.align {
+		return &SectorSizeError{Table: s, Disk: w.d.align}
+	}
+	return nil
 }
 
 // CheckImage returns, before anything is written, the error of [FitGPT] for an image on a disk of diskSize bytes: a table for other

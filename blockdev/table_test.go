@@ -243,16 +243,36 @@ func TestCheckImageSectors(t *testing.T) {
 	fat := make([]byte, 8*mib)
 	copy(fat, "\xeb\x3c\x90mkfs.fat\x00\x02\x04\x04\x00\x02\x00\x02\x00\x40\xf8\x10\x00") // 16384 sectors of 512 bytes
 	fat[510], fat[511] = 0x55, 0xaa
+	ext := make([]byte, 8*mib)
+	ext[1024+56], ext[1024+57] = 0x53, 0xef // blocks of 1024 bytes
 	table := readAll(t, mbrDisk(t))
 	for _, tt := range []struct {
 		name   string
 		image  []byte
 		sector int64
 		refuse bool
-	}{{"FAT", fat, 512, false}, {"FAT", fat, 4096, true}, {"MBR", table, 512, false}, {"MBR", table, 4096, true}} {
+	}{{"FAT", fat, 512, false}, {"FAT", fat, 4096, true}, {"MBR", table, 512, false}, {"MBR", table, 4096, true},
+		{"ext", ext, 512, false}, {"ext", ext, 4096, true}} {
 		err := blockdev.CheckImage("image", tt.image[:blockdev.TableBytes], int64(len(tt.image)), 1<<30, blockdev.GPTOptions{SectorSize: tt.sector})
 		if _, ok := errors.AsType[*blockdev.SectorSizeError](err); ok != tt.refuse || err != nil && !ok {
 			t.Errorf("%s on sectors of %d bytes: CheckImage = %v", tt.name, tt.sector, err)
+		}
+	}
+	for _, sector := range []string{"512", "4096"} {
+		node := loop(t, filepath.Join(t.TempDir(), "slot"), 16*mib, "-b", sector)
+		d, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWriter(t, d, blockdev.WriterOptions{})
+		for name, image := range map[string][]byte{"FAT": fat, "ext": ext, "MBR": table} { // a table inside a slot is nobody's
+			err := w.CheckImage(image[:4096], int64(len(image)))
+			if _, ok := errors.AsType[*blockdev.SectorSizeError](err); ok != (sector == "4096" && name != "MBR") {
+				t.Errorf("%s on a slot with sectors of %s bytes: CheckImage = %v", name, sector, err)
+			}
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -73,17 +73,6 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// explained returns a reader that translates the errors of r except io.EOF.
-func explained(r io.Reader, explain func(error) error) io.Reader {
-	return readerFunc(func(p []byte) (int, error) {
-		n, err := r.Read(p)
-		if err != nil && err != io.EOF {
-			err = explain(err)
-		}
-		return n, err
-	})
-}
-
 // noEOF replaces io.EOF where a container may not end.
 func noEOF(err error) error {
 	if err == io.EOF {

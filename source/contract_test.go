@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,6 +36,7 @@ func members(t *testing.T) []struct {
 		pieces [][]byte
 	}{
 		{"gzip with names", [][]byte{pack("gzip", "-c", named), pack("gzip", "-c", named)}},
+		{"gzip with padding", [][]byte{pack("gzip", "-c"), {0}, {0}, {0}}},
 		{"zstd", [][]byte{pack("zstd", "-c"), skippable, pack("zstd", "-c", "--no-check")}},
 		{"zstd behind a skippable frame", [][]byte{skippable, pack("zstd", "-c"), pack("zstd", "-c")}},
 		{"xz with padding", [][]byte{pack("xz", "-c", "--lzma2=dict=64KiB", "--block-size=256"), make([]byte, 4), make([]byte, 4), pack("xz", "-c", "--lzma2=dict=64KiB", "--check=none")}},
@@ -76,7 +78,8 @@ func TestRefusedEnds(t *testing.T) {
 		data []byte
 		want string
 	}{
-		{"gzip, padded", append(compress(t, data, "gzip", "-c"), zeros...), "after the end of a member"},
+		{"gzip, more behind the zeros", slices.Concat(compress(t, data, "gzip", "-c"), zeros, []byte("x")), "after the end of a member"},
+		{"gzip, a member behind the zeros", slices.Concat(compress(t, data, "gzip", "-c"), zeros, compress(t, data, "gzip", "-c")), "after the end of a member"},
 		{"zstd, padded", append(compress(t, data, "zstd", "-c"), zeros...), "after the end of a frame"},
 		{"lz4, padded", append(compress(t, data, "lz4", "-c"), zeros...), "after the end of a frame"},
 		{"bzip2, padded", append(compress(t, data, "bzip2", "-c"), zeros...), "bzip2"},

@@ -103,6 +103,11 @@ func (p *part) fetchFirst(image Image, index int, rng bmap.Range) (Image, error)
 			return nil, &ImageError{Err: err}
 		}
 	}
+	if judge, ok := p.target.(Judge); ok && rng.Offset == 0 {
+		if err := judge.CheckImage(first, p.Map.ImageSize()); err != nil {
+			return nil, &IncompatibleError{Reason: "the image of " + p.role + " is " + err.Error()}
+		}
+	}
 	return &begun{Image: image, skip: rng.Offset, first: first}, nil
 }
 

@@ -2,6 +2,7 @@ package update_test
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 
@@ -72,5 +73,55 @@ func TestFirstRangeOfRelease(t *testing.T) {
 	_, err := update.Install(t.Context(), k.job(t, s))
 	if journal := strings.Join(s.journal, " "); !isA[*update.ImageError](err) || strings.Contains(journal, "invalidate") {
 		t.Errorf("Install = %v after %s; want an ImageError before the slot is invalidated", err, journal)
+	}
+}
+
+// judging is a disk that takes no image with these first bytes.
+type judging struct {
+	*device
+	head []byte
+}
+
+func (j judging) OpenSlot(slot, role string) (update.Target, error) {
+	t, err := j.device.OpenSlot(slot, role)
+	return judge{t, j.head}, err
+}
+
+type judge struct {
+	update.Target
+	head []byte
+}
+
+func (j judge) CheckImage(head []byte, _ int64) error {
+	if bytes.HasPrefix(head, j.head) {
+		return errors.New("made for sectors of 512 bytes, the disk has 4096")
+	}
+	return nil
+}
+
+// An image that cannot serve on the disk is refused by its beginning.
+func TestImageIsJudged(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	for _, sparse := range []bool{false, true} {
+		d := newDevice(1 << 20)
+		job := k.job(d)
+		if sparse {
+			job, _, _ = k.sparse(t, d, nil)
+		}
+		job.Disk = judging{d, k.image[:64]}
+		_, err := update.Install(t.Context(), job)
+		if journal := strings.Join(d.journal, " "); !isA[*update.IncompatibleError](err) || !strings.Contains(err.Error(), "sectors of 512") || strings.Contains(journal, "invalidate") {
+			t.Errorf("Install = %v after %s; want an IncompatibleError before the slot is invalidated", err, journal)
+		}
+		job.Disk = judging{d, []byte("else")}
+		if sparse {
+			continue // its image was read
+		}
+		if job.Image = (stream{Reader: bytes.NewReader(k.image)}); k.image[0] == 'e' {
+			t.Fatal("the image begins so")
+		}
+		if _, err := update.Install(t.Context(), job); err != nil {
+			t.Errorf("Install = %v; want success", err)
+		}
 	}
 }

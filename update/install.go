@@ -60,6 +60,12 @@ type FileTarget interface {
 	Commit() error
 }
 
+// Judge is a target that may refuse an image by its first bytes, before the slot is marked bad.
+type Judge interface {
+	// CheckImage returns why an image of size bytes cannot serve there, nil if it may. head is at least 4096 bytes, or all of it.
+	CheckImage(head []byte, size int64) error
+}
+
 // Image is the decoded image stream.
 type Image interface {
 	io.Reader
