@@ -18,7 +18,7 @@ truncate -s 80M disk.img
 sgdisk -n1:2048:+8M -t1:ef00 -c1:esp -n2:0:+32M -c2:rootfs_a -n3:0:+32M -c3:rootfs_b disk.img >/dev/null
 truncate -s 8M esp.img; mkfs.vfat esp.img >/dev/null
 grub-editenv grubenv create
-grub-editenv grubenv set ORDER="A B" A_OK=1 A_TRY=0 B_OK=1 B_TRY=0
+grub-editenv grubenv set ORDER="A B" A_OK=1 A_TRY=0 B_OK=0 B_TRY=0
 mmd -i esp.img ::/grub; mcopy -i esp.img grubenv ::/grub/
 dd if=esp.img of=disk.img bs=1M seek=1 conv=notrunc status=none
 cat >config.toml <<'C'

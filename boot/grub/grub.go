@@ -246,8 +246,8 @@ func (r *record) findings() []boot.Finding {
 		case r.Dialect != RAUC:
 		case ok == "1" && !slices.Contains(order, s):
 			found = append(found, boot.Warn("activate the slot or mark it bad", "slot %s has %s_OK=1, but is not in ORDER", s, s))
-		case ok != "1" && slices.Contains(order, s):
-			found = append(found, boot.Warn("activate the slot or mark it bad", "slot %s is in ORDER, but has %s_OK=%s", s, s, ok))
+		case r.env.loaded(s+"_OK") < 0 && slices.Contains(order, s):
+			found = append(found, boot.Warn("activate the slot or mark it bad", "slot %s is in ORDER, and %s_OK is not set", s, s))
 		}
 	}
 	return append(found, unknown("ORDER", order, r.Slots)...)

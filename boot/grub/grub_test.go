@@ -310,6 +310,19 @@ func TestUnreadableSectors(t *testing.T) {
 	})
 }
 
+// A slot in ORDER is bad by its x_OK, as RAUC and the first state of a device with one filled slot have it.
+func TestBadInOrder(t *testing.T) {
+	for ok, want := range map[string]int{"B_OK=1": 0, "B_OK=0": 0, "other=1": 1} {
+		b, err := open(boottest.NewMedium(env(512, "ORDER=A B", "A_OK=1", "A_TRY=0", ok, "B_TRY=0")).Areas()[0], "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || warnings(st) != want {
+			t.Errorf("with %s State = %+v, %v; want %d warnings", ok, st, err, want)
+		}
+	}
+}
+
 // Of a repeated variable Repair keeps what GRUB loads.
 func TestRepairRepeated(t *testing.T) {
 	m := boottest.NewMedium(env(1024, "ORDER=A", "x=y", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0", "ORDER=B A"))
