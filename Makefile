@@ -1,3 +1,4 @@
+# make help       this list
 # make build      the static binary, bin/updater
 # make initramfs  bin/initramfs.cpio.zst for ARCH and KERNEL, reproducibly
 # make uki        the same and its kernel as one EFI program
@@ -19,8 +20,11 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
 STRIP   := -s -w -buildid=
 LDFLAGS := $(STRIP) -X main.stampCommit=$(COMMIT) -X main.stampTime=$(STAMP)
 
-.PHONY: build release initramfs uki deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
+.PHONY: help build release initramfs uki deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
 	size package reproduce format tidy vet lint clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 build: bin/updater
 bin/updater: FORCE

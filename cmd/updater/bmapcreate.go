@@ -85,6 +85,9 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 		return fmt.Errorf("opening the image: %w", err)
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		return usagef("image %s is empty; build it before its block map", image)
+	}
 	if o.imageChecksum {
 		if options.Update == nil {
 			options.Update = new(bmap.Update)

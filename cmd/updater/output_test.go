@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"updater/bmap"
+	"updater/device"
 	"updater/internal/rig"
 	"updater/provision/board"
 	"updater/provision/record"
@@ -257,4 +258,19 @@ func oneRange(t *testing.T, size int64) *update.Document {
 		t.Fatal(err)
 	}
 	return &update.Document{Map: m}
+}
+
+// TestStatusWithoutSlots: the first line says when no slot runs, as in the recovery, or none boots next.
+func TestStatusWithoutSlots(t *testing.T) {
+	for want, s := range map[string]device.Status{
+		"disk d, boot loader grub, no slot runs, no slot boots next\n":  {},
+		"disk d, boot loader grub, running slot A, boots next slot B\n": {Booted: "A", Primary: "B"},
+		"disk d, boot loader grub, no slot runs, boots next slot B\n":   {Primary: "B"},
+	} {
+		var out bytes.Buffer
+		s.Disk, s.Backend = "d", "grub"
+		if err := printStatus(Env{Stdout: &out}, &s); err != nil || !strings.HasPrefix(out.String(), want) {
+			t.Errorf("printStatus = %v, %q; want %q", err, out.String(), want)
+		}
+	}
 }

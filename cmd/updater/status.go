@@ -37,7 +37,14 @@ func newStatus(env Env) *cobra.Command {
 
 func printStatus(env Env, s *device.Status) error {
 	w := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
-	printable.Fprintf(w, "disk %s, boot loader %s, running %s, boots next %s\n", s.Disk, s.Backend, orNone(s.Booted), orNone(s.Primary))
+	running, next := "no slot runs", "no slot boots next"
+	if s.Booted != "" {
+		running = "running slot " + s.Booted
+	}
+	if s.Primary != "" {
+		next = "boots next slot " + s.Primary
+	}
+	printable.Fprintf(w, "disk %s, boot loader %s, %s, %s\n", s.Disk, s.Backend, running, next)
 	for _, slot := range s.Slots {
 		var marks []string
 		if slot.Booted {
@@ -83,11 +90,4 @@ func imageWords(slot device.SlotStatus, role string) string {
 		words = " " + i.Version
 	}
 	return fmt.Sprintf("%s (%s)", words, i.Result)
-}
-
-func orNone(slot string) string {
-	if slot == "" {
-		return "no slot"
-	}
-	return "slot " + slot
 }
