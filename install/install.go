@@ -122,7 +122,7 @@ func (r Request) check(isRelease bool) error {
 				"=IMAGE makes one; sign release.toml and install that",
 		}
 	}
-	return checkPartition(r.Partition, r.Image)
+	return errors.Join(r.Config.CheckInstallable(), checkPartition(r.Partition, r.Image))
 }
 
 func (r Request) hooks(dev *device.Device, events Events) hooks {

@@ -249,16 +249,22 @@ func (c *Config) checkSlots() error {
 			}
 			owner[p] = s.Name
 		}
-		if c.State.Device == "" && len(s.Roles()) > 1 {
-			return &Error{
-				Err:    fmt.Errorf("slot %s has several roles (%s), which needs a state store: it knows whether they are of one release", s.Name, strings.Join(s.Roles(), ", ")),
-				Advice: `add a partition of 1 MiB or more and state = "PARTLABEL=state", or the path of a file on a partition that no slot has`,
-			}
-		}
 	}
 	for _, s := range c.Slot {
 		if err := c.checkFiles(s, owner); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// CheckInstallable refuses slots of several roles without a state store, which nothing may be installed into: only the store knows whether
+// the roles of a slot are of one release. Reading such a device is allowed. Errors: [Error].
+func (c *Config) CheckInstallable() error {
+	if roles := c.Slot[0].Roles(); c.State.Device == "" && len(roles) > 1 {
+		return &Error{
+			Err:    fmt.Errorf("the slots have several roles (%s), which needs a state store: it knows whether they are of one release", strings.Join(roles, ", ")),
+			Advice: `add a partition of 1 MiB or more and state = "PARTLABEL=state", or the path of a file on a partition that no slot has`,
 		}
 	}
 	return nil
