@@ -23,7 +23,8 @@ type State struct {
 	History []Event         // the newest last, bounded
 	Request *Request        // what the recovery is asked to install; nil is nothing
 
-	unknown map[string]json.RawMessage // members of a later version, kept unchanged
+	releases map[string]partOf          // of the images by SLOT/ROLE, while they are encoded
+	unknown  map[string]json.RawMessage // members of a later version, kept unchanged
 }
 
 // Slot is the images of one slot, by the role of their partitions.
@@ -44,7 +45,8 @@ const (
 // Whole reports whether the image was installed completely and was not marked bad since.
 func (r Result) Whole() bool { return r == Installed || r == Good }
 
-// Image describes the image that was installed into one partition of a slot.
+// Image describes the image that was installed into one partition of a slot. Version 0.1 drops members that it does not know when it changes
+// an image, so that the payload has Release and Created outside of it.
 type Image struct {
 	Version       string    `json:"version,omitempty"`
 	RollbackIndex int64     `json:"rollback_index"`           // 0 is none
@@ -60,6 +62,16 @@ type Image struct {
 	Signer        string    `json:"signer,omitempty"` // fingerprints of the keys that signed
 	// Seconds are the durations of the phases, by their names.
 	Seconds map[string]float64 `json:"seconds,omitempty"`
+}
+
+// partOf is what the payload keeps of an image's release. It counts only for the image that it was written for: a version that does not know
+// it may have installed another one since.
+type partOf struct {
+	Identity      string    `json:"identity"`
+	Created       time.Time `json:"created,omitzero"`
+	Version       string    `json:"version,omitempty"`
+	RollbackIndex int64     `json:"rollback_index,omitempty"`
+	BmapChecksum  string    `json:"bmap_checksum"`
 }
 
 // Same reports whether two records are of one installation and one result of it.
@@ -194,20 +206,20 @@ func (s State) Clone() State {
 
 // marshal encodes the payload, the same bytes for the same state. It drops the oldest events until it fits.
 func (s State) marshal(room int) ([]byte, error) {
+	s = s.splitReleases()
 	for {
 		members := maps.Clone(s.unknown)
 		if members == nil {
 			members = map[string]json.RawMessage{}
 		}
 		for _, m := range s.members() {
-			if m.optional && s.Request == nil {
-				continue
-			}
 			raw, err := json.Marshal(m.value)
 			if err != nil {
 				return nil, err
 			}
-			members[m.name] = raw
+			if !m.optional || string(raw) != "null" {
+				members[m.name] = raw
+			}
 		}
 		payload, err := json.Marshal(members) // sorts
 		if err != nil || len(payload) <= room {
@@ -222,6 +234,39 @@ func (s State) marshal(room int) ([]byte, error) {
 		over := len(s.History) * (len(payload) - room) / len(payload)
 		s.History = s.History[max(over, 1):]
 	}
+}
+
+// splitReleases returns a copy that has the releases of its images beside them.
+func (s State) splitReleases() State {
+	s = s.Clone()
+	for slot, roles := range s.Slots {
+		for role, i := range roles {
+			if i.Release == "" {
+				continue
+			}
+			if s.releases == nil {
+				s.releases = map[string]partOf{}
+			}
+			s.releases[slot+"/"+role] = partOf{i.Release, i.Created, i.Version, i.RollbackIndex, i.BmapChecksum}
+			i.Release, i.Created = "", time.Time{}
+			roles[role] = i
+		}
+	}
+	return s
+}
+
+// joinReleases undoes splitReleases.
+func (s *State) joinReleases() {
+	for slot, roles := range s.Slots {
+		for role, i := range roles {
+			of, ok := s.releases[slot+"/"+role]
+			if ok && of.Version == i.Version && of.RollbackIndex == i.RollbackIndex && of.BmapChecksum == i.BmapChecksum {
+				i.Release, i.Created = of.Identity, of.Created
+				roles[role] = i
+			}
+		}
+	}
+	s.releases = nil
 }
 
 // strip removes the members of the images that are only displayed, and reports whether there were any, so that the floor and all
@@ -250,7 +295,7 @@ type member struct {
 func (s *State) members() []member {
 	return []member{
 		{name: "floor", value: &s.Floor}, {name: "time", value: &s.Time}, {name: "slots", value: &s.Slots}, {name: "history", value: &s.History},
-		{name: "request", value: &s.Request, optional: true},
+		{name: "request", value: &s.Request, optional: true}, {name: "releases", value: &s.releases, optional: true},
 	}
 }
 
@@ -280,5 +325,6 @@ func unmarshal(payload []byte) (State, error) {
 	if len(all) > 0 {
 		s.unknown = all
 	}
+	s.joinReleases()
 	return s, nil
 }

@@ -84,18 +84,23 @@ func TestPayloads(t *testing.T) {
 		`{"floor":-1` + rest + `}`: false, `{"floor":"4"` + rest + `}`: false, `{"floor":4}`: false, `[]`: false, ``: false, `{"floor":4`: false,
 	} {
 		area := make([]byte, areaSize)
-		copy(area, "UPDSTATE")
-		binary.LittleEndian.PutUint32(area[8:], 1)
-		binary.LittleEndian.PutUint64(area[16:], 1)
-		binary.LittleEndian.PutUint32(area[24:], uint32(len(payload)))
-		copy(area[32:], payload)
-		table := crc32.MakeTable(crc32.Castagnoli)
-		binary.LittleEndian.PutUint32(area[12:], crc32.Update(crc32.Checksum(area[:12], table), table, area[16:32+len(payload)]))
+		putCopy(area, 1, []byte(payload))
 		s, err := state.Open(boottest.NewMedium(area).Areas()[0], state.State{Floor: 9})
 		if err != nil || (s.Lost() == "") != ok || ok && s.State().Floor != 4 || !ok && s.State().Floor != 9 {
 			t.Errorf("payload %s: floor %d, lost %q, %v", payload, s.State().Floor, s.Lost(), err)
 		}
 	}
+}
+
+// putCopy writes one copy of a store.
+func putCopy(to []byte, generation uint64, payload []byte) {
+	copy(to, "UPDSTATE")
+	binary.LittleEndian.PutUint32(to[8:], 1)
+	binary.LittleEndian.PutUint64(to[16:], generation)
+	binary.LittleEndian.PutUint32(to[24:], uint32(len(payload)))
+	copy(to[32:], payload)
+	table := crc32.MakeTable(crc32.Castagnoli)
+	binary.LittleEndian.PutUint32(to[12:], crc32.Update(crc32.Checksum(to[:12], table), table, to[16:32+len(payload)]))
 }
 
 // TestHealFails: a bad copy that cannot be rewritten is an error, and stays one.
