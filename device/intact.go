@@ -45,7 +45,10 @@ func (d *Device) Intact(ctx context.Context, slot string, trust verify.Policy) e
 			if err != nil {
 				return fmt.Errorf("%s: %w", role, err)
 			}
-			if first = cmp.Or(first, of); i > 0 && of != first {
+			if i == 0 {
+				first = of
+			}
+			if of != first {
 				return fmt.Errorf("%w: its %s is of another release than its %s", ErrRefused, role, s.Roles()[0])
 			}
 		}

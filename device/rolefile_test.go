@@ -164,3 +164,26 @@ func TestIntactFile(t *testing.T) {
 		d.Close()
 	}
 }
+
+// A bare map is of no release: a slot of which version 0.1 has installed one role since is not intact, whichever role it is.
+func TestIntactWithABareMap(t *testing.T) {
+	r := fileRig(t, grubBoot, "DIR/esp:/EFI/{slot}.efi")
+	r.Sh("cp image.img uki; cp image.img.bmap bare.bmap; cp image.img.bmap.asc bare.bmap.asc")
+	r.Expect(0, "", "release", "create", "--product", "demo", "--version", "7", "uki=uki", "rootfs=image.img")
+	r.Sign("release.toml", "release")
+	for _, role := range []string{"rootfs", "uki"} {
+		r.Install(0, "slot B boots next", "--rewrite", "release.toml")
+		d := open(t, r, device.Change)
+		trust, err := d.Config.Policy(nil, d.Now())
+		if err == nil {
+			err = d.KeepDocument("B", role, r.Read("bare.bmap"), r.Read("bare.bmap.asc"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Intact(t.Context(), "B", trust); !errors.Is(err, device.ErrRefused) {
+			t.Errorf("a bare map of %s: Intact = %v", role, err)
+		}
+		d.Close()
+	}
+}
