@@ -48,7 +48,9 @@ func TestScripts(t *testing.T) {
 					"damage":   damage,
 					"exits":    exits,
 				},
-				Condition: func(cond string) (bool, error) { return cond == backend, nil },
+				Condition: func(cond string) (bool, error) {
+					return cond == backend || cond == "version-0.1" && version01(t, fixtures), nil
+				},
 			})
 		})
 	}
@@ -125,12 +127,30 @@ func setup(env *testscript.Env, fixtures, backend string) error {
 	}
 	env.Setenv("GNUPGHOME", filepath.Join(fixtures, "gnupg"))
 	env.Setenv("BACKEND", backend)
+	env.Setenv("PATH", fixtures+string(os.PathListSeparator)+env.Getenv("PATH"))
 	examples, err := filepath.Abs("../../examples")
 	if err != nil {
 		return err
 	}
 	env.Setenv("EXAMPLES", examples)
 	return os.WriteFile(filepath.Join(env.WorkDir, "config.toml"), []byte(rig.Configs[backend]), 0o600)
+}
+
+// version01 reports whether the fixtures have updater-0.1, the program of version 0.1. It builds it from the git history.
+func version01(t *testing.T, fixtures string) bool {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("bash", "-euc", `mkdir version-0.1; set -o pipefail
+		git -C "$0" archive cf6f3496dd04902ab6598295114ac3ffac08e565 | tar x -C version-0.1
+		cd version-0.1; go build -o ../updater-0.1 ./cmd/updater`, root)
+	build.Dir = fixtures
+	out, err := build.CombinedOutput()
+	if err != nil {
+		t.Logf("building version 0.1: %v: %s", err, out)
+	}
+	return err == nil
 }
 
 // variables reads the boot state with the boot loader's own tool.
