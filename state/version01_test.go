@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"testing"
@@ -82,14 +83,19 @@ func TestVersion01(t *testing.T) {
 		"another version": func(i *image01) { i.Version = "8" },
 		"another index":   func(i *image01) { i.RollbackIndex = 8 },
 	} {
-		s := open(t, version01(t, m, func(slots map[string]map[string]image01) {
+		replaced := version01(t, m, func(slots map[string]map[string]image01) {
 			i := slots["B"]["rootfs"]
 			change(&i)
 			slots["B"]["rootfs"] = i
-		})).State()
+		})
+		s := open(t, replaced).State()
 		if b := s.Slots["B"]; b["rootfs"].Release != "" || !b["rootfs"].Created.IsZero() || b["boot"].Release != "r7" ||
 			s.OneRelease("B", []string{"boot", "rootfs"}) == nil {
 			t.Errorf("%s: slot B is %+v", name, b)
+		}
+		do(t, open(t, replaced).Update(func(s *state.State) { s.Floor = 4 })) // and forgets what no longer counts
+		if n := bytes.Count(replaced.Snapshot()[0], []byte(`"identity":"r7"`)); n != 2 {
+			t.Errorf("%s: %d entries of release 7; want one in each copy", name, n)
 		}
 	}
 }
