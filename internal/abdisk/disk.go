@@ -20,10 +20,13 @@ const (
 	espSize    = 64
 	stateSize  = 8
 	slotMiB    = 512
+	appMiB     = 32
 	slotAStart = espStart + espSize
 	slotBStart = slotAStart + slotMiB
 	stateStart = slotBStart + slotMiB
-	diskSize   = stateStart + stateSize + 1
+	appAStart  = stateStart + stateSize
+	appBStart  = appAStart + appMiB
+	diskSize   = appBStart + appMiB + 1
 )
 
 // DiskConfig describes the A/B disk.
@@ -31,7 +34,8 @@ type DiskConfig struct {
 	Path            string        // image file; replaced when it exists
 	SlotA           string        // image in slot A, which counts as good and boots first
 	SlotB           string        // image in slot B; empty: B is not bootable and holds FillB
-	FillB           byte          // what fills an empty slot B: anything but zero shows whether an update zeroes the holes of its image
+	AppA            string        // image of slot A's second role, see [SlotConfig.App]; optional
+	FillB           byte          // what fills an empty slot B: anything but zero shows whether an update zeroes the holes of its images
 	RecoveryKernel  string        // kernel of the recovery entry
 	Recovery        string        // our initramfs
 	Append          string        // further kernel arguments of the slots, for example "demo.act=reboot"
@@ -55,7 +59,7 @@ var grubModules = strings.Fields(`part_gpt fat ext2 normal configfile loadenv te
 	true cat ls serial terminal iorw memrw`)
 
 // Disk makes a whole disk image: a GPT with esp (FAT, labelled ESPAB, with GRUB, its environment block in /grub/grubenv and the recovery in
-// /recovery), rootfs_a, rootfs_b and state, in this order, each found by its PARTLABEL. The file is sparse where the slots are empty.
+// /recovery), rootfs_a, rootfs_b, state, app_a and app_b, in this order, each found by its PARTLABEL. The file is sparse where the slots are empty.
 func (b *Builder) Disk(ctx context.Context, c DiskConfig) error {
 	if err := b.disk(ctx, c); err != nil {
 		return fmt.Errorf("disk %s: %w", c.Path, err)
@@ -86,16 +90,29 @@ func (b *Builder) disk(ctx context.Context, c DiskConfig) error {
 	if err := place(f, esp, espStart, espSize); err != nil {
 		return err
 	}
+	if err := c.slots(f); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// slots writes what the slots hold.
+func (c DiskConfig) slots(f *os.File) error {
 	if err := place(f, c.SlotA, slotAStart, slotMiB); err != nil {
 		return err
 	}
+	if c.AppA != "" {
+		if err := place(f, c.AppA, appAStart, appMiB); err != nil {
+			return err
+		}
+	}
 	switch {
 	case c.SlotB != "":
-		err = place(f, c.SlotB, slotBStart, slotMiB)
+		return place(f, c.SlotB, slotBStart, slotMiB)
 	case c.FillB != 0:
-		err = fill(f, c.FillB, slotBStart<<20, slotMiB<<20)
+		return errors.Join(fill(f, c.FillB, slotBStart<<20, slotMiB<<20), fill(f, c.FillB, appBStart<<20, appMiB<<20))
 	}
-	return errors.Join(err, f.Close())
+	return nil
 }
 
 // partition writes the table; every GUID is fixed.
@@ -104,7 +121,8 @@ func partition(ctx context.Context, path string) error {
 	for i, p := range []struct {
 		name, kind string
 		mib        int
-	}{{"esp", "ef00", espSize}, {"rootfs_a", "8300", slotMiB}, {"rootfs_b", "8300", slotMiB}, {"state", "8300", stateSize}} {
+	}{{"esp", "ef00", espSize}, {"rootfs_a", "8300", slotMiB}, {"rootfs_b", "8300", slotMiB}, {"state", "8300", stateSize},
+		{"app_a", "8300", appMiB}, {"app_b", "8300", appMiB}} {
 		n := strconv.Itoa(i + 1)
 		args = append(args, "-n", fmt.Sprintf("%s:0:+%dM", n, p.mib), "-t", n+":"+p.kind, "-c", n+":"+p.name,
 			"-u", fmt.Sprintf("%s:6f1b9f0a-50b7-4f0e-9d8c-0d6f0a5e100%s", n, n))
@@ -201,7 +219,7 @@ func (b *Builder) makeFAT(ctx context.Context, path, label string, sizeMiB int64
 }
 
 // Stick makes the image of an update stick: a FAT file system without partition table, labelled UPDATER, with the given files of the host in
-// its folder updater/, under their names as keys ("image.zst", "image.bmap", "image.bmap.asc"). Its size is what they need.
+// its folder updater/, under their names as keys, as Update and Release return them. Its size is what they need.
 func (b *Builder) Stick(ctx context.Context, path string, files map[string]string) error {
 	t, size := tree{}, int64(0)
 	for name, from := range files {

@@ -48,7 +48,7 @@ func TestDisk(t *testing.T) {
 	disk := filepath.Join(t.TempDir(), "disk.img")
 	content := strings.Repeat("slot A ", 20000)
 	c := abdisk.DiskConfig{
-		Path: disk, SlotA: write(t, "a.img", content), FillB: 0xa5,
+		Path: disk, SlotA: write(t, "a.img", content), AppA: write(t, "app.img", "app"), FillB: 0xa5,
 		Recovery: write(t, "initramfs", "cpio"), RecoveryKernel: write(t, "vmlinuz", "kernel"),
 	}
 	if err := b.Disk(t.Context(), c); err != nil {
@@ -65,17 +65,23 @@ func TestDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	for slot, want := range map[string]string{"A": content, "B": strings.Repeat("\xa5", 4096)} {
-		start, length := abdisk.SlotRange(slot)
-		got, err := io.ReadAll(io.NewSectionReader(f, start, int64(len(want))))
-		if err != nil || !bytes.Equal(got, []byte(want)) {
-			t.Errorf("slot %s does not hold what it was made from (err %v)", slot, err)
+	filled := strings.Repeat("\xa5", 4096)
+	for _, p := range []struct {
+		number, label, want string
+		place               func(slot string) (start, length int64)
+	}{
+		{"2", "rootfs_a", content, abdisk.SlotRange}, {"3", "rootfs_b", filled, abdisk.SlotRange},
+		{"5", "app_a", "app", abdisk.AppRange}, {"6", "app_b", filled, abdisk.AppRange},
+	} {
+		start, length := p.place(strings.ToUpper(p.label[len(p.label)-1:]))
+		got, err := io.ReadAll(io.NewSectionReader(f, start, int64(len(p.want))))
+		if err != nil || !bytes.Equal(got, []byte(p.want)) {
+			t.Errorf("%s does not hold what it was made from (err %v)", p.label, err)
 		}
-		part := map[string]string{"A": "2", "B": "3"}[slot]
-		info := tool(t, "sgdisk", "-i", part, disk)
-		for _, s := range []string{"rootfs_" + strings.ToLower(slot), sectors("First sector: ", start), sectors("Partition size: ", length)} {
+		info := tool(t, "sgdisk", "-i", p.number, disk)
+		for _, s := range []string{p.label, sectors("First sector: ", start), sectors("Partition size: ", length)} {
 			if !strings.Contains(info, s) {
-				t.Errorf("sgdisk -i %s does not say %q:\n%s", part, s, info)
+				t.Errorf("sgdisk -i %s does not say %q:\n%s", p.number, s, info)
 			}
 		}
 	}

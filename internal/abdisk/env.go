@@ -68,3 +68,11 @@ func SlotRange(slot string) (start, length int64) {
 	}
 	return slotAStart << 20, slotMiB << 20
 }
+
+// AppRange returns the byte range of the second role of slot "A" or "B" on a demo disk.
+func AppRange(slot string) (start, length int64) {
+	if slot == "B" {
+		return appBStart << 20, appMiB << 20
+	}
+	return appAStart << 20, appMiB << 20
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path"
 	"strings"
@@ -24,6 +25,7 @@ const (
 type SlotConfig struct {
 	Kind    Kind
 	Version string            // shown as "DEMO slot=B version=VERSION up"
+	App     bool              // the slot has a second role, app, made by Builder.App: its version is shown as well, "... app=VERSION up"
 	SizeMiB int64             // 0 means 512 for Debian, 64 else; sparse
 	Files   map[string]string // further files by path, below the root; optional
 	Scripts map[string]string // the same, for programs
@@ -49,6 +51,11 @@ var act string
 //go:embed files/config.toml
 var Config string
 
+// AppConfig is Config for slots of two roles, rootfs and app, and with the state store that these need.
+//
+//go:embed files/config-app.toml
+var AppConfig string
+
 // Slot builds a slot's file system image (ext4, raw, sparse) and returns its path. What the guest prints, and the order, is the same for
 // Debian and Small: the output of `updater mark good` and `updater status`, "DEMO mark-good exit=0", then "DEMO slot=B version=2 up". With
 // demo.act=reboot (or poweroff) on the kernel command line it does that afterwards. Hang prints "DEMO slot=A version=3 hangs".
@@ -73,9 +80,28 @@ func (b *Builder) Slot(ctx context.Context, c SlotConfig) (string, error) {
 	if err := t.writeTar(&content); err != nil {
 		return "", err
 	}
-	image := b.path(fmt.Sprintf("slot-%s-%s.img", c.Kind, c.Version))
+	name := fmt.Sprintf("slot-%s-%s", c.Kind, c.Version)
+	if c.App {
+		name += "-app"
+	}
+	image := b.path(name + ".img")
 	build := func() error { return b.makeExt4(ctx, image, c.SizeMiB, base, t) }
 	return image, b.cached(image, build, content.String(), base, fmt.Sprint(c.SizeMiB), makeExt4)
+}
+
+// App builds the image of a slot's second role (ext4, raw) and returns its path: 24 MiB of noise that depend on the version.
+func (b *Builder) App(ctx context.Context, version string) (string, error) {
+	var seed [32]byte
+	copy(seed[:], version)
+	noise := make([]byte, 24<<20)
+	if _, err := rand.NewChaCha8(seed).Read(noise); err != nil {
+		return "", err
+	}
+	t := tree{}
+	t.file("version", version+"\n")
+	t.bytes("noise", noise)
+	image := b.path("app-" + version + ".img")
+	return image, b.cached(image, func() error { return b.makeExt4(ctx, image, appMiB, "", t) }, version, makeExt4)
 }
 
 // makeExt4 is the script that turns tar archives into an image. No journal: the slot is mounted read-only. GRUB 2.06 reads neither
@@ -120,6 +146,10 @@ func (b *Builder) slotTree(ctx context.Context, c SlotConfig) (tree, error) {
 	t := tree{}
 	t.file("etc/demo-version", c.Version+"\n")
 	t.file("etc/updater/config.toml", Config)
+	if c.App {
+		t.file("etc/updater/config.toml", AppConfig)
+		t.dir("app")
+	}
 	if err := t.hostFile("etc/updater/keys/release.asc", key); err != nil {
 		return nil, err
 	}
