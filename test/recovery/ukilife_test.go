@@ -119,8 +119,7 @@ func (h *helper) ukiRelease(t *testing.T, version int) (r ukiRelease) {
 		t.Fatal(err)
 	}
 	put(t, filepath.Join(dir, "initrd"), initrd)
-	r = ukiRelease{filepath.Join(dir, "rootfs.img"), filepath.Join(dir, "a.efi"), filepath.Join(dir, "b.efi")}
-	run(t, "cp", "--sparse=always", image, r.rootfs)
+	r = ukiRelease{image, filepath.Join(dir, "a.efi"), filepath.Join(dir, "b.efi")}
 	for _, s := range []struct{ slot, label, out string }{{"A", "rootfs_a", r.a}, {"B", "rootfs_b", r.b}} {
 		cmdline := fmt.Sprintf("console=ttyS0 panic=10 ro updater.slot=%s root=PARTLABEL=%s demo.uki=%d", s.slot, s.label, version)
 		run(t, "../../scripts/uki.sh", "amd64", h.kernel.Image, filepath.Join(dir, "initrd"), cmdline, s.out)
@@ -131,21 +130,11 @@ func (h *helper) ukiRelease(t *testing.T, version int) (r ukiRelease) {
 // ukiStick is a stick with a signed release.
 func (h *helper) ukiStick(t *testing.T, version int, r ukiRelease) string {
 	t.Helper()
-	dir := filepath.Dir(r.rootfs)
-	doc := filepath.Join(dir, "release.toml")
-	run(t, h.builder.Updater, "release", "create", "--product", "acme-gw", "--version", fmt.Sprint(version), "--rollback-index", fmt.Sprint(version), "-o", doc,
-		"rootfs="+r.rootfs, "uki@A="+r.a, "uki@B="+r.b)
-	sig, err := h.builder.Sign(t.Context(), doc)
+	flags := []string{"--product", "acme-gw", "--version", fmt.Sprint(version), "--rollback-index", fmt.Sprint(version)}
+	name := fmt.Sprint("release-", version)
+	files, err := h.builder.Release(t.Context(), filepath.Join(h.dir, name), flags, "rootfs="+r.rootfs, "uki@A="+r.a, "uki@B="+r.b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]string{"release.toml": doc, "release.toml.asc": sig}
-	for _, image := range []string{r.rootfs, r.a, r.b} {
-		files[filepath.Base(image)], files[filepath.Base(image)+".bmap"] = image, image+".bmap"
-	}
-	stick := filepath.Join(dir, "stick.disk")
-	if err := h.builder.Stick(t.Context(), stick, files); err != nil {
-		t.Fatal(err)
-	}
-	return stick
+	return h.stick(t, name, files)
 }
