@@ -1,7 +1,8 @@
-// Command demo plays, in QEMU, the life of an A/B device: GRUB boots slot A; the recovery's u-root initramfs
-// installs a signed Debian from a stick into slot B, where the power fails in the middle and A still boots;
-// the second try succeeds, B comes up and marks itself good; another update hangs at boot, the watchdog resets
-// the machine, and GRUB falls back to B.
+// Command demo plays, in QEMU, the life of an A/B device whose slots have two partitions, a root file system and an
+// app: GRUB boots slot A; the recovery's u-root initramfs installs a signed release, a Debian and its app, from a
+// stick into slot B, where the power fails between the two images and A still boots; the second try goes on from
+// there, B comes up with both and marks itself good; another release hangs at boot, the watchdog resets the
+// machine, and GRUB falls back to B.
 //
 // The round-trip test (build tag vm) plays the same story. Only the hardware is simulated.
 package main
@@ -15,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,13 +30,15 @@ type story struct {
 	root    string // of the source tree
 	dir     string // of this device: disk and firmware variables
 	disk    string
-	sticks  [2]string // image files: the good update, and the one that hangs
-	images  [2]string // what they install
+	updates [2]update // the good release, and the one that hangs
 	timeout time.Duration
 	console io.Writer // the guest's serial console; nil: nowhere
 	say     func(format string, a ...any)
 	steps   []step
 }
+
+// update is a stick with a release, and its images.
+type update struct{ stick, rootfs, app string }
 
 // step is one line of the closing table.
 type step struct {
@@ -45,7 +49,7 @@ type step struct {
 // recoveryModules are the drivers of the recovery: the virtual disk, and what a stick needs.
 const recoveryModules = "virtio_pci,virtio_blk,vfat,nls_cp437,nls_iso8859-1,nls_ascii,ext4"
 
-// prepare builds everything: slots, keys, signed updates, initramfs, disk and sticks.
+// prepare builds everything: images, keys, signed releases, initramfs, disk and sticks.
 func (s *story) prepare(ctx context.Context) error {
 	kernel, err := s.builder.Kernel(ctx)
 	if err != nil {
@@ -55,26 +59,17 @@ func (s *story) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	first, err := s.builder.Slot(ctx, abdisk.SlotConfig{Kind: abdisk.Small, Version: "1"})
+	first, err := s.images(ctx, abdisk.Small, "1")
 	if err != nil {
 		return err
 	}
-	updates := []abdisk.SlotConfig{{Kind: abdisk.Debian, Version: "2"}, {Kind: abdisk.Hang, Version: "3"}}
-	for i, c := range updates {
-		if s.images[i], err = s.builder.Slot(ctx, c); err != nil {
-			return err
-		}
-		files, err := s.builder.Update(ctx, s.images[i])
-		if err != nil {
-			return err
-		}
-		s.sticks[i] = filepath.Join(s.dir, fmt.Sprintf("stick-%s.img", c.Version))
-		if err := s.builder.Stick(ctx, s.sticks[i], files); err != nil {
+	for i, kind := range []abdisk.Kind{abdisk.Debian, abdisk.Hang} {
+		if s.updates[i], err = s.release(ctx, kind, strconv.Itoa(i+2)); err != nil {
 			return err
 		}
 	}
 	config := filepath.Join(s.dir, "config.toml")
-	if err := os.WriteFile(config, []byte(abdisk.Config), 0o644); err != nil {
+	if err := os.WriteFile(config, []byte(abdisk.AppConfig), 0o644); err != nil {
 		return err
 	}
 	initramfs := filepath.Join(s.dir, "initramfs.cpio.zst")
@@ -84,9 +79,32 @@ func (s *story) prepare(ctx context.Context) error {
 	}
 	s.disk = filepath.Join(s.dir, "disk.img")
 	return s.builder.Disk(ctx, abdisk.DiskConfig{
-		Path: s.disk, SlotA: first, FillB: 0x5a, RecoveryKernel: kernel.Image, Recovery: initramfs,
+		Path: s.disk, SlotA: first.rootfs, AppA: first.app, FillB: 0x5a, RecoveryKernel: kernel.Image, Recovery: initramfs,
 		Append: "demo.act=poweroff", WatchdogTimeout: 90 * time.Second,
 	})
+}
+
+// images builds what a slot holds.
+func (s *story) images(ctx context.Context, kind abdisk.Kind, version string) (u update, err error) {
+	if u.rootfs, err = s.builder.Slot(ctx, abdisk.SlotConfig{Kind: kind, Version: version, App: true}); err == nil {
+		u.app, err = s.builder.App(ctx, version)
+	}
+	return u, err
+}
+
+// release builds a stick with a signed release.
+func (s *story) release(ctx context.Context, kind abdisk.Kind, version string) (update, error) {
+	u, err := s.images(ctx, kind, version)
+	if err != nil {
+		return u, err
+	}
+	dir := filepath.Join(s.dir, "release-"+version)
+	files, err := s.builder.Release(ctx, dir, []string{"--product", "demo", "--version", version}, "rootfs="+u.rootfs, "app="+u.app)
+	if err != nil {
+		return u, err
+	}
+	u.stick = filepath.Join(s.dir, "stick-"+version+".img")
+	return u, s.builder.Stick(ctx, u.stick, files)
 }
 
 func (s *story) make(ctx context.Context, args ...string) error {
@@ -152,28 +170,29 @@ var budgets = regexp.MustCompile(`initramfs is up after|done after`)
 
 func (s *story) bootFirst(ctx context.Context) error {
 	s.say("GRUB boots slot A, which holds version 1")
-	return s.boot(ctx, "slot A boots", "", qemu.PowerOff, `GRUB: booting slot A`, `slot A is good`, `DEMO slot=A version=1 up`)
+	return s.boot(ctx, "slot A boots", "", qemu.PowerOff, `GRUB: booting slot A`, `slot A is good`, `DEMO slot=A version=1 app=1 up`)
 }
 
 // install requests the recovery and boots it with the i-th stick.
 func (s *story) install(ctx context.Context, i int, slot string) error {
-	s.say("A person asks for the recovery, with update %d on a stick: it installs into slot %s", i+2, slot)
+	s.say("A person asks for the recovery, with release %d on a stick: it installs into slot %s", i+2, slot)
 	if err := (abdisk.Env{Disk: s.disk}).BootRecovery(ctx); err != nil {
 		return err
 	}
-	return s.boot(ctx, fmt.Sprintf("the recovery installs update %d", i+2), s.sticks[i], qemu.Reset,
-		`GRUB: booting the recovery`, `checking the signature`, `writing`, `reading back`, `installed .* into slot `+slot+`.*`, `slot `+slot+` boots next`)
+	return s.boot(ctx, fmt.Sprintf("the recovery installs release %d", i+2), s.updates[i].stick, qemu.Reset,
+		`GRUB: booting the recovery`, `checking the signature`, `writing rootfs`, `writing app`, `reading back rootfs`, `reading back app`,
+		`installed .* into slot `+slot+`.*`, `slot `+slot+` boots next`)
 }
 
-// cut pulls the plug in the middle of an install, when half of the first update is written.
+// cut pulls the plug in the middle of an install, when the first image is written and the second one begins.
 func (s *story) cut(ctx context.Context) error {
-	const at = `writing 5[05]%`
-	s.say("The power fails in the middle of writing slot B")
+	const at = `writing app`
+	s.say("The power fails in the middle of writing slot B: the root file system of release 2 is written, its app is not")
 	if err := (abdisk.Env{Disk: s.disk}).BootRecovery(ctx); err != nil {
 		return err
 	}
 	start := time.Now()
-	m, err := s.start(ctx, "power cut", s.sticks[0])
+	m, err := s.start(ctx, "power cut", s.updates[0].stick)
 	if err != nil {
 		return err
 	}
@@ -183,27 +202,27 @@ func (s *story) cut(ctx context.Context) error {
 	}
 	m.PowerCut()
 	s.say("    %5.1f s  (cut at %q)", time.Since(start).Seconds(), at)
-	return s.boot(ctx, "after a power cut slot A boots", "", qemu.PowerOff, `GRUB: booting slot A`, `slot A is good`, `DEMO slot=A version=1 up`)
+	return s.boot(ctx, "after a power cut slot A boots", "", qemu.PowerOff, `GRUB: booting slot A`, `slot A is good`, `DEMO slot=A version=1 app=1 up`)
 }
 
 func (s *story) bootSecond(ctx context.Context) error {
-	s.say("GRUB tries slot B; the new Debian comes up and marks itself good")
-	return s.boot(ctx, "slot B boots and is marked good", "", qemu.PowerOff, `GRUB: booting slot B`, `slot B is good`, `DEMO slot=B version=2 up`)
+	s.say("GRUB tries slot B; the new Debian comes up with its app and marks itself good")
+	return s.boot(ctx, "slot B boots and is marked good", "", qemu.PowerOff, `GRUB: booting slot B`, `slot B is good`, `DEMO slot=B version=2 app=2 up`)
 }
 
 func (s *story) hang(ctx context.Context) error {
-	s.say("GRUB tries slot A; update 3 hangs")
+	s.say("GRUB tries slot A; release 3 hangs")
 	return s.boot(ctx, "slot A hangs, the watchdog resets", "", qemu.Watchdog, `GRUB: booting slot A`, `DEMO slot=A version=3 hangs`)
 }
 
 func (s *story) fallBack(ctx context.Context) error {
 	s.say("The next boot falls back to slot B")
-	return s.boot(ctx, "GRUB falls back to slot B", "", qemu.PowerOff, `GRUB: booting slot B`, `slot B is good`, `DEMO slot=B version=2 up`)
+	return s.boot(ctx, "GRUB falls back to slot B", "", qemu.PowerOff, `GRUB: booting slot B`, `slot B is good`, `DEMO slot=B version=2 app=2 up`)
 }
 
-// slotDiffers compares a slot with the image that was installed into it, holes as zeros, and names the first
-// byte that differs; "" when none does.
-func (s *story) slotDiffers(slot, image string) (string, error) {
+// differs compares the disk from start on with the image that was installed there, holes as zeros, and names the
+// first byte that differs; "" when none does.
+func (s *story) differs(start int64, image string) (string, error) {
 	disk, err := os.Open(s.disk)
 	if err != nil {
 		return "", err
@@ -214,7 +233,6 @@ func (s *story) slotDiffers(slot, image string) (string, error) {
 		return "", err
 	}
 	defer img.Close()
-	start, _ := abdisk.SlotRange(slot)
 	want, got := make([]byte, 1<<20), make([]byte, 1<<20)
 	for off := int64(0); ; {
 		n, err := img.ReadAt(want, off)
