@@ -33,8 +33,11 @@ func TestBootManagerPowerCuts(t *testing.T) {
 	} {
 		before, err := os.ReadFile(m.vars())
 		must(t, err)
-		log := newLog(t, filepath.Join(m.dir, fmt.Sprintf("log-%d", i)))
-		m.flash = func() []string { return recordedFlash(m.vars(), log) }
+		var log string
+		m.flash = func() []string { // for each boot
+			log = newLog(t, filepath.Join(m.dir, fmt.Sprintf("log-%d", i)))
+			return recordedFlash(m.vars(), log)
+		}
 		part.write()
 		m.flash = plain
 		end, err := os.ReadFile(m.vars())

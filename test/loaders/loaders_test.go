@@ -57,8 +57,8 @@ func sh(t *testing.T, dir, script string) string {
 
 var escapes = regexp.MustCompile(`\x1b\[[0-9;?=]*[a-zA-Z]|[\r\x00]`)
 
-// patience allows for a host with two busy cores.
-const patience = 8 * time.Minute
+// patience allows for a host with two busy cores. A boot that takes longer is tried once more.
+const patience = 5 * time.Minute
 
 // boots runs one boot in QEMU until a line matches want, and returns the match. A second try is made only
 // after a time-out.
