@@ -20,7 +20,7 @@ const (
 	espSize    = 64
 	stateSize  = 8
 	slotMiB    = 512
-	appMiB     = 32
+	appMiB     = 16
 	slotAStart = espStart + espSize
 	slotBStart = slotAStart + slotMiB
 	stateStart = slotBStart + slotMiB

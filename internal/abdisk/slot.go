@@ -89,11 +89,11 @@ func (b *Builder) Slot(ctx context.Context, c SlotConfig) (string, error) {
 	return image, b.cached(image, build, content.String(), base, fmt.Sprint(c.SizeMiB), makeExt4)
 }
 
-// App builds the image of a slot's second role (ext4, raw) and returns its path: 24 MiB of noise that depend on the version.
+// App builds the image of a slot's second role (ext4, raw) and returns its path: 12 MiB of noise, which depends on the version.
 func (b *Builder) App(ctx context.Context, version string) (string, error) {
 	var seed [32]byte
 	copy(seed[:], version)
-	noise := make([]byte, 24<<20)
+	noise := make([]byte, 12<<20)
 	if _, err := rand.NewChaCha8(seed).Read(noise); err != nil {
 		return "", err
 	}
@@ -101,7 +101,7 @@ func (b *Builder) App(ctx context.Context, version string) (string, error) {
 	t.file("version", version+"\n")
 	t.bytes("noise", noise)
 	image := b.path("app-" + version + ".img")
-	return image, b.cached(image, func() error { return b.makeExt4(ctx, image, appMiB, "", t) }, version, makeExt4)
+	return image, b.cached(image, func() error { return b.makeExt4(ctx, image, appMiB, "", t) }, version, fmt.Sprint(len(noise)), makeExt4)
 }
 
 // makeExt4 is the script that turns tar archives into an image. No journal: the slot is mounted read-only. GRUB 2.06 reads neither
