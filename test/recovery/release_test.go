@@ -89,7 +89,7 @@ func TestRecoveryRelease(t *testing.T) {
 	}
 
 	m := r.online(t, "2")
-	expect(t, m, `writing rootfs`, `writing app [3-7][05]%`)
+	expect(t, m, `writing rootfs`, `writing app [2-9][05]%`)
 	m.PowerCut()
 	wantEnv(t, r.disk, map[string]string{"A_OK": "1", "B_OK": "0"})
 
