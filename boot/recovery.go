@@ -22,10 +22,7 @@ type Spender interface {
 
 // SpendTry spends one try of a slot. The error wraps [ErrRefused] if b is not a [Spender].
 func SpendTry(ctx context.Context, b Backend, slot string) error {
-	if s, ok := b.(*synced); ok {
-		b = s.Backend
-	}
-	if s, ok := b.(Spender); ok {
+	if s, ok := unsynced(b).(Spender); ok {
 		return s.SpendTry(ctx, slot)
 	}
 	return fmt.Errorf("%w: only this boot loader itself can count a boot", ErrRefused)
@@ -40,10 +37,7 @@ type LastInvalidator interface {
 
 // InvalidateLast makes the only configured slot unbootable. The error wraps [ErrRefused] if b is not a [LastInvalidator].
 func InvalidateLast(ctx context.Context, b Backend, slot string) error {
-	if s, ok := b.(*synced); ok {
-		b = s.Backend
-	}
-	if l, ok := b.(LastInvalidator); ok {
+	if l, ok := unsynced(b).(LastInvalidator); ok {
 		return l.InvalidateLast(ctx, slot)
 	}
 	return RefuseLast(slot)
@@ -51,11 +45,16 @@ func InvalidateLast(ctx context.Context, b Backend, slot string) error {
 
 // RequestRecovery requests the recovery for the next boot. The error wraps [ErrRefused] if b is not a [Recoverer].
 func RequestRecovery(ctx context.Context, b Backend) error {
-	if s, ok := b.(*synced); ok {
-		b = s.Backend
-	}
-	if r, ok := b.(Recoverer); ok {
+	if r, ok := unsynced(b).(Recoverer); ok {
 		return r.RequestRecovery(ctx)
 	}
 	return RefuseRecovery()
+}
+
+// unsynced is the backend that [SyncFirst] wraps, else b.
+func unsynced(b Backend) Backend {
+	if s, ok := b.(*synced); ok {
+		return s.Backend
+	}
+	return b
 }
