@@ -259,7 +259,7 @@ func (f *filesystem) confine(name string) error {
 	return nil
 }
 
-// reserve makes a file of size bytes whose blocks are allocated, durably. What it holds is kept.
+// reserve creates a file of size bytes, or resizes it, and allocates its blocks, durably. It keeps the content.
 func (f *filesystem) reserve(name string, size int64) error {
 	if err := f.root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err

@@ -19,7 +19,7 @@ const (
 	HeldFailed  Held = "failed"  // the release, which was tried and did not prove itself, see Job.IfNewer
 )
 
-// NothingError reports that there is nothing to install. Nothing was changed.
+// NothingError reports that a slot holds the release already, so that the install changed nothing.
 type NothingError struct {
 	Slot    string
 	Version string // of what the slot holds
