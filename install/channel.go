@@ -70,16 +70,9 @@ func VerifyChannel(ctx context.Context, r VerifyChannelRequest, in Inputs) (*Cha
 
 // CheckPublished checks an unsigned release as a channel would offer it: the document and the block maps that it pins.
 func CheckPublished(path string) (*release.Release, error) {
-	doc, err := ReadDocument(path, release.TypeRelease)
-	if err == nil && verify.IsClearsigned(doc) {
-		doc, err = verify.UnverifiedText(doc)
-	}
+	r, err := ParseUnverified(path, release.TypeRelease, release.Parse)
 	if err != nil {
 		return nil, err
-	}
-	r, err := release.Parse(doc)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	for _, i := range r.Images() {
 		data, err := ReadFile(beside(path, i.Bmap), release.Trust{}.Limit(release.TypeMap))

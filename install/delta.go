@@ -92,10 +92,7 @@ func (p patched) Patch(ctx context.Context, seed update.Seed, m *bmap.Map, check
 	if err != nil {
 		return nil, err
 	}
-	ranges := make([]pack.Range, 0, m.Len())
-	for _, r := range m.Ranges() {
-		ranges = append(ranges, pack.Range{Offset: r.Offset, Length: r.Length})
-	}
+	ranges := PackRanges(m)
 	t, err := delta.ReadTable(file, file.Size(), ranges)
 	if err == nil && (t.Base != id.Base || t.Target != id.Target) {
 		err = fmt.Errorf("it is for the maps %x and %x, expected %x and %x", t.Base[:8], t.Target[:8], id.Base[:8], id.Target[:8])

@@ -10,7 +10,7 @@ import (
 
 	"updater/bmap"
 	"updater/delta"
-	"updater/pack"
+	"updater/install"
 )
 
 // deltas prints what programs that compare whole images make of a pair, and how fast this program makes the new image.
@@ -66,10 +66,6 @@ func (b *bench) decode(out, oldImg, newImg string) error {
 	if err != nil {
 		return err
 	}
-	var ranges []pack.Range
-	for _, r := range m.Ranges() {
-		ranges = append(ranges, pack.Range{Offset: r.Offset, Length: r.Length})
-	}
 	f, err := os.Open(out)
 	if err != nil {
 		return err
@@ -84,7 +80,7 @@ func (b *bench) decode(out, oldImg, newImg string) error {
 	if err != nil {
 		return err
 	}
-	t, err := delta.ReadTable(f, info.Size(), ranges)
+	t, err := delta.ReadTable(f, info.Size(), install.PackRanges(m))
 	if err != nil {
 		return err
 	}

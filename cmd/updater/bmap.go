@@ -9,7 +9,6 @@ import (
 	"updater/bmap"
 	"updater/install"
 	"updater/internal/printable"
-	"updater/verify"
 )
 
 func newBmap(env Env) *cobra.Command {
@@ -21,32 +20,6 @@ func newBmap(env Env) *cobra.Command {
 	}
 	cmd.AddCommand(newBmapCreate(env), newBmapCopy(env), newBmapInfo(env), newBmapVerify(env))
 	return cmd
-}
-
-// bmapText reads the text that is signed, without checking its signature.
-func bmapText(path string) (text []byte, clearsigned bool, err error) {
-	text, err = install.ReadFile(path, verify.MaxDocumentSize+verify.MaxSignatureSize)
-	if err != nil {
-		return nil, false, fmt.Errorf("reading the bmap: %w", err)
-	}
-	if clearsigned = verify.IsClearsigned(text); clearsigned {
-		if text, err = verify.UnverifiedText(text); err != nil {
-			return nil, true, fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	return text, clearsigned, nil
-}
-
-// readBmap parses a bmap without checking its signature.
-func readBmap(path string) (m *bmap.Map, clearsigned bool, err error) {
-	text, clearsigned, err := bmapText(path)
-	if err != nil {
-		return nil, clearsigned, err
-	}
-	if m, err = bmap.Parse(text); err != nil {
-		return nil, clearsigned, fmt.Errorf("%s: %w", path, err)
-	}
-	return m, clearsigned, nil
 }
 
 // bmapInfo is the result of bmap info.
@@ -84,11 +57,11 @@ func newBmapInfo(env Env) *cobra.Command {
 		Short: "Show what a bmap says; does not check its signature",
 		Args:  argsN(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			m, clearsigned, err := readBmap(args[0])
+			m, err := install.ReadUnverifiedMap(args[0])
 			if err != nil {
 				return err
 			}
-			info := describeBmap(m, clearsigned)
+			info := describeBmap(m.Map, m.Clearsigned)
 			if asJSON {
 				return env.json(info)
 			}

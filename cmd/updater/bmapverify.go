@@ -47,12 +47,12 @@ GPT was moved by bmap copy differs where its partition table is.`,
 		Args: argsN(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := newReport(env, asJSON)
-			m, _, err := readBmap(args[0])
+			m, err := install.ReadUnverifiedMap(args[0])
 			if err != nil {
 				return out.failed(err)
 			}
-			err = compareImage(cmd.Context(), m, args[1], env, out)
-			return out.compared(args, m, err)
+			err = compareImage(cmd.Context(), m.Map, args[1], env, out)
+			return out.compared(args, m.Map, err)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the verdict as JSON")

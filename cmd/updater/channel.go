@@ -16,7 +16,6 @@ import (
 	"updater/internal/atomicfile"
 	"updater/internal/printable"
 	"updater/release"
-	"updater/verify"
 )
 
 // channelName is the document of a channel in the current folder.
@@ -95,18 +94,7 @@ func creationTime() (time.Time, error) {
 }
 
 func readChannel(path string) (*release.Channel, error) {
-	data, err := install.ReadDocument(path, release.TypeChannel)
-	if err == nil && verify.IsClearsigned(data) {
-		data, err = verify.UnverifiedText(data)
-	}
-	if err != nil {
-		return nil, err
-	}
-	c, err := release.ParseChannel(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return c, nil
+	return install.ParseUnverified(path, release.TypeChannel, release.ParseChannel)
 }
 
 func newChannelCreate(env Env) *cobra.Command {

@@ -1,27 +1,18 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
-	"updater/bmap"
 	"updater/delta"
-	"updater/internal/atomicfile"
+	"updater/install"
 	"updater/internal/printable"
-	"updater/pack"
 	"updater/source"
-	"updater/update"
 )
 
 func newDelta(env Env) *cobra.Command {
@@ -72,105 +63,51 @@ func runDeltaCreate(ctx context.Context, o deltaCreateOptions, path string, env 
 	if err != nil {
 		return err
 	}
-	defer from.raw.Close()
+	defer from.Close()
 	to, err := openMapped(ctx, path, o.bmap)
 	if err != nil {
 		return err
 	}
-	defer to.raw.Close()
+	defer to.Close()
 	if o.output == "" {
-		o.output = delta.Name(path, from.sum)
+		o.output = delta.Name(path, from.Sum)
 	}
-	in := delta.Images{
-		Identity: delta.Identity{Base: from.sum, Target: to.sum, BaseSize: from.m.ImageSize()},
-		Old:      from.raw, New: to.raw, OldRanges: packRanges(from.m), NewRanges: packRanges(to.m),
-	}
+	var encoded func(n int64)
 	if progress, stop := newReport(env, false).meter("encoding"); progress != nil {
 		defer stop()
 		var done int64
-		in.Progress = func(n int64) { done += n; progress(done, to.m.MappedBytes()) }
+		encoded = func(n int64) { done += n; progress(done, to.MappedBytes()) }
 	}
-	var t *delta.Table
-	if err := atomicfile.WriteFunc(o.output, 0o644, func(out io.Writer) error {
-		w := bufio.NewWriterSize(out, 256<<10)
-		if t, err = delta.Write(ctx, w, in); err != nil {
-			return err
-		}
-		return w.Flush()
-	}); err != nil {
+	t, err := install.CreateDelta(ctx, from, to, o.output, encoded)
+	if err != nil {
 		return err
 	}
 	v := viewDelta(t)
 	env.done("%s of data in %d frames, made with %s of the old image, into %s, %s\n", size(v.Made), v.Frames, size(v.WindowBytes), o.output, size(t.Size))
-	if left := to.m.MappedBytes() - v.Made; left > 0 {
+	if left := to.MappedBytes() - v.Made; left > 0 {
 		env.warn("%s are in ranges of more than %s, which are not in the delta; make the bmap with updater bmap create", size(left), size(delta.MaxRange))
 	}
 	return nil
 }
 
-// mappedImage is a raw image that matches its map.
-type mappedImage struct {
-	m   *bmap.Map
-	sum [sha256.Size]byte // of the map as it is signed
-	raw *os.File
-}
-
-// openMapped opens an image, decoded into a temporary file if it is compressed, and compares it with its map.
-func openMapped(ctx context.Context, path, mapPath string) (*mappedImage, error) {
-	text, m, err := findMap(path, mapPath)
+func openMapped(ctx context.Context, path, mapPath string) (*install.MappedImage, error) {
+	mapPath, err := mapOf(path, mapPath)
 	if err != nil {
 		return nil, err
 	}
-	i := &mappedImage{m: m, sum: sha256.Sum256(text)}
-	if err := m.CheckSummed(); err != nil {
-		return nil, err
-	}
-	img, err := source.Open(path, nil, source.Limits{})
-	if err != nil {
-		return nil, err
-	}
-	defer img.Close()
-	if img.Codec() == "raw" {
-		if i.raw, err = os.Open(path); err == nil {
-			err = bmap.Verify(ctx, m, i.raw, nil)
-		}
-	} else if i.raw, err = os.CreateTemp("", "updater-delta"); err == nil {
-		_ = os.Remove(i.raw.Name()) // it lives as long as it is open
-		err = update.Pieces(ctx, m, img, func(p []byte, off int64) error { _, err := i.raw.WriteAt(p, off); return err })
-		err = errors.Join(err, i.raw.Truncate(m.ImageSize()))
-	}
-	if err != nil {
-		if i.raw != nil {
-			i.raw.Close()
-		}
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return i, nil
+	return install.OpenMapped(ctx, path, mapPath)
 }
 
-// findMap reads a map, by default the one beside an image, without checking its signature.
-func findMap(image, path string) (text []byte, m *bmap.Map, err error) {
-	if path == "" {
-		if path, err = source.FindBmap(image); err != nil {
-			return nil, nil, &usageError{err: err}
-		}
+// mapOf is the block map of an image: path, by default the one beside it.
+func mapOf(image, path string) (string, error) {
+	if path != "" {
+		return path, nil
 	}
-	text, _, err = bmapText(path)
+	path, err := source.FindBmap(image)
 	if err != nil {
-		return nil, nil, err
+		return "", &usageError{err: err}
 	}
-	if m, err = bmap.Parse(text); err != nil {
-		err = fmt.Errorf("%s: %w", path, err)
-	}
-	return text, m, err
-}
-
-func packRanges(m *bmap.Map) []pack.Range {
-	ranges := make([]pack.Range, 0, m.Len())
-	for _, r := range m.Ranges() {
-		ranges = append(ranges, pack.Range{Offset: r.Offset, Length: r.Length})
-	}
-	return ranges
+	return path, nil
 }
 
 // deltaView is a delta for people and machines.
@@ -245,25 +182,13 @@ func runDeltaInfo(o deltaInfoOptions, path string, env Env) error {
 	if o.dictionary >= 0 && (o.from == "" || o.output == "") {
 		return usagef("--dictionary needs --from and --output")
 	}
-	text, m, err := findMap(deltaName.ReplaceAllString(path, ""), o.bmap)
+	mapPath, err := mapOf(deltaName.ReplaceAllString(path, ""), o.bmap)
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(path)
+	t, err := install.ReadDelta(path, mapPath)
 	if err != nil {
 		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	t, err := delta.ReadTable(f, info.Size(), packRanges(m))
-	if sum := sha256.Sum256(text); err == nil && t.Target != sum {
-		err = fmt.Errorf("it makes the image with bmap %x, expected %x", t.Target, sum)
-	}
-	if err != nil {
-		return &source.CorruptError{Name: path, Codec: "delta", Err: err}
 	}
 	if o.dictionary >= 0 {
 		return writeDictionary(o, t, env)
@@ -286,23 +211,11 @@ func writeDictionary(o deltaInfoOptions, t *delta.Table, env Env) error {
 	if o.dictionary >= len(t.Frames) {
 		return usagef("--dictionary is %d, expected a frame from 0 to %d", o.dictionary, len(t.Frames)-1)
 	}
-	old, err := os.Open(o.from)
-	if err != nil {
-		return err
-	}
-	defer old.Close()
 	frame := t.Frames[o.dictionary]
-	if err := atomicfile.WriteFunc(o.output, 0o644, func(w io.Writer) error {
-		for _, win := range t.Dictionary(frame) {
-			if _, err := io.Copy(w, io.NewSectionReader(old, win.Offset, int64(win.Length))); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
+	if err := install.WriteDictionary(t, frame, o.from, o.output); err != nil {
 		return err
 	}
-	_, err = printable.Fprintf(env.Stdout, "frame %d: %d bytes at %d of the delta, for %d ranges from %d on, %d bytes\n",
+	_, err := printable.Fprintf(env.Stdout, "frame %d: %d bytes at %d of the delta, for %d ranges from %d on, %d bytes\n",
 		o.dictionary, frame.Packed, frame.At, frame.Count, frame.First, frame.Length)
 	return err
 }

@@ -153,7 +153,7 @@ func newKeyringInfo(env Env) *cobra.Command {
 			if len(args) == 0 {
 				return showTrust(env, path)
 			}
-			k, err := readKeyring(args[0])
+			k, err := install.ParseUnverified(args[0], release.TypeKeyring, release.ParseKeyring)
 			if err != nil {
 				return err
 			}
@@ -164,21 +164,6 @@ func newKeyringInfo(env Env) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&path, "config", "/etc/updater/config.toml", "device configuration `FILE`")
 	return cmd
-}
-
-func readKeyring(path string) (*release.Keyring, error) {
-	data, err := install.ReadDocument(path, release.TypeKeyring)
-	if err == nil && verify.IsClearsigned(data) {
-		data, err = verify.UnverifiedText(data)
-	}
-	if err != nil {
-		return nil, err
-	}
-	k, err := release.ParseKeyring(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return k, nil
 }
 
 func printKeyring(w io.Writer, k *release.Keyring) {

@@ -1,21 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
 
-	"updater/bmap"
-	"updater/internal/atomicfile"
+	"updater/install"
 	"updater/pack"
 	"updater/source"
-	"updater/update"
 )
 
 type packOptions struct {
@@ -61,22 +55,8 @@ func runPack(ctx context.Context, o packOptions, path string, env Env) (err erro
 	if codec != "raw" {
 		return usagef("%s is compressed (%s) already; pack needs the raw image", path, codec)
 	}
-	f, err := os.Open(path)
+	m, err := install.Pack(ctx, path, o.bmap, o.output, o.level)
 	if err != nil {
-		return err
-	}
-	defer f.Close()
-	m, err := packMap(ctx, o.bmap, path, f)
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.WriteFunc(o.output, 0o644, func(out io.Writer) error {
-		w := bufio.NewWriterSize(out, 256<<10)
-		if err := pack.Write(ctx, w, pack.Image{Data: f, Size: m.ImageSize(), Ranges: packRanges(m)}, o.level); err != nil {
-			return err
-		}
-		return w.Flush()
-	}); err != nil {
 		return err
 	}
 	info, err := os.Stat(o.output)
@@ -85,28 +65,4 @@ func runPack(ctx context.Context, o packOptions, path string, env Env) (err erro
 	}
 	env.done("packed %s of data in %d ranges into %s, %s\n", size(m.MappedBytes()), m.Len(), o.output, size(info.Size()))
 	return nil
-}
-
-// packMap reads the map of an image and compares the image with it, or creates the map.
-func packMap(ctx context.Context, name, path string, image *os.File) (*bmap.Map, error) {
-	if name == "" {
-		name = path + ".bmap"
-		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
-			m, err := bmap.Create(ctx, image, bmap.CreateOptions{})
-			if err != nil {
-				return nil, err
-			}
-			return m, atomicfile.Write(name, m.Encode(), 0o644)
-		}
-	}
-	m, _, err := readBmap(name)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := image.Stat(); err != nil {
-		return nil, err
-	} else if info.Mode().IsRegular() && info.Size() != m.ImageSize() {
-		return nil, &update.ImageError{Err: fmt.Errorf("%s has %d bytes, the bmap says %d", path, info.Size(), m.ImageSize())}
-	}
-	return m, bmap.Verify(ctx, m, image, nil)
 }

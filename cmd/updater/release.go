@@ -148,7 +148,7 @@ func (o releaseCreateOptions) options(args []string) (release.BuildOptions, erro
 
 // keyringRef refers to a keyring from a document.
 func keyringRef(document, path string) (ref release.KeyringRef, err error) {
-	k, err := readKeyring(path)
+	k, err := install.ParseUnverified(path, release.TypeKeyring, release.ParseKeyring)
 	if err != nil {
 		return ref, err
 	}
@@ -257,16 +257,9 @@ folder). It reads a clearsigned document too.`,
 		Args: argsN(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path := releasePath(args)
-			data, err := install.ReadDocument(path, release.TypeRelease)
-			if err == nil && verify.IsClearsigned(data) {
-				data, err = verify.UnverifiedText(data)
-			}
+			r, err := install.ParseUnverified(path, release.TypeRelease, release.Parse)
 			if err != nil {
 				return err
-			}
-			r, err := release.Parse(data)
-			if err != nil {
-				return fmt.Errorf("%s: %w", path, err)
 			}
 			if asJSON {
 				return env.json(viewRelease(r))

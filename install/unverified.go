@@ -1,0 +1,59 @@
+package install
+
+import (
+	"fmt"
+
+	"updater/bmap"
+	"updater/pack"
+	"updater/release"
+	"updater/verify"
+)
+
+// ParseUnverified reads a document of at most the size that one of its type may have, and parses what is signed of it. It does not check the
+// signature, and is for a publisher's machine.
+func ParseUnverified[T any](path string, kind release.Type, parse func([]byte) (T, error)) (parsed T, err error) {
+	text, err := ReadDocument(path, kind)
+	if err == nil && verify.IsClearsigned(text) {
+		text, err = verify.UnverifiedText(text)
+	}
+	if err != nil {
+		return parsed, err
+	}
+	if parsed, err = parse(text); err != nil {
+		return parsed, fmt.Errorf("%s: %w", path, err)
+	}
+	return parsed, nil
+}
+
+// UnverifiedMap is a block map whose signature was not checked.
+type UnverifiedMap struct {
+	*bmap.Map
+	Text        []byte // what is signed
+	Clearsigned bool
+}
+
+// ReadUnverifiedMap reads a block map without checking its signature.
+func ReadUnverifiedMap(path string) (m UnverifiedMap, err error) {
+	if m.Text, err = ReadFile(path, verify.MaxDocumentSize+verify.MaxSignatureSize); err != nil {
+		return m, fmt.Errorf("reading the bmap: %w", err)
+	}
+	if m.Clearsigned = verify.IsClearsigned(m.Text); m.Clearsigned {
+		m.Text, err = verify.UnverifiedText(m.Text)
+	}
+	if err == nil {
+		m.Map, err = bmap.Parse(m.Text)
+	}
+	if err != nil {
+		return m, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+// PackRanges are the ranges of a map as packages pack and delta take them.
+func PackRanges(m *bmap.Map) []pack.Range {
+	ranges := make([]pack.Range, 0, m.Len())
+	for _, r := range m.Ranges() {
+		ranges = append(ranges, pack.Range{Offset: r.Offset, Length: r.Length})
+	}
+	return ranges
+}

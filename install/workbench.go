@@ -1,0 +1,171 @@
+package install
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"updater/bmap"
+	"updater/delta"
+	"updater/internal/atomicfile"
+	"updater/pack"
+	"updater/source"
+	"updater/update"
+)
+
+// writeFile replaces a file by what write writes, durably.
+func writeFile(path string, write func(w io.Writer) error) error {
+	return atomicfile.WriteFunc(path, 0o644, func(out io.Writer) error {
+		w := bufio.NewWriterSize(out, 256<<10)
+		if err := write(w); err != nil {
+			return err
+		}
+		return w.Flush()
+	})
+}
+
+// Pack packs the ranges of a raw image into a zstd file. mapPath is the image's block map, with which the image is compared; "" is the one
+// beside the image, which is made if it is not there. Errors: update.ImageError, those of the files.
+func Pack(ctx context.Context, image, mapPath, output string, level int) (*bmap.Map, error) {
+	f, err := os.Open(image)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	m, err := packMap(ctx, mapPath, f)
+	if err != nil {
+		return nil, err
+	}
+	return m, writeFile(output, func(w io.Writer) error {
+		return pack.Write(ctx, w, pack.Image{Data: f, Size: m.ImageSize(), Ranges: PackRanges(m)}, level)
+	})
+}
+
+// packMap reads the map of an image and compares the image with it, or creates the map.
+func packMap(ctx context.Context, name string, image *os.File) (*bmap.Map, error) {
+	if name == "" {
+		name = image.Name() + ".bmap"
+		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+			m, err := bmap.Create(ctx, image, bmap.CreateOptions{})
+			if err != nil {
+				return nil, err
+			}
+			return m, atomicfile.Write(name, m.Encode(), 0o644)
+		}
+	}
+	m, err := ReadUnverifiedMap(name)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := image.Stat(); err != nil {
+		return nil, err
+	} else if info.Mode().IsRegular() && info.Size() != m.ImageSize() {
+		return nil, &update.ImageError{Err: fmt.Errorf("%s has %d bytes, the bmap says %d", image.Name(), info.Size(), m.ImageSize())}
+	}
+	return m.Map, bmap.Verify(ctx, m.Map, image, nil)
+}
+
+// MappedImage is a raw image that matches its block map. Close it.
+type MappedImage struct {
+	*bmap.Map
+	Sum [sha256.Size]byte // of the map as it is signed
+	raw *os.File
+}
+
+// Close releases the image.
+func (i *MappedImage) Close() { _ = i.raw.Close() }
+
+// OpenMapped opens an image, decoded into a temporary file if it is compressed, and compares it with its block map, whose signature is not
+// checked.
+func OpenMapped(ctx context.Context, path, mapPath string) (*MappedImage, error) {
+	m, err := ReadUnverifiedMap(mapPath)
+	if err != nil {
+		return nil, err
+	}
+	i := &MappedImage{Map: m.Map, Sum: sha256.Sum256(m.Text)}
+	if err := m.CheckSummed(); err != nil {
+		return nil, err
+	}
+	img, err := source.Open(path, nil, source.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	defer img.Close()
+	if img.Codec() == "raw" {
+		if i.raw, err = os.Open(path); err == nil {
+			err = bmap.Verify(ctx, m.Map, i.raw, nil)
+		}
+	} else if i.raw, err = os.CreateTemp("", "updater-delta"); err == nil {
+		_ = os.Remove(i.raw.Name()) // it lives as long as it is open
+		err = update.Pieces(ctx, m.Map, img, func(p []byte, off int64) error { _, err := i.raw.WriteAt(p, off); return err })
+		err = errors.Join(err, i.raw.Truncate(m.ImageSize()))
+	}
+	if err != nil {
+		if i.raw != nil {
+			i.raw.Close()
+		}
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return i, nil
+}
+
+// CreateDelta writes the delta from one image to another. progress is called with the bytes of the new image that were encoded since; nil is
+// allowed.
+func CreateDelta(ctx context.Context, from, to *MappedImage, output string, progress func(n int64)) (t *delta.Table, err error) {
+	in := delta.Images{
+		Identity: delta.Identity{Base: from.Sum, Target: to.Sum, BaseSize: from.ImageSize()},
+		Old:      from.raw, New: to.raw, OldRanges: PackRanges(from.Map), NewRanges: PackRanges(to.Map), Progress: progress,
+	}
+	err = writeFile(output, func(w io.Writer) error {
+		t, err = delta.Write(ctx, w, in)
+		return err
+	})
+	return t, err
+}
+
+// ReadDelta reads the table of a delta that makes the image of a block map. The error is a [source.CorruptError] for any other file.
+func ReadDelta(path, mapPath string) (*delta.Table, error) {
+	m, err := ReadUnverifiedMap(mapPath)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	t, err := delta.ReadTable(f, info.Size(), PackRanges(m.Map))
+	if sum := sha256.Sum256(m.Text); err == nil && t.Target != sum {
+		err = fmt.Errorf("it makes the image with bmap %x, expected %x", t.Target, sum)
+	}
+	if err != nil {
+		return nil, &source.CorruptError{Name: path, Codec: "delta", Err: err}
+	}
+	return t, nil
+}
+
+// WriteDictionary writes the dictionary of one frame, made of the raw old image.
+func WriteDictionary(t *delta.Table, frame delta.Frame, image, output string) error {
+	old, err := os.Open(image)
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	return atomicfile.WriteFunc(output, 0o644, func(w io.Writer) error {
+		for _, win := range t.Dictionary(frame) {
+			if _, err := io.Copy(w, io.NewSectionReader(old, win.Offset, int64(win.Length))); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
