@@ -211,3 +211,51 @@ func TestRootPartition(t *testing.T) {
 		t.Errorf("BootDisk = %q, %v; RootPartition = %q, %v", disk, err, part, perr)
 	}
 }
+
+// TestPartlyMissingNodes: the kernel knows one partition of the table and not the other. Both open exclusively in either order, and
+// exclude others; while the one with a node is in use, the other is busy, and a third program sees the disk claimed.
+func TestPartlyMissingNodes(t *testing.T) {
+	id := fmt.Sprintf("%d-%d", os.Getpid(), time.Now().UnixNano()%1e9)
+	parts := []string{"PARTLABEL=a-" + id, "PARTLABEL=b-" + id}
+	node := loop(t, partitioned(t, 8<<20, "-n1:2048:+1M", "-c1:a-"+id, "-n2:0:+2M", "-c2:b-"+id), 8<<20, "-P")
+	t.Cleanup(func() { _ = exec.Command("partx", "--delete", node).Run() })
+	if out, err := exec.Command("partx", "--update", "--nr", "1", node).CombinedOutput(); err != nil {
+		t.Skipf("partx: %v: %s", err, out)
+	}
+	open := func(label string) (*blockdev.Device, error) {
+		d := openDisk(t, node)
+		t.Cleanup(func() { _ = d.Close() })
+		return find(t, d, label).Open(blockdev.Exclusive)
+	}
+	for _, order := range [][]string{parts, {parts[1], parts[0]}} {
+		disk := openDisk(t, node)
+		if p := find(t, disk, parts[0]); p.Path == node {
+			t.Fatalf("%s has no node", p)
+		}
+		for _, label := range order {
+			d, err := find(t, disk, label).Open(blockdev.Exclusive)
+			if err != nil {
+				t.Fatalf("%s of %v: %v", label, order, err)
+			}
+			defer d.Close()
+			for _, other := range parts {
+				if _, err := open(other); !isBusy(err) {
+					t.Errorf("%s of a disk that is claimed = %v", other, err)
+				}
+			}
+		}
+		if err := disk.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used, err := os.OpenFile(find(t, openDisk(t, node), parts[0]).Path, os.O_RDWR|os.O_EXCL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer used.Close()
+	for _, label := range parts {
+		if _, err := open(label); !isBusy(err) {
+			t.Errorf("%s beside a partition in use = %v", label, err)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -115,15 +116,19 @@ func (p Partition) OpenWindow(off, size int64, mode Mode) (*Device, error) {
 }
 
 func (p Partition) open(name string, off, size int64, mode Mode) (*Device, error) {
-	if !p.window {
-		return openDevice(name, p.Path, off, size, mode)
-	}
-	if mode == Exclusive && p.disk.block {
-		// O_EXCL claims a whole node, so all windows of the disk share one claim.
-		if err := p.disk.claimWhole(); err != nil {
+	if mode == Exclusive && p.disk.block && slices.ContainsFunc(p.disk.table.parts, func(q Partition) bool { return q.window }) {
+		// O_EXCL claims a whole node, so all windows of the disk share one claim. It excludes others from the partitions with a
+		// node, too: they are claimed alone only while one of them is in use and the whole disk cannot be claimed.
+		err := p.disk.claimWhole()
+		if err != nil && p.window {
 			return nil, err
 		}
-		mode = Shared
+		if err == nil {
+			mode = Shared
+		}
+	}
+	if !p.window {
+		return openDevice(name, p.Path, off, size, mode)
 	}
 	return openDevice(name, p.Path, p.Offset+off, size, mode)
 }
