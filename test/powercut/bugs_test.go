@@ -436,13 +436,21 @@ func trustsRecord(t *testing.T, d *device, seed uint64) (int, error) {
 	return d.finish(t, img)
 }
 
-// staleCompare: a write-out fails; the next install of the same boot compares through the page cache, where the data
-// looks written.
+// staleCompare: a write-out fails, counted by the seed; the next install of the same boot compares through the page cache,
+// where the data looks written.
 func staleCompare(t *testing.T, d *device, seed uint64) (int, error) {
 	img := d.images[2]
-	d.w.Engine = blockdev.Paced
-	d.disk.Inject(crashdisk.Fault{N: 30 + int(seed), Kind: crashdisk.EIO})
+	slotFile(func(main, _ *file) {
+		calls := uint64(0)
+		main.syncRange = func(f blockdev.File, off, n int64, flags blockdev.SyncFlags) error {
+			if calls++; calls == seed {
+				d.disk.Inject(crashdisk.Fault{N: 1, Kind: crashdisk.EIO})
+			}
+			return f.SyncRange(off, n, flags)
+		}
+	})(d)
 	_, _ = d.install(t.Context(), img)
+	d.hooks.files = nil
 	d.disk.Heal()
 	cache := d.disk.Open()
 	equal := map[int64]bool{}
