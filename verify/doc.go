@@ -33,9 +33,4 @@
 // product, expiry and rollback protection are read from the signed document by others. The holder of the secret key can
 // choose the date in a signature. The web of trust, trust signatures and designated revokers are not used; a keyring is
 // trusted as it is, and must come from a place that an attacker cannot write.
-//
-// # Digests
-//
-// [NewReader] hands out a known number of bytes and returns a [*MismatchError] instead of the end of the data if the
-// digest differs.
 package verify

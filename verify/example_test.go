@@ -2,14 +2,11 @@ package verify_test
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
@@ -64,27 +61,4 @@ func Example() {
 	// Output:
 	// detached, signed by release <release@example.com>: version = "2026.11.1"
 	// changed document refused: true
-}
-
-// NewReader ends with io.EOF only after the digest of all bytes has matched.
-func ExampleNewReader() {
-	const data = "release notes"
-	digest := fmt.Sprintf("%x", sha256.Sum256([]byte(data)))
-	for _, input := range []string{data, "release NOTES", "release"} {
-		r := verify.NewReader(strings.NewReader(input), sha256.New(), digest, int64(len(data)), "notes.txt")
-		_, err := io.Copy(io.Discard, r)
-		mismatch, other := errors.AsType[*verify.MismatchError](err)
-		switch {
-		case err == nil:
-			fmt.Println("verified")
-		case other:
-			fmt.Println("mismatch in", mismatch.Object)
-		default:
-			fmt.Println(err)
-		}
-	}
-	// Output:
-	// verified
-	// mismatch in notes.txt
-	// notes.txt: input ends at byte 7 of 13: unexpected EOF
 }
