@@ -27,8 +27,9 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 build: bin/updater
+# Programs are replaced by a rename: others may run them, or build them at the same time.
 bin/updater: FORCE
-	go build $(FLAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/updater
+	go build $(FLAGS) -ldflags '$(LDFLAGS)' -o $@.$$$$ ./cmd/updater && mv $@.$$$$ $@
 FORCE:
 
 # For another architecture: amd64, arm64, arm or riscv64. GOARM is 7 by default.
@@ -36,13 +37,13 @@ ARCH ?= $(shell go env GOARCH)
 export GOARM ?= 7
 DEVICE := bin/$(ARCH)
 $(DEVICE)/updater: FORCE
-	GOARCH=$(ARCH) go build $(FLAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/updater
+	GOARCH=$(ARCH) go build $(FLAGS) -ldflags '$(LDFLAGS)' -o $@.$$$$ ./cmd/updater && mv $@.$$$$ $@
 # u-root's init.
 $(DEVICE)/init: go.mod
-	GOARCH=$(ARCH) go build $(FLAGS) -ldflags '$(STRIP)' -o $@ github.com/u-root/u-root/cmds/core/init
+	GOARCH=$(ARCH) go build $(FLAGS) -ldflags '$(STRIP)' -o $@.$$$$ github.com/u-root/u-root/cmds/core/init && mv $@.$$$$ $@
 # The archiver, for the host.
 bin/mkinitramfs: FORCE
-	go build $(FLAGS) -ldflags '$(STRIP)' -o $@ ./cmd/mkinitramfs
+	go build $(FLAGS) -ldflags '$(STRIP)' -o $@.$$$$ ./cmd/mkinitramfs && mv $@.$$$$ $@
 
 # KERNEL is the kernel image that will run it, KERNEL_VERSION its release alone; without both no modules are packed. MODULES are names or sets
 # (docs/initramfs.md), below MODULES_ROOT. COMPRESS is zstd, xz or none.

@@ -41,7 +41,7 @@ C
 
 # The update: an image with holes, its bmap, a signature.
 export GNUPGHOME=$work/gnupg; mkdir -m 700 gnupg
-gpg -q --batch --passphrase '' --quick-generate-key release@example.com ed25519 sign never 2>/dev/null
+gpg -q --batch --passphrase '' --quick-generate-key release@example.com ed25519 sign never 2>gpg.log || { cat gpg.log >&2; exit 1; }
 gpg -q --armor --export release@example.com >release.asc
 truncate -s 30M image.img
 for at in 0 9 20; do head -c 3M /dev/urandom | dd of=image.img bs=1M seek=$at conv=notrunc status=none; done
