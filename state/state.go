@@ -22,6 +22,7 @@ type State struct {
 	Slots   map[string]Slot // by name
 	History []Event         // the newest last, bounded
 	Request *Request        // what the recovery is asked to install; nil is nothing
+	Fleet   Fleet           // of a device that follows a channel
 
 	releases map[string]partOf          // of the images by SLOT/ROLE, while they are encoded
 	unknown  map[string]json.RawMessage // members of a later version, kept unchanged
@@ -200,7 +201,7 @@ func (s State) Clone() State {
 	for name, roles := range s.Slots {
 		slots[name] = maps.Clone(roles)
 	}
-	s.Slots, s.History, s.unknown = slots, slices.Clone(s.History), maps.Clone(s.unknown)
+	s.Slots, s.History, s.Fleet, s.unknown = slots, slices.Clone(s.History), s.Fleet.clone(), maps.Clone(s.unknown)
 	return s
 }
 
@@ -217,7 +218,7 @@ func (s State) marshal(room int) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			if !m.optional || string(raw) != "null" {
+			if !m.optional || string(raw) != "null" && string(raw) != "{}" {
 				members[m.name] = raw
 			}
 		}
@@ -225,7 +226,7 @@ func (s State) marshal(room int) ([]byte, error) {
 		if err != nil || len(payload) <= room {
 			return payload, err
 		}
-		if len(s.History) == 0 && s.strip() {
+		if len(s.History) == 0 && (s.strip() || s.Fleet.shorten()) {
 			continue
 		}
 		if len(s.History) == 0 {
@@ -288,7 +289,7 @@ func (s *State) strip() (stripped bool) {
 type member struct {
 	name     string
 	value    any
-	optional bool // left out while it is nil
+	optional bool // of later versions than the first
 }
 
 // members are the parts of the payload; unmarshal sets through the pointers.
@@ -296,6 +297,7 @@ func (s *State) members() []member {
 	return []member{
 		{name: "floor", value: &s.Floor}, {name: "time", value: &s.Time}, {name: "slots", value: &s.Slots}, {name: "history", value: &s.History},
 		{name: "request", value: &s.Request, optional: true}, {name: "releases", value: &s.releases, optional: true},
+		{name: "fleet", value: &s.Fleet, optional: true},
 	}
 }
 

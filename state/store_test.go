@@ -298,9 +298,9 @@ func TestLaterFormat(t *testing.T) {
 	if _, err := state.Open(later.Areas()[0], state.State{}); err == nil || !strings.Contains(err.Error(), "later format: 2") {
 		t.Errorf("Open() = %v of a later format", err)
 	}
-	added := boottest.NewMedium(reseal(m.Snapshot()[0], func(_ []byte, p map[string]any) { p["fleet"] = "north" }))
+	added := boottest.NewMedium(reseal(m.Snapshot()[0], func(_ []byte, p map[string]any) { p["later"] = "north" }))
 	do(t, open(t, added).Update(func(s *state.State) { s.Time = day2 }))
-	if !bytes.Contains(added.Snapshot()[0], []byte(`"fleet":"north"`)) {
+	if !bytes.Contains(added.Snapshot()[0], []byte(`"later":"north"`)) {
 		t.Error("a member that is not known was dropped")
 	}
 }

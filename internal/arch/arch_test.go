@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 		"updater/device", "updater/device/config", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack",
 		"updater/delta", "updater/blockdev", "updater/state", "updater/initramfs", "updater/internal/atomicfile", "updater/internal/program",
 	},
+	"updater/fleet":    {"updater/release", "updater/state", "updater/update"},
 	"updater/recovery": {"updater/state", "updater/install", "updater/device", "updater/device/config", "updater/update", "updater/initramfs", "updater/initramfs/network"},
 	"updater/device": {
 		"updater/device/config", "updater/update", "updater/release", "updater/verify", "updater/blockdev", "updater/state",
