@@ -1,6 +1,7 @@
 package device
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +39,8 @@ type Device struct {
 	Config *config.Config
 	Opened func(Facts) // is told of a slot's partition before it is written; may be nil
 	Source string      // where the image comes from that is being installed, for the record
+	// Attempt is that of the channel by which a release is installed; 0 for a person.
+	Attempt int64
 	// Progress counts what Intact reads; may be nil.
 	Progress *update.Progress
 
@@ -88,7 +91,9 @@ func Open(c *config.Config, o Options) (_ *Device, err error) {
 	if o.Purpose == Read {
 		return d, d.reading(keepWarnings)
 	}
-	return d, d.locked(keepWarnings) // it may restore a bad copy, or create the file of the state store
+	return d, d.locked(func() error { // it may restore a bad copy, or create the file of the state store
+		return errors.Join(keepWarnings(), d.settle(context.Background()))
+	})
 }
 
 // openDisk opens the configured disk alone.

@@ -58,7 +58,12 @@ func (d *Device) Intact(ctx context.Context, slot string, trust verify.Policy) e
 
 // ActivateIntact activates a slot that [Device.Intact] accepted, whatever the state store says of it.
 func (d *Device) ActivateIntact(ctx context.Context, slot string, tries int) error {
-	return d.locked(func() error { return bootError(slot, "activating it", d.backend.Activate(ctx, slot, tries)) })
+	return d.locked(func() error {
+		if err := d.onTrial(slot); err != nil {
+			return err
+		}
+		return bootError(slot, "activating it", d.backend.Activate(ctx, slot, tries))
+	})
 }
 
 // holds compares one role, and returns the identity of the release that its document is of, "" for a bare map.

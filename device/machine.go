@@ -48,3 +48,23 @@ func MachineSerial(root, kind string) (string, error) {
 	}
 	return "", fmt.Errorf("this machine has no serial in its %s: %w", kind, errors.Join(errs...))
 }
+
+// Identifier is what places this machine in rollouts and names it in reports: the configured identifier, else the machine-id below root,
+// which is / on a device, else the serial of the firmware. Errors: [config.Error].
+func Identifier(root string, c *config.Config) (string, error) {
+	if c.Channel.Identifier != "" {
+		return c.Channel.Identifier, nil
+	}
+	data, err := os.ReadFile(filepath.Join(root, "etc/machine-id"))
+	if id := strings.TrimSpace(string(data)); err == nil && id != "" && id != "uninitialized" {
+		return id, nil
+	}
+	serial, err := MachineSerial(root, "")
+	if err != nil {
+		return "", &config.Error{
+			Err:    fmt.Errorf("this machine has no identifier: /etc/machine-id is missing or empty, and %w", err),
+			Advice: "set channel.identifier in the configuration",
+		}
+	}
+	return serial, nil
+}

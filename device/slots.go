@@ -55,6 +55,9 @@ func (d *Device) Activate(ctx context.Context, slot string, tries int) error {
 		if err := d.unchanged(ctx, slot); err != nil {
 			return err
 		}
+		if err := d.onTrial(slot); err != nil {
+			return err
+		}
 		return d.backend.Activate(ctx, slot, tries)
 	})
 }
@@ -183,7 +186,10 @@ func (d *Device) MarkGood(ctx context.Context, slot string) error {
 			return bootError(slot, "marking it good", err)
 		}
 		now := d.Now()
-		return d.change(now, func(s *state.State) { s.MarkGood(slot, now) })
+		return d.change(now, func(s *state.State) {
+			d.proved(s, now, slot)
+			s.MarkGood(slot, now)
+		})
 	})
 }
 
@@ -194,13 +200,21 @@ func (d *Device) MarkBad(ctx context.Context, slot string) error {
 			return bootError(slot, "marking it bad", err)
 		}
 		now := d.Now()
-		return d.change(now, func(s *state.State) { s.MarkBad(slot, now) })
+		if err := d.change(now, func(s *state.State) { s.MarkBad(slot, now) }); err != nil {
+			return err
+		}
+		return d.settle(ctx)
 	})
 }
 
 // SwitchTo makes a slot the next choice for tries boots, at the request of a person. A slot that does not hold one whole release, or one
 // below the floor, is refused. Errors: update.BootError, update.RollbackError.
 func (d *Device) SwitchTo(ctx context.Context, slot string, tries int) error {
+	return d.switchTo(ctx, slot, tries, "")
+}
+
+// switchTo is SwitchTo; the release of the slot that is left by a rollback is not tried again by itself.
+func (d *Device) switchTo(ctx context.Context, slot string, tries int, left string) error {
 	return d.locked(func() error {
 		err := d.check(slot)
 		if err == nil {
@@ -208,6 +222,14 @@ func (d *Device) SwitchTo(ctx context.Context, slot string, tries int) error {
 		}
 		if err != nil {
 			return refused(slot, "activating it", err)
+		}
+		if rec := d.Release(left); rec.Release != "" && d.follows() {
+			if err := d.failed(d.Now(), rec, "it was rolled back"); err != nil {
+				return err
+			}
+		}
+		if err := d.onTrial(slot); err != nil {
+			return err
 		}
 		return bootError(slot, "activating it", d.backend.Activate(ctx, slot, tries))
 	})
@@ -229,7 +251,11 @@ func (d *Device) Rollback(ctx context.Context) (slot string, err error) {
 	}
 	for _, s := range st.Slots {
 		if s.Bootable && s.Name != st.Booted && (s.Name != st.Next || st.Booted != "") {
-			return s.Name, d.SwitchTo(ctx, s.Name, d.Tries())
+			left := st.Booted
+			if s.Name == st.Next {
+				left = "" // it was the next choice before
+			}
+			return s.Name, d.switchTo(ctx, s.Name, d.Tries(), left)
 		}
 	}
 	return "", bootError("", "rolling back", errors.New("no other slot is bootable"))

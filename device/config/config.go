@@ -38,6 +38,8 @@ type Config struct {
 	Release  Release  `toml:"release"`
 	Recovery Recovery `toml:"recovery"`
 	Hooks    Hooks    `toml:"hooks"`
+	Channel  Channel  `toml:"channel"`
+	Report   Report   `toml:"report"`
 
 	File  string `toml:"-"` // that was read; "" without one
 	Build Build  `toml:"-"` // of the program that loaded it
@@ -171,6 +173,9 @@ func (c *Config) resolve(dir string) {
 	}
 	c.Source.resolve(dir)
 	c.Hooks.resolve(dir)
+	if !strings.Contains(c.Channel.URL, "://") {
+		abs(&c.Channel.URL)
+	}
 	for i := range c.Keyring {
 		abs(&c.Keyring[i])
 	}
@@ -210,6 +215,9 @@ func (c *Config) check(backends []string) error {
 		return err
 	}
 	if err := c.Boot.check(backends); err != nil {
+		return err
+	}
+	if err := c.checkFleet(); err != nil {
 		return err
 	}
 	if err := c.checkSlots(); err != nil {

@@ -1,0 +1,52 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/url"
+)
+
+// Channel is [channel]: where the device learns which releases there are.
+type Channel struct {
+	URL        string `toml:"url"`        // of the channel document: an address, or a path
+	Name       string `toml:"name"`       // that the document must have; "" is stable
+	Identifier string `toml:"identifier"` // places the device in rollouts; "" is the machine-id, else the serial of the firmware
+}
+
+// Report is [report]: who is told what became of installs.
+type Report struct {
+	URL string `toml:"url"` // takes one JSON document by POST
+}
+
+// address parses an http:// or https:// address.
+func address(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err == nil && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		err = errors.New("it is no http:// or https:// address")
+	}
+	return u, err
+}
+
+// maxIdentifier bounds channel.identifier, in bytes.
+const maxIdentifier = 256
+
+// checkFleet checks [channel] and [report].
+func (c *Config) checkFleet() error {
+	c.Channel.Name = cmp.Or(c.Channel.Name, "stable")
+	if n := len(c.Channel.Identifier); n > maxIdentifier {
+		return fmt.Errorf("channel.identifier has %d bytes, expected at most %d", n, maxIdentifier)
+	}
+	if c.Report.URL != "" {
+		if _, err := address(c.Report.URL); err != nil {
+			return errors.New("report.url is no http:// or https:// address")
+		}
+	}
+	if c.State.Device == "" && (c.Channel.URL != "" || c.Report.URL != "") {
+		return &Error{
+			Err:    errors.New("channel.url and report.url need a state store: it knows which channel was seen last, and which releases failed here"),
+			Advice: `add a partition of 1 MiB or more and state = "PARTLABEL=state"`,
+		}
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+package device
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"updater/boot"
+	"updater/state"
+	"updater/update"
+)
+
+// follows reports whether the device remembers how its releases prove themselves: it has a state store, and somebody asks.
+func (d *Device) follows() bool {
+	return d.store != nil && !d.target && (d.Config.Channel.URL != "" || d.Config.Report.URL != "")
+}
+
+// onTrial notes, before its activation, that a slot is to prove itself. A switch back to the running slot ends the trial of another one.
+// The caller holds the boot lock.
+func (d *Device) onTrial(slot string) error {
+	if !d.follows() {
+		return nil
+	}
+	rec, now := d.Release(slot), d.Now()
+	return d.change(now, func(s *state.State) {
+		f := &s.Fleet
+		if slot == d.booted && f.Trial.Slot == slot {
+			return
+		}
+		if rec.Release == "" || slot == d.booted {
+			f.Trial = state.Trial{}
+			return
+		}
+		t := state.Trial{Slot: slot, Release: rec.Release, Attempt: d.Attempt}
+		if f.Trial.Release == rec.Release {
+			t.Lost, t.Attempt = f.Trial.Lost, max(t.Attempt, f.Trial.Attempt)
+		}
+		f.Trial = t
+		f.Installs++
+	})
+}
+
+// settle finds out whether the slot on trial was given up. A slot whose tries are spent has failed. Some boot loaders leave no trace of a
+// try (tryboot, EFI), and a power cut may come before the activation: such a loss counts, and the release has failed after boot.tries
+// of them. A slot that still has tries and is no choice was put back by other means, and is not judged. The caller holds the boot lock.
+func (d *Device) settle(ctx context.Context) error {
+	t := d.known.Fleet.Trial
+	if !d.follows() || t.Release == "" || t.Ended {
+		return nil
+	}
+	st, err := d.backend.State(ctx)
+	if err != nil {
+		return nil // what comes next reports it; the trial is judged once it can be read
+	}
+	i := slices.IndexFunc(st.Slots, func(s boot.SlotState) bool { return s.Name == t.Slot })
+	rec, now := d.Release(t.Slot), d.Now()
+	if i < 0 || rec.Release != t.Release {
+		return d.change(now, func(s *state.State) { s.Fleet.Trial = state.Trial{} })
+	}
+	slot := st.Slots[i]
+	switch {
+	case rec.Outcome == update.OutcomeBad:
+		return d.failed(now, rec, "it was marked bad")
+	case t.Slot == d.booted || t.Slot == st.Next:
+		return nil
+	case !slot.Bootable && slot.Priority > 0:
+		return d.failed(now, rec, "its tries are spent")
+	case slot.Bootable && !d.caps.VolatileTry:
+		return d.change(now, func(s *state.State) { s.Fleet.Trial = state.Trial{} })
+	case t.Lost+1 >= d.Config.Boot.Tries:
+		return d.failed(now, rec, fmt.Sprintf("it did not come up %d times", t.Lost+1))
+	}
+	return d.change(now, func(s *state.State) { s.Fleet.Trial.Lost, s.Fleet.Trial.Ended = t.Lost+1, true })
+}
+
+// failed remembers that the release of a slot did not prove itself, and queues the report.
+func (d *Device) failed(now time.Time, rec update.Record, detail string) error {
+	return d.change(now, func(s *state.State) { d.noteFailure(s, now, rec, detail) })
+}
+
+func (d *Device) noteFailure(s *state.State, now time.Time, rec update.Record, detail string) {
+	attempt := int64(0)
+	if s.Fleet.Trial.Release == rec.Release {
+		attempt = s.Fleet.Trial.Attempt
+		s.Fleet.Trial = state.Trial{}
+	}
+	s.Fleet.Fail(state.Failure{Release: rec.Release, Version: rec.Version, Attempt: attempt, At: now, Detail: detail})
+	d.queue(s, now, rec, state.Report{Outcome: state.ReportFellBack, Install: s.Fleet.Installs, Detail: detail})
+}
+
+// proved notes that the running release works.
+func (d *Device) proved(s *state.State, now time.Time, slot string) {
+	rec := d.Release(slot)
+	if !d.follows() || rec.Release == "" || s.Fleet.Trial.Release != rec.Release {
+		return
+	}
+	s.Fleet.Trial = state.Trial{}
+	s.Fleet.Works(rec.Release)
+	d.queue(s, now, rec, state.Report{Outcome: state.ReportGood, Install: s.Fleet.Installs})
+}
+
+// queue queues a report of a release, when somebody wants it.
+func (d *Device) queue(s *state.State, now time.Time, rec update.Record, r state.Report) {
+	if d.Config.Report.URL == "" || rec.Release == "" {
+		return
+	}
+	r.Release, r.Version, r.RollbackIndex, r.Slot, r.At = rec.Release, rec.Version, rec.RollbackIndex, rec.Slot, now
+	s.Fleet.Queue(r)
+}
+
+// NoteFailed queues the report of an install that ended with an error. It is durable when it returns nil. Errors: [StoreError].
+func (d *Device) NoteFailed(rec update.Record, cause error) error {
+	return d.locked(func() error {
+		now := d.Now()
+		return d.change(now, func(s *state.State) { d.queueFailed(s, now, rec, cause.Error()) })
+	})
+}
+
+// queueFailed gives a failed install the number that its activation would have had.
+func (d *Device) queueFailed(s *state.State, now time.Time, rec update.Record, detail string) {
+	d.queue(s, now, rec, state.Report{Outcome: state.ReportFailed, Install: s.Fleet.Installs + 1, Detail: detail})
+}
+
+// See remembers the newest channel that was accepted, durably. accept judges it by what is remembered, under the lock. Errors: those of
+// accept, [StoreError].
+func (d *Device) See(seen state.Seen, accept func(before state.Seen) error) error {
+	return d.locked(func() error {
+		if err := accept(d.known.Fleet.Seen); err != nil || d.known.Fleet.Seen == seen {
+			return err
+		}
+		return d.change(d.Now(), func(s *state.State) { s.Fleet.Seen = seen })
+	})
+}
+
+// Delivered forgets a report that the server has taken, durably. Errors: [StoreError].
+func (d *Device) Delivered(r state.Report) error {
+	return d.locked(func() error {
+		return d.change(d.Now(), func(s *state.State) { s.Fleet.Delivered(r) })
+	})
+}
