@@ -37,7 +37,7 @@ func VerifyChannel(ctx context.Context, r VerifyChannelRequest, in Inputs) (*Cha
 	from := NewOrigins(r.Config, in, time.Time{})
 	defer from.Close()
 	from.Trust.Policy = policy
-	doc, sig, err := from.signedDocument(ctx, release.TypeChannel, r.Path, r.Signature)
+	doc, sig, err := from.Document(ctx, release.TypeChannel, r.Path, r.Signature)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func VerifyChannel(ctx context.Context, r VerifyChannelRequest, in Inputs) (*Cha
 		if e.Withdrawn {
 			continue
 		}
-		doc, sig, err := from.signedDocument(ctx, release.TypeRelease, beside(r.Path, e.Path), "")
+		doc, sig, err := from.Document(ctx, release.TypeRelease, Beside(r.Path, e.Path), "")
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +75,7 @@ func CheckPublished(path string) (*release.Release, error) {
 		return nil, err
 	}
 	for _, i := range r.Images() {
-		data, err := ReadFile(beside(path, i.Bmap), release.Trust{}.Limit(release.TypeMap))
+		data, err := ReadFile(Beside(path, i.Bmap), release.Trust{}.Limit(release.TypeMap))
 		if err == nil {
 			_, err = r.Map(i, data)
 		}

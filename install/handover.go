@@ -56,7 +56,7 @@ func (r Request) handOver(ctx context.Context, dev *device.Device, from *Origins
 func (r Request) accepted(ctx context.Context, dev *device.Device, from *Origins) (*release.Release, error) {
 	c := update.Conditions{Policy: from.Trust.Policy, Product: r.Config.Product, Require: r.Config.Trust.Required(), Floor: dev.Floor()}
 	if document, isRelease := releaseDocument(r.Image); isRelease {
-		doc, sig, err := from.signedDocument(ctx, release.TypeRelease, document, "")
+		doc, sig, err := from.Document(ctx, release.TypeRelease, document, "")
 		if err != nil {
 			return nil, err
 		}

@@ -45,7 +45,7 @@ type images struct {
 
 // Map implements update.Images.
 func (s *images) Map(ctx context.Context, i release.Image) ([]byte, error) {
-	data, err := s.from.Read(ctx, beside(s.document, i.Bmap), s.from.Trust.Limit(release.TypeMap))
+	data, err := s.from.Read(ctx, Beside(s.document, i.Bmap), s.from.Trust.Limit(release.TypeMap))
 	if err != nil {
 		return nil, fmt.Errorf("reading the block map of role %s: %w", i.Role, err)
 	}
@@ -55,7 +55,7 @@ func (s *images) Map(ctx context.Context, i release.Image) ([]byte, error) {
 
 // Open implements update.Images.
 func (s *images) Open(ctx context.Context, i release.Image) (update.ImageCloser, int64, error) {
-	name := beside(s.document, i.File)
+	name := Beside(s.document, i.File)
 	img, size, err := s.from.Open(ctx, name)
 	if err != nil {
 		return nil, 0, err

@@ -28,6 +28,10 @@ type Request struct {
 	ForceFromBad       bool   // although the running slot was not marked good
 	Initramfs          bool   // this is the recovery: hooks of the running system are not called, and the only slot may be written
 	Identity           string // of the only release that is accepted; "" accepts every one
+
+	Attempt      int64                           // of the channel by which the release is installed; 0 for a person
+	DownloadOnly bool                            // leave the switch to a later activation
+	Confirm      func(ctx context.Context) error // may refuse the switch after the read-back; nil accepts
 }
 
 // Run installs a release, or the signed image of a slot with one role, into the inactive slot. The order of the steps is that of
@@ -62,7 +66,7 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	from := NewOrigins(r.Config, in, recorded)
 	defer from.Close()
 	from.Trust = trust.Trust
-	dev.Source, dev.Opened = ImageName(r.Image), events.Device
+	dev.Source, dev.Opened, dev.Attempt = ImageName(r.Image), events.Device, r.Attempt
 	if dev.OnlySlot() != "" && !r.Initramfs {
 		return nil, r.handOver(ctx, dev, from)
 	}
@@ -73,8 +77,8 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 		Boot: dev, Disk: dev, State: dev, Seed: dev.Seed, Policy: trust.Policy,
 		Product: r.Config.Product, Hardware: device.Hardware("/", r.Config), Require: r.Config.Trust.Required(), Layout: r.Config.Layout(),
 		Identity: r.Identity, Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
-		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, IfNewer: r.IfNewer, Progress: progress,
-		PreInstall: hooks.hook("pre-install", hooks.config.PreInstall), PostInstall: hooks.hook("post-install", hooks.config.PostInstall),
+		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, IfNewer: r.IfNewer, DownloadOnly: r.DownloadOnly, Progress: progress,
+		PreInstall: hooks.hook("pre-install", hooks.config.PreInstall), PostInstall: r.confirmed(hooks.hook("post-install", hooks.config.PostInstall)),
 	}
 	open := r.openImage
 	switch {
@@ -99,7 +103,25 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 		return nil, err
 	}
 	r.keep(dev, job, res)
+	if res.Downloaded {
+		return res, nil
+	}
 	return res, hooks.activated(ctx, res)
+}
+
+// confirmed asks Confirm after a hook.
+func (r Request) confirmed(hook func(context.Context, update.Planned) error) func(context.Context, update.Planned) error {
+	if r.Confirm == nil {
+		return hook
+	}
+	return func(ctx context.Context, p update.Planned) error {
+		if hook != nil {
+			if err := hook(ctx, p); err != nil {
+				return err
+			}
+		}
+		return r.Confirm(ctx)
+	}
 }
 
 // check refuses requests that contradict themselves or the configuration.
@@ -137,7 +159,7 @@ func (r Request) hooks(dev *device.Device, events Events) hooks {
 func (r Request) openRelease(dev *device.Device, document string) func(context.Context, *Origins, *update.Job) (func() error, error) {
 	return func(ctx context.Context, from *Origins, job *update.Job) (closeImage func() error, err error) {
 		job.Images = &images{from: from, document: document, maps: map[string][]byte{}}
-		job.Document, job.Signature, err = from.signedDocument(ctx, release.TypeRelease, document, r.Documents.Signature)
+		job.Document, job.Signature, err = from.Document(ctx, release.TypeRelease, document, r.Documents.Signature)
 		if err == nil && len(r.Keyring) == 0 {
 			err = followKeyring(ctx, dev, from, document, job)
 		}

@@ -21,15 +21,14 @@ func Keyring(ctx context.Context, dev *device.Device, path, signature string, in
 	from := NewOrigins(dev.Config, in, dev.State().Time)
 	defer from.Close()
 	from.Trust = now.Trust
-	doc, sig, err := from.signedDocument(ctx, release.TypeKeyring, path, signature)
+	doc, sig, err := from.Document(ctx, release.TypeKeyring, path, signature)
 	if err != nil {
 		return now, false, err
 	}
 	return dev.InstallKeyring(doc, sig)
 }
 
-// followKeyring installs the keyring that a release was published with, when the device has an older one: the release must satisfy that
-// one too. Nothing is fetched for a release that is not accepted before.
+// followKeyring follows the keyring of a release, which must satisfy that one too. Nothing is fetched for a release that is not accepted before.
 func followKeyring(ctx context.Context, dev *device.Device, from *Origins, document string, job *update.Job) error {
 	trust, err := dev.Trust(nil)
 	if err != nil {
@@ -41,25 +40,35 @@ func followKeyring(ctx context.Context, dev *device.Device, from *Origins, docum
 	if err != nil {
 		return err
 	}
-	ref := opened.Release.Keyring()
-	switch {
-	case ref.Number <= trust.Number:
-		return nil
-	case !dev.Remembers():
-		from.in.Warn("the release was published with keyring %d; without a state store nothing keeps it", ref.Number)
-		return nil
-	}
-	doc, sig, err := from.signedDocument(ctx, release.TypeKeyring, beside(document, ref.Path), "")
-	if err != nil {
+	if _, err := FollowKeyring(ctx, dev, from, document, opened.Release.Keyring()); err != nil {
 		return err
 	}
+	job.Policy = from.Trust.Policy
+	return nil
+}
+
+// FollowKeyring installs the keyring that a signed document was published with, when the device has an older one, and makes from trust it.
+// The caller then opens the document again. document is its path or address. Errors: those of [Keyring], verify.SignatureError.
+func FollowKeyring(ctx context.Context, dev *device.Device, from *Origins, document string, ref release.KeyringRef) (followed bool, err error) {
+	trust, err := dev.Trust(nil)
+	switch {
+	case err != nil || ref.Number <= trust.Number:
+		return false, err
+	case !dev.Remembers():
+		from.in.Warn("the document was published with keyring %d; without a state store nothing keeps it", ref.Number)
+		return false, nil
+	}
+	doc, sig, err := from.Document(ctx, release.TypeKeyring, Beside(document, ref.Path), "")
+	if err != nil {
+		return false, err
+	}
 	if sum := sha256.Sum256(doc); hex.EncodeToString(sum[:]) != ref.SHA256 {
-		return &verify.SignatureError{Reason: fmt.Sprintf("keyring %s has the sha256 %x, the release says %s", ref.Path, sum, ref.SHA256)}
+		return false, &verify.SignatureError{Reason: fmt.Sprintf("keyring %s has the sha256 %x, the document says %s", ref.Path, sum, ref.SHA256)}
 	}
 	now, _, err := dev.InstallKeyring(doc, sig)
 	if err != nil {
-		return fmt.Errorf("keyring %d of the release: %w", ref.Number, err)
+		return false, fmt.Errorf("keyring %d: %w", ref.Number, err)
 	}
-	job.Policy, from.Trust = now.Policy, now.Trust
-	return nil
+	from.Trust = now.Trust
+	return true, nil
 }

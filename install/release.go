@@ -53,7 +53,7 @@ func VerifyRelease(ctx context.Context, r VerifyReleaseRequest, in Inputs) (*Rel
 	from := NewOrigins(r.Config, in, known.Time)
 	defer from.Close()
 	from.Trust = trust.Trust
-	doc, sig, err := from.signedDocument(ctx, release.TypeRelease, r.Path, r.Signature)
+	doc, sig, err := from.Document(ctx, release.TypeRelease, r.Path, r.Signature)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func VerifyRelease(ctx context.Context, r VerifyReleaseRequest, in Inputs) (*Rel
 	}
 	rel := opened.Release
 	if r.Device {
-		if err := fitsSlots(rel, r.Config); err != nil {
+		if err := FitsSlots(rel, r.Config); err != nil {
 			return nil, err
 		}
 	}
@@ -89,9 +89,9 @@ func ReadDocument(path string, kind release.Type) ([]byte, error) {
 	return data, nil
 }
 
-// signedDocument reads a document, from a file or an address, and its detached signature, which is nil for a clearsigned one. An empty
+// Document reads an unverified document, from a file or an address, and its detached signature, which is nil for a clearsigned one. An empty
 // signature is looked for beside the document. The signature is read and judged first, see signature.
-func (o *Origins) signedDocument(ctx context.Context, kind release.Type, path, signature string) (doc, sig []byte, err error) {
+func (o *Origins) Document(ctx context.Context, kind release.Type, path, signature string) (doc, sig []byte, err error) {
 	if sig, err = o.signature(ctx, kind, path, signature); err != nil {
 		return nil, nil, err
 	}
@@ -118,16 +118,16 @@ func (o *Origins) signedDocument(ctx context.Context, kind release.Type, path, s
 	return doc, sig, nil
 }
 
-// beside is the path or address of a file that a document names. The name is relative and confined, as package release accepts no other.
-func beside(document, name string) string {
+// Beside is the path or address of a file that a document names. The name is relative and confined, as package release accepts no other.
+func Beside(document, name string) string {
 	if u, remote, err := source.ParseURL(document); err == nil && remote {
 		return u.ResolveReference(&url.URL{Path: name}).String()
 	}
 	return filepath.Join(filepath.Dir(document), filepath.FromSlash(name))
 }
 
-// fitsSlots refuses a release that is not for the slots of the device.
-func fitsSlots(r *release.Release, c *config.Config) error {
+// FitsSlots refuses a release that is not for the slots of the device. Errors: release.SlotError.
+func FitsSlots(r *release.Release, c *config.Config) error {
 	l := c.Layout()
 	for _, slot := range l.Slots {
 		if _, err := r.ForSlot(slot, l); err != nil {
@@ -139,7 +139,7 @@ func fitsSlots(r *release.Release, c *config.Config) error {
 
 // checkImage checks one block map, and the image against it.
 func (r VerifyReleaseRequest) checkImage(ctx context.Context, rel *release.Release, i release.Image, from *Origins) error {
-	data, err := from.Read(ctx, beside(r.Path, i.Bmap), from.Trust.Limit(release.TypeMap))
+	data, err := from.Read(ctx, Beside(r.Path, i.Bmap), from.Trust.Limit(release.TypeMap))
 	if err != nil {
 		return fmt.Errorf("reading a block map: %w", err)
 	}
@@ -147,7 +147,7 @@ func (r VerifyReleaseRequest) checkImage(ctx context.Context, rel *release.Relea
 	if err != nil || r.Documents {
 		return err
 	}
-	img, size, err := from.Open(ctx, beside(r.Path, i.File))
+	img, size, err := from.Open(ctx, Beside(r.Path, i.File))
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ type Set struct {
 // beside the document. Errors: [verify.SignatureError] when there is no signature, source.FetchError.
 func (o *Origins) FindRelease(ctx context.Context, name, signature string) (*Set, error) {
 	document, _ := releaseDocument(name)
-	doc, sig, err := o.signedDocument(ctx, release.TypeRelease, document, signature)
+	doc, sig, err := o.Document(ctx, release.TypeRelease, document, signature)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ type Held string
 const (
 	HeldRunning Held = "running" // the release, and it is running
 	HeldNext    Held = "next"    // the release, and it boots next
+	HeldWaiting Held = "waiting" // the release, downloaded and not activated
 	HeldNewer   Held = "newer"   // another release that is as new or newer, see Job.IfNewer
 	HeldFailed  Held = "failed"  // the release, which was tried and did not prove itself, see Job.IfNewer
 )
@@ -36,6 +37,8 @@ func (e *NothingError) Error() string {
 		return fmt.Sprintf("nothing to do: the release in slot %s%s is as new or newer", e.Slot, version)
 	case HeldFailed:
 		return fmt.Sprintf("nothing to do: this release%s failed in slot %s; it is tried again without --if-newer", version, e.Slot)
+	case HeldWaiting:
+		return fmt.Sprintf("nothing to do: this release%s is in slot %s; updater activate %s switches to it", version, e.Slot, e.Slot)
 	case HeldRunning:
 		return fmt.Sprintf("nothing to do: this release%s is running in slot %s", version, e.Slot)
 	}

@@ -140,6 +140,8 @@ type Job struct {
 	Unmapped string // policy for unmapped blocks if the signed document has none; "" is UnmappedZero
 	Rewrite  bool   // also write ranges that the slot already holds, and a release that is installed already
 	IfNewer  bool   // install only what is newer than the releases of the running and of the next slot
+	// DownloadOnly ends after the read-back, without a switch. The slot stays marked bad until it is activated.
+	DownloadOnly bool
 	// ForceFromBad installs although the running slot was not marked good. If the new slot fails, too, there may be no fallback.
 	ForceFromBad bool
 
@@ -168,8 +170,10 @@ type Result struct {
 	Index    int64           `json:"rollback_index,omitempty"`
 	Signers  []verify.Signer `json:"signers"`
 	Tries    int             `json:"tries"`
-	Warnings []string        `json:"warnings,omitempty"`
-	Seconds  Timings         `json:"seconds"`
+	// Downloaded says that the slot was not switched to, see Job.DownloadOnly.
+	Downloaded bool     `json:"downloaded,omitempty"`
+	Warnings   []string `json:"warnings,omitempty"`
+	Seconds    Timings  `json:"seconds"`
 	ImageResult
 	Images []ImageResult `json:"images,omitempty"` // of a release, in its order
 }
@@ -206,7 +210,7 @@ type ImageResult struct {
 type Timings map[Phase]float64
 
 // Install runs the steps of the package comment, in that order. A nil error means that the slot holds every image of the release,
-// read back from the medium, and is the boot loader's next choice, both durably. Errors: [NothingError], [ActiveError], [NotGoodError],
+// read back from the medium, and is the boot loader's next choice unless it was only downloaded, all durably. Errors: [NothingError], [ActiveError], [NotGoodError],
 // [IncompatibleError], [ExpiredError], [RollbackError], [ImageError], [SourceError], [WriteError], [ReadBackError], [BootError],
 // [verify.SignatureError], [bmap.SyntaxError], those of package release, the State and the hooks, and the cause of a cancelled context.
 func Install(ctx context.Context, job Job) (_ *Result, err error) {
@@ -276,6 +280,11 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	}
 	if err := run.record(OutcomeInstalled, ""); err != nil {
 		return nil, err
+	}
+	if job.DownloadOnly {
+		res := run.result()
+		res.Downloaded, res.Tries = true, 0
+		return res, nil
 	}
 	if err := run.activate(context.WithoutCancel(ctx)); err != nil {
 		return nil, err

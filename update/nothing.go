@@ -29,6 +29,8 @@ func (r *run) held(ctx context.Context, slots []Slot) (bool, error) {
 			candidate = s
 		case held != "":
 			return false, &NothingError{Slot: s.Name, Version: rec.Version, Held: held}
+		case r.same(rec) && rec.Outcome == OutcomeInstalled && r.DownloadOnly:
+			return false, &NothingError{Slot: s.Name, Version: rec.Version, Held: HeldWaiting}
 		case r.same(rec) && rec.Outcome == OutcomeInstalled && candidate.Name == "":
 			candidate = s
 		}
