@@ -143,7 +143,7 @@ func (d Device) nothing(c release.ChannelContents, skipped []Skipped) (reason st
 	next := slices.IndexFunc(c.Releases, func(e release.Entry) bool { return d.Next.Identity != "" && e.Identity == d.Next.Identity })
 	switch {
 	case next >= 0 && c.Releases[next].Withdrawn:
-		return fmt.Sprintf("version %s boots next and was withdrawn since; updater rollback takes it back", d.Next.Version), false
+		return fmt.Sprintf("version %s boots next and was withdrawn since; activate the running slot to stay there", d.Next.Version), false
 	case d.Next != Held{}:
 		reason, waiting = fmt.Sprintf("version %s is installed and boots next", d.Next.Version), true
 	case len(skipped) > 0:

@@ -73,7 +73,7 @@ func TestChoose(t *testing.T) {
 		},
 		{
 			name: "it boots next, but was withdrawn", entries: []release.Entry{with(entry(2, 2), withdrawn)}, device: fleet.Device{Running: held(1, 1), Next: held(2, 2)},
-			reason: "version 2 boots next and was withdrawn since; updater rollback takes it back",
+			reason: "version 2 boots next and was withdrawn since; activate the running slot to stay there",
 		},
 		{
 			name: "newer than what boots next", entries: []release.Entry{entry(2, 2), entry(3, 3)},

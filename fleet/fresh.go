@@ -14,11 +14,6 @@ type StaleError struct{ Reason string }
 
 func (e *StaleError) Error() string { return e.Reason }
 
-// Hint says what to do next.
-func (e *StaleError) Hint() string {
-	return "the server sends an old channel; see what lies between it and the publisher, and renew the channel there"
-}
-
 // Freshness is what is known of the age of a channel.
 type Freshness string
 

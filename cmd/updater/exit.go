@@ -12,6 +12,7 @@ import (
 	"updater/device"
 	"updater/device/config"
 	"updater/device/health"
+	"updater/fleet"
 	"updater/install"
 	"updater/provision/identity"
 	"updater/provision/medium"
@@ -132,6 +133,14 @@ func classify(err error) (code int, hint string) {
 		return doctorCode(err), doctorHint
 	case is[*health.UnhealthyError](err):
 		return ExitFailed, "see what the checks printed"
+	case is[*fleet.NothingError](err), errors.Is(err, errNoReports):
+		return ExitNothing, ""
+	case is[*fleet.WithdrawnError](err):
+		return ExitTooOld, "the next check takes what the channel offers then"
+	case is[*fleet.StaleError](err):
+		return ExitTooOld, "renew the channel at the publisher, and see what serves the old one"
+	case is[*fleet.RefusedError](err):
+		return ExitSource, "see the log of the server; the report is kept"
 	case is[*update.NothingError](err):
 		return ExitNothing, "--rewrite installs it all the same"
 	case is[*update.WriteError](err), is[*update.ReadBackError](err):

@@ -19,6 +19,7 @@ import (
 	"updater/device"
 	"updater/device/config"
 	"updater/device/health"
+	"updater/fleet"
 	"updater/install"
 	"updater/internal/rig"
 	"updater/provision/identity"
@@ -69,6 +70,11 @@ var classified = []struct {
 	{"*source.TrailingError", filled[source.TrailingError](), ExitSource},
 	{"*update.SourceError", filled[update.SourceError](), ExitSource},
 	{"*update.NothingError", filled[update.NothingError](), ExitNothing},
+	{"*fleet.NothingError", &fleet.NothingError{Verdict: &fleet.Verdict{Choice: fleet.Choice{Reason: hostile}}}, ExitNothing},
+	{"errNoReports", errNoReports, ExitNothing},
+	{"*fleet.StaleError", filled[fleet.StaleError](), ExitTooOld},
+	{"*fleet.WithdrawnError", filled[fleet.WithdrawnError](), ExitTooOld},
+	{"*fleet.RefusedError", filled[fleet.RefusedError](), ExitSource},
 	{"*update.WriteError", filled[update.WriteError](), ExitWrite},
 	{"*update.ReadBackError", filled[update.ReadBackError](), ExitWrite},
 	{"*update.ActiveError", filled[update.ActiveError](), ExitBusy},

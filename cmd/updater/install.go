@@ -88,12 +88,17 @@ func runInstall(ctx context.Context, o installOptions, image string, env Env) er
 		Config: c, Keyring: o.keyring, Documents: o.documents(), Image: image, Partition: o.partition,
 		Slot: o.slot, Role: o.role, Booted: o.booted, Rewrite: o.rewrite, IfNewer: o.ifNewer, ForceFromBad: o.forceFromBad,
 	}, env.inputs(out.Warn), out)
+	return finish(out, res, err, o.reboot, env)
+}
+
+// finish reports the end of an install, and restarts if that is asked for and something waits for it.
+func finish(out *report, res *update.Result, err error, reboot bool, env Env) error {
 	nothing, ok := errors.AsType[*update.NothingError](err)
 	handed, toRecovery := errors.AsType[*install.HandedOver](err)
 	switch {
 	case toRecovery:
 		out.waits(handed)
-	case ok && o.reboot && nothing.Held == update.HeldNext:
+	case ok && reboot && nothing.Held == update.HeldNext:
 		out.waits(nothing)
 	case res == nil:
 		return out.failed(err)
@@ -102,8 +107,13 @@ func runInstall(ctx context.Context, o installOptions, image string, env Env) er
 			return err
 		}
 	}
+	return restart(reboot, env)
+}
+
+// restart restarts the machine if that is asked for.
+func restart(reboot bool, env Env) error {
 	switch {
-	case !o.reboot:
+	case !reboot:
 		return nil
 	case env.reboot != nil:
 		return env.reboot()

@@ -8,6 +8,7 @@ import (
 
 	"updater/device"
 	"updater/device/config"
+	"updater/fleet"
 )
 
 // bootOptions are shared by the verbs that change the boot state.
@@ -84,8 +85,17 @@ func first(args []string) string {
 
 func newActivate(env Env) *cobra.Command {
 	var o bootOptions
+	var offline bool
 	n := 0
 	cmd := o.command("activate SLOT", "Make a slot the boot loader's next choice", argsN(1, 1), func(cmd *cobra.Command, args []string) error {
+		c, err := env.config(o.config)
+		if err == nil {
+			a := fleet.Activation{Config: c, Slot: args[0], Booted: o.booted, Offline: offline}
+			err = fleet.MayActivate(cmd.Context(), a, env.inputs(env.warn))
+		}
+		if err != nil {
+			return err
+		}
 		return o.change(env, func(d *device.Device) (string, error) {
 			if err := d.Known(args[0]); err != nil {
 				return "", err
@@ -99,6 +109,10 @@ func newActivate(env Env) *cobra.Command {
 			return switched(d, args[0], count), d.SwitchTo(cmd.Context(), args[0], count)
 		})
 	})
+	cmd.Long = `activate makes a slot boot next, for a number of tries. On a device that follows a channel, a
+slot that was only downloaded (updater update --download-only) is first compared with its
+signed documents, and the channel is asked whether the release was withdrawn.`
+	cmd.Flags().BoolVar(&offline, "offline", false, "do not ask the channel whether the release was withdrawn")
 	cmd.Flags().IntVar(&n, "tries", 0, "boots that the slot gets to prove itself (default: as configured)")
 	return cmd
 }

@@ -57,8 +57,12 @@ func (r *report) installed(res *update.Result, late error) error {
 	if res.RepairedBytes > 0 {
 		held += fmt.Sprintf("%s written twice, ", size(res.RepairedBytes))
 	}
-	r.env.done("installed %s into slot %s: %s written, %s%s zeroed, all read back, in %.1f s\nsigned by %s\nslot %s boots next, with %s\n",
-		what, res.Slot, size(res.WrittenBytes), held, size(res.ZeroedBytes), time.Since(r.start).Seconds(), signers(res.Signers), res.Slot, tries(res.Tries))
+	next := fmt.Sprintf("slot %s boots next, with %s", res.Slot, tries(res.Tries))
+	if res.Downloaded {
+		next = fmt.Sprintf("slot %s waits; updater activate %s switches to it", res.Slot, res.Slot)
+	}
+	r.env.done("installed %s into slot %s: %s written, %s%s zeroed, all read back, in %.1f s\nsigned by %s\n%s\n",
+		what, res.Slot, size(res.WrittenBytes), held, size(res.ZeroedBytes), time.Since(r.start).Seconds(), signers(res.Signers), next)
 	return late
 }
 

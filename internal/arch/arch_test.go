@@ -16,7 +16,7 @@ import (
 // allowed lists the packages of this module that a package may import: the arrows of docs/design.md. Every package of the device is listed.
 var allowed = map[string][]string{
 	"updater/cmd/updater": {
-		"updater/install", "updater/recovery", "updater/device", "updater/device/config", "updater/device/doctor",
+		"updater/install", "updater/fleet", "updater/recovery", "updater/device", "updater/device/config", "updater/device/doctor",
 		"updater/device/health", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack", "updater/delta",
 		"updater/initramfs", "updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line", "updater/provision/medium",
 		"updater/provision/plan", "updater/provision/record", "updater/provision/station",
@@ -26,7 +26,9 @@ var allowed = map[string][]string{
 		"updater/device", "updater/device/config", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack",
 		"updater/delta", "updater/blockdev", "updater/state", "updater/initramfs", "updater/internal/atomicfile", "updater/internal/program",
 	},
-	"updater/fleet":    {"updater/release", "updater/state", "updater/update"},
+	"updater/fleet": {
+		"updater/install", "updater/device", "updater/device/config", "updater/update", "updater/release", "updater/source", "updater/state",
+	},
 	"updater/recovery": {"updater/state", "updater/install", "updater/device", "updater/device/config", "updater/update", "updater/initramfs", "updater/initramfs/network"},
 	"updater/device": {
 		"updater/device/config", "updater/update", "updater/release", "updater/verify", "updater/blockdev", "updater/state",

@@ -1,0 +1,146 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"updater/device"
+	"updater/device/config"
+	"updater/install"
+	"updater/release"
+	"updater/state"
+	"updater/update"
+)
+
+// NothingError says that the channel has nothing for this device now. Nothing was changed.
+type NothingError struct{ Verdict *Verdict }
+
+func (e *NothingError) Error() string { return "nothing to do: " + e.Verdict.Reason }
+
+// WithdrawnError says that a release was withdrawn between its choice and the switch. No slot was switched.
+type WithdrawnError struct{ Version string }
+
+func (e *WithdrawnError) Error() string {
+	return fmt.Sprintf("version %s was withdrawn from the channel; no slot was switched", e.Version)
+}
+
+// Request is one update by the channel. Config is required.
+type Request struct {
+	Config       *config.Config
+	DownloadOnly bool // write the slot and leave the switch to an activation
+}
+
+// Update checks the channel and installs what it has for the device. It may be called at any moment and after any interruption: an install
+// goes on from what the slot holds. The channel is asked again for a withdrawal before the switch. An install that fails is queued for the
+// report. Errors: [NothingError], [WithdrawnError], those of [Check] and of [install.Run].
+func Update(ctx context.Context, r Request, in install.Inputs, events install.Events) (*update.Result, error) {
+	v, err := Check(ctx, r.Config, in)
+	if err != nil {
+		return nil, err
+	}
+	if v.Entry == nil {
+		return nil, &NothingError{v}
+	}
+	res, err := install.Run(ctx, install.Request{
+		Config: r.Config, Image: install.Beside(v.document, v.Entry.Path), Identity: v.Entry.Identity, Attempt: v.Entry.Attempt,
+		DownloadOnly: r.DownloadOnly, Confirm: func(ctx context.Context) error { return confirm(ctx, r.Config, v.Entry.Identity, in) },
+	}, in, events)
+	if err != nil && res == nil && isFailure(ctx, err) {
+		err = errors.Join(err, noteFailed(r.Config, *v.Entry, err))
+	}
+	return res, err
+}
+
+// confirm refuses a release that the channel does not offer any more.
+func confirm(ctx context.Context, c *config.Config, identity string, in install.Inputs) error {
+	f, err := follow(c, in)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	return f.offered(ctx, identity)
+}
+
+// offered asks the channel whether a release is withdrawn.
+func (f *follower) offered(ctx context.Context, identity string) error {
+	channel, _, err := f.channel(ctx)
+	if err != nil {
+		return fmt.Errorf("asking the channel again before the switch: %w", err)
+	}
+	list := channel.Contents().Releases
+	i := slices.IndexFunc(list, func(e release.Entry) bool { return e.Identity == identity })
+	if i < 0 {
+		return &WithdrawnError{Version: identity[:16]}
+	}
+	if list[i].Withdrawn {
+		return &WithdrawnError{Version: list[i].Version}
+	}
+	return nil
+}
+
+// isFailure reports whether an install failed, and was not only put off, ended by a person or not needed.
+func isFailure(ctx context.Context, err error) bool {
+	_, nothing := errors.AsType[*update.NothingError](err)
+	_, handed := errors.AsType[*install.HandedOver](err)
+	_, withdrawn := errors.AsType[*WithdrawnError](err)
+	_, locked := errors.AsType[*device.LockedError](err)
+	_, changed := errors.AsType[*device.ChangedError](err)
+	_, trial := errors.AsType[*update.NotGoodError](err)
+	return !nothing && !handed && !withdrawn && !locked && !changed && !trial && ctx.Err() == nil
+}
+
+func noteFailed(c *config.Config, e release.Entry, cause error) error {
+	dev, err := device.Open(c, device.Options{Purpose: device.Change})
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	return dev.NoteFailed(update.Record{Release: e.Identity, Version: e.Version, RollbackIndex: e.RollbackIndex}, cause)
+}
+
+// Activation is a switch that a person or a script asks for.
+type Activation struct {
+	Config       *config.Config
+	Slot, Booted string
+	Offline      bool // do not ask the channel
+}
+
+// MayActivate checks a slot whose release was downloaded and not switched to, or was given up by the boot loader: what it holds is compared
+// with its signed documents, and the channel is asked whether the release was withdrawn, unless r is offline. Any other slot passes, and
+// every slot of a device without a channel. Errors: [WithdrawnError], update.BootError, those of comparing and of fetching the channel.
+func MayActivate(ctx context.Context, r Activation, in install.Inputs) error {
+	if r.Config.Channel.URL == "" {
+		return nil
+	}
+	dev, err := device.Open(r.Config, device.Options{Purpose: device.Change, Booted: r.Booted})
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	slot := r.Slot
+	st, err := dev.BootState(ctx)
+	if err != nil {
+		return err
+	}
+	rec := dev.Release(slot)
+	for _, s := range st.Slots {
+		if s.Name == slot && s.Bootable || rec.Outcome != update.OutcomeInstalled || rec.Release == "" {
+			return nil
+		}
+	}
+	trust, err := dev.Trust(nil)
+	if err != nil {
+		return err
+	}
+	switch err := dev.Intact(ctx, slot, trust.Policy); {
+	case errors.Is(err, state.ErrNoDocument):
+		return &update.BootError{Slot: slot, Doing: "comparing it before the switch", Err: fmt.Errorf("%w: %w; updater update compares it with the channel's", device.ErrRefused, err)}
+	case err != nil:
+		return fmt.Errorf("slot %s: %w", slot, err)
+	case r.Offline:
+		return nil
+	}
+	return confirm(ctx, r.Config, rec.Release, in)
+}
