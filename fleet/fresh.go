@@ -43,7 +43,7 @@ func Judge(c release.ChannelContents, sum string, seen state.Seen, clock Clock) 
 	}
 	switch {
 	case clock.Now.After(c.Expires):
-		return "", &update.ExpiredError{Expires: c.Expires, Now: clock.Now}
+		return "", fmt.Errorf("channel %s: %w", c.Channel, &update.ExpiredError{Expires: c.Expires, Now: clock.Now})
 	case clock.LowerBound:
 		return FreshUnknown, nil
 	}

@@ -42,7 +42,7 @@ func (r Request) handOver(ctx context.Context, dev *device.Device, from *Origins
 	if rec := dev.Release(slot); rec.Release == rel.Identity() && rec.Outcome == update.OutcomeInstalled && !r.Rewrite {
 		return &update.NothingError{Slot: slot, Version: rec.Version, Held: update.HeldRunning}
 	}
-	err = dev.HandOver(ctx, state.Request{Source: r.Image, Identity: rel.Identity(), Version: rel.Version(), At: dev.Now()})
+	err = dev.HandOver(ctx, state.Request{Source: r.Image, Identity: rel.Identity(), Version: rel.Version(), Attempt: r.Attempt, At: dev.Now()})
 	if errors.Is(err, device.ErrRefused) {
 		return &config.RequestError{Err: err, Advice: "set state in the configuration, or put the release on a stick and start the recovery"}
 	}

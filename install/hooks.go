@@ -77,7 +77,7 @@ func (h hooks) activated(ctx context.Context, res *update.Result) error {
 		return nil
 	}
 	err := run(context.WithoutCancel(ctx), update.Planned{
-		Slot: res.Slot, Roles: res.Roles(), Product: res.Product, Version: res.Version, RollbackIndex: res.Index, ImageBytes: res.ImageBytes,
+		Slot: res.Slot, Identity: res.Identity, Roles: res.Roles(), Product: res.Product, Version: res.Version, RollbackIndex: res.Index, ImageBytes: res.ImageBytes,
 	})
 	if e, ok := errors.AsType[*HookError](err); ok {
 		e.Switched = true

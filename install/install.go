@@ -30,6 +30,7 @@ type Request struct {
 	Identity           string // of the only release that is accepted; "" accepts every one
 
 	Attempt      int64                           // of the channel by which the release is installed; 0 for a person
+	NotFailed    bool                            // refuse a release that failed on this device
 	DownloadOnly bool                            // leave the switch to a later activation
 	Confirm      func(ctx context.Context) error // may refuse the switch after the read-back; nil accepts
 }
@@ -78,7 +79,7 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 		Product: r.Config.Product, Hardware: device.Hardware("/", r.Config), Require: r.Config.Trust.Required(), Layout: r.Config.Layout(),
 		Identity: r.Identity, Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
 		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, IfNewer: r.IfNewer, DownloadOnly: r.DownloadOnly, Progress: progress,
-		PreInstall: hooks.hook("pre-install", hooks.config.PreInstall), PostInstall: r.confirmed(hooks.hook("post-install", hooks.config.PostInstall)),
+		PreInstall: r.remembering(dev, hooks.hook("pre-install", hooks.config.PreInstall)), PostInstall: r.confirmed(hooks.hook("post-install", hooks.config.PostInstall)),
 	}
 	open := r.openImage
 	switch {
@@ -109,19 +110,42 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	return res, hooks.activated(ctx, res)
 }
 
-// confirmed asks Confirm after a hook.
-func (r Request) confirmed(hook func(context.Context, update.Planned) error) func(context.Context, update.Planned) error {
-	if r.Confirm == nil {
-		return hook
+type hook = func(context.Context, update.Planned) error
+
+// remembering refuses a release that failed here, before a hook.
+func (r Request) remembering(dev *device.Device, next hook) hook {
+	if !r.NotFailed {
+		return next
 	}
 	return func(ctx context.Context, p update.Planned) error {
-		if hook != nil {
-			if err := hook(ctx, p); err != nil {
-				return err
+		for _, f := range dev.State().Fleet.Failures {
+			if f.Release == p.Identity && f.Attempt >= max(r.Attempt, 1) {
+				return &update.IncompatibleError{Reason: fmt.Sprintf("version %s failed on this device: %s; only a person or another attempt installs it again", f.Version, f.Detail)}
 			}
+		}
+		return then(ctx, next, p)
+	}
+}
+
+// confirmed asks Confirm after a hook.
+func (r Request) confirmed(first hook) hook {
+	if r.Confirm == nil {
+		return first
+	}
+	return func(ctx context.Context, p update.Planned) error {
+		if err := then(ctx, first, p); err != nil {
+			return err
 		}
 		return r.Confirm(ctx)
 	}
+}
+
+// then calls a hook; nil accepts.
+func then(ctx context.Context, h hook, p update.Planned) error {
+	if h == nil {
+		return nil
+	}
+	return h(ctx, p)
 }
 
 // check refuses requests that contradict themselves or the configuration.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"updater/device"
 	"updater/device/config"
@@ -50,9 +51,9 @@ func (d *Device) Install(ctx context.Context, u initramfs.Update) error {
 
 // InstallURL implements initramfs.Device. The address may name {serial} and {mac}.
 func (d *Device) InstallURL(ctx context.Context, url string) error {
-	r := install.Request{Image: deviceURL(url)}
+	r := install.Request{Image: deviceURL(url), NotFailed: slices.Contains(d.Config.Recovery.URLs, url)}
 	if d.request != nil && url == d.request.Source {
-		r = install.Request{Image: url, Identity: d.request.Identity}
+		r = install.Request{Image: url, Identity: d.request.Identity, Attempt: d.request.Attempt, NotFailed: d.request.Attempt > 0}
 	}
 	return d.install(ctx, r)
 }

@@ -85,6 +85,7 @@ type Request struct {
 	Source   string    `json:"source"`   // address
 	Identity string    `json:"identity"` // of the release that was accepted there
 	Version  string    `json:"version,omitempty"`
+	Attempt  int64     `json:"attempt,omitempty"` // of the channel; 0 for a person
 	At       time.Time `json:"at"`
 }
 

@@ -155,6 +155,7 @@ type Job struct {
 // Planned describes an install whose document was accepted.
 type Planned struct {
 	Slot             string
+	Identity         string // of the release
 	Roles            []string
 	Product, Version string // as signed; may be empty
 	RollbackIndex    int64  // 0 is none
@@ -339,7 +340,7 @@ func (r *run) close() {
 
 // planned describes the install to hooks.
 func (r *run) planned() Planned {
-	p := Planned{Slot: r.Slot, Product: r.release.Product(), Version: r.release.Version(), RollbackIndex: r.release.Order().RollbackIndex}
+	p := Planned{Slot: r.Slot, Identity: r.release.Identity(), Product: r.release.Product(), Version: r.release.Version(), RollbackIndex: r.release.Order().RollbackIndex}
 	for _, part := range r.parts {
 		p.Roles = append(p.Roles, part.role)
 		p.ImageBytes += part.Map.ImageSize()
