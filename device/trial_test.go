@@ -1,13 +1,151 @@
 package device_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"updater/device"
 	"updater/device/config"
+	"updater/internal/rig"
+	"updater/state"
+	"updater/update"
 )
+
+// trial is a device of a fleet whose boot loader is a file of the test.
+type trial struct {
+	*rig.Rig
+	t *testing.T
+}
+
+func newTrial(t *testing.T) *trial {
+	r := &trial{Rig: rig.New(t), t: t}
+	r.Configure(`state = "PARTLABEL=state"`, "\n[report]\nurl = \"http://127.0.0.1:9/\"\n")
+	text := string(r.Read("config.toml"))
+	from, to := strings.Index(text, "backend ="), strings.Index(text, "tries =")
+	r.Write("config.toml", fmt.Appendf(nil, `%sbackend = "custom"
+commands = { state = ["/bin/cat", "%[2]s"], invalidate = ["/bin/cp", "%[3]sbad", "%[2]s"], activate = ["/bin/cp", "%[3]s{slot}", "%[2]s"], good = ["/bin/cp", "%[3]sgood", "%[2]s"] }
+%[4]s`, text[:from], r.Path("boot"), r.Path("activate-"), strings.Replace(text[to:], "tries = 1", "tries = 3", 1)))
+	r.Write("activate-A", []byte("A trying 3 next\nB bad\n"))
+	r.Write("activate-B", []byte("A good\nB trying 3 next\n"))
+	r.Write("activate-good", []byte("A good\nB good next\n"))
+	r.Write("activate-bad", []byte("A good next\nB bad\n"))
+	r.Write("boot", []byte("A good next\nB bad\n"))
+	return r
+}
+
+// open opens the device with a slot that runs.
+func (r *trial) open(booted string) *device.Device {
+	r.t.Helper()
+	d, err := device.Open(load(r.t, r.Rig), device.Options{Purpose: device.Change, Booted: booted})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = d.Close() })
+	return d
+}
+
+// activate installs a release into slot B and activates it.
+func (r *trial) activate(identity string) {
+	r.t.Helper()
+	d := r.open("A")
+	d.Attempt = 1
+	err := d.Record(update.Record{Slot: "B", Role: "rootfs", Outcome: update.OutcomeInstalled, Release: identity, Version: "2", RollbackIndex: 2, At: d.Now()})
+	if err == nil {
+		err = d.SwitchTo(r.t.Context(), "B", 3)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// settled is what the device remembers of its releases once the boot loader's state is text.
+func (r *trial) settled(text string) string {
+	r.t.Helper()
+	r.Write("boot", []byte(text))
+	return words(r.open("A").State().Fleet)
+}
+
+func words(f state.Fleet) string {
+	var list []string
+	if f.Trial.Release != "" && !f.Trial.Ended {
+		list = append(list, "on trial")
+	}
+	for _, n := range f.Failures {
+		list = append(list, fmt.Sprintf("%s failed at attempt %d: %s", n.Release, n.Attempt, n.Detail))
+	}
+	for _, n := range f.Reports {
+		list = append(list, fmt.Sprintf("report %s of install %d", n.Outcome, n.Install))
+	}
+	return strings.Join(list, "; ")
+}
+
+// What became of a slot is told by the boot loader's state, and by nothing else.
+func TestTrial(t *testing.T) {
+	const failed = "r failed at attempt 1: its tries are spent; report fell-back of install 1"
+	for _, c := range []struct{ name, boot, want string }{
+		{"it was not started yet", "A good\nB trying 3 next\n", "on trial"},
+		{"it has tries left", "A good\nB trying 1 next\n", "on trial"},
+		{"its tries are spent", "A good next\nB trying 0\n", failed},
+		{"it was put back by other means", "A good next\nB trying 2\n", ""},
+		{"the activation never came, or left no trace", "A good next\nB bad\n", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newTrial(t)
+			r.activate("r")
+			for range 2 { // once is all
+				if got := r.settled(c.boot); got != c.want {
+					t.Errorf("with %q it is %q; want %q", c.boot, got, c.want)
+				}
+			}
+		})
+	}
+}
+
+// Where the boot loader tells nothing of a try, a release fails after boot.tries activations, and another one begins anew.
+func TestTrialWithoutATrace(t *testing.T) {
+	r := newTrial(t)
+	for n, step := range []struct{ identity, want string }{
+		{"r", ""}, {"r", ""}, {"s", ""}, {"r", ""}, {"r", ""},
+		{"r", "r failed at attempt 1: it did not come up 3 times; report fell-back of install 6"},
+	} {
+		r.activate(step.identity)
+		if got := r.settled("A good next\nB bad\n"); got != step.want {
+			t.Errorf("step %d: %q; want %q", n+1, got, step.want)
+		}
+	}
+}
+
+// A mark, a person's switch back and a mark of the slot as bad end the trial.
+func TestTrialEnds(t *testing.T) {
+	for _, c := range []struct {
+		name, booted, want string
+		end                func(d *device.Device) error
+	}{
+		{"good", "B", "report good of install 1", func(d *device.Device) error { return d.MarkGood(t.Context(), "B") }},
+		{
+			"bad", "A", "r failed at attempt 1: it was marked bad; report fell-back of install 1",
+			func(d *device.Device) error { return d.MarkBad(t.Context(), "B") },
+		},
+		{"switched back", "A", "", func(d *device.Device) error { return d.SwitchTo(t.Context(), "A", 3) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newTrial(t)
+			r.activate("r")
+			for range 2 {
+				d := r.open(c.booted)
+				if err := c.end(d); err != nil {
+					t.Fatal(err)
+				}
+				if got := words(d.State().Fleet); got != c.want {
+					t.Errorf("it is %q; want %q", got, c.want)
+				}
+			}
+		})
+	}
+}
 
 // The identifier is the configured one, else the machine-id, else the serial; "uninitialized" is none.
 func TestIdentifier(t *testing.T) {
