@@ -122,14 +122,14 @@ func (d *Device) queueFailed(s *state.State, now time.Time, rec update.Record, d
 	d.queue(s, now, rec, state.Report{Outcome: state.ReportFailed, Install: s.Fleet.Installs + 1, Detail: detail})
 }
 
-// See remembers the newest channel that was accepted, durably. accept judges it by what is remembered, under the lock. Errors: those of
-// accept, [StoreError].
-func (d *Device) See(seen state.Seen, accept func(before state.Seen) error) error {
+// See remembers the newest channel that was accepted, durably, and attests the clock by the time of its signature. accept judges it by what
+// is remembered, under the lock. Errors: those of accept, [StoreError].
+func (d *Device) See(seen state.Seen, signed time.Time, accept func(before state.Seen) error) error {
 	return d.locked(func() error {
 		if err := accept(d.known.Fleet.Seen); err != nil || d.known.Fleet.Seen == seen {
 			return err
 		}
-		return d.change(d.Now(), func(s *state.State) { s.Fleet.Seen = seen })
+		return d.change(d.Now(), func(s *state.State) { s.Fleet.Seen = seen }, signed)
 	})
 }
 

@@ -127,7 +127,8 @@ func (f *follower) channel(ctx context.Context) (*release.Channel, *Verdict, err
 		return nil, nil, err
 	}
 	v := &Verdict{Channel: c.Channel, Created: c.Created, Expires: c.Expires, document: f.document}
-	err = f.dev.See(state.Seen{Channel: c.Channel, Created: c.Created, SHA256: signed.SHA256}, func(before state.Seen) (err error) {
+	seen := state.Seen{Channel: c.Channel, Created: c.Created, SHA256: signed.SHA256}
+	err = f.dev.See(seen, signed.Signers[0].Time, func(before state.Seen) (err error) {
 		v.Freshness, err = Judge(c, signed.SHA256, before, f.clock())
 		return err
 	})
