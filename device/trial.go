@@ -41,9 +41,10 @@ func (d *Device) onTrial(slot string) error {
 	})
 }
 
-// settle finds out whether the slot on trial was given up. A slot whose tries are spent has failed. Some boot loaders leave no trace of a
-// try (tryboot, EFI), and a power cut may come before the activation: such a loss counts, and the release has failed after boot.tries
-// of them. A slot that still has tries and is no choice was put back by other means, and is not judged. The caller holds the boot lock.
+// settle finds out whether the slot on trial was given up. A slot whose tries are spent has failed. Otherwise the boot loader's state does not
+// tell why the slot is no choice any more: some leave no trace of a try (tryboot, EFI), a power cut may have come before the activation,
+// or another program has put it back. Such a loss counts, and the release has failed after boot.tries of them, or 2. The caller holds the
+// boot lock.
 func (d *Device) settle(ctx context.Context) error {
 	t := d.known.Fleet.Trial
 	if !d.follows() || t.Release == "" || t.Ended {
@@ -66,9 +67,7 @@ func (d *Device) settle(ctx context.Context) error {
 		return nil
 	case !slot.Bootable && slot.Priority > 0:
 		return d.failed(now, rec, "its tries are spent")
-	case slot.Bootable && !d.caps.VolatileTry:
-		return d.change(now, func(s *state.State) { s.Fleet.Trial = state.Trial{} })
-	case t.Lost+1 >= d.Config.Boot.Tries:
+	case t.Lost+1 >= max(d.Config.Boot.Tries, 2):
 		return d.failed(now, rec, fmt.Sprintf("it did not come up %d times", t.Lost+1))
 	}
 	return d.change(now, func(s *state.State) { s.Fleet.Trial.Lost, s.Fleet.Trial.Ended = t.Lost+1, true })

@@ -31,15 +31,15 @@ func Available() error {
 	return err
 }
 
-// Disk is a crash disk as a block device.
+// Disk is a crash disk as a file, and perhaps as a block device.
 type Disk struct {
-	Node   string // /dev/loopN
-	dir    string
+	File   string
+	Node   string // /dev/loopN; "" is none
 	server *fuse.Server
 }
 
-// Attach serves d below dir, an empty folder, and attaches a loop device. Close it.
-func Attach(d *crashdisk.Disk, dir string) (_ *Disk, err error) {
+// Mount serves d as a file below dir, an empty folder. Close it.
+func Mount(d *crashdisk.Disk, dir string) (*Disk, error) {
 	root := &fs.Inode{}
 	server, err := fs.Mount(dir, root, &fs.Options{
 		MountOptions: fuse.MountOptions{MaxWrite: 1 << 20, DirectMount: true, Name: "crashdisk"},
@@ -50,16 +50,29 @@ func Attach(d *crashdisk.Disk, dir string) (_ *Disk, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("mounting the disk model: %w", err)
 	}
-	out, err := exec.Command("losetup", "-f", "--show", filepath.Join(dir, "disk")).CombinedOutput()
+	return &Disk{File: filepath.Join(dir, "disk"), server: server}, nil
+}
+
+// Attach is Mount with a loop device.
+func Attach(d *crashdisk.Disk, dir string) (*Disk, error) {
+	disk, err := Mount(d, dir)
 	if err != nil {
-		_ = server.Unmount()
+		return nil, err
+	}
+	out, err := exec.Command("losetup", "-f", "--show", disk.File).CombinedOutput()
+	if err != nil {
+		_ = disk.server.Unmount()
 		return nil, fmt.Errorf("attaching a loop device: %w: %s", err, out)
 	}
-	return &Disk{Node: strings.TrimSpace(string(out)), dir: dir, server: server}, nil
+	disk.Node = strings.TrimSpace(string(out))
+	return disk, nil
 }
 
 // Close detaches the loop device and unmounts. The kernel's remaining writes still reach the disk and its faults.
 func (d *Disk) Close() error {
+	if d.Node == "" {
+		return d.server.Unmount()
+	}
 	out, err := exec.Command("losetup", "-d", d.Node).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("detaching %s: %w: %s", d.Node, err, out)

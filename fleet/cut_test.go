@@ -1,0 +1,118 @@
+package fleet_test
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"updater/internal/crashdisk"
+	"updater/internal/crashdisk/fuse"
+)
+
+// recorded runs the program on a model of the disk, which then knows every state that a power cut may leave.
+func (l *line) recorded(args ...string) *crashdisk.Disk {
+	l.Helper()
+	disk := crashdisk.New(l.Read("disk.img"), crashdisk.Options{})
+	model, err := fuse.Mount(disk, l.TempDir())
+	if err != nil {
+		l.Fatal(err)
+	}
+	config := strings.Replace(string(l.Read("config.toml")), `"disk.img"`, fmt.Sprintf("%q", model.File), 1)
+	l.Write("model.toml", []byte(config))
+	l.Expect(0, "", append(args, "--config", "model.toml")...)
+	if err := model.Close(); err != nil {
+		l.Fatal(err)
+	}
+	return disk
+}
+
+// cuts calls check with the device as it is after each power cut of a record.
+func (l *line) cuts(disk *crashdisk.Disk, slot string, check func() error) {
+	l.Helper()
+	states, err := disk.Crashes(crashdisk.Plan{Limit: 30}, func(cut *crashdisk.State) error {
+		if err := os.WriteFile(l.Path("disk.img"), cut.Image, 0o600); err != nil {
+			return err
+		}
+		l.boots(slot)
+		return check()
+	})
+	if l.Logf("%d states after power cuts", states); err != nil || states < 10 {
+		l.Errorf("%d states: %v", states, err)
+	}
+}
+
+// A power cut at any write of a switch loses no report of a release that works, and makes no false one.
+func TestCutInASwitch(t *testing.T) {
+	if err := fuse.Available(); err != nil {
+		t.Skip(err)
+	}
+	l := newLine(t)
+	l.publish("1", 1)
+	l.run(0, "slot B waits", "update", "--download-only")
+	l.cuts(l.recorded("activate", "B"), "A", func() error {
+		if l.restart() == "A" {
+			l.run(0, "slot A is good", "mark", "good")
+			l.run(0, "slot B boots next", "update")
+			l.restart()
+		}
+		l.run(0, "slot B is good", "mark", "good")
+		l.run(0, "1 reports sent", "report", "--now")
+		if got := l.reported(); !slices.Equal(got, []string{"1 good"}) {
+			return fmt.Errorf("the server got %q", got)
+		}
+		return nil
+	})
+}
+
+// A power cut at any write of the mark loses no report: the mark of the next boot completes it.
+func TestCutInAMark(t *testing.T) {
+	if err := fuse.Available(); err != nil {
+		t.Skip(err)
+	}
+	l := newLine(t)
+	l.publish("1", 1)
+	l.run(0, "slot B boots next", "update")
+	l.restart()
+	l.cuts(l.recorded("mark", "good"), "B", func() error {
+		if l.restart() == "A" { // the only try was spent, and the mark was lost with the power
+			l.run(3, "version 1 failed here", "update")
+			return nil
+		}
+		l.run(0, "slot B is good", "mark", "good")
+		l.run(0, "1 reports sent", "report", "--now")
+		if got := l.reported(); !slices.Equal(got, []string{"1 good"}) {
+			return fmt.Errorf("the server got %q", got)
+		}
+		return nil
+	})
+}
+
+// A power cut at any write after a fallback loses neither the memory of it nor its report, which may come twice, with one key.
+func TestCutAfterAFallback(t *testing.T) {
+	if err := fuse.Available(); err != nil {
+		t.Skip(err)
+	}
+	l := newLine(t)
+	l.publish("1", 1)
+	l.run(0, "slot B boots next", "update")
+	if b, a := l.restart(), l.restart(); b != "B" || a != "A" {
+		t.Fatalf("slots %s and %s boot", b, a)
+	}
+	disk := l.recorded("report", "--now") // finds the fallback, sends, forgets
+	if got := l.reported(); !slices.Equal(got, []string{"1 fell-back"}) {
+		t.Errorf("the server got %q", got)
+	}
+	l.cuts(disk, "A", func() error {
+		l.run(3, "version 1 failed here at attempt 1", "update")
+		l.Run("report", "--now", "--config", "config.toml")
+		if got := l.reported(); len(got) > 0 && !slices.Equal(got, []string{"1 fell-back"}) {
+			return fmt.Errorf("the server got %q", got)
+		}
+		return nil
+	})
+	if keys := slices.Compact(slices.Clone(l.keys)); len(keys) != 1 {
+		t.Errorf("the report has %d keys", len(keys))
+	}
+}
