@@ -26,7 +26,10 @@ func newTrial(t *testing.T) *trial {
 	text := string(r.Read("config.toml"))
 	from, to := strings.Index(text, "backend ="), strings.Index(text, "tries =")
 	r.Write("config.toml", fmt.Appendf(nil, `%sbackend = "custom"
-commands = { state = ["/bin/cat", "%[2]s"], invalidate = ["/bin/cp", "%[3]sbad", "%[2]s"], activate = ["/bin/cp", "%[3]s{slot}", "%[2]s"], good = ["/bin/cp", "%[3]sgood", "%[2]s"] }
+commands.state = ["/bin/cat", "%[2]s"]
+commands.invalidate = ["/bin/cp", "%[3]sbad", "%[2]s"]
+commands.activate = ["/bin/cp", "%[3]s{slot}", "%[2]s"]
+commands.good = ["/bin/cp", "%[3]sgood", "%[2]s"]
 %[4]s`, text[:from], r.Path("boot"), r.Path("activate-"), strings.Replace(text[to:], "tries = 1", "tries = 3", 1)))
 	r.Write("activate-A", []byte("A trying 3 next\nB bad\n"))
 	r.Write("activate-B", []byte("A good\nB trying 3 next\n"))
@@ -52,7 +55,9 @@ func (r *trial) activate(identity string) {
 	r.t.Helper()
 	d := r.open("A")
 	d.Attempt = 1
-	err := d.Record(update.Record{Slot: "B", Role: "rootfs", Outcome: update.OutcomeInstalled, Release: identity, Version: "2", RollbackIndex: 2, At: d.Now()})
+	err := d.Record(update.Record{
+		Slot: "B", Role: "rootfs", Outcome: update.OutcomeInstalled, Release: identity, Version: "2", RollbackIndex: 2, At: d.Now(),
+	})
 	if err == nil {
 		err = d.SwitchTo(r.t.Context(), "B", 3)
 	}

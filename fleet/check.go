@@ -191,8 +191,9 @@ func (f *follower) excludes(ctx context.Context, channel *release.Channel, e rel
 		return "", err
 	}
 	own := f.dev.Release(f.dev.Booted())
+	order := release.Order{RollbackIndex: own.RollbackIndex, Created: own.Created}
 	listed := slices.ContainsFunc(channel.Contents().Releases, func(e release.Entry) bool { return e.Identity == running.Identity })
-	if order := (release.Order{RollbackIndex: own.RollbackIndex, Created: own.Created}); !listed && running.Identity != "" && !opened.Release.Order().Newer(order) {
+	if !listed && running.Identity != "" && !opened.Release.Order().Newer(order) {
 		return "it was created no later than the running release", nil
 	}
 	return "", nil

@@ -52,7 +52,8 @@ func TestChoose(t *testing.T) {
 		{name: "the highest index, not the last entry", entries: []release.Entry{entry(2, 2), entry(1, 1)}, want: "2"},
 		{name: "of one index the later entry", entries: []release.Entry{entry(1, 1), entry(2, 1)}, device: fleet.Device{Running: held(1, 1)}, want: "2"},
 		{
-			name: "of one index never an earlier entry", entries: []release.Entry{entry(1, 1), with(entry(2, 1), withdrawn)}, device: fleet.Device{Running: held(2, 1)},
+			name: "of one index never an earlier entry", entries: []release.Entry{entry(1, 1), with(entry(2, 1), withdrawn)},
+			device: fleet.Device{Running: held(2, 1)},
 			reason: "channel stable has nothing newer than the running release",
 		},
 		{
@@ -72,14 +73,18 @@ func TestChoose(t *testing.T) {
 			reason: "version 2 is installed and boots next", waiting: true,
 		},
 		{
-			name: "it boots next, but was withdrawn", entries: []release.Entry{with(entry(2, 2), withdrawn)}, device: fleet.Device{Running: held(1, 1), Next: held(2, 2)},
+			name: "it boots next, but was withdrawn", entries: []release.Entry{with(entry(2, 2), withdrawn)},
+			device: fleet.Device{Running: held(1, 1), Next: held(2, 2)},
 			reason: "version 2 boots next and was withdrawn since; activate the running slot to stay there",
 		},
 		{
 			name: "newer than what boots next", entries: []release.Entry{entry(2, 2), entry(3, 3)},
 			device: fleet.Device{Running: held(1, 1), Next: held(2, 2)}, want: "3",
 		},
-		{name: "the newest is withdrawn", entries: []release.Entry{entry(2, 2), with(entry(3, 3), withdrawn)}, device: fleet.Device{Running: held(1, 1)}, want: "2"},
+		{
+			name: "the newest is withdrawn", entries: []release.Entry{entry(2, 2), with(entry(3, 3), withdrawn)},
+			device: fleet.Device{Running: held(1, 1)}, want: "2",
+		},
 		{
 			name: "below the floor", entries: []release.Entry{entry(2, 2)}, device: fleet.Device{Floor: 5},
 			reason: "version 2 has the rollback index 2; this device takes none below 5",
@@ -94,14 +99,17 @@ func TestChoose(t *testing.T) {
 			device:  fleet.Device{Running: held(1, 1), Failed: map[string]int64{id(2): 1}}, want: "2",
 		},
 		{
-			name: "for other hardware", entries: []release.Entry{entry(2, 2)}, device: fleet.Device{Refused: map[string]string{id(2): "the release is for hardware 2.0"}},
+			name: "for other hardware", entries: []release.Entry{entry(2, 2)},
+			device: fleet.Device{Refused: map[string]string{id(2): "the release is for hardware 2.0"}},
 			reason: "version 2 cannot be installed: the release is for hardware 2.0",
 		},
 		{
-			name: "a stepping stone", entries: []release.Entry{entry(12, 12), with(entry(17, 17), from(12))}, device: fleet.Device{Running: held(10, 10)}, want: "12",
+			name: "a stepping stone", entries: []release.Entry{entry(12, 12), with(entry(17, 17), from(12))},
+			device: fleet.Device{Running: held(10, 10)}, want: "12",
 		},
 		{
-			name: "behind the stepping stone", entries: []release.Entry{entry(12, 12), with(entry(17, 17), from(12))}, device: fleet.Device{Running: held(12, 12)}, want: "17",
+			name: "behind the stepping stone", entries: []release.Entry{entry(12, 12), with(entry(17, 17), from(12))},
+			device: fleet.Device{Running: held(12, 12)}, want: "17",
 		},
 		{
 			name: "the stepping stone has not booted yet", entries: []release.Entry{entry(12, 12), with(entry(17, 17), from(12))},
@@ -114,8 +122,9 @@ func TestChoose(t *testing.T) {
 			reason: "version 17 needs a release with rollback index 12 or more first; this device runs 10",
 		},
 		{
-			name: "a rollout that has not begun", entries: []release.Entry{with(entry(2, 2), rollout(release.Rollout{Start: noon.Add(time.Hour), Percent: 100}))},
-			reason: "version 2 is not for this device before 2026-11-28T13:00:00Z",
+			name:    "a rollout that has not begun",
+			entries: []release.Entry{with(entry(2, 2), rollout(release.Rollout{Start: noon.Add(time.Hour), Percent: 100}))},
+			reason:  "version 2 is not for this device before 2026-11-28T13:00:00Z",
 		},
 		{
 			name: "a rollout that is held at nobody", entries: []release.Entry{with(entry(2, 2), rollout(release.Rollout{Start: noon}))},
@@ -245,7 +254,8 @@ func checkChoice(t *testing.T, c release.ChannelContents, d fleet.Device, got fl
 	switch {
 	case e.Withdrawn, e.RollbackIndex < d.Floor, e.FromIndex > d.Running.RollbackIndex, d.Failed[e.Identity] >= e.Attempt:
 		fail("a release that is not for the device is chosen")
-	case e.Identity == d.Running.Identity && e.RollbackIndex == d.Running.RollbackIndex, e.RollbackIndex < d.Running.RollbackIndex, e.RollbackIndex < d.Next.RollbackIndex:
+	case e.Identity == d.Running.Identity && e.RollbackIndex == d.Running.RollbackIndex,
+		e.RollbackIndex < d.Running.RollbackIndex, e.RollbackIndex < d.Next.RollbackIndex:
 		fail("an old release is chosen")
 	}
 	// A later moment never takes the release away in favour of an older one.

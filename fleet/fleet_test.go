@@ -91,8 +91,10 @@ func (l *line) publish(version string, index int, flags ...string) {
 	l.Helper()
 	dir := "pub/" + version
 	if _, err := os.Stat(l.Path(dir)); err != nil {
-		l.Sh(`mkdir "$0"; cp --sparse=always image.img "$0"/rootfs.img; printf "$1" | dd of="$0"/rootfs.img bs=4096 seek=10 conv=notrunc status=none`, dir, version)
-		l.Expect(0, "", "release", "create", "--product", "demo", "--version", version, "--rollback-index", fmt.Sprint(index), "-o", dir+"/release.toml", "rootfs="+dir+"/rootfs.img")
+		l.Sh(`mkdir "$0"; cp --sparse=always image.img "$0"/rootfs.img
+			printf "$1" | dd of="$0"/rootfs.img bs=4096 seek=10 conv=notrunc status=none`, dir, version)
+		l.Expect(0, "", "release", "create", "--product", "demo", "--version", version, "--rollback-index", fmt.Sprint(index),
+			"-o", dir+"/release.toml", "rootfs="+dir+"/rootfs.img")
 		l.Sign(dir+"/release.toml", rig.Release...)
 	}
 	l.channel(append(append([]string{"add"}, flags...), dir)...)
@@ -149,7 +151,7 @@ func (l *line) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			l.Errorf("%s: %v", body, err)
 		}
-		if err := json.Unmarshal(body, &got); err != nil || r.Header.Get("Idempotency-Key") != got.Key || got.Type != "report" || got.Identifier != "unit-1" {
+		if err := json.Unmarshal(body, &got); err != nil || r.Header.Get("Idempotency-Key") != got.Key || got.Identifier != "unit-1" {
 			l.Errorf("the report %s with the key %q: %v", body, r.Header.Get("Idempotency-Key"), err)
 		}
 		l.keys = append(l.keys, got.Key)

@@ -33,12 +33,15 @@ type Clock struct {
 // update.ExpiredError.
 func Judge(c release.ChannelContents, sum string, seen state.Seen, clock Clock) (Freshness, error) {
 	stamp := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	stale := func(format string, a ...any) error {
+		return &StaleError{fmt.Sprintf("channel %s of %s ", c.Channel, stamp(c.Created)) + fmt.Sprintf(format, a...)}
+	}
 	if seen.Channel == c.Channel {
 		switch {
 		case c.Created.Before(seen.Created):
-			return "", &StaleError{fmt.Sprintf("channel %s was created at %s; this device has seen one of %s", c.Channel, stamp(c.Created), stamp(seen.Created))}
+			return "", stale("is old; this device has seen one of %s", stamp(seen.Created))
 		case c.Created.Equal(seen.Created) && sum != seen.SHA256:
-			return "", &StaleError{fmt.Sprintf("channel %s of %s has the sha256 %s, expected %s, which this device has seen", c.Channel, stamp(c.Created), sum, seen.SHA256)}
+			return "", stale("has the sha256 %s, expected %s, which this device has seen", sum, seen.SHA256)
 		}
 	}
 	switch {

@@ -131,7 +131,8 @@ func post(ctx context.Context, client *source.Client, url string, r Report) erro
 	if err != nil {
 		return err
 	}
-	status, _, err := client.Post(ctx, source.Message{URL: url, Type: "application/json", Body: body, Header: map[string]string{"Idempotency-Key": r.Key}})
+	header := map[string]string{"Idempotency-Key": r.Key}
+	status, _, err := client.Post(ctx, source.Message{URL: url, Type: "application/json", Body: body, Header: header})
 	if err == nil && (status < 200 || status > 299) {
 		err = &RefusedError{URL: install.ImageName(url), Status: status}
 	}

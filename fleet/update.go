@@ -119,28 +119,37 @@ func MayActivate(ctx context.Context, r Activation, in install.Inputs) error {
 		return err
 	}
 	defer dev.Close()
-	slot := r.Slot
 	st, err := dev.BootState(ctx)
 	if err != nil {
 		return err
 	}
-	rec := dev.Release(slot)
+	rec := dev.Release(r.Slot)
+	if rec.Outcome != update.OutcomeInstalled || rec.Release == "" {
+		return nil
+	}
 	for _, s := range st.Slots {
-		if s.Name == slot && s.Bootable || rec.Outcome != update.OutcomeInstalled || rec.Release == "" {
+		if s.Name == r.Slot && s.Bootable {
 			return nil
 		}
 	}
+	if err := intact(ctx, dev, r.Slot); err != nil || r.Offline {
+		return err
+	}
+	return confirm(ctx, r.Config, rec.Release, in)
+}
+
+// intact compares a slot with its signed documents.
+func intact(ctx context.Context, dev *device.Device, slot string) error {
 	trust, err := dev.Trust(nil)
 	if err != nil {
 		return err
 	}
 	switch err := dev.Intact(ctx, slot, trust.Policy); {
 	case errors.Is(err, state.ErrNoDocument):
-		return &update.BootError{Slot: slot, Doing: "comparing it before the switch", Err: fmt.Errorf("%w: %w; updater update compares it with the channel's", device.ErrRefused, err)}
+		err = fmt.Errorf("%w: %w; updater update compares it with the channel's", device.ErrRefused, err)
+		return &update.BootError{Slot: slot, Doing: "comparing it before the switch", Err: err}
 	case err != nil:
 		return fmt.Errorf("slot %s: %w", slot, err)
-	case r.Offline:
-		return nil
 	}
-	return confirm(ctx, r.Config, rec.Release, in)
+	return nil
 }

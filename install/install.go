@@ -79,7 +79,8 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 		Product: r.Config.Product, Hardware: device.Hardware("/", r.Config), Require: r.Config.Trust.Required(), Layout: r.Config.Layout(),
 		Identity: r.Identity, Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
 		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, IfNewer: r.IfNewer, DownloadOnly: r.DownloadOnly, Progress: progress,
-		PreInstall: r.remembering(dev, hooks.hook("pre-install", hooks.config.PreInstall)), PostInstall: r.confirmed(hooks.hook("post-install", hooks.config.PostInstall)),
+		PreInstall:  r.remembering(dev, hooks.hook("pre-install", hooks.config.PreInstall)),
+		PostInstall: r.confirmed(hooks.hook("post-install", hooks.config.PostInstall)),
 	}
 	open := r.openImage
 	switch {
@@ -120,7 +121,7 @@ func (r Request) remembering(dev *device.Device, next hook) hook {
 	return func(ctx context.Context, p update.Planned) error {
 		for _, f := range dev.State().Fleet.Failures {
 			if f.Release == p.Identity && f.Attempt >= max(r.Attempt, 1) {
-				return &update.IncompatibleError{Reason: fmt.Sprintf("version %s failed on this device: %s; only a person or another attempt installs it again", f.Version, f.Detail)}
+				return &update.IncompatibleError{Reason: fmt.Sprintf("version %s failed on this device: %s", f.Version, f.Detail)}
 			}
 		}
 		return then(ctx, next, p)

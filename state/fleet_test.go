@@ -16,7 +16,7 @@ func TestFleetIsBounded(t *testing.T) {
 		f.Fail(state.Failure{Release: fmt.Sprint("r", n), At: day1})
 	}
 	if len(f.Reports) != state.MaxReports || f.Reports[0].Install != 92 || len(f.Failures) != 32 || f.Failures[0].Release != "r68" {
-		t.Errorf("%d reports wait from install %d on, %d failures are known from %s on", len(f.Reports), f.Reports[0].Install, len(f.Failures), f.Failures[0].Release)
+		t.Errorf("%d reports wait and %d failures are known, from %+v and %+v on", len(f.Reports), len(f.Failures), f.Reports[0], f.Failures[0])
 	}
 	last := state.Report{Outcome: state.ReportGood, Install: 99, Release: "r", Detail: "again"}
 	f.Queue(last)

@@ -58,7 +58,8 @@ func runCheck(ctx context.Context, path string, asJSON bool, env Env) error {
 	}
 	if asJSON {
 		r := checked{
-			Available: v.Entry != nil, Reason: v.Reason, Skipped: v.Skipped, Channel: v.Channel, Created: v.Created, Expires: v.Expires, Freshness: v.Freshness,
+			Available: v.Entry != nil, Reason: v.Reason, Skipped: v.Skipped,
+			Channel: v.Channel, Created: v.Created, Expires: v.Expires, Freshness: v.Freshness,
 		}
 		if e := v.Entry; e != nil {
 			r.Version, r.Identity, r.RollbackIndex = e.Version, e.Identity, e.RollbackIndex
