@@ -137,11 +137,8 @@ func (d *Device) Record(records ...update.Record) error {
 		err := d.change(records[0].At, func(s *state.State) {
 			for _, r := range records {
 				s.Put(r.Slot, r.Role, d.imageOf(r), r.Detail)
-				switch r.Outcome {
-				case update.OutcomeInstalled:
+				if r.Outcome == update.OutcomeInstalled {
 					s.Request = nil
-				case update.OutcomeFailed:
-					d.queueFailed(s, r.At, r, r.Detail)
 				}
 			}
 		}, records[0].Signed)

@@ -108,17 +108,15 @@ func (d *Device) queue(s *state.State, now time.Time, rec update.Record, r state
 	s.Fleet.Queue(r)
 }
 
-// NoteFailed queues the report of an install that ended with an error. It is durable when it returns nil. Errors: [StoreError].
+// NoteFailed queues the report of an install that ended with an error, with the number that its activation would have had. It is durable when
+// it returns nil. Errors: [StoreError].
 func (d *Device) NoteFailed(rec update.Record, cause error) error {
 	return d.locked(func() error {
 		now := d.Now()
-		return d.change(now, func(s *state.State) { d.queueFailed(s, now, rec, cause.Error()) })
+		return d.change(now, func(s *state.State) {
+			d.queue(s, now, rec, state.Report{Outcome: state.ReportFailed, Install: s.Fleet.Installs + 1, Detail: cause.Error()})
+		})
 	})
-}
-
-// queueFailed gives a failed install the number that its activation would have had.
-func (d *Device) queueFailed(s *state.State, now time.Time, rec update.Record, detail string) {
-	d.queue(s, now, rec, state.Report{Outcome: state.ReportFailed, Install: s.Fleet.Installs + 1, Detail: detail})
 }
 
 // See remembers the newest channel that was accepted, durably, and attests the clock by the time of its signature. accept judges it by what

@@ -285,6 +285,7 @@ func TestWithdrawnWhileDownloading(t *testing.T) {
 	l.set(func() { l.onImage = func() { l.channel("withdraw", "1") } })
 	l.run(12, "version 1 was withdrawn from the channel; no slot was switched", "update")
 	l.run(3, "version 1 was withdrawn", "update")
+	l.run(3, "no report waits", "report")
 	l.publish("2", 2)
 	l.set(func() { l.onImage = func() { l.gone = true } })
 	l.run(13, "", "update")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -101,7 +102,7 @@ func (w *world) update() (code int) {
 	return code
 }
 
-// killed ends an update at any moment.
+// killed ends an update at any moment, by itself or at once.
 func (w *world) killed() {
 	w.Helper()
 	cmd := w.Command("update", "--config", "config.toml")
@@ -109,7 +110,7 @@ func (w *world) killed() {
 		w.Fatal(err)
 	}
 	time.Sleep(time.Duration(w.random.IntN(400)) * time.Millisecond)
-	_ = cmd.Process.Kill()
+	_ = cmd.Process.Signal([]os.Signal{os.Interrupt, os.Kill}[w.random.IntN(2)])
 	_ = cmd.Wait()
 }
 
