@@ -69,8 +69,8 @@ func (o *Origins) Client() (*source.Client, error) {
 	}
 	c := o.config.Source
 	client, err := source.NewClient(source.HTTPOptions{
-		Proxy: c.Proxy, CA: c.CA, ClientCert: c.ClientCert, ClientKey: c.ClientKey, TokenFile: c.TokenFile, TokenHost: c.TokenHost,
-		Stall: time.Duration(c.StallTimeout), GiveUp: time.Duration(c.GiveUp), Timeout: time.Duration(c.Timeout), MaxSize: int64(c.MaxSize),
+		Proxy: c.Proxy, CA: c.CA, ClientCert: c.ClientCert, ClientKey: c.ClientKey, TokenFile: c.TokenFile, TokenHost: c.TokenHost, TokenType: c.TokenType,
+		Stall: time.Duration(c.StallTimeout), GiveUp: time.Duration(c.GiveUp), Timeout: time.Duration(c.Timeout), MaxSize: int64(c.MaxSize), MaxRate: int64(c.RateLimit),
 		Now: o.now, Warn: o.in.Warn,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -20,10 +21,12 @@ type HTTPOptions struct {
 	CA         string        // PEM file of the only roots to trust; "" is the system's
 	ClientCert string        // PEM file of a client certificate and its chain; "" is none
 	ClientKey  string        // PEM file of its key
-	TokenFile  string        // file with a bearer token; "" is none
+	TokenFile  string        // file with a token; "" is none
+	TokenType  string        // of the Authorization header; "" is Bearer
 	TokenHost  string        // the only host (and port, unless 443) to receive the token, over https only
 	Stall      time.Duration // abandons a request without a byte for so long, and retries; 0 is 30 s
 	GiveUp     time.Duration // ends a download without a byte for so long; 0 is 5 min
+	MaxRate    int64         // of all downloads together; bytes per second, 0 is no limit
 	MinRate    int64         // ends a download slower than this on average over GiveUp; bytes per second, 0 is 1 KiB/s, negative is no limit
 	Timeout    time.Duration // bounds a download as a whole; 0 is 24 h
 	RetryDelay time.Duration // before the first retry; it doubles up to 30 s; 0 is 1 s
@@ -68,6 +71,7 @@ type Client struct {
 	o     HTTPOptions
 	http  *http.Client
 	token string
+	pace  pace
 }
 
 // NewClient returns a client with the options. It reads the files they name.
@@ -157,7 +161,7 @@ func (c *Client) request(ctx context.Context, method string, u *url.URL) (*http.
 // authorize adds the token if the request goes to its host over https.
 func (c *Client) authorize(req *http.Request) {
 	if c.token != "" && req.URL.Scheme == "https" && (req.URL.Host == c.o.TokenHost || req.URL.Host == c.o.TokenHost+":443") {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+		req.Header.Set("Authorization", cmp.Or(c.o.TokenType, "Bearer")+" "+c.token)
 	}
 }
 

@@ -2,25 +2,30 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"net/http"
 	"net/url"
 )
 
-// A Message is the body of one POST request.
+// A Message is one request and its body.
 type Message struct {
+	Method string            // "" is POST
 	URL    string            // http:// or https://
-	Type   string            // Content-Type, such as "application/json"
+	Type   string            // Content-Type, such as "application/json"; "" is none
 	Body   []byte            //
 	Header map[string]string // further header fields, such as Idempotency-Key; may be nil
 	Limit  int64             // largest answer to accept, in bytes; 0 is 1 MiB
 }
 
+// verb is what a [FetchError] says of a message, by whether it only reads.
+var verb = map[bool]string{true: "fetching", false: "posting to"}
+
 // defaultAnswer is the default of Message.Limit.
 const defaultAnswer = 1 << 20
 
-// Post sends m in one request and returns the status and the body of the answer, whatever the status is. It does not retry
+// Post sends m, with whatever method it has, in one request and returns the status and the body of the answer, whatever the status is. It does not retry
 // and follows no redirect: a 3xx status is returned like any other. The exchange ends with ctx, and after
 // [HTTPOptions].Stall in all. Certificates, clock, proxy and token are those of downloads. Errors: [FetchError]; the server
 // may have processed the request even then.
@@ -36,13 +41,13 @@ func (c *Client) Post(ctx context.Context, m Message) (status int, answer []byte
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		return 0, nil, &FetchError{Op: "posting to", URL: Redact(m.URL), Err: plain(err)}
+		return 0, nil, &FetchError{Op: verb[m.Method == http.MethodGet], URL: Redact(m.URL), Err: plain(err)}
 	}
 	return status, answer, nil
 }
 
 func (c *Client) exchange(ctx context.Context, u *url.URL, m Message) (status int, answer []byte, err error) {
-	req, err := c.request(ctx, http.MethodPost, u)
+	req, err := c.request(ctx, cmp.Or(m.Method, http.MethodPost), u)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -50,7 +55,9 @@ func (c *Client) exchange(ctx context.Context, u *url.URL, m Message) (status in
 	for name, value := range m.Header {
 		req.Header.Set(name, value)
 	}
-	req.Header.Set("Content-Type", m.Type)
+	if m.Type != "" {
+		req.Header.Set("Content-Type", m.Type)
+	}
 	once := &http.Client{Transport: c.http.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := once.Do(req)
 	if err != nil {

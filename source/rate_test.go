@@ -46,3 +46,30 @@ func TestMinRate(t *testing.T) {
 		}
 	}
 }
+
+// Downloads together stay below the limit, within 5 %, and a paced download is not given up as too slow.
+func TestMaxRate(t *testing.T) {
+	noLeak(t)
+	const rate = 200_000
+	data := sample(300_000)
+	server := serve(t, data, nil)
+	c := client(t, source.HTTPOptions{MaxRate: rate, GiveUp: 500 * time.Millisecond, Stall: time.Second})
+	start, done := time.Now(), make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := c.Fetch(t.Context(), server.URL, 1<<20)
+			done <- err
+		}()
+	}
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	least := time.Duration(0.95 * float64(2*len(data)) / rate * float64(time.Second))
+	if took := time.Since(start); took < least {
+		t.Errorf("%d bytes came in %s, expected at least %s", 2*len(data), took, least)
+	} else {
+		t.Logf("%.0f bytes per second, limit %d", float64(2*len(data))/took.Seconds(), rate)
+	}
+}

@@ -17,16 +17,21 @@ type Source struct {
 	CA           string   `toml:"ca"`            // PEM file of the only roots to trust
 	ClientCert   string   `toml:"client_cert"`   // PEM files
 	ClientKey    string   `toml:"client_key"`    //
-	TokenFile    string   `toml:"token_file"`    // bearer token
+	TokenFile    string   `toml:"token_file"`    //
+	TokenType    string   `toml:"token_type"`    // of the Authorization header; "" is Bearer
 	TokenHost    string   `toml:"token_host"`    // the only host that gets it
 	StallTimeout Duration `toml:"stall_timeout"` // such as "30s"
 	GiveUp       Duration `toml:"give_up"`
 	Timeout      Duration `toml:"timeout"`
+	RateLimit    ByteSize `toml:"rate_limit"`  // of all downloads together, per second; 0 is none
 	MaxSize      ByteSize `toml:"max_size"`    // such as "2G"
 	MaxBmap      ByteSize `toml:"max_bmap"`    // of a block map, 64M at most; 0 is 4M
 	ZstdWindow   ByteSize `toml:"zstd_window"` //
 	XZDict       ByteSize `toml:"xz_dict"`     //
 }
+
+// minRateLimit is well above the rate below which a download ends, in bytes per second.
+const minRateLimit = 4 << 10
 
 // Duration is a positive time in the form of time.ParseDuration.
 type Duration time.Duration
@@ -70,6 +75,12 @@ func (c *Source) Check() error {
 	}
 	if (c.ClientCert == "") != (c.ClientKey == "") {
 		return errors.New("source.client_cert and source.client_key need each other")
+	}
+	if err := oneOf("source.token_type", c.TokenType, "", "Bearer", "TargetToken", "GatewayToken"); err != nil {
+		return err
+	}
+	if c.RateLimit != 0 && c.RateLimit < minRateLimit {
+		return fmt.Errorf("source.rate_limit is %d bytes per second, expected at least %d", c.RateLimit, minRateLimit)
 	}
 	if c.MaxBmap > verify.MaxDocumentSize {
 		return fmt.Errorf("source.max_bmap is %d bytes, expected at most %d", c.MaxBmap, verify.MaxDocumentSize)
