@@ -2,37 +2,36 @@ package release
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
 // ChannelContents are the fields of a channel. Its strings obey the limits of the format once a [Channel] was made of it.
 type ChannelContents struct {
-	Product  string
-	Channel  string // its name, such as "stable"
-	Created  time.Time
-	Expires  time.Time
-	Releases []Entry
-	Keyring  KeyringRef // zero: none
+	Product  string     `json:"product"`
+	Channel  string     `json:"channel"` // its name, such as "stable"
+	Created  time.Time  `json:"created"`
+	Expires  time.Time  `json:"expires"`
+	Releases []Entry    `json:"releases"`
+	Keyring  KeyringRef `json:"keyring,omitzero"` // zero: none
 }
 
 // Entry is one release of a channel.
 type Entry struct {
-	Identity      string // of the release, see [Release.Identity]
-	Version       string
-	RollbackIndex int64
-	Path          string // of the release document, relative to the channel
-	FromIndex     int64  // devices whose rollback index is below it take an earlier entry first
-	Attempt       int64  // from 1; raised, devices on which the release failed may try it again
-	Withdrawn     bool
-	Rollout       *Rollout // nil: all devices at once
+	Identity      string   `json:"identity"` // of the release, see [Release.Identity]
+	Version       string   `json:"version"`
+	RollbackIndex int64    `json:"rollback_index"`
+	Path          string   `json:"path"`       // of the release document, relative to the channel
+	FromIndex     int64    `json:"from_index"` // devices whose rollback index is below it take an earlier entry first
+	Attempt       int64    `json:"attempt"`    // from 1; raised, devices on which the release failed may try it again
+	Withdrawn     bool     `json:"withdrawn"`
+	Rollout       *Rollout `json:"rollout,omitempty"` // nil: all devices at once
 }
 
 // Rollout is how the share of devices that may take a release grows.
 type Rollout struct {
-	Start   time.Time
-	Percent int64 // of the devices at the start, 0 to 100
-	Hours   int64 // in which it grows to 100 percent; 0 holds it
+	Start   time.Time `json:"start"`
+	Percent int64     `json:"percent"` // of the devices at the start, 0 to 100
+	Hours   int64     `json:"hours"`   // in which it grows to 100 percent; 0 holds it
 }
 
 // maxRolloutHours is ten years.
@@ -63,10 +62,10 @@ func NewChannel(c ChannelContents) (*Channel, error) {
 // Encode returns the document in its canonical spelling, see [Release.Encode].
 func (c *Channel) Encode() []byte { return c.contents.encode() }
 
-// Contents returns a copy of all fields.
+// Contents returns a copy of all fields. Releases is never nil.
 func (c *Channel) Contents() ChannelContents {
 	contents := c.contents
-	contents.Releases = slices.Clone(contents.Releases)
+	contents.Releases = append([]Entry{}, contents.Releases...)
 	for i, e := range contents.Releases {
 		if e.Rollout != nil {
 			contents.Releases[i].Rollout = new(*e.Rollout)

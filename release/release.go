@@ -9,32 +9,32 @@ import (
 
 // Contents are the fields of a release. Its strings obey the limits of the format once a [Release] was made of it.
 type Contents struct {
-	Product       string // the device it is for
-	Hardware      []string
-	Version       string // for people and records
-	RollbackIndex int64  // only grows; a device refuses an index below its floor
-	Created       time.Time
-	Expires       time.Time // zero: never
-	Notes         string    // for people; may be empty
-	Images        []Image
-	Meta          map[string]string // for hooks and reports; otherwise ignored
-	Keyring       KeyringRef        // zero: none
+	Product       string            `json:"product"` // the device it is for
+	Hardware      []string          `json:"hardware,omitempty"`
+	Version       string            `json:"version"`        // for people and records
+	RollbackIndex int64             `json:"rollback_index"` // only grows; a device refuses an index below its floor
+	Created       time.Time         `json:"created"`
+	Expires       time.Time         `json:"expires,omitzero"` // zero: never
+	Notes         string            `json:"notes,omitempty"`  // for people; may be empty
+	Images        []Image           `json:"images"`
+	Meta          map[string]string `json:"meta,omitempty"`   // for hooks and reports; otherwise ignored
+	Keyring       KeyringRef        `json:"keyring,omitzero"` // zero: none
 }
 
 // Image is one image of a release: the content of one role of the slot.
 type Image struct {
-	Role       string // such as "rootfs"
-	Slot       string // the only slot it is for; "" is every slot
-	File       string // of the image, relative to the release; "" in the release of a bare block map
-	Bmap       string // of its block map, relative to the release; "" in the release of a bare block map
-	BmapSHA256 string // of the block map's file, lower-case hex
+	Role       string `json:"role"`           // such as "rootfs"
+	Slot       string `json:"slot,omitempty"` // the only slot it is for; "" is every slot
+	File       string `json:"file"`           // of the image, relative to the release; "" in the release of a bare block map
+	Bmap       string `json:"bmap"`           // of its block map, relative to the release; "" in the release of a bare block map
+	BmapSHA256 string `json:"bmap_sha256"`    // of the block map's file, lower-case hex
 }
 
 // KeyringRef names the keyring that a release or a channel was published with.
 type KeyringRef struct {
-	Number int64  // from 1; 0 is none
-	Path   string // relative to the document that names it
-	SHA256 string // of the keyring's file, lower-case hex
+	Number int64  `json:"number"` // from 1; 0 is none
+	Path   string `json:"path"`   // relative to the document that names it
+	SHA256 string `json:"sha256"` // of the keyring's file, lower-case hex
 }
 
 // Release is one valid release. It is immutable and safe for concurrent use. [Parse], [New], [Bare] and [Build] make it.

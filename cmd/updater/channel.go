@@ -75,11 +75,11 @@ func (o channelFile) write(env Env, c *release.Channel) error {
 	if err := atomicfile.Write(o.path, c.Encode(), 0o644); err != nil {
 		return err
 	}
-	view := viewChannel(c)
+	view := c.Contents()
 	if o.json {
 		return env.json(view)
 	}
-	view.print(env.Stdout)
+	printChannel(env.Stdout, view)
 	env.done("written to %s; sign it: gpg --armor --detach-sign %s\n", o.path, o.path)
 	return nil
 }
@@ -222,54 +222,8 @@ func newChannelRenew(env Env) *cobra.Command {
 	return cmd
 }
 
-// channelView is a channel for people and machines.
-type channelView struct {
-	Product  string       `json:"product"`
-	Channel  string       `json:"channel"`
-	Created  time.Time    `json:"created"`
-	Expires  time.Time    `json:"expires"`
-	Releases []entryView  `json:"releases"`
-	Keyring  *keyringView `json:"keyring,omitempty"`
-}
-
-type entryView struct {
-	Identity      string       `json:"identity"`
-	Version       string       `json:"version"`
-	RollbackIndex int64        `json:"rollback_index"`
-	Path          string       `json:"path"`
-	FromIndex     int64        `json:"from_index"`
-	Attempt       int64        `json:"attempt"`
-	Withdrawn     bool         `json:"withdrawn"`
-	Rollout       *rolloutView `json:"rollout,omitempty"`
-}
-
-type rolloutView struct {
-	Start   time.Time `json:"start"`
-	Percent int64     `json:"percent"`
-	Hours   int64     `json:"hours"`
-}
-
-func viewChannel(channel *release.Channel) channelView {
-	c := channel.Contents()
-	v := channelView{Product: c.Product, Channel: c.Channel, Created: c.Created, Expires: c.Expires, Releases: []entryView{}}
-	for _, e := range c.Releases {
-		entry := entryView{
-			Identity: e.Identity, Version: e.Version, RollbackIndex: e.RollbackIndex, Path: e.Path,
-			FromIndex: e.FromIndex, Attempt: e.Attempt, Withdrawn: e.Withdrawn,
-		}
-		if e.Rollout != nil {
-			entry.Rollout = new(rolloutView(*e.Rollout))
-		}
-		v.Releases = append(v.Releases, entry)
-	}
-	if c.Keyring.Number != 0 {
-		v.Keyring = new(keyringView(c.Keyring))
-	}
-	return v
-}
-
-// print relies on the texts of a channel being printable.
-func (v channelView) print(w io.Writer) {
+// printChannel relies on the texts of a channel being printable.
+func printChannel(w io.Writer, v release.ChannelContents) {
 	printable.Fprintf(w, "channel %s of %s, created %s, expires %s\n", v.Channel, v.Product, timeText(v.Created), timeText(v.Expires))
 	for _, e := range v.Releases {
 		printable.Fprintf(w, "release %s, rollback index %d, %s, identity %s", e.Version, e.RollbackIndex, e.Path, e.Identity)
@@ -290,7 +244,7 @@ func (v channelView) print(w io.Writer) {
 		}
 		fmt.Fprintln(w)
 	}
-	if k := v.Keyring; k != nil {
+	if k := v.Keyring; k.Number != 0 {
 		printable.Fprintf(w, "keyring %d %s\n", k.Number, k.Path)
 	}
 }
@@ -307,9 +261,9 @@ func newChannelInfo(env Env) *cobra.Command {
 				return err
 			}
 			if o.json {
-				return env.json(viewChannel(c))
+				return env.json(c.Contents())
 			}
-			viewChannel(c).print(env.Stdout)
+			printChannel(env.Stdout, c.Contents())
 			_, err = fmt.Fprintln(env.Stdout, "the signature was not checked; updater channel verify does that")
 			return err
 		},
@@ -353,7 +307,7 @@ func (o channelVerifyOptions) run(ctx context.Context, env Env) error {
 		return err
 	}
 	printable.Fprintf(env.Stdout, "trusted: signed by %s\n", signers(v.Signers))
-	viewChannel(v.Channel).print(env.Stdout)
+	printChannel(env.Stdout, v.Channel.Contents())
 	_, err = fmt.Fprintln(env.Stdout, "the releases match")
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"updater/provision/board"
 	"updater/provision/line"
 	"updater/provision/record"
+	"updater/release"
 	"updater/update"
 )
 
@@ -78,7 +79,7 @@ func TestHostileText(t *testing.T) {
 	results := map[string]any{
 		"status": filled[device.Status](), "doctor": filled[[]doctor.Finding](), "history": filled[device.History](), "install": filled[update.Result](),
 		"copy": filled[install.CopyResult](), "verify": filled[install.Verdict](), "health": filled[health.Report](), "bmap info": filled[bmapInfo](),
-		"release": filled[releaseView](), "channel": filled[channelView](), "record": filled[record.Record](), "result": filled[line.Result](),
+		"release": filled[releaseView](), "channel": filled[release.ChannelContents](), "record": filled[record.Record](), "result": filled[line.Result](),
 		"device": filled[device.Facts](), "fetch": filled[update.Fetch](), "tile": filled[board.Tile](),
 	}
 	for name, value := range results {
@@ -126,8 +127,8 @@ func showResult(r *report, value any) error {
 		return v.print(env.Stdout)
 	case *releaseView:
 		v.print(env.Stdout)
-	case *channelView:
-		v.print(env.Stdout)
+	case *release.ChannelContents:
+		printChannel(env.Stdout, *v)
 	case *device.Facts:
 		r.Device(*v)
 	case *update.Fetch:

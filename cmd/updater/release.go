@@ -164,47 +164,11 @@ func keyringRef(document, path string) (ref release.KeyringRef, err error) {
 
 // releaseView is a release for people and machines.
 type releaseView struct {
-	Identity      string            `json:"identity"`
-	Product       string            `json:"product"`
-	Hardware      []string          `json:"hardware,omitempty"`
-	Version       string            `json:"version"`
-	RollbackIndex int64             `json:"rollback_index"`
-	Created       time.Time         `json:"created"`
-	Expires       time.Time         `json:"expires,omitzero"`
-	Notes         string            `json:"notes,omitempty"`
-	Images        []releaseImage    `json:"images"`
-	Meta          map[string]string `json:"meta,omitempty"`
-	Keyring       *keyringView      `json:"keyring,omitempty"`
+	Identity string `json:"identity"`
+	release.Contents
 }
 
-type releaseImage struct {
-	Role       string `json:"role"`
-	Slot       string `json:"slot,omitempty"`
-	File       string `json:"file"`
-	Bmap       string `json:"bmap"`
-	BmapSHA256 string `json:"bmap_sha256"`
-}
-
-type keyringView struct {
-	Number int64  `json:"number"`
-	Path   string `json:"path"`
-	SHA256 string `json:"sha256"`
-}
-
-func viewRelease(r *release.Release) releaseView {
-	c := r.Contents()
-	v := releaseView{
-		Identity: r.Identity(), Product: c.Product, Hardware: c.Hardware, Version: c.Version, RollbackIndex: c.RollbackIndex,
-		Created: c.Created, Expires: c.Expires, Notes: c.Notes, Meta: c.Meta,
-	}
-	for _, i := range c.Images {
-		v.Images = append(v.Images, releaseImage(i))
-	}
-	if k := c.Keyring; k.Number != 0 {
-		v.Keyring = new(keyringView(k))
-	}
-	return v
-}
+func viewRelease(r *release.Release) releaseView { return releaseView{r.Identity(), r.Contents()} }
 
 // print relies on the texts of a release being printable.
 func (v releaseView) print(w io.Writer) {
@@ -229,7 +193,7 @@ func (v releaseView) print(w io.Writer) {
 	for _, key := range slices.Sorted(maps.Keys(v.Meta)) {
 		printable.Fprintf(w, "meta %s = %s\n", key, v.Meta[key])
 	}
-	if k := v.Keyring; k != nil {
+	if k := v.Keyring; k.Number != 0 {
 		printable.Fprintf(w, "keyring %d %s\n", k.Number, k.Path)
 	}
 }
