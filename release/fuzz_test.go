@@ -2,6 +2,7 @@ package release_test
 
 import (
 	"bytes"
+	"io"
 	"testing"
 	"time"
 
@@ -106,5 +107,34 @@ func FuzzKeyring(f *testing.F) {
 	fuzz(f, func(data []byte) (encoder, error) {
 		k, err := release.ParseKeyring(data)
 		return k, err
+	})
+}
+
+// FuzzArchive holds that only the signed release and its maps come out of a tar stream, each image once, and that nothing panics.
+func FuzzArchive(f *testing.F) {
+	l := newLab(f, "alice")
+	document, r := published(f, l)
+	stream := archived(f, document)
+	list := members(f, stream)
+	f.Add(stream)
+	f.Add(joined(f, list[:5]))
+	f.Add(joined(f, append(list[:1:1], list...)))
+	trust := l.trust()
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		a, err := trust.OpenArchive(bytes.NewReader(stream))
+		if err != nil {
+			return
+		}
+		if a.Release.Identity() != r.Identity() {
+			t.Fatalf("another release is accepted: %s", a.Document)
+		}
+		for _, i := range r.Images() {
+			if _, err := r.Map(i, a.Map(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if names, err := drain(a); err == io.EOF && len(names) != len(r.Images()) {
+			t.Fatalf("the archive is complete with %q", names)
+		}
 	})
 }
