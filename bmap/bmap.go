@@ -28,6 +28,8 @@ const (
 	MaxFileSize = 64 << 20
 	// MaxRanges is the largest number of ranges in a map.
 	MaxRanges = 1 << 20
+	// HeldRange is the longest range, in bytes, that is compared before any of it is written, and looked for elsewhere.
+	HeldRange = 4 << 20
 	// MaxBlockSize is the largest block, in bytes. Block sizes are powers of two.
 	MaxBlockSize = 16 << 20
 	// MaxImageSize is the largest image, in bytes. It keeps all arithmetic on whole blocks inside int64.
@@ -133,6 +135,14 @@ func (m *Map) Ranges() iter.Seq2[int, Range] {
 			}
 		}
 	}
+}
+
+// Longest returns the length of the longest range in bytes.
+func (m *Map) Longest() (n int64) {
+	for _, r := range m.Ranges() {
+		n = max(n, r.Length)
+	}
+	return n
 }
 
 // Gaps yields the unmapped spans inside ImageSize, ascending, none empty and no two touching.

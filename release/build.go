@@ -40,6 +40,8 @@ type BuildOptions struct {
 type Built struct {
 	Release *Release
 	Maps    map[string][]byte // content by path; existing maps are not included
+	// Warnings name maps whose ranges are longer than [bmap.HeldRange].
+	Warnings []string
 }
 
 // packings are the endings of packed images.
@@ -116,8 +118,13 @@ func (p *plan) finish() (*Built, error) {
 		return nil, err
 	}
 	for i, job := range p.of {
-		if _, err := b.Release.Map(p.contents.Images[i], job.data); err != nil {
+		m, err := b.Release.Map(p.contents.Images[i], job.data)
+		if err != nil {
 			return nil, err
+		}
+		if n := m.Longest(); n > bmap.HeldRange {
+			b.Warnings = append(b.Warnings, fmt.Sprintf("block map %s has a range of %d bytes: devices write what is longer than %d before they compare it, "+
+				"and copy none of it from the other slot; updater bmap create makes shorter ones", job.path, n, bmap.HeldRange))
 		}
 	}
 	return b, nil

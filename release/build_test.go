@@ -123,6 +123,17 @@ func TestBuildOneImageForTwoSlots(t *testing.T) {
 	}
 }
 
+// A map of another program with a range that devices write before they compare it is worth a warning.
+func TestBuildWarnsOfLongRanges(t *testing.T) {
+	dir := folder(t, map[string]int{"short.img": 4})
+	writeFile(t, filepath.Join(dir, "long.img"), bytes.Repeat([]byte("data"), 5<<20/4))
+	mapFile(t, dir, "long.img", "long.img.bmap", bmap.CreateOptions{MaxRange: -1})
+	b, err := release.Build(t.Context(), buildOptions(dir, "boot=short.img", "rootfs=long.img"))
+	if err != nil || len(b.Warnings) != 1 || !strings.Contains(b.Warnings[0], "long.img.bmap has a range of 5242880 bytes") {
+		t.Errorf("Build() = %+v, %v", b, err)
+	}
+}
+
 func TestBuildRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

@@ -11,7 +11,7 @@
 //  2. Choose the inactive slot, never the booted one, and accept every block map and size. Nothing has been opened for writing; every
 //     refusal up to here changes nothing.
 //  3. Open the slot exclusively, allocate the files of roles that are files, compare the slot with the image, and fetch and check the
-//     first missing range. Record in the device's state what will be written, and mark the slot bad in the boot state, durably. From here
+//     first missing range, up to 64 MiB. Record in the device's state what will be written, and mark the slot bad in the boot state, durably. From here
 //     on the boot loader cannot choose the slot, whatever is in it.
 //  4. Write: in each part of the image the holes are zeroed, then the ranges are written. Every range is hashed, and a range of at
 //     most 4 MiB is compared with its signed checksum before its first byte is written. Ranges that the slot already holds are

@@ -33,7 +33,7 @@ func (p *part) prepare(ctx context.Context) (missing bool, err error) {
 				}
 				return lacks(ctx, index, rng)
 			}
-			p.image, err = p.fetchFirst(p.image, i, rng)
+			p.image, err = p.fetchFirst(ctx, p.image, i, rng)
 			return true, err
 		}
 	}
@@ -58,7 +58,7 @@ func (p *part) prepareDelta(ctx context.Context) (missing bool, err error) {
 	case i == len(d.from):
 		return false, nil
 	case d.from[i] == fetched:
-		d.image, err = p.fetchFirst(image, i, p.Map.Range(i))
+		d.image, err = p.fetchFirst(ctx, image, i, p.Map.Range(i))
 		return true, err
 	}
 	right := d.patch.make(ctx, i)
@@ -71,34 +71,63 @@ func (p *part) prepareDelta(ctx context.Context) (missing bool, err error) {
 	if right {
 		return true, nil
 	}
-	again, err := p.reopen(ctx)
-	if err != nil {
-		return true, &SourceError{Err: err}
-	}
-	defer again.Close()
-	if sparse, ok := again.(Sparse); ok {
-		rng := p.Map.Range(i)
-		if _, err := sparse.Plan(p.Map, []bmap.Span{{Offset: rng.Offset, Length: rng.Length}}); err != nil {
-			return true, &SourceError{Err: err}
-		}
-	}
-	_, err = p.fetchFirst(again, i, p.Map.Range(i))
-	return true, err
+	return true, p.checkOther(ctx, i, p.Map.Range(i))
 }
 
-// fetchFirst reads a range of an image that is at its beginning, and compares it with its signed checksum. Of a longer one than heldRange
-// only so much is read, and not compared. The returned image hands these bytes out again.
-func (p *part) fetchFirst(image Image, index int, rng bmap.Range) (Image, error) {
+// checkedRange is the longest range that is compared before the slot is marked bad.
+const checkedRange = 64 << 20
+
+// fetchFirst reads a range of an image that is at its beginning, and compares it with its signed checksum. The returned image hands the bytes
+// out again. A longer range than heldRange is compared in a second stream; where there is none, its beginning has to be there at least.
+func (p *part) fetchFirst(ctx context.Context, image Image, index int, rng bmap.Range) (Image, error) {
+	n := rng.Length
+	if n > heldRange {
+		if n <= checkedRange && p.reopen != nil {
+			return image, p.checkOther(ctx, index, rng)
+		}
+		n = heldRange
+	}
+	first, err := p.readFirst(image, index, rng, n)
+	return &begun{Image: image, skip: rng.Offset, first: first}, err
+}
+
+// checkOther compares a range of a second stream of the image with its signed checksum.
+func (p *part) checkOther(ctx context.Context, index int, rng bmap.Range) error {
+	other, err := p.reopen(ctx)
+	if err != nil {
+		return &SourceError{Err: err}
+	}
+	defer other.Close()
+	p.progress.reads(other)
+	defer p.progress.reads(p.image)
+	if sparse, ok := other.(Sparse); ok {
+		if _, err := sparse.Plan(p.Map, []bmap.Span{{Offset: rng.Offset, Length: rng.Length}}); err != nil {
+			return &SourceError{Err: err}
+		}
+	}
+	_, err = p.readFirst(other, index, rng, rng.Length)
+	return err
+}
+
+// readFirst reads n bytes of a range of an image that is at its beginning, and returns the first ones of them. If it is the whole range, it is
+// compared.
+func (p *part) readFirst(image Image, index int, rng bmap.Range, n int64) ([]byte, error) {
 	if err := image.Skip(rng.Offset); err != nil {
 		return nil, &SourceError{Err: err}
 	}
-	first := make([]byte, min(rng.Length, heldRange))
-	if n, err := io.ReadFull(image, first); err != nil {
-		return nil, &SourceError{Offset: rng.Offset + int64(n), Err: endsEarly(err, p.Map)}
-	}
-	if rng.Length <= heldRange {
-		sum := p.Map.NewHash()
+	first := make([]byte, min(n, heldRange))
+	read, err := io.ReadFull(image, first)
+	got, sum := int64(read), p.Map.NewHash()
+	if err == nil {
 		sum.Write(first)
+		var more int64
+		more, err = io.CopyN(sum, image, n-got)
+		got += more
+	}
+	if err != nil {
+		return nil, &SourceError{Offset: rng.Offset + got, Err: endsEarly(err, p.Map)}
+	}
+	if n == rng.Length {
 		if err := compare(sum, p.Map, index, rng); err != nil {
 			return nil, &ImageError{Err: err}
 		}
@@ -108,7 +137,7 @@ func (p *part) fetchFirst(image Image, index int, rng bmap.Range) (Image, error)
 			return nil, &IncompatibleError{Reason: "the image of " + p.role + " is " + err.Error()}
 		}
 	}
-	return &begun{Image: image, skip: rng.Offset, first: first}, nil
+	return first, nil
 }
 
 // begun is an image of which some bytes were read before: skip bytes at its beginning were skipped, first follows them.

@@ -2,6 +2,7 @@ package update_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -62,6 +63,49 @@ func TestFirstRangeBeforeInvalidate(t *testing.T) {
 		}
 	}
 	copy(k.image, good)
+}
+
+// A range of another program's map that is too long to be held is compared in a second stream, before the slot is marked bad.
+func TestLongFirstRange(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{})
+	good := bytes.Repeat([]byte("long"), 9<<20/4)
+	k.sign(t, good, bmap.CreateOptions{MaxRange: -1})
+	for _, tc := range []struct {
+		name   string
+		size   int64 // that the source has
+		bad    int64 // byte that is wrong, -1 none
+		reopen bool
+		want   string // what the error contains
+		spared bool   // the slot stays bootable
+	}{
+		{"right", 9 << 20, -1, true, "", false},
+		{"wrong at its end", 9 << 20, 9<<20 - 1, true, "bmap says", true},
+		{"cut behind what is held", 8 << 20, -1, true, "ends there", true},
+		{"wrong, and no second stream", 9 << 20, 9<<20 - 1, false, "bmap says", false},
+		{"cut at its beginning, and no second stream", 3 << 20, -1, false, "ends there", true},
+	} {
+		for _, sparse := range []bool{false, true} {
+			d := newDevice(9 << 20)
+			k.image = bytes.Clone(good[:tc.size])
+			if tc.bad >= 0 {
+				k.image[tc.bad] ^= 1
+			}
+			job, opened := k.job(d), 0
+			if sparse {
+				job, _, _ = k.sparse(t, d, nil)
+			}
+			if tc.reopen {
+				job.Reopen = func(ctx context.Context) (update.ImageCloser, error) { opened++; return k.reopen(ctx) }
+			}
+			_, err := update.Install(t.Context(), job)
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%s: Install = %v; want %q", tc.name, err, tc.want)
+			}
+			if spared := !strings.Contains(strings.Join(d.journal, " "), "invalidate"); spared != tc.spared || opened > 1 {
+				t.Errorf("%s: the slot was spared: %v, the image opened again %d times", tc.name, spared, opened)
+			}
+		}
+	}
 }
 
 // The images of a release are prepared up to the first one that lacks a range.

@@ -16,19 +16,13 @@ import (
 // which keep every stage busy.
 const (
 	chunkSize = 512 << 10
-	heldRange = 4 << 20 // ranges of at most this length are compared before their first byte is written
+	heldRange = bmap.HeldRange
 	ahead     = 7
 )
 
 // buffers is the number of buffers for a map.
 func buffers(m *bmap.Map) int {
-	var longest int64
-	for _, rng := range m.Ranges() {
-		if rng.Length <= heldRange {
-			longest = max(longest, rng.Length)
-		}
-	}
-	return ahead + int((longest+chunkSize-1)/chunkSize)
+	return ahead + int((min(m.Longest(), heldRange)+chunkSize-1)/chunkSize)
 }
 
 // gapAhead is the unit of the image in which holes are zeroed before data is written: zeroing drops cached pages, so it comes first.

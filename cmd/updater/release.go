@@ -94,6 +94,9 @@ func runReleaseCreate(ctx context.Context, o releaseCreateOptions, args []string
 	if err != nil {
 		return err
 	}
+	for _, w := range built.Warnings {
+		env.warn("%s", w)
+	}
 	for _, path := range slices.Sorted(maps.Keys(built.Maps)) {
 		if err := atomicfile.Write(path, built.Maps[path], 0o644); err != nil {
 			return err
