@@ -39,7 +39,8 @@ func members(t *testing.T) []struct {
 		{"gzip with padding", [][]byte{pack("gzip", "-c"), {0}, {0}, {0}}},
 		{"zstd", [][]byte{pack("zstd", "-c"), skippable, pack("zstd", "-c", "--no-check")}},
 		{"zstd behind a skippable frame", [][]byte{skippable, pack("zstd", "-c"), pack("zstd", "-c")}},
-		{"xz with padding", [][]byte{pack("xz", "-c", "--lzma2=dict=64KiB", "--block-size=256"), make([]byte, 4), make([]byte, 4), pack("xz", "-c", "--lzma2=dict=64KiB", "--check=none")}},
+		{"xz with padding", [][]byte{pack("xz", "-c", "--lzma2=dict=64KiB", "--block-size=256"),
+			make([]byte, 4), make([]byte, 4), pack("xz", "-c", "--lzma2=dict=64KiB", "--check=none")}},
 		{"lz4", [][]byte{pack("lz4", "-c", "-B32"), skippable, pack("lz4", "-c", "-BX", "--no-frame-crc", "-B32")}},
 		{"bzip2", [][]byte{pack("bzip2", "-c", "-1"), pack("bzip2", "-c", "-1")}},
 	}

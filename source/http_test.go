@@ -290,9 +290,12 @@ func TestHTTPGivesUp(t *testing.T) {
 		o      source.HTTPOptions
 		want   string
 	}{
-		{"always busy", func(_ int, w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(503); return true }, source.HTTPOptions{GiveUp: 100 * time.Millisecond}, "503"},
-		{"always silent", func(_ int, _ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }, source.HTTPOptions{Stall: 50 * time.Millisecond, GiveUp: 300 * time.Millisecond}, "sends nothing"},
-		{"cut without a byte", func(_ int, w http.ResponseWriter, r *http.Request) bool { return cutAfter(w, r, data, 0) }, source.HTTPOptions{GiveUp: 100 * time.Millisecond}, "no new byte received"},
+		{"always busy", func(_ int, w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(503); return true },
+			source.HTTPOptions{GiveUp: 100 * time.Millisecond}, "503"},
+		{"always silent", func(_ int, _ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true },
+			source.HTTPOptions{Stall: 50 * time.Millisecond, GiveUp: 300 * time.Millisecond}, "sends nothing"},
+		{"cut without a byte", func(_ int, w http.ResponseWriter, r *http.Request) bool { return cutAfter(w, r, data, 0) },
+			source.HTTPOptions{GiveUp: 100 * time.Millisecond}, "no new byte received"},
 		{"asks for a day of patience", func(_ int, w http.ResponseWriter, _ *http.Request) bool {
 			w.Header().Set("Retry-After", "60000")
 			w.WriteHeader(503)
@@ -419,7 +422,8 @@ func (c countingWriter) Write(p []byte) (int, error) {
 
 func TestHTTPFind(t *testing.T) {
 	noLeak(t)
-	files := map[string]string{"/a/x.img.bmap": "map of x", "/a/x.img.bmap.sig": "signature of x", "/a/y.img.zst.bmap": "map of y", "/a/y.img.zst.bmap.asc": strings.Repeat("s", 100)}
+	files := map[string]string{"/a/x.img.bmap": "map of x", "/a/x.img.bmap.sig": "signature of x",
+		"/a/y.img.zst.bmap": "map of y", "/a/y.img.zst.bmap.asc": strings.Repeat("s", 100)}
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if text, ok := files[r.URL.Path]; ok && r.URL.RawQuery == "key=1" {
 			_, _ = io.WriteString(w, text)
@@ -530,7 +534,8 @@ func TestHTTPClientCertificate(t *testing.T) {
 	if _, err := get(t, client(t, source.HTTPOptions{CA: ca}), s.URL); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("without: %v", err)
 	}
-	for _, o := range []source.HTTPOptions{{ClientCert: cert}, {ClientCert: cert, ClientKey: cert}, {CA: key}, {CA: filepath.Join(dir, "none")}, {Proxy: "socks5://x"}, {Proxy: "proxy:3128"}} {
+	for _, o := range []source.HTTPOptions{{ClientCert: cert}, {ClientCert: cert, ClientKey: cert}, {CA: key}, {CA: filepath.Join(dir, "none")},
+		{Proxy: "socks5://x"}, {Proxy: "proxy:3128"}} {
 		if _, err := source.NewClient(o); err == nil {
 			t.Errorf("NewClient(%+v) succeeded", o)
 		}

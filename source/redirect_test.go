@@ -83,7 +83,8 @@ func TestRedirectToLocalAddress(t *testing.T) {
 	defer proxy.Close()
 	proxied := client(t, source.HTTPOptions{Proxy: proxy.URL})
 	for _, location = range []string{
-		"http://127.0.0.1:" + port + "/x", "http://localhost:" + port + "/x", "http://a.localhost./x", "http://[::1]/x", "http://[::ffff:127.0.0.1]/x", "http://0.0.0.0/x",
+		"http://127.0.0.1:" + port + "/x", "http://localhost:" + port + "/x", "http://a.localhost./x", "http://[::1]/x",
+		"http://[::ffff:127.0.0.1]/x", "http://0.0.0.0/x",
 		"http://169.254.169.254/latest/meta-data", "http://[fe80::1%25eth0]/x", "http://[fd00:ec2::254]/x", "http://100.100.100.200/x", "http://[64:ff9b::7f00:1]/x",
 	} {
 		_, err := proxied.Fetch(t.Context(), "http://updates.example.com/image?sig=secret", 100)

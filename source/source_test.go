@@ -89,7 +89,8 @@ func TestTools(t *testing.T) {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
 			packed := compress(t, want, c.args...)
 			for name, r := range map[string]io.Reader{
-				"plain": bytes.NewReader(packed), "one byte": iotest.OneByteReader(bytes.NewReader(packed)), "data with EOF": iotest.DataErrReader(bytes.NewReader(packed)),
+				"plain": bytes.NewReader(packed), "one byte": iotest.OneByteReader(bytes.NewReader(packed)),
+				"data with EOF": iotest.DataErrReader(bytes.NewReader(packed)),
 			} {
 				img := open(t, r)
 				if img.Codec() != c.codec {

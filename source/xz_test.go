@@ -28,7 +28,8 @@ func TestXZBlocks(t *testing.T) {
 			packed := compress(t, data, args...)
 			other := compress(t, data, "xz", "-c", "-0")
 			for _, file := range [][]byte{
-				packed, append(bytes.Clone(packed), packed...), append(append(bytes.Clone(packed), 0, 0, 0, 0), other...), append(append(bytes.Clone(other), 0, 0, 0, 0), packed...),
+				packed, append(bytes.Clone(packed), packed...), append(append(bytes.Clone(packed), 0, 0, 0, 0), other...),
+				append(append(bytes.Clone(other), 0, 0, 0, 0), packed...),
 			} {
 				want := bytes.Repeat(data, 1)
 				if len(file) > len(packed) {

@@ -291,7 +291,8 @@ func TestAreaOfBlocks(t *testing.T) {
 	for _, c := range []struct {
 		off, size, blocks int64
 		ok                bool
-	}{{0, block, 1, false}, {0, block, 2, true}, {0, 2 * block, 3, true}, {block, 2 * block, 0, true}, {-block, block, 0, true}, {-4 * block, block, 0, false}, {0, 3 * block, 3, false}} {
+	}{{0, block, 1, false}, {0, block, 2, true}, {0, 2 * block, 3, true}, {block, 2 * block, 0, true},
+		{-block, block, 0, true}, {-4 * block, block, 0, false}, {0, 3 * block, 3, false}} {
 		if a, err := mtd.New(worn, c.off, c.size, c.blocks); (err == nil) != c.ok || c.ok && a.Size() != c.size {
 			t.Errorf("New(%d, %d, %d) = %v; want success %v", c.off, c.size, c.blocks, err, c.ok)
 		}

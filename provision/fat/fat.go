@@ -76,8 +76,9 @@ type File struct {
 }
 
 // Write makes the partition a file system that holds these files and no others. The label has at most 11 characters; the partition needs at
-// least 33 MiB. Its sectors are those of the disk: Linux mounts no other. Where the partition holds the same files already, only the sectors that differ are written: a file that a power cut must
-// not lose goes before all files whose size or presence changes. The result is on stable storage after the medium's Sync.
+// least 33 MiB. The file system has the sectors of the disk, because Linux mounts no other. Where the partition holds the same files already,
+// only the sectors that differ are written: list a file that a power cut must not lose before all files whose size or presence changes. The
+// result is on stable storage after the medium's Sync.
 func Write(w Window, label string, files []File) error {
 	img, err := build(w.Length, cmp.Or(w.Sector, 512), label, files)
 	if err != nil {

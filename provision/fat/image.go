@@ -91,7 +91,8 @@ const (
 	backupBoot    = 6 // sector
 )
 
-// write writes what differs from the medium: file data, then the FATs, then, after a flush, the root directory, where the files appear. A file system that is laid out in another way is invalidated first, a boot sector that fits stays.
+// write writes the sectors that differ from the medium: file data, then the FATs, then, after a flush, the root directory, where the files
+// appear. A file system with another layout is invalidated first; a boot sector that fits stays.
 func (m *image) write(w Window) error {
 	sector := m.sector
 	g, old := m.geometry(), make([]byte, sector)

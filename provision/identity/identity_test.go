@@ -178,7 +178,8 @@ func testIdentity(t *testing.T, size int64) {
 	r := identity.Reservation{Serial: "AG1", Variables: map[string]string{"mac": "02:00:00:00:00:01"}}
 	seen := witness{}
 	write := func(r identity.Reservation) (*identity.Identity, error) {
-		return identity.Write(t.Context(), identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Read(rule, w, seen), Witness: seen, Web: web(t), Issuers: []*x509.Certificate{issuer}, Now: time.Now()})
+		return identity.Write(t.Context(), identity.Spec{Rule: rule, Window: w, Reservation: r, Before: identity.Read(rule, w, seen),
+			Witness: seen, Web: web(t), Issuers: []*x509.Certificate{issuer}, Now: time.Now()})
 	}
 	first, err := write(r)
 	if err != nil {
