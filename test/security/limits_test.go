@@ -1,13 +1,16 @@
 package security
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -123,6 +126,109 @@ func TestUnsignedDocuments(t *testing.T) {
 		if code, out := limited(r, append(args, "--keyring", "keys")...); code != want {
 			t.Errorf("%s: exit %d; want %d:\n%.500s", tc.name, code, want, out)
 		}
+	}
+}
+
+// TestUnsignedFiles: neither do the other files that are read before, or without, a look at a signature.
+func TestUnsignedFiles(t *testing.T) {
+	r := rig.New(t)
+	const huge = 16 << 20
+	member := func(h tar.Header, n int) []byte {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		h.Size, h.Mode = int64(n), 0o644
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = w.Write(bytes.Repeat([]byte("#"), n))
+		_ = w.Flush()
+		return b.Bytes()
+	}
+	folders := bytes.Repeat(member(tar.Header{Typeflag: tar.TypeDir, Name: "./"}, 0), 100_000)
+	nested := []byte("type = \"release\"\n" + strings.Repeat("["+strings.Repeat("a.", 2000)+"a]\n", 200))
+	tables := []byte("type = \"channel\"\n" + strings.Repeat("[[release]]\n", 1<<20/12-2))
+	arrays := []byte("type = \"keyring\"\nx = " + strings.Repeat("[", 1<<20-100))
+	ranges := []byte("<?xml version=\"1.0\" ?>\n<bmap version=\"2.0\">\n<ImageSize> 4096 </ImageSize><BlockSize> 4096 </BlockSize><BlocksCount> 1 </BlocksCount>" +
+		"<MappedBlocksCount> 1 </MappedBlocksCount><BlockMap>" + strings.Repeat("<Range> 0 </Range>\n", 4<<20/19-20))
+	delta := make([]byte, huge)
+	copy(delta[huge-16:], "\xff\xff\xff\x7f\x00\x00\x00\x00\x01\x00\x00\x00DLTA")
+	certificates := bytes.Repeat(slices.Concat([]byte{0xcd, 100}, make([]byte, 100)), 10_000)
+	r.Write("doc.sig", claims(r))
+	for _, tc := range []struct {
+		name string
+		file []byte
+		args []string
+	}{
+		{"tar, endless document", member(tar.Header{Name: "release.toml"}, huge), []string{"install", "--config", "config.toml", "FILE.tar"}},
+		{"tar, folders", folders, []string{"install", "--config", "config.toml", "FILE.tar"}},
+		{"tar, long name", member(tar.Header{Name: "release.toml", PAXRecords: map[string]string{"comment": strings.Repeat("x", 900<<10)}}, 0),
+			[]string{"install", "--config", "config.toml", "FILE.tar"}},
+		{"tar, junk", bytes.Repeat([]byte{'L'}, huge), []string{"install", "--config", "config.toml", "FILE.tar"}},
+		{"keyring, huge", bytes.Repeat([]byte("#x\n"), huge/3), []string{"keyring", "install", "--config", "config.toml", "FILE"}},
+		{"keyring, arrays", arrays, []string{"keyring", "info", "FILE"}},
+		{"release, nested", nested, []string{"release", "info", "FILE"}},
+		{"channel, tables", tables, []string{"channel", "info", "--file", "FILE"}},
+		{"bmap, ranges", ranges, []string{"bmap", "info", "FILE"}},
+		{"delta, table", delta, []string{"delta", "info", "--bmap", "image.img.bmap", "FILE"}},
+		{"plan, huge", bytes.Repeat([]byte("#x\n"), huge/3), []string{"provision", "--plan", "FILE", "--target", "disk.img"}},
+		{"plan, signed", nested, []string{"provision", "--plan", "FILE", "--config", "config.toml", "--target", "disk.img"}},
+		{"certificates", certificates, []string{"verify", "--bmap", "image.img.bmap", "--keyring", "FILE"}},
+		{"certificates, huge", bytes.Repeat(certificates, 64), []string{"verify", "--bmap", "image.img.bmap", "--keyring", "FILE"}},
+	} {
+		r.Write("doc", tc.file)
+		r.Write("doc.tar", tc.file)
+		for i, a := range tc.args {
+			tc.args[i] = strings.Replace(a, "FILE", "doc", 1)
+		}
+		if code, out := limited(r, tc.args...); code == 0 || code > 13 {
+			t.Errorf("%s: exit %d; want a refusal:\n%.500s", tc.name, code, out)
+		} else {
+			t.Logf("%s: %.200s", tc.name, out)
+		}
+	}
+	r.Pristine()
+}
+
+// TestHostileMedia: a partition table and a file system that lie about their size, or whose chains are loops, end in an error.
+func TestHostileMedia(t *testing.T) {
+	r := rig.New(t)
+	disk := r.Read("disk.orig")
+	sealed := func(change func(header []byte)) func(b []byte) {
+		return func(b []byte) {
+			for _, h := range [][]byte{b[512:604], b[len(b)-512 : len(b)-512+92]} {
+				change(h)
+				clear(h[16:20])
+				binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h))
+			}
+		}
+	}
+	for name, change := range map[string]func(b []byte){
+		"GPT, 2 GiB of entries":    sealed(func(h []byte) { binary.LittleEndian.PutUint32(h[80:], 1<<24) }),
+		"GPT, entries of 2 GiB":    sealed(func(h []byte) { binary.LittleEndian.PutUint32(h[84:], 1<<31) }),
+		"GPT, no entries":          sealed(func(h []byte) { binary.LittleEndian.PutUint32(h[80:], 0) }),
+		"GPT, entries at the end":  sealed(func(h []byte) { binary.LittleEndian.PutUint64(h[72:], 1<<63) }),
+		"FAT, every chain a loop":  func(b []byte) { loops(b[1<<20:]) },
+		"FAT, no sectors":          func(b []byte) { clear(b[1<<20+11 : 1<<20+13]) },
+		"FAT, a table of 4 GiB":    func(b []byte) { clear(b[1<<20+22 : 1<<20+24]); copy(b[1<<20+36:], "\xff\xff\xff\x7f") },
+		"FAT, 65,535 root entries": func(b []byte) { copy(b[1<<20+17:], "\xff\xff") },
+	} {
+		b := bytes.Clone(disk)
+		change(b)
+		r.Write("disk.img", b)
+		for _, args := range [][]string{{"status"}, {"doctor"}, {"install", "image.img"}, {"mark", "good"}} {
+			if code, out := limited(r, append(args, "--config", "config.toml")...); code == 0 && args[0] != "doctor" && !strings.Contains(name, "root entries") {
+				t.Errorf("%s, %s: exit 0:\n%.500s", name, args[0], out)
+			}
+		}
+	}
+}
+
+// loops makes each cluster of a FAT16 file system the next one of itself.
+func loops(b []byte) {
+	sector := int(binary.LittleEndian.Uint16(b[11:]))
+	reserved, size := int(binary.LittleEndian.Uint16(b[14:])), int(binary.LittleEndian.Uint16(b[22:]))
+	for i := range int(b[16]) * size * sector / 2 {
+		binary.LittleEndian.PutUint16(b[reserved*sector+2*i:], uint16(i%(size*sector/2)))
 	}
 }
 
