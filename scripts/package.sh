@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 : "${COMMIT:?make package sets it}" "${STAMP:?make package sets it}"
 ARCHES=${ARCHES:-amd64 arm64 arm}
 version=$(sed -n 's/^const version = "\(.*\)"$/\1/p' cmd/updater/version.go)
+[ -z "${KEY:-}" ] || gpg --batch --list-secret-keys "$KEY" >/dev/null # before anything is built
 epoch=$(date -d "$STAMP" +%s)
 export CGO_ENABLED=0 SOURCE_DATE_EPOCH=$epoch LC_ALL=C TZ=UTC
 umask 022
@@ -37,7 +38,4 @@ for arch in $ARCHES; do
 done
 # The linked modules, read from the program.
 build/tools/cyclonedx-gomod bin -json -noserial -notimestamp -version "$version" -output "dist/updater-$version.cdx.json" build/package/updater 2>/dev/null
-(cd dist && sha256sum -- * >SHA256SUMS && cat SHA256SUMS)
-if [ -n "${KEY:-}" ]; then # the only file that is not in SHA256SUMS
-	gpg --batch --yes --armor --detach-sign --local-user "$KEY" -o dist/SHA256SUMS.asc dist/SHA256SUMS
-fi
+scripts/sums.sh dist

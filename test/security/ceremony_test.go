@@ -3,6 +3,7 @@ package security
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -50,4 +51,30 @@ func TestKeyCeremony(t *testing.T) {
 	if err != nil || strings.Count(string(out), "trusted: signed by") != 2 || strings.Count(string(out), "was revoked on") != 2 {
 		t.Fatalf("%v\n%s", err, out)
 	}
+}
+
+// TestSignedSums: SHA256SUMS names every file of a release, and gpgv verifies its signature. A key that cannot sign ends make release.
+func TestSignedSums(t *testing.T) {
+	r := rig.New(t)
+	r.Sh(`fails() { if "$@"; then exit 9; fi; }
+		mkdir dist; cp image.img other.asc dist; sums=$0/scripts/sums.sh
+		KEY=release@example.com $sums dist; KEY=other@example.com $sums dist # again, by another key
+		cd dist; sha256sum -c SHA256SUMS; test $(ls | wc -l) = 4; test $(wc -l <SHA256SUMS) = 2
+		gpg --dearmor <other.asc >../other.gpg
+		gpgv --keyring ../other.gpg SHA256SUMS.asc SHA256SUMS
+		echo >>SHA256SUMS; fails gpgv --keyring ../other.gpg SHA256SUMS.asc SHA256SUMS
+		KEY=nobody@example.com fails $sums .
+		$sums .; fails test -e SHA256SUMS.asc
+		fails make -s -C $0 release
+		fails make -s -C $0 release KEY=nobody@example.com`, repository(t))
+}
+
+// repository is the folder of the tree.
+func repository(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
