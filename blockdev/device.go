@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -37,8 +38,8 @@ func (m Mode) flags() int {
 // directAlign is the alignment in bytes of O_DIRECT buffers, and a page. It is enough for sectors of 512 and 4096 bytes.
 const directAlign = 4096
 
-// readBackChunk is the largest single O_DIRECT read.
-const readBackChunk = 1 << 20
+// defaultChunk is the default of Files.Chunk and WriterOptions.Buffer. Larger direct reads and writes gain little.
+const defaultChunk = 1 << 20
 
 // Device is an open block device, or a window of a block device or regular file. ReadAt, WriteAt, Zero and ReadBackAt are safe
 // for concurrent use; Sync covers the writes that returned before it was called.
@@ -50,6 +51,8 @@ type Device struct {
 	sentinel File   // the flush barrier; opened before the first write; nil when read-only
 	direct   File   // O_DIRECT; nil where the file system has none
 	align    int64  // of O_DIRECT offsets and lengths in the file, bytes: a logical block
+	chunk    int    // largest single O_DIRECT read
+	zeroing  int64  // largest single ZeroOut or Discard
 	paced    bool   // sync_file_range works
 	fills    bool   // the blocks belong to one image: what cannot be read beside a write may become zero
 	node     string // folder of the block device in sysfs; "" for a file
@@ -57,7 +60,7 @@ type Device struct {
 
 	mu       sync.Mutex
 	poisoned error
-	bounce   sync.Pool // of *[]byte, readBackChunk long, aligned to directAlign: for unaligned memory
+	bounce   sync.Pool // of *[]byte, chunk long, aligned to directAlign: for unaligned memory
 }
 
 // Files are the descriptors that a [Device] works with.
@@ -68,16 +71,16 @@ type Files struct {
 	Align    int64 // of O_DIRECT offsets and lengths, bytes: a logical block; 0 is 4096
 	Base     int64 // where the window begins in the file, bytes
 	Size     int64 // of the window, bytes
+	Chunk    int   // largest single direct read in bytes, whole pages; 0 is 1 MiB
+	Zeroing  int64 // largest single ZeroOut or Discard in bytes, whole pages, since it cannot be interrupted; 0 is 64 MiB
 }
 
 // New returns a device on open descriptors, which it owns and closes. name is used in errors. It serves disk models;
 // [Partition.Open] and [OpenPath] open real devices.
 func New(name string, f Files) *Device {
-	d := &Device{name: name, base: f.Base, size: f.Size, f: f.Main, sentinel: f.Sentinel, direct: f.Direct, align: f.Align}
-	if d.align == 0 {
-		d.align = directAlign
-	}
-	d.bounce.New = func() any { return alignedBuffer(readBackChunk) }
+	d := &Device{name: name, base: f.Base, size: f.Size, f: f.Main, sentinel: f.Sentinel, direct: f.Direct}
+	d.align, d.chunk, d.zeroing = cmp.Or(f.Align, directAlign), cmp.Or(f.Chunk, defaultChunk), cmp.Or(f.Zeroing, 64<<20)
+	d.bounce.New = func() any { return alignedBuffer(d.chunk) }
 	d.paced = d.sentinel != nil && hasSyncRange(d.f)
 	return d
 }
@@ -305,7 +308,7 @@ func (d *Device) writeAround(p []byte, off int64, unread error) (int, error) {
 // writesBlocks reports whether a write is one of whole logical blocks that are not whole pages.
 func (d *Device) writesBlocks(n int, off int64) bool {
 	pages := off%directAlign == 0 && n%directAlign == 0
-	return d.direct != nil && !pages && n <= readBackChunk && off%d.align == 0 && int64(n)%d.align == 0
+	return d.direct != nil && !pages && n <= d.chunk && off%d.align == 0 && int64(n)%d.align == 0
 }
 
 // pwrite writes p with one call. A short write is an error; it is never continued.

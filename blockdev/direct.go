@@ -9,15 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// directBuffer is the length of one direct write in bytes. Larger writes gain little.
-const directBuffer = 1 << 20
-
 // direct writes whole logical blocks with O_DIRECT from aligned buffers, a few at a time. Parts of a block, such as the tail of
 // an image, go through the page cache while no other write is in flight, so that the bytes beside them survive. The kernel
 // keeps the page cache coherent (mm/filemap.c, kiocb_invalidate_pages).
 type direct struct {
 	d    *Device
 	out  *atomic.Int64
+	size int64        // of a buffer
 	free chan *[]byte // one buffer for each write in flight, and one being filled
 	buf  *[]byte      // being filled; nil if none is
 	off  int64        // offset of its first byte
@@ -29,7 +27,7 @@ type direct struct {
 }
 
 func newDirect(d *Device, o WriterOptions, out *atomic.Int64) *direct {
-	e := &direct{d: d, out: out, free: make(chan *[]byte, o.InFlight+1)}
+	e := &direct{d: d, out: out, size: o.Buffer, free: make(chan *[]byte, o.InFlight+1)}
 	for range o.InFlight + 1 {
 		e.free <- nil // allocated on first use
 	}
@@ -76,7 +74,7 @@ func (e *direct) write(p []byte, off int64) error {
 		n := int64(copy((*e.buf)[e.n:], p))
 		e.n += n
 		p, off = p[n:], off+n
-		if e.n == directBuffer {
+		if e.n == e.size {
 			if err := e.submit(); err != nil {
 				return err
 			}
@@ -88,7 +86,7 @@ func (e *direct) write(p []byte, off int64) error {
 // take waits for a buffer.
 func (e *direct) take(off int64) {
 	if e.buf = <-e.free; e.buf == nil {
-		e.buf = alignedBuffer(directBuffer)
+		e.buf = alignedBuffer(int(e.size))
 	}
 	e.off, e.n = off, 0
 }

@@ -40,13 +40,13 @@ func (d *Device) readBackChunk(p []byte, off int64) (int, error) {
 	abs := d.base + off
 	if d.direct == nil {
 		d.dropCache(off, int64(len(p)))
-		n, err := d.f.Pread(p[:min(len(p), readBackChunk)], abs)
+		n, err := d.f.Pread(p[:min(len(p), d.chunk)], abs)
 		if err == nil && n == 0 {
 			err = io.ErrUnexpectedEOF
 		}
 		return n, err
 	}
-	if n := min(len(p), readBackChunk) &^ (directAlign - 1); n > 0 && abs%directAlign == 0 && aligned(p) {
+	if n := min(len(p), d.chunk) &^ (directAlign - 1); n > 0 && abs%directAlign == 0 && aligned(p) {
 		got, err := d.direct.Pread(p[:n], abs)
 		if err != nil {
 			return 0, fmt.Errorf("direct read of %d bytes at %d: %w", n, abs, err)
@@ -60,7 +60,7 @@ func (d *Device) readBackChunk(p []byte, off int64) (int, error) {
 	defer d.bounce.Put(buf)
 	start := abs &^ (d.align - 1)
 	skip := int(abs - start)
-	length := min((int64(skip+len(p))+d.align-1)&^(d.align-1), readBackChunk)
+	length := min((int64(skip+len(p))+d.align-1)&^(d.align-1), int64(d.chunk))
 	got, err := d.direct.Pread((*buf)[:length], start)
 	if err != nil {
 		return 0, fmt.Errorf("direct read of %d bytes at %d: %w", length, start, err)

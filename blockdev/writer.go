@@ -34,6 +34,7 @@ type WriterOptions struct {
 	Window     int64  // bytes written between two write-outs; 0 is DefaultWindow
 	Checkpoint int64  // bytes written between two flushes; 0 is DefaultCheckpoint
 	InFlight   int    // direct writes at a time; 0 is DefaultInFlight
+	Buffer     int64  // bytes of one direct write, whole pages; 0 is 1 MiB
 }
 
 // Writer writes a device durably, through one of the engines, with a full barrier ([Device.Sync]) at every checkpoint and at the
@@ -70,6 +71,9 @@ func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 	}
 	if o.InFlight <= 0 {
 		o.InFlight = DefaultInFlight
+	}
+	if o.Buffer <= 0 {
+		o.Buffer = defaultChunk
 	}
 	d.fills = true
 	w := &Writer{d: d, o: o, restore: func() error { return nil }}

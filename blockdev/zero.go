@@ -5,9 +5,6 @@ import (
 	"fmt"
 )
 
-// zeroChunk bounds one BLKZEROOUT or fallocate call in bytes, since it cannot be interrupted.
-const zeroChunk = 64 << 20
-
 // Zero makes length bytes at off read as zero: by BLKZEROOUT on a block device (the kernel writes zeros if the drive has no command
 // for it), by a punched hole in a regular file, and by written zeros for unaligned edges or if neither is supported. It never
 // discards: discarded blocks may read as anything. Durable after [Device.Sync]. BLKZEROOUT drops cached pages of the range,
@@ -18,7 +15,7 @@ func (d *Device) Zero(off, length int64) error {
 		return err
 	}
 	for length > 0 {
-		n := min(length, zeroChunk)
+		n := min(length, d.zeroing)
 		if err := d.zeroChunk(off, n); err != nil {
 			return d.poison(fmt.Errorf("zeroing %s at %d: %w", d.name, off, err))
 		}
@@ -35,8 +32,8 @@ func (d *Device) Discard(off, length int64) error {
 	}
 	first := (d.base + off + directAlign - 1) &^ (directAlign - 1)
 	end := (d.base + off + length) &^ (directAlign - 1)
-	for ; first < end; first += zeroChunk {
-		err := d.f.Discard(first, min(zeroChunk, end-first))
+	for ; first < end; first += d.zeroing {
+		err := d.f.Discard(first, min(d.zeroing, end-first))
 		if errors.Is(err, errors.ErrUnsupported) {
 			return nil
 		}

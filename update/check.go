@@ -12,7 +12,7 @@ import (
 // range matches m, the size is right and the container ends properly. Errors: [ImageError], [SourceError], the cause of a cancelled
 // context.
 func CheckImage(ctx context.Context, m *bmap.Map, image Image) error {
-	return stream(ctx, m, image, nil, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
+	return Sizes{}.stream(ctx, m, image, nil, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
 		for c := range in {
 			if err := c.recycle(ctx, free); err != nil {
 				return err
@@ -43,9 +43,10 @@ type consumer func(ctx context.Context, in <-chan chunk, free chan<- []byte) err
 // stream runs the stages: one goroutine reads and decodes the ranges of the image that want selects (nil: all), one hashes and
 // compares each range, one hashes the whole image if the document has its checksum and no range is skipped, and take consumes the
 // checked chunks and recycles their buffers. The first error cancels the other stages.
-func stream(ctx context.Context, m *bmap.Map, image Image, want selection, take consumer) error {
+func (s Sizes) stream(ctx context.Context, m *bmap.Map, image Image, want selection, take consumer) error {
 	group, ctx := errgroup.WithContext(ctx)
-	n := buffers(m)
+	s = s.orDefault()
+	n := s.buffers(m)
 	free := make(chan []byte, n)
 	for range n {
 		free <- nil // allocated on first use
@@ -54,11 +55,11 @@ func stream(ctx context.Context, m *bmap.Map, image Image, want selection, take 
 	checked := ranges
 	group.Go(func() error {
 		defer close(read)
-		return (&rangeReader{m: m, image: image, want: want, free: free, out: read}).run(ctx)
+		return (&rangeReader{m: m, image: image, want: want, free: free, out: read, size: s.Chunk}).run(ctx)
 	})
 	group.Go(func() error {
 		defer close(ranges)
-		return checkRanges(ctx, m, read, ranges)
+		return s.checkRanges(ctx, m, read, ranges)
 	})
 	if sum := wholeChecksum(m); sum != "" && want == nil {
 		whole := make(chan chunk, n)

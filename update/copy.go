@@ -25,6 +25,7 @@ type CopyJob struct {
 	Reopen   func(ctx context.Context) (ImageCloser, error) // as in Job; may be nil
 	Target   Target
 	Progress *Progress // may be nil
+	Sizes              // zero is the default
 }
 
 // CopyResult reports a copy; see [Result].
@@ -46,7 +47,7 @@ type CopyResult struct {
 // context.
 func Copy(ctx context.Context, job CopyJob) (*CopyResult, error) {
 	p := &part{
-		run:      &run{Job: Job{Rewrite: job.Rewrite}, timer: newTimer(job.Progress)},
+		run:      &run{Job: Job{Rewrite: job.Rewrite, Sizes: job.Sizes.orDefault()}, timer: newTimer(job.Progress)},
 		Document: &Document{Map: job.Map, Unmapped: job.Unmapped},
 		image:    job.Image, reopen: job.Reopen, target: job.Target,
 	}
@@ -92,7 +93,7 @@ func (p *part) writeAll(ctx context.Context) (*bmap.Map, error) {
 	group, gctx := errgroup.WithContext(ctx)
 	free, full := make(chan []byte, ahead), make(chan []byte, ahead)
 	for range ahead {
-		free <- make([]byte, chunkSize)
+		free <- make([]byte, p.Chunk)
 	}
 	group.Go(func() error {
 		defer close(full)
@@ -123,7 +124,7 @@ func (p *part) readAll(ctx context.Context, free <-chan []byte, full chan<- []by
 		if err != nil {
 			return err
 		}
-		n, err := io.ReadFull(p.image, buf[:chunkSize])
+		n, err := io.ReadFull(p.image, buf[:p.Chunk])
 		at += int64(n)
 		if n > 0 {
 			if err := send(ctx, full, buf[:n]); err != nil {
@@ -164,11 +165,11 @@ func (p *part) writeChunks(ctx context.Context, full <-chan []byte, free chan<- 
 			return nil, 0, &WriteError{Err: err}
 		}
 		p.written += n
-		if size += n; size-from >= heldRange {
+		if size += n; size-from >= p.Held {
 			end()
 		}
 		p.progress.add(n)
-		if err := send(ctx, free, buf[:chunkSize]); err != nil {
+		if err := send(ctx, free, buf[:p.Chunk]); err != nil {
 			return nil, 0, err
 		}
 	}

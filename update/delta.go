@@ -43,7 +43,7 @@ type Seed interface {
 	Map() string // hex sha256 of the signed map that it was installed by, "" if that is unknown
 }
 
-// seedBudget is how many bytes of the other slot are read without finding a range before the search is given up; see compareBudget.
+// seedBudget is how many bytes of the other slot are read without finding a range before the search is given up; see Sizes.Budget.
 const seedBudget = 64 << 20
 
 // planFetch decides the source of every range before anything is fetched: the target if it holds the range, else the other slot, at
@@ -58,7 +58,7 @@ func (p *part) planFetch(ctx context.Context, image Image) (*delta, selection, e
 			return nil, nil, err
 		}
 	}
-	d := &delta{image: image, m: p.Map, lacks: lacks, from: make([]int64, p.Map.Len())}
+	d := &delta{Sizes: p.Sizes, image: image, m: p.Map, lacks: lacks, from: make([]int64, p.Map.Len())}
 	if p.Seed != nil {
 		var err error
 		if d.seed, err = p.Seed(p.Slot, p.role); err != nil {
@@ -148,6 +148,7 @@ const (
 
 // delta is an image some of whose ranges come from the other slot.
 type delta struct {
+	Sizes
 	image Image
 	m     *bmap.Map
 	seed  Seed    // nil if there is no other slot
@@ -172,7 +173,7 @@ func (d *delta) find(ctx context.Context, lacks []bool, progress *Progress) erro
 	}
 	wanted := map[string][]int{}
 	for i, rng := range d.m.Ranges() {
-		if lacks[i] && rng.Length <= heldRange {
+		if lacks[i] && rng.Length <= d.Held {
 			wanted[rng.Checksum] = append(wanted[rng.Checksum], i)
 		}
 	}
@@ -197,7 +198,7 @@ func (d *delta) hashSeed(ctx context.Context, wanted map[string][]int, progress 
 	group, ctx := errgroup.WithContext(ctx)
 	for range runtime.GOMAXPROCS(0) {
 		group.Go(func() error {
-			buf := make([]byte, chunkSize)
+			buf := make([]byte, d.Chunk)
 			for vain.Load() <= seedBudget {
 				i := int(next.Add(1) - 1)
 				if i >= d.m.Len() {
@@ -223,7 +224,7 @@ func (d *delta) hashSeed(ctx context.Context, wanted map[string][]int, progress 
 
 // hash is the checksum of the other slot's bytes at the place of a range, "" if they cannot be read.
 func (d *delta) hash(rng bmap.Range, buf []byte) string {
-	if rng.Length > heldRange || rng.Offset+rng.Length > d.seed.Size() {
+	if rng.Length > d.Held || rng.Offset+rng.Length > d.seed.Size() {
 		return ""
 	}
 	sum := d.m.NewHash()

@@ -13,7 +13,7 @@ func (p *part) prepare(ctx context.Context) (missing bool, err error) {
 	if p.held != nil {
 		return false, nil
 	}
-	p.held = newHeld(p.Map, p.target, p.Rewrite, p.progress.move)
+	p.held = p.newHeld(p.Rewrite)
 	p.progress.reads(p.image)
 	_, isSparse := p.image.(Sparse)
 	_, isPatched := p.image.(Patched)
@@ -78,14 +78,14 @@ func (p *part) prepareDelta(ctx context.Context) (missing bool, err error) {
 const checkedRange = 64 << 20
 
 // fetchFirst reads a range of an image that is at its beginning, and compares it with its signed checksum. The returned image hands the bytes
-// out again. A longer range than heldRange is compared in a second stream; where there is none, its beginning has to be there at least.
+// out again. A longer range than Held is compared in a second stream; where there is none, its beginning has to be there at least.
 func (p *part) fetchFirst(ctx context.Context, image Image, index int, rng bmap.Range) (Image, error) {
 	n := rng.Length
-	if n > heldRange {
+	if n > p.Held {
 		if n <= checkedRange && p.reopen != nil {
 			return image, p.checkOther(ctx, index, rng)
 		}
-		n = heldRange
+		n = p.Held
 	}
 	first, err := p.readFirst(image, index, rng, n)
 	return &begun{Image: image, skip: rng.Offset, first: first}, err
@@ -115,7 +115,7 @@ func (p *part) readFirst(image Image, index int, rng bmap.Range, n int64) ([]byt
 	if err := image.Skip(rng.Offset); err != nil {
 		return nil, &SourceError{Err: err}
 	}
-	first := make([]byte, min(n, heldRange))
+	first := make([]byte, min(n, p.Held))
 	read, err := io.ReadFull(image, first)
 	got, sum := int64(read), p.Map.NewHash()
 	if err == nil {

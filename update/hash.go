@@ -15,14 +15,14 @@ type judged struct {
 	judge  <-chan error // nil passes them on at once
 }
 
-// checkRanges compares each range with its signed checksum. Ranges of at most heldRange are hashed, on all cores, before they are
+// checkRanges compares each range with its signed checksum. Ranges of at most Held are hashed, on all cores, before they are
 // passed on in their order. Longer ones, from a foreign bmap, pass through and are judged at their end, which is before the switch.
-func checkRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, out chan<- chunk) error {
+func (s Sizes) checkRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, out chan<- chunk) error {
 	group, ctx := errgroup.WithContext(ctx)
 	queue := make(chan judged, runtime.GOMAXPROCS(0)) // bounds what is hashed at a time
 	group.Go(func() error {
 		defer close(queue)
-		return judgeRanges(ctx, m, in, queue)
+		return s.judgeRanges(ctx, m, in, queue)
 	})
 	group.Go(func() error {
 		for j := range queue {
@@ -50,14 +50,14 @@ func checkRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, out chan<- c
 
 // judgeRanges collects the chunks of each short range and hashes them in a goroutine; it hashes long ranges itself. The number of
 // buffers bounds the work in flight.
-func judgeRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, queue chan<- judged) error {
+func (s Sizes) judgeRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, queue chan<- judged) error {
 	var held []chunk
 	long := m.NewHash()
 	for c := range in {
 		j := judged{chunks: []chunk{c}}
 		switch {
 		case c.end:
-		case c.rng.Length > heldRange:
+		case c.rng.Length > s.Held:
 			long.Write(c.buf)
 			if c.last {
 				if err := compare(long, m, c.index, c.rng); err != nil {

@@ -9,15 +9,13 @@ import (
 	"updater/bmap"
 )
 
-// compareBudget is how many mismatching bytes are read, beyond those found equal, before comparing is given up. A slot with other
-// content costs this much reading once. After an interrupted install everything before the cut is found, since writing ascends.
-const compareBudget = 16 << 20
-
 // held finds the ranges that the target already holds by reading them from the medium. They are not written again, which is also how
-// an interrupted install resumes: no record of it is kept. What is found equal is flushed and read back like everything else.
+// an interrupted install resumes: no record of it is kept. What is found equal is flushed and read back like everything else. A slot with
+// other content costs Budget of reading once; after an interrupted install everything before the cut is found, since writing ascends.
 //
 // What cannot be read differs: many media answer a read error until the sector is written, and a medium that takes no write either fails then.
 type held struct {
+	Sizes
 	m      *bmap.Map
 	target Target
 	buf    []byte       // of the reading stage
@@ -28,22 +26,22 @@ type held struct {
 	read   func()       // is called with every piece that is read
 }
 
-func newHeld(m *bmap.Map, target Target, off bool, read func()) *held {
-	return &held{m: m, target: target, off: off, read: read}
+func (p *part) newHeld(off bool) *held {
+	return &held{Sizes: p.Sizes, m: p.Map, target: p.target, off: off, read: p.progress.move}
 }
 
 // pays reports whether n more bytes are within the budget.
-func (h *held) pays(n int64) bool { return !h.off && h.vain.Load()+n <= compareBudget }
+func (h *held) pays(n int64) bool { return !h.off && h.vain.Load()+n <= h.Budget }
 
 func (h *held) found(n int64) { h.equal.Add(n); h.vain.Add(-n) }
 
 // lacks reports whether a range must be written. It selects the ranges that are read from the image. Long ranges are left to holds.
 func (h *held) lacks(ctx context.Context, _ int, rng bmap.Range) (bool, error) {
-	if rng.Length > heldRange || !h.pays(rng.Length) {
+	if rng.Length > h.Held || !h.pays(rng.Length) {
 		return true, nil
 	}
 	if h.buf == nil {
-		h.buf = make([]byte, readBackSize)
+		h.buf = make([]byte, h.Read)
 	}
 	sum := h.m.NewHash()
 	for off, end := rng.Offset, rng.Offset+rng.Length; off < end; {
@@ -70,11 +68,11 @@ func (h *held) lacks(ctx context.Context, _ int, rng bmap.Range) (bool, error) {
 // holds reports whether the target already holds a chunk of a long range.
 func (h *held) holds(c chunk) bool {
 	n := int64(len(c.buf))
-	if c.rng.Length <= heldRange || !h.pays(n) {
+	if c.rng.Length <= h.Held || !h.pays(n) {
 		return false
 	}
 	if h.cmp == nil {
-		h.cmp = make([]byte, chunkSize)
+		h.cmp = make([]byte, h.Chunk)
 	}
 	if _, err := h.target.ReadBackAt(h.cmp[:n], c.off); err != nil || !bytes.Equal(h.cmp[:n], c.buf) {
 		h.vain.Add(n)
@@ -87,7 +85,7 @@ func (h *held) holds(c chunk) bool {
 // isZero reports whether a hole is already zero. It stops at the first byte that is not.
 func (h *held) isZero(ctx context.Context, gap bmap.Span) (bool, error) {
 	if h.cmp == nil {
-		h.cmp = make([]byte, chunkSize)
+		h.cmp = make([]byte, h.Chunk)
 	}
 	for off, end := gap.Offset, gap.Offset+gap.Length; off < end; {
 		if err := cancelled(ctx); err != nil {

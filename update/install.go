@@ -150,6 +150,7 @@ type Job struct {
 	PreInstall, PostInstall func(ctx context.Context, p Planned) error
 
 	Progress *Progress // may be nil
+	Sizes              // zero is the default
 }
 
 // Planned describes an install whose document was accepted.
@@ -216,6 +217,7 @@ type Timings map[Phase]float64
 // [verify.SignatureError], [bmap.SyntaxError], those of package release, the State and the hooks, and the cause of a cancelled context.
 func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	run := &run{Job: job, timer: newTimer(job.Progress)}
+	run.Sizes = run.orDefault()
 	defer run.close() // the data was flushed and read back by then
 
 	run.phase(PhaseCheck)

@@ -93,7 +93,7 @@ func (r *run) readsBack(ctx context.Context, slot string) (same bool, err error)
 		if err != nil || len(bad) > 0 {
 			return false, cancelled(ctx) // what cannot be read is written
 		}
-		p.held = newHeld(p.Map, p.target, false, p.progress.move)
+		p.held = p.newHeld(false)
 		p.held.found(p.Map.MappedBytes())
 	}
 	return true, nil

@@ -191,7 +191,7 @@ func (p *part) amount(phase Phase) int64 {
 
 // readBackOf begins the read-back phase.
 func (p *part) readBackOf() ReadBack {
-	b := ReadBack{Map: p.Map, Unmapped: p.Unmapped, Readers: readers, Progress: p.progress.add}
+	b := ReadBack{Map: p.Map, Unmapped: p.Unmapped, Readers: readers, Sizes: p.Sizes, Progress: p.progress.add}
 	p.phaseOf(PhaseReadBack, b.Bytes())
 	return b
 }

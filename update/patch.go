@@ -94,7 +94,7 @@ func (p *part) refetch(ctx context.Context, failed []int) error {
 		p.fetch.Delta.Again += rng.Length
 		p.written += rng.Length
 	}
-	return p.inSlot(ReadBack{Map: p.Map}.rewrite(ctx, p.target, bad, func(ctx context.Context) (ImageCloser, error) {
+	return p.inSlot(ReadBack{Map: p.Map, Sizes: p.Sizes}.rewrite(ctx, p.target, bad, func(ctx context.Context) (ImageCloser, error) {
 		image, err := p.reopen(ctx)
 		sparse, ok := image.(Sparse)
 		if err != nil || !ok {

@@ -11,7 +11,7 @@ import (
 // the call. Pieces returns nil only if every range matches, the size is right, the container ends properly, and take never failed.
 // Errors: [ImageError], [SourceError], those of take, the cause of a cancelled context.
 func Pieces(ctx context.Context, m *bmap.Map, image Image, take func(p []byte, off int64) error) error {
-	return stream(ctx, m, image, nil, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
+	return Sizes{}.stream(ctx, m, image, nil, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
 		for c := range in {
 			if len(c.buf) > 0 {
 				if err := take(c.buf, c.off); err != nil {

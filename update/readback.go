@@ -18,9 +18,6 @@ import (
 // MaxRepair is the largest number of mismatches that are repaired. More are not an accident of the medium.
 const MaxRepair = 64
 
-// readBackSize is the default of ReadBack.Buffer; larger reads are not faster with O_DIRECT.
-const readBackSize = 1 << 20
-
 // readers is the number of readers of an install: one hashes while the other waits for the medium.
 const readers = 2
 
@@ -43,7 +40,7 @@ type ReadBack struct {
 	Unmapped string        // UnmappedZero requires every hole to read as zero; otherwise holes are not read
 	Offset   int64         // of the image on the medium, bytes
 	Readers  int           // goroutines that read at a time; 0 is 1
-	Buffer   int           // bytes of one read; each reader has one buffer; 0 is 1 MiB
+	Sizes    Sizes         // zero is the default
 	Progress func(n int64) // counts the bytes read; called from every reader; may be nil
 }
 
@@ -138,7 +135,7 @@ func repairable(bad []Mismatch, reopen func(context.Context) (ImageCloser, error
 	return len(bad) <= MaxRepair && reopen != nil
 }
 
-func (b ReadBack) buffer() []byte { return make([]byte, cmp.Or(b.Buffer, readBackSize)) }
+func (b ReadBack) buffer() []byte { return make([]byte, b.Sizes.orDefault().Read) }
 
 // each yields what has to be compared, ranges first.
 func (b ReadBack) each(yield func(Mismatch) bool) {
@@ -213,7 +210,7 @@ func (b ReadBack) rewrite(ctx context.Context, medium Medium, bad []Mismatch, re
 		return nil
 	}
 	want := func(_ context.Context, i int, _ bmap.Range) (bool, error) { return wanted[i], nil }
-	return stream(ctx, b.Map, image, want, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
+	return b.Sizes.stream(ctx, b.Map, image, want, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
 		for c := range in {
 			if c.end {
 				return nil

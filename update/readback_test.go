@@ -31,13 +31,13 @@ func TestReadBackAt(t *testing.T) {
 	hole := slices.Collect(m.Gaps())[0]
 	rng := m.Range(1)
 	for _, base := range []int64{0, 123 << 10} {
-		for _, buffer := range []int{0, 512, 100_000} {
+		for _, buffer := range []int64{0, 512, 100_000} {
 			for _, readers := range []int{0, 3} {
 				t.Run(fmt.Sprintf("at %d, %d bytes, %d readers", base, buffer, readers), func(t *testing.T) {
 					d := newDevice(2 << 20)
 					copy(d.data[base:], k.image)
 					copy(d.medium[base:], k.image)
-					b := update.ReadBack{Map: m, Unmapped: update.UnmappedZero, Offset: base, Buffer: buffer, Readers: readers}
+					b := update.ReadBack{Map: m, Unmapped: update.UnmappedZero, Offset: base, Sizes: update.Sizes{Read: buffer}, Readers: readers}
 					medium := &target{d}
 					if bad, err := b.Compare(t.Context(), medium); err != nil || len(bad) != 0 {
 						t.Fatalf("Compare of an equal medium = %v, %v", bad, err)

@@ -12,28 +12,9 @@ import (
 	"updater/verify"
 )
 
-// The memory of the write phase: buffers of chunkSize for the longest range that is held until its checksum is known, and ahead more,
-// which keep every stage busy.
-const (
-	chunkSize = 512 << 10
-	heldRange = bmap.HeldRange
-	ahead     = 7
-)
-
-// buffers is the number of buffers for a map.
-func buffers(m *bmap.Map) int {
-	return ahead + int((min(m.Longest(), heldRange)+chunkSize-1)/chunkSize)
-}
-
-// gapAhead is the unit of the image in which holes are zeroed before data is written: zeroing drops cached pages, so it comes first.
-const gapAhead = 8 << 20
-
-// gapPiece bounds what is zeroed, or discarded, between two looks at the context, in bytes.
-const gapPiece = 64 << 20
-
 // chunk is a part of one range, or the end of the image.
 type chunk struct {
-	buf   []byte // the data, in a buffer of chunkSize
+	buf   []byte // the data, in a buffer of Sizes.Chunk
 	index int
 	rng   bmap.Range
 	off   int64 // in the image
@@ -46,7 +27,7 @@ func (c chunk) recycle(ctx context.Context, free chan<- []byte) error {
 	if c.end {
 		return nil
 	}
-	return send(ctx, free, c.buf[:chunkSize])
+	return send(ctx, free, c.buf[:cap(c.buf)])
 }
 
 // write streams the image into the target; device, decoder and hash run at the same time. Ranges that the target already holds are
@@ -56,7 +37,7 @@ func (p *part) write(ctx context.Context) error {
 		return err
 	}
 	p.phaseOf(PhaseWrite, p.Map.MappedBytes())
-	if err := stream(ctx, p.Map, p.image, p.want, p.writeRanges); err != nil || p.unmade == nil || len(p.unmade()) == 0 {
+	if err := p.stream(ctx, p.Map, p.image, p.want, p.writeRanges); err != nil || p.unmade == nil || len(p.unmade()) == 0 {
 		return err
 	}
 	return p.refetch(ctx, p.unmade())
@@ -69,6 +50,7 @@ type rangeReader struct {
 	want  selection
 	free  <-chan []byte
 	out   chan<- chunk
+	size  int64 // of a buffer
 	at    int64 // in the image
 }
 
@@ -109,9 +91,9 @@ func (r *rangeReader) read(ctx context.Context, index int, rng bmap.Range) error
 			return err
 		}
 		if buf == nil {
-			buf = make([]byte, chunkSize)
+			buf = make([]byte, r.size)
 		}
-		buf = buf[:min(int64(chunkSize), end-r.at)]
+		buf = buf[:min(r.size, end-r.at)]
 		if n, err := io.ReadFull(r.image, buf); err != nil {
 			return &SourceError{Offset: r.at + int64(n), Err: endsEarly(err, r.m)}
 		}
@@ -144,7 +126,7 @@ func compare(sum hash.Hash, m *bmap.Map, index int, rng bmap.Range) error {
 	return nil
 }
 
-// writeRanges writes the image in ascending order, in each unit of gapAhead the holes first and then the chunks.
+// writeRanges writes the image in ascending order, in each unit of Sizes.Gap the holes first and then the chunks.
 func (p *part) writeRanges(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
 	gaps := p.newGaps()
 	defer gaps.stop()
@@ -152,7 +134,7 @@ func (p *part) writeRanges(ctx context.Context, in <-chan chunk, free chan<- []b
 	for c := range in {
 		to := p.Map.ImageSize()
 		if !c.end {
-			to = min(to, (c.off/gapAhead+1)*gapAhead)
+			to = min(to, (c.off/p.Gap+1)*p.Gap)
 		}
 		if err := gaps.upTo(ctx, to); err != nil {
 			return err
@@ -188,16 +170,17 @@ func (p *part) writing(err error) error {
 	return &WriteError{Slot: p.Slot, Err: err}
 }
 
-// gaps applies the policy for unmapped blocks to the holes of the image, ascending.
+// gaps applies the policy for unmapped blocks to the holes of the image, ascending, in pieces.
 type gaps struct {
 	next  func() (bmap.Span, bool)
 	stop  func()
 	cur   bmap.Span // the rest of the current hole
+	piece int64
 	treat func(ctx context.Context, gap bmap.Span) error
 }
 
 func (p *part) newGaps() *gaps {
-	g := new(gaps)
+	g := &gaps{piece: p.Piece}
 	g.next, g.stop = iter.Pull(p.Map.Gaps())
 	g.treat = func(ctx context.Context, gap bmap.Span) error {
 		p.progress.move()
@@ -224,7 +207,7 @@ func (g *gaps) upTo(ctx context.Context, to int64) error {
 				return nil
 			}
 		}
-		n := min(g.cur.Length, to-g.cur.Offset, gapPiece)
+		n := min(g.cur.Length, to-g.cur.Offset, g.piece)
 		if n <= 0 {
 			return nil
 		}

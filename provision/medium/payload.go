@@ -44,7 +44,7 @@ const readBackBuffer = 256 << 10
 
 func (m *Medium) readBack(pl *Payload, progress func(n int64)) (update.ReadBack, error) {
 	base, _, err := m.place(pl.Partition)
-	b := update.ReadBack{Map: pl.Doc.Map, Unmapped: update.UnmappedZero, Offset: base, Buffer: readBackBuffer, Progress: progress}
+	b := update.ReadBack{Map: pl.Doc.Map, Unmapped: update.UnmappedZero, Offset: base, Sizes: update.Sizes{Read: readBackBuffer}, Progress: progress}
 	if pl.KeepsHoles() {
 		b.Unmapped = update.UnmappedKeep
 	}

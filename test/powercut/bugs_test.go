@@ -260,6 +260,7 @@ func (b bug) hunt(t *testing.T, planted bool, limit int) (states int, err error)
 				continue
 			}
 			d.w.InFlight = 1
+			d.w.Buffer, d.sizes, d.files = 0, update.Sizes{}, blockdev.Files{} // with small ones the states before the mistake are too many
 			if b.life != nil {
 				n, err := b.life(t, d, planted)
 				if states += n; err != nil {

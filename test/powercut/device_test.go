@@ -34,6 +34,8 @@ type device struct {
 	images []*image // 0 and 1 are in slots B and A at first, 2 and 3 are the updates
 	o      crashdisk.Options
 	w      blockdev.WriterOptions
+	sizes  update.Sizes
+	files  blockdev.Files // its Chunk and Zeroing are those of the slots
 	disk   *crashdisk.Disk
 	booted string
 	roles  int  // of each slot
@@ -86,6 +88,9 @@ func newDevice(t testing.TB, l *loader, seed uint64) *device {
 	if rng.IntN(4) == 0 { // the order of the commands is then not the seed's alone
 		d.w.InFlight = 3
 	}
+	small := func(least int64) int64 { return []int64{0, least, least << 1, least << 2, least << 3}[rng.IntN(5)] } // 0 is the default
+	d.w.Buffer, d.files.Chunk, d.files.Zeroing = small(4096), int(small(4096)), small(4096)
+	d.sizes = update.Sizes{Chunk: small(512), Held: small(4096), Gap: small(4096), Piece: small(4096), Read: small(512), Budget: small(4096)}
 	content := bytes.Repeat([]byte{0xa5}, diskSize)
 	if d.roles > 1 {
 		content = append(content, make([]byte, moreSize)...)
@@ -152,7 +157,7 @@ func (d *device) install(ctx context.Context, img *image) (*update.Result, error
 	if d.hooks.boot != nil {
 		state = d.hooks.boot(state)
 	}
-	job := update.Job{Boot: state, Disk: d, Policy: d.policy, Product: "demo", Tries: 1}
+	job := update.Job{Boot: state, Disk: d, Policy: d.policy, Product: "demo", Tries: 1, Sizes: d.sizes}
 	if s := img.sets[d.roles]; s != nil {
 		if job.State, err = d.memory(); err != nil {
 			return nil, err
@@ -198,6 +203,7 @@ func (d *device) OpenSlot(slot, role string) (update.Target, error) {
 	}
 	off, size := extent(d.roles, role)
 	files := d.disk.Files(slotOffset(slot)+off, size)
+	files.Chunk, files.Zeroing = d.files.Chunk, d.files.Zeroing
 	if d.hooks.files != nil {
 		files = d.hooks.files(files)
 	}

@@ -19,6 +19,7 @@ func TestResumeWritesOneWindowTwice(t *testing.T) {
 			for n := 1; ; n += 3 {
 				d := newGoodDevice(t, grubLoader(), seed)
 				d.w = blockdev.WriterOptions{Engine: engine, Window: window, Checkpoint: checkpoint, InFlight: 1}
+				d.sizes.Budget = 0
 				d.disk.Inject(crashdisk.Fault{N: n, Kind: crashdisk.EIO, Sticky: true})
 				if _, err := d.install(t.Context(), d.images[2]); err == nil {
 					break

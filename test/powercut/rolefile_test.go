@@ -108,6 +108,7 @@ func (f *roleFile) Named(size int64) error {
 
 func (f *roleFile) open() error {
 	files := f.node.Files(int64(extentsAt+f.extent*extentSize), f.size)
+	files.Chunk, files.Zeroing = f.d.files.Chunk, f.d.files.Zeroing
 	if f.d.hooks.files != nil {
 		files = f.d.hooks.files(files)
 	}
