@@ -29,8 +29,11 @@ func TestEngines(t *testing.T) {
 				before := bytes.Repeat([]byte{0xa5}, size)
 				disk := crashdisk.New(before, crashdisk.Options{Sector: sector, MaxIO: 16 << 10, Seed: seed})
 				base, length := int64(rng.IntN(16))*sector, int64(600<<10)
-				w := newWriter(t, disk.Device("slot", base, length), blockdev.WriterOptions{Engine: engine, Window: 16 << 10, Checkpoint: 128 << 10,
-					InFlight: 1 + rng.IntN(3)})
+				files := disk.Files(base, length)
+				files.Zeroing = []int64{0, 4096, 8192}[rng.IntN(3)] // 0 is the default
+				w := newWriter(t, blockdev.New("slot", files), blockdev.WriterOptions{
+					Engine: engine, Window: 16 << 10, Checkpoint: 128 << 10, InFlight: 1 + rng.IntN(3), Buffer: []int64{0, 4096, 12288}[rng.IntN(3)],
+				})
 				want := bytes.Clone(before)
 				for off := int64(0); off < length; {
 					n := min(length-off, 1+rng.Int64N(40<<10))
@@ -301,6 +304,25 @@ func TestFailureIsFinal(t *testing.T) {
 			if !fired {
 				t.Errorf("%s: %v never occurred", engine, kind)
 			}
+		}
+	}
+}
+
+// TestZeroingFailureIsFinal: the same holds after zeroing or discarding that failed.
+func TestZeroingFailureIsFinal(t *testing.T) {
+	for name, change := range map[string]func(w *blockdev.Writer) error{
+		"Zero":    func(w *blockdev.Writer) error { return w.Zero(0, 8192) },
+		"Discard": func(w *blockdev.Writer) error { return w.Discard(0, 8192) },
+	} {
+		disk := crashdisk.New(make([]byte, 64<<10), crashdisk.Options{})
+		w := newWriter(t, disk.Device("slot", 0, 64<<10), blockdev.WriterOptions{Engine: blockdev.Paced})
+		disk.Inject(crashdisk.Fault{N: 1, Kind: crashdisk.EIO})
+		if err := change(w); !errors.Is(err, unix.EIO) {
+			t.Errorf("%s with a failing drive = %v; want EIO", name, err)
+		}
+		disk.Heal()
+		if _, err := w.WriteAt(make([]byte, 4096), 0); err == nil || w.Flush() == nil {
+			t.Errorf("a write or a flush succeeded after a failed %s", name)
 		}
 	}
 }

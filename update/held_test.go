@@ -105,7 +105,7 @@ func (b *badSectors) ReadBackAt(p []byte, off int64) (int, error) {
 
 // TestUnreadable: what cannot be read is written, in mapped ranges of any length and in holes; what the target holds beside it stays.
 func TestUnreadable(t *testing.T) {
-	for _, longest := range []int64{65536, -1} {
+	for _, longest := range []int64{65536, -1} { // with the sizes of the job the second ones are compared while they stream
 		k := newKit(t, bmap.CreateOptions{MaxRange: longest})
 		m, err := bmap.Parse(k.doc)
 		if err != nil {
@@ -115,6 +115,7 @@ func TestUnreadable(t *testing.T) {
 		copy(d.data, k.image)
 		copy(d.medium, k.image)
 		job := copyJob(k, d, m)
+		job.Sizes = update.Sizes{Chunk: 8192, Held: 65536, Read: 4096}
 		b := &badSectors{target: target{d}, bad: map[int64]bool{1: true, 5: true, 20: true, 60: true, 170: true}}
 		job.Target = b
 		res, err := update.Copy(t.Context(), job)
@@ -129,12 +130,13 @@ func TestUnreadable(t *testing.T) {
 
 // Long ranges are compared in pieces, and comparing stops where it finds nothing.
 func TestComparingIsBounded(t *testing.T) {
-	image := make([]byte, 40<<20)
+	sizes := update.Sizes{Chunk: 8 << 10, Held: 64 << 10, Read: 16 << 10, Budget: 256 << 10}
+	image := make([]byte, 640<<10)
 	rand.NewChaCha8([32]byte{9}).Read(image)
 	k := newKit(t, bmap.CreateOptions{})
-	for _, maxRange := range []int64{-1, 1 << 20} {
+	for _, maxRange := range []int64{-1, 16 << 10} {
 		k.sign(t, image, bmap.CreateOptions{MaxRange: maxRange})
-		d := newDevice(40 << 20)
+		d := newDevice(640 << 10)
 		reads := func() (n int64) {
 			for _, s := range d.journal[:slices.Index(d.journal, "flush")] {
 				if s == "read back" {
@@ -143,19 +145,23 @@ func TestComparingIsBounded(t *testing.T) {
 			}
 			return n
 		}
-		if _, err := update.Install(t.Context(), k.job(d)); err != nil {
+		job := k.job(d)
+		job.Sizes = sizes
+		if _, err := update.Install(t.Context(), job); err != nil {
 			t.Fatal(err)
 		}
 		if n := reads(); n < 16 || n > 33 {
-			t.Errorf("ranges of %d: %d reads in vain; want 16 MiB of them", maxRange, n)
+			t.Errorf("ranges of %d: %d reads in vain; want 256 KiB of them", maxRange, n)
 		}
 		d.journal = nil
-		for _, at := range []int{3 << 20, 39 << 20} {
+		for _, at := range []int{48 << 10, 624 << 10} {
 			d.data[at]++
 			d.medium[at]++
 		}
-		res, err := update.Install(t.Context(), k.job(d))
-		if err != nil || res.WrittenBytes == 0 || res.WrittenBytes > 2<<20 {
+		job = k.job(d)
+		job.Sizes = sizes
+		res, err := update.Install(t.Context(), job)
+		if err != nil || res.WrittenBytes == 0 || res.WrittenBytes > 32<<10 {
 			t.Errorf("ranges of %d: an install with two bytes that differ = %+v, %v", maxRange, res, err)
 		}
 	}
@@ -249,6 +255,22 @@ func TestUnmapped(t *testing.T) {
 		res, err := update.Install(t.Context(), j)
 		if err != nil || d.medium[300_000] != c.want || res.Unmapped != c.result || (res.ZeroedBytes > 0) != (c.want == 0) {
 			t.Errorf("signed %q, device %q: %#x, %+v, %v; want %#x", c.signed, c.device, d.medium[300_000], res, err, c.want)
+		}
+	}
+}
+
+// TestHoleThatIsPartlyZero: a hole that begins with zeros is compared to its end, and zeroed if anything is in it.
+func TestHoleThatIsPartlyZero(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	for _, at := range []int64{8192, 16384, 65535} { // of the hole from 8192 to 65536
+		d := newDevice(1 << 20)
+		clear(d.data[8192:65536])
+		d.data[at] = 1
+		copy(d.medium, d.data)
+		job := k.job(d)
+		job.Sizes = update.Sizes{Chunk: 8192, Read: 8192}
+		if _, err := update.Install(t.Context(), job); err != nil || d.medium[at] != 0 {
+			t.Errorf("byte %d of a hole: Install = %v, and it is %d", at, err, d.medium[at])
 		}
 	}
 }

@@ -3,6 +3,8 @@ package update_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -368,6 +370,32 @@ func TestEveryCancel(t *testing.T) {
 		}
 		if !errors.Is(err, stop) || d.next() != "A" {
 			t.Fatalf("cancelled at operation %d (%s): Install = %v, next %s; want the cause, and A", n, d.journal[n-1], err, d.next())
+		}
+	}
+}
+
+// TestCancelledBeforeSwitch: a cancellation that comes with the end of the last hook ends the install before the switch.
+func TestCancelledBeforeSwitch(t *testing.T) {
+	stop := errors.New("signal")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	d := newDevice(1 << 20)
+	job := newKit(t, bmap.CreateOptions{}).job(d)
+	job.PostInstall = func(context.Context, update.Planned) error { cancel(stop); return nil }
+	if _, err := update.Install(ctx, job); !errors.Is(err, stop) || d.next() != "A" || slices.Contains(d.journal, "activate B 3") {
+		t.Errorf("Install = %v, next %s; %v", err, d.next(), d.journal)
+	}
+}
+
+// TestWholeChecksum: the slot is compared with the signed checksum of the whole image, whatever the checksums of its ranges are.
+func TestWholeChecksum(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{})
+	sum := sha256.Sum256(k.image)
+	for checksum, want := range map[string]string{hex.EncodeToString(sum[:]): "B", strings.Repeat("ab", 32): "A"} {
+		k.sign(t, k.image, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{ImageChecksum: checksum}})
+		d := newDevice(1 << 20)
+		_, err := update.Install(t.Context(), k.job(d))
+		if _, contradicts := errors.AsType[*update.ImageError](err); d.next() != want || contradicts == (err == nil) {
+			t.Errorf("the checksum of the whole is %s: Install = %v, next %s; want %s", checksum, err, d.next(), want)
 		}
 	}
 }

@@ -111,3 +111,34 @@ func TestActivationHooks(t *testing.T) {
 		}
 	}
 }
+
+// TestActivationCancelled: an activation of an installed slot is cancelled before the switch or not at all.
+func TestActivationCancelled(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	stop := errors.New("signal")
+	for n := 1; ; n++ {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		d := newDevice(1 << 20)
+		clear(d.medium[:k.imageSize])
+		copy(d.medium, k.image)
+		d.onOp = func(i int) {
+			if i == n {
+				cancel(stop)
+			}
+		}
+		job := k.job(d)
+		job.State = &memory{d: d, records: []update.Record{{Slot: "B", Outcome: update.OutcomeInstalled, Release: identityOf(t, k)}}}
+		_, err := update.Install(ctx, job)
+		cancel(nil)
+		if len(d.journal) < n {
+			return
+		}
+		if strings.HasPrefix(d.journal[n-1], "activate") {
+			if err != nil || d.next() != "B" {
+				t.Fatalf("cancelled within the switch: Install = %v, next %s; want a finished switch", err, d.next())
+			}
+		} else if !errors.Is(err, stop) || d.next() != "A" {
+			t.Fatalf("cancelled at operation %d (%s): Install = %v, next %s; want the cause, and A", n, d.journal[n-1], err, d.next())
+		}
+	}
+}
