@@ -57,6 +57,7 @@ type Device struct {
 	fills    bool   // the blocks belong to one image: what cannot be read beside a write may become zero
 	node     string // folder of the block device in sysfs; "" for a file
 	sysfs    string // folder of its whole disk
+	fixed    bool   // a partition of a built-in medium
 
 	mu       sync.Mutex
 	poisoned error
@@ -71,6 +72,7 @@ type Files struct {
 	Align    int64 // of O_DIRECT offsets and lengths, bytes: a logical block; 0 is 4096
 	Base     int64 // where the window begins in the file, bytes
 	Size     int64 // of the window, bytes
+	Fixed    bool  // the window is a part of a built-in medium
 	Chunk    int   // largest single direct read in bytes, whole pages; 0 is 1 MiB
 	Zeroing  int64 // largest single ZeroOut or Discard in bytes, whole pages, since it cannot be interrupted; 0 is 64 MiB
 }
@@ -78,7 +80,7 @@ type Files struct {
 // New returns a device on open descriptors, which it owns and closes. name is used in errors. It serves disk models;
 // [Partition.Open] and [OpenPath] open real devices.
 func New(name string, f Files) *Device {
-	d := &Device{name: name, base: f.Base, size: f.Size, f: f.Main, sentinel: f.Sentinel, direct: f.Direct}
+	d := &Device{name: name, base: f.Base, size: f.Size, f: f.Main, sentinel: f.Sentinel, direct: f.Direct, fixed: f.Fixed}
 	d.align, d.chunk, d.zeroing = cmp.Or(f.Align, directAlign), cmp.Or(f.Chunk, defaultChunk), cmp.Or(f.Zeroing, 64<<20)
 	d.bounce.New = func() any { return alignedBuffer(d.chunk) }
 	d.paced = d.sentinel != nil && hasSyncRange(d.f)
@@ -109,6 +111,7 @@ func openDevice(name, path string, base, size int64, mode Mode) (*Device, error)
 	}
 	d := New(name, files)
 	d.node, d.sysfs = sysfsOf(f)
+	d.fixed = d.node != d.sysfs && builtIn(d.sysfs)
 	if mode != ReadOnly && d.Facts().ReadOnly {
 		return nil, errors.Join(fmt.Errorf("opening %s: %w", name, unix.EROFS), files.close())
 	}

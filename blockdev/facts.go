@@ -92,6 +92,17 @@ func (d *Device) Facts() Facts {
 	return f
 }
 
+// builtIn reports whether a disk is known to be a built-in medium: neither removable, a card, nor on USB, and not made of other disks.
+func builtIn(sysfs string) bool {
+	text := func(name string) string {
+		b, _ := os.ReadFile(filepath.Join(sysfs, name))
+		return strings.TrimSpace(string(b))
+	}
+	slaves, err := os.ReadDir(filepath.Join(sysfs, "slaves"))
+	return err == nil && len(slaves) == 0 && text("removable") == "0" && text("device/removable") != "removable" && text("device/type") != "SD" &&
+		!strings.Contains(sysfs, "/usb")
+}
+
 // sysfsOf returns the directories of a block device and of its whole disk in sysfs, "" for none.
 func sysfsOf(f *os.File) (node, disk string) {
 	var st unix.Stat_t

@@ -44,6 +44,7 @@ type Writer struct {
 	o        WriterOptions
 	engine   engine
 	sinceBar int64 // bytes handed over since the last barrier
+	barriers int   // completed
 	out      atomic.Int64
 	restore  func() error // sets the kernel's old limit on dirty pages
 }
@@ -141,7 +142,20 @@ func (w *Writer) Flush() error {
 		return err
 	}
 	w.sinceBar = 0
-	return w.d.Sync()
+	if err := w.d.Sync(); err != nil {
+		return err
+	}
+	w.barriers++
+	return nil
+}
+
+// Barriers counts the completed flushes of a writer on a built-in medium with direct read-back. It stays 0 on every other: removable
+// media, whole disks, files.
+func (w *Writer) Barriers() int {
+	if !w.d.fixed || w.d.direct == nil {
+		return 0
+	}
+	return w.barriers
 }
 
 // ReadBackAt is [Device.ReadBackAt].

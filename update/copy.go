@@ -51,6 +51,7 @@ func Copy(ctx context.Context, job CopyJob) (*CopyResult, error) {
 		Document: &Document{Map: job.Map, Unmapped: job.Unmapped},
 		image:    job.Image, reopen: job.Reopen, target: job.Target,
 	}
+	defer func() { p.behind.stop() }()
 	if job.Map == nil {
 		p.reopen = nil
 		var err error
@@ -60,6 +61,9 @@ func Copy(ctx context.Context, job CopyJob) (*CopyResult, error) {
 	} else {
 		if err := job.Map.CheckSummed(); err != nil {
 			return nil, err
+		}
+		if !job.SkipReadBack {
+			p.follow(ctx)
 		}
 		if err := p.write(ctx); err != nil {
 			return nil, err

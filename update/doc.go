@@ -18,7 +18,8 @@
 //     skipped: they are read from the medium, which is also how an interrupted install resumes.
 //  5. Flush: all data leaves the page cache, then the drive's cache.
 //  6. Read back every mapped byte from the medium, past the page cache, against the signed checksums, and every hole against zero.
-//     What differs is written again from the source, flushed and read back, once.
+//     What differs is written again from the source, flushed and read back, once. Where the target counts its barriers, step 6 begins
+//     during step 4 with what two barriers have covered.
 //  7. Give the files of the slot their names, durably; record that the slot holds the release; then activate it: one atomic, durable
 //     change of the boot state, which is read back.
 //

@@ -45,7 +45,10 @@ type Target interface {
 	Medium
 	Discard(off, length int64) error // the bytes may read as anything
 	WrittenOut() int64               // bytes written that the device has taken
-	Engine() string                  // how it writes, for the result
+	// Barriers counts the completed flushes, those of the target's own included, where the medium may be read back while it is written:
+	// see docs/durability.md. Elsewhere it stays 0, and everything is read after the last flush.
+	Barriers() int
+	Engine() string // how it writes, for the result
 	Close() error
 }
 
@@ -204,7 +207,8 @@ type ImageResult struct {
 	SkippedBytes  int64  `json:"skipped_bytes"`
 	ZeroedBytes   int64  `json:"zeroed_bytes"`
 	RepairedBytes int64  `json:"repaired_bytes,omitempty"`
-	Fetch         *Fetch `json:"fetch,omitempty"` // of an image on a server
+	OverlapBytes  int64  `json:"overlap_bytes,omitempty"` // bytes that were read back while others were written
+	Fetch         *Fetch `json:"fetch,omitempty"`         // of an image on a server
 	Engine        string `json:"engine"`
 }
 
@@ -333,7 +337,7 @@ func (r *run) fetchFirst(ctx context.Context) error {
 	return nil
 }
 
-// close closes what was opened.
+// close ends the read-backs and closes what was opened.
 func (r *run) close() {
 	for _, p := range r.parts {
 		p.close()
@@ -406,6 +410,7 @@ func total(images []ImageResult) ImageResult {
 		sum.SkippedBytes += i.SkippedBytes
 		sum.ZeroedBytes += i.ZeroedBytes
 		sum.RepairedBytes += i.RepairedBytes
+		sum.OverlapBytes += i.OverlapBytes
 	}
 	return sum
 }

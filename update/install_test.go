@@ -43,6 +43,8 @@ type device struct {
 	flip    int64 // byte that the medium corrupts; -1 none
 	ignores bool  // the boot state confirms a switch and does not keep it
 	opened  int
+
+	every, writes, barriers int // a barrier after so many writes, if it is not 0; what happened so far
 }
 
 func newDevice(size int64) *device {
@@ -123,7 +125,14 @@ func (t *target) WriteAt(p []byte, off int64) (int, error) {
 	if err := t.d.op("write %d", off); err != nil {
 		return 0, err
 	}
-	return copy(t.d.data[off:], p), nil
+	n := copy(t.d.data[off:], p)
+	if t.d.writes++; t.d.every > 0 && t.d.writes%t.d.every == 0 {
+		err := t.d.op("barrier")
+		t.d.flush()
+		t.d.barriers++
+		return n, err
+	}
+	return n, nil
 }
 
 func (t *target) Zero(off, n int64) error {
@@ -132,15 +141,25 @@ func (t *target) Zero(off, n int64) error {
 }
 
 func (t *target) Flush() error {
-	copy(t.d.medium, t.d.data)
-	if t.d.flip >= 0 {
-		t.d.medium[t.d.flip] ^= 1
-	}
+	t.d.flush()
 	return t.d.op("flush")
 }
 
+// flush makes the data durable.
+func (d *device) flush() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	copy(d.medium, d.data)
+	if d.flip >= 0 {
+		d.medium[d.flip] ^= 1
+	}
+}
+
 func (t *target) ReadBackAt(p []byte, off int64) (int, error) {
-	return copy(p, t.d.medium[off:]), t.d.op("read back")
+	err := t.d.op("read back")
+	t.d.mu.Lock()
+	defer t.d.mu.Unlock()
+	return copy(p, t.d.medium[off:]), err
 }
 func (t *target) Discard(off, n int64) error {
 	for i := range t.d.data[off : off+n] {
@@ -149,6 +168,7 @@ func (t *target) Discard(off, n int64) error {
 	return t.d.op("discard %d", off)
 }
 func (t *target) WrittenOut() int64 { return 0 }
+func (t *target) Barriers() int     { return t.d.barriers }
 func (t *target) Engine() string    { return "memory" }
 func (t *target) Close() error      { return nil }
 

@@ -25,8 +25,11 @@ type part struct {
 	want              selection    // of the ranges that are read from image
 	closeSeed         func()       // nil without a seed
 	unmade            func() []int // ranges that a delta did not make; nil without one
+	behind            *behind      // the read-back under way; nil before write
+	late              []Mismatch   // ranges that were written after the others
 	fetch             *Fetch
 	written, repaired int64 // bytes
+	overlap           int64 // bytes that were read back while others were written
 }
 
 // open opens the partition for writing, or takes the room for the file.
@@ -58,6 +61,7 @@ func (p *part) commit() error {
 }
 
 func (p *part) close() {
+	p.behind.stop()
 	if p.target != nil {
 		_ = p.target.Close()
 	}
@@ -90,9 +94,14 @@ func (r *run) openImages(ctx context.Context) error {
 func (r *run) writeImages(ctx context.Context) error {
 	s, isStream := r.Images.(Stream)
 	if !isStream {
-		return r.each(func(p *part) error { defer p.closeImage(); return p.write(ctx) })
+		return r.each(func(p *part) error {
+			defer p.closeImage()
+			p.follow(ctx)
+			return p.write(ctx)
+		})
 	}
 	for p := r.next; p != nil; p = r.next {
+		p.follow(ctx)
 		err := p.write(ctx)
 		p.closeImage()
 		if err == nil {
@@ -189,17 +198,24 @@ func (p *part) amount(phase Phase) int64 {
 	return n
 }
 
+func (p *part) readBackWith(progress func(n int64)) ReadBack {
+	return ReadBack{Map: p.Map, Unmapped: p.Unmapped, Readers: readers, Sizes: p.Sizes, Progress: progress}
+}
+
 // readBackOf begins the read-back phase.
 func (p *part) readBackOf() ReadBack {
-	b := ReadBack{Map: p.Map, Unmapped: p.Unmapped, Readers: readers, Sizes: p.Sizes, Progress: p.progress.add}
+	b := p.readBackWith(p.progress.add)
 	p.phaseOf(PhaseReadBack, b.Bytes())
 	return b
 }
 
-// readBack compares the medium with the signed document and repairs it once.
+// readBack compares the rest of the medium with the signed document and repairs it once. It is called after the last flush.
 func (p *part) readBack(ctx context.Context) error {
+	if p.behind == nil {
+		p.follow(ctx)
+	}
 	b := p.readBackOf()
-	bad, err := b.Compare(ctx, p.target)
+	bad, err := p.differing(ctx)
 	if err != nil {
 		return err
 	}
@@ -251,7 +267,7 @@ func (p *part) inSlot(err error) error {
 func (p *part) result() ImageResult {
 	res := ImageResult{
 		Role: p.role, ImageBytes: p.Map.ImageSize(), MappedBytes: p.Map.MappedBytes(), Unmapped: p.Unmapped, Engine: p.target.Engine(),
-		WrittenBytes: p.written, SkippedBytes: p.held.equal.Load(), RepairedBytes: p.repaired, Fetch: p.fetch,
+		WrittenBytes: p.written, SkippedBytes: p.held.equal.Load(), RepairedBytes: p.repaired, OverlapBytes: p.overlap, Fetch: p.fetch,
 	}
 	if p.Unmapped == UnmappedZero {
 		res.ZeroedBytes = res.ImageBytes - res.MappedBytes

@@ -85,16 +85,15 @@ func (h *patch) make(ctx context.Context, i int) bool {
 // refetch writes the ranges that could not be made, from a second stream of the image. Their checksums are compared before.
 func (p *part) refetch(ctx context.Context, failed []int) error {
 	p.closeImage()
-	var bad []Mismatch
 	var want []bmap.Span
 	for _, i := range failed {
 		rng := p.Map.Range(i)
 		span := bmap.Span{Offset: rng.Offset, Length: rng.Length}
-		bad, want = append(bad, Mismatch{Span: span, Index: i}), append(want, span)
+		p.late, want = append(p.late, Mismatch{Span: span, Index: i}), append(want, span)
 		p.fetch.Delta.Again += rng.Length
 		p.written += rng.Length
 	}
-	return p.inSlot(ReadBack{Map: p.Map, Sizes: p.Sizes}.rewrite(ctx, p.target, bad, func(ctx context.Context) (ImageCloser, error) {
+	return p.inSlot(ReadBack{Map: p.Map, Sizes: p.Sizes}.rewrite(ctx, p.target, p.late, func(ctx context.Context) (ImageCloser, error) {
 		image, err := p.reopen(ctx)
 		sparse, ok := image.(Sparse)
 		if err != nil || !ok {

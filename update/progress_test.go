@@ -30,6 +30,7 @@ func (b *blank) Zero(_, n int64) error {
 func (b *blank) Flush() error               { return nil }
 func (b *blank) Discard(int64, int64) error { return nil }
 func (b *blank) WrittenOut() int64          { return 0 }
+func (b *blank) Barriers() int              { return 0 }
 func (b *blank) Engine() string             { return "blank" }
 func (b *blank) Close() error               { return nil }
 

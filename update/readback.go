@@ -21,7 +21,8 @@ const MaxRepair = 64
 // readers is the number of readers of an install: one hashes while the other waits for the medium.
 const readers = 2
 
-// ReadBacker reads from the medium, past the page cache. It is called from several goroutines at a time.
+// ReadBacker reads from the medium, past the page cache. It is called from several goroutines at a time, also while the medium is written
+// elsewhere.
 type ReadBacker interface {
 	ReadBackAt(p []byte, off int64) (n int, err error)
 }
@@ -62,14 +63,22 @@ func (b ReadBack) Bytes() int64 {
 // Compare reads the image back from the medium and returns what differs from the map, in ascending order. The error is a
 // [ReadBackError] if the medium cannot be read, or the cause of a cancelled context.
 func (b ReadBack) Compare(ctx context.Context, medium ReadBacker) ([]Mismatch, error) {
+	return b.compare(ctx, medium, func(context.Context, int64) error { return nil })
+}
+
+// compare is Compare that waits until ready returns nil before it reads up to an offset of the image.
+func (b ReadBack) compare(ctx context.Context, medium ReadBacker, ready func(ctx context.Context, end int64) error) ([]Mismatch, error) {
 	var mu sync.Mutex
 	var bad []Mismatch
 	work := make(chan Mismatch)
 	group, gctx := errgroup.WithContext(ctx)
 	for range max(b.Readers, 1) {
 		group.Go(func() error {
-			buf := b.buffer()
+			var buf []byte
 			for m := range work {
+				if buf == nil {
+					buf = b.buffer()
+				}
 				if err := b.check(gctx, &m, medium, buf); err != nil {
 					return err
 				}
@@ -85,7 +94,9 @@ func (b ReadBack) Compare(ctx context.Context, medium ReadBacker) ([]Mismatch, e
 	group.Go(func() (err error) {
 		defer close(work)
 		b.each(func(m Mismatch) bool {
-			err = send(gctx, work, m)
+			if err = ready(gctx, m.Offset+m.Length); err == nil {
+				err = send(gctx, work, m)
+			}
 			return err == nil
 		})
 		return err
@@ -115,20 +126,25 @@ func (b ReadBack) Repair(ctx context.Context, medium Medium, bad []Mismatch, reo
 	if err := medium.Flush(); err != nil {
 		return &WriteError{Err: err}
 	}
+	still, err := b.recheck(ctx, medium, bad)
+	if err == nil && len(still) > 0 {
+		err = b.mismatch(still)
+	}
+	return err
+}
+
+// recheck compares what was written again and returns what still differs.
+func (b ReadBack) recheck(ctx context.Context, medium ReadBacker, again []Mismatch) (still []Mismatch, err error) {
 	buf := b.buffer()
-	var still []Mismatch
-	for _, m := range bad {
+	for _, m := range again {
 		if err := b.check(ctx, &m, medium, buf); err != nil {
-			return err
+			return nil, err
 		}
 		if m.Err != nil {
 			still = append(still, m)
 		}
 	}
-	if len(still) > 0 {
-		return b.mismatch(still)
-	}
-	return nil
+	return still, nil
 }
 
 func repairable(bad []Mismatch, reopen func(context.Context) (ImageCloser, error)) bool {
@@ -137,21 +153,19 @@ func repairable(bad []Mismatch, reopen func(context.Context) (ImageCloser, error
 
 func (b ReadBack) buffer() []byte { return make([]byte, b.Sizes.orDefault().Read) }
 
-// each yields what has to be compared, ranges first.
+// each yields what has to be compared, ascending.
 func (b ReadBack) each(yield func(Mismatch) bool) {
+	at := int64(0)
+	hole := func(end int64) bool {
+		return at == end || b.Unmapped != UnmappedZero || yield(Mismatch{Span: bmap.Span{Offset: at, Length: end - at}, Index: -1})
+	}
 	for i, rng := range b.Map.Ranges() {
-		if !yield(Mismatch{Span: bmap.Span{Offset: rng.Offset, Length: rng.Length}, Index: i}) {
+		if !hole(rng.Offset) || !yield(Mismatch{Span: bmap.Span{Offset: rng.Offset, Length: rng.Length}, Index: i}) {
 			return
 		}
+		at = rng.Offset + rng.Length
 	}
-	if b.Unmapped != UnmappedZero {
-		return
-	}
-	for gap := range b.Map.Gaps() {
-		if !yield(Mismatch{Span: gap, Index: -1}) {
-			return
-		}
-	}
+	hole(b.Map.ImageSize())
 }
 
 // check compares one range or hole and sets m.Err if it differs.

@@ -84,6 +84,7 @@ func (p *partition) ReadBackAt(b []byte, off int64) (int, error) {
 }
 func (p *partition) Discard(int64, int64) error { return errors.New("not asked for") }
 func (p *partition) WrittenOut() int64          { return 0 }
+func (p *partition) Barriers() int              { return 0 }
 func (p *partition) Engine() string             { return "memory" }
 func (p *partition) Close() error               { return nil }
 

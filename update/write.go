@@ -145,6 +145,9 @@ func (p *part) writeRanges(ctx context.Context, in <-chan chunk, free chan<- []b
 		if err := p.writeChunk(c); err != nil {
 			return err
 		}
+		if err := p.behind.passed(c.off+int64(len(c.buf)), p.target.Barriers()); err != nil {
+			return err
+		}
 		p.progress.set(p.target.WrittenOut() - before + p.held.equal.Load())
 		if err := c.recycle(ctx, free); err != nil {
 			return err

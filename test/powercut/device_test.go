@@ -38,8 +38,10 @@ type device struct {
 	files  blockdev.Files // its Chunk and Zeroing are those of the slots
 	disk   *crashdisk.Disk
 	booted string
-	roles  int  // of each slot
-	file   bool // the first of several roles is a file
+	fixed  bool  // the medium is built in: it is read back while it is written
+	early  int64 // bytes that were
+	roles  int   // of each slot
+	file   bool  // the first of several roles is a file
 	hooks  hooks
 	memo   map[string][]string    // boot state to the loader's chain
 	stores map[string]state.State // by their bytes
@@ -64,6 +66,7 @@ func newDevice(t testing.TB, l *loader, seed uint64) *device {
 	rng := rand.New(rand.NewPCG(seed, 77))
 	d := &device{loader: l, policy: policy, booted: "A", roles: []int{1, 2, 1, 3}[seed%4], memo: map[string][]string{}, stores: map[string]state.State{}}
 	d.file = d.roles > 1 && seed%8 > 4
+	d.fixed = seed%3 > 0
 	for _, i := range rng.Perm(len(list))[:4] {
 		d.images = append(d.images, list[i])
 	}
@@ -148,7 +151,12 @@ func (d *device) backend() (boot.Backend, error) {
 }
 
 // install runs the real install of an image.
-func (d *device) install(ctx context.Context, img *image) (*update.Result, error) {
+func (d *device) install(ctx context.Context, img *image) (res *update.Result, err error) {
+	defer func() {
+		if res != nil {
+			d.early += res.OverlapBytes
+		}
+	}()
 	backend, err := d.backend()
 	if err != nil {
 		return nil, err
@@ -203,7 +211,7 @@ func (d *device) OpenSlot(slot, role string) (update.Target, error) {
 	}
 	off, size := extent(d.roles, role)
 	files := d.disk.Files(slotOffset(slot)+off, size)
-	files.Chunk, files.Zeroing = d.files.Chunk, d.files.Zeroing
+	files.Chunk, files.Zeroing, files.Fixed = d.files.Chunk, d.files.Zeroing, d.fixed
 	if d.hooks.files != nil {
 		files = d.hooks.files(files)
 	}

@@ -51,6 +51,7 @@ func TestEveryFault(t *testing.T) {
 					f := fault
 					for f.N = 1; ; f.N += step {
 						d := newGoodDevice(t, l, uint64(i+1))
+						d.fixed = d.fixed && f.Kind != crashdisk.Misdirected // a later write may hit what was read back already
 						d.w.Engine, d.w.InFlight = engine, 1
 						fired, n := d.faulty(t, f)
 						if !fired {

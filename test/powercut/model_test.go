@@ -654,6 +654,7 @@ func (t *slotTarget) Flush() error {
 
 func (t *slotTarget) ReadBackAt(p []byte, off int64) (int, error) { return copy(p, t.data[off:]), nil }
 func (t *slotTarget) WrittenOut() int64                           { return slotSize }
+func (t *slotTarget) Barriers() int                               { return 0 }
 func (t *slotTarget) Engine() string                              { return "memory" }
 func (t *slotTarget) Close() error                                { return nil }
 

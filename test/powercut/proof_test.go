@@ -68,13 +68,17 @@ func TestLife(t *testing.T) {
 	for _, l := range loaders() {
 		t.Run(l.name, func(t *testing.T) {
 			start := time.Now()
-			var states atomic.Int64
+			var states, early atomic.Int64
 			seeds(t, want, func(seed uint64) error {
 				d := newDevice(t, l, seed)
 				n, err := d.life(t)
 				states.Add(int64(n))
+				early.Add(d.early)
 				return err
 			})
+			if early.Load() == 0 {
+				t.Error("no install was read back while it was written")
+			}
 			if !t.Failed() && states.Load() < 50_000 && want >= 200 {
 				t.Errorf("%d states; want at least 50000", states.Load())
 			}
