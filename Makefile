@@ -5,6 +5,7 @@
 # make test       all tests, with QEMU; installs what they need
 # make demo       the A/B round trip in QEMU, step by step
 # make size       binary and initramfs against their budget
+# make site       the documentation as a web site in build/site
 # make package    packages, tarballs, SBOM and SHA256SUMS in dist/
 # make release    the same, signed: KEY=...
 .DEFAULT_GOAL := build
@@ -21,7 +22,7 @@ STRIP   := -s -w -buildid=
 LDFLAGS := $(STRIP) -X main.stampCommit=$(COMMIT) -X main.stampTime=$(STAMP)
 
 .PHONY: help build release initramfs uki deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
-	size package reproduce format tidy vet lint clean
+	size site drawings package reproduce format tidy vet lint clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -125,6 +126,14 @@ maxrange:
 
 size: initramfs
 	scripts/size.sh $(FLAGS)
+
+# The pages as a static, searchable web site; needs python3-venv and, the first time, the network.
+site:
+	scripts/site.sh
+# docs/drawings, of their sources and of a run of examples/try.sh.
+drawings: build
+	scripts/drawings.sh
+	scripts/recording.sh
 
 # dist/: .deb, .rpm, .apk and a tarball for each of ARCHES, man pages and completions in them, an SBOM, SHA256SUMS.
 ARCHES ?= amd64 arm64 arm
