@@ -1,6 +1,8 @@
 package docs
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -101,6 +103,34 @@ func TestFiles(t *testing.T) {
 	}
 	if checked < 50 {
 		t.Errorf("%d names were found", checked)
+	}
+}
+
+// TestDrawings: every drawing was made of its source, and a page shows it.
+func TestDrawings(t *testing.T) {
+	shown := map[string]bool{}
+	for _, p := range pages(t) {
+		for _, link := range p.Links {
+			shown[filepath.Base(link)] = true
+		}
+	}
+	sources, err := filepath.Glob(filepath.Join(root, "docs/drawings/*.dot"))
+	if err != nil || len(sources) < 7 {
+		t.Fatalf("%d sources, %v", len(sources), err)
+	}
+	for _, path := range sources {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		svg := strings.TrimSuffix(path, ".dot") + ".svg"
+		drawn, err := os.ReadFile(svg)
+		if err != nil || !strings.HasSuffix(string(drawn), fmt.Sprintf("<!-- %x  %s -->\n", sha256.Sum256(source), filepath.Base(path))) {
+			t.Errorf("%s was not made of this %s (%v); run make drawings", svg, filepath.Base(path), err)
+		}
+		if !shown[filepath.Base(svg)] {
+			t.Errorf("no page shows %s", svg)
+		}
 	}
 }
 
