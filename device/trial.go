@@ -13,7 +13,7 @@ import (
 
 // follows reports whether the device remembers how its releases prove themselves: it has a state store, and somebody asks.
 func (d *Device) follows() bool {
-	return d.store != nil && !d.target && (d.Config.Channel.URL != "" || d.Config.Report.URL != "")
+	return d.store != nil && !d.target && (d.Config.Follows() || d.Config.Reports())
 }
 
 // onTrial notes, before its activation, that a slot is to prove itself. A switch back to the running slot ends the trial of another one.
@@ -85,7 +85,7 @@ func (d *Device) noteFailure(s *state.State, now time.Time, rec update.Record, d
 		s.Fleet.Trial = state.Trial{}
 	}
 	s.Fleet.Fail(state.Failure{Release: rec.Release, Version: rec.Version, Attempt: attempt, At: now, Detail: detail})
-	d.queue(s, now, rec, state.Report{Outcome: state.ReportFellBack, Install: s.Fleet.Installs, Detail: detail})
+	d.queue(s, now, rec, state.Report{Outcome: state.ReportFellBack, Install: s.Fleet.Installs, Attempt: attempt, Detail: detail})
 }
 
 // proved notes that the running release works.
@@ -94,27 +94,28 @@ func (d *Device) proved(s *state.State, now time.Time, slot string) {
 	if !d.follows() || rec.Release == "" || s.Fleet.Trial.Release != rec.Release {
 		return
 	}
+	attempt := s.Fleet.Trial.Attempt
 	s.Fleet.Trial = state.Trial{}
 	s.Fleet.Works(rec.Release)
-	d.queue(s, now, rec, state.Report{Outcome: state.ReportGood, Install: s.Fleet.Installs})
+	d.queue(s, now, rec, state.Report{Outcome: state.ReportGood, Install: s.Fleet.Installs, Attempt: attempt})
 }
 
 // queue queues a report of a release, when somebody wants it.
 func (d *Device) queue(s *state.State, now time.Time, rec update.Record, r state.Report) {
-	if d.Config.Report.URL == "" || rec.Release == "" {
+	if !d.Config.Reports() || rec.Release == "" {
 		return
 	}
 	r.Release, r.Version, r.RollbackIndex, r.Slot, r.At = rec.Release, rec.Version, rec.RollbackIndex, rec.Slot, now
 	s.Fleet.Queue(r)
 }
 
-// NoteFailed queues the report of an install that ended with an error, with the number that its activation would have had. It is durable when
+// NoteFailed queues the report of an install by an attempt that ended with an error, with the number that its activation would have had. It is durable when
 // it returns nil. Errors: [StoreError].
-func (d *Device) NoteFailed(rec update.Record, cause error) error {
+func (d *Device) NoteFailed(rec update.Record, attempt int64, cause error) error {
 	return d.locked(func() error {
 		now := d.Now()
 		return d.change(now, func(s *state.State) {
-			d.queue(s, now, rec, state.Report{Outcome: state.ReportFailed, Install: s.Fleet.Installs + 1, Detail: cause.Error()})
+			d.queue(s, now, rec, state.Report{Outcome: state.ReportFailed, Install: s.Fleet.Installs + 1, Attempt: attempt, Detail: cause.Error()})
 		})
 	})
 }

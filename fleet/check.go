@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,7 +24,29 @@ type Verdict struct {
 	Expires   time.Time
 	Freshness Freshness
 
-	document string // path or address of the channel
+	document     string // path or address of the channel, or of what is beside the release
+	downloadOnly bool   // the server allows no switch now
+	closes       bool   // the server counts the download as the end
+}
+
+// MarshalJSON is the verdict for machines.
+func (v *Verdict) MarshalJSON() ([]byte, error) {
+	e := v.Entry
+	if e == nil {
+		e = &release.Entry{}
+	}
+	return json.Marshal(struct {
+		Available     bool      `json:"available"`
+		Reason        string    `json:"reason"`
+		Version       string    `json:"version,omitempty"`
+		Identity      string    `json:"identity,omitempty"`
+		RollbackIndex int64     `json:"rollback_index,omitempty"`
+		Skipped       []Skipped `json:"skipped,omitempty"`
+		Channel       string    `json:"channel"`
+		Created       time.Time `json:"created,omitzero"`
+		Expires       time.Time `json:"expires,omitzero"`
+		Freshness     Freshness `json:"freshness,omitempty"`
+	}{v.Entry != nil, v.Reason, e.Version, e.Identity, e.RollbackIndex, v.Skipped, v.Channel, v.Created, v.Expires, v.Freshness})
 }
 
 // maxDocuments bounds the release documents that one check reads.
@@ -38,11 +61,14 @@ func Check(ctx context.Context, c *config.Config, in install.Inputs) (*Verdict, 
 		return nil, err
 	}
 	defer f.close()
+	if f.server != nil {
+		return f.offer(ctx)
+	}
 	channel, v, err := f.channel(ctx)
 	if err != nil {
 		return nil, err
 	}
-	d, err := f.facts(ctx, v)
+	d, err := f.facts(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -68,11 +94,12 @@ func Check(ctx context.Context, c *config.Config, in install.Inputs) (*Verdict, 
 type follower struct {
 	dev      *device.Device
 	from     *install.Origins
-	document string
+	document string   // of the channel
+	server   *hawkbit // instead of it; nil is none
 }
 
 func follow(c *config.Config, in install.Inputs) (_ *follower, err error) {
-	if c.Channel.URL == "" {
+	if !c.Follows() {
 		return nil, config.Errorf("no channel is configured")
 	}
 	dev, err := device.Open(c, device.Options{Purpose: device.Change})
@@ -94,6 +121,12 @@ func follow(c *config.Config, in install.Inputs) (_ *follower, err error) {
 		in.Warn("%s", trust.Warning)
 	}
 	f.from.Trust = trust.Trust
+	if c.Channel.Hawkbit.URL != "" {
+		if f.server, err = f.hawkbit(); err != nil {
+			f.close()
+			return nil, err
+		}
+	}
 	return f, nil
 }
 
@@ -141,10 +174,10 @@ func (f *follower) clock() Clock {
 }
 
 // facts is the device as the choice sees it.
-func (f *follower) facts(ctx context.Context, v *Verdict) (Device, error) {
+func (f *follower) facts(ctx context.Context) (Device, error) {
 	d := Device{Floor: f.dev.Floor(), Failed: map[string]int64{}, Refused: map[string]string{}, Now: f.clock().Now}
 	var err error
-	if d.Identifier, err = device.Identifier("/", f.dev.Config); err != nil {
+	if d.Identifier, err = f.identifier(); err != nil {
 		return d, err
 	}
 	st, err := f.dev.BootState(ctx)
@@ -164,25 +197,36 @@ func (f *follower) facts(ctx context.Context, v *Verdict) (Device, error) {
 	return d, nil
 }
 
+func (f *follower) identifier() (string, error) { return device.Identifier("/", f.dev.Config) }
+
 func heldOf(r update.Record) Held {
 	return Held{Identity: r.Release, Version: r.Version, RollbackIndex: r.RollbackIndex}
 }
 
-// excludes reads the document of a release and returns why it is not for this device, "" if it is.
-func (f *follower) excludes(ctx context.Context, channel *release.Channel, e release.Entry, running Held) (string, error) {
-	doc, sig, err := f.from.Document(ctx, release.TypeRelease, install.Beside(f.document, e.Path), "")
+// open reads and accepts the document of a release.
+func (f *follower) open(ctx context.Context, document string) (*release.Release, error) {
+	doc, sig, err := f.from.Document(ctx, release.TypeRelease, document, "")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	c := f.dev.Config
 	opened, err := update.AcceptRelease(doc, sig, update.Conditions{
 		Policy: f.from.Trust.Policy, Product: c.Product, Hardware: device.Hardware("/", c), Floor: f.dev.Floor(),
 	})
+	if err != nil {
+		return nil, err
+	}
+	return opened.Release, nil
+}
+
+// excludes reads the document of a release and returns why it is not for this device, "" if it is.
+func (f *follower) excludes(ctx context.Context, channel *release.Channel, e release.Entry, running Held) (string, error) {
+	rel, err := f.open(ctx, install.Beside(f.document, e.Path))
 	if err == nil {
-		if err := channel.Check(e, opened.Release); err != nil {
+		if err := channel.Check(e, rel); err != nil {
 			return "", err
 		}
-		err = install.FitsSlots(opened.Release, c)
+		err = install.FitsSlots(rel, f.dev.Config)
 	}
 	if excluded(err) {
 		return err.Error(), nil
@@ -193,7 +237,7 @@ func (f *follower) excludes(ctx context.Context, channel *release.Channel, e rel
 	own := f.dev.Release(f.dev.Booted())
 	order := release.Order{RollbackIndex: own.RollbackIndex, Created: own.Created}
 	listed := slices.ContainsFunc(channel.Contents().Releases, func(e release.Entry) bool { return e.Identity == running.Identity })
-	if !listed && running.Identity != "" && !opened.Release.Order().Newer(order) {
+	if !listed && running.Identity != "" && !rel.Order().Newer(order) {
 		return "it was created no later than the running release", nil
 	}
 	return "", nil

@@ -26,6 +26,7 @@ func TestMain(m *testing.M) { os.Exit(rig.Cleanly(m).Run()) }
 type line struct {
 	*rig.Rig
 	url    string
+	follow string             // instead of the channel, in the configuration
 	schema *jsonschema.Schema // of reports
 
 	mu       sync.Mutex
@@ -59,7 +60,7 @@ func newLine(t *testing.T) *line {
 func (l *line) boots(slot string) {
 	l.Helper()
 	fingerprint := strings.TrimSpace(l.Sh(`gpg --with-colons --list-keys release@example.com 2>/dev/null | awk -F: '/^fpr/ {print $10; exit}'`))
-	l.Configure(`state = "PARTLABEL=state"`, fmt.Sprintf(`
+	follow := fmt.Sprintf(`
 [channel]
 url = "%[1]s/channel.toml"
 identifier = "unit-1"
@@ -67,10 +68,15 @@ identifier = "unit-1"
 url = "%[1]s/report?token=secret"
 [source]
 give_up = "1s"
+`, l.url)
+	if l.follow != "" {
+		follow = l.follow
+	}
+	l.Configure(`state = "PARTLABEL=state"`, follow+fmt.Sprintf(`
 [[trust.key]]
-fingerprint = "%[2]s"
+fingerprint = "%s"
 documents = ["release", "bmap", "channel", "keyring"]
-`, l.url, fingerprint))
+`, fingerprint))
 	l.Write("config.toml", []byte(strings.Replace(string(l.Read("config.toml")), `booted = "A"`, `booted = "`+slot+`"`, 1)))
 }
 

@@ -49,7 +49,7 @@ func Pending(c *config.Config) ([]Report, error) {
 }
 
 func reporter(c *config.Config) (identifier string, err error) {
-	if c.Report.URL == "" {
+	if !c.Reports() {
 		return "", config.Errorf("no report.url is configured")
 	}
 	return device.Identifier("/", c)
@@ -76,14 +76,14 @@ func Key(identifier string, r state.Report) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// RefusedError is a server that did not take a report.
+// RefusedError is a server that did not take a report, or a hawkBit server that did not answer.
 type RefusedError struct {
 	URL    string // without secrets
 	Status int    // of HTTP
 }
 
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("reporting to %s: the server answered %d, expected 200 to 299", e.URL, e.Status)
+	return fmt.Sprintf("%s: the server answered %d, expected 200 to 299", e.URL, e.Status)
 }
 
 // Deliver sends every report that waits, the oldest first, and forgets those that the server has taken (2xx), each durably before the next
@@ -109,9 +109,17 @@ func Deliver(ctx context.Context, c *config.Config, in install.Inputs) (sent int
 	if err != nil {
 		return 0, err
 	}
+	send := func(i int, doc Report) error { return post(ctx, client, c.Report.URL, doc) }
+	if c.Report.URL == "" {
+		server, err := newHawkbit(c, from, identifier)
+		if err != nil {
+			return 0, err
+		}
+		send = func(i int, _ Report) error { return server.deliver(ctx, pending[i]) }
+	}
 	var refused error
 	for i, doc := range documents(c, identifier, pending) {
-		switch err := post(ctx, client, c.Report.URL, doc); {
+		switch err := send(i, doc); {
 		case isRefused(err):
 			refused = err
 			continue
@@ -137,6 +145,11 @@ func post(ctx context.Context, client *source.Client, url string, r Report) erro
 		err = &RefusedError{URL: install.ImageName(url), Status: status}
 	}
 	return err
+}
+
+func isFetch(err error) bool {
+	_, ok := errors.AsType[*source.FetchError](err)
+	return ok
 }
 
 func isRefused(err error) bool {

@@ -43,12 +43,18 @@ func Update(ctx context.Context, r Request, in install.Inputs, events install.Ev
 	if v.Entry == nil {
 		return nil, &NothingError{v}
 	}
+	if err := tell(ctx, r.Config, in, *v.Entry, proceeding); err != nil {
+		return nil, err
+	}
 	res, err := install.Run(ctx, install.Request{
 		Config: r.Config, Image: install.Beside(v.document, v.Entry.Path), Identity: v.Entry.Identity, Attempt: v.Entry.Attempt,
-		DownloadOnly: r.DownloadOnly, Confirm: func(ctx context.Context) error { return confirm(ctx, r.Config, v.Entry.Identity, in) },
+		DownloadOnly: r.DownloadOnly || v.downloadOnly, Confirm: func(ctx context.Context) error { return confirm(ctx, r.Config, v.Entry.Identity, in) },
 	}, in, events)
 	if err != nil && res == nil && isFailure(ctx, err) {
 		err = errors.Join(err, noteFailed(r.Config, *v.Entry, err))
+	}
+	if _, held := errors.AsType[*update.NothingError](err); v.closes && (held || res != nil) {
+		err = errors.Join(err, tell(ctx, r.Config, in, *v.Entry, downloaded))
 	}
 	return res, err
 }
@@ -60,6 +66,9 @@ func confirm(ctx context.Context, c *config.Config, identity string, in install.
 		return err
 	}
 	defer f.close()
+	if f.server != nil {
+		return f.stands(ctx)
+	}
 	return f.offered(ctx, identity)
 }
 
@@ -97,7 +106,7 @@ func noteFailed(c *config.Config, e release.Entry, cause error) error {
 		return err
 	}
 	defer dev.Close()
-	return dev.NoteFailed(update.Record{Release: e.Identity, Version: e.Version, RollbackIndex: e.RollbackIndex}, cause)
+	return dev.NoteFailed(update.Record{Release: e.Identity, Version: e.Version, RollbackIndex: e.RollbackIndex}, e.Attempt, cause)
 }
 
 // Activation is a switch that a person or a script asks for.
@@ -111,7 +120,7 @@ type Activation struct {
 // with its signed documents, and the channel is asked whether the release was withdrawn, unless r is offline. Any other slot passes, and
 // every slot of a device without a channel. Errors: [WithdrawnError], update.BootError, those of comparing and of fetching the channel.
 func MayActivate(ctx context.Context, r Activation, in install.Inputs) error {
-	if r.Config.Channel.URL == "" {
+	if !r.Config.Follows() {
 		return nil
 	}
 	dev, err := device.Open(r.Config, device.Options{Purpose: device.Change, Booted: r.Booted})

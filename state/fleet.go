@@ -65,7 +65,8 @@ type Report struct {
 	RollbackIndex int64     `json:"rollback_index,omitempty"`
 	Slot          string    `json:"slot,omitempty"`
 	Detail        string    `json:"detail,omitempty"`
-	At            time.Time `json:"at,omitzero"` // trusted time
+	Attempt       int64     `json:"attempt,omitempty"` // by which it was installed; 0 for a person
+	At            time.Time `json:"at,omitzero"`       // trusted time
 }
 
 // Same reports whether two reports tell the same outcome of the same install.

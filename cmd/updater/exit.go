@@ -140,7 +140,7 @@ func classify(err error) (code int, hint string) {
 	case is[*fleet.StaleError](err):
 		return ExitTooOld, "renew the channel at the publisher, and see what serves the old one"
 	case is[*fleet.RefusedError](err):
-		return ExitSource, "see the log of the server; the report is kept"
+		return ExitSource, "see the log of the server; reports are kept"
 	case is[*update.NothingError](err):
 		return ExitNothing, "--rewrite installs it all the same"
 	case is[*update.WriteError](err), is[*update.ReadBackError](err):

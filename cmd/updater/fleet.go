@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -30,20 +29,6 @@ refused later (exit 12). A device whose clock is not set reports the freshness a
 	return cmd
 }
 
-// checked is a verdict for machines.
-type checked struct {
-	Available     bool            `json:"available"`
-	Reason        string          `json:"reason"`
-	Version       string          `json:"version,omitempty"`
-	Identity      string          `json:"identity,omitempty"`
-	RollbackIndex int64           `json:"rollback_index,omitempty"`
-	Skipped       []fleet.Skipped `json:"skipped,omitempty"`
-	Channel       string          `json:"channel"`
-	Created       time.Time       `json:"created"`
-	Expires       time.Time       `json:"expires"`
-	Freshness     fleet.Freshness `json:"freshness"`
-}
-
 func runCheck(ctx context.Context, path string, asJSON bool, env Env) error {
 	c, err := env.config(path)
 	if err != nil {
@@ -57,14 +42,7 @@ func runCheck(ctx context.Context, path string, asJSON bool, env Env) error {
 		env.warn("the clock is not set, so the freshness of the channel is unknown; it was created at %s", timeText(v.Created))
 	}
 	if asJSON {
-		r := checked{
-			Available: v.Entry != nil, Reason: v.Reason, Skipped: v.Skipped,
-			Channel: v.Channel, Created: v.Created, Expires: v.Expires, Freshness: v.Freshness,
-		}
-		if e := v.Entry; e != nil {
-			r.Version, r.Identity, r.RollbackIndex = e.Version, e.Identity, e.RollbackIndex
-		}
-		if err := env.json(r); err != nil {
+		if err := env.json(v); err != nil {
 			return err
 		}
 	}

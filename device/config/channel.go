@@ -9,10 +9,24 @@ import (
 
 // Channel is [channel]: where the device learns which releases there are.
 type Channel struct {
-	URL        string `toml:"url"`        // of the channel document: an address, or a path
-	Name       string `toml:"name"`       // that the document must have; "" is stable
-	Identifier string `toml:"identifier"` // places the device in rollouts; "" is the machine-id, else the serial of the firmware
+	URL        string  `toml:"url"`        // of the channel document: an address, or a path
+	Name       string  `toml:"name"`       // that the document must have; "" is stable
+	Identifier string  `toml:"identifier"` // places the device in rollouts; "" is the machine-id, else the serial of the firmware
+	Hawkbit    Hawkbit `toml:"hawkbit"`    // instead of a document
 }
+
+// Hawkbit is [channel.hawkbit]: an Eclipse hawkBit server. The token for it is that of [source].
+type Hawkbit struct {
+	URL        string `toml:"url"` // "" is none
+	Tenant     string `toml:"tenant"`
+	Controller string `toml:"controller"` // the name of the device there; "" is the identifier
+}
+
+// Follows reports whether somebody says which releases there are.
+func (c *Config) Follows() bool { return c.Channel.URL != "" || c.Channel.Hawkbit.URL != "" }
+
+// Reports reports whether somebody is told what became of installs.
+func (c *Config) Reports() bool { return c.Report.URL != "" || c.Channel.Hawkbit.URL != "" }
 
 // Report is [report]: who is told what became of installs.
 type Report struct {
@@ -42,9 +56,18 @@ func (c *Config) checkFleet() error {
 			return errors.New("report.url is no http:// or https:// address")
 		}
 	}
-	if c.State.Device == "" && (c.Channel.URL != "" || c.Report.URL != "") {
+	if h := &c.Channel.Hawkbit; h.URL != "" {
+		h.Tenant = cmp.Or(h.Tenant, "DEFAULT")
+		if u, err := address(h.URL); err != nil || u.RawQuery != "" || u.User != nil {
+			return errors.New("channel.hawkbit.url is no http:// or https:// address of a server")
+		}
+		if c.Channel.URL != "" || c.Report.URL != "" {
+			return errors.New("channel.hawkbit excludes channel.url and report.url: the server says what is new, and is told what became of it")
+		}
+	}
+	if c.State.Device == "" && (c.Follows() || c.Reports()) {
 		return &Error{
-			Err:    errors.New("channel.url and report.url need a state store: it knows which channel was seen last, and which releases failed here"),
+			Err:    errors.New("a channel and reports need a state store: it knows which channel was seen last, and which releases failed here"),
 			Advice: `add a partition of 1 MiB or more and state = "PARTLABEL=state"`,
 		}
 	}
