@@ -24,6 +24,7 @@ type Verdict struct {
 	Expires   time.Time
 	Freshness Freshness
 
+	clock        Clock
 	document     string // path or address of the channel, or of what is beside the release
 	downloadOnly bool   // the server allows no switch now
 	closes       bool   // the server counts the download as the end
@@ -159,7 +160,7 @@ func (f *follower) channel(ctx context.Context) (*release.Channel, *Verdict, err
 	if err != nil {
 		return nil, nil, err
 	}
-	v := &Verdict{Channel: c.Channel, Created: c.Created, Expires: c.Expires, document: f.document}
+	v := &Verdict{Channel: c.Channel, Created: c.Created, Expires: c.Expires, clock: f.clock(), document: f.document}
 	seen := state.Seen{Channel: c.Channel, Created: c.Created, SHA256: signed.SHA256}
 	err = f.dev.See(seen, signed.Signers[0].Time, func(before state.Seen) (err error) {
 		v.Freshness, err = Judge(c, signed.SHA256, before, f.clock())

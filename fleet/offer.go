@@ -27,7 +27,7 @@ func (f *follower) hawkbit() (*hawkbit, error) {
 // offer asks the hawkBit server and judges what it offers. The server decides which release it is; only the signature, the product, the
 // hardware and the floor hold here. The action's number is the attempt of the release, so that one that failed here needs a new action.
 func (f *follower) offer(ctx context.Context) (*Verdict, error) {
-	v := &Verdict{Channel: "hawkbit"}
+	v := &Verdict{Channel: "hawkbit", clock: f.clock()}
 	v.Reason = "the server has nothing for this device"
 	a, err := f.server.poll(ctx, f.attributes())
 	switch {

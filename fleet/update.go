@@ -32,13 +32,17 @@ type Request struct {
 	DownloadOnly bool // write the slot and leave the switch to an activation
 }
 
-// Update checks the channel and installs what it has for the device. It may be called at any moment and after any interruption: an install
+// Update checks the channel and installs what it has for the device, unless [when] of the configuration puts it off. It may be called at any moment and after any interruption: an install
 // goes on from what the slot holds. The channel is asked again for a withdrawal before the switch. An install that fails is queued for the
 // report. Errors: [NothingError], [WithdrawnError], those of [Check] and of [install.Run].
 func Update(ctx context.Context, r Request, in install.Inputs, events install.Events) (*update.Result, error) {
 	v, err := Check(ctx, r.Config, in)
 	if err != nil {
 		return nil, err
+	}
+	downloads := r.DownloadOnly || v.downloadOnly
+	if reason := notNow("/", r.Config.When, v.clock, !downloads); reason != "" && (v.Entry != nil || v.Waiting) {
+		v.Entry, v.Waiting, v.Reason = nil, false, v.Reason+", but not now: "+reason
 	}
 	if v.Entry == nil {
 		return nil, &NothingError{v}
@@ -48,7 +52,7 @@ func Update(ctx context.Context, r Request, in install.Inputs, events install.Ev
 	}
 	res, err := install.Run(ctx, install.Request{
 		Config: r.Config, Image: install.Beside(v.document, v.Entry.Path), Identity: v.Entry.Identity, Attempt: v.Entry.Attempt,
-		DownloadOnly: r.DownloadOnly || v.downloadOnly, Confirm: func(ctx context.Context) error { return confirm(ctx, r.Config, v.Entry.Identity, in) },
+		DownloadOnly: downloads, Confirm: func(ctx context.Context) error { return confirm(ctx, r.Config, v.Entry.Identity, in) },
 	}, in, events)
 	if err != nil && res == nil && isFailure(ctx, err) {
 		err = errors.Join(err, noteFailed(r.Config, *v.Entry, err))

@@ -45,7 +45,7 @@ func address(s string) (*url.URL, error) {
 // maxIdentifier bounds channel.identifier, in bytes.
 const maxIdentifier = 256
 
-// checkFleet checks [channel] and [report].
+// checkFleet checks [channel], [report] and [when].
 func (c *Config) checkFleet() error {
 	c.Channel.Name = cmp.Or(c.Channel.Name, "stable")
 	if n := len(c.Channel.Identifier); n > maxIdentifier {
@@ -64,6 +64,9 @@ func (c *Config) checkFleet() error {
 		if c.Channel.URL != "" || c.Report.URL != "" {
 			return errors.New("channel.hawkbit excludes channel.url and report.url: the server says what is new, and is told what became of it")
 		}
+	}
+	if err := c.When.check(); err != nil {
+		return err
 	}
 	if c.State.Device == "" && (c.Follows() || c.Reports()) {
 		return &Error{

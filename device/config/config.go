@@ -40,6 +40,7 @@ type Config struct {
 	Hooks    Hooks    `toml:"hooks"`
 	Channel  Channel  `toml:"channel"`
 	Report   Report   `toml:"report"`
+	When     When     `toml:"when"`
 
 	File  string `toml:"-"` // that was read; "" without one
 	Build Build  `toml:"-"` // of the program that loaded it
