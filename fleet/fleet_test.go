@@ -30,6 +30,7 @@ type line struct {
 	schema *jsonschema.Schema // of reports
 
 	mu       sync.Mutex
+	anyone   bool             // reports come from other devices too
 	gone     bool             // the server answers nothing but 503
 	status   int              // of its answer to a report
 	reports  []fleet.Report   // that it has taken
@@ -157,7 +158,7 @@ func (l *line) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			l.Errorf("%s: %v", body, err)
 		}
-		if err := json.Unmarshal(body, &got); err != nil || r.Header.Get("Idempotency-Key") != got.Key || got.Identifier != "unit-1" {
+		if err := json.Unmarshal(body, &got); err != nil || r.Header.Get("Idempotency-Key") != got.Key || got.Identifier != "unit-1" && !l.anyone {
 			l.Errorf("the report %s with the key %q: %v", body, r.Header.Get("Idempotency-Key"), err)
 		}
 		l.keys = append(l.keys, got.Key)
