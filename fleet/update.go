@@ -53,7 +53,7 @@ func Update(ctx context.Context, r Request, in install.Inputs, events install.Ev
 	res, err := install.Run(ctx, install.Request{
 		Config: r.Config, Image: install.Beside(v.document, v.Entry.Path), Identity: v.Entry.Identity, Attempt: v.Entry.Attempt,
 		DownloadOnly: downloads, Confirm: func(ctx context.Context) error { return confirm(ctx, r.Config, v.Entry.Identity, in) },
-	}, in, events)
+	}, in, notifying{events, notifyEvery})
 	if err != nil && res == nil && isFailure(ctx, err) {
 		err = errors.Join(err, noteFailed(r.Config, *v.Entry, err))
 	}
