@@ -274,6 +274,30 @@ func (d *Device) Repair(ctx context.Context) error {
 	})
 }
 
+// FirstState makes the slot that is running, or runs by [Options.Booted], the choice of a boot loader without one, and every other slot no
+// choice. A state in which a slot boots next is left as it is. Errors: [config.RequestError], update.BootError.
+func (d *Device) FirstState(ctx context.Context) error {
+	st, err := d.bootState(ctx)
+	if err == nil && st.Next != "" {
+		return &config.RequestError{
+			Err:    fmt.Errorf("the boot loader has a state already: slot %s boots next; nothing was changed", st.Next),
+			Advice: "updater mark and updater activate change it",
+		}
+	}
+	if err != nil {
+		if err := d.Repair(ctx); err != nil {
+			return err
+		}
+	}
+	err = d.MarkGood(ctx, d.booted)
+	for _, name := range d.Config.SlotNames() {
+		if err == nil && name != d.booted {
+			err = d.MarkBad(ctx, name)
+		}
+	}
+	return err
+}
+
 // dropPartial marks bootable slots bad that do not hold one whole release.
 func (d *Device) dropPartial(ctx context.Context) error {
 	st, err := d.backend.State(ctx)

@@ -238,3 +238,22 @@ func (r *record) write(data []byte) error {
 	}
 	return err
 }
+
+// Recognize looks for three buckets at the beginning of r, whose stride is a power of two: the magic of their state, the stride, and the size of
+// the data, in bytes.
+func Recognize(r interface {
+	ReadAt(p []byte, off int64) (int, error)
+}) (magic uint32, stride int64, data int, ok bool) {
+	var head [bucketHead + rawHead]byte
+	same := func(at int64) bool {
+		_, err := r.ReadAt(head[:], at)
+		raw := head[bucketHead:]
+		return err == nil && binary.LittleEndian.Uint32(head[:]) == bucketMagic && crc32.ChecksumIEEE(raw[:12]) == binary.LittleEndian.Uint32(raw[12:])
+	}
+	for stride = 32; stride <= 1<<20; stride *= 2 {
+		if same(2*stride) && same(stride) && same(0) {
+			return binary.LittleEndian.Uint32(head[bucketHead:]), stride, int(binary.LittleEndian.Uint16(head[bucketHead+6:])), true
+		}
+	}
+	return 0, 0, 0, false
+}

@@ -18,6 +18,7 @@ var allowed = map[string][]string{
 	"updater/cmd/updater": {
 		"updater/install", "updater/fleet", "updater/recovery", "updater/device", "updater/device/config", "updater/device/doctor",
 		"updater/device/health", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack", "updater/delta",
+		"updater/device/survey",
 		"updater/initramfs", "updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line", "updater/provision/medium",
 		"updater/provision/plan", "updater/provision/record", "updater/provision/station",
 		"updater/internal/atomicfile", "updater/internal/printable",
@@ -39,6 +40,7 @@ var allowed = map[string][]string{
 	"updater/device/doctor": {
 		"updater/device", "updater/device/config", "updater/blockdev", "updater/boot", "updater/boot/efi", "updater/state", "updater/verify",
 	},
+	"updater/device/survey":       {"updater/blockdev", "updater/blockdev/fat", "updater/boot/barebox", "updater/boot/grub", "updater/boot/uboot", "updater/device", "updater/device/config"},
 	"updater/device/health":       {"updater/device/config", "updater/internal/program"},
 	"updater/internal/atomicfile": {},
 	"updater/release":             {"updater/bmap", "updater/verify"},
