@@ -51,6 +51,7 @@ var examples = map[string][]string{
 	"provision records list":   {"updater provision records list --spool /var/spool/updater --key station.pub"},
 	"provision records export": {"updater provision records export --csv --spool /var/spool/updater --key station.pub"},
 	"provision records send":   {"updater provision records send --plan plan.toml"},
+	"config check":             {"updater config check", "updater config check --json config.toml"},
 	"init":                     {"updater init", "updater init --product acme-gw disk.img", "updater init --first-state A"},
 	"version":                  {"updater version"},
 }

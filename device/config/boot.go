@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,34 +36,37 @@ type Barebox struct {
 // VariableKeys are the keys of boot.variables.
 var VariableKeys = []string{"order", "left", "active", "upgrade_available", "bootcount", "bootlimit", "bad"}
 
+// Verbs are the keys of boot.commands.
+var Verbs = []string{"state", "invalidate", "activate", "good", "bad"}
+
 func (b *Boot) check(backends []string) error {
+	var errs []error
+	wrong := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if b.Backend == "" {
-		return fmt.Errorf("boot.backend is missing; expected %s", strings.Join(backends, ", "))
-	}
-	if !slices.Contains(backends, b.Backend) {
-		return fmt.Errorf("boot.backend is %q; this version has %s", b.Backend, strings.Join(backends, ", "))
+		wrong("boot.backend is missing; expected %s", strings.Join(backends, ", "))
+	} else if !slices.Contains(backends, b.Backend) {
+		wrong("boot.backend is %q; this version has %s", b.Backend, strings.Join(backends, ", "))
 	}
 	if b.Tries < 0 || b.Tries > 9 {
-		return fmt.Errorf("boot.tries is %d, expected 1 to 9", b.Tries)
+		wrong("boot.tries is %d, expected 1 to 9", b.Tries)
 	}
 	if b.Tries == 0 {
 		b.Tries = 3
 	}
 	for verb := range b.Commands {
-		if !slices.Contains([]string{"state", "invalidate", "activate", "good", "bad"}, verb) {
-			return fmt.Errorf("boot.commands: unknown key %q; expected state, invalidate, activate, good, bad", verb)
+		if !slices.Contains(Verbs, verb) {
+			wrong("boot.commands: unknown key %q; expected %s", verb, strings.Join(Verbs, ", "))
 		}
 	}
 	if b.Prefix != "" && strings.Trim(b.Prefix, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
-		return fmt.Errorf("boot.prefix is %q, expected lower-case letters and digits", b.Prefix)
+		wrong("boot.prefix is %q, expected lower-case letters and digits", b.Prefix)
 	}
 	for key, name := range b.Variables {
 		if !slices.Contains(VariableKeys, key) {
-			return fmt.Errorf("boot.variables: unknown key %q; expected %s", key, strings.Join(VariableKeys, ", "))
-		}
-		if name == "" || strings.ContainsAny(name, "= \x00") {
-			return fmt.Errorf("boot.variables: %s is %q, expected the name of a variable", key, name)
+			wrong("boot.variables: unknown key %q; expected %s", key, strings.Join(VariableKeys, ", "))
+		} else if name == "" || strings.ContainsAny(name, "= \x00") {
+			wrong("boot.variables: %s is %q, expected the name of a variable", key, name)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

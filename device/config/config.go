@@ -100,7 +100,9 @@ func LoadOther(path string, backends []string) (*Config, error) {
 	c, err := read(path)
 	if err == nil {
 		c.resolve(filepath.Dir(path))
-		err = errors.Join(c.check(backends), c.Recovery.check(), c.checkKexec())
+		if errs := c.check(backends); len(errs) > 0 {
+			err = errs[0]
+		}
 	}
 	if err != nil {
 		advice := ""
@@ -136,31 +138,52 @@ func (c *Config) OutsideSeal(dir string) []string {
 }
 
 func read(path string) (*Config, error) {
+	c, _, errs := parse(path)
+	if len(errs) > 0 {
+		return nil, errs[0]
+	}
+	return c, nil
+}
+
+// parse reads the file strictly, and returns its text for the lines of what is wrong.
+func parse(path string) (*Config, string, []error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, errors.Unwrap(err)
+		return nil, "", []error{errors.Unwrap(err)}
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxConfig {
-		return nil, fmt.Errorf("longer than %d bytes", maxConfig)
+	if err == nil && len(data) > maxConfig {
+		err = fmt.Errorf("longer than %d bytes", maxConfig)
 	}
 	c := new(Config)
-	meta, err := toml.Decode(string(data), c)
-	if err != nil {
-		return nil, err
+	var meta toml.MetaData
+	if err == nil {
+		meta, err = toml.Decode(string(data), c)
 	}
+	if err != nil {
+		return nil, "", []error{err}
+	}
+	var errs []error
 	for _, key := range meta.Undecoded() {
 		if len(key) > 2 && key[0] == "boot" && key[1] == "env" || len(key) > 1 && key[0] == "state" {
 			continue // Env and State check their own keys
 		}
-		return nil, fmt.Errorf("unknown key %q", key)
+		errs = append(errs, fmt.Errorf("unknown key %q", key))
 	}
-	return c, nil
+	// A value that is no table is silently left out where a map belongs.
+	keys := meta.Keys()
+	for i, key := range keys {
+		if !slices.Contains(tables, key.String()) || i+1 < len(keys) && slices.Equal(keys[i+1][:min(len(key), len(keys[i+1]))], key) {
+			continue
+		}
+		errs = append(errs, fmt.Errorf("%s is empty or no table", key))
+	}
+	return c, string(data), errs
 }
+
+// tables are the keys with tables whose own keys are free.
+var tables = []string{"boot.variables", "boot.commands", "trust.role_signers", "slot.partitions", "slot.files"}
 
 // resolve makes relative paths count from the folder of the file.
 func (c *Config) resolve(dir string) {
@@ -193,78 +216,73 @@ func (d Disk) described() bool {
 // Described returns the description of the disk, SERIAL=... or BUS=..., and false when it is a path or empty.
 func (d Disk) Described() (string, bool) { return d.Path, d.described() }
 
-func (c *Config) check(backends []string) error {
-	if err := c.Source.Check(); err != nil {
-		return err
+// check returns everything that is wrong with the values. The text of each begins with its key, or with its slot.
+func (c *Config) check(backends []string) (errs []error) {
+	wrong := func(bad bool, format string, a ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(format, a...))
+		}
 	}
-	if err := c.Trust.check(); err != nil {
-		return err
+	wrong(c.Product == update.AnyProduct, "product is %q, which every update would match; name the product of this device", c.Product)
+	wrong(c.Hardware == update.AnyHardware, "hardware is %q, which every release would match; name the revision of this device", c.Hardware)
+	wrong(c.Release.RollbackIndex < 0, "release.rollback_index is %d, expected 0 or more", c.Release.RollbackIndex)
+	errs = append(errs, c.Source.Check(), c.Trust.check(),
+		oneOf("disk.engine", c.Disk.Engine, "", "auto", "paced", "direct"),
+		oneOf("disk.unmapped", c.Disk.Unmapped, "", update.UnmappedZero, update.UnmappedKeep, update.UnmappedDiscard),
+		c.Boot.check(backends), c.checkFleet(), c.checkSlots(), c.Recovery.check())
+	if len(c.Slot) > 0 {
+		if roles := c.Slot[0].Roles(); c.Trust.RequireMetadata && len(roles) > 1 && !slices.Contains(c.Trust.Require, "role") {
+			c.Trust.Require = append(c.Trust.Require, "role") // else an image may go into any of them
+		}
+		wrong(c.Boot.Booted != "" && !slices.Contains(c.SlotNames(), c.Boot.Booted), "boot.booted is %q; the slots are %s", c.Boot.Booted, strings.Join(c.SlotNames(), ", "))
+		errs = append(errs, c.checkKexec())
 	}
-	if c.Product == update.AnyProduct {
-		return fmt.Errorf("product is %q, which every update would match; name the product of this device", c.Product)
+	return flatten(errs)
+}
+
+// flatten lists errors that are not nil; of a join each of its own.
+func flatten(errs []error) (list []error) {
+	for _, err := range errs {
+		if join, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // a join itself, not one inside of an error
+			list = append(list, flatten(join.Unwrap())...)
+		} else if err != nil {
+			list = append(list, err)
+		}
 	}
-	if c.Hardware == update.AnyHardware {
-		return fmt.Errorf("hardware is %q, which every release would match; name the revision of this device", c.Hardware)
-	}
-	if c.Release.RollbackIndex < 0 {
-		return fmt.Errorf("release.rollback_index is %d, expected 0 or more", c.Release.RollbackIndex)
-	}
-	if err := oneOf("disk.engine", c.Disk.Engine, "", "auto", "paced", "direct"); err != nil {
-		return err
-	}
-	if err := oneOf("disk.unmapped", c.Disk.Unmapped, "", update.UnmappedZero, update.UnmappedKeep, update.UnmappedDiscard); err != nil {
-		return err
-	}
-	if err := c.Boot.check(backends); err != nil {
-		return err
-	}
-	if err := c.checkFleet(); err != nil {
-		return err
-	}
-	if err := c.checkSlots(); err != nil {
-		return err
-	}
-	if roles := c.Slot[0].Roles(); c.Trust.RequireMetadata && len(roles) > 1 && !slices.Contains(c.Trust.Require, "role") {
-		c.Trust.Require = append(c.Trust.Require, "role") // else an image may go into any of them
-	}
-	if c.Boot.Booted != "" && !slices.Contains(c.SlotNames(), c.Boot.Booted) {
-		return fmt.Errorf("boot.booted is %q; the slots are %s", c.Boot.Booted, strings.Join(c.SlotNames(), ", "))
-	}
-	return nil
+	return list
 }
 
 func (c *Config) checkSlots() error {
 	if len(c.Slot) == 0 {
 		return errors.New("[[slot]] is missing")
 	}
+	var errs []error
 	owner := map[string]string{}
 	for i, s := range c.Slot {
 		if !validSlotName(s.Name) {
-			return fmt.Errorf("slot %d: name is %q, expected letters, digits and underscores", i+1, s.Name)
+			errs = append(errs, fmt.Errorf("slot %d: name is %q, expected letters, digits and underscores", i+1, s.Name))
+			continue
 		}
 		if len(s.Roles()) == 0 {
-			return fmt.Errorf("slot %s: partitions is missing", s.Name)
+			errs = append(errs, fmt.Errorf("slot %s: partitions is missing", s.Name))
 		}
 		if slices.Contains(c.SlotNames()[:i], s.Name) {
-			return fmt.Errorf("slot %s is defined twice", s.Name)
+			errs = append(errs, fmt.Errorf("slot %s is defined twice", s.Name))
 		}
 		for _, role := range slices.Sorted(maps.Keys(s.Partitions)) {
 			p := s.Partitions[role]
 			if c.State.Size == 0 && p == c.State.Device {
-				return fmt.Errorf("slot %s: partition %s of role %s is the state store", s.Name, p, role)
-			}
-			if other, taken := owner[p]; taken {
-				return fmt.Errorf("slot %s: partition %s of role %s belongs to slot %s too", s.Name, p, role, other)
+				errs = append(errs, fmt.Errorf("slot %s: partition %s of role %s is the state store", s.Name, p, role))
+			} else if other, taken := owner[p]; taken {
+				errs = append(errs, fmt.Errorf("slot %s: partition %s of role %s belongs to slot %s too", s.Name, p, role, other))
 			}
 			owner[p] = s.Name
 		}
 	}
 	for _, s := range c.Slot {
-		if err := c.checkFiles(s, owner); err != nil {
-			return err
-		}
+		errs = append(errs, c.checkFiles(s, owner))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // CheckInstallable refuses slots of several roles without a state store, which nothing may be installed into: only the store knows whether

@@ -44,21 +44,22 @@ type Kexec struct {
 }
 
 func (r Recovery) check() error {
+	var errs []error
 	if r.Mode != "" && !initramfs.ValidMode(r.Mode) {
-		return fmt.Errorf("recovery.mode is %q, expected install, recover or status", r.Mode)
+		errs = append(errs, fmt.Errorf("recovery.mode is %q, expected install, recover or status", r.Mode))
 	}
 	for _, s := range r.URLs {
 		if u, err := url.Parse(s); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return fmt.Errorf("recovery.urls has %q, expected http:// or https://", s)
+			errs = append(errs, fmt.Errorf("recovery.urls has %q, expected http:// or https://", s))
 		}
 	}
 	if r.Key != "" && initramfs.KeyCode(r.Key) == 0 {
-		return fmt.Errorf("recovery.key is %q, expected a name such as f8 or volumedown, or a key code", r.Key)
+		errs = append(errs, fmt.Errorf("recovery.key is %q, expected a name such as f8 or volumedown, or a key code", r.Key))
 	}
 	if g := r.GPIO; g != (GPIO{}) && (g.Chip == "" || g.Pull != "" && g.Pull != "up" && g.Pull != "down") {
-		return fmt.Errorf("recovery.gpio: expected chip, line, and pull as up or down, got chip %q and pull %q", g.Chip, g.Pull)
+		errs = append(errs, fmt.Errorf("recovery.gpio: expected chip, line, and pull as up or down, got chip %q and pull %q", g.Chip, g.Pull))
 	}
-	return errors.Join(r.checkNetwork(), r.Kexec.check())
+	return errors.Join(append(errs, r.checkNetwork(), r.Kexec.check())...)
 }
 
 func (r Recovery) checkNetwork() error {

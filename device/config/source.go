@@ -70,11 +70,12 @@ func (c *Source) resolve(dir string) {
 
 // Check reports keys that need each other.
 func (c *Source) Check() error {
+	var errs []error
 	if (c.TokenFile == "") != (c.TokenHost == "") {
-		return errors.New("source.token_file and source.token_host need each other: a token is sent to one host only")
+		errs = append(errs, errors.New("source.token_file and source.token_host need each other: a token is sent to one host only"))
 	}
 	if (c.ClientCert == "") != (c.ClientKey == "") {
-		return errors.New("source.client_cert and source.client_key need each other")
+		errs = append(errs, errors.New("source.client_cert and source.client_key need each other"))
 	}
 	if err := oneOf("source.token_type", c.TokenType, "", "Bearer", "TargetToken", "GatewayToken"); err != nil {
 		return err
@@ -83,9 +84,9 @@ func (c *Source) Check() error {
 		return fmt.Errorf("source.rate_limit is %d bytes per second, expected at least %d", c.RateLimit, minRateLimit)
 	}
 	if c.MaxBmap > verify.MaxDocumentSize {
-		return fmt.Errorf("source.max_bmap is %d bytes, expected at most %d", c.MaxBmap, verify.MaxDocumentSize)
+		errs = append(errs, fmt.Errorf("source.max_bmap is %d bytes, expected at most %d", c.MaxBmap, verify.MaxDocumentSize))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // ParseSize reads a number of bytes with an optional binary unit: K, M, G, or KiB, MiB, GiB.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,30 +37,28 @@ type Key struct {
 }
 
 func (t *Trust) check() error {
-	switch {
-	case t.MinSigners < 0 || t.MinSigners > 16:
-		return fmt.Errorf("trust.min_signers is %d, expected 1 to 16", t.MinSigners)
-	case t.MinRSABits != 0 && t.AllowRSA2048:
-		return fmt.Errorf("trust.min_rsa_bits and trust.allow_rsa2048 contradict each other; set one of them")
-	case t.MinRSABits != 0 && (t.MinRSABits < verify.DefaultMinRSABits || t.MinRSABits > 16384):
-		return fmt.Errorf("trust.min_rsa_bits is %d, expected %d to 16384; set allow_rsa2048 for weaker keys", t.MinRSABits, verify.DefaultMinRSABits)
-	case !slices.Contains([]int{0, 256, 384, 512}, t.MinHashBits):
-		return fmt.Errorf("trust.min_hash_bits is %d, expected 256, 384 or 512", t.MinHashBits)
-	}
-	if t.KeyringNumber < 0 {
-		return fmt.Errorf("trust.keyring_number is %d, expected 0 or more", t.KeyringNumber)
-	}
-	for _, name := range t.Require {
-		if !slices.Contains(update.Fields(), name) {
-			return fmt.Errorf("trust.require has %q; the fields are %s", name, strings.Join(update.Fields(), ", "))
+	var errs []error
+	wrong := func(bad bool, format string, a ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(format, a...))
 		}
+	}
+	wrong(t.MinSigners < 0 || t.MinSigners > 16, "trust.min_signers is %d, expected 1 to 16", t.MinSigners)
+	if t.MinRSABits != 0 && t.AllowRSA2048 {
+		wrong(true, "trust.min_rsa_bits and trust.allow_rsa2048 contradict each other; set one of them")
+	} else {
+		wrong(t.MinRSABits != 0 && (t.MinRSABits < verify.DefaultMinRSABits || t.MinRSABits > 16384),
+			"trust.min_rsa_bits is %d, expected %d to 16384; set allow_rsa2048 for weaker keys", t.MinRSABits, verify.DefaultMinRSABits)
+	}
+	wrong(!slices.Contains([]int{0, 256, 384, 512}, t.MinHashBits), "trust.min_hash_bits is %d, expected 256, 384 or 512", t.MinHashBits)
+	wrong(t.KeyringNumber < 0, "trust.keyring_number is %d, expected 0 or more", t.KeyringNumber)
+	for _, name := range t.Require {
+		wrong(!slices.Contains(update.Fields(), name), "trust.require has %q; the fields are %s", name, strings.Join(update.Fields(), ", "))
 	}
 	for role, n := range t.RoleSigners {
-		if n < 1 || n > 16 {
-			return fmt.Errorf("trust.role_signers.%s is %d, expected 1 to 16", role, n)
-		}
+		wrong(n < 1 || n > 16, "trust.role_signers.%s is %d, expected 1 to 16", role, n)
 	}
-	return t.checkKeys()
+	return errors.Join(append(errs, t.checkKeys())...)
 }
 
 func (t *Trust) checkKeys() error {
