@@ -77,11 +77,9 @@ func (c *Source) Check() error {
 	if (c.ClientCert == "") != (c.ClientKey == "") {
 		errs = append(errs, errors.New("source.client_cert and source.client_key need each other"))
 	}
-	if err := oneOf("source.token_type", c.TokenType, "", "Bearer", "TargetToken", "GatewayToken"); err != nil {
-		return err
-	}
+	errs = append(errs, oneOf("source.token_type", c.TokenType, "", "Bearer", "TargetToken", "GatewayToken"))
 	if c.RateLimit != 0 && c.RateLimit < minRateLimit {
-		return fmt.Errorf("source.rate_limit is %d bytes per second, expected at least %d", c.RateLimit, minRateLimit)
+		errs = append(errs, fmt.Errorf("source.rate_limit is %d bytes per second, expected at least %d", c.RateLimit, minRateLimit))
 	}
 	if c.MaxBmap > verify.MaxDocumentSize {
 		errs = append(errs, fmt.Errorf("source.max_bmap is %d bytes, expected at most %d", c.MaxBmap, verify.MaxDocumentSize))
