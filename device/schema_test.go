@@ -58,7 +58,7 @@ func fields(t reflect.Type, prefix string) (list []string) {
 	for t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if t.Kind() != reflect.Struct || kind(t) == "own" {
+	if t.Kind() != reflect.Struct || kind(t) != "object" {
 		return nil
 	}
 	for f := range t.Fields() {
@@ -113,7 +113,11 @@ func TestSchemaHasTheKeysOfTheReader(t *testing.T) {
 		t.Errorf("%d keys; the reader (-) and the schema (+):\n%s", len(want), diff)
 	}
 	var enum struct {
-		Properties struct{ Boot struct{ Properties struct{ Backend struct{ Enum []string } } } }
+		Properties struct {
+			Boot struct {
+				Properties struct{ Backend struct{ Enum []string } }
+			}
+		}
 	}
 	if err := json.Unmarshal(text, &enum); err != nil {
 		t.Fatal(err)
@@ -175,7 +179,9 @@ func TestSchema(t *testing.T) {
 		`[trust]|require = ["colour"]`: false, `[trust]|require = ["created"]`: true, `[trust]|role_signers = { rootfs = 17 }`: false, `[trust]|role_signers = 2`: false,
 		`[[trust.key]]|documents = ["letter"]`: false, `[[trust.key]]|documents = []`: false, `[release]|rollback_index = -1`: false, `[recovery]|mode = "x"`: false,
 		`[recovery]|urls = ["ftp://x"]`: false, `[recovery]|gpio = { chip = "a", line = 3, pull = "left" }`: false, `[recovery]|gpio = { chip = "a", line = 3, pull = "up" }`: true,
-		`[hooks]|timeout = "90s"`: true, `[hooks]|initramfs = "yes"`: false, `[report]|url = "ftp://x"`: false,
+		`[hooks]|timeout = "90s"`: true, `[hooks]|initramfs = "yes"`: false, `[report]|url = "ftp://x"`: false, `[when]|windows = ["Mon-Fri,Sun 22:30-05:00"]`: true,
+		`[when]|windows = ["noon"]`: false, `[when]|inhibit = ["x"]`: false, `[channel]|hawkbit = { url = "https://h/", tenant = "T" }`: true,
+		`[channel]|hawkbit = { url = "h" }`: false,
 	} {
 		path := filepath.Join(t.TempDir(), "config.toml")
 		text := "[boot]\nbackend = \"grub\"\n" + slots
