@@ -10,6 +10,7 @@ need /usr/lib/grub/x86_64-efi/iorw.mod grub-efi-amd64-bin
 need mkenvimage u-boot-tools
 need fw_printenv libubootenv-tool
 need sgdisk gdisk
+need tmux tmux
 need cgpt cgpt
 need grub-fstest grub-common
 need efibootmgr efibootmgr

@@ -17,6 +17,8 @@ import (
 	"updater/device/config"
 	"updater/install"
 	"updater/internal/printable"
+	"updater/internal/progress"
+	"updater/internal/terminal"
 )
 
 // Env is what a run of the program may touch besides its arguments.
@@ -75,13 +77,10 @@ func (e Env) warn(format string, a ...any) {
 	printable.Fprintf(e.Stderr, "updater: warning: "+format+"\n", a...)
 }
 
-// stallNotice is after how long without progress a person is told.
-const stallNotice = 60 * time.Second
-
-// answering warns, until stop, when the device does not answer for [stallNotice]. A call that hangs in the kernel cannot be ended.
+// answering warns, until stop, when the device does not answer for [progress.StallNotice]. A call that hangs in the kernel cannot be ended.
 func (e Env) answering() (stop func() bool) {
-	return time.AfterFunc(stallNotice, func() {
-		e.warn("no answer for %s: the disk hangs, or another process changes the boot state", stallNotice)
+	return time.AfterFunc(progress.StallNotice, func() {
+		e.warn("no answer for %s: the disk hangs, or another process changes the boot state", progress.StallNotice)
 	}).Stop
 }
 
@@ -140,15 +139,7 @@ func (e Env) json(v any) error {
 }
 
 // data is standard output for files, which are not changed on the way.
-func (e Env) data() io.Writer { return direct(e.Stdout) }
-
-// direct is the writer behind what keeps text printable, for files and for control sequences of this program.
-func direct(w io.Writer) io.Writer {
-	if p, ok := w.(*printable.Writer); ok {
-		return p.Unwrap()
-	}
-	return w
-}
+func (e Env) data() io.Writer { return terminal.Direct(e.Stdout) }
 
 func newRoot(env Env) *cobra.Command {
 	if env.out == nil {

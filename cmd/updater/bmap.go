@@ -9,6 +9,7 @@ import (
 	"updater/bmap"
 	"updater/install"
 	"updater/internal/printable"
+	"updater/internal/terminal"
 )
 
 func newBmap(env Env) *cobra.Command {
@@ -98,7 +99,7 @@ func (i bmapInfo) print(w io.Writer) error {
 		weak = ", which are too weak to install from"
 	}
 	printable.Fprintf(w, "bmap %s, checksums %s%s\nimage %s in %d blocks of %d bytes\nmapped %s in %d ranges of up to %s\n",
-		i.Version, i.ChecksumType, weak, size(i.ImageBytes), i.Blocks, i.BlockBytes, size(i.MappedBytes), i.Ranges, size(i.MaxRangeBytes))
+		i.Version, i.ChecksumType, weak, terminal.Bytes(i.ImageBytes), i.Blocks, i.BlockBytes, terminal.Bytes(i.MappedBytes), i.Ranges, terminal.Bytes(i.MaxRangeBytes))
 	if i.NoChecksum > 0 {
 		printable.Fprintf(w, "%d ranges have no checksum, so this bmap is of no use to install from\n", i.NoChecksum)
 	}

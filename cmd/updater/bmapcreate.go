@@ -96,7 +96,7 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 			return err
 		}
 	}
-	progress, stop := newReport(env, false).meter("reading")
+	progress, stop := newReport(env, false).Meter("reading")
 	options.Progress = progress
 	m, err := bmap.Create(ctx, f, options)
 	stop()

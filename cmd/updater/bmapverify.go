@@ -12,6 +12,7 @@ import (
 	"updater/bmap"
 	"updater/install"
 	"updater/internal/printable"
+	"updater/internal/terminal"
 	"updater/source"
 	"updater/update"
 )
@@ -74,11 +75,11 @@ func (r *report) compared(args []string, m *bmap.Map, err error) error {
 		r.env.unprinted(jsonErr)
 		return &reportedError{err: err}
 	case err == nil:
-		_, err = printable.Fprintf(r.env.Stdout, "%s matches %s: %d ranges, %s\n", args[1], args[0], v.Ranges, size(v.MappedBytes))
+		_, err = printable.Fprintf(r.env.Stdout, "%s matches %s: %d ranges, %s\n", args[1], args[0], v.Ranges, terminal.Bytes(v.MappedBytes))
 		return err
 	}
 	for _, bad := range mismatches(err) {
-		printable.Fprintf(r.env.Stdout, "bad %v, %s at byte %d\n", bad, size(bad.Range.Length), bad.Range.Offset)
+		printable.Fprintf(r.env.Stdout, "bad %v, %s at byte %d\n", bad, terminal.Bytes(bad.Range.Length), bad.Range.Offset)
 	}
 	return r.failed(err)
 }
@@ -117,7 +118,7 @@ func compareImage(ctx context.Context, m *bmap.Map, path string, env Env, out *r
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && size != m.ImageSize() {
 		return &update.ImageError{Err: fmt.Errorf("%s has %d bytes, the bmap says %d", path, size, m.ImageSize())}
 	}
-	progress, stop := out.meter("comparing")
+	progress, stop := out.Meter("comparing")
 	defer stop()
 	return bmap.Verify(ctx, m, f, progress)
 }

@@ -12,6 +12,7 @@ import (
 	"updater/delta"
 	"updater/install"
 	"updater/internal/printable"
+	"updater/internal/terminal"
 	"updater/source"
 )
 
@@ -73,7 +74,7 @@ func runDeltaCreate(ctx context.Context, o deltaCreateOptions, path string, env 
 		o.output = delta.Name(path, from.Sum)
 	}
 	var encoded func(n int64)
-	if progress, stop := newReport(env, false).meter("encoding"); progress != nil {
+	if progress, stop := newReport(env, false).Meter("encoding"); progress != nil {
 		defer stop()
 		var done int64
 		encoded = func(n int64) { done += n; progress(done, to.MappedBytes()) }
@@ -83,9 +84,9 @@ func runDeltaCreate(ctx context.Context, o deltaCreateOptions, path string, env 
 		return err
 	}
 	v := viewDelta(t)
-	env.done("%s of data in %d frames, made with %s of the old image, into %s, %s\n", size(v.Made), v.Frames, size(v.WindowBytes), o.output, size(t.Size))
+	env.done("%s of data in %d frames, made with %s of the old image, into %s, %s\n", terminal.Bytes(v.Made), v.Frames, terminal.Bytes(v.WindowBytes), o.output, terminal.Bytes(t.Size))
 	if left := to.MappedBytes() - v.Made; left > 0 {
-		env.warn("%s are in ranges of more than %s, which are not in the delta; make the bmap with updater bmap create", size(left), size(delta.MaxRange))
+		env.warn("%s are in ranges of more than %s, which are not in the delta; make the bmap with updater bmap create", terminal.Bytes(left), terminal.Bytes(delta.MaxRange))
 	}
 	return nil
 }
@@ -202,7 +203,7 @@ to the image with bmap %s
 %s: %d frames, table %s
 makes %s of the new image
 needs %d windows of the old image, %s
-`, v.Base, v.Target, size(v.Bytes), v.Frames, size(v.TableBytes), size(v.Made), v.Windows, size(v.WindowBytes))
+`, v.Base, v.Target, terminal.Bytes(v.Bytes), v.Frames, terminal.Bytes(v.TableBytes), terminal.Bytes(v.Made), v.Windows, terminal.Bytes(v.WindowBytes))
 	return err
 }
 

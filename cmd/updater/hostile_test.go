@@ -6,14 +6,13 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
 
 	"updater/device"
 	"updater/device/doctor"
 	"updater/device/health"
 	"updater/install"
-	"updater/provision/board"
+	"updater/internal/progress"
 	"updater/provision/line"
 	"updater/provision/record"
 	"updater/release"
@@ -80,7 +79,7 @@ func TestHostileText(t *testing.T) {
 		"status": filled[device.Status](), "doctor": filled[[]doctor.Finding](), "history": filled[device.History](), "install": filled[update.Result](),
 		"copy": filled[install.CopyResult](), "verify": filled[install.Verdict](), "health": filled[health.Report](), "bmap info": filled[bmapInfo](),
 		"release": filled[releaseView](), "channel": filled[release.ChannelContents](), "record": filled[record.Record](), "result": filled[line.Result](),
-		"device": filled[device.Facts](), "fetch": filled[update.Fetch](), "tile": filled[board.Tile](),
+		"device": filled[device.Facts](), "fetch": filled[update.Fetch](),
 	}
 	for name, value := range results {
 		t.Run(name, func(t *testing.T) {
@@ -132,22 +131,13 @@ func showResult(r *report, value any) error {
 	case *device.Facts:
 		r.Device(*v)
 	case *update.Fetch:
-		r.each(func(s sink) { s.fetch(*v) })
-	case *board.Tile:
-		view := &provisionView{out: env.Stderr, last: map[string]int64{}}
-		view.line(*v)
+		r.Each(func(s progress.Sink) { s.Fetch(*v) })
 	case *record.Record:
 		r.Hook(hostile, recordLine(v))
 	case *line.Result:
 		r.Warn("%s", resultLine(*v))
 	}
 	return nil
-}
-
-// TestHostileTile: the tiles of a factory line hold the names of disks, which colour nothing.
-func TestHostileTile(t *testing.T) {
-	t.Setenv("NO_COLOR", "1")
-	harmless(t, "a tile", strings.Join(tileLines(*filled[board.Tile](), time.Now(), 200), "\n"))
 }
 
 // TestHostileArguments: what was typed or pasted is repeated harmlessly, by the parser of the command line too.

@@ -6,6 +6,7 @@ import (
 	"updater/bmap"
 	"updater/device"
 	"updater/install"
+	"updater/internal/progress"
 	"updater/update"
 )
 
@@ -49,30 +50,30 @@ func (j *jsonSink) emit(e event) {
 	}
 }
 
-func (j *jsonSink) warn(text string)       { j.emit(event{Event: "warn", Msg: text}) }
-func (j *jsonSink) device(f device.Facts)  { j.emit(event{Event: "device", Device: &f}) }
-func (j *jsonSink) fetch(f update.Fetch)   { j.emit(event{Event: "fetch", Fetch: &f}) }
-func (j *jsonSink) hook(name, line string) { j.emit(event{Event: "hook", Hook: name, Msg: line}) }
-func (j *jsonSink) close()                 {}
-func (j *jsonSink) phase(p phaseBegin) {
+func (j *jsonSink) Warn(text string)       { j.emit(event{Event: "warn", Msg: text}) }
+func (j *jsonSink) Device(f device.Facts)  { j.emit(event{Event: "device", Device: &f}) }
+func (j *jsonSink) Fetch(f update.Fetch)   { j.emit(event{Event: "fetch", Fetch: &f}) }
+func (j *jsonSink) Hook(name, line string) { j.emit(event{Event: "hook", Hook: name, Msg: line}) }
+func (j *jsonSink) Close()                 {}
+func (j *jsonSink) Phase(p progress.Begin) {
 	if p.Phase != "" {
-		j.emit(event{Event: "phase", Phase: p.Phase, Total: p.total, Image: p.of.Role, AllBytes: p.of.Before, AllTotal: p.of.All})
+		j.emit(event{Event: "phase", Phase: p.Phase, Total: p.Total, Image: p.Of.Role, AllBytes: p.Of.Before, AllTotal: p.Of.All})
 	}
 }
 
-func (j *jsonSink) sample(s sample) {
-	e := event{Event: "progress", Phase: s.Phase, Bytes: s.done, Total: s.total, Rate: s.rate, ETA: int64(s.left.Seconds())}
-	if s.of.All > 0 {
-		e.Image = s.of.Role
-		e.AllBytes, e.AllTotal = s.all()
+func (j *jsonSink) Sample(s progress.Sample) {
+	e := event{Event: "progress", Phase: s.Phase, Bytes: s.Done, Total: s.Total, Rate: s.Rate, ETA: int64(s.Left.Seconds())}
+	if s.Of.All > 0 {
+		e.Image = s.Of.Role
+		e.AllBytes, e.AllTotal = s.All()
 	}
 	j.emit(e)
 }
 
 // result is the last line.
 func (r *report) result(e event) {
-	e.Event, e.Device = "result", r.facts
-	r.each(func(s sink) {
+	e.Event, e.Device = "result", r.Facts
+	r.Each(func(s progress.Sink) {
 		if j, ok := s.(*jsonSink); ok {
 			j.emit(e)
 		}

@@ -18,8 +18,6 @@ import (
 	"updater/bmap"
 	"updater/device"
 	"updater/internal/rig"
-	"updater/provision/board"
-	"updater/provision/record"
 	"updater/update"
 )
 
@@ -79,25 +77,31 @@ func TestEventSchema(t *testing.T) {
 	}
 }
 
-// TestPlainProgress: a line for every five percent that are done or every ten seconds, and no more.
-func TestPlainProgress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var errs bytes.Buffer
-		r := newReport(Env{Stderr: &errs, Stdout: &errs}, false)
-		r.phase(update.PhaseWrite, 1000, update.Share{})
-		for done := range int64(101) { // one per mille every second
-			r.sample(update.PhaseWrite, done, 1000)
-			time.Sleep(time.Second)
+// TestTerminal: the bars of an install and of a copy, in the cells of a real terminal.
+func TestTerminal(t *testing.T) {
+	if _, err := exec.LookPath("tmux"); err != nil {
+		t.Skip("tmux is not installed")
+	}
+	r := rig.New(t)
+	for _, columns := range []string{"40", "80", "200"} {
+		for verb, args := range map[string]string{"install": "install --rewrite --config config.toml image.img", "copy": "bmap copy --config config.toml image.img out.img"} {
+			server := "tmux -S " + r.Path("socket") + " "
+			r.Sh("rm -f socket ended out.img; " + server + `new-session -d -x ` + columns + ` -y 50 "` + r.Program + " " + args + `; touch ended; sleep 600"
+				n=0; until [ -e ended ] || [ $((n+=1)) -gt 1200 ]; do sleep 0.1; done`)
+			screen := r.Sh(server + "capture-pane -p; " + server + "kill-server")
+			for _, label := range []string{"writing", "reading back"} {
+				var lines []string
+				for line := range strings.Lines(screen) {
+					if strings.HasPrefix(line, label) {
+						lines = append(lines, line)
+					}
+				}
+				if len(lines) != 1 || !strings.Contains(lines[0], "100%") || !strings.Contains(lines[0], " in ") {
+					t.Errorf("%s at %s columns: %q of\n%s", verb, columns, lines, screen)
+				}
+			}
 		}
-		r.phase(update.PhaseReadBack, 1000, update.Share{})
-		for done := range int64(1001) {
-			r.sample(update.PhaseReadBack, done, 1000)
-		}
-		writing, reading := strings.Count(errs.String(), "writing "), strings.Count(errs.String(), "reading back ")
-		if writing < 10 || writing > 12 || reading != 20 || !strings.Contains(errs.String(), "writing 10% (100 bytes, 1 bytes/s, 15m0s left)") {
-			t.Errorf("%d lines in 100 s, %d lines for 100 %%:\n%s", writing, reading, errs.String())
-		}
-	})
+	}
 }
 
 // TestSplash: psplash hears of an install, in its words; one that does not read does not stop it.
@@ -126,19 +130,6 @@ func TestSplash(t *testing.T) {
 		_, err = unix.Write(fd, make([]byte, 4096))
 	}
 	r.Install(0, "slot B boots next", "--psplash", "fifo", "image.img")
-}
-
-// TestNoColor: with NO_COLOR in the environment nothing has a colour.
-func TestNoColor(t *testing.T) {
-	tile := board.Tile{Name: "slot1", Verdict: record.Pass}
-	t.Setenv("NO_COLOR", "")
-	if lines := strings.Join(tileLines(tile, time.Now(), 40), "\n"); !strings.Contains(lines, "\x1b[1;30;42m") {
-		t.Errorf("without NO_COLOR: %q", lines)
-	}
-	t.Setenv("NO_COLOR", "1")
-	if lines := strings.Join(tileLines(tile, time.Now(), 40), "\n"); strings.Contains(lines, "\x1b[") || !strings.Contains(lines, "PASS") {
-		t.Errorf("with NO_COLOR: %q", lines)
-	}
 }
 
 func TestNearest(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"updater/install"
+	"updater/internal/terminal"
 	"updater/pack"
 	"updater/source"
 )
@@ -63,6 +64,6 @@ func runPack(ctx context.Context, o packOptions, path string, env Env) (err erro
 	if err != nil {
 		return err
 	}
-	env.done("packed %s of data in %d ranges into %s, %s\n", size(m.MappedBytes()), m.Len(), o.output, size(info.Size()))
+	env.done("packed %s of data in %d ranges into %s, %s\n", terminal.Bytes(m.MappedBytes()), m.Len(), o.output, terminal.Bytes(info.Size()))
 	return nil
 }

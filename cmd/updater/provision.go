@@ -101,9 +101,18 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 		return err
 	}
 	env.out.begin()
-	view := newProvisionView(env, b, o.plain || o.json)
+	ctx, quit := context.WithCancelCause(ctx)
+	defer quit(nil)
+	view := board.Show(b, board.Options{
+		Out: env.Stderr, Keys: env.Stdin, Plain: o.plain || o.json || o.Inside,
+		Quit: func() { quit(&interruptedError{cause: errQuit, began: true}) },
+	})
 	results, err := job.Run(ctx)
-	view.stop()
+	for together(results) != nil && view.Again(ctx.Done()) {
+		more, bad := job.Again(ctx, results).Run(ctx)
+		results, err = line.Latest(results, more), errors.Join(err, bad)
+	}
+	view.Stop()
 	for _, r := range results {
 		if o.json {
 			env.doneJSON(r)
@@ -111,11 +120,30 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 			env.done("%s\n", resultLine(r))
 		}
 	}
+	if !o.json {
+		env.done("%s\n", board.Totals(b.Tiles()))
+	}
 	err = errors.Join(err, s.Deliver(ctx))
 	if ctx.Err() != nil {
 		err = errors.Join(context.Cause(ctx), err)
 	}
 	return errors.Join(err, together(results))
+}
+
+var errQuit = errors.New("the operator has stopped the run")
+
+func resultLine(r line.Result) string {
+	line := r.Name + ": " + board.Word(r.Verdict)
+	if r.Serial != "" {
+		line += ", serial " + r.Serial
+	}
+	if r.Record > 0 {
+		line += fmt.Sprintf(", record %d", r.Record)
+	}
+	if r.Error != "" {
+		line += ": " + r.Error
+	}
+	return line
 }
 
 // unitsError reports that not all targets passed.

@@ -15,13 +15,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"updater/device"
 	"updater/device/config"
 	"updater/initramfs"
 	"updater/internal/rig"
-	"updater/provision/board"
 	"updater/provision/keys"
 	"updater/provision/line"
 	"updater/provision/record"
@@ -646,41 +644,5 @@ func TestProvisionPlan(t *testing.T) {
 	b.sh("gpg -q --batch -u release@example.com --armor --detach-sign plan.toml; gpgconf --kill all || true")
 	if _, errs := b.run(ExitUsage, remote...); !strings.Contains(errs, "expected an absolute path") {
 		t.Error(errs)
-	}
-}
-
-// TestProvisionView draws the tiles.
-func TestProvisionView(t *testing.T) {
-	now := time.Unix(1000, 0)
-	tiles := []board.Tile{
-		{Name: "slot1", Disk: "Ultra\x1bFit 32000 MB", Serial: "AG001", Step: "write", Done: 50e6, Total: 100e6, Began: now.Add(-5 * time.Second)},
-		{Name: "slot2", Verdict: record.Pass},
-		{Name: "slot3", Verdict: record.Quarantine, Error: "writing at 4096: input/output error"},
-		{Name: "slot4", Step: "flush"},
-	}
-	var text strings.Builder
-	for _, tile := range tiles {
-		text.WriteString(strings.Join(tileLines(tile, now, 80), "\n") + "\n")
-	}
-	text.WriteString(totals(tiles))
-	for _, want := range []string{
-		"slot1", "Ultra?Fit 32000 MB  AG001", "writing", "#----", "50%  10.0 MB/s  5s left", "\x1b[1;30;42m PASS ", "\x1b[1;37;41m QUARANTINE ",
-		"input/output error", "flushing the device", "2 working  1 PASS  0 FAIL  1 QUARANTINE  0 REFUSED",
-	} {
-		if !strings.Contains(text.String(), want) {
-			t.Errorf("the tiles have no %q:\n%s", want, text.String())
-		}
-	}
-	for width := range 12 { // narrower than a tile: nothing breaks
-		tileLines(tiles[0], now, width)
-	}
-	// On a terminal, drawn in place until the end.
-	var out bytes.Buffer
-	v := &provisionView{out: &out, board: new(board.Board), screen: &live{w: &out}, ended: make(chan struct{})}
-	v.done.Go(v.redraw)
-	time.Sleep(300 * time.Millisecond)
-	v.stop()
-	if !strings.Contains(out.String(), "0 working") || !strings.HasSuffix(out.String(), leaveScreen) {
-		t.Errorf("the screen got %q", out.String())
 	}
 }

@@ -84,7 +84,7 @@ func runReleaseCreate(ctx context.Context, o releaseCreateOptions, args []string
 	if err != nil {
 		return err
 	}
-	progress, stop := newReport(env, o.json).meter("reading")
+	progress, stop := newReport(env, o.json).Meter("reading")
 	options.Progress = progress
 	built, err := release.Build(ctx, options)
 	stop()

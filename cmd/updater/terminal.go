@@ -8,6 +8,7 @@ import (
 
 	"updater/install"
 	"updater/internal/printable"
+	"updater/internal/terminal"
 	"updater/update"
 	"updater/verify"
 )
@@ -52,17 +53,17 @@ func (r *report) installed(res *update.Result, late error) error {
 	}
 	held := ""
 	if res.SkippedBytes > 0 {
-		held = fmt.Sprintf("%s there already, ", size(res.SkippedBytes))
+		held = fmt.Sprintf("%s there already, ", terminal.Bytes(res.SkippedBytes))
 	}
 	if res.RepairedBytes > 0 {
-		held += fmt.Sprintf("%s written twice, ", size(res.RepairedBytes))
+		held += fmt.Sprintf("%s written twice, ", terminal.Bytes(res.RepairedBytes))
 	}
 	next := fmt.Sprintf("slot %s boots next, with %s", res.Slot, tries(res.Tries))
 	if res.Downloaded {
 		next = fmt.Sprintf("slot %s waits; updater activate %s switches to it", res.Slot, res.Slot)
 	}
 	r.env.done("installed %s into slot %s: %s written, %s%s zeroed, all read back, in %.1f s\nsigned by %s\n%s\n",
-		what, res.Slot, size(res.WrittenBytes), held, size(res.ZeroedBytes), time.Since(r.start).Seconds(), signers(res.Signers), next)
+		what, res.Slot, terminal.Bytes(res.WrittenBytes), held, terminal.Bytes(res.ZeroedBytes), time.Since(r.start).Seconds(), signers(res.Signers), next)
 	return late
 }
 
@@ -91,17 +92,17 @@ func (r *report) copied(args []string, res *install.CopyResult) error {
 	}
 	held := ""
 	if res.SkippedBytes > 0 {
-		held = size(res.SkippedBytes) + " held already, "
+		held = terminal.Bytes(res.SkippedBytes) + " held already, "
 	}
 	r.env.done("copied %s to %s: %s written, %s%s %s, %s, in %.1f s\n", args[0], args[1],
-		size(res.WrittenBytes), held, size(res.ImageBytes-res.MappedBytes), unmappedWords[res.Unmapped], back, time.Since(r.start).Seconds())
+		terminal.Bytes(res.WrittenBytes), held, terminal.Bytes(res.ImageBytes-res.MappedBytes), unmappedWords[res.Unmapped], back, time.Since(r.start).Seconds())
 	if len(res.Signers) > 0 {
 		r.env.done("signed by %s\n", signers(res.Signers))
 	}
 	if g := res.GPT; g != nil {
 		r.env.done("the backup GPT moved from sector %d to %d, the end of the disk\n", g.OldSector, g.BackupSector)
 		if g.Grown > 0 {
-			r.env.done("partition %d grew to %s\n", g.Grown, size(g.GrownBytes))
+			r.env.done("partition %d grew to %s\n", g.Grown, terminal.Bytes(g.GrownBytes))
 		}
 	}
 	return nil
@@ -115,7 +116,7 @@ func (r *report) verified(v *install.Verdict) error {
 		r.env.warn("%s", w)
 	}
 	if _, err := printable.Fprintf(r.env.Stdout, "trusted: signed by %s\nimage of %s, %s mapped in %d ranges\n",
-		signers(v.Signers), size(v.ImageBytes), size(v.MappedBytes), v.Ranges); err != nil {
+		signers(v.Signers), terminal.Bytes(v.ImageBytes), terminal.Bytes(v.MappedBytes), v.Ranges); err != nil {
 		return err
 	}
 	if v.ImageVerified {
@@ -138,17 +139,4 @@ func tries(n int) string {
 		return "1 try"
 	}
 	return fmt.Sprintf("%d tries", n)
-}
-
-// size formats bytes in the largest binary unit that keeps the number at 1 or more.
-func size(n int64) string {
-	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB"}
-	v, u := float64(n), 0
-	for v >= 1024 && u < len(units)-1 {
-		v, u = v/1024, u+1
-	}
-	if u == 0 {
-		return fmt.Sprintf("%d bytes", n)
-	}
-	return fmt.Sprintf("%.1f %s", v, units[u])
 }

@@ -21,7 +21,7 @@ var allowed = map[string][]string{
 		"updater/device/survey",
 		"updater/initramfs", "updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line", "updater/provision/medium",
 		"updater/provision/plan", "updater/provision/record", "updater/provision/station",
-		"updater/internal/atomicfile", "updater/internal/printable",
+		"updater/internal/atomicfile", "updater/internal/printable", "updater/internal/terminal", "updater/internal/progress",
 	},
 	"updater/install": {
 		"updater/device", "updater/device/config", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack",
@@ -68,12 +68,14 @@ var allowed = map[string][]string{
 	"updater/boot/custom":         {"updater/boot", "updater/internal/program"},
 	"updater/internal/program":    {},
 	"updater/internal/printable":  {},
+	"updater/internal/terminal":   {"updater/internal/printable"},
+	"updater/internal/progress":   {"updater/device", "updater/update", "updater/internal/printable", "updater/internal/terminal"},
 	"updater/initramfs":           {"updater/internal/printable"},
 	"updater/initramfs/network":   {},
 	"updater/initramfs/build":     {"updater/initramfs"},
 	"updater/update":              {"updater/bmap", "updater/release", "updater/verify"},
 	"updater/internal/filelock":   {},
-	"updater/provision/board":     {"updater/provision/record"},
+	"updater/provision/board":     {"updater/provision/record", "updater/internal/printable", "updater/internal/terminal"},
 	"updater/provision/fan":       {"updater/bmap", "updater/update"},
 	"updater/provision/fat":       {"updater/blockdev/fat"},
 	"updater/provision/identity": {
@@ -102,7 +104,7 @@ var allowed = map[string][]string{
 // hostOnly must not be linked into the device's binary: packing, tests, and packages that run
 // other programs.
 var hostOnly = []string{
-	"updater/initramfs/build", "updater/internal/abdisk", "updater/internal/crashdisk", "updater/internal/qemu", "updater/internal/docs",
+	"updater/initramfs/build", "updater/internal/abdisk", "updater/internal/terminal/terminaltest", "updater/internal/crashdisk", "updater/internal/qemu", "updater/internal/docs",
 	"updater/provision/provisiontest", "updater/test", "updater/bench", "github.com/u-root/u-root", "testing", "os/exec",
 }
 

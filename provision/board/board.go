@@ -50,10 +50,17 @@ func (b *Board) Tiles() []Tile {
 	return all
 }
 
-// Add adds a unit.
+// Add adds a unit. One that runs again keeps its place.
 func (b *Board) Add(name, disk string) *Slot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	for _, s := range b.slots {
+		if s.state.Name == name {
+			s.state = Tile{Name: name, Disk: disk, Step: "waiting", Began: time.Now()}
+			s.done.Store(0)
+			return s
+		}
+	}
 	s := &Slot{board: b, state: Tile{Name: name, Disk: disk, Step: "waiting", Began: time.Now()}}
 	b.slots = append(b.slots, s)
 	return s

@@ -73,6 +73,14 @@ type Result struct {
 	Err     error          `json:"-"`
 }
 
+// Latest replaces the results of units that ran again.
+func Latest(results, more []Result) []Result {
+	for _, r := range more {
+		results = slices.DeleteFunc(results, func(old Result) bool { return old.Name == r.Name })
+	}
+	return append(results, more...)
+}
+
 // Run provisions the targets by the steps of the package comment. Each gets a verdict and a record, whatever happens to the others.
 // The error is about the run itself: a record could not be kept, or a serial could not be spent.
 func Run(ctx context.Context, job Job, targets []target.Target) ([]Result, error) {

@@ -84,6 +84,15 @@ func (j *Job) Run(ctx context.Context) ([]line.Result, error) {
 	return results, err
 }
 
+// Again is the job for the targets of results that did not pass, as they are found now.
+func (j *Job) Again(ctx context.Context, results []line.Result) *Job {
+	again := *j
+	again.targets = slices.DeleteFunc(j.station.find(ctx), func(t target.Target) bool {
+		return !slices.ContainsFunc(results, func(r line.Result) bool { return r.Name == t.Name && r.Verdict != record.Pass })
+	})
+	return &again
+}
+
 // find selects the disks. In an initramfs it waits for those that are missing.
 func (s *Station) find(ctx context.Context) []target.Target {
 	deadline := time.Now().Add(diskPatience)
