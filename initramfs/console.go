@@ -4,14 +4,18 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// Console is the set of active kernel consoles, screens and serial lines alike. It is not safe for concurrent use.
+// Console is the set of active kernel consoles, screens and serial lines alike. Safe for concurrent use.
 type Console struct {
+	mu       sync.Mutex
 	lines    []*line
 	fallback io.Writer
+	view     screen // of a recovery
+	shown    bool   // the view is what screens show, not the log
 }
 
 // line is one console. Its reading goroutine runs until the process ends.
@@ -74,42 +78,83 @@ func (l *line) read() {
 
 // Write implements io.Writer. It writes to every console and ignores consoles that fail.
 func (c *Console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if len(c.lines) == 0 {
 		return c.fallback.Write(p)
 	}
+	c.view.addLog(p)
 	for _, l := range c.lines {
-		_, _ = l.f.Write(p)
+		if c.shown && l.keys.screen {
+			c.view.draw(l.f)
+		} else {
+			_, _ = l.f.Write(p)
+		}
 	}
 	return len(p), nil
 }
 
-// show prints the menu on every console and discards pending input.
+// change changes what the view has.
+func (c *Console) change(do func(s *screen)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	do(&c.view)
+}
+
+// show shows a menu on every console, nil for none, and discards pending input.
 func (c *Console) show(m *menu) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shown, c.view.menu, c.view.note = true, m, ""
 	for _, l := range c.lines {
-		l.keys.number, l.keys.escape = nil, nil
+		l.keys.typed, l.keys.escape = nil, nil
 		for len(l.input) > 0 {
 			<-l.input
 		}
 		if l.keys.screen {
-			m.draw(l.f, false)
-		} else {
-			m.print(l.f)
+			c.view.draw(l.f)
+		} else if m != nil {
+			c.view.print(l.f)
 		}
 	}
 }
 
-// pressed handles pending input and returns the chosen entry, or nil. It does not block.
-func (c *Console) pressed(m *menu) func() (action, *menu) {
+// refresh draws the screens again, whose clock goes on.
+func (c *Console) refresh() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.lines {
+		if l.keys.screen && c.shown {
+			c.view.draw(l.f)
+		}
+	}
+}
+
+// pressed handles pending input and returns the chosen entry, or nil. It does not block. typed reports whether a text is being entered.
+func (c *Console) pressed() (do choice, typed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.view.menu
 	for _, l := range c.lines {
 		for len(l.input) > 0 {
-			moved, chosen := l.keys.take(<-l.input, m)
-			if moved {
-				m.draw(l.f, true)
+			p := l.keys.take(<-l.input, m)
+			typed = typed || m.enter != nil
+			if p.wrong != "" {
+				c.view.note = p.wrong
+				if !l.keys.screen {
+					p.echo = "updater: " + p.wrong + "\n"
+				}
 			}
-			if chosen >= 0 {
-				return m.do[chosen]
+			switch {
+			case !l.keys.screen:
+				_, _ = io.WriteString(l.f, p.echo)
+			case p.changed, p.wrong != "":
+				c.view.draw(l.f)
+			}
+			if p.do != nil {
+				return p.do, typed
 			}
 		}
 	}
-	return nil
+	return nil, typed
 }

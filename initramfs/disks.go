@@ -73,7 +73,7 @@ func (r *runner) waitDisk(ctx context.Context, timeout time.Duration) (string, e
 		}
 		if time.Now().After(deadline) {
 			unmatched := strings.Join(r.loader.Unmatched(), " ")
-			return "", fmt.Errorf("%w; block devices after %s: %s; devices without a module: %s", err, timeout, names(), unmatched)
+			return "", fmt.Errorf("%w; block devices after %s: %s; devices without a module: %s", err, timeout, names(""), unmatched)
 		}
 		if err := r.wait(look); err != nil {
 			return "", err
@@ -81,15 +81,22 @@ func (r *runner) waitDisk(ctx context.Context, timeout time.Duration) (string, e
 	}
 }
 
-// names lists the block devices for messages.
-func names() string {
-	blocks, err := Blocks()
-	if err != nil || len(blocks) == 0 {
-		return "none"
-	}
+// of reports whether a block device belongs to a disk: it is the disk, a partition of it, or a boot area of the same eMMC.
+func (b Block) of(disk string) bool {
+	return disk != "" && (b.Disk == disk || strings.HasPrefix(b.Disk, disk+"boot") || b.Disk == disk+"rpmb")
+}
+
+// names lists the block devices for messages, without those of the device's own disk ("" is unknown).
+func names(own string) string {
+	blocks, _ := Blocks()
 	var list []string
 	for _, b := range blocks {
-		list = append(list, b.Node)
+		if !b.of(own) {
+			list = append(list, b.Node)
+		}
+	}
+	if len(list) == 0 {
+		return "none"
 	}
 	return strings.Join(list, ", ")
 }

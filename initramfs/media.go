@@ -34,25 +34,31 @@ type medium struct {
 // media mounts every block device that is not on the device's own disk and calls use for each medium, while it is mounted:
 // read-only, without devices, programs and set-user-ID files. It stops when use returns true.
 func (r *runner) media(own string, use func(m medium) (stop bool)) error {
-	if err := os.MkdirAll(mediaDir, 0o755); err != nil {
-		return err
-	}
-	for _, fs := range mediaTypes {
-		r.loader.plug("fs-" + fs)
-	}
-	blocks, err := Blocks()
+	blocks, err := r.candidates(own)
 	if err != nil {
 		return err
 	}
 	for _, b := range blocks {
-		if b.Disk == own || holdsPartitions(blocks, b) {
-			continue
-		}
 		if r.lookInto(b, use) {
 			return nil
 		}
 	}
 	return nil
+}
+
+// candidates lists the block devices that may be media: none while the device's own disk is unknown.
+func (r *runner) candidates(own string) ([]Block, error) {
+	if own == "" {
+		return nil, nil
+	}
+	if err := os.MkdirAll(mediaDir, 0o755); err != nil {
+		return nil, err
+	}
+	for _, fs := range mediaTypes {
+		r.loader.plug("fs-" + fs)
+	}
+	blocks, err := Blocks()
+	return slices.DeleteFunc(slices.Clone(blocks), func(b Block) bool { return b.of(own) || holdsPartitions(blocks, b) }), err
 }
 
 // holdsPartitions reports whether b is a disk with partitions, which are examined instead. On optical drives the disk itself

@@ -48,7 +48,7 @@ func (r *runner) provision(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("no medium with %s found within %s and updater.url is not set; block devices: %s", planFile, updateTimeout, names())
+			return fmt.Errorf("no medium with %s found within %s and updater.url is not set; block devices: %s", planFile, updateTimeout, names(""))
 		}
 		if err := r.wait(look); err != nil {
 			return err

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 	"time"
+
+	"updater/internal/printable"
 )
 
 // Waits between two rounds of a recovery. The wait doubles each time; a new device or a key press resets it.
@@ -21,6 +24,9 @@ func (r *runner) recover(ctx context.Context) error {
 	if r.URL != "" {
 		r.URLs = append([]string{r.URL}, r.URLs...)
 	}
+	_ = os.WriteFile("/proc/sys/kernel/printk", []byte("1\n"), 0) // messages of the kernel stay in its log
+	r.Console.change(func(s *screen) { s.about, s.more = r.About, r.More })
+	r.Console.show(nil)
 	wait := firstWait
 	for disk := ""; ; {
 		if disk == "" {
@@ -30,13 +36,13 @@ func (r *runner) recover(ctx context.Context) error {
 			}
 		}
 		if disk != "" && r.round(ctx, disk) {
-			return nil
+			return r.farewell(ctx)
 		}
 		switch a, err := r.rest(ctx, disk, wait); {
 		case err != nil:
 			return err
 		case a == actionEnd:
-			return nil
+			return r.farewell(ctx)
 		case a == actionAgain:
 			wait = firstWait
 		default:
@@ -47,7 +53,9 @@ func (r *runner) recover(ctx context.Context) error {
 
 // round tries every source once.
 func (r *runner) round(ctx context.Context, disk string) (done bool) {
-	bootable, err := r.device.Status(ctx)
+	status, err := r.device.Status(ctx)
+	bootable := status.Bootable
+	r.Console.change(func(s *screen) { s.status, s.tried = status, nil })
 	switch {
 	case err != nil:
 		r.log("recovery: reading the boot state: %v", err)
@@ -63,7 +71,9 @@ func (r *runner) round(ctx context.Context, disk string) (done bool) {
 	if err != nil {
 		r.failed(err)
 	} else {
-		r.log("recovery: no medium with a directory updater/ or the label %s; block devices: %s", UpdateLabel, names())
+		none := fmt.Sprintf("no medium with a directory updater/ or the label %s; other block devices: %s", UpdateLabel, names(disk))
+		r.log("recovery: %s", none)
+		r.Console.change(func(s *screen) { s.failed(none) })
 	}
 	requested := ""
 	if q, ok := r.device.(Requester); ok {
@@ -83,8 +93,8 @@ func (r *runner) round(ctx context.Context, disk string) (done bool) {
 
 // untouched reports whether the only slot, which a request is for, still boots.
 func (r *runner) untouched(ctx context.Context) bool {
-	bootable, err := r.device.Status(ctx)
-	return err == nil && bootable
+	status, err := r.device.Status(ctx)
+	return err == nil && status.Bootable
 }
 
 // reactivate makes intact slots bootable again. It tries once.
@@ -133,22 +143,31 @@ const (
 func (r *runner) rest(ctx context.Context, disk string, d time.Duration) (action, error) {
 	r.log("recovery: trying again in %s; plug in a medium at any time", d)
 	before := r.plugged()
-	m := r.menu(ctx, disk)
-	r.Console.show(m)
+	r.Console.show(r.menu(ctx, disk))
+	defer r.Console.change(func(s *screen) { s.menu = nil })
+	minute := time.Now().Minute()
 	for deadline := time.Now().Add(d); time.Now().Before(deadline); {
 		if ctx.Err() != nil {
 			return actionEnd, context.Cause(ctx)
 		}
-		if chosen := r.Console.pressed(m); chosen != nil {
-			if a, sub := chosen(); sub != nil {
-				m, deadline = sub, time.Now().Add(max(time.Until(deadline), time.Minute))
-				r.Console.show(m)
-			} else {
+		chosen, typed := r.Console.pressed()
+		if typed {
+			deadline = time.Now().Add(max(time.Until(deadline), time.Minute))
+		}
+		if chosen != nil {
+			a, next := chosen()
+			if next == nil {
 				return a, nil
 			}
+			deadline = time.Now().Add(max(time.Until(deadline), time.Minute))
+			r.Console.show(next)
 		}
 		if err := r.wait(look); err != nil {
 			return actionEnd, err
+		}
+		if now := time.Now().Minute(); now != minute {
+			minute = now
+			r.Console.refresh()
 		}
 		if now := r.plugged(); !contains(before, now) {
 			time.Sleep(look) // for its partitions
@@ -159,6 +178,26 @@ func (r *runner) rest(ctx context.Context, disk string, d time.Duration) (action
 		}
 	}
 	return actionRetry, nil
+}
+
+// removePause is how long a person has to remove the medium before a restart, which may boot it.
+const removePause = 10 * time.Second
+
+// farewell asks for the medium that an update came from, and waits until it is removed, or for removePause.
+func (r *runner) farewell(ctx context.Context) error {
+	if r.medium == nil {
+		return nil
+	}
+	r.log("recovery: installed; remove the medium %s; %s in %s", r.medium.Node, ending(r.OnDone), removePause)
+	for deadline := time.Now().Add(removePause); time.Now().Before(deadline) && r.plugged()[r.medium.Node+" "+r.medium.Seq]; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := r.wait(look); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // plugged returns the set of block devices, with their sequence numbers.
@@ -188,9 +227,11 @@ func (r *runner) menu(ctx context.Context, disk string) *menu {
 	m.add("try again now", again)
 	m.add("choose the source", func() (action, *menu) { return 0, r.sources(ctx, disk) })
 	m.add("show the slots", func() (action, *menu) {
-		if _, err := r.device.Status(ctx); err != nil {
+		status, err := r.device.Status(ctx)
+		if err != nil {
 			r.failed(err)
 		}
+		r.Console.change(func(s *screen) { s.status = status })
 		return 0, m
 	})
 	for _, slot := range r.device.Slots() {
@@ -209,28 +250,47 @@ func (r *runner) menu(ctx context.Context, disk string) *menu {
 			return actionEnd, nil
 		})
 	}
+	m.add("write the log to a medium", func() (action, *menu) { return 0, r.logMenu(disk, m) })
 	return m
 }
 
-// sources builds the menu of available sources.
+// sources builds the menu of available sources. Installing overwrites a slot, so it is confirmed.
 func (r *runner) sources(ctx context.Context, disk string) *menu {
 	s := &menu{title: "install from"}
+	add := func(label string, do choice) {
+		s.add(label, func() (action, *menu) { return 0, confirm("overwrite a slot with "+printable.Line(label), s, do) })
+	}
 	_ = r.media(disk, func(m medium) bool {
 		if m.update == nil {
 			return false
 		}
 		label := fmt.Sprintf("%s, %s", m.Node, strings.TrimPrefix(m.update.Image, mediaDir+"/"))
-		s.add(label, func() (action, *menu) { return r.from(ctx, disk, m.Node), nil })
+		add(label, func() (action, *menu) { return r.from(ctx, disk, m.Node), nil })
 		return false
 	})
-	for _, url := range r.URLs {
-		s.add(redact(url), func() (action, *menu) {
+	address := func(url string) choice {
+		return func() (action, *menu) {
 			if r.tryURL(ctx, url) {
 				return actionEnd, nil
 			}
 			return actionRetry, nil
-		})
+		}
 	}
+	for _, url := range r.URLs {
+		add(redact(url), address(url))
+	}
+	s.add("an address that is typed here", func() (action, *menu) {
+		return 0, &menu{title: "type the http:// or https:// address of an image or a release", enter: func(text string) (action, *menu) {
+			if text == "" {
+				return 0, s
+			}
+			if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+				r.log("error: %.100q is no http:// or https:// address", text)
+				return 0, s
+			}
+			return 0, confirm("overwrite a slot with "+redact(text), s, address(text))
+		}}
+	})
 	s.add("back", func() (action, *menu) { return 0, r.menu(ctx, disk) })
 	return s
 }

@@ -24,8 +24,8 @@ type box struct {
 func (b *box) FindDisk() (string, error)                      { return b.disk() }
 func (b *box) InstallURL(_ context.Context, url string) error { return b.install(url) }
 func (b *box) Slots() []string                                { return []string{"A", "B"} }
-func (b *box) Status(context.Context) (bootable bool, err error) {
-	return false, errors.New("no boot state")
+func (b *box) Status(context.Context) (Status, error) {
+	return Status{}, errors.New("no boot state")
 }
 func (b *box) Reactivate(context.Context) (slot string, err error) {
 	b.looked++
@@ -74,7 +74,7 @@ func TestRest(t *testing.T) {
 		{"3\r6\r", actionEnd, "reboot", ""}, // the slots first, which cannot be shown
 		{"5\r", actionEnd, "reboot", "B"},
 		{"7\r", actionEnd, "poweroff", ""},
-		{"4\r8\r1\r", actionAgain, "", ""}, // a slot that is refused, no entry, and again
+		{"4\r9\r1\r", actionAgain, "", ""}, // a slot that is refused, no entry, and again
 		{"", actionRetry, "", ""},
 	} {
 		t.Run(c.keys, func(t *testing.T) {
@@ -104,6 +104,49 @@ func TestRest(t *testing.T) {
 	stop(errors.New("signal"))
 	if got, err := r.rest(ctx, "", time.Hour); got != actionEnd || err == nil || err.Error() != "signal" {
 		t.Errorf("a cancelled rest = %v, %v", got, err)
+	}
+}
+
+// TestAddress: an address is typed at the console, and installed from once that was confirmed; another scheme is refused.
+func TestAddress(t *testing.T) {
+	installed := ""
+	r, typed, log := newRunner(t, &box{install: func(url string) error { installed = url; return nil }})
+	r.Network = func(context.Context) error { return nil }
+	go func() {
+		seen := 0
+		for _, c := range []struct{ menu, text string }{ // a menu drops what was typed before it
+			{"what to do", "2"}, {"install from", "1"}, {"type the http", "ftp://h/i"}, {"install from", "1"}, {"type the http", "http://h/i"},
+			{"overwrite a slot", "1"}, {"install from", "1"}, {"type the http", "http://h/i"}, {"overwrite a slot", "2"},
+		} {
+			for {
+				console, _ := os.ReadFile(r.Console.lines[0].f.Name())
+				if at := strings.Index(string(console[seen:]), c.menu); at >= 0 {
+					seen += at + len(c.menu)
+					break
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			for _, k := range []byte(c.text + "\r") {
+				typed <- k
+			}
+		}
+	}()
+	got, err := r.rest(t.Context(), "", time.Minute)
+	if got != actionEnd || err != nil || installed != "http://h/i" || !strings.Contains(log.String(), `error: "ftp://h/i" is no http:// or https:// address`) {
+		t.Errorf("rest = %v, %v; installed from %q\n%s", got, err, installed, log.String())
+	}
+}
+
+// TestOwnDisk: no part of the device's own disk is a candidate for a medium, and nothing is while that disk is unknown.
+func TestOwnDisk(t *testing.T) {
+	for disk, own := range map[string]bool{"/dev/mmcblk0": true, "/dev/mmcblk0boot0": true, "/dev/mmcblk0rpmb": true, "/dev/mmcblk1": false, "/dev/sda": false} {
+		if got := (Block{Disk: disk}).of("/dev/mmcblk0"); got != own {
+			t.Errorf("%s belongs to /dev/mmcblk0: %v", disk, got)
+		}
+	}
+	r, _, _ := newRunner(t, new(box))
+	if list, err := r.candidates(""); len(list) > 0 || err != nil {
+		t.Errorf("candidates without a disk: %v, %v", list, err)
 	}
 }
 

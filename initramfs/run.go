@@ -19,7 +19,9 @@ type Options struct {
 	Trigger  Trigger                         // key or GPIO line that selects [ModeRecover] while active
 	NoDevice error                           // why the Device cannot be used, such as an invalid configuration; nil if it can
 	Network  func(ctx context.Context) error // brings the network up unless it is up
-	Console  *Console                        // shows the recovery menu
+	Console  *Console                        // shows the recovery
+	About    string                          // product, serial and version, for its header
+	More     func() []string                 // further lines of its header, asked for whenever it is drawn; may be nil
 	Log      func(format string, a ...any)   // prints one line; the format has no newline
 	Hint     func(err error) string          // what to do next about an error, "" is nothing; may be nil
 	Work     *Work                           // is told of progress
@@ -33,8 +35,8 @@ type Device interface {
 	Install(ctx context.Context, u Update) error
 	// InstallURL installs the update at an http or https URL.
 	InstallURL(ctx context.Context, url string) error
-	// Status prints the slots and reports whether the boot loader has a slot to boot.
-	Status(ctx context.Context) (bootable bool, err error)
+	// Status prints the slots and returns them.
+	Status(ctx context.Context) (Status, error)
 	// Slots returns the names of the slots.
 	Slots() []string
 	// BootOnce selects a slot for the next boot only. It returns an error if that is not safe.
@@ -44,6 +46,12 @@ type Device interface {
 	Reactivate(ctx context.Context) (slot string, err error)
 	// Kexec loads the kernel of the slot that boots next and spends one of its tries. It returns false unless configured.
 	Kexec(ctx context.Context) (ready bool, err error)
+}
+
+// Status is what a person has to know of the slots.
+type Status struct {
+	Bootable bool     // the boot loader has a slot to boot
+	Slots    []string // a line for each
 }
 
 // Requester is a [Device] whose running system can ask the recovery to install something: it has one slot.
@@ -65,8 +73,9 @@ type runner struct {
 	Params
 	device Device
 
-	installed bool // an update was installed
-	looked    bool // reactivate was tried
+	installed bool   // an update was installed
+	medium    *Block // that it came from; nil is none
+	looked    bool   // reactivate was tried
 	loader    *Loader
 	events    *Uevents
 }
@@ -86,12 +95,14 @@ func (r *runner) wait(d time.Duration) error {
 // failed logs an error, and below it what to do next.
 func (r *runner) failed(err error) {
 	r.log("error: %v", err)
-	if r.Hint == nil {
-		return
+	words := []string{err.Error()}
+	if r.Hint != nil {
+		if hint := r.Hint(err); hint != "" {
+			r.log("hint: %s", hint)
+			words = append(words, "-> "+hint)
+		}
 	}
-	if hint := r.Hint(err); hint != "" {
-		r.log("hint: %s", hint)
-	}
+	r.Console.change(func(s *screen) { s.failed(words...) })
 }
 
 // Run mounts the kernel file systems, loads modules, carries out the mode and restarts the machine. After a failure it waits
@@ -161,7 +172,7 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	// A restart does not help a device without a bootable slot; a recovery does not help a device without its disk.
 	if _, missing := r.device.FindDisk(); missing == nil {
-		if bootable, bad := r.device.Status(ctx); bad != nil || !bootable {
+		if status, bad := r.device.Status(ctx); bad != nil || !status.Bootable {
 			r.failed(err)
 			return r.recover(ctx)
 		}
@@ -205,7 +216,7 @@ func (r *runner) install(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("no medium with a directory updater/ or the label %s found within %s; block devices: %s", UpdateLabel, updateTimeout, names())
+			return fmt.Errorf("no medium with a directory updater/ or the label %s found within %s; other block devices: %s", UpdateLabel, updateTimeout, names(disk))
 		}
 		if err := r.wait(look); err != nil {
 			return err
@@ -239,7 +250,7 @@ func (r *runner) installFrom(ctx context.Context, m medium) error {
 	if err := r.device.Install(ctx, *m.update); err != nil {
 		return fmt.Errorf("installing the update on %s: %w", m.Node, err)
 	}
-	r.installed = true
+	r.installed, r.medium = true, &m.Block
 	return nil
 }
 

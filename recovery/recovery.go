@@ -107,12 +107,20 @@ func (d *Device) Provision(ctx context.Context, plan string) error {
 }
 
 // Status implements initramfs.Device.
-func (d *Device) Status(ctx context.Context) (bool, error) {
+func (d *Device) Status(ctx context.Context) (initramfs.Status, error) {
 	s, err := device.ReadStatus(ctx, d.Config, "")
 	if err != nil {
-		return false, err
+		return initramfs.Status{}, err
 	}
-	return s.Primary != "", d.ShowStatus(s)
+	st := initramfs.Status{Bootable: s.Primary != ""}
+	for _, slot := range s.Slots {
+		words := fmt.Sprintf("slot %-8s  %-6s  %s", slot.Name, slot.State, slot.Version)
+		if slot.Primary {
+			words += "  boots next"
+		}
+		st.Slots = append(st.Slots, words)
+	}
+	return st, d.ShowStatus(s)
 }
 
 // Slots implements initramfs.Device.

@@ -62,8 +62,20 @@ func uinit(ctx context.Context, env Env) int {
 	}
 	o := initramfs.Options{
 		Cmdline: string(cmdline), Mode: c.Recovery.Mode, URLs: c.Recovery.URLs, Trigger: recovery.Trigger(c.Recovery), NoDevice: err,
-		Console: console, Log: say, Network: network, Hint: func(err error) string { _, hint := classify(err); return hint },
+		Console: console, About: about(c), Log: say, Network: network, Hint: func(err error) string { _, hint := classify(err); return hint },
 		Work: work,
 	}
 	return env.fail(initramfs.Run(ctx, o, dev))
+}
+
+// about is the device and this program, for the header of the recovery.
+func about(c *config.Config) string {
+	words := c.Product
+	if words == "" {
+		words = "a device without a product name"
+	}
+	if serial, err := device.MachineSerial("/", ""); err == nil {
+		words += "   serial " + serial
+	}
+	return printable.Line(words + "   updater " + buildVersion())
 }

@@ -70,7 +70,7 @@ var allowed = map[string][]string{
 	"updater/internal/printable":  {},
 	"updater/internal/terminal":   {"updater/internal/printable"},
 	"updater/internal/progress":   {"updater/device", "updater/update", "updater/internal/printable", "updater/internal/terminal"},
-	"updater/initramfs":           {"updater/internal/printable"},
+	"updater/initramfs":           {"updater/internal/printable", "updater/internal/terminal"},
 	"updater/initramfs/network":   {},
 	"updater/initramfs/build":     {"updater/initramfs"},
 	"updater/update":              {"updater/bmap", "updater/release", "updater/verify"},
