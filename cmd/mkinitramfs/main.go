@@ -53,6 +53,9 @@ func run(args []string) error {
 		return errors.New("expected -init, -updater and -o, and no arguments after the flags")
 	}
 	o.Modules = strings.Split(modules, ",")
+	if err := check(o); err != nil {
+		return err
+	}
 	r, err := write(out, o)
 	if err != nil {
 		return err

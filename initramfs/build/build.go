@@ -92,7 +92,7 @@ func (p *packing) fill(o Options) error {
 		}
 		release = is
 	}
-	policy, err := readPolicy(o)
+	policy, err := Policy(o)
 	if err != nil {
 		return err
 	}
@@ -206,8 +206,8 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// readPolicy reads keyring and configuration, by name in the archive.
-func readPolicy(o Options) (map[string][]byte, error) {
+// Policy reads keyring and configuration, by name in the archive.
+func Policy(o Options) (map[string][]byte, error) {
 	policy := map[string][]byte{}
 	add := func(name, host string) error {
 		if _, twice := policy[name]; twice {
