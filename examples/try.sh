@@ -1,7 +1,9 @@
 #!/bin/bash
 # Installs a signed image into slot B of a disk image file: no root, no device, no virtual machine.
-# Run: examples/try.sh [UPDATER]
+# Run: examples/try.sh [--keep DIR] [UPDATER]      # DIR, which must not exist, keeps the device, the keys and the image to go on with
 set -euo pipefail
+keep=
+[ "${1:-}" != --keep ] || { keep=${2:?--keep needs a folder}; shift 2; }
 PATH=$PATH:/usr/sbin:/sbin # where a user's path lacks sgdisk and mkfs.vfat
 missing=
 for need in sgdisk:gdisk mkfs.vfat:dosfstools mcopy:mtools grub-editenv:grub-common gpg:gnupg zstd:zstd; do
@@ -10,7 +12,12 @@ done
 [ -z "$missing" ] || { echo "missing; on Debian: apt-get install$missing" >&2; exit 1; }
 updater=$(command -v "${1:-bin/updater}") || { echo "${1:-bin/updater} is not there: run make build first" >&2; exit 1; }
 case $updater in /*) ;; *) updater=$PWD/$updater ;; esac
-work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; cd "$work"
+if [ -n "$keep" ]; then
+	mkdir "$keep"; work=$(cd "$keep" && pwd)
+else
+	work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+fi
+cd "$work"
 step() { echo; echo "\$ ${1##*/} ${*:2}"; "$@"; }
 
 # The device: a disk with GRUB's environment block on a FAT partition, and two slots.
@@ -53,3 +60,15 @@ gpgconf --kill all 2>/dev/null || true
 step "$updater" status --config config.toml
 step "$updater" install --config config.toml image.img.zst
 step "$updater" status --config config.toml
+rm esp.img grubenv
+
+[ -z "$keep" ] || cat <<T
+
+The device is in $work; slot A runs by booted = "A" of its config.toml. Go on there:
+
+    cd $work
+    export GNUPGHOME=\$PWD/gnupg PATH=\$PATH:$(dirname "$updater")
+    updater mark good --config config.toml --booted B      # as the new system does after its first boot
+    updater status --config config.toml --booted B
+    updater doctor --config config.toml --booted B
+T
