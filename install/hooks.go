@@ -32,6 +32,9 @@ func (e *HookError) Hint() string {
 	return "see what the hook printed; it is named below [hooks] of the configuration"
 }
 
+// postInstall is the name of the hook that may find the new slot mounted.
+const postInstall = "post-install"
+
 // hooks calls the hooks of one install.
 type hooks struct {
 	config config.Hooks
@@ -60,6 +63,18 @@ func (h hooks) hook(name, path string) func(ctx context.Context, p update.Planne
 		}
 		env = append(env, "UPDATER_PARTITION="+strings.Join(parts, " "))
 		env = append(env, "UPDATER_BOOTED="+h.dev.Booted())
+		if h.config.Mount && name == postInstall {
+			dir, unmount, err := h.dev.MountSlot(p.Slot, p.Roles)
+			if err != nil {
+				return &HookError{Hook: name, Err: err}
+			}
+			defer func() {
+				if err := unmount(); err != nil {
+					h.events.Warn("unmounting slot %s after the hook: %v", p.Slot, err)
+				}
+			}()
+			env = append(env, "UPDATER_MOUNT="+dir)
+		}
 		_, err := program.Run(ctx, program.Command{
 			Argv: []string{path}, Env: env, Limit: time.Duration(h.config.Timeout), Line: func(l string) { h.events.Hook(name, l) },
 		})

@@ -80,7 +80,7 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 		Identity: r.Identity, Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
 		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, IfNewer: r.IfNewer, DownloadOnly: r.DownloadOnly, Progress: progress,
 		PreInstall:  r.remembering(dev, hooks.hook("pre-install", hooks.config.PreInstall)),
-		PostInstall: r.confirmed(hooks.hook("post-install", hooks.config.PostInstall)),
+		PostInstall: r.confirmed(hooks.hook(postInstall, hooks.config.PostInstall)),
 	}
 	open := r.openImage
 	switch {

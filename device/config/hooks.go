@@ -9,6 +9,7 @@ type Hooks struct {
 	PostInstall  string   `toml:"post_install"`  // after the read-back; its failure prevents the switch
 	PostActivate string   `toml:"post_activate"` // after the switch; its failure is reported and undoes nothing
 	Timeout      Duration `toml:"timeout"`       // of each; 0 is 60 s
+	Mount        bool     `toml:"mount"`         // post_install finds the new slot mounted read-only
 	Initramfs    bool     `toml:"initramfs"`
 }
 
