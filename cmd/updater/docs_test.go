@@ -6,7 +6,6 @@ import (
 	"go/token"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -20,7 +19,6 @@ import (
 	"updater/device"
 	"updater/device/config"
 	"updater/internal/docs"
-	"updater/internal/rig"
 	"updater/provision/plan"
 	"updater/release"
 )
@@ -319,39 +317,4 @@ func hintsByCode(t *testing.T) map[int][]string {
 		t.Fatalf("%d codes with a hint in exit.go", len(hints))
 	}
 	return hints
-}
-
-// TestTutorial runs the commands of docs/tutorial.md that make an update, as they stand there, and installs what they make
-// with the configuration that stands there, on a disk image file.
-func TestTutorial(t *testing.T) {
-	r := rig.New(t)
-	text, err := os.ReadFile("../../docs/tutorial.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var script, config string
-	for _, c := range docs.Parse("tutorial.md", text).Code {
-		switch c.Info {
-		case "sh":
-			script += c.Text
-		case "toml":
-			config = c.Text
-		}
-	}
-	home, err := os.MkdirTemp("", "keys") // gpg's socket has a path of at most 108 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = exec.Command("gpgconf", "--homedir", home, "--kill", "all").Run()
-		_ = os.RemoveAll(home)
-	})
-	r.Env = append(r.Env, "GNUPGHOME="+home)
-	r.Sh("cp image.img rootfs.img\n" + script)
-	config = strings.Replace(config, "[boot]\n", "[disk]\npath = \"disk.img\"\n[boot]\nbooted = \"A\"\n", 1)
-	r.Write("config.toml", []byte(config))
-	r.Sh(`mcopy -n -o -i disk.img@@1M ::/grub/grubenv e; grub-editenv e set A_LEFT=g B_LEFT=g; mcopy -n -o -i disk.img@@1M e ::/grub/grubenv`)
-	r.Install(ExitDone, "slot B boots next", "rootfs.img.zst")
-	r.Sh("printf changed | dd of=rootfs.img bs=1 seek=5000 conv=notrunc status=none; rm rootfs.img.zst; zstd -q rootfs.img")
-	r.Install(ExitTrust, "sha256 is", "--rewrite", "rootfs.img.zst")
 }

@@ -1,0 +1,5 @@
+//go:build vm
+
+package tutorial
+
+const withQEMU = true
