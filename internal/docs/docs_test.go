@@ -149,7 +149,7 @@ func TestMake(t *testing.T) {
 		for _, c := range p.Code {
 			for _, args := range c.Commands("make") {
 				for _, a := range args {
-					if strings.ContainsAny(a, "=/") || strings.HasPrefix(a, "-") {
+					if strings.ContainsAny(a, "=/$") || strings.HasPrefix(a, "-") {
 						continue
 					}
 					checked++
