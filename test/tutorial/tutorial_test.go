@@ -39,6 +39,12 @@ func TestTutorial(t *testing.T) {
 	script := "set -euEo pipefail\ntrap 'losetup -d \"${one:-}\" \"${two:-}\" 2>/dev/null' ERR\nexport HOME='" + home + "'\ncd '" + tree + "'\n" + commands(t, string(page))
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", script)
 	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin", "LC_ALL=C")
+	caches, err := exec.Command("go", "env", "GOCACHE", "GOPATH").Output() // which HOME would move
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := strings.Fields(string(caches))
+	cmd.Env = append(cmd.Env, "GOCACHE="+dirs[0], "GOPATH="+dirs[1])
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("the commands of docs/tutorial.md: %v\n%s", err, out)
