@@ -114,25 +114,31 @@ type batch struct {
 	done     chan struct{}
 	data     []byte
 	err      error
+
+	left  atomic.Int64 // frames that are not decoded yet
+	worth atomic.Int64 // of those that are right
 }
 
-// plan divides ascending frames into batches.
-func plan(frames []Frame) []*batch {
+// plan divides ascending frames into batches of at most size bytes, or of one frame.
+func plan(frames []Frame, size int64) []*batch {
 	var all []*batch
 	for _, f := range frames {
 		end := f.At + f.Packed
-		if n := len(all); n > 0 && f.At-all[n-1].to <= gap && end-all[n-1].from <= batchSize {
+		if n := len(all); n > 0 && f.At-all[n-1].to <= gap && end-all[n-1].from <= size {
 			all[n-1].frames, all[n-1].to = append(all[n-1].frames, f), end
 			continue
 		}
 		all = append(all, &batch{frames: []Frame{f}, from: f.At, to: end, done: make(chan struct{})})
+	}
+	for _, b := range all {
+		b.left.Store(int64(len(b.frames)))
 	}
 	return all
 }
 
 // Cost returns how many bytes are fetched for ascending frames, in how many requests.
 func Cost(frames []Frame) (bytes int64, requests int) {
-	all := plan(frames)
+	all := plan(frames, batchSize)
 	for _, b := range all {
 		bytes += b.to - b.from
 	}
@@ -149,12 +155,24 @@ type Group struct {
 	buf  []byte
 }
 
+// Source is what a [Reader] makes groups from.
+type Source struct {
+	File, Old io.ReaderAt // the delta and the old image; they are read from several goroutines at a time
+	Frames    []Frame     // ascending
+	// Check accepts the bytes of a group, on the goroutine that has decoded them; nil accepts all.
+	Check func(Frame, []byte) error
+	// Budget is how many bytes of the file may be fetched before any group is right; 0 is no limit. Each group that is right adds its Worth:
+	// what need not be fetched elsewhere then. So a delta costs at most Budget, whatever it contains.
+	Budget int64
+	Worth  func(Frame) int64
+}
+
 // Reader makes groups of ranges. It is not safe for concurrent use.
 type Reader struct {
-	table  *Table
-	file   io.ReaderAt
-	old    io.ReaderAt
-	check  func(Frame, []byte) error
+	from    Source
+	table   *Table
+	settled chan int64 // the worth of each batch that is decoded
+
 	free   chan *decoder
 	bufs   chan []byte // of the groups that are not returned yet, and of the one that was returned last
 	queue  chan *Group
@@ -163,13 +181,16 @@ type Reader struct {
 	wait   sync.WaitGroup
 }
 
-// NewReader makes the groups of ascending frames from the file of the delta and the old image, both of which are read from several goroutines at a
-// time: up to four requests ahead, and as many frames at a time as there are cores, two at most. check, unless nil, accepts the bytes of a group on
-// the goroutine that has decoded them. The caller closes the reader.
-func (t *Table) NewReader(ctx context.Context, file, old io.ReaderAt, frames []Frame, check func(Frame, []byte) error) (*Reader, error) {
-	n := min(runtime.GOMAXPROCS(0), maxDecoders)
+// NewReader makes the groups of frames: up to four requests ahead, and as many frames at a time as there are cores, two at most. The caller
+// closes the reader.
+func (t *Table) NewReader(ctx context.Context, s Source) (*Reader, error) {
+	size := int64(batchSize)
+	if s.Budget > 0 {
+		size = min(size, s.Budget)
+	}
+	n, all := min(runtime.GOMAXPROCS(0), maxDecoders), plan(s.Frames, size)
 	ctx, cancel := context.WithCancel(ctx)
-	r := &Reader{table: t, file: file, old: old, check: check, cancel: cancel}
+	r := &Reader{from: s, table: t, settled: make(chan int64, len(all)), cancel: cancel}
 	r.free, r.bufs, r.queue = make(chan *decoder, n), make(chan []byte, n+1), make(chan *Group, n+1)
 	for range n {
 		d, err := newDecoder()
@@ -183,20 +204,35 @@ func (t *Table) NewReader(ctx context.Context, file, old io.ReaderAt, frames []F
 		r.bufs <- nil
 	}
 	fetched := make(chan *batch, batches-2) // one more is at each end
-	r.wait.Go(func() { r.fetch(ctx, plan(frames), fetched) })
+	r.wait.Go(func() { r.fetch(ctx, all, fetched) })
 	r.wait.Go(func() { r.decode(ctx, fetched) })
 	return r, nil
 }
 
-// fetch fetches the batches, several at a time, and hands them over in order.
+// fetch fetches the batches, several at a time, and hands them over in order. It ends when the budget is spent.
 func (r *Reader) fetch(ctx context.Context, all []*batch, fetched chan<- *batch) {
 	defer close(fetched)
+	budget, underWay := r.from.Budget, 0
 	for i, b := range all {
 		all[i] = nil // what is decoded is not kept
+		budget -= b.to - b.from
+		for r.from.Budget > 0 && budget < 0 {
+			if underWay == 0 {
+				return
+			}
+			select {
+			case worth := <-r.settled:
+				budget += worth
+				underWay--
+			case <-ctx.Done():
+				return
+			}
+		}
+		underWay++
 		r.wait.Go(func() {
 			defer close(b.done)
 			b.data = make([]byte, b.to-b.from)
-			if n, err := r.file.ReadAt(b.data, b.from); n < len(b.data) {
+			if n, err := r.from.File.ReadAt(b.data, b.from); n < len(b.data) {
 				b.data, b.err = nil, fmt.Errorf("reading the delta at %d: %w", b.from+int64(n), noEOF(err))
 			}
 		})
@@ -237,12 +273,18 @@ func (r *Reader) make(g *Group, b *batch) {
 	d := <-r.free
 	defer func() { r.free <- d }()
 	at := g.At - b.from
-	data, err := d.decode(r.table, g.Frame, r.old, b.data[at:at+g.Packed], g.buf)
-	if err == nil && r.check != nil {
-		err = r.check(g.Frame, data)
+	data, err := d.decode(r.table, g.Frame, r.from.Old, b.data[at:at+g.Packed], g.buf)
+	if err == nil && r.from.Check != nil {
+		err = r.from.Check(g.Frame, data)
 	}
 	if g.Err = err; err == nil {
 		g.Data, g.buf = data, data
+		if r.from.Worth != nil {
+			b.worth.Add(r.from.Worth(g.Frame))
+		}
+	}
+	if b.left.Add(-1) == 0 {
+		r.settled <- b.worth.Load()
 	}
 }
 

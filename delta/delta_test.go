@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"updater/delta"
@@ -74,12 +75,13 @@ func (p *pair) write(t testing.TB) ([]byte, *delta.Table) {
 func (p *pair) make(t testing.TB, table *delta.Table, file io.ReaderAt, old []byte) (bad []delta.Frame) {
 	t.Helper()
 	errWrong := errors.New("wrong")
-	r, err := table.NewReader(t.Context(), file, bytes.NewReader(old), table.Frames, func(f delta.Frame, data []byte) error {
+	check := func(f delta.Frame, data []byte) error {
 		if !bytes.Equal(data, p.content(f)) {
 			return errWrong
 		}
 		return nil
-	})
+	}
+	r, err := table.NewReader(t.Context(), delta.Source{File: file, Old: bytes.NewReader(old), Frames: table.Frames, Check: check})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,6 +298,70 @@ func TestBomb(t *testing.T) {
 	}
 }
 
+// counted counts the bytes that are read of a delta.
+type counted struct {
+	io.ReaderAt
+	n atomic.Int64
+}
+
+func (c *counted) ReadAt(p []byte, off int64) (int, error) {
+	c.n.Add(int64(len(p)))
+	return c.ReaderAt.ReadAt(p, off)
+}
+
+// A delta never costs more than its budget and what its right groups are worth, with what is fetched ahead.
+func TestBudget(t *testing.T) {
+	const groups, size = 10, 300 << 10
+	noise := make([]byte, groups*size)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
+	p := &pair{old: text(1, 70_000), new: noise}
+	p.images = delta.Images{Identity: delta.Identity{BaseSize: 70_000}, Old: bytes.NewReader(p.old), New: bytes.NewReader(noise)}
+	for i := range int64(groups) {
+		p.images.NewRanges = append(p.images.NewRanges, pack.Range{Offset: i * size, Length: size})
+	}
+	data, table := p.write(t)
+	all, none := func(delta.Frame) bool { return true }, func(delta.Frame) bool { return false }
+	for _, tc := range []struct {
+		name          string
+		budget, worth int64 // in packed groups, by half
+		right         func(f delta.Frame) bool
+		made          int
+	}{
+		{"all wrong", 5, 2, none, 0},
+		{"all right", 5, 2, all, groups},
+		{"right, and worth nothing", 5, 0, all, 2},
+		{"right, and worth half", 5, 1, all, 4},
+		{"wrong behind the fifth", 5, 2, func(f delta.Frame) bool { return f.First < 5 }, 5},
+		{"less than a group", 1, 2, all, 0},
+		{"no limit", 0, 0, all, groups},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			half := table.Frames[0].Packed/2 + 100
+			file, made := &counted{ReaderAt: bytes.NewReader(data)}, 0
+			r, err := table.NewReader(t.Context(), delta.Source{File: file, Old: bytes.NewReader(p.old), Frames: table.Frames,
+				Budget: tc.budget * half, Worth: func(delta.Frame) int64 { return tc.worth * half },
+				Check: func(f delta.Frame, _ []byte) error {
+					if !tc.right(f) {
+						return errors.New("wrong")
+					}
+					return nil
+				}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			for g := r.Next(); g != nil; g = r.Next() {
+				if g.Err == nil {
+					made++
+				}
+			}
+			if most := (tc.budget + int64(made)*tc.worth) * half; made != tc.made || tc.budget > 0 && file.n.Load() > most {
+				t.Errorf("%d groups were made, %d bytes fetched; want %d, and at most %d", made, file.n.Load(), tc.made, most)
+			}
+		})
+	}
+}
+
 func TestCancelled(t *testing.T) {
 	p := newPair()
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -310,7 +376,7 @@ func TestCancelled(t *testing.T) {
 	}
 	ctx, cancel = context.WithCancelCause(t.Context())
 	blocked := blockedReader(make(chan struct{}))
-	r, err := table.NewReader(ctx, blocked, bytes.NewReader(p.old), table.Frames, nil)
+	r, err := table.NewReader(ctx, delta.Source{File: blocked, Old: bytes.NewReader(p.old), Frames: table.Frames})
 	if err != nil {
 		t.Fatal(err)
 	}

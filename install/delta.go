@@ -93,7 +93,14 @@ func (p patched) Patch(ctx context.Context, seed update.Seed, m *bmap.Map, check
 		return nil, err
 	}
 	ranges := PackRanges(m)
-	t, err := delta.ReadTable(file, file.Size(), ranges)
+	_, whole := p.Consumed()
+	h := &patch{file: file, seed: seed, ranges: ranges}
+	table := capped{file, file.Size()}
+	if _, local := file.(localFile); !local {
+		h.budget = max(whole, 0) / maxWaste
+		table.left = h.budget
+	}
+	t, err := delta.ReadTable(&table, file.Size(), ranges)
 	if err == nil && (t.Base != id.Base || t.Target != id.Target) {
 		err = fmt.Errorf("it is for the maps %x and %x, expected %x and %x", t.Base[:8], t.Target[:8], id.Base[:8], id.Target[:8])
 	}
@@ -101,8 +108,22 @@ func (p patched) Patch(ctx context.Context, seed update.Seed, m *bmap.Map, check
 		return nil, errors.Join(err, file.Close())
 	}
 	p.from.limitMemory("delta", source.Limits{})
-	_, whole := p.Consumed()
-	return &patch{table: t, file: file, seed: seed, ranges: ranges, whole: whole}, nil
+	p.LimitFrames(pack.Frames(m.ImageSize(), m.Len()))
+	h.table, h.costs = t, p.Costs(ranges)
+	return h, nil
+}
+
+// capped is a file of which only so many bytes can be read.
+type capped struct {
+	io.ReaderAt
+	left int64
+}
+
+func (c *capped) ReadAt(p []byte, off int64) (int, error) {
+	if c.left -= int64(len(p)); c.left < 0 {
+		return 0, errors.New("its table is too large for the image")
+	}
+	return c.ReaderAt.ReadAt(p, off)
 }
 
 // identity parses the checksums of two maps.
@@ -126,15 +147,15 @@ type patch struct {
 	file   deltaFile
 	seed   update.Seed
 	ranges []pack.Range
-	whole  int64 // bytes of the image's file, -1 unknown
+	costs  []int64 // of each range, in bytes of the image's file; nil if they are unknown
+	budget int64   // bytes of the delta that may be fetched in vain; 0 on a medium, where it is no limit
 
 	reader *delta.Reader
 	made   []int        // ranges to return
 	group  *delta.Group // of the range returned last
-	wasted int64        // bytes of frames that made something wrong
 }
 
-// maxWaste is the part of the image's file that may be fetched of a delta in vain.
+// maxWaste is the part of the image's file by which a delta may cost more than no delta.
 const maxWaste = 20
 
 // Plan implements update.Patch.
@@ -156,12 +177,15 @@ func (p *patch) Plan(ctx context.Context, want []int, check func(index int, data
 	if err != nil {
 		return nil, fetch, err
 	}
-	var frames []delta.Frame
+	from := delta.Source{File: p.file, Old: p.seed, Check: p.compare(wanted, check), Worth: p.worth(wanted)}
+	if p.budget > 0 {
+		from.Budget = max(p.budget-fetch.Bytes, 1)
+	}
 	var made []int
 	for _, f := range needed {
-		holds := f.Holds(sound)
+		holds := f.Holds(sound) && (p.budget == 0 || f.Packed <= from.Budget)
 		if holds {
-			frames = append(frames, f)
+			from.Frames = append(from.Frames, f)
 		}
 		for i := f.First; i < f.First+f.Count; i++ {
 			switch {
@@ -173,14 +197,22 @@ func (p *patch) Plan(ctx context.Context, want []int, check func(index int, data
 			}
 		}
 	}
-	bytes, requests := delta.Cost(frames)
-	if p.whole >= 0 && bytes >= p.whole {
-		fetch.Reason, fetch.Made = "the delta costs as much as the whole file", 0
-		return nil, fetch, nil
-	}
+	bytes, requests := delta.Cost(from.Frames)
 	fetch.Bytes, fetch.Requests, p.made = fetch.Bytes+bytes, requests, made
-	p.reader, err = p.table.NewReader(ctx, p.file, p.seed, frames, p.compare(wanted, check))
+	p.reader, err = p.table.NewReader(ctx, from)
 	return made, fetch, err
+}
+
+// worth is what a group saves of the image's file.
+func (p *patch) worth(wanted []bool) func(delta.Frame) int64 {
+	return func(f delta.Frame) (n int64) {
+		for i := f.First; i < f.First+f.Count && p.costs != nil; i++ {
+			if wanted[i] {
+				n += p.costs[i]
+			}
+		}
+		return n
+	}
 }
 
 // needed lists the frames with a range that is wanted.
@@ -211,16 +243,12 @@ func (p *patch) compare(wanted []bool, check func(index int, data []byte) bool) 
 	}
 }
 
-// Range implements update.Patch. Once too much was fetched in vain, nothing more is.
+// Range implements update.Patch.
 func (p *patch) Range(context.Context) []byte {
 	i := p.made[0]
 	p.made = p.made[1:]
 	for p.reader != nil && (p.group == nil || i >= p.group.First+p.group.Count) {
-		p.group = p.reader.Next()
-		if p.group != nil && p.group.Err != nil {
-			p.wasted += p.group.Packed
-		}
-		if p.group == nil || p.whole >= 0 && p.wasted > p.whole/maxWaste {
+		if p.group = p.reader.Next(); p.group == nil {
 			p.stop()
 		}
 	}

@@ -68,7 +68,7 @@ func (i *Image) LimitFrames(n int) {
 // bytes. If the image is packed or raw, on a server with ranges, and parts are cheaper than the whole file, only parts are fetched from
 // then on, and reading other bytes of a packed one is an error. Errors: [FetchError].
 func (i *Image) Plan(want []pack.Range) (Plan, error) {
-	if i.res != nil && i.jump != nil && i.offset == 0 && i.err == nil && i.res.ranges && !i.res.whole {
+	if i.skips() {
 		return i.planRaw(want), nil
 	}
 	if i.remote == nil || i.offset > 0 || i.err != nil {
@@ -94,6 +94,36 @@ func (i *Image) Plan(want []pack.Range) (Plan, error) {
 	p.dec, i.sniffed = dec, true
 	i.dec, i.release, i.closer, i.size = p, release, p.splice, plan.Bytes
 	return plan, nil
+}
+
+// skips reports whether it is a raw image at its beginning, of which long gaps need not be fetched.
+func (i *Image) skips() bool {
+	return i.res != nil && i.jump != nil && i.offset == 0 && i.err == nil && i.res.ranges && !i.res.whole
+}
+
+// Costs returns for each of ascending, disjoint ranges of the image how many bytes of the file nothing else needs, before Plan. It is nil if parts of
+// the file cannot be fetched. The table of a packed image is read, and an error of it is left to Plan.
+func (i *Image) Costs(ranges []pack.Range) []int64 {
+	if i.skips() {
+		costs := make([]int64, len(ranges))
+		for n, r := range ranges {
+			costs[n] = r.Length
+		}
+		return costs
+	}
+	if i.remote == nil || i.offset > 0 || i.err != nil || i.remote.readTable() != nil {
+		return nil
+	}
+	costs, frames := make([]int64, len(ranges)), i.remote.frames
+	for n, r := range ranges {
+		for len(frames) > 0 && frames[0].Offset < r.Offset {
+			frames = frames[1:]
+		}
+		for ; len(frames) > 0 && frames[0].Offset+frames[0].Length <= r.Offset+r.Length; frames = frames[1:] {
+			costs[n] += frames[0].Packed
+		}
+	}
+	return costs
 }
 
 // planRaw describes how a raw image is fetched whose long gaps are skipped.
@@ -122,7 +152,16 @@ type remote struct {
 	url *url.URL
 	res *resource
 
-	limit int // frames of a seek table
+	limit  int          // frames of a seek table
+	frames []pack.Frame // nil before readTable
+}
+
+// readTable reads the seek table, once.
+func (r *remote) readTable() (err error) {
+	if r.frames == nil {
+		r.frames, err = pack.ReadTable(&tail{r: r}, r.res.size, r.limit)
+	}
+	return err
 }
 
 // plan reads the seek table and compares the cost of the parts with that of the whole file.
@@ -130,8 +169,7 @@ func (r *remote) plan(want []pack.Range) (Plan, *parts, error) {
 	if !r.res.ranges || r.res.whole || r.res.size < 0 {
 		return Plan{Reason: errNoRanges.Error()}, nil, nil
 	}
-	frames, err := pack.ReadTable(&tail{r: r}, r.res.size, r.limit)
-	if err != nil {
+	if err := r.readTable(); err != nil {
 		e, isFetch := errors.AsType[*FetchError](err)
 		switch {
 		case !isFetch:
@@ -141,6 +179,7 @@ func (r *remote) plan(want []pack.Range) (Plan, *parts, error) {
 		}
 		return Plan{}, nil, err
 	}
+	frames := r.frames
 	chosen, held := choose(frames, want)
 	p := Plan{Requests: len(chosen)}
 	for _, c := range chosen {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -105,6 +106,41 @@ func TestPlanFetchesParts(t *testing.T) {
 				t.Errorf("the server sent %d bytes, expected at most %d; the plan was %+v", sent.Load(), c.most, plan)
 			}
 		})
+	}
+}
+
+// A frame counts for the range that needs all of it, and for none where it is shared.
+func TestCosts(t *testing.T) {
+	noLeak(t)
+	image, file := manyFrames(t)
+	frames, err := pack.ReadTable(bytes.NewReader(file), int64(len(file)), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const frame = 64 << 10
+	ranges := []pack.Range{{Offset: 0, Length: frame}, {Offset: frame, Length: frame + 1}, {Offset: 2*frame + 1, Length: 2 * frame}, {Offset: 8<<20 - 1, Length: 1}}
+	for name, c := range map[string]struct {
+		data []byte
+		want []int64
+	}{
+		"packed": {file, []int64{frames[0].Packed, frames[1].Packed, frames[3].Packed, 0}},
+		"raw":    {image, []int64{frame, frame + 1, 2 * frame, 1}},
+	} {
+		s := serve(t, c.data, func(_ int, w http.ResponseWriter, r *http.Request) bool {
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(c.data))
+			return true
+		})
+		img, err := client(t, source.HTTPOptions{}).Open(t.Context(), s.URL, source.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := img.Costs(ranges); !slices.Equal(got, c.want) {
+			t.Errorf("%s: Costs = %d; want %d", name, got, c.want)
+		}
+		if plan, err := img.Plan(ranges); err != nil || !plan.Parts {
+			t.Errorf("%s: Plan = %+v, %v", name, plan, err)
+		}
+		img.Close()
 	}
 }
 

@@ -61,17 +61,20 @@ func (p *part) prepareDelta(ctx context.Context) (missing bool, err error) {
 		d.image, err = p.fetchFirst(ctx, image, i, p.Map.Range(i))
 		return true, err
 	}
-	right := d.patch.make(ctx, i)
+	if !d.patch.make(ctx, i) {
+		if d.patch.data, err = p.checkOther(ctx, i, p.Map.Range(i)); err != nil {
+			return true, err
+		}
+		d.patch.failed = nil
+		p.fetch.Delta.Again += p.Map.Range(i).Length
+	}
 	p.want = func(ctx context.Context, index int, rng bmap.Range) (bool, error) {
-		if index == i { // it is made already
-			return right, nil
+		if index == i { // it is there already
+			return true, nil
 		}
 		return want(ctx, index, rng)
 	}
-	if right {
-		return true, nil
-	}
-	return true, p.checkOther(ctx, i, p.Map.Range(i))
+	return true, nil
 }
 
 // checkedRange is the longest range that is compared before the slot is marked bad.
@@ -83,7 +86,8 @@ func (p *part) fetchFirst(ctx context.Context, image Image, index int, rng bmap.
 	n := rng.Length
 	if n > p.Held {
 		if n <= checkedRange && p.reopen != nil {
-			return image, p.checkOther(ctx, index, rng)
+			_, err := p.checkOther(ctx, index, rng)
+			return image, err
 		}
 		n = p.Held
 	}
@@ -91,22 +95,26 @@ func (p *part) fetchFirst(ctx context.Context, image Image, index int, rng bmap.
 	return &begun{Image: image, skip: rng.Offset, first: first}, err
 }
 
-// checkOther compares a range of a second stream of the image with its signed checksum.
-func (p *part) checkOther(ctx context.Context, index int, rng bmap.Range) error {
+// checkOther compares a range of a second stream of the image with its signed checksum, and returns its beginning.
+func (p *part) checkOther(ctx context.Context, index int, rng bmap.Range) ([]byte, error) {
 	other, err := p.reopen(ctx)
 	if err != nil {
-		return &SourceError{Err: err}
+		return nil, &SourceError{Err: err}
 	}
 	defer other.Close()
 	p.progress.reads(other)
 	defer p.progress.reads(p.image)
 	if sparse, ok := other.(Sparse); ok {
-		if _, err := sparse.Plan(p.Map, []bmap.Span{{Offset: rng.Offset, Length: rng.Length}}); err != nil {
-			return &SourceError{Err: err}
+		plan, err := sparse.Plan(p.Map, []bmap.Span{{Offset: rng.Offset, Length: rng.Length}})
+		if err != nil {
+			return nil, &SourceError{Err: err}
+		}
+		if p.fetch != nil {
+			p.fetch.Bytes += plan.Bytes
+			p.fetch.Requests += plan.Requests
 		}
 	}
-	_, err = p.readFirst(other, index, rng, rng.Length)
-	return err
+	return p.readFirst(other, index, rng, rng.Length)
 }
 
 // readFirst reads n bytes of a range of an image that is at its beginning, and returns the first ones of them. If it is the whole range, it is

@@ -84,19 +84,27 @@ func TestLongFirstRange(t *testing.T) {
 		{"wrong, and no second stream", 9 << 20, 9<<20 - 1, false, "bmap says", false},
 		{"cut at its beginning, and no second stream", 3 << 20, -1, false, "ends there", true},
 	} {
-		for _, sparse := range []bool{false, true} {
+		for variant := range 4 {
+			sparse, rewrite := variant&1 != 0, variant&2 != 0
 			d := newDevice(9 << 20)
 			k.image = bytes.Clone(good[:tc.size])
 			if tc.bad >= 0 {
 				k.image[tc.bad] ^= 1
 			}
 			job, opened := k.job(d), 0
-			if sparse {
+			if sparse && !rewrite {
 				job, _, _ = k.sparse(t, d, nil)
 			}
 			if tc.reopen {
-				job.Reopen = func(ctx context.Context) (update.ImageCloser, error) { opened++; return k.reopen(ctx) }
+				job.Reopen = func(ctx context.Context) (update.ImageCloser, error) {
+					opened++
+					if sparse {
+						return &sparseStream{stream: stream{Reader: bytes.NewReader(k.image)}, t: t}, nil
+					}
+					return k.reopen(ctx)
+				}
 			}
+			job.Rewrite = rewrite
 			_, err := update.Install(t.Context(), job)
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%s: Install = %v; want %q", tc.name, err, tc.want)

@@ -18,7 +18,7 @@ type Patched interface {
 // Patch makes ranges of an image. Nothing that it makes is trusted.
 type Patch interface {
 	// Plan is called once, before the first Range, with the indices of the ranges that are missing, ascending. It returns those of them
-	// that the patch will make. check compares the bytes of a range with their signed checksum; it may be called from several goroutines at a time.
+	// that the patch will make, none of them longer than [bmap.HeldRange]. check compares the bytes of a range with their signed checksum; it may be called from several goroutines at a time.
 	Plan(ctx context.Context, want []int, check func(index int, data []byte) bool) ([]int, PatchFetch, error)
 	// Range returns the bytes of the next range that Plan returned, valid until the next call; nil if it could not be made.
 	Range(ctx context.Context) []byte
@@ -32,7 +32,7 @@ type PatchFetch struct {
 	Requests int    `json:"requests"` // for them
 	Whole    int64  `json:"whole"`    // bytes of the delta
 	Made     int64  `json:"made"`     // mapped bytes of the image that are made of it
-	Spoiled  int64  `json:"spoiled"`  // mapped bytes that are not, since the other slot has changed where they need it
+	Spoiled  int64  `json:"spoiled"`  // mapped bytes that are not: the other slot has changed there, or a frame is too large
 	Again    int64  `json:"again"`    // mapped bytes that were made wrong and fetched from the image; 0 in the plan
 	Reason   string `json:"reason,omitempty"`
 }

@@ -85,7 +85,7 @@ func (b *bench) decode(out, oldImg, newImg string) error {
 		return err
 	}
 	start := time.Now()
-	r, err := t.NewReader(b.ctx, f, old, t.Frames, nil)
+	r, err := t.NewReader(b.ctx, delta.Source{File: f, Old: old, Frames: t.Frames})
 	if err != nil {
 		return err
 	}
