@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 )
 
 // The engines of a [Writer].
@@ -17,11 +18,14 @@ const (
 	Auto = "auto"
 )
 
-// The defaults of [WriterOptions], chosen by measurement: windows of 4 to 8 MiB reach full speed with the least dirty memory, and a
-// flush every 128 MiB costs a few per cent on media that need 50 ms for it.
+// The defaults of [WriterOptions], chosen by measurement: windows of 4 to 8 MiB reach full speed with the least dirty memory. A flush takes
+// 1 to 90 ms: a checkpoint is 32 MiB, so that read-back stays close behind, and is doubled where its flush takes longer than a
+// thirty-second of the time between two, up to 128 MiB.
 const (
 	DefaultWindow     = 4 << 20
-	DefaultCheckpoint = 128 << 20
+	DefaultCheckpoint = 32 << 20
+	maxCheckpoint     = 128 << 20
+	flushShare        = 32
 	DefaultInFlight   = 3
 )
 
@@ -32,7 +36,7 @@ const dirtyLimit = 8 * DefaultWindow
 type WriterOptions struct {
 	Engine     string // Paced, Direct or Auto; "" is Auto
 	Window     int64  // bytes written between two write-outs; 0 is DefaultWindow
-	Checkpoint int64  // bytes written between two flushes; 0 is DefaultCheckpoint
+	Checkpoint int64  // bytes written between two flushes; 0 begins with DefaultCheckpoint and grows where flushes are slow
 	InFlight   int    // direct writes at a time; 0 is DefaultInFlight
 	Buffer     int64  // bytes of one direct write, whole pages; 0 is 1 MiB
 }
@@ -43,8 +47,10 @@ type Writer struct {
 	d        *Device
 	o        WriterOptions
 	engine   engine
-	sinceBar int64 // bytes handed over since the last barrier
-	barriers int   // completed
+	sinceBar int64     // bytes handed over since the last barrier
+	barriers int       // completed
+	last     time.Time // of the last barrier
+	grows    bool      // the checkpoint adapts to the time of a flush
 	out      atomic.Int64
 	restore  func() error // sets the kernel's old limit on dirty pages
 }
@@ -67,7 +73,8 @@ func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 	if o.Window <= 0 {
 		o.Window = DefaultWindow
 	}
-	if o.Checkpoint <= 0 {
+	grows := o.Checkpoint <= 0
+	if grows {
 		o.Checkpoint = DefaultCheckpoint
 	}
 	if o.InFlight <= 0 {
@@ -77,7 +84,7 @@ func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 		o.Buffer = defaultChunk
 	}
 	d.fills = true
-	w := &Writer{d: d, o: o, restore: func() error { return nil }}
+	w := &Writer{d: d, o: o, grows: grows, last: time.Now(), restore: func() error { return nil }}
 	switch o.Engine {
 	case Paced:
 		w.engine = newPaced(d, o, &w.out)
@@ -142,10 +149,16 @@ func (w *Writer) Flush() error {
 		return err
 	}
 	w.sinceBar = 0
+	start := time.Now()
 	if err := w.d.Sync(); err != nil {
 		return err
 	}
 	w.barriers++
+	end := time.Now()
+	if w.grows && end.Sub(start)*flushShare > end.Sub(w.last) {
+		w.o.Checkpoint = min(2*w.o.Checkpoint, maxCheckpoint)
+	}
+	w.last = end
 	return nil
 }
 

@@ -18,8 +18,8 @@ import (
 // MaxRepair is the largest number of mismatches that are repaired. More are not an accident of the medium.
 const MaxRepair = 64
 
-// readers is the number of readers of an install: one hashes while the other waits for the medium.
-const readers = 2
+// readers is the number of readers of an install: two hash while the third waits for the medium.
+const readers = 3
 
 // ReadBacker reads from the medium, past the page cache. It is called from several goroutines at a time, also while the medium is written
 // elsewhere.
