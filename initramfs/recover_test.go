@@ -228,6 +228,9 @@ func TestKeyNames(t *testing.T) {
 			t.Errorf("key %s is %d, %q", name, KeyCode(name), KeyName(code))
 		}
 	}
+	if KeyName(250) != "250" || volumeLabel("/dev/none") != "" {
+		t.Error("a key or a node without a name has one")
+	}
 	for name, want := range map[string]uint16{"250": 250, "767": 767, "768": 0, "-1": 0, "": 0, "any": 0} {
 		if got := KeyCode(name); got != want {
 			t.Errorf("KeyCode(%q) = %d; want %d", name, got, want)
