@@ -347,14 +347,23 @@ func (o ordered) Pwrite(p []byte, off int64) (int, error) {
 // TestDirectSettles: a hole that is not whole pages is zeroed when no direct write is in flight: they may share a page, and the page cache
 // would write its old content over the new one.
 func TestDirectSettles(t *testing.T) {
-	for _, hole := range []struct{ off, length int64 }{{1024, 512}, {1024, 3072}, {4096, 512}} {
+	for _, hole := range []struct {
+		off, length int64
+		engine      string
+	}{{1024, 512, blockdev.Direct}, {1024, 3072, blockdev.Direct}, {4096, 512, blockdev.Direct}, {1024, 512, blockdev.Auto}} {
 		var mu sync.Mutex
 		var log []int64
 		disk := &badSector{data: make([]byte, 64<<10), bad: -1}
 		d := blockdev.New("slot", blockdev.Files{
 			Main: ordered{disk, &mu, &log}, Sentinel: disk, Direct: ordered{disk, &mu, &log}, Align: 512, Size: 64 << 10,
 		})
-		w := newWriter(t, d, blockdev.WriterOptions{Engine: blockdev.Direct})
+		w := newWriter(t, d, blockdev.WriterOptions{Engine: hole.engine, Window: 4096})
+		if hole.engine == blockdev.Auto { // the direct engine is tried behind the paced one
+			if _, err := w.WriteAt(make([]byte, 8192), 32<<10); err != nil {
+				t.Fatal(err)
+			}
+			log = nil
+		}
 		if _, err := w.WriteAt(bytes.Repeat([]byte{7}, 1024), 0); err != nil {
 			t.Fatal(err)
 		}
@@ -371,6 +380,43 @@ func TestDirectSettles(t *testing.T) {
 		mu.Unlock()
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestEdgeWaits: a part of a block is written when no direct write is in flight, for the same reason.
+func TestEdgeWaits(t *testing.T) {
+	var mu sync.Mutex
+	var log []int64
+	disk := &badSector{data: make([]byte, 64<<10), bad: -1}
+	d := blockdev.New("slot", blockdev.Files{
+		Main: ordered{disk, &mu, &log}, Sentinel: disk, Direct: ordered{disk, &mu, &log}, Align: 512, Size: 64 << 10,
+	})
+	w := newWriter(t, d, blockdev.WriterOptions{Engine: blockdev.Direct})
+	if _, err := w.WriteAt(bytes.Repeat([]byte{7}, 1024), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteAt(bytes.Repeat([]byte{7}, 100), 1124); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Flush(); err != nil || !slices.Equal(log, []int64{0, 1124}) {
+		t.Errorf("Flush = %v, the writes ended in the order %d; want 0 first", err, log)
+	}
+}
+
+// TestZeroWithoutCommand: where the kernel has no command for zeros they are written, all of them and no more.
+func TestZeroWithoutCommand(t *testing.T) {
+	before := bytes.Repeat([]byte{0xa5}, 2<<20)
+	for _, span := range [][2]int{{0, 2 << 20}, {100, 900_000}, {4096, 8192}, {5000, 5100}} {
+		disk := crashdisk.New(before, crashdisk.Options{NoZero: true})
+		w := newWriter(t, disk.Device("slot", 0, 2<<20), blockdev.WriterOptions{})
+		if err := errors.Join(w.Zero(int64(span[0]), int64(span[1]-span[0])), w.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		want := bytes.Clone(before)
+		clear(want[span[0]:span[1]])
+		if !bytes.Equal(disk.Medium(), want) {
+			t.Errorf("zeroing bytes %d to %d: the medium differs", span[0], span[1])
 		}
 	}
 }

@@ -77,3 +77,46 @@ func TestReadSectors(t *testing.T) {
 		t.Errorf("ReadAll = %v; want EIO and ErrState", err)
 	}
 }
+
+// TestWriteVerifiedFails: a write, a flush or a read-back that fails is an error, and so is a write that the medium does not hold, whatever the
+// page cache shows.
+func TestWriteVerifiedFails(t *testing.T) {
+	for _, kind := range []crashdisk.Kind{crashdisk.EIO, crashdisk.LostWrite, crashdisk.LyingFlush} {
+		for n := 1; ; n++ {
+			disk := crashdisk.New(make([]byte, 16<<10), crashdisk.Options{NoDirect: true})
+			d := disk.Device("medium", 4096, 8192)
+			disk.Inject(crashdisk.Fault{N: n, Kind: kind})
+			err := boot.WriteVerified(d, bytes.Repeat([]byte{7}, 512), 1024)
+			if disk.Fired() > 0 && !errors.Is(err, boot.ErrState) || disk.Fired() == 0 && err != nil {
+				t.Errorf("%v at operation %d, %d times: WriteVerified = %v", kind, n, disk.Fired(), err)
+			}
+			if disk.Operations() < n {
+				break
+			}
+		}
+	}
+}
+
+// TestReadsTheMedium: boot state is read from the medium, which a boot loader may have changed behind the page cache.
+func TestReadsTheMedium(t *testing.T) {
+	for _, noDirect := range []bool{false, true} {
+		disk := crashdisk.New(make([]byte, 16<<10), crashdisk.Options{NoDirect: noDirect, Damage: func(int64) bool { return true }})
+		d := disk.Device("medium", 4096, 8192)
+		if _, err := d.ReadAt(make([]byte, 8192), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(disk.WriteCommand(bytes.Repeat([]byte{7}, 512), 8192), disk.WriteCommand(crashdisk.Unreadable[:512], 4096)); err != nil {
+			t.Fatal(err)
+		}
+		data, bad := boot.ReadSectors(d)
+		if len(bad) == 0 || bad[0] != 0 || data[4096] != 7 || data[0] != 0 {
+			t.Errorf("ReadSectors = sectors %v are bad, %d and %d; want 0, 0 and 7", bad, data[0], data[4096])
+		}
+		if err := disk.WriteCommand(make([]byte, 512), 4096); err != nil {
+			t.Fatal(err)
+		}
+		if data, err := boot.ReadAll(d); err != nil || data[4096] != 7 {
+			t.Errorf("ReadAll = %d, %v; want 7", data[4096], err)
+		}
+	}
+}

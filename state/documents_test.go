@@ -62,6 +62,13 @@ func TestDocuments(t *testing.T) {
 	}
 	do(t, (*state.Documents)(nil).Put("A/rootfs", first, nil))
 
+	// Other names for the same places: nothing is kept of them.
+	for _, key := range []string{"A/rootfs", "B/rootfs"} {
+		if doc, _, err := state.OpenDocuments(area, []string{"B/rootfs", "A/rootfs"}).Get(key); !errors.Is(err, state.ErrNoDocument) {
+			t.Errorf("%s in another order = %.20q, %v", key, doc, err)
+		}
+	}
+
 	// Damage anywhere is noticed.
 	whole := make([]byte, documentArea)
 	if _, err := area.ReadBackAt(whole, 0); err != nil {

@@ -3,6 +3,7 @@ package custom_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -149,5 +150,42 @@ func TestMarkGoodIsIdempotent(t *testing.T) {
 	}
 	if slices.Contains(c.Good, "{slot}") {
 		t.Error("the command was changed")
+	}
+}
+
+// TestState: what the state program prints is what the boot loader does.
+func TestState(t *testing.T) {
+	path := script(t)
+	for text, want := range map[string]string{
+		"A good next\nB trying 0\n":           "{B false false 0 1}",
+		"A good next\nB trying 3\n":           "{B true false 3 1}",
+		"A good next\n\nother good\nB bad\n": "{B false false 0 0}",
+		"A good next\nB good next\n":          "slots A and B both boot next",
+		"A good\nA good\n":                    "slot A is listed twice",
+		"B trying 70000\n":                     "is not a number of boots",
+		"B trying\n":                           "expected SLOT good",
+	} {
+		if err := os.WriteFile(path, []byte("#!/bin/sh\nprintf '"+text+"'\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		b := open(t, commands(path), "A")
+		st, err := b.State(t.Context())
+		got := fmt.Sprint(err)
+		if err == nil {
+			s := st.Slots[1]
+			got = fmt.Sprint(struct {
+				Name           string
+				Bootable, Good bool
+				TriesLeft      int
+				Priority       int
+			}{s.Name, s.Bootable, s.Good, s.TriesLeft, s.Priority})
+		}
+		if !strings.Contains(got, want) || (b.Repair(t.Context()) == nil) != (err == nil) {
+			t.Errorf("State after %q = %s; want %s", text, got, want)
+		}
+	}
+	b := open(t, commands(path), "A")
+	if slot, err := b.Booted(t.Context()); slot != "A" || err != nil || b.Caps().MaxTries != 9 || b.Caps().SwitchAtomic {
+		t.Errorf("Booted = %s, %v; Caps = %+v", slot, err, b.Caps())
 	}
 }
