@@ -200,7 +200,7 @@ func TestRunCancelled(t *testing.T) {
 	for cmdline, d := range map[string]Device{
 		"": &appliance{own: own}, "updater.mode=status": &appliance{}, "updater.mode=recover": &appliance{own: own, bootable: true},
 		"quiet updater.mode=recover": &appliance{}, // without its disk
-		"updater.mode=provision": factory{&appliance{}},
+		"updater.mode=provision":     factory{&appliance{}},
 	} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(600*time.Millisecond, func() { cancel(stop) })

@@ -157,13 +157,13 @@ func TestMarkGoodIsIdempotent(t *testing.T) {
 func TestState(t *testing.T) {
 	path := script(t)
 	for text, want := range map[string]string{
-		"A good next\nB trying 0\n":           "{B false false 0 1}",
-		"A good next\nB trying 3\n":           "{B true false 3 1}",
+		"A good next\nB trying 0\n":          "{B false false 0 1}",
+		"A good next\nB trying 3\n":          "{B true false 3 1}",
 		"A good next\n\nother good\nB bad\n": "{B false false 0 0}",
-		"A good next\nB good next\n":          "slots A and B both boot next",
-		"A good\nA good\n":                    "slot A is listed twice",
-		"B trying 70000\n":                     "is not a number of boots",
-		"B trying\n":                           "expected SLOT good",
+		"A good next\nB good next\n":         "slots A and B both boot next",
+		"A good\nA good\n":                   "slot A is listed twice",
+		"B trying 70000\n":                   "is not a number of boots",
+		"B trying\n":                         "expected SLOT good",
 	} {
 		if err := os.WriteFile(path, []byte("#!/bin/sh\nprintf '"+text+"'\n"), 0o755); err != nil {
 			t.Fatal(err)
