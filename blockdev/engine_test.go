@@ -446,3 +446,19 @@ func TestReadBackPastTheCache(t *testing.T) {
 		}
 	}
 }
+
+// TestCheckpoint: a writer flushes the drive at every checkpoint, so that a power cut costs no more than the bytes since.
+func TestCheckpoint(t *testing.T) {
+	for _, engine := range []string{blockdev.Paced, blockdev.Direct, blockdev.Auto} {
+		disk := crashdisk.New(make([]byte, 1<<20), crashdisk.Options{})
+		w := newWriter(t, disk.Device("slot", 0, 1<<20), blockdev.WriterOptions{Engine: engine, Window: 16 << 10, Checkpoint: 128 << 10})
+		for off := int64(0); off < 1<<20; off += 32 << 10 {
+			if _, err := w.WriteAt(bytes.Repeat([]byte{7}, 32<<10), off); err != nil {
+				t.Fatal(err)
+			}
+			if durable := int64(bytes.Count(disk.Medium(), []byte{7})); durable < (off+32<<10)>>17<<17 {
+				t.Fatalf("%s: %d bytes are durable after %d; want every whole checkpoint", engine, durable, off+32<<10)
+			}
+		}
+	}
+}

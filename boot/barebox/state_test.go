@@ -1,6 +1,7 @@
 package barebox_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -138,4 +139,35 @@ func takes(t *testing.T, head, data []byte) bool {
 		t.Fatal(err)
 	}
 	return boottest.Takes(t, b)
+}
+
+// TestOnlyValidBucketIsLast: a change that fails anywhere leaves a valid bucket, whichever was the only one.
+func TestOnlyValidBucketIsLast(t *testing.T) {
+	for only := range 3 {
+		for n := 1; ; n++ {
+			area := boottest.Buckets(3, 20, 3, 10)
+			for i := range 3 {
+				if i != only {
+					area[i*boottest.BucketStride+24] ^= 1
+				}
+			}
+			m := boottest.NewMedium(area)
+			b, err := open(m.Areas(), "A")
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.FailAt = n
+			err = b.Activate(t.Context(), "B", 2)
+			now := m.Snapshot()[0]
+			same := func(i int) bool {
+				return bytes.Equal(now[i*boottest.BucketStride:][:64], area[i*boottest.BucketStride:][:64])
+			}
+			if err != nil && !same(only) && same((only+1)%3) && same((only+2)%3) {
+				t.Fatalf("bucket %d only: it was written first, operation %d failed: %v", only+1, n, err)
+			}
+			if err == nil {
+				break
+			}
+		}
+	}
 }

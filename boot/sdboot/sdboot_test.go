@@ -1,8 +1,10 @@
 package sdboot_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -348,4 +350,50 @@ func takes(t *testing.T, name, text string) bool {
 		}
 	}
 	return slices.ContainsFunc(before.Findings, func(f boot.Finding) bool { return strings.Contains(f.Evidence, "entries") }) || before.Next == "B"
+}
+
+// watched is a folder that notes its operations, and may store another byte than it is given.
+type watched struct {
+	boottest.Files
+	log     *[]string
+	spoiled bool
+}
+
+func (w watched) Write(name string, r io.Reader) error {
+	*w.log = append(*w.log, "write")
+	data, err := io.ReadAll(r)
+	if w.spoiled {
+		data[len(data)-1] ^= 1
+	}
+	return errors.Join(err, w.Files.Write(name, bytes.NewReader(data)))
+}
+
+func (w watched) Rename(from, to string) error {
+	*w.log = append(*w.log, "rename")
+	return w.Files.Rename(from, to)
+}
+
+func (w watched) Sync() error {
+	*w.log = append(*w.log, "sync")
+	return w.Files.Sync()
+}
+
+// TestEntryIsDurable: an entry has its content on the medium before its name, and is compared after that.
+func TestEntryIsDurable(t *testing.T) {
+	for _, files := range []map[string]string{fresh(), images()} {
+		for _, spoiled := range []bool{false, true} {
+			var log []string
+			b, err := open(watched{boottest.Files{M: boottest.New(boottest.Disk{Files: maps.Clone(files)})}, &log, spoiled}, "A")
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = errors.Join(b.Invalidate(t.Context(), "B"), b.Activate(t.Context(), "B", 3))
+			if spoiled != errors.Is(err, boot.ErrState) || !spoiled && err != nil {
+				t.Errorf("spoiled %v: Activate = %v", spoiled, err)
+			}
+			if !strings.Contains(strings.Join(log, " "), "write sync rename sync") {
+				t.Errorf("the operations are %v", log)
+			}
+		}
+	}
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"updater/boot"
 	"updater/boot/boottest"
 	"updater/boot/uboot"
@@ -846,5 +848,34 @@ func TestBadIsExplicit(t *testing.T) {
 	}
 	if err := b.MarkBad(t.Context(), "B"); err != nil || load(m.Snapshot(), false).get("BOOT_B_LEFT") != "0" {
 		t.Errorf("MarkBad = %v, %q; want BOOT_B_LEFT=0", err, m.Snapshot())
+	}
+}
+
+// flaky is an area whose first read fails.
+type flaky struct {
+	boot.Area
+	failed *bool
+}
+
+func (f flaky) ReadBackAt(p []byte, off int64) (int, error) {
+	if !*f.failed {
+		*f.failed = true
+		return 0, unix.EIO
+	}
+	return f.Area.ReadBackAt(p, off)
+}
+
+// TestReadIsTriedAgain: a copy that cannot be read once is no reason to take the older one.
+func TestReadIsTriedAgain(t *testing.T) {
+	newer := env(true, 2, "BOOT_ORDER=B A", "BOOT_A_LEFT=3", "BOOT_B_LEFT=3")
+	m := boottest.NewMedium(env(true, 1, good...), newer)
+	areas := m.Areas()
+	areas[1] = flaky{areas[1], new(bool)}
+	b, err := uboot.New(uboot.Options{Areas: areas, Slots: []string{"A", "B"}}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next != "B" {
+		t.Errorf("State = %+v, %v; want B next", st, err)
 	}
 }
