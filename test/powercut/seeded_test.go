@@ -2,9 +2,11 @@ package powercut
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +20,7 @@ type seeded struct {
 	name     string
 	file     string
 	old, new string
-	test     string // that has to find it
+	test     string // that has to find it: one of this package, or the folder and name of another one
 }
 
 const (
@@ -72,7 +74,7 @@ func plant(t *testing.T, dir string) (overlay string) {
 		t.Fatal(err)
 	}
 	texts := map[string]string{}
-	for _, b := range seededBugs {
+	for _, b := range slices.Concat(seededBugs, namedBugs) {
 		text, ok := texts[b.file]
 		if !ok {
 			data, err := os.ReadFile(filepath.Join(root, b.file))
@@ -117,17 +119,28 @@ func TestSeededProduct(t *testing.T) {
 		t.Skip("runs the other tests")
 	}
 	start := time.Now()
-	dir := t.TempDir()
-	bin := filepath.Join(dir, "powercut.test")
-	build := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", plant(t, dir), "-c", "-o", bin, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building with the mistakes: %v\n%s", err, out)
-	}
-	for _, b := range seededBugs {
+	dir, programs := t.TempDir(), map[string]string{}
+	overlay := plant(t, dir)
+	all := slices.Concat(seededBugs, namedBugs)
+	for _, b := range all {
 		t.Run(b.name, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), bin, "-test.run", b.test, "-test.failfast")
-			cmd.Env = append(os.Environ(), "SEEDED="+b.name, "UPDATER_PROOF_SEEDS=20")
+			folder, test, other := strings.Cut(b.test, " ")
+			if !other {
+				folder, test = "test/powercut", b.test
+			}
+			folder = "../../" + folder
+			bin := programs[folder]
+			if bin == "" {
+				bin = filepath.Join(dir, fmt.Sprint(len(programs), ".test"))
+				build := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", overlay, "-c", "-o", bin, folder)
+				build.Env = append(os.Environ(), "CGO_ENABLED=0")
+				if out, err := build.CombinedOutput(); err != nil {
+					t.Fatalf("building with the mistakes: %v\n%s", err, out)
+				}
+				programs[folder] = bin
+			}
+			cmd := exec.CommandContext(t.Context(), bin, "-test.run", test, "-test.failfast")
+			cmd.Dir, cmd.Env = folder, append(os.Environ(), "SEEDED="+b.name, "UPDATER_PROOF_SEEDS=20")
 			out, err := cmd.CombinedOutput()
 			text := string(out)
 			at := strings.Index(text, "_test.go:")
@@ -137,5 +150,5 @@ func TestSeededProduct(t *testing.T) {
 			t.Logf("found: %.300s", text[at:])
 		})
 	}
-	count(t, "mistakes in the product's code found", int64(len(seededBugs)), start)
+	count(t, "mistakes in the product's code found", int64(len(all)), start)
 }
