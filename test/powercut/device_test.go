@@ -29,22 +29,23 @@ func slotOffset(name string) int64 { return slotsAt + int64(slices.Index(slotNam
 
 // device is an A/B device: a disk with a boot loader, and what its slots may hold.
 type device struct {
-	loader *loader
-	policy verify.Policy
-	images []*image // 0 and 1 are in slots B and A at first, 2 and 3 are the updates
-	o      crashdisk.Options
-	w      blockdev.WriterOptions
-	sizes  update.Sizes
-	files  blockdev.Files // its Chunk and Zeroing are those of the slots
-	disk   *crashdisk.Disk
-	booted string
-	fixed  bool  // the medium is built in: it is read back while it is written
-	early  int64 // bytes that were
-	roles  int   // of each slot
-	file   bool  // the first of several roles is a file
-	hooks  hooks
-	memo   map[string][]string    // boot state to the loader's chain
-	stores map[string]state.State // by their bytes
+	loader   *loader
+	policy   verify.Policy
+	images   []*image // 0 and 1 are in slots B and A at first, 2 and 3 are the updates
+	o        crashdisk.Options
+	w        blockdev.WriterOptions
+	sizes    update.Sizes
+	progress *update.Progress
+	files    blockdev.Files // its Chunk and Zeroing are those of the slots
+	disk     *crashdisk.Disk
+	booted   string
+	fixed    bool  // the medium is built in: it is read back while it is written
+	early    int64 // bytes that were
+	roles    int   // of each slot
+	file     bool  // the first of several roles is a file
+	hooks    hooks
+	memo     map[string][]string    // boot state to the loader's chain
+	stores   map[string]state.State // by their bytes
 }
 
 // hooks put something between the parts of an install. nil is nothing.
@@ -165,7 +166,7 @@ func (d *device) install(ctx context.Context, img *image) (res *update.Result, e
 	if d.hooks.boot != nil {
 		state = d.hooks.boot(state)
 	}
-	job := update.Job{Boot: state, Disk: d, Policy: d.policy, Product: "demo", Tries: 1, Sizes: d.sizes}
+	job := update.Job{Boot: state, Disk: d, Policy: d.policy, Product: "demo", Tries: 1, Sizes: d.sizes, Progress: d.progress}
 	if s := img.sets[d.roles]; s != nil {
 		if job.State, err = d.memory(); err != nil {
 			return nil, err
