@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"updater/boot"
@@ -46,5 +47,60 @@ func TestWords(t *testing.T) {
 	}
 	if got := boot.Words(st); !slices.Equal(got, want) {
 		t.Errorf("Words = %q; want %q", got, want)
+	}
+}
+
+// TestWordsOfGood: good slots are not counted, whether their tries are none or 0, and a boot without a slot is named.
+func TestWordsOfGood(t *testing.T) {
+	st := boot.State{
+		Boots: []string{"A", "", "A", "B", "C"},
+		Slots: []boot.SlotState{{Name: "A", Good: true, TriesLeft: -1}, {Name: "B", Good: true}, {Name: "C"}},
+	}
+	want := []string{
+		"next boot: slot A, which is good and not counted",
+		"the boot after: no slot: the boot loader's own fallback (the recovery, or it refills all tries)",
+		"boot 3: slot A, which is good and not counted",
+		"boot 4: slot B, because slot A was not marked good",
+		"boot 5: slot C, because slot B was not marked good",
+	}
+	if got := boot.Words(st); !slices.Equal(got, want) {
+		t.Errorf("Words = %q; want %q", got, want)
+	}
+	st = boot.State{Boots: []string{"B", "B", "C", "C"}, Slots: []boot.SlotState{{Name: "B", Good: true}, {Name: "C", TriesLeft: 1}}}
+	want = []string{
+		"next boot: slot B, which is good and not counted", "the boot after: slot B, which is good and not counted",
+		"boot 3: slot C, because slot B was not marked good", "boot 4: slot C, which has 0 tries left after it",
+	}
+	if got := boot.Words(st); !slices.Equal(got, want) {
+		t.Errorf("Words = %q; want %q", got, want)
+	}
+}
+
+// TestDisagreements: what is wrong between the running slot and the boot loader's choice, and nothing else, is found.
+func TestDisagreements(t *testing.T) {
+	on := func(name string) boot.SlotState { return boot.SlotState{Name: name, Bootable: true, Priority: 1} }
+	for _, c := range []struct {
+		name string
+		st   boot.State
+		want string
+	}{
+		{"sound", boot.State{Booted: "A", Next: "A", Slots: []boot.SlotState{on("A"), on("B")}}, ""},
+		{"from elsewhere", boot.State{Next: "A", Slots: []boot.SlotState{on("A"), on("B")}}, ""},
+		{"one slot", boot.State{Booted: "A", Next: "A", Slots: []boot.SlotState{on("A")}}, ""},
+		{"no slot", boot.State{Booted: "A", Slots: []boot.SlotState{{Name: "A", Priority: 1}, {Name: "B"}}},
+			"failure: the boot loader finds no slot to boot"},
+		{"another one next", boot.State{Booted: "A", Next: "B", Slots: []boot.SlotState{on("A"), on("B")}}, "info: slot A is running and slot B boots next"},
+		{"no fallback", boot.State{Booted: "A", Next: "A", Slots: []boot.SlotState{on("A"), {Name: "B"}}},
+			"info: slot A has no fallback: no other slot is bootable"},
+		{"out of the choice", boot.State{Booted: "A", Next: "B", Slots: []boot.SlotState{{Name: "A"}, on("B"), on("C")}},
+			"warning: slot A is running, but the boot state does not allow it to boot; info: slot A is running and slot B boots next"},
+	} {
+		var got []string
+		for _, f := range boot.Disagreements(c.st) {
+			got = append(got, string(f.Severity)+": "+f.Evidence)
+		}
+		if s := strings.Join(got, "; "); s != c.want {
+			t.Errorf("%s: %s; want %s", c.name, s, c.want)
+		}
 	}
 }

@@ -216,3 +216,25 @@ func TestPatchEveryOperationFails(t *testing.T) {
 		t.Error("no install went on from what the slot held")
 	}
 }
+
+// TestLateRangeIsReadBack: a range that a delta made wrong, and that was written after the others, is compared like them.
+func TestLateRangeIsReadBack(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	odd := func(i int) bool { return i%2 == 1 }
+	for _, late := range []int{1, 2} {
+		d := newDevice(1 << 20)
+		d.flip = m.Range(late).Offset + 5
+		job, img, _ := k.sparse(t, d, bytes.Repeat([]byte{0x5a}, 700_000))
+		job.Image = &patchedStream{sparseStream: *img, patch: &fakePatch{t: t, k: k, m: m, makes: func(int) bool { return true }, wrong: odd}}
+		job.Reopen = func(context.Context) (update.ImageCloser, error) {
+			return &stream{Reader: bytes.NewReader(k.image)}, nil
+		}
+		if _, err := update.Install(t.Context(), job); !isA[*update.ReadBackError](err) || d.next() != "A" {
+			t.Errorf("a byte of range %d flips: Install = %v, next %s; want a ReadBackError and A", late, err, d.next())
+		}
+	}
+}

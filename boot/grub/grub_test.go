@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -367,5 +368,93 @@ func TestForecastNotOK(t *testing.T) {
 	}
 	if st, err := b.State(t.Context()); err != nil || strings.Join(st.Boots, ".") != ".A." {
 		t.Errorf("State = %+v, %v; want boots of nothing, A, nothing", st, err)
+	}
+}
+
+// written is an area that notes what is written to it.
+type written struct {
+	boot.Area
+	spans *[][2]int64
+}
+
+func (w written) WriteAt(p []byte, off int64) (int, error) {
+	*w.spans = append(*w.spans, [2]int64{off, off + int64(len(p))})
+	return w.Area.WriteAt(p, off)
+}
+
+// TestWritesOneSector: a change of variables in the first sector writes that sector alone.
+func TestWritesOneSector(t *testing.T) {
+	m := boottest.NewMedium(env(2048, append(slices.Clone(good), "more="+strings.Repeat("x", 1000))...))
+	var spans [][2]int64
+	b, err := open(written{m.Areas()[0], &spans}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 1); err != nil || !slices.Equal(spans, [][2]int64{{0, 512}}) {
+		t.Errorf("Activate = %v, and wrote %v; want the first sector", err, spans)
+	}
+}
+
+// TestRebuiltIsUnambiguous: a block whose variables are invalid and repeated is rebuilt so that GRUB reads and writes the same lines.
+func TestRebuiltIsUnambiguous(t *testing.T) {
+	m := boottest.NewMedium(env(512, "A_OK=2", "ORDER=B A", "A_OK=3", "B_OK=7", "keep=me", "ORDER=A"))
+	b, err := open(m.Areas()[0], "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Repair(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	st, err := b.State(t.Context())
+	if text := string(m.Snapshot()[0]); err != nil || st.Next != "A" || st.Slots[1].Bootable || strings.Count(text, "A_OK=") != 1 || !strings.Contains(text, "keep=me\n") {
+		t.Errorf("State = %+v, %v\n%.200s", st, err, text)
+	}
+}
+
+// TestTriesOfScript: what the script does not take for a number of tries is none.
+func TestTriesOfScript(t *testing.T) {
+	for value, want := range map[string]int{"9": 9, "0": 0, "10": 0, "15": 0, "99": 0, "-1": 0, "x": 0, "": 0} {
+		m := boottest.NewMedium(env(512, "ORDER=B A", "A_LEFT=g", "B_LEFT="+value))
+		b, err := grub.New(grub.Options{Area: m.Areas()[0], Slots: []string{"A", "B"}, Dialect: grub.Tries}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Slots[1].TriesLeft != want || st.Slots[1].Bootable != (want > 0) {
+			t.Errorf("B_LEFT=%s is %+v, %v; want %d tries", value, st.Slots[1], err, want)
+		}
+	}
+}
+
+// TestFindings: each doubt about a block has its finding.
+func TestFindings(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		dialect grub.Dialect
+		lines   []string
+		want    string // in the evidence of a finding; "" is none beyond those of the state
+	}{
+		{"sound", grub.RAUC, good, ""},
+		{"sound tries", grub.Tries, []string{"ORDER=A B", "A_LEFT=g", "B_LEFT=3"}, ""},
+		{"the other dialect", grub.Tries, good, "has A_OK and no variable of the dialect tries"},
+		{"the other dialect", grub.RAUC, []string{"ORDER=A B", "B_LEFT=3"}, "has B_LEFT and no variable of the dialect rauc"},
+		{"both dialects", grub.RAUC, append(slices.Clone(good), "A_LEFT=g"), ""},
+		{"no order", grub.RAUC, []string{"A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0"}, "ORDER is not set"},
+		{"not in the order", grub.RAUC, []string{"ORDER=A", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0"}, "slot B has B_OK=1, but is not in ORDER"},
+		{"not OK", grub.RAUC, []string{"ORDER=A B", "A_OK=1", "A_TRY=0"}, "slot B is in ORDER, and B_OK is not set"},
+		{"an unknown slot", grub.RAUC, append([]string{"ORDER=A B C"}, good[2:]...), `ORDER lists "C"`},
+	} {
+		m := boottest.NewMedium(env(1024, c.lines...))
+		b, err := grub.New(grub.Options{Area: m.Areas()[0], Slots: []string{"A", "B"}, Dialect: c.dialect}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := b.State(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := st.Findings[:len(st.Findings)-len(boot.Disagreements(st))]
+		if c.want == "" && len(found) > 0 || c.want != "" && !slices.ContainsFunc(found, func(f boot.Finding) bool { return strings.Contains(f.Evidence, c.want) }) {
+			t.Errorf("%s, %s: %v; want %q", c.name, c.dialect, found, c.want)
+		}
 	}
 }

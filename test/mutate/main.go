@@ -43,6 +43,7 @@ const maxTrial = 20 * time.Second
 // testedBy names the packages whose tests count for a package whose own are not all that hold it.
 var testedBy = map[string][]string{
 	"boot":        {"boot", "boot/grub", "boot/uboot", "boot/android"},
+	"boot/grub":   {"boot/grub", "boot"},
 	"boot/scheme": {"boot/scheme", "boot/grub", "boot/uboot", "boot/barebox", "boot/android", "boot/gpt"},
 }
 
