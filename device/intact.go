@@ -35,13 +35,24 @@ func (d *Device) BestLast() []string {
 // signature is checked again. It returns nil when every one of them matches and all are of one release. Errors: state.ErrNoDocument, those of update.Accept and of
 // update.CheckSlot.
 func (d *Device) Intact(ctx context.Context, slot string, trust verify.Policy) error {
+	return d.compare(ctx, slot, d.conditions(trust))
+}
+
+// conditions are those of a kept document, whose role is still open.
+func (d *Device) conditions(trust verify.Policy) update.Conditions {
+	return update.Conditions{Policy: trust, Product: d.Config.Product, Floor: d.Floor(), Require: d.Config.Trust.Required(), Held: true}
+}
+
+// compare is Intact under conditions.
+func (d *Device) compare(ctx context.Context, slot string, c update.Conditions) error {
 	for _, s := range d.Config.Slot {
 		if s.Name != slot {
 			continue
 		}
 		first := ""
 		for i, role := range s.Roles() {
-			of, err := d.holds(ctx, slot, role, trust)
+			c.Role = role
+			of, err := d.holds(ctx, slot, c)
 			if err != nil {
 				return fmt.Errorf("%s: %w", role, err)
 			}
@@ -67,7 +78,8 @@ func (d *Device) ActivateIntact(ctx context.Context, slot string, tries int) err
 }
 
 // holds compares one role, and returns the identity of the release that its document is of, "" for a bare map.
-func (d *Device) holds(ctx context.Context, slot, role string, trust verify.Policy) (identity string, err error) {
+func (d *Device) holds(ctx context.Context, slot string, c update.Conditions) (identity string, err error) {
+	role := c.Role
 	var unverifiedBmap, unverifiedSig []byte
 	err = d.reading(func() (err error) {
 		unverifiedBmap, unverifiedSig, err = d.maps.Get(slot + "/" + role)
@@ -76,9 +88,7 @@ func (d *Device) holds(ctx context.Context, slot, role string, trust verify.Poli
 	if err != nil {
 		return "", err
 	}
-	doc, identity, err := d.accept(slot, role, unverifiedBmap, unverifiedSig, update.Conditions{
-		Policy: trust, Product: d.Config.Product, Role: role, Floor: d.Floor(), Require: d.Config.Trust.Required(), Held: true,
-	})
+	doc, identity, err := d.accept(slot, unverifiedBmap, unverifiedSig, c)
 	if err != nil {
 		return "", err
 	}
@@ -95,7 +105,7 @@ func (d *Device) holds(ctx context.Context, slot, role string, trust verify.Poli
 }
 
 // accept accepts a kept block map by its own signature, or by the release that pins it.
-func (d *Device) accept(slot, role string, unverifiedBmap, unverifiedSig []byte, c update.Conditions) (_ *update.Document, identity string, err error) {
+func (d *Device) accept(slot string, unverifiedBmap, unverifiedSig []byte, c update.Conditions) (_ *update.Document, identity string, err error) {
 	doc, sig, isRelease, err := decodeProof(unverifiedSig)
 	if err != nil {
 		return nil, "", err
@@ -113,7 +123,7 @@ func (d *Device) accept(slot, role string, unverifiedBmap, unverifiedSig []byte,
 		return nil, "", err
 	}
 	for _, i := range images {
-		if i.Role == role {
+		if i.Role == c.Role {
 			m, err := opened.Release.Map(i, unverifiedBmap)
 			if err != nil {
 				return nil, "", err
@@ -121,5 +131,5 @@ func (d *Device) accept(slot, role string, unverifiedBmap, unverifiedSig []byte,
 			return update.NewDocument(m, i.BmapSHA256, opened.Signers), opened.Release.Identity(), nil
 		}
 	}
-	return nil, "", fmt.Errorf("the release has no image for role %s", role)
+	return nil, "", fmt.Errorf("the release has no image for role %s", c.Role)
 }

@@ -112,11 +112,14 @@ func (d *Device) queue(s *state.State, now time.Time, rec update.Record, r state
 // NoteFailed queues the report of an install by an attempt that ended with an error, with the number that its activation would have had. It is durable when
 // it returns nil. Errors: [StoreError].
 func (d *Device) NoteFailed(rec update.Record, attempt int64, cause error) error {
+	return d.note(rec, state.Report{Outcome: state.ReportFailed, Install: d.known.Fleet.Installs + 1, Attempt: attempt, Detail: cause.Error()})
+}
+
+// note queues a report, durably.
+func (d *Device) note(rec update.Record, r state.Report) error {
 	return d.locked(func() error {
 		now := d.Now()
-		return d.change(now, func(s *state.State) {
-			d.queue(s, now, rec, state.Report{Outcome: state.ReportFailed, Install: s.Fleet.Installs + 1, Attempt: attempt, Detail: cause.Error()})
-		})
+		return d.change(now, func(s *state.State) { d.queue(s, now, rec, r) })
 	})
 }
 

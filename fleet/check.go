@@ -69,6 +69,9 @@ func Check(ctx context.Context, c *config.Config, in install.Inputs) (*Verdict, 
 	if err != nil {
 		return nil, err
 	}
+	if v.Freshness == FreshUnknown {
+		in.Warn("the clock is not set, so the freshness of the channel is unknown; it was created at %s", v.Created.UTC().Format(time.RFC3339))
+	}
 	d, err := f.facts(ctx)
 	if err != nil {
 		return nil, err

@@ -373,3 +373,39 @@ func TestRollbackIsRemembered(t *testing.T) {
 	l.restart()
 	l.run(3, "version 1a failed here", "update")
 }
+
+// A scrub finds a damaged slot that nobody runs, takes it out of the choice and reports it; an install writes it again.
+func TestScrub(t *testing.T) {
+	l := newLine(t)
+	l.publish("1", 1)
+	l.run(0, "slot B: unknown", "scrub")
+	l.run(0, "", "update")
+	l.restart()
+	l.run(0, "", "mark", "good")
+	l.publish("2", 2)
+	l.run(0, "", "update")
+	l.run(0, "slot A: intact", "scrub")
+	l.restart()
+	l.run(0, "", "mark", "good")
+	l.run(0, `{"slot":"B","result":"intact"}`, "scrub", "--json")
+	damage := func(slot string) {
+		l.Sh(`dd if=/dev/urandom of=disk.img bs=4096 count=1 conv=notrunc status=none seek=$(($0 / 4096))`, fmt.Sprint(rig.SlotOffset("grub", slot)))
+	}
+	damage("B")
+	for range 2 {
+		l.run(14, "slot B: damaged", "scrub")
+	}
+	l.run(0, "slot B  bad", "status")
+	l.run(0, "reports sent", "report", "--now")
+	if got := l.reported(); !slices.Equal(got, []string{"1 good", "2 good", "1 damaged"}) {
+		t.Errorf("the server got %q", got)
+	}
+	damage("A") // it runs
+	l.run(14, "slot A: damaged", "scrub")
+	if l.Next() != "A" {
+		t.Error("the running slot was marked bad")
+	}
+	l.publish("3", 3)
+	l.run(0, "installed version 3 into slot B", "update")
+	l.run(14, "slot B: intact", "scrub")
+}

@@ -35,13 +35,20 @@ type Report struct {
 	Updater       string        `json:"updater"`       // version of the program
 }
 
-// Pending lists the reports of a device that are not delivered yet, the oldest first. Errors: [config.Error], those of the device.
+// ErrNoReports says that no report waits.
+var ErrNoReports = errors.New("nothing to do: no report waits")
+
+// Pending lists the reports of a device that are not delivered yet, the oldest first. Errors: [ErrNoReports], [config.Error], those of the
+// device.
 func Pending(c *config.Config) ([]Report, error) {
 	identifier, err := reporter(c)
 	if err != nil {
 		return nil, err
 	}
 	known, err := device.ReadState(c)
+	if err == nil && len(known.Fleet.Reports) == 0 {
+		err = ErrNoReports
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +95,7 @@ func (e *RefusedError) Error() string {
 
 // Deliver sends every report that waits, the oldest first, and forgets those that the server has taken (2xx), each durably before the next
 // is sent. One that the server refuses stays, and the others are sent; a server that does not answer ends it. sent is how many were taken.
-// Errors: [RefusedError], source.FetchError, [config.Error], those of the device.
+// Errors: [ErrNoReports], [RefusedError], source.FetchError, [config.Error], those of the device.
 func Deliver(ctx context.Context, c *config.Config, in install.Inputs) (sent int, err error) {
 	identifier, err := reporter(c)
 	if err != nil {
@@ -101,7 +108,7 @@ func Deliver(ctx context.Context, c *config.Config, in install.Inputs) (sent int
 	defer dev.Close()
 	pending := dev.State().Fleet.Reports
 	if len(pending) == 0 {
-		return 0, nil
+		return 0, ErrNoReports
 	}
 	from := install.NewOrigins(c, in, dev.State().Time)
 	defer from.Close()

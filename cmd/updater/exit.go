@@ -133,7 +133,7 @@ func classify(err error) (code int, hint string) {
 		return doctorCode(err), doctorHint
 	case is[*health.UnhealthyError](err):
 		return ExitFailed, "see what the checks printed"
-	case is[*fleet.NothingError](err), errors.Is(err, errNoReports):
+	case is[*fleet.NothingError](err), errors.Is(err, fleet.ErrNoReports):
 		return ExitNothing, ""
 	case is[*fleet.WithdrawnError](err):
 		return ExitTooOld, "the next check takes what the channel offers then"

@@ -71,7 +71,7 @@ var classified = []struct {
 	{"*update.SourceError", filled[update.SourceError](), ExitSource},
 	{"*update.NothingError", filled[update.NothingError](), ExitNothing},
 	{"*fleet.NothingError", &fleet.NothingError{Verdict: &fleet.Verdict{Choice: fleet.Choice{Reason: hostile}}}, ExitNothing},
-	{"errNoReports", errNoReports, ExitNothing},
+	{"fleet.ErrNoReports", fleet.ErrNoReports, ExitNothing},
 	{"*fleet.StaleError", filled[fleet.StaleError](), ExitTooOld},
 	{"*fleet.WithdrawnError", filled[fleet.WithdrawnError](), ExitTooOld},
 	{"*fleet.RefusedError", filled[fleet.RefusedError](), ExitSource},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"updater/device"
 	"updater/device/config"
 	"updater/fleet"
 	"updater/internal/printable"
@@ -24,9 +25,22 @@ refused later (exit 12). A device whose clock is not set reports the freshness a
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), path, asJSON, env) },
 	}
-	cmd.Flags().StringVar(&path, "config", config.DefaultPath, "device configuration `FILE`")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	machineFlags(cmd, &path, &asJSON)
 	return cmd
+}
+
+func machineFlags(cmd *cobra.Command, path *string, asJSON *bool) {
+	cmd.Flags().StringVar(path, "config", config.DefaultPath, "device configuration `FILE`")
+	cmd.Flags().BoolVar(asJSON, "json", false, "print as JSON lines")
+}
+
+// line prints v for machines, or a line for people.
+func (e Env) line(asJSON bool, v any, format string, a ...any) error {
+	if asJSON {
+		return e.json(v)
+	}
+	_, err := printable.Fprintf(e.Stdout, format+"\n", a...)
+	return err
 }
 
 func runCheck(ctx context.Context, path string, asJSON bool, env Env) error {
@@ -38,24 +52,17 @@ func runCheck(ctx context.Context, path string, asJSON bool, env Env) error {
 	if err != nil {
 		return err
 	}
-	if v.Freshness == fleet.FreshUnknown {
-		env.warn("the clock is not set, so the freshness of the channel is unknown; it was created at %s", timeText(v.Created))
+	var nothing error
+	if v.Entry == nil {
+		nothing = &fleet.NothingError{Verdict: v}
 	}
-	if asJSON {
-		if err := env.json(v); err != nil {
-			return err
-		}
-	}
-	switch nothing := (&fleet.NothingError{Verdict: v}); {
-	case v.Entry == nil && asJSON:
-		return &reportedError{err: nothing}
-	case v.Entry == nil:
+	if nothing != nil && !asJSON {
 		return nothing
-	case asJSON:
-		return nil
 	}
-	_, err = printable.Fprintf(env.Stdout, "%s\n", v.Reason)
-	return err
+	if err := env.line(asJSON, v, "%s", v.Reason); err != nil || nothing == nil {
+		return err
+	}
+	return &reportedError{err: nothing}
 }
 
 type updateOptions struct {
@@ -126,43 +133,50 @@ same key each time. Exit 3 when nothing waits. At most 8 wait; the oldest makes 
 			return listReports(c, asJSON, env)
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&path, "config", config.DefaultPath, "device configuration `FILE`")
-	f.BoolVar(&now, "now", false, "send them")
-	f.BoolVar(&asJSON, "json", false, "print the reports as JSON lines, as they are sent")
+	machineFlags(cmd, &path, &asJSON)
+	cmd.Flags().BoolVar(&now, "now", false, "send them")
 	return cmd
 }
-
-// errNoReports is a result of updater report.
-var errNoReports = errors.New("nothing to do: no report waits")
 
 func sendReports(ctx context.Context, c *config.Config, env Env) error {
 	sent, err := fleet.Deliver(ctx, c, env.inputs(env.warn))
 	if sent > 0 {
 		env.done("%d reports sent\n", sent)
-	} else if err == nil {
-		return errNoReports
 	}
 	return err
 }
 
 func listReports(c *config.Config, asJSON bool, env Env) error {
 	list, err := fleet.Pending(c)
-	if err == nil && len(list) == 0 {
-		err = errNoReports
-	}
-	if err != nil {
-		return err
-	}
 	for _, r := range list {
-		if asJSON {
-			err = env.json(r)
-		} else {
-			_, err = printable.Fprintf(env.Stdout, "%s  %s  version %s, install %d  %s\n", timeText(r.Time), r.Outcome, r.Version, r.Install, r.Detail)
-		}
-		if err != nil {
-			return err
-		}
+		err = errors.Join(err, env.line(asJSON, r, "%s  %s  version %s, install %d  %s", timeText(r.Time), r.Outcome, r.Version, r.Install, r.Detail))
 	}
-	return nil
+	return err
+}
+
+func newScrub(env Env) *cobra.Command {
+	var path string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "scrub",
+		Short: "Compare the slots with the signed documents of what was installed",
+		Long: `scrub reads every slot from the medium and compares it with the signed documents that the state
+store keeps. A damaged slot ends with exit 14; unless it runs, it is marked bad, since it is no
+release to fall back to, and an install writes it again. A slot that is mounted read-write, or
+of which no document is kept, is unknown. Run it when the device is idle.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.config(path)
+			if err != nil {
+				return err
+			}
+			list, err := device.Scrub(cmd.Context(), c)
+			for _, s := range list {
+				err = errors.Join(err, env.line(asJSON, s, "slot %s: %s  %s", s.Slot, s.Result, s.Detail))
+			}
+			return err
+		},
+	}
+	machineFlags(cmd, &path, &asJSON)
+	return cmd
 }
