@@ -43,8 +43,8 @@ that all else reads as zero, and prints the bmap (version 2.0, as bmaptool reads
 
 The image must not change while the bmap is made, nor afterwards. A change during the
 run is noticed by its size, mtime, ctime or inode and is an error that leaves no bmap
-behind; a change after it makes every install fail. A byte that is not zero in a hole
-is an error too.
+behind; a change of a mapped block after it makes every install fail. A byte that is
+not zero in a hole is an error too.
 
 On a block device, and on a file system that cannot tell where holes are, the blocks
 that hold a byte other than zero are mapped, as --scan-zeros does everywhere.

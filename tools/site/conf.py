@@ -15,3 +15,4 @@ myst_heading_anchors = 4
 highlight_language = "none"
 # A link to a file that is no page, such as a schema, becomes a download.
 suppress_warnings = ["myst.header", "misc.highlighting_failure"]
+smartquotes = False  # "--" in a table stays an option
