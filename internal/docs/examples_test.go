@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"updater/boot/uboot"
+	"updater/device"
+	"updater/device/config"
 )
 
 // TestExamplesAreNamed: every example for a boot loader is named in a page.
@@ -43,14 +45,7 @@ func TestExamplesParse(t *testing.T) {
 			t.Errorf("%s %v: %v: %s", name, args, err, out)
 		}
 	}
-	read := func(name string) string {
-		t.Helper()
-		text, err := os.ReadFile(filepath.Join(root, "examples/boot", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
-	}
+	read := func(name string) string { return read(t, "examples/boot/"+name) }
 	for _, name := range []string{"grub.cfg", "tries.cfg", "rauc.cfg"} {
 		tool("grub-script-check", read("grub/"+name))
 	}
@@ -64,5 +59,22 @@ func TestExamplesParse(t *testing.T) {
 	const want = "[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n"
 	if autoboot := read("tryboot/autoboot.txt"); len(autoboot) > 512 || autoboot != want {
 		t.Errorf("tryboot/autoboot.txt is %q; the firmware reads 512 bytes, one digit for each partition", autoboot)
+	}
+}
+
+// TestExampleConfigurations: the configuration for each use is complete, and docs/integration.md names it.
+func TestExampleConfigurations(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "examples/config/*.toml"))
+	if err != nil || len(files) < 3 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	guide := read(t, "docs/integration.md")
+	for _, file := range append(files, filepath.Join(root, "packaging/config.toml")) {
+		if _, err := device.LoadConfig(file, config.Build{}); err != nil {
+			t.Error(err)
+		}
+		if name := strings.TrimPrefix(file, root+"/"); !strings.Contains(guide, "`"+name+"`") {
+			t.Errorf("docs/integration.md does not name %s", name)
+		}
 	}
 }
