@@ -2,6 +2,7 @@
 package tutorial
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,7 +37,7 @@ func TestTutorial(t *testing.T) {
 		_ = exec.Command("gpgconf", "--homedir", home+"/updater-device/gnupg", "--kill", "all").Run()
 		_ = os.RemoveAll(home)
 	})
-	script := "set -euEo pipefail\ntrap 'losetup -d \"${one:-}\" \"${two:-}\" 2>/dev/null' ERR\nexport HOME='" + home + "'\ncd '" + tree + "'\n" + commands(t, string(page))
+	script := fmt.Sprintf(prologue, home, tree) + commands(t, string(page))
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", script)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	caches, err := exec.Command("go", "env", "GOCACHE", "GOPATH").Output() // which HOME would move
@@ -62,6 +63,14 @@ func TestTutorial(t *testing.T) {
 		}
 	}
 }
+
+// prologue is the user's shell: a part that fails leaves no loop device and no machine behind.
+const prologue = `set -euEo pipefail
+trap 'losetup -d "${one:-}" "${two:-}" 2>/dev/null' ERR
+qemu-system-x86_64() { timeout -k 5 20m "$(type -P qemu-system-x86_64)" "$@"; }
+export HOME='%s'
+cd '%s'
+`
 
 // results are what the commands of a part print, as regular expressions.
 var results = map[string][]string{
