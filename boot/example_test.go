@@ -42,8 +42,8 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, line := range boot.Words(st) {
-		fmt.Println(line)
+	for _, f := range boot.Forecasts(st) {
+		fmt.Println(f)
 	}
 	// Output:
 	// next boot: slot B, which has 1 try left after it

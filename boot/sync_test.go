@@ -35,18 +35,28 @@ func TestSyncFirst(t *testing.T) {
 	}
 }
 
-func TestWords(t *testing.T) {
-	st := boot.State{
-		Boots: []string{"B", "B", "A"},
-		Slots: []boot.SlotState{{Name: "A", Good: true, TriesLeft: -1}, {Name: "B", TriesLeft: 2}},
-	}
-	want := []string{
-		"next boot: slot B, which has 1 try left after it",
-		"the boot after: slot B, which has 0 tries left after it",
-		"boot 3: slot A, because slot B was not marked good",
-	}
-	if got := boot.Words(st); !slices.Equal(got, want) {
-		t.Errorf("Words = %q; want %q", got, want)
+func TestForecasts(t *testing.T) {
+	for _, c := range []struct {
+		boots []string
+		slots []boot.SlotState
+		want  string
+	}{
+		{[]string{"B", "B", "A"}, []boot.SlotState{{Name: "A", Good: true, TriesLeft: -1}, {Name: "B", TriesLeft: 2}}, `
+next boot: slot B, which has 1 try left after it
+the boot after: slot B, which has 0 tries left after it
+boot 3: slot A, because slot B was not marked good`},
+		{[]string{"A", "", "A"}, []boot.SlotState{{Name: "A", Good: true, TriesLeft: 1}, {Name: "B"}}, `
+next boot: slot A, which has 0 tries left after it
+the boot after: no slot: the boot loader's own fallback (the recovery, or it refills all tries)
+boot 3: slot A, which is good and not counted`},
+	} {
+		got := ""
+		for _, f := range boot.Forecasts(boot.State{Boots: c.boots, Slots: c.slots}) {
+			got += "\n" + f.String()
+		}
+		if got != c.want {
+			t.Errorf("%q:%s\nwant%s", c.boots, got, c.want)
+		}
 	}
 }
 

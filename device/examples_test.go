@@ -121,7 +121,7 @@ P
 			uki := boottest.Image("ID=acme-gw\n", "updater.slot=A")
 			e := newExample(t, c.name, "printf %s '"+fmt.Sprintf("%x", uki)+"' | xxd -r -p >A.uki; "+c.first)
 			s := e.status(c.a)
-			if len(e.roles) < 2 || s.Slots[1].State != "bad" || s.Primary != c.a || strings.Contains(strings.Join(s.Boots, " "), "slot "+c.b) {
+			if len(e.roles) < 2 || s.Slots[1].State != "bad" || s.Primary != c.a || strings.Contains(fmt.Sprint(s.Boots), "slot "+c.b) {
 				t.Fatalf("slot B is empty, and status = %+v", s)
 			}
 			if s.Slots[0].State != "good" {

@@ -21,16 +21,16 @@ const (
 
 // Status is what a device holds and what its boot loader does next.
 type Status struct {
-	Product  string       `json:"product,omitempty"`
-	Disk     string       `json:"disk"`
-	Backend  string       `json:"backend"`
-	Booted   string       `json:"booted"`  // "" outside every slot
-	Primary  string       `json:"primary"` // boots next; "" is none
-	Slots    []SlotStatus `json:"slots"`
-	Floor    int64        `json:"rollback_floor"`        // lowest rollback index that may be installed
-	Time     time.Time    `json:"trusted_time,omitzero"` // the last that was recorded
-	Boots    []string     `json:"boots"`                 // the next three boots, when nothing is marked in between
-	Findings []Finding    `json:"findings,omitempty"`
+	Product  string          `json:"product,omitempty"`
+	Disk     string          `json:"disk"`
+	Backend  string          `json:"backend"`
+	Booted   string          `json:"booted"`  // "" outside every slot
+	Primary  string          `json:"primary"` // boots next; "" is none
+	Slots    []SlotStatus    `json:"slots"`
+	Floor    int64           `json:"rollback_floor"`        // lowest rollback index that may be installed
+	Time     time.Time       `json:"trusted_time,omitzero"` // the last that was recorded
+	Boots    []boot.Forecast `json:"boots"`                 // the next three boots, when nothing is marked in between
+	Findings []Finding       `json:"findings,omitempty"`
 }
 
 // SlotStatus is one slot of a [Status].
@@ -64,7 +64,7 @@ func (d *Device) Status(ctx context.Context) (*Status, error) {
 	known := d.known
 	s := &Status{
 		Product: d.Config.Product, Disk: d.disk.Path(), Backend: d.Config.Boot.Backend,
-		Booted: st.Booted, Primary: st.Next, Boots: boot.Words(st), Findings: st.Findings, Floor: known.Floor, Time: known.Time,
+		Booted: st.Booted, Primary: st.Next, Boots: boot.Forecasts(st), Findings: st.Findings, Floor: known.Floor, Time: known.Time,
 	}
 	s.Findings = append(s.Findings, d.oneSlot(st)...)
 	if bad := d.disk.Degraded(); bad != "" {

@@ -6,11 +6,13 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"updater/device"
 	"updater/internal/printable"
+	"updater/internal/terminal"
 )
 
 func newStatus(env Env) *cobra.Command {
@@ -36,7 +38,7 @@ func newStatus(env Env) *cobra.Command {
 }
 
 func printStatus(env Env, s *device.Status) error {
-	w := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(terminal.Direct(env.Stdout), 0, 0, 2, ' ', 0) // printable.Fprintf keeps every argument harmless
 	running, next := "no slot runs", "no slot boots next"
 	if s.Booted != "" {
 		running = "running slot " + s.Booted
@@ -61,13 +63,17 @@ func printStatus(env Env, s *device.Status) error {
 		for _, role := range slices.Sorted(maps.Keys(slot.Partitions)) {
 			parts = append(parts, role+imageWords(slot, role)+" on "+slot.Partitions[role])
 		}
-		printable.Fprintf(w, "slot %s\t%s\t%s\t%s\t%s\n", slot.Name, slot.State, left, strings.Join(marks, ", "), strings.Join(parts, ", "))
+		state := "%s"
+		if terminal.Colours(env.Stdout) {
+			state = terminal.Paint(stateColours[slot.State], state, 0) // of the same length, which keeps the columns
+		}
+		printable.Fprintf(w, "slot %s\t"+state+"\t%s\t%s\t%s\n", slot.Name, slot.State, left, strings.Join(marks, ", "), strings.Join(parts, ", "))
 	}
 	if s.Floor > 0 {
 		printable.Fprintf(w, "no rollback index below %d is installed\n", s.Floor)
 	}
-	for _, words := range s.Boots {
-		printable.Fprintf(w, "%s\n", words)
+	for _, f := range s.Boots {
+		printable.Fprintf(w, "%s\n", f)
 	}
 	for _, f := range s.Findings {
 		if f.Severity == device.Info {
@@ -79,7 +85,10 @@ func printStatus(env Env, s *device.Status) error {
 	return w.Flush()
 }
 
-// imageWords is the image of a partition: " 2026.11.1 (installed)".
+// stateColours are what a person looks for first.
+var stateColours = map[string]string{"good": terminal.Green, "trying": terminal.Amber, "bad": terminal.Red}
+
+// imageWords is the image of a partition: " 2026.11.1 (installed 2026-11-28)".
 func imageWords(slot device.SlotStatus, role string) string {
 	i, ok := slot.Images[role]
 	if !ok {
@@ -88,6 +97,9 @@ func imageWords(slot device.SlotStatus, role string) string {
 	words := ""
 	if i.Version != "" {
 		words = " " + i.Version
+	}
+	if !i.At.IsZero() {
+		return fmt.Sprintf("%s (%s %s)", words, i.Result, i.At.UTC().Format(time.DateOnly))
 	}
 	return fmt.Sprintf("%s (%s)", words, i.Result)
 }
