@@ -60,6 +60,14 @@ boot 3: slot A, which is good and not counted`},
 	}
 }
 
+// words is the forecast of each boot as text.
+func words(st boot.State) (list []string) {
+	for _, f := range boot.Forecasts(st) {
+		list = append(list, f.String())
+	}
+	return list
+}
+
 // TestWordsOfGood: good slots are not counted, whether their tries are none or 0, and a boot without a slot is named.
 func TestWordsOfGood(t *testing.T) {
 	st := boot.State{
@@ -73,16 +81,16 @@ func TestWordsOfGood(t *testing.T) {
 		"boot 4: slot B, because slot A was not marked good",
 		"boot 5: slot C, because slot B was not marked good",
 	}
-	if got := boot.Words(st); !slices.Equal(got, want) {
-		t.Errorf("Words = %q; want %q", got, want)
+	if got := words(st); !slices.Equal(got, want) {
+		t.Errorf("words = %q; want %q", got, want)
 	}
 	st = boot.State{Boots: []string{"B", "B", "C", "C"}, Slots: []boot.SlotState{{Name: "B", Good: true}, {Name: "C", TriesLeft: 1}}}
 	want = []string{
 		"next boot: slot B, which is good and not counted", "the boot after: slot B, which is good and not counted",
 		"boot 3: slot C, because slot B was not marked good", "boot 4: slot C, which has 0 tries left after it",
 	}
-	if got := boot.Words(st); !slices.Equal(got, want) {
-		t.Errorf("Words = %q; want %q", got, want)
+	if got := words(st); !slices.Equal(got, want) {
+		t.Errorf("words = %q; want %q", got, want)
 	}
 }
 

@@ -61,7 +61,7 @@ func TestManyFramesFromAfar(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			l := &link{ReaderAt: bytes.NewReader(file), trip: 50 * time.Millisecond, rate: rate}
 			start := time.Now()
-			r, err := new(Table).NewReader(t.Context(), l, bytes.NewReader(nil), frames, nil)
+			r, err := new(Table).NewReader(t.Context(), Source{File: l, Old: bytes.NewReader(nil), Frames: frames})
 			if err != nil {
 				t.Fatal(err)
 			}
