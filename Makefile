@@ -18,8 +18,9 @@ COMMIT  ?= $(shell git describe --always --dirty --exclude='*' 2>/dev/null)
 STAMP   ?= $(shell git log -1 --format=%cI 2>/dev/null)
 # HTTP/2 is not needed and takes 350 KiB.
 FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
-STRIP   := -s -w -buildid=
-LDFLAGS := $(STRIP) -X main.stampCommit=$(COMMIT) -X main.stampTime=$(STAMP)
+# Functions on 16 bytes, as on arm64, instead of 32 save 120 KiB.
+STRIP   = -s -w -buildid=$(if $(filter amd64,$(ARCH)), -funcalign=16)
+LDFLAGS = $(STRIP) -X main.stampCommit=$(COMMIT) -X main.stampTime=$(STAMP)
 
 .PHONY: help build release initramfs uki deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
 	size site drawings package reproduce format tidy vet lint clean
