@@ -123,7 +123,7 @@ func (p *part) readFirst(image Image, index int, rng bmap.Range, n int64) ([]byt
 	if err := image.Skip(rng.Offset); err != nil {
 		return nil, &SourceError{Err: err}
 	}
-	first := make([]byte, min(n, p.Held))
+	first := make([]byte, min(n, bmap.HeldRange)) // a range that a patch should have made is shorter
 	read, err := io.ReadFull(image, first)
 	got, sum := int64(read), p.Map.NewHash()
 	if err == nil {

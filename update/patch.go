@@ -18,7 +18,8 @@ type Patched interface {
 // Patch makes ranges of an image. Nothing that it makes is trusted.
 type Patch interface {
 	// Plan is called once, before the first Range, with the indices of the ranges that are missing, ascending. It returns those of them
-	// that the patch will make, none of them longer than [bmap.HeldRange]. check compares the bytes of a range with their signed checksum; it may be called from several goroutines at a time.
+	// that the patch will make, none longer than [bmap.HeldRange]. check compares the bytes of a range with their signed checksum; it may be
+	// called from several goroutines at a time.
 	Plan(ctx context.Context, want []int, check func(index int, data []byte) bool) ([]int, PatchFetch, error)
 	// Range returns the bytes of the next range that Plan returned, valid until the next call; nil if it could not be made.
 	Range(ctx context.Context) []byte

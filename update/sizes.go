@@ -29,11 +29,5 @@ const ahead = 7
 
 // buffers is the number of chunks for a map: those of the longest range that is held until its checksum is known, and ahead more.
 func (s Sizes) buffers(m *bmap.Map) int {
-	var longest int64
-	for _, rng := range m.Ranges() {
-		if rng.Length <= s.Held {
-			longest = max(longest, rng.Length)
-		}
-	}
-	return ahead + int((longest+s.Chunk-1)/s.Chunk)
+	return ahead + int((min(m.Longest(), s.Held)+s.Chunk-1)/s.Chunk)
 }
