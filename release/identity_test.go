@@ -70,7 +70,7 @@ func TestBareIdentity(t *testing.T) {
 	if want := parse(t, small(sumA, sum)).Identity(); bare.Identity() != want {
 		t.Errorf("Identity() of the bare map = %s; want that of its release, %s", bare.Identity(), want)
 	}
-	if !bare.IsBare() || bare.Encode() != nil || bare.Product() != "p" || bare.Order().RollbackIndex != 1 {
+	if bare.Encode() != nil || bare.Product() != "p" || bare.Order().RollbackIndex != 1 {
 		t.Errorf("Bare() = %+v", bare.Contents())
 	}
 	images, err := bare.ForSlot("B", release.Layout{Slots: []string{"A", "B"}, Roles: []string{"rootfs"}})

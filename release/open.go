@@ -22,7 +22,7 @@ type Trust struct {
 	MaxMap int64 // largest block map, in bytes; 0 is DefaultMaxMap, and verify.MaxDocumentSize the most
 }
 
-// Signed is a document that keys signed which may sign its type.
+// Signed is a document with enough signatures by keys that may sign its type.
 type Signed struct {
 	Data    []byte          // exactly the bytes that were signed
 	SHA256  string          // of Data, lower-case hex
@@ -39,8 +39,7 @@ func (t Trust) maxSize(kind Type) int64 {
 	return MaxSize
 }
 
-// Read reads an unsigned document of a type. One that is larger than Limit is a [verify.SignatureError], and is not read
-// any further.
+// Read reads a document of a type before it is verified. It stops after Limit bytes; a larger document is a [verify.SignatureError].
 func (t Trust) Read(r io.Reader, kind Type) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, t.Limit(kind)+1))
 	if err != nil {
@@ -102,7 +101,7 @@ func (t Trust) Open(kind Type, doc, signature []byte) (*Signed, error) {
 	return &Signed{Data: signed.Data, SHA256: hex.EncodeToString(sum[:]), Signers: signers}, nil
 }
 
-// Opened is a release that enough keys signed which may sign releases, and each of its roles.
+// Opened is a release with enough signatures by keys that may sign releases, and each of its roles.
 type Opened struct {
 	Release *Release
 	Map     *bmap.Map       // of a bare block map; nil for a release document

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// EntryError says that a channel contradicts the release that it names. It is a question of trust: devices select by the
+// EntryError reports a channel that contradicts the release that it names. That is a failure of trust: devices select by the
 // channel and install by the release.
 type EntryError struct {
 	Field     string // such as "version"

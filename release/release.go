@@ -118,9 +118,6 @@ func (r *Release) Meta() map[string]string { return maps.Clone(r.contents.Meta) 
 // Keyring returns the keyring that the release was published with; its Number is 0 when it names none.
 func (r *Release) Keyring() KeyringRef { return r.contents.Keyring }
 
-// IsBare reports whether the release stands for a bare block map, which has no document, file names and meta data.
-func (r *Release) IsBare() bool { return r.bare }
-
 // Order is the place of a release among those of its product.
 type Order struct {
 	RollbackIndex int64

@@ -69,7 +69,7 @@ func TestParse(t *testing.T) {
 	if got := r.Roles(); !reflect.DeepEqual(got, []string{"boot", "rootfs"}) {
 		t.Errorf("Roles() = %v", got)
 	}
-	if r.IsBare() || r.Product() != "acme-gw" || r.Version() != "2026.11.1" || r.Order().RollbackIndex != 17 || len(r.Images()) != 3 {
+	if r.Product() != "acme-gw" || r.Version() != "2026.11.1" || r.Order().RollbackIndex != 17 || len(r.Images()) != 3 {
 		t.Errorf("Release = %+v", r)
 	}
 }

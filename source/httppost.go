@@ -25,9 +25,8 @@ var verb = map[bool]string{true: "fetching", false: "posting to"}
 // defaultAnswer is the default of Message.Limit.
 const defaultAnswer = 1 << 20
 
-// Post sends m, with whatever method it has, in one request and returns the status and the body of the answer, whatever the status is. It does not retry
-// and follows no redirect: a 3xx status is returned like any other. The exchange ends with ctx, and after
-// [HTTPOptions].Stall in all. Certificates, clock, proxy and token are those of downloads. Errors: [FetchError]; the server
+// Post sends m in one request and returns the status and the body of the answer, for any status. It does not retry and follows no redirect.
+// The whole exchange ends with ctx, and after [HTTPOptions].Stall. Certificates, clock, proxy and token are those of downloads. Errors: [FetchError]; the server
 // may have processed the request even then.
 func (c *Client) Post(ctx context.Context, m Message) (status int, answer []byte, err error) {
 	u, err := httpURL(m.URL)

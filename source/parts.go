@@ -101,8 +101,8 @@ func (i *Image) skips() bool {
 	return i.res != nil && i.jump != nil && i.offset == 0 && i.err == nil && i.res.ranges && !i.res.whole
 }
 
-// Costs returns for each of ascending, disjoint ranges of the image how many bytes of the file nothing else needs, before Plan. It is nil if parts of
-// the file cannot be fetched. The table of a packed image is read, and an error of it is left to Plan.
+// Costs returns, for each of ascending, disjoint ranges of the image, how many bytes of the file only this range needs. It is called before
+// Plan, reads the table of a packed image, and returns nil if parts cannot be fetched; Plan then has the reason.
 func (i *Image) Costs(ranges []pack.Range) []int64 {
 	if i.skips() {
 		costs := make([]int64, len(ranges))

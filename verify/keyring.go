@@ -75,7 +75,7 @@ func (k *Keyring) dropBad() error {
 	return last
 }
 
-// Problems says which certificates are not trusted because a copy of them cannot be read, and why.
+// Problems lists the certificates that are not trusted because a copy of them cannot be read, each with the reason.
 func (k *Keyring) Problems() []string {
 	var list []string
 	for name, err := range k.bad {
@@ -127,9 +127,8 @@ func (k *Keyring) Len() int { return len(k.certificates) }
 // Fingerprints returns the fingerprints of the primary keys as upper-case hex, sorted.
 func (k *Keyring) Fingerprints() []string { return slices.Sorted(maps.Keys(k.certificates)) }
 
-// Only returns a keyring of just the certificates with these fingerprints of primary keys, in full and in hex; the others
-// of k are not trusted any more. Without fingerprints, with an invalid one, and with one that is not in k
-// it is an error, since a pin without a key is a mistake.
+// Only returns a keyring with the certificates whose primary keys have these fingerprints, full and in hex, and no others. No
+// fingerprint, an invalid one, or one that k does not have is an error: a pin without a key is a mistake.
 func (k *Keyring) Only(fingerprints ...string) (*Keyring, error) {
 	if len(fingerprints) == 0 {
 		return nil, errors.New("no fingerprint is pinned, so nothing can be trusted")

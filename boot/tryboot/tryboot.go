@@ -253,7 +253,7 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	return b.write(c, slot, cmp.Or(all, slot))
 }
 
-// Repair implements [boot.Backend]. autoboot.txt has no second copy: Repair only reports what has to be fixed by hand.
+// Repair implements [boot.Backend]. autoboot.txt has no second copy: Repair only reports findings, to be fixed by hand.
 func (b *Backend) Repair(context.Context) error {
 	_, err := b.load()
 	return err

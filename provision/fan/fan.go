@@ -279,7 +279,7 @@ func (out *Out) hole(to int64) error {
 	return nil
 }
 
-// Wait waits for the goroutine of an out; it returns false if that still hangs in its sink after patience.
+// Wait waits for the goroutine of an out. It returns false if the goroutine still hangs in its sink after patience.
 func (out *Out) Wait(patience time.Duration) bool {
 	select {
 	case <-out.finished:

@@ -24,19 +24,19 @@ type Witness interface {
 	Attested(serial, sum string) bool
 }
 
-// Held is what an identity partition holds. The zero value is nothing.
+// Held is the content of an identity partition. The zero value is an empty partition.
 type Held struct {
 	Latch   []byte // nil is none, empty is one that cannot be read
 	Claimed string // the serial, made by this station or not
 	Foreign Found  // what this station did not make
 
-	// What this station made for this unit, as the witness says.
+	// Made by this station for this unit, as the witness attests.
 	Serial string
 	Key    []byte // PEM
 	cert   []byte // PEM
 }
 
-// Found is an identity that does not count. What the medium does not hold is "".
+// Found is an identity that does not count. Fields that the medium does not hold are "".
 type Found struct {
 	Serial      string
 	Key         string // fingerprint of the public key
@@ -114,7 +114,7 @@ type Spec struct {
 	Now     time.Time           // trusted; the certificate must be valid then
 }
 
-// Identity is what a device got.
+// Identity is the identity that was written to a device.
 type Identity struct {
 	Serial      string
 	Variables   map[string]string
