@@ -49,7 +49,7 @@ func (a *appliance) Install(_ context.Context, u Update) error {
 	a.keeps, _ = os.Open(u.Image)
 	err := a.result(strings.TrimPrefix(u.Image, mediaDir+"/"))
 	if err == nil && a.unplug != nil {
-		time.AfterFunc(100*time.Millisecond, a.unplug)
+		a.unplug()
 	}
 	return err
 }
@@ -85,6 +85,8 @@ func runIn(ctx context.Context, t *testing.T, d Device, cmdline string, o Option
 	o.Network = func(context.Context) error { return nil }
 	o.Log = func(format string, a ...any) { fmt.Fprintf(log, format+"\n", a...) }
 	r := &runner{Options: o, Params: ParseCmdline(cmdline), device: d}
+	ctx, stop := context.WithTimeout(ctx, 2*time.Minute)
+	defer stop()
 	err = r.run(ctx)
 	if mounts, bad := os.ReadFile("/proc/self/mounts"); bad != nil || strings.Contains(string(mounts), mediaDir) {
 		t.Errorf("a medium is mounted still: %v", bad)

@@ -151,12 +151,12 @@ func TestOnlyValidBucketIsLast(t *testing.T) {
 					area[i*boottest.BucketStride+24] ^= 1
 				}
 			}
-			m := boottest.NewMedium(area)
+			m := boottest.NewMedium(bytes.Clone(area))
 			b, err := open(m.Areas(), "A")
 			if err != nil {
 				t.Fatal(err)
 			}
-			m.FailAt = n
+			m.FailAt = m.Operations() + n
 			err = b.Activate(t.Context(), "B", 2)
 			now := m.Snapshot()[0]
 			same := func(i int) bool {
