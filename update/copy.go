@@ -35,6 +35,7 @@ type CopyResult struct {
 	WrittenBytes  int64   `json:"written_bytes"`
 	SkippedBytes  int64   `json:"skipped_bytes"`
 	RepairedBytes int64   `json:"repaired_bytes,omitempty"`
+	OverlapBytes  int64   `json:"overlap_bytes,omitempty"`
 	Unmapped      string  `json:"unmapped"`
 	ReadBack      bool    `json:"read_back"`
 	Engine        string  `json:"engine"`
@@ -83,7 +84,7 @@ func Copy(ctx context.Context, job CopyJob) (*CopyResult, error) {
 	}
 	return &CopyResult{
 		ImageBytes: p.Map.ImageSize(), MappedBytes: p.Map.MappedBytes(), Unmapped: p.Unmapped,
-		WrittenBytes: p.written, SkippedBytes: p.held.equal.Load(), RepairedBytes: p.repaired,
+		WrittenBytes: p.written, SkippedBytes: p.held.equal.Load(), RepairedBytes: p.repaired, OverlapBytes: p.overlap,
 		ReadBack: !job.SkipReadBack, Engine: job.Target.Engine(), Seconds: p.stop(),
 	}, cancelled(ctx)
 }

@@ -1,4 +1,4 @@
-// Command copy copies a root file system to a loop device with updater and with its peers, in turns, and prints
+// Command copy copies a root file system to a partition in memory with updater and with its peers, in turns, and prints
 // the medians as tables. It needs root. Peers that are not installed are listed and skipped.
 //
 //	go run ./bench/copy -updater bin/updater ROOT.tar
@@ -34,7 +34,7 @@ type bench struct {
 	runs    int
 	sizeMiB int
 	forms   []string
-	tmpfs   bool // the target is a file in memory, for the pipeline alone
+	slow    bool // the target has slowRate
 }
 
 func run(ctx context.Context) error {
@@ -44,7 +44,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&b.runs, "runs", 5, "runs of every command, in turns")
 	flag.IntVar(&b.sizeMiB, "size", 1024, "MiB of the image")
 	forms := flag.String("forms", "raw,gz,zst3,zst19,packed,lz4,xz,xzmulti", "forms of the image")
-	flag.BoolVar(&b.tmpfs, "tmpfs", false, "copy to a file in /dev/shm instead of a loop device, without rauc and swupdate")
+	flag.BoolVar(&b.slow, "slow", false, "copy to a device of 40 MB/s, with bmaptool and updater only")
 	delta := flag.Bool("delta", false, "compare two root file systems instead: what an update would fetch")
 	flag.Parse()
 	b.forms = strings.Split(*forms, ",")
