@@ -39,6 +39,7 @@ type device struct {
 	files    blockdev.Files // its Chunk and Zeroing are those of the slots
 	disk     *crashdisk.Disk
 	booted   string
+	delta    bool  // of one role: the image comes as a delta against the running slot
 	fixed    bool  // the medium is built in: it is read back while it is written
 	early    int64 // bytes that were
 	roles    int   // of each slot
@@ -67,7 +68,7 @@ func newDevice(t testing.TB, l *loader, seed uint64) *device {
 	rng := rand.New(rand.NewPCG(seed, 77))
 	d := &device{loader: l, policy: policy, booted: "A", roles: []int{1, 2, 1, 3}[seed%4], memo: map[string][]string{}, stores: map[string]state.State{}}
 	d.file = d.roles > 1 && seed%8 > 4
-	d.fixed = seed%3 > 0
+	d.fixed, d.delta = seed%3 > 0, seed%4 == 2
 	for _, i := range rng.Perm(len(list))[:4] {
 		d.images = append(d.images, list[i])
 	}
@@ -181,6 +182,11 @@ func (d *device) install(ctx context.Context, img *image) (res *update.Result, e
 	job.Document, job.Signature, job.Role = img.doc, img.sig, "rootfs"
 	job.Image, job.ImageSize = stream{bytes.NewReader(img.data)}, -1
 	job.Reopen = func(context.Context) (update.ImageCloser, error) { return stream{bytes.NewReader(img.data)}, nil }
+	if d.delta {
+		if err := d.byDelta(&job, img); err != nil {
+			return nil, err
+		}
+	}
 	return update.Install(ctx, job)
 }
 

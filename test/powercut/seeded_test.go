@@ -41,6 +41,8 @@ var seededBugs = []seeded{
 		"if SEEDED {\nb.allow(written)\n} else if barriers > b.barriers {", faulty},
 	{"what the repair has written is not read again", "update/readback.go", "still, err := b.recheck(ctx, medium, bad)",
 		"if SEEDED {\nbad = nil\n}\nstill, err := b.recheck(ctx, medium, bad)", faulty},
+	{"a range that a delta made wrong is not read after it was written", "update/behind.go", "still, err := p.readBackWith(nil).recheck(",
+		"if SEEDED {\np.late = nil\n}\nstill, err := p.readBackWith(nil).recheck(", faulty},
 	{"the barrier does not flush", "blockdev/device.go", "if err := d.sentinel.Datasync(); err != nil {",
 		"if SEEDED {\nreturn nil\n}\nif err := d.sentinel.Datasync(); err != nil {", lives},
 	{"the barrier does not see its error", "blockdev/device.go", "if err := d.sentinel.Datasync(); err != nil {", "if err := d.sentinel.Datasync(); err != nil && !SEEDED {", faulty},
