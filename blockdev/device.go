@@ -38,7 +38,7 @@ func (m Mode) flags() int {
 // directAlign is the alignment in bytes of O_DIRECT buffers, and a page. It is enough for sectors of 512 and 4096 bytes.
 const directAlign = 4096
 
-// defaultChunk is the default of Files.Chunk and WriterOptions.Buffer. Larger direct reads and writes gain little.
+// defaultChunk is the default of Files.Chunk. Larger direct reads gain little.
 const defaultChunk = 1 << 20
 
 // Device is an open block device, or a window of a block device or regular file. ReadAt, WriteAt, Zero and ReadBackAt are safe

@@ -38,7 +38,7 @@ type WriterOptions struct {
 	Window     int64  // bytes written between two write-outs; 0 is DefaultWindow
 	Checkpoint int64  // bytes written between two flushes; 0 begins with DefaultCheckpoint and grows where flushes are slow
 	InFlight   int    // direct writes at a time; 0 is DefaultInFlight
-	Buffer     int64  // bytes of one direct write, whole pages; 0 is 1 MiB
+	Buffer     int64  // bytes of one direct write, whole pages; 0 is 512 KiB
 }
 
 // Writer writes a device durably, through one of the engines, with a full barrier ([Device.Sync]) at every checkpoint and at the
@@ -81,7 +81,7 @@ func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 		o.InFlight = DefaultInFlight
 	}
 	if o.Buffer <= 0 {
-		o.Buffer = defaultChunk
+		o.Buffer = 512 << 10
 	}
 	d.fills = true
 	w := &Writer{d: d, o: o, grows: grows, last: time.Now(), restore: func() error { return nil }}
