@@ -409,3 +409,31 @@ func TestScrub(t *testing.T) {
 	l.run(0, "installed version 3 into slot B", "update")
 	l.run(14, "slot B: intact", "scrub")
 }
+
+// What docs/ota.md says of the requests of a check and of an update. Here the signatures are .sig files, so that each is looked for as .asc before.
+func TestRequests(t *testing.T) {
+	l := newLine(t)
+	count := func() (n int64) {
+		for path, times := range l.requests {
+			if !strings.HasSuffix(path, ".asc") {
+				n += times
+			}
+		}
+		l.requests = map[string]int64{}
+		return n
+	}
+	l.run(3, "", "check")
+	if n := count(); n != 2 {
+		t.Errorf("a check without a result takes %d requests, want 2", n)
+	}
+	l.publish("1", 1)
+	l.run(0, "", "check")
+	if n := count(); n != 4 {
+		t.Errorf("a check with a result takes %d requests, want 4", n)
+	}
+	l.run(0, "", "update")
+	t.Logf("%v", l.requests)
+	if image := l.requests["/1/rootfs.img"]; count()-image != 9 {
+		t.Errorf("an update takes other requests than 9 and those of the image")
+	}
+}
