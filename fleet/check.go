@@ -98,6 +98,7 @@ func Check(ctx context.Context, c *config.Config, in install.Inputs) (*Verdict, 
 type follower struct {
 	dev      *device.Device
 	from     *install.Origins
+	warn     func(format string, a ...any)
 	document string   // of the channel
 	server   *hawkbit // instead of it; nil is none
 }
@@ -115,7 +116,7 @@ func follow(c *config.Config, in install.Inputs) (_ *follower, err error) {
 			in.Warn("%s", w.Text)
 		}
 	}
-	f := &follower{dev: dev, document: c.Channel.URL, from: install.NewOrigins(c, in, dev.State().Time)}
+	f := &follower{dev: dev, warn: in.Warn, from: install.NewOrigins(c, in, dev.State().Time)}
 	trust, err := dev.Trust(nil)
 	if err != nil {
 		f.close()
@@ -139,8 +140,27 @@ func (f *follower) close() {
 	_ = f.dev.Close()
 }
 
-// channel fetches the channel and accepts it.
-func (f *follower) channel(ctx context.Context) (*release.Channel, *Verdict, error) {
+// channel fetches the channel and accepts it, from the first of its addresses that has a fresh one. What it names is found beside it.
+func (f *follower) channel(ctx context.Context) (c *release.Channel, v *Verdict, err error) {
+	at := f.dev.Config.Channel
+	for i, address := range append([]string{at.URL}, at.Mirrors...) {
+		f.document = address
+		if c, v, err = f.channelHere(ctx); err == nil || !elsewhere(err) || i == len(at.Mirrors) {
+			break
+		}
+		f.warn("%v; asking %s", err, install.ImageName(at.Mirrors[i]))
+	}
+	return c, v, err
+}
+
+// elsewhere reports whether another mirror may have a better answer.
+func elsewhere(err error) bool {
+	_, stale := errors.AsType[*StaleError](err)
+	_, expired := errors.AsType[*update.ExpiredError](err)
+	return stale || expired || isFetch(err)
+}
+
+func (f *follower) channelHere(ctx context.Context) (*release.Channel, *Verdict, error) {
 	doc, sig, err := f.from.Document(ctx, release.TypeChannel, f.document, "")
 	if err != nil {
 		return nil, nil, err

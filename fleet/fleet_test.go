@@ -437,3 +437,29 @@ func TestRequests(t *testing.T) {
 		t.Errorf("an update takes other requests than 9 and those of the image")
 	}
 }
+
+// A mirror is asked when the server before is gone, or has an old channel, and has what the channel names beside it.
+func TestMirrors(t *testing.T) {
+	l := newLine(t)
+	l.follow = fmt.Sprintf("[channel]\nurl = \"%[1]s/old/channel.toml\"\nmirrors = [\"http://127.0.0.1:9/channel.toml\", \"%[1]s/channel.toml\"]\nidentifier = \"unit-1\"\n"+
+		"[source]\ngive_up = \"1s\"\n", l.url)
+	l.boots("A")
+	l.publish("1", 1)
+	l.Sh("mkdir pub/old; cp -r pub/channel.toml* pub/1 pub/old")
+	if out := l.run(0, "version 1 is for this device", "check"); strings.Contains(out, "asking") {
+		t.Errorf("a mirror was asked without need: %s", out)
+	}
+	l.publish("2", 2)
+	l.Sh("mv pub/old pub/away")
+	l.run(0, "asking http://127.0.0.1:9/channel.toml", "update")
+	l.Sh("mv pub/away pub/old")
+	l.publish("3", 3)
+	l.restart()
+	l.run(0, "", "mark", "good")
+	l.run(0, "this device has seen one of", "update")
+	if got := l.restart(); got != "A" {
+		t.Errorf("slot %s boots", got)
+	}
+	l.Sh("rm -r pub/channel.toml")
+	l.run(13, "connection refused", "check")
+}

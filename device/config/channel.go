@@ -9,10 +9,11 @@ import (
 
 // Channel is [channel]: where the device learns which releases there are.
 type Channel struct {
-	URL        string  `toml:"url"`        // of the channel document: an address, or a path
-	Name       string  `toml:"name"`       // that the document must have; "" is stable
-	Identifier string  `toml:"identifier"` // places the device in rollouts; "" is the machine-id, else the serial of the firmware
-	Hawkbit    Hawkbit `toml:"hawkbit"`    // instead of a document
+	URL        string   `toml:"url"`        // of the channel document: an address, or a path
+	Mirrors    []string `toml:"mirrors"`    // of the same document, asked in turn when the one before cannot be had or is old
+	Name       string   `toml:"name"`       // that the document must have; "" is stable
+	Identifier string   `toml:"identifier"` // places the device in rollouts; "" is the machine-id, else the serial of the firmware
+	Hawkbit    Hawkbit  `toml:"hawkbit"`    // instead of a document
 }
 
 // Hawkbit is [channel.hawkbit]: an Eclipse hawkBit server. The token for it is that of [source].
@@ -63,6 +64,11 @@ func (c *Config) checkFleet() error {
 		}
 		if c.Channel.URL != "" || c.Report.URL != "" {
 			return errors.New("channel.hawkbit excludes channel.url and report.url: the server says what is new, and is told what became of it")
+		}
+	}
+	for _, m := range c.Channel.Mirrors {
+		if _, err := address(m); err != nil || c.Channel.URL == "" {
+			return errors.New("channel.mirrors are http:// or https:// addresses beside channel.url")
 		}
 	}
 	if err := c.When.check(); err != nil {
