@@ -136,12 +136,13 @@ drawings: build
 	scripts/drawings.sh
 	scripts/recording.sh
 
-# dist/: .deb, .rpm, .apk and a tarball for each of ARCHES, man pages and completions in them, an SBOM, SHA256SUMS.
-ARCHES ?= amd64 arm64 arm
+# dist/: .deb, .rpm, .apk and a tarball for each of ARCHES, with man pages, completions, pages, schemas and examples; the packed programs and the
+# release document of them; an SBOM, SHA256SUMS.
+ARCHES ?= amd64 arm64 arm riscv64
 package:
 	COMMIT=$(COMMIT) STAMP=$(STAMP) ARCHES="$(ARCHES)" scripts/package.sh
 
-# dist/ with SHA256SUMS signed by gpg: make release KEY=release@example.com.
+# dist/ with SHA256SUMS and the release document signed by gpg: make release KEY=release@example.com.
 release:
 	@test -n "$(KEY)" || { echo 'make release needs KEY=..., a key that gpg can sign with' >&2; exit 2; }
 	KEY="$(KEY)" $(MAKE) package

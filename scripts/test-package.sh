@@ -8,7 +8,7 @@ export LC_ALL=C
 die() { echo "test-package: $*" >&2; exit 1; }
 ok() { echo "ok      $*"; }
 [ "$(id -u)" = 0 ] || die "the chroot needs root"
-for tool in mmdebstrap dpkg-deb rpm python3 readelf gpg; do command -v $tool >/dev/null || die "$tool is not installed (scripts/deps.sh)"; done
+for tool in zstd mmdebstrap dpkg-deb rpm python3 readelf gpg; do command -v $tool >/dev/null || die "$tool is not installed (scripts/deps.sh)"; done
 dist=$PWD/dist work=$(mktemp -d)
 root=$work/root
 clean() {
@@ -84,6 +84,7 @@ done <<-'T'
 	amd64 X86-64 x86_64 x86_64 amd64
 	arm64 AArch64 aarch64 aarch64 arm64
 	armhf ARM armv7hl armv7 arm
+	riscv64 RISC-V riscv64 riscv64 riscv64
 T
 [ "$formats" -ge 1 ] || die "no .deb of version $version in dist/"
 payload=$work/$native/deb
@@ -121,9 +122,27 @@ in_root() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HO
 files() { (cd "$root" && find . -xdev -path ./proc -prune -o -path ./var/lib/dpkg -prune -o -path ./var/cache/man -prune -o -path ./var/log -prune -o -path ./tmp -prune -o -path ./root -prune -o -path ./run -prune -o -print | sort); }
 files >"$work/before"
 cp "$dist/updater_${debversion}_$native.deb" "$root/tmp/updater.deb"
-in_root dpkg -i /tmp/updater.deb >/dev/null
+in_root apt-get -qq -o APT::Sandbox::User=root install /tmp/updater.deb >"$work/said"
 in_root dpkg --verify updater || die "dpkg finds changed files"
-ok "installed"
+for unit in "$payload"/usr/lib/systemd/system/*; do # a service that a timer starts is not enabled
+	name=$(basename "$unit" .service); grep -q '^\[Install\]' "$unit" || continue
+	grep -q "systemctl enable ${name/@/@.*}" "$work/said" || die "the package does not tell of $name: $(cat "$work/said")"
+done
+for file in docs/config.schema.json docs/operation.md examples/boot/grub/tries.cfg examples/boot/uboot/rauc.env examples/data/updater-data CHANGELOG.md; do
+	cmp "$root/usr/share/doc/updater/$file" "$file" || die "$file is missing"
+done
+ok "installed by apt, which says which units to enable; with pages, schemas and examples"
+
+# The release document of the programs, by the program that was installed.
+in_root mkdir /tmp/dist
+cp "$dist"/release.toml* "$dist"/updater-*.bmap "$dist"/updater-*.zst "$root/tmp/dist"
+in_root updater release info /tmp/dist | grep -q "$version of updater" || die "the release document is wrong"
+for map in "$dist"/updater-*-linux-*.bmap; do
+	zstd -dqc "${map%.bmap}.zst" >"$work/program"
+	in_root updater bmap info "/tmp/dist/$(basename "$map")" >/dev/null
+	sha256sum "$work"/*/deb/usr/bin/updater | grep -q "^$(sha256sum <"$work/program" | cut -c1-64)" || die "$map is of no packaged program"
+done
+ok "release document of the programs"
 
 in_root bash -euo pipefail -s "$version" <<-'S' || die "the installed program does not work"
 	trap 'echo "in the chroot: $BASH_COMMAND: exit $?" >&2' ERR
