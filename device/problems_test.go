@@ -82,9 +82,11 @@ func TestProblems(t *testing.T) {
 
 // TestProblemsOfExamples: the examples have none.
 func TestProblemsOfExamples(t *testing.T) {
-	files, err := filepath.Glob("../examples/*/*/*.toml")
-	if err != nil || len(files) < 10 {
-		t.Fatalf("%d examples, %v", len(files), err)
+	boots, err := filepath.Glob("../examples/boot/*/*.toml")
+	uses, bad := filepath.Glob("../examples/use/*.toml")
+	files := append(boots, uses...)
+	if err != nil || bad != nil || len(boots) < 10 || len(uses) < 5 {
+		t.Fatalf("%d examples, %v, %v", len(files), err, bad)
 	}
 	for _, path := range files {
 		if list := device.Problems(path); len(list) > 0 {

@@ -152,7 +152,7 @@ func TestSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	var files []string
-	for _, pattern := range []string{"../examples/*/*/*.toml", "../examples/*/device.toml", "../packaging/config.toml", "../internal/abdisk/files/*.toml"} {
+	for _, pattern := range []string{"../examples/*/*/*.toml", "../examples/*/*.toml", "../packaging/config.toml", "../internal/abdisk/files/*.toml"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil || len(found) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, found, err)

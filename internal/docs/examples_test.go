@@ -64,7 +64,7 @@ func TestExamplesParse(t *testing.T) {
 
 // TestExampleConfigurations: the configuration for each use is complete, and docs/integration.md names it.
 func TestExampleConfigurations(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(root, "examples/config/*.toml"))
+	files, err := filepath.Glob(filepath.Join(root, "examples/use/*.toml"))
 	if err != nil || len(files) < 3 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
