@@ -47,8 +47,8 @@ func TestReference(t *testing.T) {
 		}
 	}
 	for _, typ := range []reflect.Type{
-		reflect.TypeFor[device.Status](), reflect.TypeFor[device.SlotStatus](), reflect.TypeFor[boot.Finding](), reflect.TypeFor[state.Image](),
-		reflect.TypeFor[device.History](), reflect.TypeFor[state.Event](), reflect.TypeFor[health.Report](), reflect.TypeFor[health.Check](),
+		reflect.TypeFor[device.Status](), reflect.TypeFor[device.SlotStatus](), reflect.TypeFor[boot.Finding](), reflect.TypeFor[boot.Forecast](),
+		reflect.TypeFor[state.Image](), reflect.TypeFor[device.History](), reflect.TypeFor[state.Event](), reflect.TypeFor[health.Report](), reflect.TypeFor[health.Check](),
 	} {
 		for f := range typ.Fields() {
 			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
