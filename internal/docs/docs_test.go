@@ -222,3 +222,22 @@ func TestChangelog(t *testing.T) {
 		t.Errorf("first section of CHANGELOG.md = %q; want %s, for the version in cmd/updater/version.go", first, section)
 	}
 }
+
+// TestRecording: the recording in README.md has the commands that examples/try.sh runs, in their order.
+func TestRecording(t *testing.T) {
+	recording, commands := read(t, "docs/drawings/try.svg"), 0
+	for line := range strings.Lines(read(t, "examples/try.sh")) {
+		command, ok := strings.CutPrefix(line, "step ")
+		if !ok {
+			continue
+		}
+		commands++
+		var found bool
+		if _, recording, found = strings.Cut(recording, ">$ "+strings.Replace(strings.TrimSpace(command), `"$updater"`, "updater", 1)+"<"); !found {
+			t.Errorf("docs/drawings/try.svg does not show %q here; run make drawings", command)
+		}
+	}
+	if commands < 5 {
+		t.Errorf("%d commands were found", commands)
+	}
+}
