@@ -2,6 +2,7 @@ package docs
 
 import (
 	"encoding/json"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -104,6 +105,31 @@ func TestClaims(t *testing.T) {
 		limit := regexp.QuoteMeta(strings.TrimSuffix(m[1]+"."+m[2], ".0"))
 		if !regexp.MustCompile(`(?m)^\s*row .* ` + limit + `$`).MatchString(read(t, "scripts/size.sh")) {
 			t.Errorf("README.md: %s: scripts/size.sh has no such limit", m[0])
+		}
+	}
+}
+
+// TestQuotedMessages: the program has every message that docs/faq.md quotes as a symptom.
+func TestQuotedMessages(t *testing.T) {
+	var sources strings.Builder
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		sources.Write(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	quoted := regexp.MustCompile(`(?m)^\*\*[^*"\n]*"([^"\n]+)"`).FindAllStringSubmatch(read(t, "docs/faq.md"), -1)
+	if len(quoted) < 5 {
+		t.Errorf("%d messages are quoted", len(quoted))
+	}
+	for _, m := range quoted {
+		if !strings.Contains(sources.String(), m[1]) {
+			t.Errorf("docs/faq.md quotes %q, which the program does not print", m[1])
 		}
 	}
 }
