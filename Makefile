@@ -3,6 +3,7 @@
 # make initramfs  bin/initramfs.cpio.zst for ARCH and KERNEL, reproducibly
 # make uki        the same and its kernel as one EFI program
 # make test       all tests, with QEMU; installs what they need
+# make man        man pages and completions in build/package
 # make demo       the A/B round trip in QEMU, step by step
 # make size       binary and initramfs against their budget
 # make site       the documentation as a web site in build/site
@@ -22,7 +23,7 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
 STRIP   = -s -w -buildid=$(if $(filter amd64,$(ARCH)), -funcalign=16)
 LDFLAGS = $(STRIP) -X main.stampCommit=$(COMMIT) -X main.stampTime=$(STAMP)
 
-.PHONY: help build release initramfs uki deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
+.PHONY: help build release initramfs uki man deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
 	size site drawings package reproduce format tidy vet lint clean
 
 help:
@@ -69,6 +70,9 @@ CMDLINE ?= console=ttyS0
 UKI     ?= bin/updater.efi
 uki: initramfs
 	scripts/uki.sh $(ARCH) $(KERNEL) $(INITRAMFS) "$(CMDLINE)" $(UKI)
+
+man:
+	go run -tags docs ./cmd/updater man-pages build/package
 
 deps:
 	scripts/deps.sh

@@ -168,6 +168,7 @@ func newRoot(env Env) *cobra.Command {
 	)
 	addManPages(root)
 	addExamples(root)
+	addCompletion(env, root)
 	return root
 }
 

@@ -30,7 +30,7 @@ type bmapCreateOptions struct {
 	update    bmap.Update
 	expires   string
 
-	imageChecksum bool
+	imageChecksum, json bool
 }
 
 func newBmapCreate(env Env) *cobra.Command {
@@ -71,6 +71,7 @@ Sign the bmap with plain gpg --armor --detach-sign FILE.bmap, or gpg --clearsign
 	f.StringVar(&o.update.Role, "role", "", "sign for this partition role `NAME` only")
 	f.StringVar(&o.expires, "expires", "", "last moment to install, RFC 3339 `TIME`")
 	f.StringVar(&o.update.Unmapped, "unmapped", "", "what unmapped blocks become: `zero` (default) or keep")
+	f.BoolVar(&o.json, "json", false, "with --output, print what bmap info does as JSON")
 	f.BoolVar(&o.imageChecksum, "image-checksum", false, "sign the checksum of the whole image too; reads it once more")
 	return cmd
 }
@@ -110,7 +111,11 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 		_, err = env.data().Write(m.Encode())
 		return err
 	}
-	return atomicfile.Write(o.output, m.Encode(), 0o644)
+	err = atomicfile.Write(o.output, m.Encode(), 0o644)
+	if err == nil && o.json {
+		env.doneJSON(describeBmap(m, false))
+	}
+	return err
 }
 
 // hashImage is the checksum of the whole image. Holes count as zeros.

@@ -16,6 +16,7 @@ import (
 	"updater/internal/atomicfile"
 	"updater/internal/printable"
 	"updater/release"
+	"updater/verify"
 )
 
 // channelName is the document of a channel in the current folder.
@@ -276,6 +277,14 @@ func newChannelInfo(env Env) *cobra.Command {
 type channelVerifyOptions struct {
 	path, config, sig string
 	keyring           []string
+	json              bool
+}
+
+// channelVerdict is a channel that was accepted, with every release in it.
+type channelVerdict struct {
+	Signers     []verify.Signer         `json:"signers"`
+	TrustedTime time.Time               `json:"trusted_time"`
+	Channel     release.ChannelContents `json:"channel"`
 }
 
 func newChannelVerify(env Env) *cobra.Command {
@@ -291,6 +300,7 @@ signatures by keys that may sign this type, and that each release is what the ch
 	f := cmd.Flags()
 	f.StringVarP(&o.path, "file", "f", channelName, "document `FILE`")
 	f.StringVar(&o.config, "config", config.DefaultPath, "device configuration `FILE`, whose [[trust.key]] tables say which key may sign channels")
+	f.BoolVar(&o.json, "json", false, "print as JSON")
 	f.StringVar(&o.sig, "sig", "", "detached signature `FILE` (default: beside the document, or in it)")
 	f.StringArrayVar(&o.keyring, "keyring", nil, "certificate file or folder `PATH`, instead of the configured ones; may be repeated")
 	return cmd
@@ -305,6 +315,9 @@ func (o channelVerifyOptions) run(ctx context.Context, env Env) error {
 	v, err := install.VerifyChannel(ctx, r, env.inputs(env.warn))
 	if err != nil {
 		return err
+	}
+	if o.json {
+		return env.json(channelVerdict{Signers: v.Signers, TrustedTime: v.TrustedTime, Channel: v.Channel.Contents()})
 	}
 	printable.Fprintf(env.Stdout, "trusted: signed by %s\n", signers(v.Signers))
 	printChannel(env.Stdout, v.Channel.Contents())

@@ -7,6 +7,12 @@ import (
 	"updater/device/config"
 )
 
+// configVerdict is a configuration that was checked.
+type configVerdict struct {
+	File   string           `json:"file"`
+	Errors []config.Problem `json:"errors"`
+}
+
 func newConfig(env Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Work with configurations", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	asJSON := false
@@ -24,7 +30,7 @@ error with file, line and key; the exit code is 2 then.`,
 			list := device.Problems(path)
 			var err error
 			if asJSON {
-				err = env.json(map[string]any{"file": path, "errors": append([]config.Problem{}, list...)})
+				err = env.json(configVerdict{File: path, Errors: append([]config.Problem{}, list...)})
 			}
 			for _, p := range list {
 				if !asJSON {

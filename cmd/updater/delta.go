@@ -27,7 +27,10 @@ func newDelta(env Env) *cobra.Command {
 	return cmd
 }
 
-type deltaCreateOptions struct{ from, fromBmap, bmap, output string }
+type deltaCreateOptions struct {
+	from, fromBmap, bmap, output string
+	json                         bool
+}
 
 func newDeltaCreate(env Env) *cobra.Command {
 	var o deltaCreateOptions
@@ -51,6 +54,7 @@ Ranges of more than 1 MiB are left out, as in a bmap that bmaptool made.`,
 	f.StringVar(&o.from, "from", "", "old image `FILE`")
 	f.StringVar(&o.fromBmap, "from-bmap", "", "its bmap `FILE` (default: beside it)")
 	f.StringVar(&o.bmap, "bmap", "", "bmap `FILE` of the new image (default: beside it)")
+	f.BoolVar(&o.json, "json", false, "print as JSON")
 	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (default: beside NEW, as devices look for it)")
 	return cmd
 }
@@ -84,7 +88,11 @@ func runDeltaCreate(ctx context.Context, o deltaCreateOptions, path string, env 
 		return err
 	}
 	v := viewDelta(t)
-	env.done("%s of data in %d frames, made with %s of the old image, into %s, %s\n", terminal.Bytes(v.Made), v.Frames, terminal.Bytes(v.WindowBytes), o.output, terminal.Bytes(t.Size))
+	if o.json {
+		env.doneJSON(v)
+	} else {
+		env.done("%s of data in %d frames, made with %s of the old image, into %s, %s\n", terminal.Bytes(v.Made), v.Frames, terminal.Bytes(v.WindowBytes), o.output, terminal.Bytes(t.Size))
+	}
 	if left := to.MappedBytes() - v.Made; left > 0 {
 		env.warn("%s are in ranges of more than %s, which are not in the delta; make the bmap with updater bmap create", terminal.Bytes(left), terminal.Bytes(delta.MaxRange))
 	}

@@ -14,7 +14,7 @@ import (
 // newDoctor finds what is wrong and says what to do about it.
 func newDoctor(env Env) *cobra.Command {
 	var o bootOptions
-	var repair, asJSON bool
+	var repair bool
 	cmd := o.command("doctor", "Find what is wrong, and say what to do about it", noArgs, func(cmd *cobra.Command, _ []string) error {
 		defer env.answering()()
 		if repair {
@@ -22,7 +22,7 @@ func newDoctor(env Env) *cobra.Command {
 				return err
 			}
 		}
-		return examine(cmd.Context(), o, doctor.ThisMachine(), env, asJSON)
+		return examine(cmd.Context(), o, doctor.ThisMachine(), env)
 	})
 	cmd.Long = `doctor looks at everything that an install needs, and changes nothing: the configuration, the
 keys and the clock, the disk and the slots, the medium and the kernel, the state store, and the
@@ -30,7 +30,6 @@ boot loader's state. Every finding has its severity, the evidence, and what to d
 a failure stops the next install, boot or fallback, a warning weakens a promise,
 and a note is worth knowing. The exit code is 0 unless there is a failure.`
 	cmd.Flags().BoolVar(&repair, "repair", false, "first repair what can be repaired without a loss")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
 	return cmd
 }
 
@@ -49,7 +48,7 @@ func repairBoot(ctx context.Context, o bootOptions, env Env) error {
 }
 
 // examine prints the findings. A failure among them is an error.
-func examine(ctx context.Context, o bootOptions, m doctor.Machine, env Env, asJSON bool) error {
+func examine(ctx context.Context, o bootOptions, m doctor.Machine, env Env) error {
 	var found []doctor.Finding
 	c, err := env.config(o.config)
 	if err == nil {
@@ -67,10 +66,8 @@ func examine(ctx context.Context, o bootOptions, m doctor.Machine, env Env, asJS
 			code = findingCode(f)
 		}
 	}
-	if asJSON {
-		err = env.json(struct {
-			Findings []doctor.Finding `json:"findings"`
-		}{found})
+	if o.json {
+		err = env.json(findings{found})
 	} else {
 		err = printFindings(env, found)
 	}
@@ -79,6 +76,11 @@ func examine(ctx context.Context, o bootOptions, m doctor.Machine, env Env, asJS
 		return &doctorError{code: code}
 	}
 	return err
+}
+
+// findings is what doctor has found.
+type findings struct {
+	Findings []doctor.Finding `json:"findings"`
 }
 
 func printFindings(env Env, found []doctor.Finding) error {

@@ -38,7 +38,7 @@ func newPatient(t *testing.T) *patient {
 func (p *patient) examine() (found []doctor.Finding, code int) {
 	p.Helper()
 	var out bytes.Buffer
-	err := examine(p.Context(), bootOptions{config: p.Path("config.toml")}, p.machine, Env{Stdout: &out, Stderr: &out}, true)
+	err := examine(p.Context(), bootOptions{config: p.Path("config.toml"), json: true}, p.machine, Env{Stdout: &out, Stderr: &out})
 	if err != nil {
 		code, _ = classify(err)
 	}

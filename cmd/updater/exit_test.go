@@ -154,7 +154,7 @@ func TestEveryError(t *testing.T) {
 			_ = newReport(Env{Stdout: &out, Stderr: &out}, true).failed(err)
 			harmless(t, c.name+" --json", out.String())
 			out.Reset()
-			if err := (Env{Stdout: &out}).json(refused(err)); err != nil {
+			if err := (Env{Stdout: &out}).json(verifyVerdict{Refused: refusalOf(err)}); err != nil {
 				t.Error(err)
 			}
 			harmless(t, c.name+" as a verdict", out.String())

@@ -16,9 +16,9 @@ import (
 
 type healthOptions struct {
 	bootOptions
-	dir                    string
-	timeout, every         time.Duration
-	json, reboot, watchdog bool
+	dir              string
+	timeout, every   time.Duration
+	reboot, watchdog bool
 
 	// For tests; nil is the real thing.
 	feed    health.Watchdog
@@ -42,7 +42,6 @@ alive only while they succeed.`
 	f.DurationVar(&o.every, "every", 30*time.Second, "`TIME` between the rounds of --watchdog")
 	f.BoolVar(&o.reboot, "reboot", false, "when not healthy, mark the running slot bad and reboot into the other")
 	f.BoolVar(&o.watchdog, "watchdog", false, "keep running, and feed the hardware watchdog while healthy")
-	f.BoolVar(&o.json, "json", false, "print as JSON")
 	return cmd
 }
 
@@ -104,7 +103,7 @@ func printHealth(env Env, r *health.Report, asJSON bool) {
 // giveUp marks the running slot bad, and restarts into the other one. The last bootable slot cannot be marked bad, and then nothing restarts:
 // it would come back as it is.
 func giveUp(ctx context.Context, o healthOptions, env Env) error {
-	err := o.change(env, func(d *device.Device) (string, error) {
+	err := o.change(ctx, env, func(d *device.Device) (string, error) {
 		slot, err := d.SlotOrBooted("")
 		if err != nil {
 			return "", err

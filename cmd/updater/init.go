@@ -6,9 +6,16 @@ import (
 	"updater/device/survey"
 )
 
+// drafted is a configuration that was written.
+type drafted struct {
+	File  string   `json:"file"`
+	Notes []string `json:"notes"` // what was found, and what could not be known
+}
+
 func newInit(env Env) *cobra.Command {
 	var o survey.Options
 	var out, slot string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "init [DISK]",
 		Short: "Draft the configuration of a device from its disk",
@@ -22,6 +29,10 @@ changes no boot state without --first-state. Without DISK it looks at the disk t
 			s, lines, err := survey.Draft(o, out)
 			if err != nil {
 				return err
+			}
+			if asJSON {
+				env.doneJSON(drafted{File: out, Notes: lines})
+				lines = nil
 			}
 			for _, line := range lines {
 				env.done("%s\n", line)
@@ -38,6 +49,7 @@ changes no boot state without --first-state. Without DISK it looks at the disk t
 	}
 	f := cmd.Flags()
 	f.StringVarP(&out, "output", "o", "config.toml", "new configuration `FILE`")
+	f.BoolVar(&asJSON, "json", false, "print as JSON")
 	f.StringVar(&o.Backend, "backend", "", "boot loader, as boot.backend `NAME`s it")
 	f.StringVar(&o.Product, "product", "", "`NAME` that releases for this device carry")
 	f.StringVar(&slot, "first-state", "", "also make `SLOT` the boot loader's choice and the others no choice, on the disk")

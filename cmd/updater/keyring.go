@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +38,7 @@ type keyringCreateOptions struct {
 	contents release.KeyringContents
 	roles    []string
 	output   string
+	json     bool
 }
 
 func newKeyringCreate(env Env) *cobra.Command {
@@ -57,6 +60,7 @@ the keyring before it and of itself.`,
 	f.StringVarP(&o.output, "output", "o", "keyring.toml", "write the document to `FILE`")
 	f.Int64Var(&o.contents.Number, "number", 0, "number `N` of the keyring: one more than that of the keyring that it follows")
 	f.Int64Var(&o.contents.MinSigners, "min-signers", 0, "distinct keys `N` that must sign a document (default: what the configuration says)")
+	f.BoolVar(&o.json, "json", false, "print the keyring as JSON")
 	f.StringArrayVar(&o.roles, "role-signers", nil, "distinct keys that must sign for a role, `ROLE=N`; may be repeated")
 	return cmd
 }
@@ -87,7 +91,11 @@ func (o *keyringCreateOptions) run(args []string, env Env) (err error) {
 	if err := atomicfile.Write(o.output, k.Encode(), 0o644); err != nil {
 		return err
 	}
-	printKeyring(env.Stdout, k)
+	if o.json {
+		env.doneJSON(viewKeyring(k))
+		return nil
+	}
+	viewKeyring(k).print(env.Stdout)
 	env.done("written to %s; sign it: gpg --armor --detach-sign %s\n", o.output, o.output)
 	return nil
 }
@@ -123,7 +131,7 @@ func newKeyringInstall(env Env) *cobra.Command {
 	var o bootOptions
 	var sig string
 	cmd := o.command("install [flags] KEYRING", "Trust the next keyring from now on", argsN(1, 1), func(cmd *cobra.Command, args []string) error {
-		return o.change(env, func(d *device.Device) (string, error) {
+		return o.change(cmd.Context(), env, func(d *device.Device) (string, error) {
 			now, installed, err := install.Keyring(cmd.Context(), d, args[0], sig, env.inputs(env.warn))
 			text := "keyring %d is trusted now: %d keys"
 			if !installed {
@@ -145,51 +153,82 @@ configuration again: only a new image and recovery make a revocation survive tha
 
 func newKeyringInfo(env Env) *cobra.Command {
 	var path string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "info [flags] [KEYRING]",
 		Short: "Show a keyring document, or what this device trusts now",
 		Args:  argsN(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return showTrust(env, path)
+				return showTrust(env, path, asJSON)
 			}
 			k, err := install.ParseUnverified(args[0], release.TypeKeyring, release.ParseKeyring)
 			if err != nil {
 				return err
 			}
-			printKeyring(env.Stdout, k)
+			if asJSON {
+				return env.json(viewKeyring(k))
+			}
+			viewKeyring(k).print(env.Stdout)
 			_, err = fmt.Fprintln(env.Stdout, "the signature was not checked; updater keyring install does that")
 			return err
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "/etc/updater/config.toml", "device configuration `FILE`")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
 	return cmd
 }
 
-func printKeyring(w io.Writer, k *release.Keyring) {
-	c := k.Contents()
-	printable.Fprintf(w, "keyring %d, created %s, %d signers\n", c.Number, timeText(c.Created), max(c.MinSigners, 1))
-	for _, r := range c.Roles {
-		printable.Fprintf(w, "role %s: %d signers\n", r.Role, r.MinSigners)
-	}
-	for _, cert := range c.Certificates {
-		printKey(w, cert.Fingerprint, cert.Documents, cert.Roles)
-	}
+// keyringView is a keyring document, or what a device trusts, for people and machines.
+type keyringView struct {
+	Number     int64            `json:"number"`
+	At         string           `json:"at"` // when it was created; of a device, its trusted time
+	MinSigners int64            `json:"min_signers"`
+	Roles      map[string]int64 `json:"role_signers,omitempty"`
+	Keys       []keyView        `json:"keys"`
 }
 
-func printKey(w io.Writer, fingerprint string, documents, roles []string) {
+type keyView struct {
+	Fingerprint string   `json:"fingerprint"`
+	Documents   []string `json:"documents"`
+	Roles       []string `json:"roles,omitempty"` // none is every role
+}
+
+func viewKeyring(k *release.Keyring) keyringView {
+	c := k.Contents()
+	v := keyringView{Number: c.Number, At: timeText(c.Created), MinSigners: max(c.MinSigners, 1), Roles: map[string]int64{}}
+	for _, r := range c.Roles {
+		v.Roles[r.Role] = r.MinSigners
+	}
+	for _, cert := range c.Certificates {
+		v.add(cert.Fingerprint, cert.Documents, cert.Roles)
+	}
+	return v
+}
+
+func (v *keyringView) add(fingerprint string, documents, roles []string) {
 	if len(documents) == 0 {
 		documents = verify.DefaultDocuments()
 	}
-	text := "every role"
-	if len(roles) > 0 {
-		text = strings.Join(roles, ", ")
+	v.Keys = append(v.Keys, keyView{fingerprint, documents, roles})
+}
+
+func (v keyringView) print(w io.Writer) {
+	printable.Fprintf(w, "keyring %d, %d signers, at %s\n", v.Number, v.MinSigners, v.At)
+	for _, role := range slices.Sorted(maps.Keys(v.Roles)) {
+		printable.Fprintf(w, "role %s: %d signers\n", role, v.Roles[role])
 	}
-	printable.Fprintf(w, "key %s signs %s for %s\n", fingerprint, strings.Join(documents, ", "), text)
+	for _, k := range v.Keys {
+		text := "every role"
+		if len(k.Roles) > 0 {
+			text = strings.Join(k.Roles, ", ")
+		}
+		printable.Fprintf(w, "key %s signs %s for %s\n", k.Fingerprint, strings.Join(k.Documents, ", "), text)
+	}
 }
 
 // showTrust prints what the device trusts.
-func showTrust(env Env, path string) error {
+func showTrust(env Env, path string, asJSON bool) error {
 	c, err := env.config(path)
 	if err != nil {
 		return err
@@ -212,9 +251,17 @@ func showTrust(env Env, path string) error {
 	if trust.Warning != "" {
 		env.warn("%s", trust.Warning)
 	}
-	printable.Fprintf(env.Stdout, "keyring %d, %d signers, at %s\n", trust.Number, max(trust.Policy.MinSigners, 1), trust.Policy.Time.UTC().Format(time.RFC3339))
-	for _, fingerprint := range trust.Policy.Keyring.Fingerprints() {
-		printKey(env.Stdout, fingerprint, trust.Policy.Documents[fingerprint], trust.Policy.Roles[fingerprint])
+	p := trust.Policy
+	v := keyringView{Number: trust.Number, At: p.Time.UTC().Format(time.RFC3339), MinSigners: int64(max(p.MinSigners, 1)), Roles: map[string]int64{}}
+	for role, n := range p.RoleSigners {
+		v.Roles[role] = int64(n)
 	}
+	for _, fingerprint := range p.Keyring.Fingerprints() {
+		v.add(fingerprint, p.Documents[fingerprint], p.Roles[fingerprint])
+	}
+	if asJSON {
+		return env.json(v)
+	}
+	v.print(env.Stdout)
 	return nil
 }

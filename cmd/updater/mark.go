@@ -11,11 +11,20 @@ import (
 	"updater/fleet"
 )
 
-// bootOptions are shared by the verbs that change the boot state.
-type bootOptions struct{ config, booted string }
+// bootOptions are shared by the verbs that read or change the boot state.
+type bootOptions struct {
+	config, booted string
+	json           bool
+}
+
+// changed is the result of a change of the boot state.
+type changed struct {
+	Msg    string         `json:"msg"`
+	Status *device.Status `json:"status,omitempty"` // after it; nil when it could not be read again
+}
 
 // change opens the device for a change of its boot state, and prints what change returns on success.
-func (o bootOptions) change(env Env, change func(d *device.Device) (string, error)) error {
+func (o bootOptions) change(ctx context.Context, env Env, change func(d *device.Device) (string, error)) error {
 	defer env.answering()()
 	c, err := env.config(o.config)
 	if err != nil {
@@ -36,7 +45,15 @@ func (o bootOptions) change(env Env, change func(d *device.Device) (string, erro
 	if err != nil {
 		return err
 	}
-	env.done("%s\n", text)
+	if !o.json {
+		env.done("%s\n", text)
+		return nil
+	}
+	s, err := dev.Status(ctx)
+	if err != nil {
+		env.warn("%v", err)
+	}
+	env.doneJSON(changed{Msg: text, Status: s})
 	return nil
 }
 
@@ -44,6 +61,7 @@ func (o *bootOptions) command(use, short string, args cobra.PositionalArgs, run 
 	cmd := &cobra.Command{Use: use, Short: short, Args: args, RunE: run}
 	cmd.Flags().StringVar(&o.config, "config", config.DefaultPath, "device configuration `FILE`")
 	cmd.Flags().StringVar(&o.booted, "booted", "", "slot `NAME` that counts as running, for a disk that no kernel booted from")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print as JSON")
 	return cmd
 }
 
@@ -57,7 +75,7 @@ func newMark(env Env) *cobra.Command {
 	var o bootOptions
 	add := func(use, short, word string, mark func(d *device.Device, ctx context.Context, slot string) error) {
 		cmd.AddCommand(o.command(use, short, argsN(0, 1), func(cmd *cobra.Command, args []string) error {
-			return o.change(env, func(d *device.Device) (string, error) {
+			return o.change(cmd.Context(), env, func(d *device.Device) (string, error) {
 				slot, err := d.SlotOrBooted(first(args))
 				if err != nil {
 					return "", err
@@ -96,7 +114,7 @@ func newActivate(env Env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return o.change(env, func(d *device.Device) (string, error) {
+		return o.change(cmd.Context(), env, func(d *device.Device) (string, error) {
 			if err := d.Known(args[0]); err != nil {
 				return "", err
 			}
@@ -120,7 +138,7 @@ signed documents, and the channel is asked whether the release was withdrawn.`
 func newRollback(env Env) *cobra.Command {
 	var o bootOptions
 	return o.command("rollback", "Make another bootable slot than the running one the next choice", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return o.change(env, func(d *device.Device) (string, error) {
+		return o.change(cmd.Context(), env, func(d *device.Device) (string, error) {
 			slot, err := d.Rollback(cmd.Context())
 			return switched(d, slot, d.Tries()), err
 		})

@@ -16,6 +16,7 @@ import (
 type packOptions struct {
 	bmap, output string
 	level        int
+	json         bool
 }
 
 func newPack(env Env) *cobra.Command {
@@ -36,6 +37,7 @@ same bytes.`,
 	f := cmd.Flags()
 	f.StringVar(&o.bmap, "bmap", "", "block map `FILE` (default: IMAGE.bmap, made when it is not there)")
 	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (default: IMAGE.zst)")
+	f.BoolVar(&o.json, "json", false, "print the bmap of the image as JSON")
 	f.IntVar(&o.level, "level", pack.DefaultLevel, fmt.Sprintf("zstd `LEVEL`, %d to %d; there are four strengths: 1-2, 3-5, 6-9, 10-%d", pack.MinLevel, pack.MaxLevel, pack.MaxLevel))
 	return cmd
 }
@@ -63,6 +65,10 @@ func runPack(ctx context.Context, o packOptions, path string, env Env) (err erro
 	info, err := os.Stat(o.output)
 	if err != nil {
 		return err
+	}
+	if o.json {
+		env.doneJSON(describeBmap(m, false))
+		return nil
 	}
 	env.done("packed %s of data in %d ranges into %s, %s\n", terminal.Bytes(m.MappedBytes()), m.Len(), o.output, terminal.Bytes(info.Size()))
 	return nil

@@ -51,24 +51,32 @@ func newProvisionRecords(env Env) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	add := func(name, short string, show func(records []*record.Record) error) *cobra.Command {
+	add := func(name, short string, show func(records []*record.Record, asJSON bool) error) *cobra.Command {
 		var o recordsOptions
+		asJSON := false
 		sub := &cobra.Command{Use: name, Short: short, Args: noArgs, RunE: func(*cobra.Command, []string) error {
 			records, err := o.read()
 			if err != nil {
 				return err
 			}
-			return show(records)
+			return show(records, asJSON)
 		}}
 		o.AddFlags(sub.Flags())
+		sub.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
 		cmd.AddCommand(sub)
 		return sub
 	}
-	add("verify", "Check the signature of every record and the chain between them", func(records []*record.Record) error {
+	add("verify", "Check the signature of every record and the chain between them", func(records []*record.Record, asJSON bool) error {
+		if asJSON {
+			return env.json(recordsVerdict{len(records)})
+		}
 		_, err := fmt.Fprintf(env.Stdout, "%d records, all signed and in one chain\n", len(records))
 		return err
 	})
-	add("list", "Show a line for each record", func(records []*record.Record) error {
+	add("list", "Show a line for each record", func(records []*record.Record, asJSON bool) error {
+		if asJSON {
+			return exportJSON(env, records)
+		}
 		for _, r := range records {
 			if _, err := printable.Fprintf(env.Stdout, "%s\n", recordLine(r)); err != nil {
 				return err
@@ -77,20 +85,29 @@ func newProvisionRecords(env Env) *cobra.Command {
 		return nil
 	})
 	var asCSV bool
-	export := add("export", "Write all records as a table, or as JSON lines", func(records []*record.Record) error {
+	export := add("export", "Write all records as a table, or as JSON lines", func(records []*record.Record, _ bool) error {
 		if asCSV {
 			return record.ExportCSV(env.Stdout, records)
 		}
-		for _, r := range records {
-			if err := env.json(r); err != nil {
-				return err
-			}
-		}
-		return nil
+		return exportJSON(env, records)
 	})
 	export.Flags().BoolVar(&asCSV, "csv", false, "write comma-separated values")
 	cmd.AddCommand(newRecordsSend(env))
 	return cmd
+}
+
+// recordsVerdict is a spool whose records are all signed and in one chain.
+type recordsVerdict struct {
+	Records int `json:"records"`
+}
+
+func exportJSON(env Env, records []*record.Record) error {
+	for _, r := range records {
+		if err := env.json(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // recordLine is a record on one line.

@@ -10,7 +10,7 @@ func newRecover(env Env) *cobra.Command {
 	var o bootOptions
 	reboot := false
 	cmd := o.command("recover [flags]", "Have the boot loader start the recovery at the next boot", noArgs, func(cmd *cobra.Command, _ []string) error {
-		err := o.change(env, func(d *device.Device) (string, error) {
+		err := o.change(cmd.Context(), env, func(d *device.Device) (string, error) {
 			return "the recovery boots next, once", d.RequestRecovery(cmd.Context())
 		})
 		if err != nil || !reboot {

@@ -17,7 +17,6 @@ import (
 
 func newStatus(env Env) *cobra.Command {
 	var o bootOptions
-	var asJSON bool
 	cmd := o.command("status", "Show the slots and what the boot loader does next", noArgs, func(cmd *cobra.Command, _ []string) error {
 		defer env.answering()()
 		c, err := env.config(o.config)
@@ -28,12 +27,11 @@ func newStatus(env Env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if asJSON {
+		if o.json {
 			return env.json(s)
 		}
 		return printStatus(env, s)
 	})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
 	return cmd
 }
 

@@ -30,11 +30,9 @@ type refusal struct {
 }
 
 // refused is the verdict of an error.
-func refused(err error) any {
-	return struct {
-		install.Verdict
-		Refused *refusal `json:"refused"` // why it is not trusted
-	}{Refused: refusalOf(err)}
+type verifyVerdict struct {
+	install.Verdict
+	Refused *refusal `json:"refused,omitempty"` // why it is not trusted
 }
 
 func refusalOf(err error) *refusal {
@@ -60,7 +58,7 @@ func newVerify(env Env) *cobra.Command {
 			case !o.json || isUsage(err):
 				return err
 			}
-			return errors.Join(&reportedError{err: err}, env.json(refused(err)))
+			return errors.Join(&reportedError{err: err}, env.json(verifyVerdict{Refused: refusalOf(err)}))
 		},
 	}
 	f := cmd.Flags()

@@ -25,6 +25,13 @@ func buildVersion() string {
 	return version + "+" + stampCommit
 }
 
+type versionInfo struct {
+	Version string `json:"version"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+	Time    string `json:"time"` // of the commit; "" when it was not stamped
+}
+
 func newVersion(env Env) *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
@@ -33,7 +40,7 @@ func newVersion(env Env) *cobra.Command {
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if asJSON {
-				return env.json(map[string]string{"version": buildVersion(), "os": runtime.GOOS, "arch": runtime.GOARCH, "time": stampTime})
+				return env.json(versionInfo{Version: buildVersion(), OS: runtime.GOOS, Arch: runtime.GOARCH, Time: stampTime})
 			}
 			_, err := fmt.Fprintf(env.Stdout, "updater %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, stampTime)
 			return err

@@ -321,6 +321,16 @@ func (c *Config) SlotNames() []string {
 	return names
 }
 
+// RoleNames lists the roles of all slots, sorted.
+func (c *Config) RoleNames() []string {
+	var names []string
+	for _, s := range c.Slot {
+		names = append(names, s.Roles()...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // SlotParts names every role of every slot as SLOT/ROLE, in a fixed order.
 func (c *Config) SlotParts() []string {
 	var parts []string
