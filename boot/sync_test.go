@@ -35,6 +35,13 @@ func TestSyncFirst(t *testing.T) {
 	}
 }
 
+func words(st boot.State) (list []string) {
+	for _, f := range boot.Forecasts(st) {
+		list = append(list, f.String())
+	}
+	return list
+}
+
 func TestForecasts(t *testing.T) {
 	for _, c := range []struct {
 		boots []string
@@ -50,26 +57,14 @@ next boot: slot A, which has 0 tries left after it
 the boot after: no slot: the boot loader's own fallback (the recovery, or it refills all tries)
 boot 3: slot A, which is good and not counted`},
 	} {
-		got := ""
-		for _, f := range boot.Forecasts(boot.State{Boots: c.boots, Slots: c.slots}) {
-			got += "\n" + f.String()
-		}
-		if got != c.want {
+		if got := "\n" + strings.Join(words(boot.State{Boots: c.boots, Slots: c.slots}), "\n"); got != c.want {
 			t.Errorf("%q:%s\nwant%s", c.boots, got, c.want)
 		}
 	}
 }
 
-// words is the forecast of each boot as text.
-func words(st boot.State) (list []string) {
-	for _, f := range boot.Forecasts(st) {
-		list = append(list, f.String())
-	}
-	return list
-}
-
-// TestWordsOfGood: good slots are not counted, whether their tries are none or 0, and a boot without a slot is named.
-func TestWordsOfGood(t *testing.T) {
+// TestForecastsOfGood: good slots are not counted, whether their tries are none or 0, and a boot without a slot is named.
+func TestForecastsOfGood(t *testing.T) {
 	st := boot.State{
 		Boots: []string{"A", "", "A", "B", "C"},
 		Slots: []boot.SlotState{{Name: "A", Good: true, TriesLeft: -1}, {Name: "B", Good: true}, {Name: "C"}},
@@ -82,7 +77,7 @@ func TestWordsOfGood(t *testing.T) {
 		"boot 5: slot C, because slot B was not marked good",
 	}
 	if got := words(st); !slices.Equal(got, want) {
-		t.Errorf("words = %q; want %q", got, want)
+		t.Errorf("Forecasts = %q; want %q", got, want)
 	}
 	st = boot.State{Boots: []string{"B", "B", "C", "C"}, Slots: []boot.SlotState{{Name: "B", Good: true}, {Name: "C", TriesLeft: 1}}}
 	want = []string{
@@ -90,7 +85,7 @@ func TestWordsOfGood(t *testing.T) {
 		"boot 3: slot C, because slot B was not marked good", "boot 4: slot C, which has 0 tries left after it",
 	}
 	if got := words(st); !slices.Equal(got, want) {
-		t.Errorf("words = %q; want %q", got, want)
+		t.Errorf("Forecasts = %q; want %q", got, want)
 	}
 }
 

@@ -34,7 +34,7 @@ var results = map[string]any{
 	"keyring create": keyringView{}, "keyring info": keyringView{}, "keyring install": changed{}, "mark bad": changed{}, "mark good": changed{},
 	"pack": bmapInfo{}, "provision": line.Result{}, "provision records export": record.Record{}, "provision records list": record.Record{},
 	"provision records verify": recordsVerdict{}, "recover": changed{}, "release create": releaseView{}, "release info": releaseView{},
-	"release verify": releaseVerdict{}, "report": fleet.Report{}, "rollback": changed{}, "status": device.Status{}, "verify": verifyVerdict{}, "version": versionInfo{},
+	"release verify": releaseVerdict{}, "report": fleet.Report{}, "rollback": changed{}, "scrub": device.Scrubbed{}, "status": device.Status{}, "verify": verifyVerdict{}, "version": versionInfo{},
 }
 
 // elsewhere are the verbs whose output is described otherwise, and where.
