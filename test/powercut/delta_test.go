@@ -111,7 +111,7 @@ func (p *patch) Plan(ctx context.Context, want []int, check func(int, []byte) bo
 		}
 	}
 	wanted := slices.Clone(p.made)
-	p.reader, err = t.NewReader(ctx, bytes.NewReader(p.file), p.seed, frames, func(f delta.Frame, data []byte) error {
+	p.reader, err = t.NewReader(ctx, delta.Source{File: bytes.NewReader(p.file), Old: p.seed, Frames: frames, Check: func(f delta.Frame, data []byte) error {
 		for i := f.First; i < f.First+f.Count; i++ {
 			n := p.ranges[i].Length
 			if slices.Contains(wanted, i) && !check(i, data[:n]) {
@@ -120,7 +120,7 @@ func (p *patch) Plan(ctx context.Context, want []int, check func(int, []byte) bo
 			data = data[n:]
 		}
 		return nil
-	})
+	}})
 	return wanted, update.PatchFetch{}, err
 }
 
