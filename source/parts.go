@@ -68,7 +68,7 @@ func (i *Image) LimitFrames(n int) {
 // bytes. If the image is packed or raw, on a server with ranges, and parts are cheaper than the whole file, only parts are fetched from
 // then on, and reading other bytes of a packed one is an error. Errors: [FetchError].
 func (i *Image) Plan(want []pack.Range) (Plan, error) {
-	if i.skips() {
+	if i.res != nil && i.jump != nil && i.offset == 0 && i.err == nil && i.res.ranges && !i.res.whole {
 		return i.planRaw(want), nil
 	}
 	if i.remote == nil || i.offset > 0 || i.err != nil {
@@ -96,21 +96,9 @@ func (i *Image) Plan(want []pack.Range) (Plan, error) {
 	return plan, nil
 }
 
-// skips reports whether it is a raw image at its beginning, of which long gaps need not be fetched.
-func (i *Image) skips() bool {
-	return i.res != nil && i.jump != nil && i.offset == 0 && i.err == nil && i.res.ranges && !i.res.whole
-}
-
-// Costs returns, for each of ascending, disjoint ranges of the image, how many bytes of the file only this range needs. It is called before
-// Plan, reads the table of a packed image, and returns nil if parts cannot be fetched; Plan then has the reason.
+// Costs returns, for each of ascending, disjoint ranges of a packed image, how many bytes of the file only this range needs. It is called before
+// Plan, reads the seek table, and returns nil for other images and if parts cannot be fetched; Plan then has the reason.
 func (i *Image) Costs(ranges []pack.Range) []int64 {
-	if i.skips() {
-		costs := make([]int64, len(ranges))
-		for n, r := range ranges {
-			costs[n] = r.Length
-		}
-		return costs
-	}
 	if i.remote == nil || i.offset > 0 || i.err != nil || i.remote.readTable() != nil {
 		return nil
 	}
@@ -153,15 +141,16 @@ type remote struct {
 	res *resource
 
 	limit  int          // frames of a seek table
-	frames []pack.Frame // nil before readTable
+	frames []pack.Frame // see readTable
+	err    error
 }
 
 // readTable reads the seek table, once.
-func (r *remote) readTable() (err error) {
-	if r.frames == nil {
-		r.frames, err = pack.ReadTable(&tail{r: r}, r.res.size, r.limit)
+func (r *remote) readTable() error {
+	if r.frames == nil && r.err == nil {
+		r.frames, r.err = pack.ReadTable(&tail{r: r}, r.res.size, r.limit)
 	}
-	return err
+	return r.err
 }
 
 // plan reads the seek table and compares the cost of the parts with that of the whole file.
