@@ -37,7 +37,7 @@ const (
 	maxMemory = 8 << 20
 )
 
-// maxTrial bounds what the tests of one mutant take without it.
+// maxTrial bounds the processor time that the tests of one mutant take without it: a busy machine leaves out no more than a quiet one.
 const maxTrial = 20 * time.Second
 
 // testedBy names the packages whose tests count for a package whose own are not all that hold it.
@@ -165,7 +165,7 @@ func report(packages []string, all []*trial, known map[string]string) error {
 // test is one test of a compiled package.
 type test struct {
 	program, dir, name string
-	took               time.Duration
+	took, cpu          time.Duration // without a mutant
 }
 
 // trial is a mutant with the tests that reach it.
@@ -178,30 +178,30 @@ type trial struct {
 // run runs the tests until one of them fails, or those that are left take too long.
 func (t *trial) run() {
 	t.result = "killed"
-	slices.SortFunc(t.tests, func(a, b test) int { return cmp.Compare(a.took, b.took) })
-	var took time.Duration
+	slices.SortFunc(t.tests, func(a, b test) int { return cmp.Compare(a.cpu, b.cpu) })
+	var cpu time.Duration
 	for _, test := range t.tests {
-		if took += test.took; took > maxTrial {
+		if cpu += test.cpu; cpu > maxTrial {
 			break
 		}
-		if err := test.run(5*time.Second+4*test.took, fmt.Sprintf("MUTANT=%d", t.id)); err != nil {
+		if _, err := test.run(5*time.Second+4*test.took, fmt.Sprintf("MUTANT=%d", t.id)); err != nil {
 			return
 		}
 	}
 	t.result = "survived"
 }
 
-// run runs the test as nobody. It ends with everything that it has started.
-func (t test) run(limit time.Duration, env ...string) error {
+// run runs the test as nobody and returns its processor time. It ends with everything that it has started.
+func (t test) run(limit time.Duration, env ...string) (cpu time.Duration, err error) {
 	ctx, stop := context.WithTimeout(context.Background(), limit)
 	defer stop()
 	dir, err := os.MkdirTemp(filepath.Dir(t.program), "run")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer os.RemoveAll(dir)
 	if err := os.Chmod(dir, 0o777); err != nil {
-		return err
+		return 0, err
 	}
 	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -v "$0"; exec nice -n 19 "$@"`, fmt.Sprint(maxMemory), t.program, "-test.run", "^"+t.name+"$", "-test.failfast")
 	cmd.Dir, cmd.Env = t.dir, append(os.Environ(), append(env, "TMPDIR="+dir, "HOME="+dir)...)
@@ -214,9 +214,9 @@ func (t test) run(limit time.Duration, env ...string) error {
 	out, err := cmd.CombinedOutput()
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, out[max(0, len(out)-2000):])
+		return 0, fmt.Errorf("%w\n%s", err, out[max(0, len(out)-2000):])
 	}
-	return nil
+	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
 }
 
 // prepare compiles a package with all its mutants, and runs every test once without any, which finds those it reaches.
@@ -290,7 +290,7 @@ func trace(pkg, dir, tmp string, trials []*trial) error {
 			return err
 		}
 		began := time.Now()
-		if err := t.run(10*time.Minute, "MUTANT_TRACE="+reached); err != nil {
+		if t.cpu, err = t.run(10*time.Minute, "MUTANT_TRACE="+reached); err != nil {
 			fmt.Fprintf(os.Stderr, "mutate: %s %s fails without a mutant and does not count: %v\n", pkg, name, err)
 			continue
 		}
