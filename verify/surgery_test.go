@@ -5,7 +5,11 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"encoding/binary"
+	"fmt"
 	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -168,5 +172,60 @@ func TestHashedSubpackets(t *testing.T) {
 			got, err := p.Verify(testDoc, signWith(t, e, tc.subpackets...))
 			checkVerdict(t, got, err, testDoc, tc.want)
 		})
+	}
+}
+
+// TestPacketLengths: a certificate is the same whatever form the lengths of its packets have (RFC 9580, section 4.2), except those of unknown
+// length; one that ends inside a length or a body is refused.
+func TestPacketLengths(t *testing.T) {
+	e, err := openpgp.NewEntity("release", "", "release@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cert bytes.Buffer
+	if err := e.Serialize(&cert); err != nil {
+		t.Fatal(err)
+	}
+	be := binary.BigEndian
+	for name, c := range map[string]struct {
+		header func(tag byte, n int) []byte
+		ok     bool
+	}{
+		"old, one octet":                        {func(tag byte, n int) []byte { return []byte{0x80 | tag<<2, byte(n)} }, true},
+		"old, two octets":                       {func(tag byte, n int) []byte { return be.AppendUint16([]byte{0x81 | tag<<2}, uint16(n)) }, true},
+		"old, four octets":                      {func(tag byte, n int) []byte { return be.AppendUint32([]byte{0x82 | tag<<2}, uint32(n)) }, true},
+		"old, none":                             {func(tag byte, _ int) []byte { return []byte{0x83 | tag<<2} }, false},
+		"new, five octets":                      {func(tag byte, n int) []byte { return be.AppendUint32([]byte{0xc0 | tag, 255}, uint32(n)) }, true},
+		"new, partial":                          {func(tag byte, _ int) []byte { return []byte{0xc0 | tag, 224} }, false},
+		"new, partial, at the end of its range": {func(tag byte, _ int) []byte { return []byte{0xc0 | tag, 254} }, false},
+		"no packet":                             {func(tag byte, n int) []byte { return []byte{tag, byte(n)} }, false},
+	} {
+		var data []byte
+		for _, p := range packets(t, cert.Bytes()) {
+			if len(p.Contents) > 255 {
+				t.Fatalf("a packet of %d bytes", len(p.Contents))
+			}
+			data = append(append(data, c.header(p.Tag, len(p.Contents))...), p.Contents...)
+		}
+		path := filepath.Join(t.TempDir(), "release.gpg")
+		load := func(data []byte) ([]string, error) {
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			ring, err := verify.LoadKeyring(path)
+			if err != nil {
+				return nil, err
+			}
+			return ring.Fingerprints(), nil
+		}
+		got, err := load(data)
+		if want := fmt.Sprintf("%X", e.PrimaryKey.Fingerprint); c.ok != (err == nil) || c.ok && !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: LoadKeyring = %v, %v; want %s: %v", name, got, err, want, c.ok)
+		}
+		for n := 1; n < 8 && c.ok; n++ {
+			if got, err := load(data[:n]); err == nil {
+				t.Errorf("%s: LoadKeyring of %d bytes = %v", name, n, got)
+			}
+		}
 	}
 }
