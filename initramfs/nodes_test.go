@@ -87,6 +87,11 @@ func TestConsole(t *testing.T) {
 	if screen, err := os.ReadFile("/dev/tty1"); err != nil || !strings.Contains(string(screen), "\x1b[7mone") {
 		t.Errorf("the screen shows %q, %v", screen, err)
 	}
+	before, _ := os.Stat("/dev/tty1")
+	c.refresh()
+	if after, err := os.Stat("/dev/tty1"); err != nil || after.Size() == before.Size() {
+		t.Errorf("the screen was not drawn again: %v", err)
+	}
 	var fallback bytes.Buffer
 	mountOver(t, m.write("none", "ttyS9\n"), "/sys/class/tty/console/active")
 	fmt.Fprint(OpenConsole(&fallback), "hello")

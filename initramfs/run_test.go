@@ -1,6 +1,7 @@
 package initramfs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -274,6 +275,38 @@ func TestSources(t *testing.T) {
 	}
 	if want := []string{"updater/a.zst", "updater/a.zst", "https://user:secret@server/x", "https://user:secret@server/x"}; !slices.Equal(a.installed, want) {
 		t.Errorf("installed %q; want %q", a.installed, want)
+	}
+}
+
+// TestLogMenu: the log goes to a medium that is chosen; one with another file system than FAT is refused, unmounted and unchanged.
+func TestLogMenu(t *testing.T) {
+	m := newMachine(t)
+	own := m.disk("sda", "", "")
+	image := m.image("", "updater/a.bmap")
+	before, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := m.disk("sdb", image, "")
+	r, _, err := runIn(t.Context(), t, &appliance{own: own}, "updater.mode=status", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := new(strings.Builder)
+	r.Log = func(format string, a ...any) { fmt.Fprintf(log, format+"\n", a...) }
+	back := &menu{title: "before"}
+	list := r.logMenu(own, back)
+	if !slices.Equal(list.labels, []string{node, "back"}) {
+		t.Fatalf("the media are %q", list.labels)
+	}
+	for _, do := range list.do {
+		if _, next := do(); next != back {
+			t.Errorf("a choice leads to %+v", next)
+		}
+	}
+	after, err := os.ReadFile(image)
+	if want := "error: writing the log to " + node + ", which must be FAT or exFAT: "; err != nil || !strings.HasPrefix(log.String(), want) || !bytes.Equal(before, after) {
+		t.Errorf("the log is %q; want %q, and an unchanged medium: %v", log.String(), want, bytes.Equal(before, after))
 	}
 }
 
