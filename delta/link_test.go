@@ -57,27 +57,32 @@ func TestManyFramesFromAfar(t *testing.T) {
 		file = enc.EncodeAll(content, file)
 		frames[i] = Frame{First: i, Count: 1, At: at, Packed: int64(len(file)) - at, Length: 4096}
 	}
-	for _, rate := range []int{500_000, 2_000_000, 10_000_000} {
-		synctest.Test(t, func(t *testing.T) {
-			l := &link{ReaderAt: bytes.NewReader(file), trip: 50 * time.Millisecond, rate: rate}
-			start := time.Now()
-			r, err := new(Table).NewReader(t.Context(), Source{File: l, Old: bytes.NewReader(nil), Frames: frames})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer r.Close()
-			n := 0
-			for g := r.Next(); g != nil; g = r.Next() {
-				if g.Err != nil {
-					t.Fatal(g.Err)
+	for _, budget := range []int64{0, int64(len(file)) / 4} {
+		for _, rate := range []int{500_000, 2_000_000, 10_000_000} {
+			synctest.Test(t, func(t *testing.T) {
+				l := &link{ReaderAt: bytes.NewReader(file), trip: 50 * time.Millisecond, rate: rate}
+				start := time.Now()
+				r, err := new(Table).NewReader(t.Context(), Source{
+					File: l, Old: bytes.NewReader(nil), Frames: frames, Budget: budget, Worth: func(f Frame) int64 { return 20 * f.Packed },
+				})
+				if err != nil {
+					t.Fatal(err)
 				}
-				n++
-			}
-			took := time.Since(start)
-			least := l.trip + time.Duration(len(file))*time.Second/time.Duration(rate)
-			if n != len(frames) || took > least*12/10 || l.most > batches {
-				t.Errorf("%d bytes a second: %d frames in %v and %d requests, %d at a time; their bytes take %v", rate, n, took, l.n, l.most, least)
-			}
-		})
+				defer r.Close()
+				n := 0
+				for g := r.Next(); g != nil; g = r.Next() {
+					if g.Err != nil {
+						t.Fatal(g.Err)
+					}
+					n++
+				}
+				took := time.Since(start)
+				least := l.trip + time.Duration(len(file))*time.Second/time.Duration(rate)
+				if n != len(frames) || took > least*12/10 || l.most > batches {
+					t.Errorf("%d bytes a second, budget %d: %d frames in %v and %d requests, %d at a time; their bytes take %v",
+						rate, budget, n, took, l.n, l.most, least)
+				}
+			})
+		}
 	}
 }

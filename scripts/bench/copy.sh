@@ -13,9 +13,10 @@ if [ ! -e "$root" ]; then
 fi
 # shellcheck disable=SC2086
 measure() { go run ./bench/copy -updater "$BENCH_WORK/updater" ${BENCH_FLAGS:-} "$@" "$root" | tee "build/bench/copy$name.md"; }
-draw() {
-	go run ./bench/plot -title "$1" -group form -bar command -value 'MB/s of mapped data' \
-		-only 'bmaptool copy;updater bmap copy --no-read-back;updater bmap copy, read back' <"build/bench/copy$name.md" >"build/bench/copy$name.svg"
-}
-name='' && measure && draw 'Copying to memory'
-name=-slow && measure -slow -runs 3 -forms raw,gz,zst3,zst19,packed,lz4 && draw 'Copying to a device of 40 MB/s'
+draw() { awk -v table='| form | command' -v labels=2 -v title="$1" -f scripts/plot.awk "build/bench/copy$name.md" >"build/bench/copy$name.svg"; }
+name=''
+measure
+draw 'Copying to memory, MB of mapped data a second'
+name=-slow
+measure -slow -runs 3 -forms raw,gz,zst3,zst19,packed,lz4
+draw 'Copying to a device of 40 MB/s, MB of mapped data a second'
