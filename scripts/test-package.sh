@@ -51,7 +51,7 @@ while read -r arch machine rpmarch apkarch tararch; do
 	if [ "$arch" = "$native" ]; then
 		"$a/rpm/usr/bin/updater" version | grep -qF "$version"
 		cp -r "$a/rpm" "$work/rpmroot"
-		rpm --root "$work/rpmroot" --dbpath /var/lib/rpm -e updater 2>/dev/null
+		rpm --root "$work/rpmroot" --dbpath /var/lib/rpm -e --noscripts updater 2>/dev/null
 		[ ! -e "$work/rpmroot/usr/bin/updater" ] || die "rpm -e leaves the program"
 	fi
 	rm -rf "$a/rpm/var"
@@ -119,10 +119,10 @@ mknod -m 666 "$root/dev/urandom" c 1 9
 ln -s /proc/self/fd "$root/dev/fd"
 mount -t proc proc "$root/proc"
 in_root() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb MANPAGER=cat "$@"; }
-files() { (cd "$root" && find . -xdev -path ./proc -prune -o -path ./var/lib/dpkg -prune -o -path ./var/cache/man -prune -o -path ./var/log -prune -o -path ./tmp -prune -o -path ./root -prune -o -path ./run -prune -o -print | sort); }
+files() { (cd "$root" && find . -xdev -path ./proc -prune -o -path ./var/lib/dpkg -prune -o -path ./var/cache/man -prune -o -path ./var/cache/apt -prune -o -path ./var/lib/apt -prune -o -path ./var/log -prune -o -path ./tmp -prune -o -path ./root -prune -o -path ./run -prune -o -print | sort); }
 files >"$work/before"
 cp "$dist/updater_${debversion}_$native.deb" "$root/tmp/updater.deb"
-in_root apt-get -qq -o APT::Sandbox::User=root install /tmp/updater.deb >"$work/said"
+in_root apt-get -qq -o APT::Sandbox::User=root install /tmp/updater.deb >"$work/said" 2>&1
 in_root dpkg --verify updater || die "dpkg finds changed files"
 for unit in "$payload"/usr/lib/systemd/system/*; do # a service that a timer starts is not enabled
 	name=$(basename "$unit" .service); grep -q '^\[Install\]' "$unit" || continue
