@@ -9,7 +9,7 @@ import (
 
 // version is the version of this tree; packages and the changelog follow it. A tree between two releases has the version of
 // the next one with "-pre".
-const version = "0.2.0-pre"
+const version = "0.2.0"
 
 // The linker sets these (see the Makefile): the commit, and its time in RFC 3339, which is the floor of the trusted clock.
 var (
