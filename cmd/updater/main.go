@@ -9,12 +9,13 @@ import (
 	"syscall"
 
 	"updater/initramfs"
+	"updater/internal/terminal"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a reader of the output that is gone must not kill an install: the write fails instead
-	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: terminal.Journal(os.Stderr)}
 	code := dispatch(ctx, os.Args, env)
 	stop()
 	os.Exit(code)
