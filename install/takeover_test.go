@@ -140,7 +140,7 @@ func TestTakeover(t *testing.T) {
 				}
 			}
 			boots("A")
-			run(0, "1.0 (good)", "status")
+			run(0, "1.0 (good ", "status")
 
 			// RAUC goes on as well: the variables are its own.
 			d.installed(r, "B", "B A")

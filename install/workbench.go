@@ -4,10 +4,14 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 
 	"updater/bmap"
@@ -168,4 +172,47 @@ func WriteDictionary(t *delta.Table, frame delta.Frame, image, output string) er
 		}
 		return nil
 	})
+}
+
+// CreateMap makes the block map of an image file; see [bmap.Create]. whole adds the checksum of the whole image, in which holes count as zeros,
+// and needs a ChecksumType of sha256, sha384 or sha512. If another file has the image's name at the end, the error wraps bmap.ErrChanged.
+func CreateMap(ctx context.Context, image string, o bmap.CreateOptions, whole bool) (*bmap.Map, error) {
+	f, err := os.Open(image)
+	if err != nil {
+		return nil, fmt.Errorf("opening the image: %w", err)
+	}
+	defer f.Close()
+	if whole {
+		if o.Update == nil {
+			o.Update = new(bmap.Update)
+		}
+		if o.Update.ImageChecksum, err = hashImage(ctx, f, o.ChecksumType); err != nil {
+			return nil, err
+		}
+	}
+	m, err := bmap.Create(ctx, f, o)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if now, err := os.Stat(image); err != nil || !os.SameFile(opened, now) {
+		return nil, fmt.Errorf("making the bmap of %s: %w: another file has its name now", image, bmap.ErrChanged)
+	}
+	return m, nil
+}
+
+// hashImage is the checksum of a whole image.
+func hashImage(ctx context.Context, f *os.File, name string) (string, error) {
+	newHash, ok := map[string]func() hash.Hash{"sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New}[name]
+	if !ok {
+		return "", fmt.Errorf("checksum of the whole image: type is %q, expected sha256, sha384 or sha512", name)
+	}
+	sum := newHash()
+	if _, err := io.CopyBuffer(sum, Interruptible(ctx, io.NewSectionReader(f, 0, math.MaxInt64)), make([]byte, 1<<20)); err != nil {
+		return "", fmt.Errorf("reading the image: %w", err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }

@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/sha512"
-	"encoding/hex"
 	"fmt"
-	"hash"
-	"io"
-	"math"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -81,30 +76,14 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(image)
-	if err != nil {
-		return fmt.Errorf("opening the image: %w", err)
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+	if info, err := os.Stat(image); err == nil && info.Mode().IsRegular() && info.Size() == 0 {
 		return usagef("image %s is empty; build it before its block map", image)
-	}
-	if o.imageChecksum {
-		if options.Update == nil {
-			options.Update = new(bmap.Update)
-		}
-		if options.Update.ImageChecksum, err = hashImage(ctx, f, o.checksum); err != nil {
-			return err
-		}
 	}
 	progress, stop := newReport(env, false).Meter("reading")
 	options.Progress = progress
-	m, err := bmap.Create(ctx, f, options)
+	m, err := install.CreateMap(ctx, image, options, o.imageChecksum)
 	stop()
 	if err != nil {
-		return err
-	}
-	if err := stillThere(f, image); err != nil {
 		return err
 	}
 	if o.output == "" || o.output == "-" {
@@ -116,32 +95,6 @@ func runBmapCreate(ctx context.Context, o bmapCreateOptions, image string, env E
 		env.doneJSON(describeBmap(m, false))
 	}
 	return err
-}
-
-// hashImage is the checksum of the whole image. Holes count as zeros.
-func hashImage(ctx context.Context, f *os.File, name string) (string, error) {
-	hashes := map[string]func() hash.Hash{"sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New}
-	newHash, ok := hashes[name]
-	if !ok {
-		return "", usagef("--image-checksum needs a --checksum of sha256, sha384 or sha512")
-	}
-	sum := newHash()
-	if _, err := io.CopyBuffer(sum, install.Interruptible(ctx, io.NewSectionReader(f, 0, math.MaxInt64)), make([]byte, 1<<20)); err != nil {
-		return "", fmt.Errorf("reading the image: %w", err)
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
-}
-
-// stillThere checks that the path still names the file that was read.
-func stillThere(f *os.File, path string) error {
-	opened, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if now, err := os.Stat(path); err != nil || !os.SameFile(opened, now) {
-		return fmt.Errorf("making the bmap of %s: %w: another file has its name now", path, bmap.ErrChanged)
-	}
-	return nil
 }
 
 func (o bmapCreateOptions) options() (bmap.CreateOptions, error) {
@@ -169,6 +122,9 @@ func (o bmapCreateOptions) options() (bmap.CreateOptions, error) {
 			return c, err
 		}
 		c.Update = &o.update
+	}
+	if o.imageChecksum && !slices.Contains([]string{"sha256", "sha384", "sha512"}, o.checksum) {
+		return c, usagef("--image-checksum needs a --checksum of sha256, sha384 or sha512")
 	}
 	if err := c.Check(); err != nil {
 		return c, &usageError{err: err}

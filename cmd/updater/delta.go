@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
@@ -87,7 +86,7 @@ func runDeltaCreate(ctx context.Context, o deltaCreateOptions, path string, env 
 	if err != nil {
 		return err
 	}
-	v := viewDelta(t)
+	v := t.Summary()
 	if o.json {
 		env.doneJSON(v)
 	} else {
@@ -117,41 +116,6 @@ func mapOf(image, path string) (string, error) {
 		return "", &usageError{err: err}
 	}
 	return path, nil
-}
-
-// deltaView is a delta for people and machines.
-type deltaView struct {
-	Base        string `json:"base"`   // checksum of the bmap of the old image
-	Target      string `json:"target"` // of the new one
-	BaseBytes   int64  `json:"base_bytes"`
-	Bytes       int64  `json:"bytes"`
-	TableBytes  int64  `json:"table_bytes"`
-	Frames      int    `json:"frames"`
-	Made        int64  `json:"made_bytes"`   // of the new image
-	Windows     int    `json:"windows"`      // of the old image, different ones
-	WindowBytes int64  `json:"window_bytes"` // of all
-	Dictionary  int64  `json:"dictionary_bytes"`
-}
-
-func viewDelta(t *delta.Table) deltaView {
-	v := deltaView{
-		Base: hex.EncodeToString(t.Base[:]), Target: hex.EncodeToString(t.Target[:]), BaseBytes: t.BaseSize,
-		Bytes: t.Size, TableBytes: t.Size, Windows: len(t.Windows),
-	}
-	for _, w := range t.Windows {
-		v.WindowBytes += int64(w.Length)
-	}
-	for _, f := range t.Frames {
-		if f.Packed > 0 {
-			v.Frames++
-		}
-		v.Made += f.Length
-		v.TableBytes -= f.Packed
-		for _, w := range t.Dictionary(f) {
-			v.Dictionary += int64(w.Length)
-		}
-	}
-	return v
 }
 
 type deltaInfoOptions struct {
@@ -202,7 +166,7 @@ func runDeltaInfo(o deltaInfoOptions, path string, env Env) error {
 	if o.dictionary >= 0 {
 		return writeDictionary(o, t, env)
 	}
-	v := viewDelta(t)
+	v := t.Summary()
 	if o.json {
 		return env.json(v)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/spf13/cobra"
 
+	"updater/delta"
 	"updater/device"
 	"updater/device/health"
 	"updater/fleet"
@@ -30,7 +31,7 @@ var results = map[string]any{
 	"activate": changed{}, "bmap create": bmapInfo{}, "bmap info": bmapInfo{}, "bmap verify": bmapVerdict{}, "channel add": release.ChannelContents{},
 	"channel create": release.ChannelContents{}, "channel info": release.ChannelContents{}, "channel renew": release.ChannelContents{},
 	"channel verify": channelVerdict{}, "channel withdraw": release.ChannelContents{}, "check": fleet.Verdict{}, "config check": configVerdict{},
-	"delta create": deltaView{}, "delta info": deltaView{}, "doctor": findings{}, "health": health.Report{}, "history": device.History{}, "init": drafted{},
+	"delta create": delta.Summary{}, "delta info": delta.Summary{}, "doctor": findings{}, "health": health.Report{}, "history": device.History{}, "init": drafted{},
 	"keyring create": keyringView{}, "keyring info": keyringView{}, "keyring install": changed{}, "mark bad": changed{}, "mark good": changed{},
 	"pack": bmapInfo{}, "provision": line.Result{}, "provision records export": record.Record{}, "provision records list": record.Record{},
 	"provision records verify": recordsVerdict{}, "recover": changed{}, "release create": releaseView{}, "release info": releaseView{},
