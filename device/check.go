@@ -37,8 +37,8 @@ func needs(c *config.Config) error {
 		n := len(b.Env.Areas)
 		lacks(b.Env.File == "" && n != 1 && n != 2, "boot.env has %d areas, expected the misc partition, or one or two areas", n)
 	case "barebox":
-		lacks(len(b.Env.Areas) != 1 || b.Barebox.Stride == 0, "boot.env has %d areas and boot.barebox a stride of %d, expected one area and the stride of its buckets",
-			len(b.Env.Areas), b.Barebox.Stride)
+		n, stride := len(b.Env.Areas), b.Barebox.Stride
+		lacks(n != 1 || stride == 0, "boot.env has %d areas and boot.barebox a stride of %d, expected one area and the stride of its buckets", n, stride)
 	case "gpt":
 		_, err := c.Role(b.Role)
 		lacks(err != nil, "boot.role: %w", err)
@@ -48,17 +48,26 @@ func needs(c *config.Config) error {
 		}
 	}
 	allowed := dialects[b.Backend]
-	lacks(allowed != nil && !slices.Contains(allowed, b.Dialect), "boot.dialect is %q, expected %s", b.Dialect, strings.TrimPrefix(strings.Join(allowed, " or "), " or "))
+	lacks(allowed != nil && !slices.Contains(allowed, b.Dialect), "boot.dialect is %q, expected %s", b.Dialect,
+		strings.TrimPrefix(strings.Join(allowed, " or "), " or "))
 	for _, s := range c.Slot {
-		lacks(b.Backend == "efi" && !strings.HasPrefix(s.Loader, `\`), `slot %s: loader is %q, expected the EFI program on the ESP, such as \EFI\slots\%[1]s.efi`, s.Name, s.Loader)
-		lacks(b.Backend == "tryboot" && (s.BootPartition < 1 || s.BootPartition > 9), "slot %s: boot_partition is %d, expected 1 to 9", s.Name, s.BootPartition)
-		lacks(b.Backend == "barebox" && (s.Attempts == nil || s.Priority == nil), "slot %s: attempts and priority are the offsets of its variables, and both are needed", s.Name)
-		lacks(!slices.Equal(s.Roles(), c.Slot[0].Roles()), "slot %s: role %s, expected those of slot %s, %s", s.Name, strings.Join(s.Roles(), ", "), c.Slot[0].Name,
-			strings.Join(c.Slot[0].Roles(), ", "))
+		slotNeeds(lacks, c, s)
 	}
 	lacks(CheckSlots(c) != nil, "slot %s: it is the only one, expected 2 for this boot loader", c.Slot[0].Name)
 	if err, ok := errors.AsType[*config.Error](c.CheckInstallable()); ok {
 		lacks(true, "state is missing: %w", err.Err)
 	}
 	return errors.Join(errs...)
+}
+
+// slotNeeds is needs for one slot.
+func slotNeeds(lacks func(lacking bool, format string, a ...any), c *config.Config, s config.Slot) {
+	backend, first := c.Boot.Backend, c.Slot[0]
+	lacks(backend == "efi" && !strings.HasPrefix(s.Loader, `\`), `slot %s: loader is %q, expected the EFI program on the ESP, such as \EFI\slots\%[1]s.efi`,
+		s.Name, s.Loader)
+	lacks(backend == "tryboot" && (s.BootPartition < 1 || s.BootPartition > 9), "slot %s: boot_partition is %d, expected 1 to 9", s.Name, s.BootPartition)
+	lacks(backend == "barebox" && (s.Attempts == nil || s.Priority == nil),
+		"slot %s: attempts and priority are the offsets of its variables, and both are needed", s.Name)
+	lacks(!slices.Equal(s.Roles(), first.Roles()), "slot %s: role %s, expected those of slot %s, %s", s.Name, strings.Join(s.Roles(), ", "), first.Name,
+		strings.Join(first.Roles(), ", "))
 }

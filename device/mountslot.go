@@ -13,7 +13,9 @@ import (
 
 // slotKinds are the file systems that a slot may hold, as mount(2) names them, with options under which nothing is written: a journal is not
 // replayed.
-var slotKinds = [][2]string{{"ext4", "noload"}, {"squashfs", ""}, {"erofs", ""}, {"vfat", ""}, {"f2fs", "norecovery"}, {"xfs", "norecovery"}, {"btrfs", "norecovery"}}
+var slotKinds = [][2]string{
+	{"ext4", "noload"}, {"squashfs", ""}, {"erofs", ""}, {"vfat", ""}, {"f2fs", "norecovery"}, {"xfs", "norecovery"}, {"btrfs", "norecovery"},
+}
 
 // MountSlot mounts the partitions of a slot read-only, each at the folder of its role below dir, until unmount is called. A partition without a
 // file system has no folder; file roles have none either. The slot may be held for writing: the mounts go through read-only loop devices, so

@@ -12,6 +12,7 @@ updater is installed, and nothing of it runs yet. As root:
   systemctl enable updater-health@health.d.service            # with checks in /etc/updater/health.d
   systemctl enable updater-update.timer                       # with channel.url in the configuration
   systemctl enable updater-report.service                     # with report.url
+  systemctl enable updater-scrub.timer                        # reads both slots against their signed checksums, once a month
 
 /usr/share/doc/updater has the pages, the schemas, and boot scripts in examples.
 T

@@ -45,10 +45,13 @@ func Problems(path string, backends []string, more func(*Config) error) []Proble
 	return list
 }
 
+// slotWords begin what is wrong with a slot.
+const slotWords = `name|partitions|files|partition|file|loader|boot_partition|attempts|priority|role \w+ is a file`
+
 var (
 	decodeError = regexp.MustCompile(`^toml: line (\d+)(?: \(last key "(.*?)"\))?: (?s)(.*)$`)
 	unknownKey  = regexp.MustCompile(`^unknown key "(.*)"$`)
-	inSlot      = regexp.MustCompile(`^slot (\w+):? (?:(name|partitions|files|partition|file|loader|boot_partition|attempts|priority|role \w+ is a file)\b)?`)
+	inSlot      = regexp.MustCompile(`^slot (\w+):? (?:(` + slotWords + `)\b)?`)
 	pinned      = regexp.MustCompile(`^trust\.key (\d+): (?:(fingerprint|roles|documents)\b)?`)
 	dotted      = regexp.MustCompile(`^[a-z_]+(\.\w+)*`)
 )

@@ -38,7 +38,8 @@ func (s *Survey) Config() string {
 	} else {
 		fmt.Fprintf(&b, "state = %s\n", quote(s.State))
 	}
-	fmt.Fprintf(&b, "\n# [disk]\n# path = %s                 # left out: the disk that booted\n\n[boot]\nbackend = %s\n", quote("/dev/mmcblk0"), quote(s.Backend))
+	b.WriteString("\n# [disk]\n# path = \"/dev/mmcblk0\"               # left out: the disk that booted\n")
+	fmt.Fprintf(&b, "\n[boot]\nbackend = %s\n", quote(s.Backend))
 	for _, line := range s.Boot {
 		b.WriteString(line + "\n")
 	}

@@ -115,6 +115,9 @@ func (l *look) tryboot() bool {
 	return false
 }
 
+// rootName matches the values of root= that name a partition.
+var rootName = regexp.MustCompile(`^(PARTLABEL=|PARTUUID=|/dev/)[A-Za-z0-9._/+-]+$`)
+
 // bootPartitions gives the slots the partitions that the firmware boots, the lower number to slot A, and their root file systems as
 // cmdline.txt names them.
 func (l *look) bootPartitions(boots []int) {
@@ -129,7 +132,7 @@ func (l *look) bootPartitions(boots []int) {
 			s.Partitions["boot"], l.inSlot[v.part.Number] = v.spec, true
 			cmdline, _ := v.read("cmdline.txt")
 			for word := range strings.FieldsSeq(string(cmdline)) {
-				if root, ok := strings.CutPrefix(word, "root="); ok && (strings.HasPrefix(root, "PART") || strings.HasPrefix(root, "/dev/")) && plain.MatchString(strings.NewReplacer("=", "", "/", "").Replace(root)) {
+				if root, ok := strings.CutPrefix(word, "root="); ok && rootName.MatchString(root) {
 					s.Partitions["rootfs"] = root
 					l.found("slot %s: cmdline.txt on partition %d has %s", s.Name, boots[i], word)
 				}
@@ -232,7 +235,8 @@ func (l *look) barebox() bool {
 		l.found("barebox: three buckets of state with %d bytes of data on partition %d", size, p.Number)
 		l.Has = true
 		l.Boot = []string{
-			fmt.Sprintf("env = [ { device = %s, offset = 0, size = %d } ]", quote(l.spec(p)), 3*stride), fmt.Sprintf("barebox = { magic = %#x, stride = %d, attempts = 3 }", magic, stride),
+			fmt.Sprintf("env = [ { device = %s, offset = 0, size = %d } ]", quote(l.spec(p)), 3*stride),
+			fmt.Sprintf("barebox = { magic = %#x, stride = %d, attempts = 3 }", magic, stride),
 		}
 		l.unknown("offsets of attempts and priority: the disk does not name them; those of examples/boot/barebox/state.dtsi were assumed")
 		l.targets()
@@ -283,7 +287,8 @@ func (l *look) taken(at int64) bool {
 	})
 }
 
-// environments searches for U-Boot environments: in files on FAT, else in the first 16 MiB of the disk. It returns those of one environment as areas of boot.env, and its variables, a line each.
+// environments searches for U-Boot environments: in files on FAT, else in the first 16 MiB of the disk. It returns those of one environment as
+// areas of boot.env, and its variables, a line each.
 func (l *look) environments() (areas []string, env string) {
 	for _, v := range l.vols {
 		for _, name := range []string{"uboot.env", "uboot-redund.env"} {
@@ -297,6 +302,11 @@ func (l *look) environments() (areas []string, env string) {
 	if len(areas) > 0 {
 		return areas, env
 	}
+	return l.rawEnvironments()
+}
+
+// rawEnvironments searches the beginning of the disk, outside the slots.
+func (l *look) rawEnvironments() (areas []string, env string) {
 	raw, err := blockdev.OpenPath(l.disk.Path(), 0, 0, blockdev.ReadOnly)
 	if err != nil {
 		return nil, ""
@@ -386,7 +396,9 @@ var contents = []struct {
 	pattern *regexp.Regexp
 	role    string
 }{
-	{regexp.MustCompile(`(?i)\.efi$`), "uki"}, {regexp.MustCompile(`(?i)^(vmlinuz|bzimage|zimage|image)`), "kernel"}, {regexp.MustCompile(`(?i)^init(rd|ramfs)`), "initrd"},
+	{regexp.MustCompile(`(?i)\.efi$`), "uki"},
+	{regexp.MustCompile(`(?i)^(vmlinuz|bzimage|zimage|image)`), "kernel"},
+	{regexp.MustCompile(`(?i)^init(rd|ramfs)`), "initrd"},
 }
 
 // templates finds files of the slots: those whose path has the name of the slot as a folder, or as the name of the file.
