@@ -243,7 +243,7 @@ func (c *Config) check(backends []string) (errs []error) {
 // flatten lists errors that are not nil; of a join each of its own.
 func flatten(errs []error) (list []error) {
 	for _, err := range errs {
-		if join, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // a join itself, not one inside of an error
+		if join, ok := err.(interface{ Unwrap() []error }); ok {
 			list = append(list, flatten(join.Unwrap())...)
 		} else if err != nil {
 			list = append(list, err)
