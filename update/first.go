@@ -61,12 +61,12 @@ func (p *part) prepareDelta(ctx context.Context) (missing bool, err error) {
 		d.image, err = p.fetchFirst(ctx, image, i, p.Map.Range(i))
 		return true, err
 	}
-	if !d.patch.make(ctx, i) {
-		if d.patch.data, err = p.checkOther(ctx, i, p.Map.Range(i)); err != nil {
-			return true, err
-		}
+	if rng := p.Map.Range(i); d.patch.make(ctx, i) {
+		err = p.judge(rng, d.patch.data)
+	} else {
+		d.patch.data, err = p.checkOther(ctx, i, rng)
 		d.patch.failed = nil
-		p.fetch.Delta.Again += p.Map.Range(i).Length
+		p.fetch.Delta.Again += rng.Length
 	}
 	p.want = func(ctx context.Context, index int, rng bmap.Range) (bool, error) {
 		if index == i { // it is there already
@@ -74,7 +74,7 @@ func (p *part) prepareDelta(ctx context.Context) (missing bool, err error) {
 		}
 		return want(ctx, index, rng)
 	}
-	return true, nil
+	return true, err
 }
 
 // checkedRange is the longest range that is compared before the slot is marked bad.
@@ -140,12 +140,17 @@ func (p *part) readFirst(image Image, index int, rng bmap.Range, n int64) ([]byt
 			return nil, &ImageError{Err: err}
 		}
 	}
+	return first, p.judge(rng, first)
+}
+
+// judge has the target refuse an image by the beginning of a range, if that is the image's.
+func (p *part) judge(rng bmap.Range, first []byte) error {
 	if judge, ok := p.target.(Judge); ok && rng.Offset == 0 {
 		if err := judge.CheckImage(first, p.Map.ImageSize()); err != nil {
-			return nil, &IncompatibleError{Reason: "the image of " + p.role + " is " + err.Error()}
+			return &IncompatibleError{Reason: "the image of " + p.role + " is " + err.Error()}
 		}
 	}
-	return first, nil
+	return nil
 }
 
 // begun is an image of which some bytes were read before: skip bytes at its beginning were skipped, first follows them.

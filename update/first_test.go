@@ -154,11 +154,22 @@ func (j judge) CheckImage(head []byte, _ int64) error {
 // An image that cannot serve on the disk is refused by its beginning.
 func TestImageIsJudged(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
-	for _, sparse := range []bool{false, true} {
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for variant := range 4 {
+		sparse, right := variant > 0, variant == 2
 		d := newDevice(1 << 20)
 		job := k.job(d)
 		if sparse {
-			job, _, _ = k.sparse(t, d, nil)
+			var img *sparseStream
+			job, img, _ = k.sparse(t, d, nil)
+			if variant > 1 { // a delta makes the first range, right or wrong
+				job.Image = &patchedStream{sparseStream: *img, patch: &fakePatch{t: t, k: k, m: m,
+					makes: func(int) bool { return true }, wrong: func(int) bool { return !right }}}
+				job.Reopen = k.reopen
+			}
 		}
 		job.Disk = judging{d, k.image[:64]}
 		_, err := update.Install(t.Context(), job)
