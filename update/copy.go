@@ -48,7 +48,7 @@ type CopyResult struct {
 // context.
 func Copy(ctx context.Context, job CopyJob) (*CopyResult, error) {
 	p := &part{
-		run:      &run{Job: Job{Rewrite: job.Rewrite, Sizes: job.Sizes.orDefault()}, timer: newTimer(job.Progress)},
+		run:      &run{Job: Job{Rewrite: job.Rewrite, Sizes: job.orDefault()}, timer: newTimer(job.Progress)},
 		Document: &Document{Map: job.Map, Unmapped: job.Unmapped},
 		image:    job.Image, reopen: job.Reopen, target: job.Target,
 	}
