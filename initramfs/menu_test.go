@@ -95,7 +95,8 @@ func recovery(m *menu) *screen {
 		heard:  func() []string { return []string{"192.168.7.20"} },
 	}
 	s.failed("update medium /dev/sda1: mounting its file system, which is damaged or of an unsupported type: invalid argument", "-> get it again")
-	s.addLog([]byte("updater: recovery: trying https://host/image\nupdater: recovery: trying again in 5s; plug in a medium at any time\n"))
+	s.addLog([]byte("updater: recovery: trying https://"))
+	s.addLog([]byte("host/image\nupdater: recovery: trying again in 5s; plug in a medium at any time\n"))
 	return s
 }
 

@@ -21,6 +21,7 @@ type screen struct {
 	menu   *menu // nil while an update is being looked for
 	note   string
 	log    []string // the last lines
+	piece  string   // of the line that has not ended
 
 	now   func() time.Time // replaced in tests
 	heard func() []string  // addresses; replaced in tests
@@ -32,11 +33,17 @@ const (
 	keptTried = 8
 )
 
-// addLog keeps lines of the log.
+// addLog keeps lines of the log, which may come in pieces.
 func (s *screen) addLog(text []byte) {
-	for line := range strings.Lines(string(text)) {
-		s.log = append(s.log, strings.TrimSuffix(strings.TrimPrefix(line, "updater: "), "\n"))
+	s.piece += string(text)
+	for {
+		line, rest, whole := strings.Cut(s.piece, "\n")
+		if !whole {
+			break
+		}
+		s.log, s.piece = append(s.log, strings.TrimPrefix(line, "updater: ")), rest
 	}
+	s.piece = s.piece[max(0, len(s.piece)-maxLine):]
 	s.log = s.log[max(0, len(s.log)-keptLog):]
 }
 
