@@ -207,7 +207,7 @@ func TestStallNotice(t *testing.T) {
 		read := make(chan time.Duration)
 		ended := make(chan error, 1)
 		go func() {
-			ended <- update.CheckSlot(t.Context(), oneRange(t, 4<<20), reading(func() { time.Sleep(<-read) }), p)
+			ended <- update.CheckSlot(t.Context(), oneRange(t, 1<<20), reading(func() { time.Sleep(<-read) }), p)
 		}()
 		for _, takes := range []time.Duration{59 * time.Second, 150 * time.Second, 59 * time.Second, 61 * time.Second} {
 			read <- takes
