@@ -246,6 +246,9 @@ func disksHint() string {
 	entries, _ := os.ReadDir("/sys/block")
 	var names []string
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "loop") || strings.HasPrefix(e.Name(), "ram") {
+			continue
+		}
 		if size, err := os.ReadFile("/sys/block/" + e.Name() + "/size"); err == nil && strings.TrimSpace(string(size)) != "0" && len(names) < 8 {
 			names = append(names, "/dev/"+e.Name())
 		}

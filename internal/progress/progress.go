@@ -3,6 +3,7 @@
 package progress
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"time"
@@ -105,7 +106,7 @@ func (r *Events) Progress() (p *update.Progress, stop func()) {
 				r.sample(p.Sample())
 				if stall.notice(p.Moves()) {
 					phase, _, _ := p.Sample()
-					r.Warn("no progress for %s in phase %s: the medium, the source or a hook does not answer", StallNotice, phase)
+					r.Warn("no progress for %s in phase %s: the medium, the source or a hook does not answer", StallNotice, cmp.Or(phase, "documents"))
 				}
 			case <-ended:
 				return

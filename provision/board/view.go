@@ -273,11 +273,11 @@ func frame(tiles []Tile, now time.Time, width, height int) []string {
 		}
 		shown += len(row)
 		for i := range texts[0] {
-			line := ""
+			var line strings.Builder
 			for _, text := range texts {
-				line += text[i] + strings.Repeat(" ", max(0, cells-terminal.Cells(text[i]))) + "  "
+				line.WriteString(text[i] + strings.Repeat(" ", max(0, cells-terminal.Cells(text[i]))) + "  ")
 			}
-			lines = append(lines, strings.TrimRight(line, " "))
+			lines = append(lines, strings.TrimRight(line.String(), " "))
 		}
 	}
 	last := Totals(tiles)
