@@ -121,6 +121,21 @@ func (d *Device) openHeldFile(p config.Place) (_ heldFile, err error) {
 	return heldFile{dev, vol}, nil
 }
 
+// ReadPlace reads a small file of a partition of the disk, of at most limit bytes.
+func (d *Device) ReadPlace(p config.Place, limit int64) (data []byte, err error) {
+	f, err := d.openHeldFile(p)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if f.Size() > limit {
+		return nil, fmt.Errorf("%s has %d bytes, expected at most %d", p, f.Size(), limit)
+	}
+	data = make([]byte, f.Size())
+	_, err = f.ReadAt(data, 0)
+	return data, err
+}
+
 // maxFATFile is the longest file on FAT, in bytes.
 const maxFATFile = math.MaxUint32
 

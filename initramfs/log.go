@@ -107,3 +107,18 @@ func monotonic() time.Duration {
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // cannot fail for this clock
 	return time.Duration(t.Nano())
 }
+
+// ReadLog returns what the kernel keeps of its log, which has every line of this program.
+func ReadLog() ([]byte, error) {
+	const sizeOfBuffer, readAll = 10, 3 // SYSLOG_ACTION_SIZE_BUFFER and READ_ALL, include/linux/syslog.h
+	size, err := unix.Klogctl(sizeOfBuffer, nil)
+	if err != nil {
+		return nil, os.NewSyscallError("syslog", err)
+	}
+	text := make([]byte, size)
+	n, err := unix.Klogctl(readAll, text)
+	if err != nil {
+		return nil, os.NewSyscallError("syslog", err)
+	}
+	return text[:n], nil
+}

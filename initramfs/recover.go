@@ -25,7 +25,7 @@ func (r *runner) recover(ctx context.Context) error {
 		r.URLs = append([]string{r.URL}, r.URLs...)
 	}
 	_ = os.WriteFile("/proc/sys/kernel/printk", []byte("1\n"), 0) // messages of the kernel stay in its log
-	r.Console.change(func(s *screen) { s.about, s.more = r.About, r.More })
+	r.Console.change(func(s *screen) { s.about = r.About })
 	r.Console.show(nil)
 	wait := firstWait
 	for disk := ""; ; {
@@ -75,6 +75,7 @@ func (r *runner) round(ctx context.Context, disk string) (done bool) {
 		r.log("recovery: %s", none)
 		r.Console.change(func(s *screen) { s.failed(none) })
 	}
+	r.openRemote(ctx)
 	requested := ""
 	if q, ok := r.device.(Requester); ok {
 		requested = q.Requested()
@@ -161,6 +162,12 @@ func (r *runner) rest(ctx context.Context, disk string, d time.Duration) (action
 			}
 			deadline = time.Now().Add(max(time.Until(deadline), time.Minute))
 			r.Console.show(next)
+		}
+		if was, done := r.chosen(ctx); done {
+			return actionEnd, nil
+		} else if was {
+			deadline = time.Now().Add(max(d, time.Minute))
+			r.Console.show(r.menu(ctx, disk))
 		}
 		if err := r.wait(look); err != nil {
 			return actionEnd, err

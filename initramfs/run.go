@@ -21,10 +21,11 @@ type Options struct {
 	Network  func(ctx context.Context) error // brings the network up unless it is up
 	Console  *Console                        // shows the recovery
 	About    string                          // product, serial and version, for its header
-	More     func() []string                 // further lines of its header, asked for whenever it is drawn; may be nil
 	Log      func(format string, a ...any)   // prints one line; the format has no newline
 	Hint     func(err error) string          // what to do next about an error, "" is nothing; may be nil
 	Work     *Work                           // is told of progress
+	// OpenRemote opens the place of remote choices of a recovery; nil is none. It is called until it succeeds, then the machine restarts.
+	OpenRemote func(ctx context.Context) (*Remote, error)
 }
 
 // Device is the program that installs updates. Its arguments are unverified. Run calls one method at a time.
@@ -73,9 +74,10 @@ type runner struct {
 	Params
 	device Device
 
-	installed bool   // an update was installed
-	medium    *Block // that it came from; nil is none
-	looked    bool   // reactivate was tried
+	installed bool    // an update was installed
+	medium    *Block  // that it came from; nil is none
+	looked    bool    // reactivate was tried
+	remote    *Remote // nil until it was opened
 	loader    *Loader
 	events    *Uevents
 }

@@ -34,15 +34,9 @@ func (r *runner) logMenu(disk string, back *menu) *menu {
 // saveLog writes the kernel log, which has every line of this program, to a new file on a medium. The file is on stable storage, and the medium
 // unmounted, once it returns nil.
 func saveLog(node string, now time.Time) (name string, err error) {
-	const sizeOfBuffer, readAll = 10, 3 // SYSLOG_ACTION_SIZE_BUFFER and READ_ALL, include/linux/syslog.h
-	size, err := unix.Klogctl(sizeOfBuffer, nil)
+	text, err := ReadLog()
 	if err != nil {
-		return "", os.NewSyscallError("syslog", err)
-	}
-	text := make([]byte, size)
-	n, err := unix.Klogctl(readAll, text)
-	if err != nil {
-		return "", os.NewSyscallError("syslog", err)
+		return "", err
 	}
 	err = unix.EINVAL
 	for _, fs := range []string{"vfat", "exfat"} {
@@ -59,6 +53,6 @@ func saveLog(node string, now time.Time) (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = f.Write(text[:n])
+	_, err = f.Write(text)
 	return name, errors.Join(err, f.Sync(), f.Close())
 }

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"strings"
 
 	"updater/device/config"
 	"updater/release"
 	"updater/source"
 	"updater/update"
+	"updater/verify"
 )
 
 // archive is a release that arrives as one tar stream, from a file or from standard input. It implements update.Stream.
@@ -33,7 +36,14 @@ func (r Request) openArchive(ctx context.Context, from *Origins, job *update.Job
 		}
 		in, closeImage = a.file, a.file.Close
 	}
-	if a.Archive, err = from.Trust.OpenArchive(bufio.NewReaderSize(in, 256<<10)); err != nil {
+	stream := bufio.NewReaderSize(in, 256<<10)
+	if name, _ := stream.Peek(tarName); isBare(name) {
+		if err = r.openBare(stream, a, job); err != nil {
+			return nil, errors.Join(streamError(err), closeImage())
+		}
+		return closeImage, nil
+	}
+	if a.Archive, err = from.Trust.OpenArchive(stream); err != nil {
 		if _, bad := errors.AsType[*release.ArchiveError](err); bad && a.file == nil {
 			err = &config.RequestError{Err: err, Advice: "make the archive with updater release tar; a bare image from standard input needs --bmap"}
 		}
@@ -123,4 +133,54 @@ func (a *archive) image(content io.Reader, name string, packed int64) (memberIma
 		packed = -1
 	}
 	return memberImage{Image: img}, packed, nil
+}
+
+// tarName is the length of the name at the beginning of a header (POSIX ustar).
+const tarName = 100
+
+// isBare reports whether the name of the first member is that of a block map or its signature.
+func isBare(name []byte) bool {
+	text, _, _ := strings.Cut(string(name), "\x00")
+	return path.Ext(bareMap(text)) == ".bmap"
+}
+
+// bareMap is the name of the block map that a signature is for, or the name itself.
+func bareMap(name string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(name, ".asc"), ".sig")
+}
+
+// openBare fills in the block map of one image in a tar stream: its signature, unless it is clearsigned, the map, and then the image.
+func (r Request) openBare(stream io.Reader, a *archive, job *update.Job) (err error) {
+	if job.Role, err = r.Config.Role(r.Role); err != nil {
+		return err
+	}
+	members := release.NewMembers(stream)
+	name, _, content, err := members.Next("block map")
+	if err != nil {
+		return err
+	}
+	if document := bareMap(name); document != name {
+		if job.Signature, err = io.ReadAll(io.LimitReader(content, verify.MaxSignatureSize)); err != nil {
+			return err
+		}
+		if err = a.from.Trust.CheckSignature(release.TypeMap, job.Signature); err != nil {
+			return err
+		}
+		if name, _, content, err = members.Next(document); err == nil && name != document {
+			err = &release.ArchiveError{Name: name, Msg: "expected " + document + " behind its signature"}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if job.Document, err = a.from.Trust.Read(content, release.TypeMap); err != nil {
+		return err
+	}
+	a.from.docs += int64(len(job.Document))
+	name, size, content, err := members.Next("image")
+	if err != nil {
+		return err
+	}
+	job.Image, job.ImageSize, err = a.image(content, name, size)
+	return err
 }

@@ -26,6 +26,7 @@ func (events) Device(device.Facts)                       {}
 func (events) Warn(string, ...any)                       {}
 func (events) Hook(string, string)                       {}
 func (events) Progress() (*update.Progress, func())      { return new(update.Progress), func() {} }
+func (events) Failed(error)                              {}
 func (events) Installed(_ *update.Result, e error) error { return e }
 
 // cutting calls cut after some bytes, and sends no more.

@@ -33,6 +33,8 @@ type Device struct {
 type Events interface {
 	install.Events
 	Installed(res *update.Result, err error) error
+	// Failed is told why nothing was installed, also when nothing was to be installed.
+	Failed(err error)
 }
 
 // Trigger is what a person holds down at boot to request the recovery.
@@ -82,6 +84,9 @@ func (d *Device) install(ctx context.Context, r install.Request) error {
 	defer d.Work.Begin("finishing an install", initramfs.StepBound)
 	r.Config, r.Initramfs = d.Config, true
 	res, err := install.Run(ctx, r, d.Inputs, events)
+	if res == nil {
+		events.Failed(err)
+	}
 	if nothing, ok := errors.AsType[*update.NothingError](err); ok { // what is there was read back, and boots next
 		d.Say("%v", nothing)
 		return nil

@@ -209,18 +209,27 @@ func (a *Archive) read(name string, limit int64) ([]byte, error) {
 // ArchiveMember finds a file in an archive that [Trust.OpenArchive] has accepted, and returns its content and size in bytes, to read an
 // image once more. Errors: [ArchiveError], those of r.
 func ArchiveMember(r io.Reader, file string) (content io.Reader, size int64, err error) {
-	a := &Archive{tar: tar.NewReader(r)}
-	for {
-		name, err := a.member()
-		switch {
-		case err == io.EOF:
-			return nil, 0, &ArchiveError{file, "is missing"}
-		case err != nil:
-			return nil, 0, err
-		case name == file:
-			return a.tar, a.size, nil
+	for m := NewMembers(r); ; {
+		name, size, content, err := m.Next(file)
+		if err != nil || name == file {
+			return content, size, err
 		}
 	}
+}
+
+// Members are the files of a tar stream in their order. Not safe for concurrent use.
+type Members struct{ a Archive }
+
+// NewMembers reads a tar stream.
+func NewMembers(r io.Reader) *Members { return &Members{Archive{tar: tar.NewReader(r)}} }
+
+// Next returns the next file: its name, its size in bytes and its content, which is valid until Next is called again. A stream that ends is
+// an [ArchiveError], in which wanted is missing. Other errors are those of the stream.
+func (m *Members) Next(wanted string) (name string, size int64, content io.Reader, err error) {
+	if name, err = m.a.member(); err == io.EOF {
+		err = &ArchiveError{wanted, "is missing"}
+	}
+	return name, m.a.size, m.a.tar, err
 }
 
 // WriteArchive writes the release of a document, with its signature, block maps and images beside it, as one tar stream that

@@ -26,9 +26,10 @@ type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 
-	out   *output                       // of the command line; nil is the default
-	clock func(now time.Time) time.Time // for TLS, in the initramfs; nil elsewhere
-	leds  string                        // folder of the LEDs; "" is /sys/class/leds
+	out    *output                       // of the command line; nil is the default
+	clock  func(now time.Time) time.Time // for TLS, in the initramfs; nil elsewhere
+	events io.Writer                     // also gets the events of a job as JSON lines; nil is none
+	leds   string                        // folder of the LEDs; "" is /sys/class/leds
 
 	reboot func() error // nil is device.Reboot
 }

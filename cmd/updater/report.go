@@ -28,8 +28,14 @@ func newReport(env Env, asJSON bool) *report {
 		style := progress.Style{Quiet: o.quiet, Silent: o.progress == "none", Verbose: o.verbose}
 		r.Sinks = []progress.Sink{progress.ForPeople(env.Stderr, style, o.progress == "plain")}
 	}
+	if env.events != nil {
+		r.Sinks = append(r.Sinks, &jsonSink{env: Env{Stdout: env.events, Stderr: env.Stderr}})
+	}
 	return r
 }
 
 // Installed implements recovery.Events.
 func (r *report) Installed(res *update.Result, late error) error { return r.installed(res, late) }
+
+// Failed implements recovery.Events.
+func (r *report) Failed(err error) { _ = r.failed(err) }

@@ -18,30 +18,31 @@ import (
 
 // failed reports an error as the last event, and passes it on.
 func (r *report) failed(err error) error {
-	if !r.asJSON {
-		return err
-	}
 	code, hint := classify(err)
 	e := event{Code: &code, Msg: err.Error(), Hint: hint}
 	if bad, ok := errors.AsType[*update.ReadBackError](err); ok {
 		e.Ranges = bad.Ranges
 	}
 	r.result(e)
+	if !r.asJSON {
+		return err
+	}
 	return &reportedError{err: err}
 }
 
 // installed reports a slot that boots next, and passes on late, the error of what came after the switch.
 func (r *report) installed(res *update.Result, late error) error {
-	if r.asJSON {
-		code := ExitDone
-		e := event{Code: &code, Result: res}
-		if late == nil {
-			r.result(e)
-			return nil
-		}
+	code := ExitDone
+	e := event{Code: &code, Result: res}
+	if late != nil {
 		code, e.Hint = classify(late)
 		e.Msg = late.Error()
-		r.result(e)
+	}
+	r.result(e)
+	switch {
+	case r.asJSON && late == nil:
+		return nil
+	case r.asJSON:
 		return &reportedError{err: late}
 	}
 	for _, w := range res.Warnings {

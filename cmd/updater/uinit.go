@@ -7,9 +7,11 @@ import (
 	"updater/device"
 	"updater/device/config"
 	"updater/initramfs"
+	"updater/internal/broadcast"
 	"updater/internal/printable"
 	"updater/provision/station"
 	"updater/recovery"
+	"updater/recovery/web"
 )
 
 // workerName is what the supervisor of the initramfs calls the program that does the work.
@@ -51,6 +53,8 @@ func uinit(ctx context.Context, env Env) int {
 	hint := new(recovery.TimeHint)
 	env.clock = hint.Later
 	network := recovery.NewNetwork(initramfs.ParseCmdline(string(cmdline)), c.Recovery, hint, say).Up
+	events := new(broadcast.Events)
+	env.events = events
 	dev := &recovery.Device{
 		Config: c, Inputs: env.inputs(env.warn), Say: say, Work: work,
 		Events:     func() recovery.Events { return newReport(env, false) },
@@ -64,6 +68,11 @@ func uinit(ctx context.Context, env Env) int {
 		Cmdline: string(cmdline), Mode: c.Recovery.Mode, URLs: c.Recovery.URLs, Trigger: recovery.Trigger(c.Recovery), NoDevice: err,
 		Console: console, About: about(c), Log: say, Network: network, Hint: func(err error) string { _, hint := classify(err); return hint },
 		Work: work,
+	}
+	if c.Recovery.Web {
+		o.OpenRemote = func(ctx context.Context) (*initramfs.Remote, error) {
+			return web.Open(ctx, web.Options{Events: events, Hint: o.Hint, Device: dev, Log: say})
+		}
 	}
 	return env.fail(initramfs.Run(ctx, o, dev))
 }

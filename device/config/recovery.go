@@ -24,6 +24,23 @@ type Recovery struct {
 	Kexec       Kexec    `toml:"kexec"`
 	Key         string   `toml:"key"` // held at boot it requests the recovery: a name such as f8, or a key code
 	GPIO        GPIO     `toml:"gpio"`
+
+	Web     bool   `toml:"web"`      // serve a web page while the recovery runs
+	WebCode string `toml:"web_code"` // file with its code, PARTITION:/PATH; "" makes one at each boot
+}
+
+// CodePlace is the file with the code of the web page; false if none is configured.
+func (r Recovery) CodePlace() (p Place, ok bool, err error) {
+	if r.WebCode == "" {
+		return p, false, nil
+	}
+	if p, err = parsePlace(r.WebCode, ""); err == nil && p.Mounted() {
+		err = fmt.Errorf("%q is below a mount point, expected a partition: PARTLABEL=NAME:/PATH", r.WebCode)
+	}
+	if err != nil {
+		return p, false, Errorf("recovery.web_code: %w", err)
+	}
+	return p, true, nil
 }
 
 // GPIO is a line that requests the recovery when it is active at boot.
@@ -59,7 +76,8 @@ func (r Recovery) check() error {
 	if g := r.GPIO; g != (GPIO{}) && (g.Chip == "" || g.Pull != "" && g.Pull != "up" && g.Pull != "down") {
 		errs = append(errs, fmt.Errorf("recovery.gpio: expected chip, line, and pull as up or down, got chip %q and pull %q", g.Chip, g.Pull))
 	}
-	return errors.Join(append(errs, r.checkNetwork(), r.Kexec.check())...)
+	_, _, err := r.CodePlace()
+	return errors.Join(append(errs, r.checkNetwork(), r.Kexec.check(), err)...)
 }
 
 func (r Recovery) checkNetwork() error {
