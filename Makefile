@@ -23,7 +23,7 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2
 STRIP   = -s -w -buildid=$(if $(filter amd64,$(ARCH)), -funcalign=16)
 LDFLAGS = $(STRIP) -X main.stampCommit=$(COMMIT) -X main.stampTime=$(STAMP)
 
-.PHONY: help build release initramfs uki man deps test test-unit test-vm test-recovery test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
+.PHONY: help build release initramfs uki man deps test test-unit test-vm test-recovery test-browser test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
 	size site drawings package reproduce format tidy vet lint clean
 
 help:
@@ -91,6 +91,14 @@ test-vm: build
 test-recovery: export UPDATER_VM_LONG := 1
 test-recovery: deps
 	$(MAKE) test-vm VM_PACKAGES=./test/recovery
+# The web page of the recovery in Chromium (packages chromium, nodejs, npm), with new screenshots for docs/web.md. CI leaves it out: a
+# browser beside QEMU costs minutes, and the same requests are tested by Go's client.
+test-browser: export SCREENSHOTS := $(CURDIR)/docs/img
+test-browser: export UPDATER_VM_DIR := $(CURDIR)/build/vm
+test-browser: build
+	mkdir -p $(SCREENSHOTS)
+	cd test/recovery/browser && npm ci --ignore-scripts --no-audit --no-fund
+	go test -count=1 -v -tags vm -timeout 45m -run RecoveryBrowser ./test/recovery
 test-man:
 	go test -count=1 -tags docs -run ManPages ./cmd/updater
 
