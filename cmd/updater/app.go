@@ -165,7 +165,7 @@ func newRoot(env Env) *cobra.Command {
 	root.AddCommand(
 		newInstall(env), newVerify(env), newStatus(env), newMark(env), newActivate(env), newRollback(env), newCheck(env), newUpdate(env), newReportVerb(env), newScrub(env), newRecover(env), newHistory(env), newHealth(env),
 		newDoctor(env), newBmap(env), newRelease(env), newChannel(env), newKeyring(env), newPack(env), newDelta(env), newProvision(env), newVersion(env),
-		newInit(env), newConfig(env),
+		newInit(env), newConfig(env), newVarlink(env),
 	)
 	addManPages(root)
 	addExamples(root)

@@ -12,6 +12,7 @@ var examples = map[string][]string{
 		"updater install image.img.zst --reboot", "updater install https://updates.example.com/image.img.zst --progress json",
 		"ssh host cat image.img | updater install --bmap image.img.bmap -",
 	},
+	"varlink":                  {"updater varlink --idle 5s"},
 	"verify":                   {"updater verify image.img.zst", "updater verify --bmap image.img.bmap --json"},
 	"status":                   {"updater status", "updater status --json"},
 	"mark good":                {"updater mark good"},

@@ -39,3 +39,6 @@ func (r *report) Installed(res *update.Result, late error) error { return r.inst
 
 // Failed implements recovery.Events.
 func (r *report) Failed(err error) { _ = r.failed(err) }
+
+// Handed implements service.Events.
+func (r *report) Handed(what error) { r.waits(what) }

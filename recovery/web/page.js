@@ -4,7 +4,7 @@ const phases = {
   check: 'Checking the signature', plan: 'Comparing the slots', write: 'Writing', flush: 'Flushing the medium',
   readback: 'Reading back', repair: 'Rewriting what reads back wrong', switch: 'Switching the boot slot',
 };
-let stream, ended;
+let stream, ended, busy = false;
 
 function say(text, kind, hint) {
   $('outcome').textContent = text + (hint ? '. ' + hint[0].toUpperCase() + hint.slice(1) + '.' : '');
@@ -51,6 +51,7 @@ async function showStatus() {
     const row = element('div', '', 'slot');
     const words = ['Slot ' + slot.name, slot.version, slot.state, slot.primary ? 'boots next' : ''].filter(Boolean).join(', ');
     const once = element('button', 'Boot once');
+    once.disabled = busy;
     once.onclick = () => confirm('Boot slot ' + slot.name + ' once?') && choose('boot', {slot: slot.name});
     row.append(element('span', words, slot.state === 'bad' ? 'bad' : 'good'), once);
     return row;
@@ -72,6 +73,7 @@ function show(e) {
   }
   if (e.ev === 'warn') say('Warning: ' + e.msg, 'warn');
   if (e.ev !== 'phase' && e.ev !== 'progress') return;
+  if ($('job').hidden) say('Installing');
   ended = false;
   $('job').hidden = false;
   $('phase').textContent = phases[e.phase] + (e.image ? ' ' + e.image : '');
@@ -86,9 +88,14 @@ function listen() {
   stream.onerror = () => $('outcome').textContent || say('No connection to the device', 'warn');
 }
 
+function enable(on) {
+  busy = !on;
+  document.querySelectorAll('button').forEach(b => b.disabled = busy);
+}
+
 // choose has the device do something. The event stream has the outcome of an install, also when the connection of the request broke.
 async function choose(path, body) {
-  document.querySelectorAll('button').forEach(b => b.disabled = true);
+  enable(false);
   ended = false;
   say(path === 'upload' ? 'Uploading' : 'Working');
   try {
@@ -98,7 +105,7 @@ async function choose(path, body) {
     for (let i = 0; i < 20 && !ended && !e.message; i++) await new Promise(r => setTimeout(r, 100));
     if (!ended) say(e instanceof TypeError ? 'The connection broke' : e.message, 'bad', e.hint);
   }
-  document.querySelectorAll('button').forEach(b => b.disabled = false);
+  enable(true);
   showStatus();
 }
 
