@@ -96,8 +96,8 @@ test-recovery: deps
 test-browser: export SCREENSHOTS := $(CURDIR)/docs/img
 test-browser: export UPDATER_VM_DIR := $(CURDIR)/build/vm
 test-browser: build
-	mkdir -p $(SCREENSHOTS)
-	cd test/recovery/browser && npm ci --ignore-scripts --no-audit --no-fund
+	mkdir -p $(SCREENSHOTS) build/browser
+	cp test/recovery/browser/* build/browser && cd build/browser && npm ci --ignore-scripts --no-audit --no-fund
 	go test -count=1 -v -tags vm -timeout 45m -run RecoveryBrowser ./test/recovery
 test-man:
 	go test -count=1 -tags docs -run ManPages ./cmd/updater

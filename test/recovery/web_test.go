@@ -143,7 +143,7 @@ func TestRecoveryBrowser(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	cmd := exec.CommandContext(t.Context(), "node", "browser/page.js", p.url, p.code, shots, strings.Join(good, ","), strings.Join(foreign, ","), strings.Join(cut, ","))
+	cmd := exec.CommandContext(t.Context(), "node", "../../build/browser/page.js", p.url, p.code, shots, strings.Join(good, ","), strings.Join(foreign, ","), strings.Join(cut, ","))
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
