@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -93,7 +94,7 @@ func mbrTable(list []mbr.Partition, sector int64) (*table, error) {
 		t.parts = append(t.parts, Partition{Number: p.Number, UUID: p.UUID, Offset: p.Offset, Size: p.Size})
 	}
 	sorted := slices.Clone(t.parts)
-	slices.SortFunc(sorted, func(a, b Partition) int { return cmp.Compare(a.Offset, b.Offset) })
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i].Offset < sorted[j].Offset })
 	for i := range sorted[min(1, len(sorted)):] {
 		if a, b := sorted[i], sorted[i+1]; b.Offset < a.Offset+a.Size {
 			return nil, fmt.Errorf("partitions %d and %d overlap", a.Number, b.Number)

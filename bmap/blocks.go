@@ -1,15 +1,15 @@
 package bmap
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 )
 
 // toBlocks turns extents in bytes into ascending, disjoint runs of blocks with a gap between any two. Extents are
 // clipped at size and rounded outwards, so no mapped byte is lost.
 func toBlocks(extents []Span, size, blockSize int64) []blockRange {
 	extents = slices.Clone(extents)
-	slices.SortFunc(extents, func(a, b Span) int { return cmp.Compare(a.Offset, b.Offset) })
+	sort.Slice(extents, func(i, j int) bool { return extents[i].Offset < extents[j].Offset })
 	var runs []blockRange
 	for _, e := range extents {
 		from, to := max(e.Offset, 0), size

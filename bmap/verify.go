@@ -2,13 +2,13 @@ package bmap
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 )
@@ -90,7 +90,7 @@ func Verify(ctx context.Context, m *Map, r io.ReaderAt, progress func(done, tota
 		}
 		return nil
 	})
-	slices.SortFunc(bad, func(a, b *MismatchError) int { return cmp.Compare(a.Index, b.Index) })
+	sort.Slice(bad, func(i, j int) bool { return bad[i].Index < bad[j].Index })
 	return joinMismatches(err, bad, m.Len())
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sort"
 
 	"updater/device/config"
 	"updater/state"
@@ -34,6 +35,6 @@ func ReadHistory(c *config.Config) (*History, error) {
 			}
 		}
 	}
-	slices.SortStableFunc(h.Events, func(a, b state.Event) int { return a.At.Compare(b.At) })
+	sort.SliceStable(h.Events, func(i, j int) bool { return h.Events[i].At.Before(h.Events[j].At) })
 	return h, nil
 }

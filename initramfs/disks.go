@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -54,7 +55,7 @@ func Blocks() ([]Block, error) {
 		}
 		blocks = append(blocks, b)
 	}
-	slices.SortFunc(blocks, func(a, b Block) int { return strings.Compare(a.Node, b.Node) })
+	sort.Slice(blocks, func(i, j int) bool { return blocks[i].Node < blocks[j].Node })
 	return blocks, nil
 }
 

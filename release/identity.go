@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 )
 
@@ -26,7 +27,9 @@ func (c *Contents) identity() string {
 		}
 	}
 	write("release identity 1", c.Product, c.Version, strconv.FormatInt(c.RollbackIndex, 10))
-	for _, i := range slices.SortedFunc(slices.Values(c.Images), compareImages) {
+	images := slices.Clone(c.Images)
+	sort.Slice(images, func(i, j int) bool { return compareImages(images[i], images[j]) < 0 })
+	for _, i := range images {
 		write(i.Role, i.Slot, i.BmapSHA256)
 	}
 	return hex.EncodeToString(h.Sum(nil))

@@ -1,10 +1,10 @@
 package update
 
 import (
-	"cmp"
 	"context"
 	"math"
 	"slices"
+	"sort"
 	"sync"
 	"sync/atomic"
 )
@@ -109,7 +109,7 @@ func (p *part) differing(ctx context.Context) ([]Mismatch, error) {
 	})
 	still, err := p.readBackWith(nil).recheck(ctx, p.target, p.late)
 	bad = append(bad, still...)
-	slices.SortFunc(bad, func(a, b Mismatch) int { return cmp.Compare(a.Offset, b.Offset) })
+	sort.Slice(bad, func(i, j int) bool { return bad[i].Offset < bad[j].Offset })
 	return bad, err
 }
 

@@ -1,12 +1,11 @@
 package update
 
 import (
-	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
 	"io"
-	"slices"
+	"sort"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -108,7 +107,7 @@ func (b ReadBack) compare(ctx context.Context, medium ReadBacker, ready func(ctx
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(bad, func(a, b Mismatch) int { return cmp.Compare(a.Offset, b.Offset) })
+	sort.Slice(bad, func(i, j int) bool { return bad[i].Offset < bad[j].Offset })
 	return bad, nil
 }
 

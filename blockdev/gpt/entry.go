@@ -2,7 +2,7 @@ package gpt
 
 import (
 	"fmt"
-	"slices"
+	"sort"
 	"unicode/utf16"
 )
 
@@ -83,7 +83,7 @@ func overlap(ranges []Entry) error {
 		}
 		return e.String()
 	}
-	slices.SortStableFunc(ranges, func(a, b Entry) int { return int(min(max(a.First-b.First, -1), 1)) })
+	sort.SliceStable(ranges, func(i, j int) bool { return ranges[i].First < ranges[j].First })
 	for i := range len(ranges) - 1 { // sorted by First: the last one so far that ends is enough
 		if a, b := ranges[i], ranges[i+1]; b.First <= a.Last {
 			return fmt.Errorf("%s overlaps %s", name(b), name(a))

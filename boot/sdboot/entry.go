@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 )
@@ -104,14 +105,12 @@ func (e entry) booted() entry {
 // last; then the sort key and version decide, then the file name, the later version first.
 func sorted(entries []entry) []entry {
 	list := slices.DeleteFunc(slices.Clone(entries), entry.dead)
-	slices.SortStableFunc(list, func(a, b entry) int {
-		switch {
-		case a.bad() && !b.bad():
-			return 1
-		case b.bad() && !a.bad():
-			return -1
+	sort.SliceStable(list, func(i, j int) bool {
+		a, b := list[i], list[j]
+		if a.bad() != b.bad() {
+			return b.bad()
 		}
-		return cmp.Or(a.order.compare(b.order), versions(b.id(), a.id()))
+		return cmp.Or(a.order.compare(b.order), versions(b.id(), a.id())) < 0
 	})
 	return list
 }

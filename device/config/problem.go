@@ -1,10 +1,9 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"regexp"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 )
@@ -41,7 +40,7 @@ func Problems(path string, backends []string, more func(*Config) error) []Proble
 	for _, err := range errs {
 		list = append(list, locate(c, lines(text), err.Error()))
 	}
-	slices.SortStableFunc(list, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	sort.SliceStable(list, func(i, j int) bool { return list[i].Line < list[j].Line })
 	return list
 }
 

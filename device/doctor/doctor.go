@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -74,7 +75,7 @@ func Examine(ctx context.Context, c *config.Config, booted string, m Machine) []
 	rank := func(f Finding) int {
 		return slices.Index([]boot.Severity{boot.Info, boot.Warning, boot.Failure}, f.Severity)
 	}
-	slices.SortStableFunc(d.found, func(a, b Finding) int { return rank(a) - rank(b) })
+	sort.SliceStable(d.found, func(i, j int) bool { return rank(d.found[i]) < rank(d.found[j]) })
 	return d.found
 }
 
