@@ -21,7 +21,8 @@ var allowed = map[string][]string{
 		"updater/device/survey",
 		"updater/initramfs", "updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line", "updater/provision/medium",
 		"updater/provision/plan", "updater/provision/record", "updater/provision/station",
-		"updater/recovery/web", "updater/service", "updater/internal/atomicfile", "updater/internal/broadcast", "updater/internal/printable", "updater/internal/terminal", "updater/internal/progress",
+		"updater/recovery/web", "updater/service", "updater/internal/atomicfile", "updater/internal/broadcast", "updater/internal/printable",
+		"updater/internal/terminal", "updater/internal/progress",
 	},
 	"updater/install": {
 		"updater/device", "updater/device/config", "updater/update", "updater/release", "updater/bmap", "updater/verify", "updater/source", "updater/pack",
