@@ -1,7 +1,10 @@
 package install
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"path/filepath"
 
 	"updater/bmap"
 	"updater/pack"
@@ -56,4 +59,34 @@ func PackRanges(m *bmap.Map) []pack.Range {
 		ranges = append(ranges, pack.Range{Offset: r.Offset, Length: r.Length})
 	}
 	return ranges
+}
+
+// RefToKeyring refers to the keyring document at path from another document.
+func RefToKeyring(document, path string) (ref release.KeyringRef, err error) {
+	k, err := ParseUnverified(path, release.TypeKeyring, release.ParseKeyring)
+	if err != nil {
+		return ref, err
+	}
+	data, err := ReadDocument(path, release.TypeKeyring)
+	if err != nil {
+		return ref, err
+	}
+	sum := sha256.Sum256(data)
+	ref = release.KeyringRef{Number: k.Contents().Number, SHA256: hex.EncodeToString(sum[:])}
+	ref.Path, err = release.Relative(filepath.Dir(document), path)
+	return ref, err
+}
+
+// Certificates reads the certificates of a file for a keyring document. Each may sign what may says.
+func Certificates(path string, may release.Certificate) ([]release.Certificate, error) {
+	ring, err := verify.LoadKeyring(path)
+	if err != nil {
+		return nil, err
+	}
+	var certs []release.Certificate
+	for _, fingerprint := range ring.Fingerprints() {
+		may.Fingerprint, may.OpenPGP = fingerprint, ring.Certificate(fingerprint)
+		certs = append(certs, may)
+	}
+	return certs, nil
 }

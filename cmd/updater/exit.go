@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 	"updater/fleet"
 	"updater/install"
 	"updater/provision/identity"
+	"updater/provision/line"
 	"updater/provision/medium"
 	"updater/provision/plan"
 	"updater/provision/record"
@@ -112,9 +114,9 @@ func classify(err error) (code int, hint string) {
 			return ExitUsage, u.hint
 		}
 		return ExitUsage, "see updater --help"
-	case is[*unitsError](err):
-		u, _ := errors.AsType[*unitsError](err)
-		return u.code, "the record of each target says why; put aside what is in quarantine, run the others again"
+	case is[*line.FailedError](err):
+		u, _ := errors.AsType[*line.FailedError](err)
+		return cmp.Or(u.Code, ExitFailed), "the record of each target says why; put aside what is in quarantine, run the others again"
 	case is[*medium.Error](err):
 		return ExitWrite, "put the medium aside; it failed twice"
 	case is[*plan.TooSmallError](err):

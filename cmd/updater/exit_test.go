@@ -23,6 +23,7 @@ import (
 	"updater/install"
 	"updater/internal/rig"
 	"updater/provision/identity"
+	"updater/provision/line"
 	"updater/provision/medium"
 	"updater/provision/plan"
 	"updater/provision/record"
@@ -48,7 +49,7 @@ var classified = []struct {
 	{"*interruptedError", &interruptedError{cause: outside}, ExitInterrupted},
 	{"*usageError", &usageError{err: outside}, ExitUsage},
 	{"*reportedError", &reportedError{err: filled[update.ImageError]()}, ExitTrust},
-	{"*unitsError", &unitsError{failed: 1, all: 2, code: ExitWrite}, ExitWrite},
+	{"*line.FailedError", &line.FailedError{Failed: 1, All: 2, Code: ExitWrite}, ExitWrite},
 	{"*doctorError", &doctorError{code: ExitBootState}, ExitBootState},
 	{"*config.Error", filled[config.Error](), ExitUsage},
 	{"*config.Error", &config.Error{Err: outside}, ExitUsage},

@@ -133,9 +133,9 @@ func showResult(r *report, value any) error {
 	case *update.Fetch:
 		r.Each(func(s progress.Sink) { s.Fetch(*v) })
 	case *record.Record:
-		r.Hook(hostile, recordLine(v))
+		r.Hook(hostile, v.String())
 	case *line.Result:
-		r.Warn("%s", resultLine(*v))
+		r.Warn("%v", *v)
 	}
 	return nil
 }

@@ -115,16 +115,7 @@ func certificates(arg string) ([]release.Certificate, error) {
 			return nil, usagef("certificate %q: unknown word %q, expected documents= or roles=", parts[0], p)
 		}
 	}
-	ring, err := verify.LoadKeyring(parts[0])
-	if err != nil {
-		return nil, err
-	}
-	var certs []release.Certificate
-	for _, fingerprint := range ring.Fingerprints() {
-		may.Fingerprint, may.OpenPGP = fingerprint, ring.Certificate(fingerprint)
-		certs = append(certs, may)
-	}
-	return certs, nil
+	return install.Certificates(parts[0], may)
 }
 
 func newKeyringInstall(env Env) *cobra.Command {

@@ -1,18 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"updater/device/config"
-	"updater/install"
 	"updater/internal/printable"
 	"updater/provision/board"
 	"updater/provision/keys"
@@ -69,24 +65,9 @@ share, or 1.`,
 
 // at completes the options of a station on this machine.
 func (e Env) at(o station.Options) station.Options {
-	o.Build, o.Inputs, o.Code, o.Ask, o.LEDs = e.build(), e.inputs(e.warn), code, e.asker(), e.leds
+	o.Build, o.Inputs, o.Code, o.LEDs = e.build(), e.inputs(e.warn), code, e.leds
+	o.Ask = station.Asker(e.Stdin, func(question string) { printable.Fprintf(e.Stderr, "updater: %s: ", question) })
 	return o
-}
-
-// asker returns what asks a person one question after the other. An answer is a line, as a barcode scanner types it.
-func (e Env) asker() func(ctx context.Context, question string) (string, error) {
-	var in *bufio.Reader
-	return func(ctx context.Context, question string) (string, error) {
-		if in == nil {
-			in = bufio.NewReader(io.LimitReader(install.Interruptible(ctx, e.Stdin), 1<<20))
-		}
-		printable.Fprintf(e.Stderr, "updater: %s: ", question)
-		text, err := in.ReadString('\n')
-		if err == io.EOF && text != "" {
-			err = nil
-		}
-		return text, err
-	}
 }
 
 func runProvision(ctx context.Context, o provisionOptions, env Env) error {
@@ -108,7 +89,7 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 		Quit: func() { quit(&interruptedError{cause: errQuit, began: true}) },
 	})
 	results, err := job.Run(ctx)
-	for together(results) != nil && view.Again(ctx.Done()) {
+	for line.Together(results) != nil && view.Again(ctx.Done()) {
 		more, bad := job.Again(ctx, results).Run(ctx)
 		results, err = line.Latest(results, more), errors.Join(err, bad)
 	}
@@ -117,7 +98,7 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 		if o.json {
 			env.doneJSON(r)
 		} else {
-			env.done("%s\n", resultLine(r))
+			env.done("%s\n", r)
 		}
 	}
 	if !o.json {
@@ -127,53 +108,10 @@ func runProvision(ctx context.Context, o provisionOptions, env Env) error {
 	if ctx.Err() != nil {
 		err = errors.Join(context.Cause(ctx), err)
 	}
-	return errors.Join(err, together(results))
+	return errors.Join(err, line.Together(results))
 }
 
 var errQuit = errors.New("the operator has stopped the run")
-
-func resultLine(r line.Result) string {
-	line := r.Name + ": " + board.Word(r.Verdict)
-	if r.Serial != "" {
-		line += ", serial " + r.Serial
-	}
-	if r.Record > 0 {
-		line += fmt.Sprintf(", record %d", r.Record)
-	}
-	if r.Error != "" {
-		line += ": " + r.Error
-	}
-	return line
-}
-
-// unitsError reports that not all targets passed.
-type unitsError struct {
-	failed, all int
-	code        int
-}
-
-func (e *unitsError) Error() string {
-	return fmt.Sprintf("%d of %d targets did not pass", e.failed, e.all)
-}
-
-// together is the error of a run, nil only if every target passed. Its code is the one that all failed targets share, else ExitFailed.
-func together(results []line.Result) error {
-	e := &unitsError{all: len(results)}
-	for _, r := range results {
-		if r.Verdict == record.Pass {
-			continue
-		}
-		if e.failed++; e.failed == 1 {
-			e.code = r.Code
-		} else if e.code != r.Code {
-			e.code = ExitFailed
-		}
-	}
-	if e.failed == 0 {
-		return nil
-	}
-	return e
-}
 
 func code(err error) int {
 	code, _ := classify(err)

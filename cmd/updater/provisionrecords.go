@@ -78,7 +78,7 @@ func newProvisionRecords(env Env) *cobra.Command {
 			return exportJSON(env, records)
 		}
 		for _, r := range records {
-			if _, err := printable.Fprintf(env.Stdout, "%s\n", recordLine(r)); err != nil {
+			if _, err := printable.Fprintf(env.Stdout, "%v\n", r); err != nil {
 				return err
 			}
 		}
@@ -108,19 +108,6 @@ func exportJSON(env Env, records []*record.Record) error {
 		}
 	}
 	return nil
-}
-
-// recordLine is a record on one line.
-func recordLine(r *record.Record) string {
-	serial := "-"
-	if r.Identity != nil {
-		serial = r.Identity.Serial
-	}
-	line := fmt.Sprintf("%d %s %s %s %s %s", r.Sequence, r.Time.Format("2006-01-02T15:04:05Z"), r.Run, r.Verdict, serial, r.Unit.Name)
-	if r.Error != "" {
-		line += ": " + r.Error
-	}
-	return line
 }
 
 // newRecordsSend sends the records that could not be sent during the runs.

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -141,28 +139,12 @@ func (o releaseCreateOptions) options(args []string) (release.BuildOptions, erro
 		}
 	}
 	if o.keyring != "" {
-		if b.Contents.Keyring, err = keyringRef(o.output, o.keyring); err != nil {
+		if b.Contents.Keyring, err = install.RefToKeyring(o.output, o.keyring); err != nil {
 			return b, err
 		}
 	}
 	b.Contents.Created, err = creationTime()
 	return b, err
-}
-
-// keyringRef refers to a keyring from a document.
-func keyringRef(document, path string) (ref release.KeyringRef, err error) {
-	k, err := install.ParseUnverified(path, release.TypeKeyring, release.ParseKeyring)
-	if err != nil {
-		return ref, err
-	}
-	data, err := install.ReadDocument(path, release.TypeKeyring)
-	if err != nil {
-		return ref, err
-	}
-	sum := sha256.Sum256(data)
-	ref = release.KeyringRef{Number: k.Contents().Number, SHA256: hex.EncodeToString(sum[:])}
-	ref.Path, err = release.Relative(filepath.Dir(document), path)
-	return ref, err
 }
 
 // releaseView is a release for people and machines.

@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -71,6 +72,50 @@ type Result struct {
 	Error   string         `json:"error,omitempty"`
 	Record  int64          `json:"record"` // its number in the spool, 0 if it could not be kept
 	Err     error          `json:"-"`
+}
+
+// String is the result on one line.
+func (r Result) String() string {
+	text := r.Name + ": " + board.Word(r.Verdict)
+	if r.Serial != "" {
+		text += ", serial " + r.Serial
+	}
+	if r.Record > 0 {
+		text += fmt.Sprintf(", record %d", r.Record)
+	}
+	if r.Error != "" {
+		text += ": " + r.Error
+	}
+	return text
+}
+
+// FailedError reports that not all targets passed.
+type FailedError struct {
+	Failed, All int
+	Code        int // the exit code that all failed targets share, else 0
+}
+
+func (e *FailedError) Error() string {
+	return fmt.Sprintf("%d of %d targets did not pass", e.Failed, e.All)
+}
+
+// Together is nil only if every target passed, else a [FailedError].
+func Together(results []Result) error {
+	e := &FailedError{All: len(results)}
+	for _, r := range results {
+		if r.Verdict == record.Pass {
+			continue
+		}
+		if e.Failed++; e.Failed == 1 {
+			e.Code = r.Code
+		} else if e.Code != r.Code {
+			e.Code = 0
+		}
+	}
+	if e.Failed == 0 {
+		return nil
+	}
+	return e
 }
 
 // Latest replaces the results of units that ran again.

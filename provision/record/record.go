@@ -2,6 +2,7 @@ package record
 
 import (
 	_ "embed"
+	"fmt"
 	"time"
 
 	"updater/verify"
@@ -48,6 +49,19 @@ type Record struct {
 	Steps     []Step     `json:"steps"`
 	Retries   []Retry    `json:"retries"`
 	Latch     string     `json:"latch,omitempty"` // sha256 of the latch on the device
+}
+
+// String is the record on one line.
+func (r *Record) String() string {
+	serial := "-"
+	if r.Identity != nil {
+		serial = r.Identity.Serial
+	}
+	line := fmt.Sprintf("%d %s %s %s %s %s", r.Sequence, r.Time.Format("2006-01-02T15:04:05Z"), r.Run, r.Verdict, serial, r.Unit.Name)
+	if r.Error != "" {
+		line += ": " + r.Error
+	}
+	return line
 }
 
 // Plan names a plan.
