@@ -50,7 +50,7 @@ changes no boot state without --first-state. Without DISK it looks at the disk t
 	f := cmd.Flags()
 	f.StringVarP(&out, "output", "o", "config.toml", "new configuration `FILE`")
 	f.BoolVar(&asJSON, "json", false, "print as JSON")
-	f.StringVar(&o.Backend, "backend", "", "boot loader, as boot.backend `NAME`s it")
+	f.StringVar(&o.Backend, "backend", "", "boot loader `NAME`, as in boot.backend")
 	f.StringVar(&o.Product, "product", "", "`NAME` that releases for this device carry")
 	f.StringVar(&slot, "first-state", "", "also make `SLOT` the boot loader's choice and the others no choice, on the disk")
 	return cmd
