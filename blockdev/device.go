@@ -279,7 +279,7 @@ func (d *Device) writeBlocks(p []byte, off int64) (int, error) {
 func isBadSector(err error) bool { return errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODATA) }
 
 // writeAround writes a part of a page whose rest the page cache could not read, as unread says. It writes whole logical blocks with
-// O_DIRECT. What else is in them stays. Where it cannot be read it becomes zero on a device of one image, else nothing is written.
+// O_DIRECT. The other bytes in them stay. Where they cannot be read they become zero on a device of one image, else nothing is written.
 // If the page can be read, it was the write that failed, and that is final.
 func (d *Device) writeAround(p []byte, off int64, unread error) (int, error) {
 	if d.direct == nil || d.align > directAlign {

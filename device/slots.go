@@ -12,7 +12,7 @@ import (
 	"updater/update"
 )
 
-// Slots implements update.Boot. What an install sees first is what its later changes are compared with.
+// Slots implements update.Boot. An install compares its later changes with the state that it saw first.
 func (d *Device) Slots(ctx context.Context) ([]update.Slot, error) {
 	st, err := d.bootState(ctx)
 	if err != nil {

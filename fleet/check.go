@@ -140,7 +140,7 @@ func (f *follower) close() {
 	_ = f.dev.Close()
 }
 
-// channel fetches the channel and accepts it, from the first of its addresses that has a fresh one. What it names is found beside it.
+// channel fetches the channel and accepts it, from the first of its addresses that has a fresh one. Relative names are resolved against that address.
 func (f *follower) channel(ctx context.Context) (c *release.Channel, v *Verdict, err error) {
 	at := f.dev.Config.Channel
 	for i, address := range append([]string{at.URL}, at.Mirrors...) {

@@ -9,7 +9,7 @@ import (
 	"updater/verify"
 )
 
-// Documents say where the signed document of an image is. What they do not name is looked for beside the image.
+// Documents say where the signed document of an image is. An empty field means the file beside the image.
 type Documents struct {
 	Bmap      string // path or address
 	Signature string // detached; path or address

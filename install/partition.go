@@ -70,7 +70,7 @@ func (p *partition) again(context.Context) (update.ImageCloser, error) {
 	return again, nil
 }
 
-// readHead reads where the partition table is. What the bmap leaves unmapped there is zero by definition.
+// readHead reads where the partition table is. Unmapped blocks there are zero by definition.
 func (p *partition) readHead(m *bmap.Map) ([]byte, error) {
 	img, err := p.open()
 	if err != nil {

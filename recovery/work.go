@@ -41,7 +41,7 @@ func (e watchedEvents) Progress() (p *update.Progress, stop func()) {
 	return p, func() { watched(); shown() }
 }
 
-// Hook implements install.Events. What a hook prints is progress.
+// Hook implements install.Events. The output of a hook is progress.
 func (e watchedEvents) Hook(name, line string) {
 	e.device.Work.Progress()
 	e.Events.Hook(name, line)

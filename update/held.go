@@ -10,7 +10,7 @@ import (
 )
 
 // held finds the ranges that the target already holds by reading them from the medium. They are not written again, which is also how
-// an interrupted install resumes: no record of it is kept. What is found equal is flushed and read back like everything else. A slot with
+// an interrupted install resumes: no record of it is kept. Equal ranges are flushed and read back like all others. A slot with
 // other content costs Budget of reading once; after an interrupted install everything before the cut is found, since writing ascends.
 //
 // What cannot be read differs: many media answer a read error until the sector is written, and a medium that takes no write either fails then.

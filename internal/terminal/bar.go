@@ -39,7 +39,7 @@ const (
 	mostBar    = 40
 )
 
-// Line draws the bar in at most width cells. What does not fit is left out: first the amount, then the rate, then the bar, then the remaining
+// Line draws the bar in at most width cells. A narrow line leaves out first the amount, then the rate, then the bar, then the remaining
 // time; label and percentage stay. The layout does not depend on what is done.
 func (b Bar) Line(width int) string {
 	fields := []struct {

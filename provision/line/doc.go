@@ -8,7 +8,7 @@
 //  4. Table: the partition table is written, backup first, flushed, read back.
 //  5. Write: the images are read, decoded and compared with their signed checksums once, and fanned out to all targets. A target
 //     that falls behind or fails leaves the fan; the others go on.
-//  6. Read back: every mapped byte, and zero in the holes, from every medium past the page cache. What differs is written again
+//  6. Read back: every mapped byte, and zero in the holes, from every medium past the page cache. Ranges that differ are written again
 //     and read back, once.
 //  7. Identity: key, certificate request and certificate, files; read back.
 //  8. Boot: the kernel reads the partition table again; the boot state gets its first slot.

@@ -162,7 +162,7 @@ func (r *run) at(s stage) []*unit {
 	return slices.DeleteFunc(slices.Clone(r.units), func(u *unit) bool { return !u.is(s) })
 }
 
-// round takes the units as far as they get together. What remains is behind, or begins again.
+// round takes the units as far as they get together. The remaining units are behind, or begin again.
 func (r *run) round(ctx context.Context) {
 	r.each(ctx, r.at(preparing), r.prepare)
 	r.each(ctx, r.at(behind), r.resume)

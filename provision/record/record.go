@@ -115,7 +115,7 @@ type Identity struct {
 	Files       map[string]string `json:"files,omitempty"` // path to sha256, without the private key
 }
 
-// Discarded is an identity that was found on a medium. What it did not hold is "".
+// Discarded is an identity that was found on a medium. Missing fields are "".
 type Discarded struct {
 	Serial      string `json:"serial,omitempty"`
 	Key         string `json:"key_sha256,omitempty"`
