@@ -73,15 +73,16 @@ func (f *followed) ReadBackAt(p []byte, off int64) (int, error) {
 func (f *followed) OpenSlot(string, string) (update.Target, error) { return f, nil }
 func (f *followed) SlotSize(string, string) (int64, error)         { return f.d.size, nil }
 
-// paused is an image that ends when the read-back has begun.
+// paused is an image that ends after n early reads. There are three readers: with four reads one has compared its range.
 type paused struct {
 	stream
 	reads <-chan struct{}
+	n     int
 	ctx   context.Context
 }
 
 func (p *paused) Read(b []byte) (int, error) {
-	if p.Len() <= len(b) {
+	for ; p.n > 0 && p.Len() <= len(b); p.n-- {
 		select {
 		case <-p.reads:
 		case <-p.ctx.Done():
@@ -95,10 +96,10 @@ func (p *paused) Read(b []byte) (int, error) {
 func followedJob(t *testing.T, k *kit) (update.Job, *followed) {
 	d := newDevice(1 << 20)
 	d.every = 2
-	f := &followed{target: target{d}, since: map[int64]int{}, reads: make(chan struct{}, 1)}
+	f := &followed{target: target{d}, since: map[int64]int{}, reads: make(chan struct{}, 4)}
 	job := k.job(d)
 	job.Disk, job.Rewrite = f, true
-	job.Image = &paused{stream{Reader: bytes.NewReader(k.image)}, f.reads, t.Context()}
+	job.Image = &paused{stream{Reader: bytes.NewReader(k.image)}, f.reads, 4, t.Context()}
 	return job, f
 }
 
@@ -142,6 +143,7 @@ func TestOverlappedReadFails(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 8192})
 	job, f := followedJob(t, k)
 	f.fail = errInjected
+	job.Image.(*paused).n = 1 // no reader goes on
 	if _, err := update.Install(t.Context(), job); !errors.Is(err, errInjected) || !isA[*update.ReadBackError](err) || f.d.next() != "A" {
 		t.Errorf("Install = %v; want a ReadBackError before the switch", err)
 	}
