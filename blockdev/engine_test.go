@@ -84,8 +84,9 @@ func TestWrittenOutIsTrue(t *testing.T) {
 			if _, err := w.WriteAt(data, off); err != nil {
 				t.Fatal(err)
 			}
-			if taken := int64(bytes.Count(disk.Content(), []byte{7})); w.WrittenOut() > taken {
-				t.Fatalf("%s: WrittenOut() = %d; the drive has %d bytes", engine, w.WrittenOut(), taken)
+			out := w.WrittenOut() // before the look at the drive: a write may be under way
+			if taken := int64(bytes.Count(disk.Content(), []byte{7})); out > taken {
+				t.Fatalf("%s: WrittenOut() = %d; the drive has %d bytes", engine, out, taken)
 			}
 			if dirty := off + int64(len(data)) - int64(bytes.Count(disk.Content(), []byte{7})); engine == blockdev.Paced && dirty > 2*64<<10 {
 				t.Fatalf("%d bytes are dirty; want at most two windows", dirty)
