@@ -47,7 +47,7 @@ func normal(code string) string {
 	}, strings.ToUpper(code))
 }
 
-// sessions are the clients that have entered the code. There is one token for all of them: whoever knows the code is the same person.
+// sessions are the clients that have entered the code. They share one token: every client that knows the code has the same rights.
 type sessions struct {
 	code  [sha256.Size]byte
 	token string
