@@ -111,16 +111,12 @@ func (l *Live) Keep() { l.drawn = nil }
 // Clip cuts a line to a number of cells. SGR sequences take none and stay; every other character takes one.
 func Clip(line string, width int) string {
 	var b strings.Builder
-	inside := false
+	var seq sequence
 	for _, r := range line {
-		switch {
-		case r == '\x1b':
-			inside = true
-		case inside:
-			inside = r != 'm'
-		case width <= 0:
-			continue
-		default:
+		if !seq.has(r) {
+			if width <= 0 {
+				continue
+			}
 			width--
 		}
 		b.WriteRune(r)
@@ -130,16 +126,22 @@ func Clip(line string, width int) string {
 
 // Cells counts the cells of a line.
 func Cells(line string) int {
-	n, inside := 0, false
+	var seq sequence
+	n := 0
 	for _, r := range line {
-		switch {
-		case r == '\x1b':
-			inside = true
-		case inside:
-			inside = r != 'm'
-		default:
+		if !seq.has(r) {
 			n++
 		}
 	}
 	return n
+}
+
+// sequence is whether a line is inside an SGR sequence.
+type sequence bool
+
+// has takes the next character and reports whether it belongs to a sequence.
+func (s *sequence) has(r rune) bool {
+	was := *s
+	*s = r == '\x1b' || was && r != 'm'
+	return bool(was) || r == '\x1b'
 }
