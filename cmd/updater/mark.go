@@ -30,6 +30,11 @@ func (o bootOptions) change(ctx context.Context, env Env, change func(d *device.
 	if err != nil {
 		return err
 	}
+	return o.changeBy(ctx, c, env, change)
+}
+
+// changeBy is change with a configuration that was read before.
+func (o bootOptions) changeBy(ctx context.Context, c *config.Config, env Env, change func(d *device.Device) (string, error)) error {
 	dev, err := device.Open(c, device.Options{Purpose: device.Change, Booted: o.booted})
 	if err != nil {
 		return err
@@ -114,7 +119,8 @@ func newActivate(env Env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return o.change(cmd.Context(), env, func(d *device.Device) (string, error) {
+		defer env.answering()()
+		return o.changeBy(cmd.Context(), c, env, func(d *device.Device) (string, error) {
 			if err := d.Known(args[0]); err != nil {
 				return "", err
 			}
