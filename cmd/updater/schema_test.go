@@ -165,18 +165,7 @@ func fieldsOf(t reflect.Type, defs map[string]map[string]any, properties map[str
 
 // TestResultsFit: what the verbs print is what their schema says.
 func TestResultsFit(t *testing.T) {
-	text, err := os.ReadFile(resultsFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := jsonschema.NewCompiler()
-	if err := c.AddResource("results.json", parsed); err != nil {
-		t.Fatal(err)
-	}
 	r := rig.New(t)
 	r.Configure(`state = "PARTLABEL=state"`, "")
 	r.Sh("cp keys/* cert.asc")
@@ -189,7 +178,7 @@ func TestResultsFit(t *testing.T) {
 		"bmap create": {"--json", "-o", "new.bmap", "image.img"}, "bmap verify": {"--json", "i.bmap", "image.img"},
 		"verify": append([]string{"--bmap", "i.bmap", "image.img"}, device...), "keyring create": {"--json", "--number", "1", "cert.asc,documents=release"},
 	} {
-		schema, err := c.Compile("results.json#/$defs/" + strings.ReplaceAll(verb, " ", "%20"))
+		schema, err := c.Compile(resultsFile + "#/$defs/" + strings.ReplaceAll(verb, " ", "%20"))
 		if err != nil {
 			t.Fatal(err)
 		}
