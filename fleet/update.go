@@ -120,9 +120,9 @@ type Activation struct {
 	Offline      bool // do not ask the channel
 }
 
-// MayActivate checks a slot whose release was downloaded and not switched to, or was given up by the boot loader: what it holds is compared
-// with its signed documents, and the channel is asked whether the release was withdrawn, unless r is offline. Any other slot passes, and
-// every slot of a device without a channel. Errors: [WithdrawnError], update.BootError, those of comparing and of fetching the channel.
+// MayActivate checks a slot whose release was downloaded without a switch, or whose tries ran out. It compares the slot with its signed
+// documents and, unless r is offline, asks the channel whether the release was withdrawn. Other slots pass, and so does every slot of a
+// device without a channel. Errors: [WithdrawnError], update.BootError, those of comparing and of fetching the channel.
 func MayActivate(ctx context.Context, r Activation, in install.Inputs) error {
 	if !r.Config.Follows() {
 		return nil

@@ -120,7 +120,7 @@ func New(o Options, code string) *Server {
 	return &Server{Choices: make(chan initramfs.Choice), o: o, sessions: newSessions(code), patience: requestTime, status: make(chan struct{}, 1)}
 }
 
-// route has every path that there is.
+// route calls the handler of a method and path. It refuses requests of other sites, and requests without a session.
 func (s *Server) route(w *response, r *http.Request) {
 	type file struct {
 		kind string
