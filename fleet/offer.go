@@ -129,13 +129,13 @@ func (f *follower) stands(ctx context.Context) error {
 
 // tell tells a hawkBit server how an install goes; a channel is not told.
 func tell(ctx context.Context, c *config.Config, in install.Inputs, e release.Entry, o outcome) error {
+	if c.Channel.Hawkbit.URL == "" {
+		return nil
+	}
 	f, err := follow(c, in)
 	if err != nil {
 		return err
 	}
 	defer f.close()
-	if f.server == nil {
-		return nil
-	}
 	return f.server.feedback(ctx, action{id: e.Attempt}, o, fmt.Sprintf("version %s is %s", e.Version, o.detail))
 }
