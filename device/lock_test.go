@@ -288,3 +288,20 @@ func TestMarkGoodWaits(t *testing.T) {
 		}
 	})
 }
+
+// TestEmptyStateFile: a power cut while the file of the state store is made leaves an empty one on vfat.
+func TestEmptyStateFile(t *testing.T) {
+	r := rig.New(t)
+	r.Configure(`state = "store"`, "")
+	r.Write("store", nil)
+	c := load(t, r)
+	if known, err := device.ReadState(c); err != nil || len(known.Warnings) != 1 || !known.Warnings[0].New {
+		t.Fatalf("ReadState of an empty file = %+v, %v; want that it is new", known, err)
+	}
+	if err := recordSome(r.Path("config.toml"), "v"); err != nil {
+		t.Fatal(err)
+	}
+	if known, err := device.ReadState(c); err != nil || len(known.Warnings) > 0 || known.Slots["B"] == nil {
+		t.Errorf("ReadState = %+v, %v; want the record", known, err)
+	}
+}

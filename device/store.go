@@ -112,7 +112,12 @@ func (d *Device) openStateArea(mode blockdev.Mode) (*blockdev.Device, error) {
 		}
 		return d.keep(p.OpenWindow(0, p.Size, mode))
 	}
-	if _, err := os.Stat(spec.Device); errors.Is(err, fs.ErrNotExist) && mode != blockdev.ReadOnly {
+	info, err := os.Stat(spec.Device)
+	// vfat's rename is not atomic: a power cut while the file is made may leave it empty.
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		if mode == blockdev.ReadOnly {
+			return nil, &fs.PathError{Op: "open", Path: spec.Device, Err: fs.ErrNotExist}
+		}
 		if err := atomicfile.Write(spec.Device, make([]byte, state.FileSize), 0o600); err != nil {
 			return nil, err
 		}

@@ -27,7 +27,7 @@ type machine struct {
 	timeout                  time.Duration
 }
 
-func newMachine(t *testing.T) *machine {
+func newMachine(t *testing.T, slot int64) *machine {
 	t.Helper()
 	if err := qemu.Available(); err != nil {
 		t.Skip(err)
@@ -35,7 +35,7 @@ func newMachine(t *testing.T) *machine {
 	if missing := abdisk.Missing(); missing != nil {
 		t.Skip("missing Debian packages: ", strings.Join(missing, " "))
 	}
-	m := &machine{bench: newBench(t, grubLoader(), 8), timeout: 10 * time.Minute}
+	m := &machine{bench: newBench(t, grubLoader(), slot), timeout: 10 * time.Minute}
 	dir := os.Getenv("UPDATER_VM_DIR") // keeps the kernel between runs
 	if dir == "" {
 		dir = t.TempDir()
@@ -52,7 +52,7 @@ func newMachine(t *testing.T) *machine {
 	}
 	m.initramfs = filepath.Join(m.dir, "initramfs.cpio.zst")
 	out, err := exec.CommandContext(t.Context(), "make", "-s", "-C", "../..", "initramfs", "KERNEL_VERSION="+kernel.Version, "MODULES_ROOT="+kernel.Root,
-		"MODULES=virtio_pci,virtio_blk,vfat,nls_cp437,nls_iso8859-1,nls_ascii", "KEYRING="+filepath.Join(m.dir, "key.asc"), "CONFIG="+config, "INITRAMFS="+m.initramfs).CombinedOutput()
+		"MODULES=virtio_pci,virtio_blk,vfat,nls_cp437,nls_iso8859-1,nls_ascii,ext4", "KEYRING="+filepath.Join(m.dir, "key.asc"), "CONFIG="+config, "INITRAMFS="+m.initramfs).CombinedOutput()
 	if err != nil {
 		t.Fatalf("make initramfs: %v\n%s", err, out)
 	}
@@ -114,7 +114,7 @@ func (m *machine) onNBD(t *testing.T, d *crashdisk.Disk, cutAt int) (slot string
 // TestVMCuts cuts the power of a machine while its initramfs installs, boots what is left by the loader's rule, and
 // installs again on it.
 func TestVMCuts(t *testing.T) {
-	m := newMachine(t)
+	m := newMachine(t, 8)
 	start := time.Now()
 	whole := crashdisk.New(m.disk, crashdisk.Options{Seed: 1})
 	installed, commands := m.onNBD(t, whole, 0)
@@ -159,7 +159,7 @@ func TestVMCuts(t *testing.T) {
 
 // TestVMRecording has QEMU record the install, and replays the log: a check of our own recorder by another.
 func TestVMRecording(t *testing.T) {
-	m := newMachine(t)
+	m := newMachine(t, 8)
 	start := time.Now()
 	disk, log := filepath.Join(m.dir, "recorded.img"), filepath.Join(m.dir, "log.img")
 	for path, data := range map[string][]byte{disk: m.disk, log: nil} {
