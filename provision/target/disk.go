@@ -19,8 +19,8 @@ import (
 type Disk struct {
 	record.Disk
 
-	name     string // in sysfs
-	devno    string // major:minor
+	name     string // in sysfs; "" is a disk image
+	devno    string // major:minor, or the path of a disk image
 	readOnly bool
 	reader   bool              // its medium can be taken out: what identifies the disk may be the card reader's
 	parts    map[string]string // name in sysfs to major:minor, of the partitions
@@ -173,7 +173,7 @@ func (h Host) byPort(port string) (*Disk, error) {
 	return nil, fmt.Errorf("port %s is ambiguous: %s and %s are there", port, found[0].Path, found[1].Path)
 }
 
-// ByPath finds the disk of a device node, or of a link to one.
+// ByPath finds the disk of a device node, of a link to one, or of a disk image, a file NAME.img outside /dev.
 func (h Host) ByPath(path string) (*Disk, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -181,11 +181,20 @@ func (h Host) ByPath(path string) (*Disk, error) {
 	}
 	rel, err := filepath.Rel(cmp.Or(h.Dev, "/dev"), real)
 	if err != nil || strings.HasPrefix(rel, "..") {
-		return nil, &plan.RefusedError{Target: path, Reason: "it is not in /dev"}
+		return imageFile(path, real)
 	}
 	name := strings.ReplaceAll(rel, "/", "!")
 	if _, err := os.Stat(h.sys("class", "block", name, "partition")); err == nil {
 		return nil, &plan.RefusedError{Target: path, Reason: "it is a partition; name the whole disk"}
 	}
 	return h.Disk(name)
+}
+
+// imageFile is a disk image as a disk without a device. The ending keeps other files from being overwritten by mistake.
+func imageFile(path, real string) (*Disk, error) {
+	info, err := os.Stat(real)
+	if err != nil || !info.Mode().IsRegular() || filepath.Ext(real) != ".img" {
+		return nil, &plan.RefusedError{Target: path, Reason: "it is not in /dev, and no file whose name ends in .img"}
+	}
+	return &Disk{Disk: record.Disk{Path: real, Size: info.Size(), Sector: 512, Model: "disk image"}, devno: real}, nil
 }

@@ -76,6 +76,11 @@ func tree(t *testing.T) target.Host {
 31 22 0:44 /@ /srv rw - btrfs `+root+`/dev/sdh rw
 `)
 	write("proc/swaps", "Filename\tType\tSize\n"+root+"/dev/sdd1 partition 1 0 -2\n")
+	write("sys/card.img", "disk")
+	write("sys/card.txt", "text")
+	write("sys/held.img", "disk")
+	write("sys/folder.img/x", "")
+	write("sys/block/loop3/loop/backing_file", root+"/sys/held.img\n")
 	return target.Host{Sys: filepath.Join(root, "sys"), Proc: filepath.Join(root, "proc"), Dev: filepath.Join(root, "dev")}
 }
 
@@ -114,6 +119,10 @@ func TestSelect(t *testing.T) {
 		{name: "no medium", path: dev("sdg"), error: "has no medium"},
 		{name: "partition", path: dev("sdb1"), error: "it is a partition"},
 		{name: "no disk", path: dev("sdz"), error: "finding the target"},
+		{name: "disk image", path: filepath.Join(h.Sys, "card.img"), disk: "card.img"},
+		{name: "disk image in use", path: filepath.Join(h.Sys, "held.img"), error: "is held by loop3"},
+		{name: "other file", path: filepath.Join(h.Sys, "card.txt"), error: "no file whose name ends in .img"},
+		{name: "folder", path: filepath.Join(h.Sys, "folder.img"), error: "no file whose name ends in .img"},
 		{name: "elsewhere", path: "/proc/self/exe", error: "it is not in /dev"},
 		{name: "two on one port", port: "usb-1-1.4=slot4", error: "is ambiguous"},
 		{name: "a hub is no port of a medium", port: "usb-1-1=hub", error: "is ambiguous"},

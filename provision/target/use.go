@@ -16,6 +16,9 @@ var systemDirs = []string{"/", "/usr", "/boot", "/boot/efi"}
 // use is what a disk or one of its partitions is used for, "" for nothing. Devices on top of it, such as a volume or an array, are
 // followed.
 func (h Host) use(d *Disk) (string, error) {
+	if d.name == "" {
+		return h.loop(d.Path), nil
+	}
 	mounts, err := h.mounts()
 	if err != nil {
 		return "", err
@@ -43,6 +46,17 @@ func (h Host) use(d *Disk) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// loop is the loop device that holds a disk image, "" for none.
+func (h Host) loop(image string) string {
+	files, _ := filepath.Glob(h.sys("block", "loop*", "loop", "backing_file"))
+	for _, file := range files {
+		if attribute(file) == image {
+			return fmt.Sprintf("%s is held by %s", image, filepath.Base(filepath.Dir(filepath.Dir(file))))
+		}
+	}
+	return ""
 }
 
 // stack lists a block device and everything on top of it, the top first.
