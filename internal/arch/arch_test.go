@@ -91,7 +91,7 @@ var allowed = map[string][]string{
 	"updater/provision/keys": {},
 	"updater/provision/line": {
 		"updater/provision/board", "updater/provision/fan", "updater/provision/identity", "updater/provision/medium", "updater/provision/plan",
-		"updater/provision/record", "updater/provision/target",
+		"updater/provision/record", "updater/provision/target", "updater/internal/program",
 	},
 	"updater/provision/medium": {
 		"updater/bmap", "updater/update", "updater/provision/fan", "updater/provision/fat", "updater/provision/plan", "updater/provision/record",
@@ -102,7 +102,7 @@ var allowed = map[string][]string{
 	"updater/provision/station": {
 		"updater/blockdev", "updater/device", "updater/device/config", "updater/initramfs", "updater/install", "updater/release", "updater/source",
 		"updater/state", "updater/update", "updater/verify", "updater/provision/board", "updater/provision/identity", "updater/provision/keys", "updater/provision/line",
-		"updater/provision/medium", "updater/provision/plan", "updater/provision/record", "updater/provision/target",
+		"updater/provision/medium", "updater/provision/plan", "updater/provision/record", "updater/provision/target", "updater/internal/program",
 	},
 	"updater/provision/target": {"updater/blockdev/gpt", "updater/blockdev/mbr", "updater/provision/plan", "updater/provision/record"},
 }

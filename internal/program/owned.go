@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// owned refuses a program that somebody else than root or the user of this process could have put in its place: the program, what links to
+// Owned refuses a program that somebody else than root or the user of this process could have put in its place: the program, what links to
 // it, and every folder above must belong to one of the two, and nobody else may write them. Others may write a sticky folder, such as /tmp.
-func owned(name string) error {
+func Owned(name string) error {
 	real, err := filepath.EvalSymlinks(name)
 	if err != nil {
 		return err

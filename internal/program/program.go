@@ -40,7 +40,7 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 		c.Limit = DefaultLimit
 	}
 	name := c.Argv[0]
-	if err := owned(name); err != nil {
+	if err := Owned(name); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	ctx, stop := context.WithTimeoutCause(ctx, c.Limit, fmt.Errorf("it took longer than %s", c.Limit))

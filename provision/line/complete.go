@@ -7,6 +7,7 @@ import (
 
 	"updater/provision/identity"
 	"updater/provision/medium"
+	"updater/provision/plan"
 	"updater/provision/record"
 )
 
@@ -58,6 +59,9 @@ func (r *run) complete(ctx context.Context, u *unit) error {
 	u.step("kernel", 0)
 	if err := r.Host.Boot(ctx, u.Disk, u.parts, u.floor); err != nil {
 		return fmt.Errorf("%s: %w", u.Name, err)
+	}
+	if err := r.steps(ctx, u, plan.After); err != nil {
+		return err
 	}
 	if r.Plan.Latch != nil {
 		if err := r.latch(ctx, u); err != nil {

@@ -53,6 +53,9 @@ func (r *run) begin(ctx context.Context, u *unit) error {
 			keep = id.Partition // so that a power cut does not lose the device's key
 		}
 	}
+	if err := r.steps(ctx, u, plan.Before); err != nil {
+		return err
+	}
 	if err := r.Spool.Begin(u.claim.Unit, u.table, u.floor); err != nil {
 		return fmt.Errorf("%s: noting in the spool that it is written: %w", u.Name, err)
 	}

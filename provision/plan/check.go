@@ -45,6 +45,9 @@ func (p *Plan) check() error {
 	if err := p.checkIdentity(); err != nil {
 		return err
 	}
+	if err := p.checkSteps(); err != nil {
+		return err
+	}
 	return p.checkStation()
 }
 
@@ -251,16 +254,28 @@ func (id *Identity) checkPaths() error {
 	return nil
 }
 
+// names are the variables of the plan; complete is false if others come with the serial. A plan without an identity has none.
+func (id *Identity) names() (known map[string]string, complete bool) {
+	known = map[string]string{}
+	if id == nil {
+		return known, true
+	}
+	known["serial"] = ""
+	for name := range id.Variables {
+		known[name] = ""
+	}
+	return known, id.Serial.From != "csv" && id.Serial.From != "http"
+}
+
 // checkVariables expands every file, unless variables come with the serial.
 func (id *Identity) checkVariables() error {
-	known := map[string]string{"serial": ""}
 	for name := range id.Variables {
 		if !variableName.MatchString(name) || name == "serial" {
 			return fmt.Errorf("identity.variables: %q is not a valid name", name)
 		}
-		known[name] = ""
 	}
-	if id.Serial.From == "csv" || id.Serial.From == "http" {
+	known, complete := id.names()
+	if !complete {
 		return nil
 	}
 	for _, f := range id.File {

@@ -38,6 +38,7 @@ type Plan struct {
 	Disk      Disk              `toml:"disk"`
 	Image     *Image            `toml:"image"`
 	Partition []Partition       `toml:"partition"`
+	Step      []Step            `toml:"step"`
 	Changes   []string          `toml:"changes"` // partitions whose content changes after provisioning, such as the boot state: a check skips them
 	Identity  *Identity         `toml:"identity"`
 	Targets   []string          `toml:"targets"` // the only device paths that may be written; with no ports either, the command line names them
@@ -206,6 +207,9 @@ func (p *Plan) LocalPaths() []*string {
 	}
 	for i := range p.Keyring {
 		list = append(list, &p.Keyring[i])
+	}
+	for i := range p.Step {
+		list = append(list, &p.Step[i].Argv[0])
 	}
 	return list
 }

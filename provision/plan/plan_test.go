@@ -3,8 +3,10 @@ package plan_test
 import (
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"updater/provision/plan"
 )
@@ -87,6 +89,14 @@ func TestPlan(t *testing.T) {
 		{"no record", `spool = "spool"`, ``, "record: spool, station and key are required"},
 		{"latch without key", `[record]`, "[latch]\n[record]", "latch: factory_key is required"},
 		{"guid", `min = "200M"`, `guid = "1-2"`, "expected a GUID"},
+		{"step without name", `[record]`, "[[step]]\nargv = [\"/s\"]\n[record]", `step 1 "": expected a name`},
+		{"step twice", `[record]`, "[[step]]\nname = \"s\"\nargv = [\"/s\"]\n[[step]]\nname = \"s\"\nargv = [\"/s\"]\n[record]", `step 2 "s": duplicate name`},
+		{"step without program", `[record]`, "[[step]]\nname = \"s\"\n[record]", `step 1 "s": argv is missing`},
+		{"step at no time", `[record]`, "[[step]]\nname = \"s\"\nargv = [\"/s\"]\nwhen = \"during\"\n[record]", "when is \"during\", expected before or after"},
+		{"step without unit of time", `[record]`, "[[step]]\nname = \"s\"\nargv = [\"/s\"]\nlimit = 30\n[record]", "limit is 30ns, expected 1s to 24h"},
+		{"step for ever", `[record]`, "[[step]]\nname = \"s\"\nargv = [\"/s\"]\nlimit = \"25h\"\n[record]", "limit is 25h0m0s, expected 1s to 24h"},
+		{"variable of a step", `[record]`, "[[step]]\nname = \"s\"\nargv = [\"/s\", \"{mac}\"]\n[record]", "{mac is not a variable, expected one of batch, serial, target, unit"},
+		{"many steps", `[record]`, strings.Repeat("[[step]]\n", 17) + "[record]", "17 steps, expected at most 16"},
 		{"leds", `[record]`, "[leds.done]\nname = \"x\"\n[record]", "expected working, pass or fail"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -98,6 +108,29 @@ func TestPlan(t *testing.T) {
 				t.Errorf("error %v; want %q in it", err, c.want)
 			}
 		})
+	}
+}
+
+// TestSteps: a step has defaults, its program is a path of the plan, and its arguments are expanded for each unit.
+func TestSteps(t *testing.T) {
+	p, err := plan.Parse([]byte(layoutPlan + "[[step]]\nname = \"label\"\nargv = [\"bin/label\", \"{serial}-{batch}\", \"{unit}={target}\"]\n" +
+		"[[step]]\nname = \"fuse\"\nargv = [\"/fuse\"]\nwhen = \"before\"\nlimit = \"90s\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	label, fuse := p.Step[0], p.Step[1]
+	if label.When != plan.After || label.Limit != time.Minute || fuse.When != plan.Before || fuse.Limit != 90*time.Second {
+		t.Errorf("steps are %+v", p.Step)
+	}
+	for _, path := range p.LocalPaths() {
+		*path = "/station/" + *path
+	}
+	vars := map[string]string{"serial": "AG1", "batch": "{unit}", "unit": "slot1", "target": "/dev/sdb"}
+	for range 2 {
+		argv, err := p.Step[0].Command(vars)
+		if want := []string{"/station/bin/label", "AG1-{unit}", "slot1=/dev/sdb"}; err != nil || !slices.Equal(argv, want) {
+			t.Errorf("Command = %q, %v; want %q", argv, err, want)
+		}
 	}
 }
 

@@ -1,6 +1,9 @@
 package record
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Log collects the steps and retries of one unit. The zero value is empty. Not safe for concurrent use.
 type Log struct {
@@ -28,6 +31,21 @@ func (l *Log) End(done int64) {
 		s.BytesPerSecond = int64(float64(s.Bytes) / s.Seconds)
 	}
 	l.began = time.Time{}
+}
+
+// maxOutput is how much of a program's output is kept, in bytes.
+const maxOutput = 4096
+
+// Program notes what the current step ran, what it printed and how it ended.
+func (l *Log) Program(argv, lines []string, err error) {
+	s := &l.Steps[len(l.Steps)-1]
+	s.Argv, s.Verdict = argv, Pass
+	if err != nil {
+		s.Verdict = Fail
+	}
+	text := strings.Join(lines, "\n")
+	s.Cut = len(text) > maxOutput
+	s.Output = strings.ToValidUTF8(text[:min(len(text), maxOutput)], "?")
 }
 
 // Retry notes what is tried again, and why. off is in bytes, 0 if it is unknown.

@@ -128,6 +128,12 @@ type Step struct {
 	Seconds        float64 `json:"seconds"`
 	Bytes          int64   `json:"bytes,omitempty"`
 	BytesPerSecond int64   `json:"bytes_per_second,omitempty"`
+
+	// Of a program of the plan; the record of an ordinary step has none of these.
+	Argv    []string `json:"argv,omitempty"`
+	Verdict Verdict  `json:"verdict,omitempty"` // [Pass] or [Fail]
+	Output  string   `json:"output,omitempty"`  // the first 4 KiB of both outputs
+	Cut     bool     `json:"output_cut,omitempty"`
 }
 
 // Retry is what was tried again, and why.

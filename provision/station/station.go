@@ -14,6 +14,7 @@ import (
 	"updater/device/config"
 	"updater/initramfs"
 	"updater/install"
+	"updater/internal/program"
 	"updater/provision/identity"
 	"updater/provision/keys"
 	"updater/provision/medium"
@@ -121,6 +122,11 @@ func (s *Station) load(ctx context.Context, mustSign bool) error {
 	}
 	if err := s.resolve(mustSign); err != nil {
 		return err
+	}
+	for _, step := range s.plan.Step { // also checked when it runs
+		if err := program.Owned(step.Argv[0]); err != nil {
+			return &config.RequestError{Err: fmt.Errorf("plan %s: step %s: %w", s.o.Plan, step.Name, err), Advice: "docs/factory.md has the rules for steps"}
+		}
 	}
 	s.from.Trust.Policy = s.trust
 	if s.plan.Config != "" {
