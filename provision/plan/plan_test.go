@@ -49,6 +49,8 @@ station = "bench"
 key = "station.pem"
 `
 
+const step = "[[step]]\nname = \"s\"\nargv = [\"/s\"]\n"
+
 func TestPlan(t *testing.T) {
 	p, err := plan.Parse([]byte(layoutPlan))
 	if err != nil {
@@ -90,12 +92,13 @@ func TestPlan(t *testing.T) {
 		{"latch without key", `[record]`, "[latch]\n[record]", "latch: factory_key is required"},
 		{"guid", `min = "200M"`, `guid = "1-2"`, "expected a GUID"},
 		{"step without name", `[record]`, "[[step]]\nargv = [\"/s\"]\n[record]", `step 1 "": expected a name`},
-		{"step twice", `[record]`, "[[step]]\nname = \"s\"\nargv = [\"/s\"]\n[[step]]\nname = \"s\"\nargv = [\"/s\"]\n[record]", `step 2 "s": duplicate name`},
+		{"step twice", `[record]`, step + step + "[record]", `step 2 "s": duplicate name`},
 		{"step without program", `[record]`, "[[step]]\nname = \"s\"\n[record]", `step 1 "s": argv is missing`},
-		{"step at no time", `[record]`, "[[step]]\nname = \"s\"\nargv = [\"/s\"]\nwhen = \"during\"\n[record]", "when is \"during\", expected before or after"},
-		{"step without unit of time", `[record]`, "[[step]]\nname = \"s\"\nargv = [\"/s\"]\nlimit = 30\n[record]", "limit is 30ns, expected 1s to 24h"},
-		{"step for ever", `[record]`, "[[step]]\nname = \"s\"\nargv = [\"/s\"]\nlimit = \"25h\"\n[record]", "limit is 25h0m0s, expected 1s to 24h"},
-		{"variable of a step", `[record]`, "[[step]]\nname = \"s\"\nargv = [\"/s\", \"{mac}\"]\n[record]", "{mac is not a variable, expected one of batch, serial, target, unit"},
+		{"step at no time", `[record]`, step + "when = \"during\"\n[record]", "when is \"during\", expected before or after"},
+		{"step without unit of time", `[record]`, step + "limit = 30\n[record]", "limit is 30ns, expected 1s to 24h"},
+		{"step for ever", `[record]`, step + "limit = \"25h\"\n[record]", "limit is 25h0m0s, expected 1s to 24h"},
+		{"variable of a step", `[record]`, "[[step]]\nname = \"s\"\nargv = [\"/s\", \"{mac}\"]\n[record]",
+			"{mac is not a variable, expected one of batch, serial, target, unit"},
 		{"many steps", `[record]`, strings.Repeat("[[step]]\n", 17) + "[record]", "17 steps, expected at most 16"},
 		{"leds", `[record]`, "[leds.done]\nname = \"x\"\n[record]", "expected working, pass or fail"},
 	} {

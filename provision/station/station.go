@@ -245,6 +245,10 @@ func (s *Station) checkSignature(ctx context.Context, data []byte) (_ []byte, at
 
 // resolve makes the plan's local paths absolute and chooses the keyring of the images.
 func (s *Station) resolve(signed bool) (err error) {
+	dir, err := filepath.Abs(filepath.Dir(s.o.Plan))
+	if err != nil {
+		return err
+	}
 	for _, path := range s.plan.LocalPaths() {
 		if *path == "" || filepath.IsAbs(*path) {
 			continue
@@ -252,7 +256,7 @@ func (s *Station) resolve(signed bool) (err error) {
 		if signed {
 			return config.Requestf("plan %s: %s: expected an absolute path in a plan that must be signed", s.o.Plan, *path)
 		}
-		*path = filepath.Join(filepath.Dir(s.o.Plan), *path)
+		*path = filepath.Join(dir, *path)
 	}
 	switch {
 	case !signed:

@@ -192,6 +192,10 @@ func (h Host) ByPath(path string) (*Disk, error) {
 
 // imageFile is a disk image as a disk without a device. The ending keeps other files from being overwritten by mistake.
 func imageFile(path, real string) (*Disk, error) {
+	real, err := filepath.Abs(real) // programs of the plan run in another folder
+	if err != nil {
+		return nil, err
+	}
 	info, err := os.Stat(real)
 	if err != nil || !info.Mode().IsRegular() || filepath.Ext(real) != ".img" {
 		return nil, &plan.RefusedError{Target: path, Reason: "it is not in /dev, and no file whose name ends in .img"}
