@@ -13,10 +13,7 @@ const (
 	After  = "after"  // the disk was written, read back and made bootable; it is closed, and has no latch yet
 )
 
-const (
-	maxSteps     = 16
-	maxStepLimit = 24 * time.Hour
-)
+const maxSteps = 16
 
 // Step is a program of the station that runs once for each unit, such as one that prints a label, blows a fuse or tests the device. Exit code
 // 0 passes; every other end fails the unit, and the later steps do not run.
@@ -59,7 +56,7 @@ func (p *Plan) checkSteps() error {
 			return fmt.Errorf("%s: argv is missing", at)
 		case s.When != Before && s.When != After:
 			return fmt.Errorf("%s: when is %q, expected %s or %s", at, s.When, Before, After)
-		case s.Limit < time.Second || s.Limit > maxStepLimit:
+		case s.Limit < time.Second || s.Limit > 24*time.Hour:
 			return fmt.Errorf("%s: limit is %s, expected 1s to 24h, such as \"30s\"", at, s.Limit)
 		}
 		known, complete := p.Identity.names()
