@@ -20,11 +20,10 @@ type backend struct {
 	// create writes the first state of a new device from its text form; nil where none has one.
 	create func(d *Device, text string) error
 	// owns lists the files and folders on boot.esp that no file role of a slot may be; nil where it has none.
-	owns     func(c *config.Config, slot string) []string
-	firmware bool // a disk image file cannot have the state, which belongs to the firmware of this machine
-	machine  bool // the state is not on the disk of the device
-	esp      bool // boot.esp says where the state is
-	efi      bool // the state is in EFI variables
+	owns    func(c *config.Config, slot string) []string
+	machine bool // the state is not on the disk of the device
+	esp     bool // boot.esp says where the state is
+	efi     bool // the state is in EFI variables, which a disk image file cannot have
 	// recovers reports whether the boot loader starts the recovery when no slot is bootable, so that one slot is enough; nil if it never does.
 	recovers func(b config.Boot) bool
 }
@@ -34,9 +33,9 @@ var backends = map[string]backend{
 	"grub":         {open: (*Device).openGRUB, recovers: func(b config.Boot) bool { return b.Dialect == string(grub.Tries) }},
 	"uboot":        {open: (*Device).openUBoot, create: (*Device).createUBoot},
 	"systemd-boot": {open: (*Device).openSystemdBoot, started: (*Device).systemdBootStarted, owns: systemdBootOwns, esp: true},
-	"efi":          {open: (*Device).openEFI, started: (*Device).efiStarted, owns: efiOwns, firmware: true, machine: true, efi: true},
+	"efi":          {open: (*Device).openEFI, started: (*Device).efiStarted, owns: efiOwns, machine: true, efi: true},
 	"gpt":          {open: (*Device).openGPT},
-	"tryboot":      {open: (*Device).openTryboot, started: (*Device).trybootStarted, firmware: true},
+	"tryboot":      {open: (*Device).openTryboot, started: (*Device).trybootStarted},
 	"android":      {open: (*Device).openAndroid},
 	"barebox":      {open: (*Device).openBarebox},
 	"custom":       {open: (*Device).openCustom, machine: true},
@@ -73,7 +72,7 @@ func NeedsEFI(c *config.Config) bool { return backends[c.Boot.Backend].efi }
 // openBackend opens the configured boot loader's state. Every activation first syncs the file systems that the boot loader reads.
 func (d *Device) openBackend(booted string, mode blockdev.Mode) (boot.Backend, error) {
 	row := backends[d.Config.Boot.Backend]
-	if row.firmware && d.disk.IsFile() {
+	if row.efi && d.disk.IsFile() {
 		return nil, &config.RequestError{
 			Err:    fmt.Errorf("boot.backend %s changes the firmware of this machine; %s is a disk image file", d.Config.Boot.Backend, d.disk.Path()),
 			Advice: "run it on the device; with this boot loader nothing can be rehearsed on a disk image file",

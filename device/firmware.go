@@ -112,7 +112,19 @@ func (d *Device) openTryboot(booted string, mode blockdev.Mode) (boot.Backend, e
 	if err != nil {
 		return nil, err
 	}
-	return tryboot.New(tryboot.Options{Area: area, Flag: tryboot.Mailbox{Path: tryboot.DefaultMailbox}, Slots: d.Config.SlotNames(), Partition: d.bootPartitions()}, booted)
+	return tryboot.New(tryboot.Options{Area: area, Flag: d.trybootFlag(), Slots: d.Config.SlotNames(), Partition: d.bootPartitions()}, booted)
+}
+
+// trybootFlag is that of this machine's firmware, unless the disk is another machine's: that of a disk image is a file beside it, and the disk
+// of a target has none that lasts.
+func (d *Device) trybootFlag() tryboot.Flag {
+	switch {
+	case d.disk.IsFile():
+		return tryboot.File{Path: d.disk.Path() + ".tryboot"}
+	case d.target:
+		return new(tryboot.Held)
+	}
+	return tryboot.Mailbox{Path: tryboot.DefaultMailbox}
 }
 
 func (d *Device) bootPartitions() map[string]int {

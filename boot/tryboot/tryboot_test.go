@@ -141,3 +141,22 @@ func takes(t *testing.T, text string) bool {
 	}
 	return true
 }
+
+// TestFlags: the flag of a disk image lasts in its file, that of a target as long as the program.
+func TestFlags(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "card.img.tryboot")
+	held := new(tryboot.Held)
+	for name, open := range map[string]func() tryboot.Flag{
+		"file": func() tryboot.Flag { return tryboot.File{Path: path} },
+		"held": func() tryboot.Flag { return held },
+	} {
+		for _, on := range []bool{false, true, true, false, false} {
+			if err := open().Set(on); err != nil {
+				t.Fatalf("%s: Set(%v) = %v", name, on, err)
+			}
+			if got, err := open().Get(); got != on || err != nil {
+				t.Errorf("%s: Get = %v, %v after Set(%v)", name, got, err, on)
+			}
+		}
+	}
+}
