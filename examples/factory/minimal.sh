@@ -5,7 +5,7 @@
 #      --disk DEVICE  writes this disk instead of the images; it needs root, and everything on the disk is lost
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-keep= disks=()
+keep='' disks=()
 while [ $# -gt 1 ]; do
 	case $1 in
 	--keep) keep=$2 ;;
@@ -104,7 +104,7 @@ step "$updater" provision records verify --spool spool --key station.pub
 step "$updater" provision records list --spool spool --key station.pub
 echo; echo "\$ grep -o ... spool/00000001.json     # what the functional test printed"
 grep -o '{"name":"test"[^}]*}' spool/00000001.json
-echo; echo "labels: $(ls labels | tr '\n' ' ')"
+echo; (cd labels && echo labels: *)
 
 # 6. A device is not written again by mistake: both are refused now.
 if step "$updater" provision --plan plan.toml --operator eve --plain "${disks[@]/#/--target=}"; then

@@ -12,8 +12,7 @@
 #
 # KERNEL=FILE.deb is the kernel, such as linux-image-*-rpi-v8 of archive.raspberrypi.com. Without it, Debian's is taken: that one boots a
 # Raspberry Pi 4, but has neither /dev/vcio, by which an update switches, nor the SD card of a Raspberry Pi 5. It is here so that everything but
-# the board can be tried. DEBIAN is a
-# folder for the packages. No board has run this card yet: docs/boot/tryboot.md has the checklist for one.
+# the board can be tried. DEBIAN is a folder for the packages. No board has run this card yet: docs/boot/tryboot.md has the checklist for one.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../../.." && pwd)
