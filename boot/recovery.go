@@ -51,6 +51,27 @@ func RequestRecovery(ctx context.Context, b Backend) error {
 	return RefuseRecovery()
 }
 
+// Restorer is a [Backend] that can make a slot the fallback without a switch.
+type Restorer interface {
+	// RestoreFallback makes a slot bootable and good again that worked before it was marked bad, behind every slot that boots before it
+	// now. Its content was repaired and read back. It refuses the running slot, the one that boots next, and every slot while none boots
+	// next. One atomic change; it is durable and was read back when it returns nil.
+	RestoreFallback(ctx context.Context, slot string) error
+}
+
+// RestoreFallback makes a repaired slot the fallback again. The error wraps [ErrRefused] if b is not a [Restorer].
+func RestoreFallback(ctx context.Context, b Backend, slot string) error {
+	if s, ok := b.(*synced); ok {
+		if err := s.syncFiles(); err != nil {
+			return err
+		}
+	}
+	if r, ok := unsynced(b).(Restorer); ok {
+		return r.RestoreFallback(ctx, slot)
+	}
+	return fmt.Errorf("%w: this boot loader cannot make slot %s the fallback without a switch; an install activates it", ErrRefused, slot)
+}
+
 // unsynced is the backend that [SyncFirst] wraps, else b.
 func unsynced(b Backend) Backend {
 	if s, ok := b.(*synced); ok {

@@ -31,6 +31,14 @@ func RefuseUnknown(slot string, slots []string) error {
 	return nil
 }
 
+// RefuseNoFallback refuses a slot that is not behind another one: next boots next.
+func RefuseNoFallback(slot, next string) error {
+	if next == "" || next == slot {
+		return fmt.Errorf("%w: slot %s is no fallback while slot %q boots next; activate it instead", ErrRefused, slot, next)
+	}
+	return nil
+}
+
 // RefuseLast refuses to disable the last bootable slot.
 func RefuseLast(slot string) error {
 	return fmt.Errorf("%w: slot %s is the last bootable slot", ErrRefused, slot)

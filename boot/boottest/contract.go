@@ -1,6 +1,7 @@
 package boottest
 
 import (
+	"cmp"
 	"errors"
 	"reflect"
 	"slices"
@@ -34,6 +35,7 @@ func Contract(t *testing.T, r Rig) {
 	t.Run("InvalidateIsDurable", r.invalidateIsDurable)
 	t.Run("ActivateIsOldOrNew", r.activateIsOldOrNew)
 	t.Run("ActivateRefillsTheFallback", r.activateRefills)
+	t.Run("RestoredIsTheFallback", r.restored)
 	t.Run("SpendTryIsABoot", r.spendTry)
 	t.Run("MarkGoodWritesNothingWhenNothingChanges", r.noNeedlessWrite)
 	t.Run("BootedIsNotTheStoredChoice", r.bootedIsNotStored)
@@ -237,6 +239,58 @@ func (r Rig) activateIsOldOrNew(t *testing.T) {
 	})
 }
 
+// restored checks that a restored slot is good and the fallback, that no power cut on the way changes the slot that boots next, and what is
+// refused.
+func (r Rig) restored(t *testing.T) {
+	restore := func(b boot.Backend, slot string) error { return boot.RestoreFallback(t.Context(), b, slot) }
+	m := New(r.Fresh(t))
+	b := r.open(t, m, "A")
+	if _, ok := b.(boot.Restorer); !ok {
+		if err := restore(b, "B"); !errors.Is(err, boot.ErrRefused) || m.Writes() > 0 {
+			t.Errorf("RestoreFallback of a backend without it = %v, and it wrote %d sectors", err, m.Writes())
+		}
+		t.Skip("this backend cannot restore a fallback")
+	}
+	if err := b.Invalidate(t.Context(), "B"); err != nil {
+		t.Fatal(err)
+	}
+	bad := m.Disk()
+	m = New(bad)
+	if err := restore(r.open(t, m, "A"), "B"); err != nil {
+		t.Fatal(err)
+	}
+	check := func(d Disk) {
+		st, err := r.open(t, New(d), "A").State(t.Context())
+		if err != nil || st.Next != "A" || r.boots(d, 1)[0] != "A" {
+			t.Fatalf("after RestoreFallback State = %+v, %v; boots %q", st, err, r.boots(d, 1))
+		}
+		for _, s := range st.Slots {
+			if !s.Bootable || !s.Good {
+				t.Errorf("after RestoreFallback slot %s is %+v", s.Name, s)
+			}
+		}
+	}
+	check(m.Disk())
+	m.cutNow(check)
+	m.CrashDisks(func(cut Disk) {
+		if list := r.boots(cut, 12); list[0] != "A" {
+			t.Errorf("after a power cut boots %q", list)
+		}
+	})
+	writes := m.Writes()
+	if err := restore(r.open(t, m, "A"), "B"); err != nil || m.Writes() > writes {
+		t.Errorf("the second RestoreFallback = %v and wrote %d sectors", err, m.Writes()-writes)
+	}
+	b = r.open(t, m, "A")
+	if err := cmp.Or(b.MarkBad(t.Context(), "A"), restore(b, "A")); !errors.Is(err, boot.ErrRefused) || r.next(m) != "B" {
+		t.Errorf("RestoreFallback of the running slot = %v; slot %q boots next, want B, which was restored", err, r.next(m))
+	}
+	m = New(r.Fresh(t))
+	if err := restore(r.open(t, m, "B"), "A"); !errors.Is(err, boot.ErrRefused) || m.Writes() > 0 {
+		t.Errorf("RestoreFallback of the slot that boots next = %v, and it wrote %d sectors", err, m.Writes())
+	}
+}
+
 // spendTry checks that a spent try is what a boot by the loader would have left, and that only the slot that boots next has one to spend.
 func (r Rig) spendTry(t *testing.T) {
 	m := New(r.Fresh(t))
@@ -397,7 +451,16 @@ func (r Rig) steps() []step {
 			func(t *testing.T, b boot.Backend) error { return b.MarkGood(t.Context(), "B") }, []string{"A", "B"}},
 		{"activate A", "B", nil, func(t *testing.T, b boot.Backend) error { return b.Activate(t.Context(), "A", 1) }, []string{"A", "B"}},
 		{"mark bad A", "B", nil, func(t *testing.T, b boot.Backend) error { return b.MarkBad(t.Context(), "A") }, []string{"A", "B"}},
+		{"restore A", "B", nil, restoreA, []string{"B"}},
 	}
+}
+
+// restoreA restores slot A where the backend can.
+func restoreA(t *testing.T, b boot.Backend) error {
+	if _, ok := b.(boot.Restorer); !ok {
+		return nil
+	}
+	return boot.RestoreFallback(t.Context(), b, "A")
 }
 
 // powerCuts checks that an allowed slot boots in every state that a power cut can leave.

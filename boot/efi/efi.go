@@ -8,6 +8,7 @@
 package efi
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -43,7 +44,10 @@ type Backend struct {
 	booted string
 }
 
-var _ boot.Backend = (*Backend)(nil)
+var (
+	_ boot.Backend  = (*Backend)(nil)
+	_ boot.Restorer = (*Backend)(nil)
+)
 
 // New returns the backend on o. booted is the running slot, "" outside every slot.
 func New(o Options, booted string) (*Backend, error) {
@@ -313,6 +317,30 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	}
 	rest := slices.DeleteFunc(slices.Clone(m.order), func(o uint16) bool { return o == n })
 	return b.setOrder(m, append([]uint16{n}, rest...))
+}
+
+// RestoreFallback implements [boot.Restorer]. The slot's option follows that of the last slot in BootOrder.
+func (b *Backend) RestoreFallback(ctx context.Context, slot string) error {
+	st, err := b.State(ctx)
+	if err != nil {
+		return err
+	}
+	if err := cmp.Or(boot.RefuseRunning(slot, b.booted), boot.RefuseNoFallback(slot, st.Next)); err != nil {
+		return err
+	}
+	m, err := b.known(slot)
+	if err != nil || slices.Contains(m.ordered(), slot) {
+		return err
+	}
+	n, err := b.option(m, slot)
+	if err != nil {
+		return err
+	}
+	last := len(m.order)
+	for last > 0 && m.slotOf(m.order[last-1]) == "" {
+		last--
+	}
+	return b.setOrder(m, slices.Insert(slices.Clone(m.order), last, n))
 }
 
 // Repair implements [boot.Backend]. It creates missing boot options and adds the running slot to BootOrder if no slot is

@@ -49,7 +49,10 @@ func New(store Store, slots []string, booted string) (*Backend, error) {
 	return &Backend{store, slots, booted}, nil
 }
 
-var _ boot.Backend = (*Backend)(nil)
+var (
+	_ boot.Backend  = (*Backend)(nil)
+	_ boot.Restorer = (*Backend)(nil)
+)
 
 // Caps implements [boot.Backend].
 func (b *Backend) Caps() boot.Caps {
@@ -124,6 +127,21 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 	return b.change(slot, func(t *Table) error {
 		t.refill(b.booted, slot)
 		t.first(slot, Entry{Tries: tries})
+		return nil
+	})
+}
+
+// RestoreFallback implements [boot.Restorer].
+func (b *Backend) RestoreFallback(_ context.Context, slot string) error {
+	if err := boot.RefuseRunning(slot, b.booted); err != nil {
+		return err
+	}
+	return b.change(slot, func(t *Table) error {
+		if err := boot.RefuseNoFallback(slot, t.Next()); err != nil {
+			return err
+		}
+		t.disable(slot)
+		t.good(slot)
 		return nil
 	})
 }

@@ -66,7 +66,10 @@ type Backend struct {
 	booted string
 }
 
-var _ boot.Backend = (*Backend)(nil)
+var (
+	_ boot.Backend  = (*Backend)(nil)
+	_ boot.Restorer = (*Backend)(nil)
+)
 
 const (
 	maxTries      = 99
@@ -242,6 +245,42 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 	}
 	return b.verify("slot "+slot+" has no good entry", func(f files) bool {
 		return slices.ContainsFunc(f.own, func(e entry) bool { return e.slot == slot && e.bootable() && !e.counted })
+	})
+}
+
+// RestoreFallback implements [boot.Restorer]. It creates an entry without a counter, of a generation before those of the other slots.
+func (b *Backend) RestoreFallback(_ context.Context, slot string) error {
+	f, t, err := b.open(slot)
+	if err != nil {
+		return err
+	}
+	next := boots(f.own, 1)[0]
+	if err := cmp.Or(boot.RefuseRunning(slot, b.booted), boot.RefuseNoFallback(slot, next)); err != nil {
+		return err
+	}
+	generation := maxGeneration
+	for _, e := range f.own {
+		if e.slot == slot && e.bootable() && !e.counted {
+			return nil
+		}
+		if e.slot != slot && e.bootable() {
+			generation = min(generation, e.generation-1)
+		}
+	}
+	if generation < 0 {
+		return fmt.Errorf("%w: slot %s has no generation before that of slot %s; an install activates it", boot.ErrRefused, slot, next)
+	}
+	if err := cmp.Or(f.ordered(t), b.room(f, t, slot, 1)); err != nil {
+		return err
+	}
+	if err := b.remove(f.own, func(e entry) bool { return e.slot == slot }); err != nil {
+		return err
+	}
+	if err := b.create(f, t, generation, f.fileName(b.Prefix, generation, slot, 0)); err != nil {
+		return err
+	}
+	return b.verify("slot "+slot+" is not the fallback", func(f files) bool {
+		return boots(f.own, 1)[0] == next && slices.ContainsFunc(f.own, func(e entry) bool { return e.slot == slot && e.bootable() })
 	})
 }
 

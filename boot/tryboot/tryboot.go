@@ -40,7 +40,10 @@ type Backend struct {
 	booted string
 }
 
-var _ boot.Backend = (*Backend)(nil)
+var (
+	_ boot.Backend  = (*Backend)(nil)
+	_ boot.Restorer = (*Backend)(nil)
+)
 
 // New returns the backend on o. booted is the running slot, "" outside every slot.
 func New(o Options, booted string) (*Backend, error) {
@@ -251,6 +254,27 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 		return nil
 	}
 	return b.write(c, slot, cmp.Or(all, slot))
+}
+
+// RestoreFallback implements [boot.Restorer]. It writes the slot to [tryboot], after a flag that is still set was cleared.
+func (b *Backend) RestoreFallback(_ context.Context, slot string) error {
+	c, err := b.known(slot)
+	if err != nil {
+		return err
+	}
+	all, try := b.slotAt(c, c.all), b.slotAt(c, c.try)
+	if c.pending && try != all {
+		all = try
+	}
+	if err := cmp.Or(boot.RefuseRunning(slot, b.booted), boot.RefuseNoFallback(slot, all)); err != nil || all != b.slotAt(c, c.all) {
+		return err // the slot in [all] is the fallback of the one in [tryboot]
+	}
+	if c.pending {
+		if err := b.setFlag(false); err != nil {
+			return err
+		}
+	}
+	return b.write(c, all, slot)
 }
 
 // Repair implements [boot.Backend]. autoboot.txt has no second copy: Repair only reports findings, to be fixed by hand.
