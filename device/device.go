@@ -44,16 +44,17 @@ type Device struct {
 	// Progress counts what Intact reads; may be nil.
 	Progress *update.Progress
 
-	disk     *blockdev.Disk
-	booted   string // running slot; "" outside every slot
-	caps     boot.Caps
-	known    state.State          // of the state store, when it was read last
-	keyrings []release.Link       // of the state store, when it was read last
-	warnings []Warning            // of the state store, when the device was opened
-	seen     *view                // by an install; nil before it listed the slots
-	target   bool                 // another device than the running one
-	recovery bool                 // see [Options]
-	mounts   map[string]*mounting // by the node of the partition, for file roles
+	disk      *blockdev.Disk
+	booted    string // running slot; "" outside every slot
+	caps      boot.Caps
+	known     state.State          // of the state store, when it was read last
+	keyrings  []release.Link       // of the state store, when it was read last
+	warnings  []Warning            // of the state store, when the device was opened
+	seen      *view                // by an install; nil before it listed the slots
+	target    bool                 // another device than the running one
+	recovery  bool                 // see [Options]
+	restoring string               // slot that a repair writes; "" is none
+	mounts    map[string]*mounting // by the node of the partition, for file roles
 
 	session
 }

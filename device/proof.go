@@ -31,3 +31,36 @@ func decodeProof(b []byte) (doc, signature []byte, ok bool, err error) {
 	}
 	return doc, signature, true, nil
 }
+
+// Kept is what is kept of the release of a slot. Nothing of it is trusted before its signature is checked again.
+type Kept struct {
+	Document, Signature []byte            // of the release, or of the block map of the only role
+	Maps                map[string][]byte // block maps of a release, by role; nil for a bare map
+	Source              string            // where it was installed from: a path, or an address without secrets
+}
+
+// Kept reads what is kept of the release of a slot. Errors wrap state.ErrNoDocument.
+func (d *Device) Kept(slot string) (k Kept, err error) {
+	err = d.reading(func() error {
+		for _, role := range d.Config.Slot[0].Roles() {
+			bmap, proof, err := d.maps.Get(slot + "/" + role)
+			if err != nil {
+				return err
+			}
+			doc, signature, isRelease, err := decodeProof(proof)
+			if err != nil {
+				return err
+			}
+			k.Source, k.Document, k.Signature = d.known.Slots[slot][role].Source, bmap, proof
+			if !isRelease {
+				continue
+			}
+			if k.Maps == nil {
+				k.Maps = map[string][]byte{}
+			}
+			k.Document, k.Signature, k.Maps[role] = doc, signature, bmap
+		}
+		return nil
+	})
+	return k, err
+}

@@ -16,14 +16,15 @@ import (
 // Scrubbed is what a scrub found of a slot.
 type Scrubbed struct {
 	Slot   string `json:"slot"`
-	Result string `json:"result"` // intact, damaged, or unknown: it cannot be compared
+	Result string `json:"result"` // intact, damaged, repaired, or unknown: it cannot be compared
 	Detail string `json:"detail,omitempty"`
 }
 
 // Scrub compares the slots with the signed documents that are kept of them, past the page cache. A damaged slot that does not run is no release to
-// fall back to: it is marked bad, and a report is queued. No install may run meanwhile. Errors: those of [Open], the update.ReadBackErrors of
-// damaged slots, those of [Device.MarkBad], the cause of a cancelled context.
-func Scrub(ctx context.Context, c *config.Config) (list []Scrubbed, err error) {
+// fall back to: it is marked bad, and a report is queued. If it was good before, repair, unless nil, writes it again and makes it the fallback;
+// it may use the device, whose install lock is held. No install may run meanwhile. Errors: those of [Open] and of repair, the update.ReadBackErrors of
+// slots that stay damaged, those of [Device.MarkBad], the cause of a cancelled context.
+func Scrub(ctx context.Context, c *config.Config, repair func(ctx context.Context, d *Device, slot string) error) (list []Scrubbed, err error) {
 	d, err := Open(c, Options{Purpose: Install})
 	if err != nil {
 		return nil, err
@@ -37,24 +38,54 @@ func Scrub(ctx context.Context, c *config.Config) (list []Scrubbed, err error) {
 	conditions.Floor = 0 // the boot loader knows none
 	var damaged error
 	for _, slot := range c.SlotNames() {
-		s := Scrubbed{Slot: slot, Result: "intact"}
-		err := d.comparable(slot)
-		if err == nil {
-			err = d.compare(ctx, slot, conditions)
+		s, err := d.scrub(ctx, slot, conditions)
+		if repair != nil && ctx.Err() == nil {
+			err = d.restore(ctx, &s, err, repair)
 		}
 		if ctx.Err() != nil {
 			return list, context.Cause(ctx)
 		}
-		if err != nil {
-			s.Result, s.Detail = "unknown", err.Error()
-		}
-		if _, differs := errors.AsType[*update.ReadBackError](err); differs {
-			s.Result = "damaged"
-			damaged = errors.Join(damaged, fmt.Errorf("slot %s: %w", slot, err), d.damaged(ctx, slot, err))
-		}
+		damaged = errors.Join(damaged, err)
 		list = append(list, s)
 	}
 	return list, damaged
+}
+
+// scrub compares one slot and marks it bad if it is damaged; then it returns an error.
+func (d *Device) scrub(ctx context.Context, slot string, c update.Conditions) (Scrubbed, error) {
+	err := d.comparable(slot)
+	if err == nil {
+		err = d.compare(ctx, slot, c)
+	}
+	if err == nil {
+		return Scrubbed{Slot: slot, Result: "intact"}, nil
+	}
+	if _, differs := errors.AsType[*update.ReadBackError](err); differs && ctx.Err() == nil {
+		return Scrubbed{slot, "damaged", err.Error()}, errors.Join(fmt.Errorf("slot %s: %w", slot, err), d.damaged(ctx, slot, err))
+	}
+	return Scrubbed{slot, "unknown", err.Error()}, nil
+}
+
+// restore makes a slot the fallback again that this scrub or an earlier one found damaged. A slot that was chosen since needs none: it runs or
+// boots next.
+func (d *Device) restore(ctx context.Context, s *Scrubbed, damage error, repair func(ctx context.Context, d *Device, slot string) error) error {
+	if _, noted := d.known.Damaged[s.Slot]; !noted {
+		return damage
+	}
+	st, err := d.BootState(ctx)
+	if err != nil || s.Slot == st.Booted || s.Slot == st.Next {
+		return errors.Join(damage, err)
+	}
+	if s.Result == "intact" {
+		err = d.RestoreFallback(ctx, s.Slot)
+	} else {
+		err = repair(ctx, d, s.Slot)
+	}
+	if err != nil {
+		return errors.Join(damage, fmt.Errorf("repairing slot %s: %w", s.Slot, err))
+	}
+	s.Result = "repaired"
+	return nil
 }
 
 // comparable refuses a slot that differs from its documents for good reason: one that is not whole, or is mounted read-write.
@@ -87,7 +118,7 @@ func (d *Device) damaged(ctx context.Context, slot string, cause error) error {
 	rec := d.Release(slot)
 	err := d.note(rec, state.Report{Outcome: state.ReportDamaged, Install: d.known.Fleet.Installs, Detail: cause.Error()})
 	if slot != d.booted {
-		err = errors.Join(err, d.MarkBad(ctx, slot))
+		err = errors.Join(err, d.markBad(ctx, slot, (*state.State).Damage))
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"updater/boot"
 	"updater/device/config"
@@ -62,6 +63,28 @@ func (d *Device) Activate(ctx context.Context, slot string, tries int) error {
 	})
 }
 
+// Restoring prepares the repair of a slot: its release may be below the floor, and the install under way sees what the scrub left.
+func (d *Device) Restoring(slot string) { d.restoring, d.seen = slot, nil }
+
+// RestoreFallback makes a slot that was repaired and read back the fallback again, with its good mark. The slot that boots next stays.
+// Errors: [ChangedError], update.BootError, [state.Error].
+func (d *Device) RestoreFallback(ctx context.Context, slot string) error {
+	return d.locked(func() error {
+		err := d.unchanged(ctx, slot)
+		if err == nil {
+			err = d.oneRelease(slot)
+		}
+		if err == nil {
+			err = boot.RestoreFallback(ctx, d.backend, slot)
+		}
+		if err != nil {
+			return bootError(slot, "restoring it as the fallback", err)
+		}
+		now := d.Now()
+		return d.change(now, func(s *state.State) { s.Restored(slot, now) })
+	})
+}
+
 // view is what an install knows of the device: what it saw at its start, and its own changes since.
 type view struct {
 	booted, next string
@@ -94,7 +117,7 @@ func (d *Device) unchanged(ctx context.Context, slot string) error {
 	floor := d.Floor()
 	for _, image := range d.seen.slots[slot] {
 		if image.Result.Whole() || image.Result == state.Writing {
-			if image.RollbackIndex < floor {
+			if image.RollbackIndex < floor && slot != d.restoring {
 				return &update.RollbackError{Index: image.RollbackIndex, Floor: floor}
 			}
 		}
@@ -195,12 +218,16 @@ func (d *Device) MarkGood(ctx context.Context, slot string) error {
 
 // MarkBad marks a slot bad: the boot loader no longer chooses it. It refuses the last bootable slot. Errors: update.BootError, [state.Error].
 func (d *Device) MarkBad(ctx context.Context, slot string) error {
+	return d.markBad(ctx, slot, (*state.State).MarkBad)
+}
+
+func (d *Device) markBad(ctx context.Context, slot string, record func(s *state.State, slot string, at time.Time)) error {
 	return d.locked(func() error {
 		if err := d.backend.MarkBad(ctx, slot); err != nil {
 			return bootError(slot, "marking it bad", err)
 		}
 		now := d.Now()
-		if err := d.change(now, func(s *state.State) { s.MarkBad(slot, now) }); err != nil {
+		if err := d.change(now, func(s *state.State) { record(s, slot, now) }); err != nil {
 			return err
 		}
 		return d.settle(ctx)

@@ -181,7 +181,7 @@ func (d *Device) mayRecord(r update.Record) error {
 	if now, was := d.known.Slots[r.Slot][r.Role], d.seen.slots[r.Slot][r.Role]; !now.Same(was) {
 		return &ChangedError{fmt.Sprintf("the record of %s in slot %s is another one", r.Role, r.Slot)}
 	}
-	if r.Outcome != update.OutcomeFailed && r.RollbackIndex < d.known.Floor {
+	if r.Outcome != update.OutcomeFailed && r.RollbackIndex < d.known.Floor && r.Slot != d.restoring {
 		return &update.RollbackError{Index: r.RollbackIndex, Floor: d.known.Floor}
 	}
 	return nil

@@ -1,12 +1,14 @@
 package fleet_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"updater/boot/boottest"
 	"updater/internal/crashdisk"
 	"updater/internal/crashdisk/fuse"
 )
@@ -134,4 +136,41 @@ func TestCutAfterAFallback(t *testing.T) {
 	if keys := slices.Compact(slices.Clone(l.keys)); len(keys) != 1 {
 		t.Errorf("the report has %d keys", len(keys))
 	}
+}
+
+// A power cut at any write of a repair leaves the running slot the next choice, and the repaired one is bootable only when it is whole. The next
+// scrub completes the repair.
+func TestCutInARepair(t *testing.T) {
+	if err := fuse.Available(); err != nil {
+		t.Skip(err)
+	}
+	l := newLine(t)
+	l.both()
+	want := l.slot("B")
+	l.damage("B", 10)
+	l.damage("B", 701)
+	l.run(14, "slot B: damaged", "scrub") // until then it is corrupt and bootable
+	l.cuts(l.recorded("scrub", "--repair"), "A", func() error {
+		whole := bytes.Equal(l.slot("B"), want)
+		if list := l.chain(); list[0] != "A" || !whole && slices.Contains(list, "B") {
+			return fmt.Errorf("slots %q boot, and slot B is whole: %v", list, whole)
+		}
+		l.run(0, "slot B: ", "scrub", "--repair")
+		l.run(0, "slot B  good", "status")
+		if list := l.chain(); list[0] != "A" || !slices.Contains(list, "B") || !bytes.Equal(l.slot("B"), want) {
+			return fmt.Errorf("slots %q boot after the repair", list)
+		}
+		return nil
+	})
+}
+
+// chain returns the slots of the next boots if nothing is marked in between.
+func (l *line) chain() (list []string) {
+	l.Helper()
+	l.Sh(`mcopy -n -o -i disk.img@@1M ::/grub/grubenv env.now`)
+	areas := [][]byte{l.Read("env.now")}
+	for range 4 {
+		list = append(list, boottest.GRUBScript(areas))
+	}
+	return list
 }

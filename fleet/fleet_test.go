@@ -377,20 +377,10 @@ func TestRollbackIsRemembered(t *testing.T) {
 // A scrub finds a damaged slot that nobody runs, takes it out of the choice and reports it; an install writes it again.
 func TestScrub(t *testing.T) {
 	l := newLine(t)
-	l.publish("1", 1)
 	l.run(0, "slot B: unknown", "scrub")
-	l.run(0, "", "update")
-	l.restart()
-	l.run(0, "", "mark", "good")
-	l.publish("2", 2)
-	l.run(0, "", "update")
-	l.run(0, "slot A: intact", "scrub")
-	l.restart()
-	l.run(0, "", "mark", "good")
+	l.both()
 	l.run(0, `{"slot":"B","result":"intact"}`, "scrub", "--json")
-	damage := func(slot string) {
-		l.Sh(`dd if=/dev/urandom of=disk.img bs=4096 count=1 conv=notrunc status=none seek=$(($0 / 4096))`, fmt.Sprint(rig.SlotOffset("grub", slot)))
-	}
+	damage := func(slot string) { l.damage(slot, 0) }
 	damage("B")
 	for range 2 {
 		l.run(14, "slot B: damaged", "scrub")
@@ -408,6 +398,82 @@ func TestScrub(t *testing.T) {
 	l.publish("3", 3)
 	l.run(0, "installed version 3 into slot B", "update")
 	l.run(14, "slot B: intact", "scrub")
+}
+
+// both leaves version 1 in slot B, which is good and below the floor, and version 2 in slot A, which runs.
+func (l *line) both() {
+	l.Helper()
+	for i, version := range []string{"1", "2"} {
+		l.publish(version, i+1)
+		l.run(0, "", "update")
+		l.run(0, "slot A: ", "scrub")
+		l.restart()
+		l.run(0, "", "mark", "good")
+	}
+}
+
+// damage changes one block of a slot. The versions differ in block 10.
+func (l *line) damage(slot string, block int64) {
+	l.Helper()
+	l.Sh(`dd if=/dev/urandom of=disk.img bs=4096 count=1 conv=notrunc status=none seek="$0"`, fmt.Sprint(rig.SlotOffset("grub", slot)/4096+block))
+}
+
+// A damaged slot that was good is written again, out of the running slot or from where it came, and is the fallback again without a switch.
+// What was not good, what runs and what cannot be fetched is not restored.
+func TestScrubRepairs(t *testing.T) {
+	l := newLine(t)
+	l.both()
+	l.run(0, "slot B: intact", "scrub", "--repair")
+	want := l.slot("B")
+	good := func() {
+		t.Helper()
+		if !bytes.Equal(l.slot("B"), want) || l.Next() != "A" {
+			t.Fatalf("slot B is another one, or slot %s boots next", l.Next())
+		}
+		l.run(0, "slot B  good", "status")
+		l.run(0, "slot B: intact", "scrub", "--repair")
+	}
+	before := l.requests["/1/rootfs.img"]
+	l.damage("B", 701)
+	l.run(0, "slot B: repaired", "scrub", "--repair")
+	good()
+	if l.requests["/1/rootfs.img"] != before {
+		t.Error("a block that the running slot holds was fetched")
+	}
+	l.damage("B", 10)
+	l.set(func() { l.gone = true })
+	l.run(14, "slot B: damaged", "scrub", "--repair")
+	l.run(0, "slot B  bad", "status")
+	l.set(func() { l.gone = false })
+	l.run(0, "slot B: repaired", "scrub", "--repair")
+	good()
+	l.run(0, "3 reports sent", "report", "--now") // one damage of one install is one report
+	if got := l.reported(); !slices.Equal(got, []string{"1 good", "2 good", "1 damaged"}) {
+		t.Errorf("the server got %q", got)
+	}
+	l.damage("B", 10)
+	l.Sh(`cp pub/1/rootfs.img good.img; printf wrong | dd of=pub/1/rootfs.img bs=4096 seek=10 conv=notrunc status=none`)
+	l.run(14, "slot B: damaged", "scrub", "--repair")
+	l.run(0, "", "mark", "bad", "B") // a person decides
+	l.Sh("mv good.img pub/1/rootfs.img")
+	l.run(14, "slot B: damaged", "scrub", "--repair")
+	l.run(0, "slot B  bad", "status")
+	l.publish("3", 3)
+	l.run(0, "installed version 3 into slot B", "update")
+	l.damage("B", 10) // on trial
+	l.run(14, "slot B: damaged", "scrub", "--repair")
+	l.damage("A", 10) // it runs
+	l.run(14, "slot A: damaged", "scrub", "--repair")
+	if l.Next() != "A" {
+		t.Errorf("slot %q boots next; want A, which runs", l.Next())
+	}
+}
+
+// slot is the content of a slot.
+func (l *line) slot(name string) []byte {
+	l.Helper()
+	at := rig.SlotOffset("grub", name)
+	return l.Read("disk.img")[at : at+rig.SlotBytes]
 }
 
 // What docs/ota.md says of the requests of a check and of an update. Here the signatures are .sig files, so that each is looked for as .asc before.

@@ -12,6 +12,7 @@ import (
 	"updater/release"
 	"updater/source"
 	"updater/update"
+	"updater/verify"
 )
 
 // Request is one install. Config and Image are required.
@@ -74,14 +75,11 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	progress, stop := events.Progress()
 	defer stop()
 	hooks := r.hooks(dev, events)
-	job := update.Job{
-		Boot: dev, Disk: dev, State: dev, Seed: dev.Seed, Policy: trust.Policy,
-		Product: r.Config.Product, Hardware: device.Hardware("/", r.Config), Require: r.Config.Trust.Required(), Layout: r.Config.Layout(),
-		Identity: r.Identity, Slot: r.Slot, Tries: dev.Tries(), ForceFromBad: r.ForceFromBad,
-		Unmapped: r.Config.Disk.Unmapped, Rewrite: r.Rewrite, IfNewer: r.IfNewer, DownloadOnly: r.DownloadOnly, Progress: progress,
-		PreInstall:  r.remembering(dev, hooks.hook("pre-install", hooks.config.PreInstall)),
-		PostInstall: r.confirmed(hooks.hook(postInstall, hooks.config.PostInstall)),
-	}
+	job := jobOf(dev, trust.Policy)
+	job.Identity, job.Slot, job.ForceFromBad, job.Progress = r.Identity, r.Slot, r.ForceFromBad, progress
+	job.Rewrite, job.IfNewer, job.DownloadOnly = r.Rewrite, r.IfNewer, r.DownloadOnly
+	job.PreInstall = r.remembering(dev, hooks.hook("pre-install", hooks.config.PreInstall))
+	job.PostInstall = r.confirmed(hooks.hook(postInstall, hooks.config.PostInstall))
 	open := r.openImage
 	switch {
 	case r.isArchive():
@@ -109,6 +107,15 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 		return res, nil
 	}
 	return res, hooks.activated(ctx, res)
+}
+
+// jobOf is a job with all that the device decides.
+func jobOf(dev *device.Device, trust verify.Policy) update.Job {
+	c := dev.Config
+	return update.Job{
+		Boot: dev, Disk: dev, State: dev, Seed: dev.Seed, Policy: trust, Tries: dev.Tries(), Unmapped: c.Disk.Unmapped,
+		Product: c.Product, Hardware: device.Hardware("/", c), Require: c.Trust.Required(), Layout: c.Layout(),
+	}
 }
 
 type hook = func(context.Context, update.Planned) error

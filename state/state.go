@@ -23,6 +23,9 @@ type State struct {
 	History []Event         // the newest last, bounded
 	Request *Request        // what the recovery is asked to install; nil is nothing
 	Fleet   Fleet           // of a device that follows a channel
+	// Damaged are the slots that were good until a scrub found a range changed, with the identity of the release that makes them the
+	// fallback again.
+	Damaged map[string]string
 
 	releases map[string]partOf          // of the images by SLOT/ROLE, while they are encoded
 	unknown  map[string]json.RawMessage // members of a later version, kept unchanged
@@ -116,6 +119,9 @@ func (s *State) Put(slot, role string, image Image, detail string) {
 		s.Slots = map[string]Slot{}
 	}
 	s.Slots[slot] = roles
+	if s.Damaged[slot] != image.Release {
+		delete(s.Damaged, slot)
+	}
 	if image.Result != Writing {
 		s.log(slot, role, image, detail)
 	}
@@ -166,8 +172,33 @@ func (s *State) MarkGood(slot string, at time.Time) {
 	}
 }
 
+// Damage records that a slot was marked bad because its content is damaged. One that was good can be restored, until a person marks it bad
+// or another release is written there.
+func (s *State) Damage(slot string, at time.Time) {
+	identity := s.Damaged[slot]
+	for _, image := range s.Slots[slot] {
+		if image.Result == Good {
+			identity = image.Release
+		}
+	}
+	s.MarkBad(slot, at)
+	if identity != "" {
+		if s.Damaged == nil {
+			s.Damaged = map[string]string{}
+		}
+		s.Damaged[slot] = identity
+	}
+}
+
+// Restored records that a damaged slot is good again.
+func (s *State) Restored(slot string, at time.Time) {
+	delete(s.Damaged, slot)
+	s.MarkGood(slot, at)
+}
+
 // MarkBad records that a slot was marked bad.
 func (s *State) MarkBad(slot string, at time.Time) {
+	delete(s.Damaged, slot)
 	for _, role := range slices.Sorted(maps.Keys(s.Slots[slot])) {
 		if image := s.Slots[slot][role]; image.Result.Whole() {
 			image.Result, image.At = Bad, at
@@ -203,6 +234,7 @@ func (s State) Clone() State {
 		slots[name] = maps.Clone(roles)
 	}
 	s.Slots, s.History, s.Fleet, s.unknown = slots, slices.Clone(s.History), s.Fleet.clone(), maps.Clone(s.unknown)
+	s.Damaged = maps.Clone(s.Damaged)
 	return s
 }
 
@@ -298,7 +330,7 @@ func (s *State) members() []member {
 	return []member{
 		{name: "floor", value: &s.Floor}, {name: "time", value: &s.Time}, {name: "slots", value: &s.Slots}, {name: "history", value: &s.History},
 		{name: "request", value: &s.Request, optional: true}, {name: "releases", value: &s.releases, optional: true},
-		{name: "fleet", value: &s.Fleet, optional: true},
+		{name: "fleet", value: &s.Fleet, optional: true}, {name: "damaged", value: &s.Damaged, optional: true},
 	}
 }
 

@@ -156,3 +156,36 @@ func TestNew(t *testing.T) {
 		}
 	}
 }
+
+// TestDamage: a slot that was good can be restored until a person marks it bad or another release is written there.
+func TestDamage(t *testing.T) {
+	good := image(3, state.Good)
+	good.Release = "r3"
+	other := image(4, state.Writing)
+	other.Release = "r4"
+	for name, c := range map[string]struct {
+		change func(s *state.State)
+		want   string
+	}{
+		"again":           {func(s *state.State) { s.Damage("A", day2) }, "r3"},
+		"repair":          {func(s *state.State) { good := good; good.Result = state.Writing; s.Put("A", "rootfs", good, "") }, "r3"},
+		"restored":        {func(s *state.State) { s.Restored("A", day2) }, ""},
+		"another release": {func(s *state.State) { s.Put("A", "rootfs", other, "") }, ""},
+		"marked bad":      {func(s *state.State) { s.MarkBad("A", day2) }, ""},
+	} {
+		var s state.State
+		s.Put("A", "rootfs", good, "")
+		s.Damage("A", day2)
+		if got := s.Slots["A"]["rootfs"].Result; got != state.Bad || s.Damaged["A"] != "r3" {
+			t.Fatalf("a damaged slot is %s, of release %q", got, s.Damaged["A"])
+		}
+		if c.change(&s); s.Damaged["A"] != c.want {
+			t.Errorf("%s: the slot can be restored to release %q; want %q", name, s.Damaged["A"], c.want)
+		}
+	}
+	var s state.State
+	s.Put("A", "rootfs", image(3, state.Installed), "")
+	if s.Damage("A", day2); len(s.Damaged) > 0 {
+		t.Errorf("a slot that was never good can be restored: %q", s.Damaged)
+	}
+}

@@ -114,7 +114,7 @@ func (r *run) inactiveSlot(slots []Slot) (string, error) {
 // accept accepts the signed document.
 func (r *run) accept() error {
 	c := Conditions{Policy: r.Policy, Product: r.Product, Role: r.Role, Require: r.Require, Hardware: r.Hardware}
-	if r.State != nil {
+	if c.Held = r.Restore != nil; r.State != nil && !c.Held {
 		c.Floor = r.State.Floor()
 	}
 	if r.Images != nil {

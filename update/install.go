@@ -145,6 +145,9 @@ type Job struct {
 	IfNewer  bool   // install only what is newer than the releases of the running and of the next slot
 	// DownloadOnly ends after the read-back, without a switch. The slot stays marked bad until it is activated.
 	DownloadOnly bool
+	// Restore, instead of the switch, makes the slot the fallback whose release a scrub found damaged: the slot held the release before,
+	// so that neither its expiry nor the floor counts. Nil installs.
+	Restore func(ctx context.Context, slot string) error
 	// ForceFromBad installs although the running slot was not marked good. If the new slot fails, too, there may be no fallback.
 	ForceFromBad bool
 
@@ -293,7 +296,11 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 		res.Downloaded, res.Tries = true, 0
 		return res, nil
 	}
-	if err := run.activate(context.WithoutCancel(ctx)); err != nil {
+	finish := run.activate
+	if job.Restore != nil {
+		finish = func(ctx context.Context) error { return job.Restore(ctx, run.Slot) }
+	}
+	if err := finish(context.WithoutCancel(ctx)); err != nil {
 		return nil, err
 	}
 	return run.result(), nil

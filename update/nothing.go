@@ -14,7 +14,7 @@ import (
 // A slot that runs, or that boots next while another one runs, is believed. Any other one is read back: it may have been written since,
 // and a person who starts a recovery may do so because the next choice does not work.
 func (r *run) held(ctx context.Context, slots []Slot) (bool, error) {
-	if r.State == nil || r.Rewrite {
+	if r.State == nil || r.Rewrite || r.Restore != nil {
 		return false, nil
 	}
 	running := slices.ContainsFunc(slots, func(s Slot) bool { return s.Booted })

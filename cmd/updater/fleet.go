@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"updater/device"
 	"updater/device/config"
 	"updater/fleet"
+	"updater/install"
 	"updater/internal/printable"
 )
 
@@ -52,14 +52,11 @@ func runCheck(ctx context.Context, path string, asJSON bool, env Env) error {
 	if err != nil {
 		return err
 	}
-	var nothing error
-	if v.Entry == nil {
-		nothing = &fleet.NothingError{Verdict: v}
-	}
-	if nothing != nil && !asJSON {
+	nothing := &fleet.NothingError{Verdict: v}
+	if v.Entry == nil && !asJSON {
 		return nothing
 	}
-	if err := env.line(asJSON, v, "%s", v.Reason); err != nil || nothing == nil {
+	if err := env.line(asJSON, v, "%s", v.Reason); err != nil || v.Entry != nil {
 		return err
 	}
 	return &reportedError{err: nothing}
@@ -156,21 +153,22 @@ func listReports(c *config.Config, asJSON bool, env Env) error {
 
 func newScrub(env Env) *cobra.Command {
 	var path string
-	var asJSON bool
+	var asJSON, repair bool
 	cmd := &cobra.Command{
 		Use:   "scrub",
 		Short: "Compare the slots with the signed documents of what was installed",
 		Long: `scrub reads every slot from the medium and compares it with the signed documents that the state
 store keeps. A damaged slot ends with exit 14; unless it runs, it is marked bad, since it is no
-release to fall back to, and an install writes it again. A slot that is mounted read-write, or
-of which no document is kept, is unknown. Run it when the device is idle.`,
+release to fall back to. --repair writes one that was good again, from the running slot or from
+where it was installed from, and makes it the fallback. A slot that is mounted read-write, or of
+which no document is kept, is unknown. Run it when the device is idle.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.config(path)
 			if err != nil {
 				return err
 			}
-			list, err := device.Scrub(cmd.Context(), c)
+			list, err := install.Scrub(cmd.Context(), c, repair, env.inputs(env.warn))
 			for _, s := range list {
 				err = errors.Join(err, env.line(asJSON, s, "slot %s: %s  %s", s.Slot, s.Result, s.Detail))
 			}
@@ -178,5 +176,6 @@ of which no document is kept, is unknown. Run it when the device is idle.`,
 		},
 	}
 	machineFlags(cmd, &path, &asJSON)
+	cmd.Flags().BoolVar(&repair, "repair", false, "write a damaged slot again that was good")
 	return cmd
 }

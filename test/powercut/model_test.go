@@ -243,6 +243,9 @@ func (p *protocol) operations(s *modelState, self, other string, caps boot.Caps)
 			s.promise = 1 - s.running
 		}, true})
 	}
+	if s.slots[1-s.running] == proven && s.marked { // its content was repaired
+		list = append(list, operation{"restore " + other, func(b boot.Backend, _ *record) error { return boot.RestoreFallback(ctx, b, other) }, func(*modelState) {}, false})
+	}
 	install := func(b boot.Backend, r *record) error {
 		r.target = 1 - s.running
 		return p.install(b, r)
