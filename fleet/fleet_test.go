@@ -526,6 +526,10 @@ func TestMirrors(t *testing.T) {
 	if got := l.restart(); got != "A" {
 		t.Errorf("slot %s boots", got)
 	}
-	l.Sh("rm -r pub/channel.toml")
+	l.publish("4", 4)
+	l.run(0, "", "mark", "good")
+	l.Sh("cp pub/channel.toml* pub/old; rm -rf pub/old/4") // the mirror has the channel and not the release
+	l.run(0, "asking "+l.url+"/4/release.toml", "update")
+	l.Sh("rm -r pub/channel.toml* pub/old")
 	l.run(13, "connection refused", "check")
 }

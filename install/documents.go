@@ -22,7 +22,13 @@ type Signed struct{ UnverifiedBmap, UnverifiedSig []byte }
 // Find reads the signature of a bmap and then the bmap; the signature is nil for a clearsigned bmap. A detached signature that no key of
 // from.Trust can have made is refused before the bmap is read. The bmap is bounded by from.Trust. Errors: [config.RequestError],
 // [verify.SignatureError], also when there is no signature, source.FetchError.
-func (d Documents) Find(ctx context.Context, image string, from *Origins) (Signed, error) {
+func (d Documents) Find(ctx context.Context, image string, from *Origins) (files Signed, err error) {
+	err = from.mirrored(image, func(at string) (err error) { files, err = d.find(ctx, at, from); return err })
+	return files, err
+}
+
+// find is Find at one place, where both are.
+func (d Documents) find(ctx context.Context, image string, from *Origins) (Signed, error) {
 	var files Signed
 	path, limit := d.Bmap, from.Trust.Limit(release.TypeMap)
 	signature := func(bmap string) (err error) {

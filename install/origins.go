@@ -8,7 +8,10 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"updater/bmap"
@@ -97,9 +100,46 @@ func (o *Origins) Read(ctx context.Context, name string, limit int64) (data []by
 	case err != nil:
 		return nil, err
 	case remote:
-		return o.client.Fetch(ctx, name, limit)
+		err = o.mirrored(name, func(at string) (err error) { data, err = o.client.Fetch(ctx, at, limit); return err })
+		return data, err
 	}
 	return ReadFile(name, limit)
+}
+
+// mirrored calls fetch with an address and, while it cannot be had, with its places on the other mirrors: those of an address below the folder of
+// channel.url or of one of channel.mirrors. The channel itself has none, since its caller judges what each mirror has.
+func (o *Origins) mirrored(name string, fetch func(at string) error) error {
+	err := fetch(name)
+	for _, at := range o.mirrors(name) {
+		if !isFetch(err) {
+			break
+		}
+		o.in.Warn("%v; asking %s", err, ImageName(at))
+		err = fetch(at)
+	}
+	return err
+}
+
+func (o *Origins) mirrors(name string) (others []string) {
+	channels := append([]string{o.config.Channel.URL}, o.config.Channel.Mirrors...)
+	u, _, err := source.ParseURL(name)
+	if err != nil || slices.Contains(channels, name) {
+		return nil
+	}
+	for i, channel := range channels {
+		own, remote, err := source.ParseURL(channel)
+		if err != nil || !remote || own.Scheme != u.Scheme || own.Host != u.Host {
+			continue
+		}
+		folder, _ := path.Split(own.Path)
+		if below, ok := strings.CutPrefix(u.Path, folder); ok {
+			for _, other := range slices.Concat(channels[i+1:], channels[:i]) {
+				others = append(others, Beside(other, below))
+			}
+			return others
+		}
+	}
+	return nil
 }
 
 // findBmap reads the bmap beside an image, and calls before with its name before that.
@@ -174,7 +214,7 @@ func (o *Origins) Open(ctx context.Context, name string) (*source.Image, int64, 
 	}
 	var img *source.Image
 	if remote {
-		img, err = o.client.Open(ctx, name, limits)
+		err = o.mirrored(name, func(at string) (err error) { img, err = o.client.Open(ctx, at, limits); return err })
 	} else {
 		img, err = source.Open(name, Interruptible(ctx, o.in.Stdin), limits)
 	}

@@ -92,6 +92,12 @@ func ReadDocument(path string, kind release.Type) ([]byte, error) {
 // Document reads an unverified document, from a file or an address, and its detached signature, which is nil for a clearsigned one. An empty
 // signature is looked for beside the document. The signature is read and judged first, see signature.
 func (o *Origins) Document(ctx context.Context, kind release.Type, path, signature string) (doc, sig []byte, err error) {
+	err = o.mirrored(path, func(at string) (err error) { doc, sig, err = o.document(ctx, kind, at, signature); return err })
+	return doc, sig, err
+}
+
+// document is Document at one place, where both are.
+func (o *Origins) document(ctx context.Context, kind release.Type, path, signature string) (doc, sig []byte, err error) {
 	if sig, err = o.signature(ctx, kind, path, signature); err != nil {
 		return nil, nil, err
 	}

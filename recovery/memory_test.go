@@ -42,3 +42,31 @@ func TestAddressesObeyTheMemory(t *testing.T) {
 		t.Errorf("an address that a person names: %v, and slot %s boots next; want B", err, r.Next())
 	}
 }
+
+// TestMirrors: the recovery asks the mirrors of the channel when the server of one of its addresses is gone. What is signed by nobody is refused
+// from a mirror, too.
+func TestMirrors(t *testing.T) {
+	r := rig.New(t)
+	server := httptest.NewServer(http.FileServer(http.Dir(r.Dir)))
+	defer server.Close()
+	const gone = "http://127.0.0.1:9"
+	r.Configure(`state = "PARTLABEL=state"`, "\n[channel]\nurl = \""+gone+"/pub/channel.toml\"\nmirrors = [\""+server.URL+"/channel.toml\"]\n[source]\ngive_up = \"1s\"\n")
+	r.Sh(`sed -i '/^booted/d' config.toml; mkdir foreign; cp image.img foreign; cp other.sig foreign/image.img.bmap.sig; cp image.img.bmap foreign`)
+	conf, err := device.LoadConfig(r.Path("config.toml"), config.Build{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &recovery.Device{
+		Config: conf, Work: new(initramfs.Work), Say: t.Logf, Events: func() recovery.Events { return events{} },
+		Inputs: install.Inputs{Warn: t.Logf},
+	}
+	if err := d.InstallURL(t.Context(), gone+"/pub/foreign/image.img"); err == nil || r.Next() != "A" {
+		t.Errorf("an image that nobody signed: %v; slot %s boots next", err, r.Next())
+	}
+	if err := d.InstallURL(t.Context(), gone+"/elsewhere/image.img"); err == nil {
+		t.Error("an address outside of the channel's folder has a mirror")
+	}
+	if err := d.InstallURL(t.Context(), gone+"/pub/image.img"); err != nil || r.Next() != "B" {
+		t.Errorf("the image of a mirror: %v; slot %s boots next", err, r.Next())
+	}
+}
