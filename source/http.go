@@ -71,12 +71,12 @@ type Client struct {
 	o     HTTPOptions
 	http  *http.Client
 	token string
-	pace  pace
+	pace  Pace
 }
 
 // NewClient returns a client with the options. It reads the files they name.
 func NewClient(o HTTPOptions) (*Client, error) {
-	c := &Client{o: o.withDefaults()}
+	c := &Client{o: o.withDefaults(), pace: Pace{Rate: o.MaxRate}}
 	var proxy *url.URL
 	var err error
 	if o.Proxy != "" {

@@ -156,9 +156,9 @@ func (s *stream) read(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	s.watch.Reset(s.c.o.Stall)
-	n, err = s.body.Read(p[:s.c.o.most(most)])
+	n, err = s.body.Read(p[:s.c.pace.Most(most)])
 	s.watch.Stop()
-	s.c.pace.spend(s.ctx, n, s.c.o.MaxRate)
+	s.c.pace.Spend(s.ctx, n)
 	s.pos += int64(n)
 	s.rate.bytes += int64(n)
 	if n == 0 || s.pos <= s.next {

@@ -6,26 +6,28 @@ import (
 	"time"
 )
 
-// pace spreads the bytes of all downloads of a client over time.
-type pace struct {
+// Pace spreads the bytes of all transfers of a program over time. It is safe for concurrent use.
+type Pace struct {
+	Rate int64 // bytes per second; 0 is no limit
+
 	mu   sync.Mutex
 	free time.Time // when the bytes so far may have come
 }
 
-// most bounds one read to a tenth of a second of the rate, so that the bytes come evenly.
-func (o HTTPOptions) most(n int64) int64 {
-	if o.MaxRate == 0 {
+// Most bounds one read or write of n bytes to a tenth of a second of the rate, so that the bytes come evenly.
+func (p *Pace) Most(n int64) int64 {
+	if p.Rate == 0 {
 		return n
 	}
-	return min(n, max(o.MaxRate/10, 512))
+	return min(n, max(p.Rate/10, 512))
 }
 
 // maxDebt is how much time without bytes is made up for, such as that of a busy machine.
 const maxDebt = time.Second
 
-// spend waits until n more bytes may have come.
-func (p *pace) spend(ctx context.Context, n int, rate int64) {
-	if rate == 0 || n == 0 {
+// Spend waits until n more bytes may have come.
+func (p *Pace) Spend(ctx context.Context, n int) {
+	if p.Rate == 0 || n == 0 {
 		return
 	}
 	p.mu.Lock()
@@ -35,7 +37,7 @@ func (p *pace) spend(ctx context.Context, n int, rate int64) {
 	} else if least := now.Add(-maxDebt); p.free.Before(least) {
 		p.free = least
 	}
-	p.free = p.free.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
+	p.free = p.free.Add(time.Duration(float64(n) / float64(p.Rate) * float64(time.Second)))
 	wait := p.free.Sub(now)
 	p.mu.Unlock()
 	select {

@@ -163,7 +163,7 @@ func newRoot(env Env) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	env.out.AddFlags(root.PersistentFlags())
 	root.AddCommand(
-		newInstall(env), newVerify(env), newStatus(env), newMark(env), newActivate(env), newRollback(env), newCheck(env), newUpdate(env), newReportVerb(env), newScrub(env), newRecover(env), newHistory(env), newHealth(env),
+		newInstall(env), newVerify(env), newStatus(env), newMark(env), newActivate(env), newRollback(env), newCheck(env), newUpdate(env), newReportVerb(env), newScrub(env), newServe(env), newRecover(env), newHistory(env), newHealth(env),
 		newDoctor(env), newBmap(env), newRelease(env), newChannel(env), newKeyring(env), newPack(env), newDelta(env), newProvision(env), newVersion(env),
 		newInit(env), newConfig(env), newVarlink(env),
 	)

@@ -23,6 +23,7 @@ var examples = map[string][]string{
 	"update":                   {"updater update --reboot", "updater update --download-only"},
 	"report":                   {"updater report", "updater report --now"},
 	"scrub":                    {"updater scrub", "updater scrub --repair"},
+	"serve":                    {"updater serve"},
 	"recover":                  {"updater recover --reboot"},
 	"history":                  {"updater history", "updater history -n 1 --json"},
 	"health":                   {"updater health && updater mark good", "updater health --reboot", "updater health --watchdog --every 1m"},

@@ -12,26 +12,28 @@ import (
 	"updater/internal/printable"
 )
 
-func newCheck(env Env) *cobra.Command {
+// machine is a verb of the configured device that also prints for machines.
+func (e Env) machine(use, short, long string, run func(ctx context.Context, c *config.Config, asJSON bool) error) *cobra.Command {
 	var path string
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "check",
-		Short: "Ask the channel whether there is something newer for this device",
-		Long: `check fetches the channel that the configuration names, checks its signature and age, and says
-which release is for this device now: exit 0 when there is one, and 3 with the reason when
-there is none. It writes no slot. The newest channel is remembered, so that an older one is
-refused later (exit 12). A device whose clock is not set reports the freshness as unknown.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), path, asJSON, env) },
-	}
-	machineFlags(cmd, &path, &asJSON)
+	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := e.config(path)
+		if err != nil {
+			return err
+		}
+		return run(cmd.Context(), c, asJSON)
+	}}
+	cmd.Flags().StringVar(&path, "config", config.DefaultPath, "device configuration `FILE`")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON lines")
 	return cmd
 }
 
-func machineFlags(cmd *cobra.Command, path *string, asJSON *bool) {
-	cmd.Flags().StringVar(path, "config", config.DefaultPath, "device configuration `FILE`")
-	cmd.Flags().BoolVar(asJSON, "json", false, "print as JSON lines")
+func newCheck(env Env) *cobra.Command {
+	return env.machine("check", "Ask the channel whether there is something newer for this device",
+		`check fetches the channel that the configuration names, checks its signature and age, and says
+which release is for this device now: exit 0 when there is one, and 3 with the reason when
+there is none. It writes no slot. The newest channel is remembered, so that an older one is
+refused later (exit 12). A device whose clock is not set reports the freshness as unknown.`, env.check)
 }
 
 // line prints v for machines, or a line for people.
@@ -43,12 +45,8 @@ func (e Env) line(asJSON bool, v any, format string, a ...any) error {
 	return err
 }
 
-func runCheck(ctx context.Context, path string, asJSON bool, env Env) error {
-	c, err := env.config(path)
-	if err != nil {
-		return err
-	}
-	v, err := fleet.Check(ctx, c, env.inputs(env.warn))
+func (e Env) check(ctx context.Context, c *config.Config, asJSON bool) error {
+	v, err := fleet.Check(ctx, c, e.inputs(e.warn))
 	if err != nil {
 		return err
 	}
@@ -56,7 +54,7 @@ func runCheck(ctx context.Context, path string, asJSON bool, env Env) error {
 	if v.Entry == nil && !asJSON {
 		return nothing
 	}
-	if err := env.line(asJSON, v, "%s", v.Reason); err != nil || v.Entry != nil {
+	if err := e.line(asJSON, v, "%s", v.Reason); err != nil || v.Entry != nil {
 		return err
 	}
 	return &reportedError{err: nothing}
@@ -109,28 +107,18 @@ func runUpdate(ctx context.Context, o updateOptions, env Env) error {
 }
 
 func newReportVerb(env Env) *cobra.Command {
-	var path string
-	var now, asJSON bool
-	cmd := &cobra.Command{
-		Use:   "report",
-		Short: "Show or send what the fleet's server was not told yet",
-		Long: `report lists the reports that wait: one for a release that was marked good, for one that fell
+	var now bool
+	cmd := env.machine("report", "Show or send what the fleet's server was not told yet",
+		`report lists the reports that wait: one for a release that was marked good, for one that fell
 back, and for an install that failed. --now sends them to report.url and forgets those that
 the server has taken, with a status of 200 to 299. It is safe to repeat: a report has the
 same key each time. Exit 3 when nothing waits. At most 8 wait; the oldest makes room.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.config(path)
-			if err != nil {
-				return err
-			}
+		func(ctx context.Context, c *config.Config, asJSON bool) error {
 			if now {
-				return sendReports(cmd.Context(), c, env)
+				return sendReports(ctx, c, env)
 			}
 			return listReports(c, asJSON, env)
-		},
-	}
-	machineFlags(cmd, &path, &asJSON)
+		})
 	cmd.Flags().BoolVar(&now, "now", false, "send them")
 	return cmd
 }
@@ -152,30 +140,42 @@ func listReports(c *config.Config, asJSON bool, env Env) error {
 }
 
 func newScrub(env Env) *cobra.Command {
-	var path string
-	var asJSON, repair bool
-	cmd := &cobra.Command{
-		Use:   "scrub",
-		Short: "Compare the slots with the signed documents of what was installed",
-		Long: `scrub reads every slot from the medium and compares it with the signed documents that the state
+	var repair bool
+	cmd := env.machine("scrub", "Compare the slots with the signed documents of what was installed",
+		`scrub reads every slot from the medium and compares it with the signed documents that the state
 store keeps. A damaged slot ends with exit 14; unless it runs, it is marked bad, since it is no
 release to fall back to. --repair writes one that was good again, from the running slot or from
 where it was installed from, and makes it the fallback. A slot that is mounted read-write, or of
 which no document is kept, is unknown. Run it when the device is idle.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.config(path)
-			if err != nil {
-				return err
-			}
-			list, err := install.Scrub(cmd.Context(), c, repair, env.inputs(env.warn))
+		func(ctx context.Context, c *config.Config, asJSON bool) error {
+			list, err := install.Scrub(ctx, c, repair, env.inputs(env.warn))
 			for _, s := range list {
 				err = errors.Join(err, env.line(asJSON, s, "slot %s: %s  %s", s.Slot, s.Result, s.Detail))
 			}
 			return err
+		})
+	cmd.Flags().BoolVar(&repair, "repair", false, "write a damaged slot again that was good")
+	return cmd
+}
+
+func newServe(env Env) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Offer the releases of the good slots to other devices",
+		Long: `serve answers HTTP on serve.listen of the configuration, until it is ended: other devices install
+http://ADDRESS/IDENTITY/release.toml, or the image /IDENTITY/ROLE.img, with the identity that
+updater check --json or updater status --json shows. What differs from its signed checksum does
+not leave the device. It writes nothing. updater-serve.service is the unit for it.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := env.config(path)
+			if err == nil {
+				err = fleet.Serve(cmd.Context(), c, func(format string, a ...any) { env.done(format+"\n", a...) })
+			}
+			return err
 		},
 	}
-	machineFlags(cmd, &path, &asJSON)
-	cmd.Flags().BoolVar(&repair, "repair", false, "write a damaged slot again that was good")
+	cmd.Flags().StringVar(&path, "config", config.DefaultPath, "device configuration `FILE`")
 	return cmd
 }

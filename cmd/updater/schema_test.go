@@ -41,7 +41,7 @@ var results = map[string]any{
 // elsewhere are the verbs whose output is described otherwise, and where.
 var elsewhere = map[string]string{
 	"install": "docs/events.schema.json", "update": "docs/events.schema.json", "bmap copy": "docs/events.schema.json",
-	"release tar": "the archive itself", "provision token": "the token itself", "provision records send": "nothing", "varlink": "service/io.updater.varlink",
+	"release tar": "the archive itself", "provision token": "the token itself", "provision records send": "nothing", "varlink": "service/io.updater.varlink", "serve": "nothing",
 }
 
 // TestJSONOfEveryVerb: every verb has --json, and a schema of what it prints then.

@@ -34,6 +34,15 @@ type Report struct {
 	URL string `toml:"url"` // takes one JSON document by POST
 }
 
+// Serve is [serve]: what other devices may fetch from this one.
+type Serve struct {
+	Listen    string   `toml:"listen"`     // address and port, such as ":8407"; "" serves nothing
+	RateLimit ByteSize `toml:"rate_limit"` // of all together, per second; 0 is 1M
+}
+
+// minServing brings the longest range, which leaves after all of it was compared, within the stall time of a client, in bytes per second.
+const minServing = 256 << 10
+
 // address parses an http:// or https:// address.
 func address(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
@@ -74,9 +83,12 @@ func (c *Config) checkFleet() error {
 	if err := c.When.check(); err != nil {
 		return err
 	}
-	if c.State.Device == "" && (c.Follows() || c.Reports()) {
+	if r := c.Serve.RateLimit; r != 0 && r < minServing {
+		return fmt.Errorf("serve.rate_limit is %d bytes per second, expected at least %d", r, minServing)
+	}
+	if c.State.Device == "" && (c.Follows() || c.Reports() || c.Serve.Listen != "") {
 		return &Error{
-			Err:    errors.New("a channel and reports need a state store: it knows which channel was seen last, and which releases failed here"),
+			Err:    errors.New("a channel, reports and serving need a state store: it knows what was seen last, what failed here, and what the slots hold"),
 			Advice: `add a partition of 1 MiB or more and state = "PARTLABEL=state"`,
 		}
 	}

@@ -41,6 +41,7 @@ type Config struct {
 	Channel  Channel  `toml:"channel"`
 	Report   Report   `toml:"report"`
 	When     When     `toml:"when"`
+	Serve    Serve    `toml:"serve"`
 
 	File  string `toml:"-"` // that was read; "" without one
 	Build Build  `toml:"-"` // of the program that loaded it

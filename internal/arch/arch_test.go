@@ -30,12 +30,14 @@ var allowed = map[string][]string{
 	},
 	"updater/fleet": {
 		"updater/install", "updater/device", "updater/device/config", "updater/update", "updater/release", "updater/source", "updater/state",
+		"updater/bmap", "updater/internal/httpd",
 	},
 	"updater/recovery": {"updater/state", "updater/install", "updater/device", "updater/device/config", "updater/update", "updater/initramfs", "updater/initramfs/network"},
 	"updater/service": {
 		"updater/fleet", "updater/install", "updater/device", "updater/device/config", "updater/update", "updater/internal/broadcast",
 	},
-	"updater/recovery/web": {"updater/initramfs", "updater/internal/broadcast"},
+	"updater/recovery/web":   {"updater/initramfs", "updater/internal/broadcast", "updater/internal/httpd"},
+	"updater/internal/httpd": {},
 	"updater/device": {
 		"updater/device/config", "updater/update", "updater/release", "updater/verify", "updater/blockdev", "updater/state",
 		"updater/internal/atomicfile", "updater/boot", "updater/boot/android", "updater/boot/barebox", "updater/boot/custom", "updater/boot/efi", "updater/boot/gpt",

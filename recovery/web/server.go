@@ -16,6 +16,7 @@ import (
 
 	"updater/initramfs"
 	"updater/internal/broadcast"
+	"updater/internal/httpd"
 )
 
 // Options configure a [Server]. Every field is required.
@@ -88,12 +89,10 @@ func hostOf(ip net.IP) string {
 
 // Limits of a client.
 const (
-	headerTime  = 10 * time.Second
-	requestTime = 30 * time.Second // for the body of a small request, 64 KiB of an upload, and every piece of an answer
-	maxClients  = 32               // connections
-	maxForm     = 8 << 10          // bytes of the headers, and of a body that is no upload
-	handOver    = 5 * time.Second
-	ping        = 15 * time.Second // between two signs of life on the stream of events
+	maxClients = 32            // connections
+	maxForm    = httpd.MaxHead // bytes of a body that is no upload
+	handOver   = 5 * time.Second
+	ping       = 15 * time.Second // between two signs of life on the stream of events
 )
 
 //go:embed page.html
@@ -117,11 +116,16 @@ type Server struct {
 
 // New creates a server with a code.
 func New(o Options, code string) *Server {
-	return &Server{Choices: make(chan initramfs.Choice), o: o, sessions: newSessions(code), patience: requestTime, status: make(chan struct{}, 1)}
+	return &Server{Choices: make(chan initramfs.Choice), o: o, sessions: newSessions(code), patience: httpd.PieceTime, status: make(chan struct{}, 1)}
+}
+
+// Serve answers on a listener until ctx ends.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	return httpd.Serve(ctx, l, httpd.Limits{Clients: maxClients}, s.route)
 }
 
 // route calls the handler of a method and path. It refuses requests of other sites, and requests without a session.
-func (s *Server) route(w *response, r *http.Request) {
+func (s *Server) route(w *httpd.Response, r *http.Request) {
 	type file struct {
 		kind string
 		data []byte
@@ -129,7 +133,7 @@ func (s *Server) route(w *response, r *http.Request) {
 	files := map[string]file{
 		"GET /": {"text/html", page}, "GET /page.css": {"text/css", style}, "GET /page.js": {"text/javascript", script},
 	}
-	handlers := map[string]func(*response, *http.Request){
+	handlers := map[string]func(*httpd.Response, *http.Request){
 		"GET /status": s.showStatus, "GET /events": s.events, "GET /log": s.log,
 		"POST /upload": s.upload, "POST /address": s.address, "POST /boot": s.boot, "POST /restart": s.restart,
 	}
@@ -138,7 +142,7 @@ func (s *Server) route(w *response, r *http.Request) {
 	}
 	what := r.Method + " " + r.URL.Path
 	if f, ok := files[what]; ok {
-		w.begin(http.StatusOK, f.kind+"; charset=utf-8")
+		w.Begin(http.StatusOK, f.kind+"; charset=utf-8")
 		_, _ = w.Write(f.data)
 		return
 	}
@@ -156,7 +160,7 @@ func (s *Server) route(w *response, r *http.Request) {
 
 // foreign answers a request that does not come from the page. Only an address may be asked: a name may lead here from the page of someone
 // else, by a DNS that changes its answer. What a browser sends on behalf of another page is refused.
-func foreign(w *response, r *http.Request) bool {
+func foreign(w *httpd.Response, r *http.Request) bool {
 	origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
 	switch {
 	case !isAddress(r.Host):
@@ -179,12 +183,12 @@ func isAddress(host string) bool {
 }
 
 // answer writes the outcome of a request for people.
-func answer(w *response, code int, message, hint string) {
-	w.begin(code, "application/json")
+func answer(w *httpd.Response, code int, message, hint string) {
+	w.Begin(code, "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]string{"message": message, "hint": hint})
 }
 
-func (s *Server) enter(w *response, r *http.Request) {
+func (s *Server) enter(w *httpd.Response, r *http.Request) {
 	var in struct{ Code string }
 	if !read(w, r, &in) {
 		return
@@ -192,18 +196,18 @@ func (s *Server) enter(w *response, r *http.Request) {
 	token, wait := s.sessions.enter(in.Code)
 	switch {
 	case wait > 0:
-		w.set("Retry-After", fmt.Sprint(int(wait.Seconds())+1))
+		w.Set("Retry-After", fmt.Sprint(int(wait.Seconds())+1))
 		answer(w, http.StatusTooManyRequests, "too many codes were tried", fmt.Sprintf("try again in %d s", int(wait.Seconds())+1))
 	case token == "":
 		answer(w, http.StatusForbidden, "that is not the code", "the console shows it")
 	default:
-		w.set("Set-Cookie", cookie+"="+token+"; Path=/; HttpOnly; SameSite=Strict")
+		w.Set("Set-Cookie", cookie+"="+token+"; Path=/; HttpOnly; SameSite=Strict")
 		answer(w, http.StatusOK, "", "")
 	}
 }
 
 // read reads a small JSON object.
-func read(w *response, r *http.Request, into any) bool {
+func read(w *httpd.Response, r *http.Request, into any) bool {
 	if err := json.NewDecoder(io.LimitReader(r.Body, maxForm)).Decode(into); err != nil {
 		answer(w, http.StatusBadRequest, "the request cannot be read", "")
 		return false
@@ -211,40 +215,40 @@ func read(w *response, r *http.Request, into any) bool {
 	return true
 }
 
-func (s *Server) showStatus(w *response, r *http.Request) {
+func (s *Server) showStatus(w *httpd.Response, r *http.Request) {
 	select {
 	case s.status <- struct{}{}:
 		defer func() { <-s.status }()
-	case <-w.ctx.Done():
+	case <-w.Ctx.Done():
 		return
 	}
-	status, err := s.o.Device.Current(w.ctx)
+	status, err := s.o.Device.Current(w.Ctx)
 	if err != nil {
 		answer(w, http.StatusInternalServerError, err.Error(), s.o.Hint(err))
 		return
 	}
-	w.begin(http.StatusOK, "application/json")
+	w.Begin(http.StatusOK, "application/json")
 	_ = json.NewEncoder(w).Encode(status)
 }
 
-func (s *Server) log(w *response, _ *http.Request) {
+func (s *Server) log(w *httpd.Response, _ *http.Request) {
 	text, err := initramfs.ReadLog()
 	if err != nil {
 		answer(w, http.StatusInternalServerError, err.Error(), "")
 		return
 	}
-	w.set("Content-Disposition", `attachment; filename="recovery.log"`)
-	w.begin(http.StatusOK, "text/plain; charset=utf-8")
+	w.Set("Content-Disposition", `attachment; filename="recovery.log"`)
+	w.Begin(http.StatusOK, "text/plain; charset=utf-8")
 	_, _ = w.Write(text)
 }
 
 // events streams the events of the installs (server-sent events of the HTML standard).
-func (s *Server) events(w *response, _ *http.Request) {
+func (s *Server) events(w *httpd.Response, _ *http.Request) {
 	lines, stop := s.o.Events.Read()
 	defer stop()
 	tick := time.NewTicker(ping)
 	defer tick.Stop()
-	w.begin(http.StatusOK, "text/event-stream")
+	w.Begin(http.StatusOK, "text/event-stream")
 	for text := []byte(": hello\n\n"); ; {
 		if _, err := w.Write(text); err != nil {
 			return
@@ -254,24 +258,24 @@ func (s *Server) events(w *response, _ *http.Request) {
 			text = fmt.Appendf(nil, "data: %s\n\n", strings.TrimSpace(string(line)))
 		case <-tick.C:
 			text = []byte(": still here\n\n")
-		case <-w.ctx.Done():
+		case <-w.Ctx.Done():
 			return
 		}
 	}
 }
 
-func (s *Server) upload(w *response, r *http.Request) {
+func (s *Server) upload(w *httpd.Response, r *http.Request) {
 	if r.Header.Get("Expect") == "100-continue" {
-		_, _ = io.WriteString(w.conn, "HTTP/1.1 100 Continue\r\n\r\n")
+		_, _ = io.WriteString(w.Conn, "HTTP/1.1 100 Continue\r\n\r\n")
 	}
-	body := &paced{body: r.Body, patience: s.patience, deadline: w.conn.SetReadDeadline}
+	body := &paced{body: r.Body, patience: s.patience, deadline: w.Conn.SetReadDeadline}
 	s.choose(w, initramfs.Choice{
 		Doing: "installing an upload", Installs: true,
 		Do: func(ctx context.Context) error { return s.o.Device.InstallStream(ctx, body) },
 	})
 }
 
-func (s *Server) address(w *response, r *http.Request) {
+func (s *Server) address(w *httpd.Response, r *http.Request) {
 	var in struct{ Address string }
 	if !read(w, r, &in) {
 		return
@@ -286,7 +290,7 @@ func (s *Server) address(w *response, r *http.Request) {
 	})
 }
 
-func (s *Server) boot(w *response, r *http.Request) {
+func (s *Server) boot(w *httpd.Response, r *http.Request) {
 	var in struct{ Slot string }
 	if !read(w, r, &in) {
 		return
@@ -297,18 +301,18 @@ func (s *Server) boot(w *response, r *http.Request) {
 	})
 }
 
-func (s *Server) restart(w *response, _ *http.Request) {
+func (s *Server) restart(w *httpd.Response, _ *http.Request) {
 	s.choose(w, initramfs.Choice{Doing: "restarting", Do: func(context.Context) error { return nil }})
 }
 
 // choose hands a choice over and answers with its outcome. The choice goes on when the client does not wait for the answer; an upload then
 // ends, since its body does.
-func (s *Server) choose(w *response, c initramfs.Choice) {
+func (s *Server) choose(w *httpd.Response, c initramfs.Choice) {
 	done := make(chan error, 1)
 	c.Done = func(err error) { done <- err }
 	select {
 	case s.Choices <- c:
-	case <-w.ctx.Done():
+	case <-w.Ctx.Done():
 		return
 	case <-time.After(handOver):
 		answer(w, http.StatusConflict, "the recovery is busy with something else", "wait until it is done, then try again")
