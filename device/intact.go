@@ -70,7 +70,7 @@ func (d *Device) compare(ctx context.Context, slot string, c update.Conditions) 
 // ActivateIntact activates a slot that [Device.Intact] accepted, whatever the state store says of it.
 func (d *Device) ActivateIntact(ctx context.Context, slot string, tries int) error {
 	return d.locked(func() error {
-		if err := d.onTrial(slot); err != nil {
+		if err := d.onTrial(slot, ""); err != nil {
 			return err
 		}
 		return bootError(slot, "activating it", d.backend.Activate(ctx, slot, tries))

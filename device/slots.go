@@ -56,7 +56,7 @@ func (d *Device) Activate(ctx context.Context, slot string, tries int) error {
 		if err := d.unchanged(ctx, slot); err != nil {
 			return err
 		}
-		if err := d.onTrial(slot); err != nil {
+		if err := d.onTrial(slot, ""); err != nil {
 			return err
 		}
 		return d.backend.Activate(ctx, slot, tries)
@@ -250,15 +250,13 @@ func (d *Device) switchTo(ctx context.Context, slot string, tries int, left stri
 		if err != nil {
 			return refused(slot, "activating it", err)
 		}
-		if rec := d.Release(left); rec.Release != "" && d.follows() {
-			if err := d.failed(d.Now(), rec, "it was rolled back"); err != nil {
-				return err
-			}
-		}
-		if err := d.onTrial(slot); err != nil {
+		if err := d.onTrial(slot, left); err != nil {
 			return err
 		}
-		return bootError(slot, "activating it", d.backend.Activate(ctx, slot, tries))
+		if err := d.backend.Activate(ctx, slot, tries); err != nil || left == "" || !d.follows() {
+			return bootError(slot, "activating it", err)
+		}
+		return d.rolledBack(true)
 	})
 }
 

@@ -16,15 +16,19 @@ func (d *Device) follows() bool {
 	return d.store != nil && !d.target && (d.Config.Follows() || d.Config.Reports())
 }
 
-// onTrial notes, before its activation, that a slot is to prove itself. A switch back to the running slot ends the trial of another one.
-// The caller holds the boot lock.
-func (d *Device) onTrial(slot string) error {
+// onTrial notes, before its activation, that a slot is to prove itself, and which slot a rollback leaves; "" is no rollback. A switch back to
+// the running slot ends the trial of another one. The caller holds the boot lock.
+func (d *Device) onTrial(slot, left string) error {
 	if !d.follows() {
 		return nil
 	}
 	rec, now := d.Release(slot), d.Now()
 	return d.change(now, func(s *state.State) {
 		f := &s.Fleet
+		f.Rollback = state.Rollback{}
+		if from := d.Release(left); from.Release != "" {
+			f.Rollback = state.Rollback{To: slot, Report: fellBack(*f, from, now, "it was rolled back")}
+		}
 		if slot == d.booted && f.Trial.Slot == slot {
 			return
 		}
@@ -46,13 +50,18 @@ func (d *Device) onTrial(slot string) error {
 // or another program has put it back. Such a loss counts, and the release has failed after boot.tries of them, or 2. The caller holds the
 // boot lock.
 func (d *Device) settle(ctx context.Context) error {
-	t := d.known.Fleet.Trial
-	if !d.follows() || t.Release == "" || t.Ended {
+	t, rollback := d.known.Fleet.Trial, d.known.Fleet.Rollback.To
+	if !d.follows() || (t.Release == "" || t.Ended) && rollback == "" {
 		return nil
 	}
 	st, err := d.backend.State(ctx)
 	if err != nil {
 		return nil // what comes next reports it; the trial is judged once it can be read
+	}
+	if rollback != "" {
+		if err := d.rolledBack(rollback == st.Next || rollback == d.booted); err != nil || t.Release == "" || t.Ended {
+			return err
+		}
 	}
 	i := slices.IndexFunc(st.Slots, func(s boot.SlotState) bool { return s.Name == t.Slot })
 	rec, now := d.Release(t.Slot), d.Now()
@@ -79,13 +88,37 @@ func (d *Device) failed(now time.Time, rec update.Record, detail string) error {
 }
 
 func (d *Device) noteFailure(s *state.State, now time.Time, rec update.Record, detail string) {
-	attempt := int64(0)
+	r := fellBack(s.Fleet, rec, now, detail)
 	if s.Fleet.Trial.Release == rec.Release {
-		attempt = s.Fleet.Trial.Attempt
 		s.Fleet.Trial = state.Trial{}
 	}
-	s.Fleet.Fail(state.Failure{Release: rec.Release, Version: rec.Version, Attempt: attempt, At: now, Detail: detail})
-	d.queue(s, now, rec, state.Report{Outcome: state.ReportFellBack, Install: s.Fleet.Installs, Attempt: attempt, Detail: detail})
+	d.fail(&s.Fleet, r)
+}
+
+// fellBack is the report of a release that did not prove itself.
+func fellBack(f state.Fleet, rec update.Record, now time.Time, detail string) state.Report {
+	r := state.Report{Outcome: state.ReportFellBack, Install: f.Installs, Detail: detail}
+	if f.Trial.Release == rec.Release {
+		r.Attempt = f.Trial.Attempt
+	}
+	return about(r, rec, now)
+}
+
+func (d *Device) fail(f *state.Fleet, r state.Report) {
+	f.Fail(state.Failure{Release: r.Release, Version: r.Version, Attempt: r.Attempt, At: r.At, Detail: r.Detail})
+	if d.Config.Reports() {
+		f.Queue(r)
+	}
+}
+
+// rolledBack ends a rollback: the release that was left has failed if the switch took place.
+func (d *Device) rolledBack(switched bool) error {
+	return d.change(d.Now(), func(s *state.State) {
+		if r := s.Fleet.Rollback; switched && r.To != "" {
+			d.fail(&s.Fleet, r.Report)
+		}
+		s.Fleet.Rollback = state.Rollback{}
+	})
 }
 
 // proved notes that the running release works.
@@ -105,8 +138,12 @@ func (d *Device) queue(s *state.State, now time.Time, rec update.Record, r state
 	if !d.Config.Reports() || rec.Release == "" {
 		return
 	}
+	s.Fleet.Queue(about(r, rec, now))
+}
+
+func about(r state.Report, rec update.Record, now time.Time) state.Report {
 	r.Release, r.Version, r.RollbackIndex, r.Slot, r.At = rec.Release, rec.Version, rec.RollbackIndex, rec.Slot, now
-	s.Fleet.Queue(r)
+	return r
 }
 
 // NoteFailed queues the report of an install by an attempt that ended with an error, with the number that its activation would have had. It is durable when

@@ -152,6 +152,33 @@ func TestTrialEnds(t *testing.T) {
 	}
 }
 
+// A rollback that ended before its activation is none: nothing failed, and no report waits.
+func TestRollbackWithoutASwitch(t *testing.T) {
+	for _, c := range []struct{ name, boot, want string }{
+		{"the activation never came", "A good\nB good next\n", "report good of install 1"},
+		{"it came", "A trying 3 next\nB good\n", "r failed at attempt 1: it was rolled back; report good of install 1; report fell-back of install 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newTrial(t)
+			r.activate("r")
+			d := r.open("B")
+			if err := d.MarkGood(t.Context(), "B"); err != nil {
+				t.Fatal(err)
+			}
+			r.Sh("rm activate-A")
+			if slot, err := d.Rollback(t.Context()); slot != "A" || err == nil {
+				t.Fatalf("the rollback chooses slot %q: %v", slot, err)
+			}
+			r.Write("boot", []byte(c.boot))
+			for range 2 {
+				if got := words(r.open("B").State().Fleet); got != c.want {
+					t.Errorf("it is %q; want %q", got, c.want)
+				}
+			}
+		})
+	}
+}
+
 // The identifier is the configured one, else the machine-id, else the serial; "uninitialized" is none.
 func TestIdentifier(t *testing.T) {
 	root := t.TempDir()

@@ -87,6 +87,45 @@ func TestCutInASwitch(t *testing.T) {
 	}
 }
 
+// A power cut at any write of a rollback makes no report unless the switch took place; then the report comes and the release is not tried again.
+func TestCutInARollback(t *testing.T) {
+	if err := fuse.Available(); err != nil {
+		t.Skip(err)
+	}
+	l := newLine(t)
+	for _, version := range []string{"1", "1a"} {
+		l.publish(version, 1)
+		l.run(0, "installed version "+version, "update")
+		l.restart()
+		l.run(0, "is good", "mark", "good")
+		l.run(0, "1 reports sent", "report", "--now")
+	}
+	l.reported()
+	disk := l.recorded("rollback")
+	switched := 0
+	l.cuts(disk, "A", func() error {
+		want := []string(nil)
+		if l.Next() == "B" {
+			want = []string{"1a fell-back"}
+			switched++
+		}
+		l.Run("report", "--now", "--config", "config.toml")
+		if got := l.reported(); !slices.Equal(got, want) {
+			return fmt.Errorf("slot %s boots next, and the server got %q", l.Next(), got)
+		}
+		reason := "nothing newer"
+		if want != nil {
+			reason = "version 1a failed here"
+		}
+		l.restart()
+		l.run(3, reason, "update")
+		return nil
+	})
+	if switched == 0 {
+		t.Error("no state after a power cut has the switch")
+	}
+}
+
 // A power cut at any write of the mark loses no report: the mark of the next boot completes it.
 func TestCutInAMark(t *testing.T) {
 	if err := fuse.Available(); err != nil {

@@ -16,6 +16,7 @@ type Fleet struct {
 	Seen     Seen      `json:"seen,omitzero"`
 	Installs int64     `json:"installs,omitempty"` // that began to write
 	Trial    Trial     `json:"trial,omitzero"`
+	Rollback Rollback  `json:"rollback,omitzero"`
 	Failures []Failure `json:"failures,omitempty"` // the newest last, bounded
 	Reports  []Report  `json:"reports,omitempty"`  // not delivered yet, the newest last, at most MaxReports
 	Reported Report    `json:"reported,omitzero"`  // that was delivered last, without its text
@@ -35,6 +36,12 @@ type Trial struct {
 	Attempt int64  `json:"attempt,omitempty"` // of the channel; 0 for an install by a person
 	Lost    int    `json:"lost,omitempty"`    // times that it did not come up and the boot loader's state does not tell why
 	Ended   bool   `json:"ended,omitempty"`   // it is no choice now; only Lost counts
+}
+
+// Rollback is a rollback that was begun. Its report is true once the slot is the next choice.
+type Rollback struct {
+	To     string `json:"to"` // slot
+	Report Report `json:"report"`
 }
 
 // Failure is a release that did not prove itself here.
