@@ -44,18 +44,7 @@ const port = 80
 // Open serves the page on every address of the machine until ctx ends. A configured code that cannot be read, or is too short, is replaced
 // by a new one, as if none were configured.
 func Open(ctx context.Context, o Options) (*initramfs.Remote, error) {
-	code, err := o.Device.WebCode()
-	if err == nil && code != "" {
-		err = checkCode(code)
-	}
-	if err != nil {
-		o.Log("web page: the configured code is not used: %v", err)
-	}
-	shown := "the code of this device"
-	if err != nil || code == "" {
-		code = newCode()
-		shown = "code " + code
-	}
+	code, shown := o.code()
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
 	if err != nil {
 		return nil, fmt.Errorf("web page: %w", err)
@@ -63,6 +52,22 @@ func Open(ctx context.Context, o Options) (*initramfs.Remote, error) {
 	s := New(o, code)
 	go func() { o.Log("web page: %v", s.Serve(ctx, l)) }()
 	return &initramfs.Remote{Choices: s.Choices, Notice: func() []string { return []string{"web page: " + shown + ", at " + places()} }}, nil
+}
+
+// code is the configured code, or a new one, and how the consoles show it.
+func (o Options) code() (code, shown string) {
+	code, err := o.Device.WebCode()
+	if err == nil && code != "" {
+		err = checkCode(code)
+	}
+	if err != nil {
+		o.Log("web page: the configured code is not used: %v", err)
+	}
+	if err != nil || code == "" {
+		code = newCode()
+		return code, "code " + code
+	}
+	return code, "the code of this device"
 }
 
 // places are the addresses of the page.

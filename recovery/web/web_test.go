@@ -53,14 +53,19 @@ type served struct {
 	client *http.Client
 }
 
-// serve starts the page of a device; nil is one without slots.
+// serve starts the page of a device.
 func serve(t *testing.T, d web.Device) *served {
+	t.Helper()
+	return serveWith(t, d, code)
+}
+
+func serveWith(t *testing.T, d web.Device, given string) *served {
 	t.Helper()
 	s := &served{t: t, events: new(broadcast.Events), client: newClient(t)}
 	if r, ok := d.(*recovery.Device); ok {
 		r.Events = func() recovery.Events { return events{s.events} }
 	}
-	s.server = web.New(web.Options{Events: s.events, Hint: func(error) string { return "a hint" }, Log: t.Logf, Device: d}, code)
+	s.server = web.New(web.Options{Events: s.events, Hint: func(error) string { return "a hint" }, Log: t.Logf, Device: d}, given)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -298,6 +303,63 @@ func TestSession(t *testing.T) {
 	s.want(200, "{}", "GET", "/status", "")
 	s.want(400, "expected an address", "POST", "/address", `{"address":"file:///etc/passwd"}`)
 	s.want(200, "restarts", "POST", "/address", `{"address":"http://127.0.0.1/i.img"}`)
+}
+
+// TestConfiguredCode: web_code is the code of the page, unless the file is missing, has a code that is easy to guess, or is no such file.
+func TestConfiguredCode(t *testing.T) {
+	r, d := newDevice(t)
+	if os.Getuid() != 0 {
+		t.Skip("loop devices need root")
+	}
+	node := strings.TrimSpace(r.Sh("losetup -f --show disk.img"))
+	t.Cleanup(func() { r.Sh("partx -d $0; losetup -d $0", node) })
+	r.Sh("mkdir identity; partx -a $0; mke2fs -q -F -t ext4 $0p3", node)
+	d.Config.Disk.Path = node
+	d.Config.Recovery.WebCode = "PARTLABEL=rootfs_b:/web-code"
+	place := func(content string) {
+		r.Write("identity/web-code", []byte(content))
+		r.Sh("mke2fs -q -F -t ext4 -d identity $0p3", node)
+	}
+	var logged string
+	o := web.Options{Device: d, Log: func(format string, a ...any) { logged = fmt.Sprintf(format, a...) }}
+	replaced := func(name, reason string) {
+		t.Helper()
+		logged = ""
+		first, shown := o.Code()
+		second, _ := o.Code()
+		if len(first) != 9 || first == second || shown != "code "+first || !strings.Contains(logged, reason) {
+			t.Errorf("%s: the codes %q, shown as %q, and %q; logged %q, want %q", name, first, shown, second, logged, reason)
+		}
+	}
+	replaced("no file", "web-code")
+	place("AB-12 cd!\n")
+	replaced("a short code", "has 6 letters and digits, expected 8 or more")
+	place(strings.Repeat("A", 257))
+	replaced("a large file", "257 bytes")
+	d.Config.Recovery.WebCode = "/data:/web-code"
+	replaced("a file below a mount point", "below a mount point")
+	d.Config.Recovery.WebCode = ""
+	replaced("none", "")
+
+	d.Config.Recovery.WebCode = "PARTLABEL=rootfs_b:/web-code"
+	place("serial-4711\n")
+	logged = ""
+	own, shown := o.Code()
+	if own != "serial-4711" || strings.Contains(shown, own) || logged != "" {
+		t.Fatalf("the code is %q, shown as %q; logged %q", own, shown, logged)
+	}
+	s := serveWith(t, d, own)
+	now := time.Now()
+	s.server.Clock(func() time.Time { return now })
+	s.want(401, "enter the code", "GET", "/status", "")
+	for range 5 {
+		s.want(403, "not the code", "POST", "/code", `{"code":"serial-4712"}`)
+	}
+	s.want(429, "try again in", "POST", "/code", `{"code":"SERIAL 4711"}`)
+	s.want(401, "enter the code", "GET", "/status", "")
+	now = now.Add(time.Second)
+	s.want(200, "", "POST", "/code", `{"code":"SERIAL 4711"}`)
+	s.want(200, `"slots"`, "GET", "/status", "")
 }
 
 // TestForeign: requests that another page causes are refused, also those that a changed DNS answer leads here.
