@@ -120,11 +120,15 @@ func (f Fleet) clone() Fleet {
 	return f
 }
 
-// shorten drops what decides nothing, the oldest report first, and reports whether there was any.
+// shorten drops the oldest report, without one the oldest failure but the last, and reports whether there was any.
 func (f *Fleet) shorten() bool {
-	if len(f.Reports) == 0 {
+	switch {
+	case len(f.Reports) > 0:
+		f.Reports = f.Reports[1:]
+	case len(f.Failures) > 1:
+		f.Failures = f.Failures[1:]
+	default:
 		return false
 	}
-	f.Reports = f.Reports[1:]
 	return true
 }

@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"updater/boot/boottest"
@@ -50,5 +51,26 @@ func TestReportsMakeRoom(t *testing.T) {
 	got := open(t, m).State()
 	if n := len(got.Fleet.Reports); n == 8 || n > 0 && got.Fleet.Reports[n-1].Install != 7 || got.Fleet.Seen.Channel != "stable" || got.Floor != 7 {
 		t.Errorf("the store has %d reports, and %+v", n, got.Fleet.Seen)
+	}
+}
+
+// A store that is full of failures forgets the oldest ones: the device can still be updated.
+func TestFailuresMakeRoom(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, 8192))
+	s := open(t, m)
+	for n := range 32 {
+		do(t, s.Update(func(s *state.State) {
+			identity := fmt.Sprintf("%064x", n)
+			s.Fleet.Fail(state.Failure{Release: identity, Version: strings.Repeat("1", 200), At: day1, Detail: "its tries are spent"})
+			s.Fleet.Queue(state.Report{Outcome: state.ReportFellBack, Install: int64(n), Release: identity})
+		}))
+	}
+	do(t, s.Update(func(s *state.State) { s.Put("A", "rootfs", image(7, state.Good), "") }))
+	got := open(t, m).State()
+	if n := len(got.Fleet.Failures); n < 2 || n == 32 || got.Fleet.Failures[n-1].Release != fmt.Sprintf("%064x", 31) {
+		t.Errorf("the store has %d failures, the last %+v", n, got.Fleet.Failures[n-1])
+	}
+	if got.Slots["A"]["rootfs"].RollbackIndex != 7 {
+		t.Errorf("the store has the slots %+v", got.Slots)
 	}
 }
