@@ -84,6 +84,7 @@ test: deps build vet test-unit test-man test-contrib test-vm
 
 # Tests in QEMU have the build tag vm. Their packages run as a whole with that tag, and are left out of test-unit.
 VM_PACKAGES = $(addprefix ./,$(sort $(dir $(shell grep -rl '^//go:build vm' --include='*_test.go' internal test))))
+test-unit: export PYTHON := $(or $(wildcard $(CURDIR)/build/python/bin/python3),python3)
 test-unit: build
 	scripts/gotest.sh $(filter-out $(shell go list $(VM_PACKAGES)),$(shell go list ./...))
 # build/vm keeps kernels, root file systems and images; only one run at a time may use it.

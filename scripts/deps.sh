@@ -1,6 +1,8 @@
 #!/bin/bash
-# Installs the Debian packages that the tests and the demo need; for other users than root it prints the command.
+# Installs the Debian packages that the tests and the demo need; for other users than root it prints the command. build/python gets the
+# library of a client that the tests call, from PyPI; without it they skip.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 packages=()
 need() { command -v "$1" >/dev/null 2>&1 || [ -e "$1" ] || packages+=("$2"); }
@@ -25,6 +27,7 @@ need swig swig
 need iasl acpica-tools
 need dtc device-tree-compiler
 need python3-config python3-dev
+need /usr/lib/python3.11/ensurepip python3-venv
 need /usr/include/openssl/evp.h libssl-dev
 need /usr/include/gnutls/gnutls.h libgnutls28-dev
 need /usr/include/uuid/uuid.h uuid-dev
@@ -65,13 +68,18 @@ need losetup mount
 if [ "$(id -u)" = 0 ] && ! apt-cache show linux-image-amd64 >/dev/null 2>&1; then
 	apt-get update -qq >&2
 fi
-[ ${#packages[@]} = 0 ] && exit 0
-line="apt-get install -y --no-install-recommends ${packages[*]}"
-if [ "$(id -u)" != 0 ]; then
-	echo "missing; run as root: $line" >&2
-	exit 1
+if [ ${#packages[@]} != 0 ]; then
+	line="apt-get install -y --no-install-recommends ${packages[*]}"
+	if [ "$(id -u)" != 0 ]; then
+		echo "missing; run as root: $line" >&2
+		exit 1
+	fi
+	echo "deps: $line" >&2
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -qq >&2
+	$line >/dev/null
 fi
-echo "deps: $line" >&2
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq >&2
-$line >/dev/null
+if ! cmp -s service/testdata/requirements.txt build/python/requirements.txt; then
+	/usr/bin/python3 -m venv build/python && build/python/bin/pip install -q -r service/testdata/requirements.txt &&
+		cp service/testdata/requirements.txt build/python/ || echo "deps: no Python client" >&2
+fi
