@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/url"
+	"sync"
 
 	"updater/pack"
 )
@@ -183,7 +184,7 @@ func (r *remote) plan(want []pack.Range) (Plan, *parts, error) {
 	if n := len(frames); n > 0 {
 		size = frames[n-1].Offset + frames[n-1].Length
 	}
-	return p, &parts{frames: held, size: size, splice: &splice{r: r, parts: chosen}}, nil
+	return p, &parts{frames: held, size: size, splice: r.newSplice(chosen)}, nil
 }
 
 // tailBytes is the length of the first request for a seek table: enough for 8000 frames.
@@ -199,7 +200,7 @@ func (t *tail) ReadAt(p []byte, off int64) (int, error) {
 	size := t.r.res.size
 	from := max(0, size-tailBytes)
 	if t.last == nil {
-		last, err := t.fetch(from, size)
+		last, err := t.r.fetch(t.r.ctx, t.r.res, part{from, size})
 		if err != nil {
 			return 0, err
 		}
@@ -208,49 +209,119 @@ func (t *tail) ReadAt(p []byte, off int64) (int, error) {
 	if off >= from {
 		return copy(p, t.last[off-from:]), nil
 	}
-	data, err := t.fetch(off, off+int64(len(p)))
+	data, err := t.r.fetch(t.r.ctx, t.r.res, part{off, off + int64(len(p))})
 	return copy(p, data), err
 }
 
-func (t *tail) fetch(from, to int64) ([]byte, error) {
-	s := t.r.c.newStream(t.r.ctx, t.r.url, t.r.res, from, to)
+// fetch fetches a part in one request, or in as many as a broken link takes.
+func (r *remote) fetch(ctx context.Context, res *resource, p part) ([]byte, error) {
+	s := r.c.newStream(ctx, r.url, res, p.from, p.to)
 	s.parts = true
 	defer s.Close()
-	data := make([]byte, to-from)
+	data := make([]byte, p.to-p.from)
 	_, err := io.ReadFull(s, data)
 	return data, err
 }
 
-// splice reads the parts of a file as if they were adjacent.
+const (
+	// shortPart is the longest part that is fetched ahead of Read; a longer one is a stream.
+	shortPart = 256 << 10
+	// aheadParts is how many parts are fetched at a time.
+	aheadParts = 4
+)
+
+// splice reads the parts of a file as if they were adjacent. Short ones are fetched several at a time.
 type splice struct {
-	r     *remote
-	parts []part
-	s     *stream // of the first part; nil before it
+	r      *remote
+	parts  []part     // that are not passed
+	ahead  []*partial // of the first parts; nil is a stream
+	s      *stream    // of parts that are not fetched ahead; nil before the first
+	ctx    context.Context
+	cancel context.CancelFunc
+	wait   sync.WaitGroup
 }
 
-// Read implements io.Reader.
+func (r *remote) newSplice(chosen []part) *splice {
+	s := &splice{r: r, parts: chosen}
+	s.ctx, s.cancel = context.WithCancel(r.ctx)
+	return s
+}
+
+// partial is a part under way.
+type partial struct {
+	done chan struct{}
+	res  resource
+	data []byte
+	err  error
+}
+
+// fill begins to fetch the first parts.
+func (s *splice) fill() {
+	for n := len(s.ahead); n < min(len(s.parts), aheadParts); n++ {
+		s.ahead = append(s.ahead, nil)
+		if p := s.parts[n]; p.to-p.from <= shortPart && !s.r.res.whole {
+			f := &partial{done: make(chan struct{}), res: *s.r.res}
+			s.ahead[n] = f
+			s.wait.Go(func() {
+				defer close(f.done)
+				f.data, f.err = s.r.fetch(s.ctx, &f.res, p)
+			})
+		}
+	}
+}
+
+// Read implements io.Reader. What cannot be fetched ahead, as from a server that serves ranges no more, is read from a stream.
 func (s *splice) Read(p []byte) (int, error) {
 	for len(s.parts) > 0 {
-		first := s.parts[0]
-		switch {
-		case s.s == nil:
-			s.s = s.r.c.newStream(s.r.ctx, s.r.url, s.r.res, first.from, first.to)
-		case s.s.next < first.from:
-			s.s.move(first.from, first.to)
-		case s.s.next == first.to:
-			s.parts = s.parts[1:]
+		s.fill()
+		f := s.ahead[0]
+		if f == nil {
+			if n, err := s.stream(p); n > 0 || err != nil {
+				return n, noEOF(err)
+			}
+			s.pass()
 			continue
 		}
-		n, err := s.s.Read(p)
-		if n > 0 || err != nil {
-			return n, noEOF(err)
+		<-f.done
+		if f.res.changed {
+			s.r.res.changed, s.r.res.noIfRange = true, true
 		}
+		if e, ok := errors.AsType[*FetchError](f.err); ok && isFinal(e.Err) && s.ctx.Err() == nil {
+			s.ahead[0] = nil
+			continue
+		}
+		if f.err != nil {
+			return 0, noEOF(f.err)
+		}
+		if n := copy(p, f.data); n > 0 {
+			f.data = f.data[n:]
+			return n, nil
+		}
+		s.pass()
 	}
 	return 0, io.EOF
 }
 
-// Close ends the current request.
+func (s *splice) pass() { s.parts, s.ahead = s.parts[1:], s.ahead[1:] }
+
+// stream reads the first part from the stream. It returns nothing at its end.
+func (s *splice) stream(p []byte) (int, error) {
+	first := s.parts[0]
+	switch {
+	case s.s == nil:
+		s.s = s.r.c.newStream(s.ctx, s.r.url, s.r.res, first.from, first.to)
+	case s.s.next < first.from:
+		s.s.move(first.from, first.to)
+	case s.s.next == first.to:
+		return 0, nil
+	}
+	return s.s.Read(p)
+}
+
+// Close ends the requests under way.
 func (s *splice) Close() error {
+	s.cancel()
+	s.wait.Wait()
 	if s.s == nil {
 		return nil
 	}

@@ -109,6 +109,58 @@ func TestPlanFetchesParts(t *testing.T) {
 	}
 }
 
+// Short parts are fetched four at a time, also from a server that serves no ranges any more.
+func TestPartsAhead(t *testing.T) {
+	noLeak(t)
+	image, file := manyFrames(t)
+	for _, whole := range []bool{false, true} {
+		var under, most atomic.Int64
+		full := make(chan struct{})
+		s := serve(t, file, func(n int, w http.ResponseWriter, r *http.Request) bool {
+			if n <= 2 { // the beginning and the table
+				return false
+			}
+			if under.Add(1) == 4 && most.Swap(4) == 0 {
+				close(full)
+			}
+			select {
+			case <-full:
+			case <-time.After(20 * time.Second):
+				t.Error("fewer than 4 requests are under way")
+			}
+			most.Store(max(most.Load(), under.Load()))
+			defer under.Add(-1)
+			if whole {
+				r.Header.Del("Range")
+			}
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file))
+			return true
+		})
+		img, err := client(t, source.HTTPOptions{}).Open(t.Context(), s.URL, source.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ranges := want(t, file, 16)
+		plan, err := img.Plan(ranges)
+		if err != nil || plan.Requests != len(ranges) {
+			t.Fatalf("Plan = %+v, %v; want %d requests", plan, err, len(ranges))
+		}
+		for _, r := range ranges {
+			got := make([]byte, r.Length)
+			if err := img.Skip(r.Offset - img.Offset()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(img, got); err != nil || !bytes.Equal(got, image[r.Offset:r.Offset+r.Length]) {
+				t.Fatalf("whole %t, range at %d: %v", whole, r.Offset, err)
+			}
+		}
+		img.Close()
+		if most.Load() > 8 { // four answers may have ended for the client alone
+			t.Errorf("%d requests at a time", most.Load())
+		}
+	}
+}
+
 // A frame counts for the range that needs all of it, and for none where it is shared.
 func TestCosts(t *testing.T) {
 	noLeak(t)
