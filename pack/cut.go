@@ -26,11 +26,7 @@ func cut(image Image) iter.Seq[part] {
 			return true
 		}
 		for _, r := range image.Ranges {
-			most := int64(MaxFrame)
-			if r.Length <= 2*MaxFrame {
-				most = r.Length
-			}
-			if !upTo(r.Offset, maxZeros, true) || !upTo(r.Offset+r.Length, most, false) {
+			if !upTo(r.Offset, maxZeros, true) || !upTo(r.Offset+r.Length, MaxFrame, false) {
 				return
 			}
 		}

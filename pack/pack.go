@@ -1,5 +1,6 @@
 // Package pack writes packed images: zstd files with a separate frame for each range of a bmap and a seek table at the end (the
-// zstd seekable format). Frames can be fetched alone and decoded in parallel; other programs read the file as an ordinary .zst.
+// zstd seekable format), before which an index of its blocks stands. Frames can be fetched alone and decoded in parallel; other programs read the
+// file as an ordinary .zst.
 //
 // # Guarantees
 //
@@ -24,9 +25,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// MaxFrame is the most bytes of the image per frame, except that a range of up to twice as many is kept in one frame. A longer
-// range is split.
-const MaxFrame = 1 << 20
+// MaxFrame is the most bytes of the image per frame. A frame that a device has in other places is not fetched: shorter frames are found more often,
+// and compress less (docs/performance.md has the measurement).
+const MaxFrame = 32 << 10
 
 // maxZeros is the most bytes per frame of zeros.
 const maxZeros = 1 << 30
@@ -80,6 +81,7 @@ func Write(ctx context.Context, w io.Writer, image Image, level int) error {
 type frame struct {
 	part
 	packed chan []byte
+	sums   []byte // of its blocks; valid once it is packed
 }
 
 func (f *frame) pack(enc *zstd.Encoder, image io.ReaderAt) error {
@@ -91,14 +93,16 @@ func (f *frame) pack(enc *zstd.Encoder, image io.ReaderAt) error {
 	if n, err := image.ReadAt(data, f.Offset); n < len(data) {
 		return fmt.Errorf("reading the image at %d: %w", f.Offset+int64(n), noEOF(err))
 	}
+	f.sums = appendSums(nil, data)
 	f.packed <- enc.EncodeAll(data, nil)
 	return nil
 }
 
-// writeAll writes the frames in order, then the seek table.
+// writeAll writes the frames in order, then the index and the seek table.
 func writeAll(ctx context.Context, w io.Writer, queue <-chan *frame) error {
 	var frames []Frame
-	var at int64
+	var sums []byte
+	var at, size int64
 	for f := range queue {
 		select {
 		case data := <-f.packed:
@@ -106,7 +110,10 @@ func writeAll(ctx context.Context, w io.Writer, queue <-chan *frame) error {
 				return err
 			}
 			frames = append(frames, Frame{At: at, Packed: int64(len(data)), Offset: f.Offset, Length: f.Length})
-			at += int64(len(data))
+			at, size = at+int64(len(data)), f.Offset+f.Length
+			if len(sums) <= MaxBlocks*sumSize {
+				sums = append(sums, f.sums...)
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -114,11 +121,15 @@ func writeAll(ctx context.Context, w io.Writer, queue <-chan *frame) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	blocks := index(sums)
+	if blocks != nil {
+		frames = append(frames, Frame{At: at, Packed: int64(len(blocks)), Offset: size})
+	}
 	end, err := table(frames)
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(end)
+	_, err = w.Write(append(blocks, end...))
 	return err
 }
 

@@ -21,13 +21,9 @@ const (
 // maxFrames is the most frames of a file that Write writes: 4 Mi ranges, the limit of a bmap, and the gaps between them.
 const maxFrames = 8 << 20
 
-// typicalFrame is the average length of frames, in bytes of the image, above which a table is not refused.
-const typicalFrame = 256 << 10
-
-// Frames returns how many frames a packed image of size bytes with so many ranges of data may have: those of [Write], and those
-// of another program that makes frames of 256 KiB.
+// Frames returns how many frames a packed image of size bytes with so many ranges of data may have: those of [Write], with the index.
 func Frames(size int64, ranges int) int {
-	return 2*ranges + 1 + int(min(size/typicalFrame, maxFrames))
+	return 2*ranges + 2 + int(min(size/MaxFrame, maxFrames))
 }
 
 // Frame is the place of a frame. All values are bytes.
