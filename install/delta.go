@@ -177,13 +177,14 @@ func (p *patch) Plan(ctx context.Context, want []int, check func(index int, data
 	if err != nil {
 		return nil, fetch, err
 	}
-	from := delta.Source{File: p.file, Old: p.seed, Check: p.compare(wanted, check), Worth: p.worth(wanted)}
+	worth := p.worth(wanted)
+	from := delta.Source{File: p.file, Old: p.seed, Check: p.compare(wanted, check), Worth: worth}
 	if p.budget > 0 {
 		from.Budget = max(p.budget-fetch.Bytes, 1)
 	}
 	var made []int
 	for _, f := range needed {
-		holds := f.Holds(sound) && (p.budget == 0 || f.Packed <= from.Budget)
+		holds := f.Holds(sound) && (p.budget == 0 || f.Packed <= from.Budget) && (p.costs == nil || f.Packed < worth(f))
 		if holds {
 			from.Frames = append(from.Frames, f)
 		}

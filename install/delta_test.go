@@ -2,6 +2,7 @@ package install_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,12 +42,13 @@ func newPatchKit(t *testing.T) *patchKit {
 		old[i] = 'a' + byte(rng.IntN(16))
 	}
 	moved := bytes.Join([][]byte{old[200_001:300_001], []byte("inserted"), old}, nil)
-	for name, data := range map[string][]byte{"old.img": old, "new.img": moved} {
+	shifted := slices.Concat(old[:1<<20], moved[:40_960], old[1<<20:3<<20], bytes.ToUpper(old[3<<20:3<<20+100]), old[3<<20+100:])
+	for name, data := range map[string][]byte{"old.img": old, "new.img": moved, "shifted.img": shifted} {
 		if err := os.WriteFile(k.in(name), append(data, make([]byte, 5632<<10-len(data))...), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"old", "new"} {
+	for _, name := range []string{"old", "new", "shifted"} {
 		k.run("bmap", "create", "--scan-zeros", "-o", k.in(name+".img.bmap"), k.in(name+".img"))
 		k.run("pack", k.in(name+".img"))
 		k.sh("gpg -q --batch -u release@example.com --armor --detach-sign " + name + ".img.bmap")
@@ -160,7 +163,11 @@ func (k *patchKit) install(image string) update.Fetch {
 	if err != nil {
 		k.Fatal(err)
 	}
-	want, err := os.ReadFile(k.in("new.img"))
+	name := "new.img"
+	if strings.Contains(image, "shifted") {
+		name = "shifted.img"
+	}
+	want, err := os.ReadFile(k.in(name))
 	if err != nil {
 		k.Fatal(err)
 	}
@@ -286,6 +293,85 @@ func TestPatch(t *testing.T) {
 				t.Errorf("fetch %+v, delta %+v", f, f.Delta)
 			}
 			kit.sent = map[string]int64{}
+		})
+	}
+}
+
+// reindex replaces the index of blocks of the shifted image.
+func (k *patchKit) reindex(change func(sums []byte)) {
+	k.Helper()
+	file, err := os.ReadFile(k.in("shifted.img.zst"))
+	if err != nil {
+		k.Fatal(err)
+	}
+	frames, err := pack.ReadTable(bytes.NewReader(file), int64(len(file)), 1000)
+	if err != nil {
+		k.Fatal(err)
+	}
+	last := frames[len(frames)-1]
+	change(file[last.At:][:last.Packed][12:])
+	if err := os.WriteFile(k.in("shifted.img.zst"), file, 0o600); err != nil {
+		k.Fatal(err)
+	}
+}
+
+// TestMoved installs an image without a delta of which most blocks moved in the running slot. Whatever its index claims, the slot holds the image,
+// and no more is fetched than the file and a twentieth.
+func TestMoved(t *testing.T) {
+	kit := newPatchKit(t)
+	kit.sh("cp shifted.img.zst sound.zst")
+	info, err := os.Stat(kit.in("sound.zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name    string
+		change  func(sums []byte)
+		drift   bool
+		cut     bool // the slot holds the beginning of the image
+		made    bool
+		again   bool
+		fetched int64
+	}{
+		{name: "sound", change: func([]byte) {}, made: true, fetched: 250 << 10},
+		{name: "drift of the base", change: func([]byte) {}, drift: true, made: true, fetched: 270 << 10},
+		{name: "after a cut", change: func([]byte) {}, cut: true, made: true, fetched: 250 << 10},
+		{name: "junk", change: func(sums []byte) { rand.NewChaCha8([32]byte{}).Read(sums) }},
+		{name: "each block is another one", change: func(sums []byte) { copy(sums, slices.Concat(sums[5:], sums[:5])) }, made: true, again: true},
+		{name: "every tenth block is another one", change: func(sums []byte) {
+			for i := 0; i+100 < len(sums); i += 50 {
+				copy(sums[i:i+5], sums[i+50:])
+			}
+		}, made: true, again: true},
+		{name: "all blocks are one", change: func(sums []byte) { copy(sums, bytes.Repeat(sums[:5], len(sums)/5)) }, made: true, again: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := &patchKit{T: t, dir: kit.dir, web: kit.web, sent: map[string]int64{}}
+			k.sh("cp ready.img grub.img; cp sound.zst shifted.img.zst")
+			k.reindex(c.change)
+			if c.drift {
+				k.sh(fmt.Sprintf("printf x | dd of=grub.img bs=1 seek=%d conv=notrunc status=none", rig.SlotOffset("grub", "B")+2_000_000))
+			}
+			if c.cut {
+				k.sh(fmt.Sprintf("dd if=shifted.img of=grub.img bs=1M count=2 oflag=seek_bytes seek=%d conv=notrunc status=none", rig.SlotOffset("grub", "A")))
+			}
+			kit.mu.Lock()
+			kit.sent = map[string]int64{}
+			kit.mu.Unlock()
+			f := k.install(k.web + "/shifted.img.zst")
+			kit.mu.Lock()
+			sent := kit.sent["shifted.img.zst"]
+			kit.mu.Unlock()
+			if most := cmp.Or(c.fetched, info.Size()+info.Size()/20+256<<10); sent > most {
+				t.Errorf("%d bytes were fetched, expected at most %d of %d: %+v, %+v", sent, most, info.Size(), f, f.Delta)
+			}
+			if want := f.Whole - f.Bytes; f.Delta != nil && f.Saved != want-f.Delta.Bytes || f.Delta == nil && f.Saved != want || c.cut != (f.Held == 2<<20) {
+				t.Errorf("saved %d bytes: %+v, %+v", f.Saved, f, f.Delta)
+			}
+			if d := f.Delta; c.made != (d != nil && d.Index && d.Made > 1<<20) || c.again != (d != nil && d.Again > 0) {
+				t.Errorf("fetch %+v, moved %+v", f, f.Delta)
+			}
+			t.Logf("%d of %d bytes: %+v %+v", sent, info.Size(), f, f.Delta)
 		})
 	}
 }

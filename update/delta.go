@@ -31,8 +31,20 @@ type Fetch struct {
 	// Mapped bytes of the image that the slot already holds, and those that are copied from the other slot.
 	Held   int64 `json:"held"`
 	Copied int64 `json:"copied"`
-	// Delta is what is made out of the other slot and a delta; nil without one.
+	Saved  int64 `json:"saved"` // bytes of the file that are not fetched, less those of the delta
+	// Delta is what is made out of the other slot and a delta, or the index of the image; nil without one.
 	Delta *PatchFetch `json:"delta,omitempty"`
+}
+
+// save counts what is saved.
+func (f *Fetch) save() {
+	if f.Saved = 0; f.Parts {
+		f.Saved = f.Whole - f.Bytes
+	}
+	if f.Delta != nil {
+		f.Saved -= f.Delta.Bytes
+	}
+	f.Saved = max(f.Saved, 0)
 }
 
 // Seed is the same partition of another slot, to copy from. ReadAt is called from several goroutines at a time.
@@ -47,8 +59,8 @@ type Seed interface {
 const seedBudget = 64 << 20
 
 // planFetch decides the source of every range before anything is fetched: the target if it holds the range, else the other slot, at
-// the same place or another one, else a delta against the other slot, else the image itself. The returned image reads each range from its
-// source. Whatever the source, a range is compared with its signed checksum.
+// the same place or another one, else a delta against the other slot, else blocks that moved in it, else the image itself. The returned
+// image reads each range from its source. Whatever the source, a range is compared with its signed checksum.
 func (p *part) planFetch(ctx context.Context, image Image) (*delta, selection, error) {
 	p.phaseOf(PhasePlan, p.Map.MappedBytes())
 	lacks := make([]bool, p.Map.Len())
@@ -70,19 +82,20 @@ func (p *part) planFetch(ctx context.Context, image Image) (*delta, selection, e
 		return nil, nil, err
 	}
 	var err error
-	if p.fetch, err = d.plan(ctx, p.openPatch(ctx, image, d.seed), lacks); err != nil {
+	if p.fetch, err = d.plan(ctx, p.openPatches(ctx, image, d.seed), lacks); err != nil {
 		d.close()
 		return nil, nil, err
 	}
 	p.fetch.Held = p.held.equal.Load()
+	p.fetch.save()
 	p.progress.plan(*p.fetch)
 	return d, func(ctx context.Context, i int, _ bmap.Range) (bool, error) {
 		return lacks[i] && (d.from[i] != made || d.patch.make(ctx, i)), nil
 	}, nil
 }
 
-// plan plans what the delta and the image are for.
-func (d *delta) plan(ctx context.Context, h *patch, lacks []bool) (*Fetch, error) {
+// plan plans what the first patch that makes anything, and the image, are for.
+func (d *delta) plan(ctx context.Context, patches []*patch, lacks []bool) (*Fetch, error) {
 	fetch := new(Fetch)
 	var want []int
 	for i, rng := range d.m.Ranges() {
@@ -92,13 +105,10 @@ func (d *delta) plan(ctx context.Context, h *patch, lacks []bool) (*Fetch, error
 			want = append(want, i)
 		}
 	}
-	if d.patch = h; h != nil {
-		of, err := h.plan(ctx, d.m, want)
-		if err != nil {
-			return nil, err
-		}
-		fetch.Delta = &of
+	if err := d.choose(ctx, patches, want, fetch); err != nil {
+		return nil, err
 	}
+	h := d.patch
 	var spans []bmap.Span
 	for _, i := range want {
 		if h != nil && h.made[i] {
@@ -122,6 +132,23 @@ func (d *delta) plan(ctx context.Context, h *patch, lacks []bool) (*Fetch, error
 		d.decide(&plan)
 	}
 	return &plan, nil
+}
+
+// choose plans with the patches until one of them makes anything.
+func (d *delta) choose(ctx context.Context, patches []*patch, want []int, fetch *Fetch) error {
+	for _, h := range patches {
+		of, err := h.plan(ctx, d.m, want)
+		if err != nil || of.Made == 0 && of.Index {
+			_ = h.Close() // it was only read
+		} else {
+			d.closePatch()
+			d.patch, fetch.Delta = h, &of
+		}
+		if err != nil || of.Made > 0 {
+			return err
+		}
+	}
+	return nil
 }
 
 // decide chooses between the delta and a file that can be fetched only whole. Where a part of the file is needed, all of it comes anyway, and a
@@ -285,10 +312,14 @@ func (d *delta) failed() []int {
 	return d.patch.failed
 }
 
-func (d *delta) close() {
+func (d *delta) closePatch() {
 	if d.patch != nil {
 		_ = d.patch.Close() // it was only read
 	}
+}
+
+func (d *delta) close() {
+	d.closePatch()
 	if d.seed != nil {
 		_ = d.seed.Close() // it was only read
 	}

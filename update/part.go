@@ -265,6 +265,9 @@ func (p *part) inSlot(err error) error {
 }
 
 func (p *part) result() ImageResult {
+	if p.fetch != nil {
+		p.fetch.save() // what was fetched again counts now
+	}
 	res := ImageResult{
 		Role: p.role, ImageBytes: p.Map.ImageSize(), MappedBytes: p.Map.MappedBytes(), Unmapped: p.Unmapped, Engine: p.target.Engine(),
 		WrittenBytes: p.written, SkippedBytes: p.held.equal.Load(), RepairedBytes: p.repaired, OverlapBytes: p.overlap, Fetch: p.fetch,

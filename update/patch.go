@@ -15,6 +15,13 @@ type Patched interface {
 	Patch(ctx context.Context, seed Seed, m *bmap.Map, checksum string) (Patch, error)
 }
 
+// Indexed is an image that may be made, in part, out of blocks that moved in another slot, without a delta.
+type Indexed interface {
+	Sparse
+	// Moved returns what finds the blocks of an accepted map in the seed. It plans nothing if the image has no index.
+	Moved(seed Seed, m *bmap.Map) Patch
+}
+
 // Patch makes ranges of an image. Nothing that it makes is trusted.
 type Patch interface {
 	// Plan is called once, before the first Range, with the indices of the ranges that are missing, ascending. It returns those of them
@@ -27,14 +34,15 @@ type Patch interface {
 	Close() error
 }
 
-// PatchFetch describes what is fetched of a delta.
+// PatchFetch describes what is fetched of a delta, or of an image whose index says which blocks are in the other slot.
 type PatchFetch struct {
-	Bytes    int64  `json:"bytes"`    // of the delta, with its table
-	Requests int    `json:"requests"` // for them
-	Whole    int64  `json:"whole"`    // bytes of the delta
-	Made     int64  `json:"made"`     // mapped bytes of the image that are made of it
-	Spoiled  int64  `json:"spoiled"`  // mapped bytes that are not: the other slot has changed there, or a frame is too large
-	Again    int64  `json:"again"`    // mapped bytes that were made wrong and fetched from the image; 0 in the plan
+	Index    bool   `json:"index,omitempty"` // by the index, without a delta
+	Bytes    int64  `json:"bytes"`           // of the delta, with its table
+	Requests int    `json:"requests"`        // for them
+	Whole    int64  `json:"whole"`           // bytes of the file
+	Made     int64  `json:"made"`            // mapped bytes of the image that are made of it
+	Spoiled  int64  `json:"spoiled"`         // mapped bytes that are not: the other slot has changed there, or a frame is too large
+	Again    int64  `json:"again"`           // mapped bytes that were made wrong and fetched from the image; 0 in the plan
 	Reason   string `json:"reason,omitempty"`
 }
 
@@ -46,20 +54,24 @@ type patch struct {
 	failed []int  // ranges that could not be made
 }
 
-// openPatch opens the delta of an image for its seed. Without one, or after a failure, which is a warning, it is nil.
-func (p *part) openPatch(ctx context.Context, image Image, seed Seed) *patch {
-	patched, ok := image.(Patched)
-	if !ok || seed == nil || p.reopen == nil {
+// openPatches opens the delta of an image for its seed, and the index of the image. A failure is a warning.
+func (p *part) openPatches(ctx context.Context, image Image, seed Seed) (all []*patch) {
+	if seed == nil || p.reopen == nil {
 		return nil
 	}
-	opened, err := patched.Patch(ctx, seed, p.Map, p.Checksum)
-	if err != nil {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("opening the delta of the image: %v; it is not used", err))
+	if patched, ok := image.(Patched); ok {
+		opened, err := patched.Patch(ctx, seed, p.Map, p.Checksum)
+		if err != nil {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("opening the delta of the image: %v; it is not used", err))
+		}
+		if opened != nil {
+			all = append(all, &patch{Patch: opened, made: map[int]bool{}})
+		}
 	}
-	if opened == nil {
-		return nil
+	if indexed, ok := image.(Indexed); ok {
+		all = append(all, &patch{Patch: indexed.Moved(seed, p.Map), made: map[int]bool{}})
 	}
-	return &patch{Patch: opened, made: map[int]bool{}}
+	return all
 }
 
 // plan chooses the ranges that are made.

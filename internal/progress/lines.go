@@ -66,12 +66,16 @@ func (l *lines) Fetch(f update.Fetch) {
 		how = fmt.Sprintf("%s of %s in %d requests", size(f.Bytes), size(f.Whole), f.Requests)
 	}
 	if d := f.Delta; d != nil && d.Made > 0 {
-		l.line("%s made out of the other slot and a delta, of which %s are fetched in %d requests", size(d.Made), size(d.Bytes), d.Requests)
+		with := "a delta"
+		if d.Index {
+			with = "parts of the image"
+		}
+		l.line("%s made out of the other slot and %s, of which %s are fetched in %d requests", size(d.Made), with, size(d.Bytes), d.Requests)
 	}
 	if f.Whole == 0 {
 		how = "the rest"
 	}
-	l.line("%s held already, %s copied from the other slot; fetching %s", size(f.Held), size(f.Copied), how)
+	l.line("%s held already, %s copied from the other slot; fetching %s; %s saved", size(f.Held), size(f.Copied), how, size(f.Saved))
 }
 
 func (l *lines) Hook(name, text string) { l.line("%s: %.900s", name, text) }

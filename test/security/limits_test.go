@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"updater/internal/rig"
+	"updater/pack"
 )
 
 // The budget of everything that is done for input nobody signed.
@@ -320,6 +321,35 @@ func TestUnsignedImages(t *testing.T) {
 			if next := r.Next(); next != "A" {
 				t.Errorf("%s: slot %s boots next", image, next)
 			}
+		}
+	}
+}
+
+// TestHostileIndex: an index of blocks that is junk, or far too long, costs no more than the map allows, and the genuine image is installed.
+func TestHostileIndex(t *testing.T) {
+	r := rig.New(t)
+	r.Sh("head -c 6M /dev/urandom > large.img")
+	r.Expect(0, "packed", "pack", "large.img")
+	r.Sign("large.img.bmap", rig.Release...)
+	good := r.Read("large.img.zst")
+	frames, err := pack.ReadTable(bytes.NewReader(good), int64(len(good)), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := len(frames)
+	last, table := frames[n-1], good[frames[n-1].At+frames[n-1].Packed:]
+	web := httptest.NewServer(http.FileServer(http.Dir(r.Dir)))
+	defer web.Close()
+	for name, index := range map[string][]byte{
+		"genuine": good[last.At:][:last.Packed], "junk": slices.Concat(good[last.At:][:12], bytes.Repeat([]byte("junk"), int(last.Packed-12)/4+1)[:last.Packed-12]),
+		"another version": slices.Concat(good[last.At:][:8], bytes.Repeat([]byte("x"), int(last.Packed-8))), "64 MiB": slices.Concat(good[last.At:][:12], make([]byte, 64<<20)),
+	} {
+		file := slices.Concat(good[:last.At], index, table)
+		binary.LittleEndian.PutUint32(file[len(file)-len(table)+8+8*(n-1):], uint32(len(index)))
+		r.Write("large.img.zst", file)
+		r.Sh("cp --sparse=always disk.orig disk.img")
+		if code, out := limited(r, "install", "--config", "config.toml", web.URL+"/large.img.zst"); code != 0 || r.Next() != "B" {
+			t.Errorf("%s: exit %d, slot %s boots next:\n%.500s", name, code, r.Next(), out)
 		}
 	}
 }
