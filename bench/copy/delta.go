@@ -28,14 +28,43 @@ func (b *bench) delta(oldTar, newTar string) error {
 	}
 	if _, err := exec.LookPath("rsync"); err != nil {
 		fmt.Fprintln(os.Stderr, "bench: rsync is not installed; left out: an image that was updated in place")
+	} else if updated, err := b.updated(oldImg, newImg); err != nil {
+		return err
+	} else if err := b.fetches("updated in place", oldImg, updated); err != nil {
+		return err
+	}
+	return b.erofs(oldTar, newTar)
+}
+
+// erofs prints the deltas between two compressed images.
+func (b *bench) erofs(oldTar, newTar string) error {
+	if _, err := exec.LookPath("mkfs.erofs"); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: mkfs.erofs is not installed; left out: erofs")
 		return nil
 	}
-	updated, err := b.updated(oldImg, newImg)
+	oldImg, err := b.image(oldTar, "old.erofs")
 	if err != nil {
 		return err
 	}
-	return b.fetches("updated in place", oldImg, updated)
+	newImg, err := b.image(newTar, "new.erofs")
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(newImg)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\nNew image, erofs with lz4hc: %.1f MB, in place of a .zst.\n\n%s", mb(info.Size()), indexHead)
+	if err := blocks(oldImg, newImg, info.Size()); err != nil {
+		return err
+	}
+	if err := b.moved(oldImg, newImg, info.Size()); err != nil {
+		return err
+	}
+	return b.deltas(oldImg, newImg, info.Size())
 }
+
+const indexHead = "| index | index MB | packed MB | found in the old image | fetched MB | of the .zst | requests |\n|---|--:|--:|--:|--:|--:|--:|\n"
 
 // updated makes a copy of the old image and writes the files into it that differ in the new one.
 func (b *bench) updated(oldImg, newImg string) (string, error) {
@@ -56,13 +85,16 @@ func (b *bench) fetches(how, oldImg, newImg string) error {
 		return err
 	}
 	fmt.Printf("\nNew image, %s; as one .zst -3 stream: %.1f MB.\n\n", how, mb(plain.Size()))
-	fmt.Println("| index | index MB | packed MB | found in the old image | fetched MB | of the .zst | requests |\n|---|--:|--:|--:|--:|--:|--:|")
+	fmt.Print(indexHead)
 	for _, size := range []string{"16K", "64K", "256K", "1M", "4M"} {
 		if err := b.ranges(size, oldImg, newImg, plain.Size()); err != nil {
 			return err
 		}
 	}
 	if err := blocks(oldImg, newImg, plain.Size()); err != nil {
+		return err
+	}
+	if err := b.moved(oldImg, newImg, plain.Size()); err != nil {
 		return err
 	}
 	return b.deltas(oldImg, newImg, plain.Size())
