@@ -3,6 +3,7 @@
 # make initramfs  bin/initramfs.cpio.zst for ARCH and KERNEL, reproducibly
 # make uki        the same and its kernel as one EFI program
 # make test       all tests, with QEMU; installs what they need
+# make boards     every board of docs/boards.md, built and run in QEMU
 # make man        man pages and completions in build/package
 # make demo       the A/B round trip in QEMU, step by step
 # make size       binary and initramfs against their budget
@@ -26,7 +27,7 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2 $(COLD:%=-gcflags=%=
 STRIP   = -s -w -buildid=$(if $(filter amd64,$(ARCH)), -funcalign=16)
 LDFLAGS = $(STRIP) -X main.stampCommit=$(COMMIT) -X main.stampTime=$(STAMP)
 
-.PHONY: help build release initramfs uki man deps test test-unit test-vm test-recovery test-browser test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
+.PHONY: help build release initramfs uki man deps test test-unit test-vm boards test-recovery test-browser test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
 	size site drawings package reproduce format tidy vet lint clean
 
 help:
@@ -91,6 +92,10 @@ test-unit: build
 test-vm: export UPDATER_VM_DIR := $(CURDIR)/build/vm
 test-vm: build
 	scripts/gotest.sh -p 1 -count=1 -tags vm -timeout 45m $(VM_PACKAGES)
+# The whole devices of examples/boards; test-vm runs those without the build tag boards.
+boards: export UPDATER_VM_DIR := $(CURDIR)/build/vm
+boards: deps build
+	scripts/gotest.sh -p 1 -count=1 -tags vm,boards -timeout 90m ./test/boards
 # The recovery in QEMU with its longer tests.
 test-recovery: export UPDATER_VM_LONG := 1
 test-recovery: deps
@@ -181,7 +186,7 @@ tidy:
 	go mod tidy -diff
 vet:
 	go vet ./...
-	go vet -tags vm ./...
+	go vet -tags vm,boards ./...
 # golangci-lint as tools/go.mod pins it.
 lint:
 	go tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners

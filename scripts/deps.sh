@@ -10,6 +10,7 @@ need bmaptool bmap-tools
 need grub-editenv grub-common
 need /usr/lib/grub/x86_64-efi/iorw.mod grub-efi-amd64-bin
 need mkenvimage u-boot-tools
+need /usr/lib/u-boot/qemu_arm64/u-boot.bin u-boot-qemu
 need fw_printenv libubootenv-tool
 need sgdisk gdisk
 need tmux tmux

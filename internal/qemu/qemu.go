@@ -65,8 +65,11 @@ func (c Config) args() ([]string, error) {
 		"-device", "virtio-rng-pci", // OVMF hands its bytes to the kernel: no boot waits for randomness
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
 	)
-	if c.Kernel == "" && c.OVMFVars == "" {
-		return nil, fmt.Errorf("virtual machine %s: has neither Kernel nor OVMFVars to boot with", c.Name)
+	if c.Kernel == "" && c.OVMFVars == "" && c.Firmware == "" {
+		return nil, fmt.Errorf("virtual machine %s: has none of Kernel, OVMFVars and Firmware to boot with", c.Name)
+	}
+	if c.Firmware != "" {
+		a = append(a, "-bios", c.Firmware)
 	}
 	if c.OVMFVars != "" {
 		if err := copyIfMissing(ovmfVars, c.OVMFVars); err != nil {

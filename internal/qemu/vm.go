@@ -23,10 +23,11 @@ import (
 // Config describes one boot.
 type Config struct {
 	Name     string        // for error messages; "vm" when empty
-	Arch     string        // x86_64, aarch64 or arm; "" is x86_64. Others than x86_64 boot a Kernel only
+	Arch     string        // x86_64, aarch64 or arm; "" is x86_64
 	MemMiB   int           // guest memory; 0 means 512
 	Disks    []Disk        // in this order: /dev/vda, /dev/vdb, ... for virtio disks
 	OVMFVars string        // path of the UEFI variables: boots OVMF from disk; the file is created from OVMF's template when missing
+	Firmware string        // firmware in place of the machine's own, such as U-Boot: boots from disk
 	Kernel   string        // boot this kernel directly instead (with Initrd and Append)
 	Initrd   string        // optional, with Kernel
 	Append   string        // kernel command line, with Kernel

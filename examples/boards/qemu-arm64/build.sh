@@ -1,0 +1,191 @@
+#!/bin/bash
+# Makes a whole device for QEMU's "virt" machine (arm64) from Debian packages, and what updates it:
+#
+#   debian/           packages of arm64: kernel, busybox; kept between runs
+#   keys/ gnupg/      the certificate that the device trusts, and the key that signs; that of a product stays offline
+#   www/              what a web server offers: the releases 1 to 4, a delta from 1 to 2, the channel
+#   recovery          initramfs with keyring and configuration sealed in
+#   disk.img          loader | env1 | env2 | state | boot_A | boot_B | rootfs_A | rootfs_B, with release 1 in slot A
+#   stick.img         USB stick with release 4, for the recovery
+#
+# Run: examples/boards/qemu-arm64/build.sh [FOLDER]              # build/boards/qemu-arm64; needs neither root nor loop devices
+#      examples/boards/qemu-arm64/build.sh FOLDER publish 3      # offers a release in the channel
+#
+# SERVER is the address of the web server as the device sees it, DEBIAN a folder for the packages. docs/boards.md shows how the board is run.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../../.." && pwd)
+out=${1:-$top/build/boards/qemu-arm64}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+debian=${DEBIAN:-$out/debian}
+server=${SERVER:-http://10.0.2.2:8080}
+updater=$top/bin/updater
+export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C.UTF-8
+cd "$out"
+
+# pgp runs gpg on the folder gnupg, by a short name: the path of its socket has at most 108 bytes.
+pgp() {
+	local home
+	home=$(mktemp -d)
+	ln -s "$out/gnupg" "$home/h"
+	GNUPGHOME=$home/h gpg -q --batch --yes "$@"
+	GNUPGHOME=$home/h gpgconf --kill all
+	rm -r "$home"
+}
+sign() { pgp --armor --detach-sign "$1"; }
+
+# publish RELEASE offers a release to every device that follows the channel. The channel is signed again after every change.
+publish() (
+	cd www
+	[ -e channel.toml ] || "$updater" channel create --product qemu-arm64
+	"$updater" channel add "$1"
+	sign channel.toml
+)
+if [ "${2:-}" = publish ]; then
+	publish "$3"
+	exit
+fi
+
+# The script's output is its steps; what the tools print goes to build.log.
+exec 3>&1 >build.log
+step() { echo "build.sh: $*" >&3; }
+# root runs a command whose files belong to root.
+root() { if [ "$(id -u)" = 0 ]; then "$@"; else unshare --map-root-user "$@"; fi; }
+
+step "the program, for this machine and for the board"
+make -s -C "$top" build
+make -s -C "$top" ARCH=arm64 bin/arm64/updater
+
+# apt works on a state of its own, for arm64 alone: the host's packages and lists stay as they are. Nothing of arm64 runs here.
+if ! [ -e "$debian/root" ]; then
+	step "Debian's packages"
+	rm -rf "$debian" && mkdir -p "$debian"/apt/{lists,cache/archives}/partial "$debian/new"
+	: >"$debian/apt/status"
+	apt=(-q -o "Dir::State=$debian/apt" -o "Dir::State::status=$debian/apt/status" -o "Dir::Cache=$debian/apt/cache" -o APT::Sandbox::User=root
+		-o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o Acquire::Languages=none)
+	apt-get "${apt[@]}" update
+	kernel=$(apt-cache "${apt[@]}" depends linux-image-arm64 | sed -n 's/^ *Depends: //p')
+	(cd "$debian" && apt-get "${apt[@]}" download busybox-static "$kernel" && for deb in *.deb; do dpkg-deb -x "$deb" new; done)
+	depmod -b "$debian/new" "${kernel#linux-image-}"
+	rm -r "$debian"/apt "$debian"/*.deb
+	mv "$debian/new" "$debian/root" # complete
+fi
+kernel=$(ls "$debian"/root/boot/vmlinuz-*)
+version=${kernel#*/vmlinuz-}
+busybox=$debian/root/bin/busybox
+
+step "keys and configuration"
+if ! [ -e keys/release.asc ]; then
+	mkdir -p keys
+	mkdir -p -m 700 gnupg
+	pgp --passphrase '' --quick-generate-key 'QEMU board <release@example.com>' ed25519 sign never
+	pgp --armor --export >keys/release.asc
+fi
+sed "s|http://10.0.2.2:8080|$server|" "$here/config.toml" >config.toml
+
+# boot RELEASE makes the image of the role boot: kernel and initramfs on FAT, for U-Boot. The kernel's modules are in the initramfs, so that
+# kernel and modules are always of one build.
+boot() {
+	rm -rf tmp && mkdir -p tmp/{bin,dev,proc,sys,root}
+	cp "$busybox" tmp/bin/busybox
+	cp "$here/init" tmp/init
+	echo "$1" >tmp/release
+	for module in virtio_pci virtio_blk virtio_net ext4 crc32c_generic; do
+		modprobe -d "$debian/root" -S "$version" --show-depends "$module" | while read -r _ file; do
+			[ -e "$file" ] || continue # built in
+			[ -e "tmp/${file##*/}" ] || echo "/${file##*/}" >>tmp/modules
+			cp "$file" tmp/
+		done
+	done
+	find tmp -exec touch -h -d @0 {} +
+	(cd tmp && find . | sort | root cpio -o -H newc --reproducible --quiet | zstd -q -3) >initramfs
+	rm -f "$2"
+	truncate -s 48M "$2"
+	mkfs.vfat -i "0000000$1" "$2" >/dev/null
+	mcopy -i "$2" "$kernel" ::Image
+	mcopy -i "$2" initramfs ::initramfs
+}
+
+# rootfs RELEASE makes the image of the role rootfs: busybox, the program, its configuration and keyring.
+rootfs() {
+	rm -rf tmp && mkdir -p tmp/{bin,sbin,dev,proc,sys,run,tmp} tmp/usr/bin tmp/etc/{init.d,updater/keys}
+	cp "$busybox" tmp/bin/busybox
+	for name in sh mount ip udhcpc date cat sleep reboot; do ln -s busybox tmp/bin/$name; done
+	ln -s ../bin/busybox tmp/sbin/init
+	cp "$top/bin/arm64/updater" tmp/usr/bin/updater
+	cp config.toml tmp/etc/updater/
+	cp keys/release.asc tmp/etc/updater/keys/
+	cp "$here/rcS" tmp/etc/init.d/rcS
+	cp "$here/follow" tmp/usr/bin/follow
+	cat >tmp/etc/inittab <<-'INITTAB'
+		::sysinit:/etc/init.d/rcS
+		::respawn:/usr/bin/follow
+		ttyAMA0::respawn:-/bin/sh
+		::ctrlaltdel:/bin/reboot
+	INITTAB
+	# shellcheck disable=SC2016 # udhcpc expands them
+	printf '#!/bin/sh\n[ "$1" != bound ] || { ip addr add "$ip/24" dev "$interface"; ip route add default via "$router"; }\n' >tmp/etc/udhcpc.script
+	chmod +x tmp/etc/udhcpc.script
+	echo "$1" >tmp/etc/release
+	[ "$1" != 3 ] || rm tmp/sbin/init # release 3 does not come up, to show the fallback
+	rm -f "$2"
+	root mke2fs -q -t ext4 -O ^has_journal,^metadata_csum_seed -m 0 -L rootfs -E root_owner=0:0 -d tmp "$2" 32M
+}
+
+# A release is its two images, packed, their block maps and one signed document.
+rm -rf www && mkdir www
+for release in 1 2 3 4; do
+	step "release $release"
+	mkdir www/$release
+	boot $release www/$release/boot.img
+	rootfs $release www/$release/rootfs.img
+	(cd www/$release && for role in boot rootfs; do "$updater" pack $role.img; done
+		"$updater" release create --product qemu-arm64 --version $release --rollback-index $release boot=boot.img.zst rootfs=rootfs.img.zst)
+	sign www/$release/release.toml
+	rm www/$release/*.img
+done
+"$updater" release verify --keyring keys www/2
+
+step "delta from 1 to 2, channel"
+for role in boot rootfs; do "$updater" delta create --from www/1/$role.img.zst www/2/$role.img.zst; done
+publish 2
+
+step "recovery"
+make -s -C "$top" initramfs ARCH=arm64 KERNEL="$kernel" KERNEL_VERSION="$version" MODULES_ROOT="$debian/root" MODULES=virtio,usb-storage,input,fs \
+	KEYRING="$out/keys" CONFIG="$out/config.toml" INITRAMFS="$out/recovery"
+
+# The disk begins with empty slots. serial# names the device in its reports. BOOT_ORDER is that of the bench, see below.
+step "disk.img"
+rm -f disk.img loader.img
+truncate -s 400M disk.img
+sgdisk -a 8192 -n1:0:+100M -c1:loader -n2:0:+4M -c2:env1 -n3:0:+4M -c3:env2 -n4:0:+8M -c4:state \
+	-n5:0:+64M -c5:boot_A -n6:0:+64M -c6:boot_B -n7:0:+64M -c7:rootfs_A -n8:0:+64M -c8:rootfs_B disk.img >/dev/null
+place() { dd if="$1" of=disk.img bs=512 seek="$(sgdisk -i "$2" disk.img | awk '/^First sector/ {print $3}')" conv=notrunc,sparse status=none; }
+truncate -s 100M loader.img
+mkfs.vfat loader.img >/dev/null
+mkimage -A arm64 -T script -C none -d "$here/boot.cmd" boot.scr >/dev/null
+mcopy -i loader.img boot.scr ::boot.scr
+mcopy -i loader.img "$kernel" ::Image
+mcopy -i loader.img recovery ::initramfs
+place loader.img 1
+printf 'BOOT_ORDER=B\nBOOT_A_LEFT=0\nBOOT_B_LEFT=1\nrecovery=0\nserial#=QEMU-0001\n' | mkenvimage -r -s 0x4000 -o env -
+place env 2
+place env 3
+
+# Release 1 is installed as every later one, by the program. The state store then knows what slot A holds, which the first delta needs. The bench
+# counts as the running system in slot B until A is good; then B, which is empty, is marked bad.
+{ cat config.toml; printf '[disk]\npath = "%s"\n' "$out/disk.img"; } >bench.toml
+bench() { "$updater" "$@" --config bench.toml; }
+bench install --booted B --force-from-bad www/1
+bench mark good --booted A
+bench mark bad B --booted A
+bench status --booted A >&3
+
+step "stick.img"
+rm -f stick.img
+truncate -s 100M stick.img
+mkfs.vfat stick.img >/dev/null
+mmd -i stick.img ::updater
+mcopy -i stick.img www/4/* ::updater/
+rm -rf tmp loader.img boot.scr env initramfs bench.toml
