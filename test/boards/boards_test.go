@@ -33,9 +33,10 @@ type board struct {
 
 // report is what a device reports about a release (docs/report.schema.json).
 type report struct {
-	Outcome string `json:"outcome"`
-	Slot    string `json:"slot"`
-	Version string `json:"version"`
+	Identifier string `json:"identifier"`
+	Outcome    string `json:"outcome"`
+	Slot       string `json:"slot"`
+	Version    string `json:"version"`
 }
 
 // newBoard runs examples/boards/NAME/build.sh with a folder for its output, with SERVER, the address that the guest reaches the host's web server
@@ -50,7 +51,7 @@ func newBoard(t *testing.T, name string) *board {
 	b.server = httptest.NewServer(b)
 	t.Cleanup(b.server.Close)
 	_, port, _ := strings.Cut(b.server.Listener.Addr().String(), ":")
-	b.env = append(os.Environ(), "SERVER=http://10.0.2.2:"+port, "DEBIAN="+filepath.Join(cache, "debian-"+name))
+	b.env = append(os.Environ(), "SERVER=http://10.0.2.2:"+port, "DEBIAN="+filepath.Join(cache, "debian-"+name), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	begin := time.Now()
 	b.run(t, b.script, b.dir)
 	t.Logf("built in %.0f s", time.Since(begin).Seconds())

@@ -47,11 +47,11 @@ if test "${slot}" = B; then setexpr BOOT_B_LEFT ${BOOT_B_LEFT} - 1; run save; fi
 if test -n "${slot}"; then
 	echo "BOARD: U-Boot boots slot ${slot}, tries left: A ${BOOT_A_LEFT}, B ${BOOT_B_LEFT}"
 	setenv from boot_${slot}
-	setenv bootargs console=ttyAMA0 quiet panic=5 root=PARTLABEL=rootfs_${slot} updater.slot=${slot}
+	setenv bootargs console=ttyAMA0 quiet panic=1 root=PARTLABEL=rootfs_${slot} updater.slot=${slot}
 else
 	echo "BOARD: U-Boot boots the recovery"
 	setenv from loader
-	setenv bootargs console=ttyAMA0 quiet panic=5 updater.mode=recover
+	setenv bootargs console=ttyAMA0 quiet panic=1 updater.mode=recover
 fi
 part number virtio 0 ${from} part
 load virtio 0:${part} ${kernel_addr_r} Image && load virtio 0:${part} ${ramdisk_addr_r} initramfs && booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${fdtcontroladdr}

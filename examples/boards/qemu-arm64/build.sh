@@ -2,7 +2,7 @@
 # Makes a whole device for QEMU's "virt" machine (arm64) from Debian packages, and what updates it:
 #
 #   debian/           packages of arm64: kernel, busybox; kept between runs
-#   keys/ gnupg/      the certificate that the device trusts, and the key that signs; that of a product stays offline
+#   keys/ gnupg/      the certificates that the device trusts, and the keys that sign
 #   www/              what a web server offers: the releases 1 to 4, a delta from 1 to 2, the channel
 #   recovery          initramfs with keyring and configuration sealed in
 #   disk.img          loader | env1 | env2 | state | boot_A | boot_B | rootfs_A | rootfs_B, with release 1 in slot A
@@ -33,14 +33,14 @@ pgp() {
 	GNUPGHOME=$home/h gpgconf --kill all
 	rm -r "$home"
 }
-sign() { pgp --armor --detach-sign "$1"; }
+sign() { pgp --armor --detach-sign -u "$1@example.com" "$2"; } # KEY DOCUMENT makes DOCUMENT.asc
 
 # publish RELEASE offers a release to every device that follows the channel. The channel is signed again after every change.
 publish() (
 	cd www
 	[ -e channel.toml ] || "$updater" channel create --product qemu-arm64
 	"$updater" channel add "$1"
-	sign channel.toml
+	sign channel channel.toml
 )
 if [ "${2:-}" = publish ]; then
 	publish "$3"
@@ -76,13 +76,17 @@ version=${kernel#*/vmlinuz-}
 busybox=$debian/root/bin/busybox
 
 step "keys and configuration"
-if ! [ -e keys/release.asc ]; then
-	mkdir -p keys
+if ! [ -e keys ]; then # one key for what is installed, which stays offline, and one on the server, which signs channels only
 	mkdir -p -m 700 gnupg
-	pgp --passphrase '' --quick-generate-key 'QEMU board <release@example.com>' ed25519 sign never
-	pgp --armor --export >keys/release.asc
+	mkdir -p keys.new
+	for key in release channel; do
+		pgp --passphrase '' --quick-generate-key "$key@example.com" ed25519 sign never
+		pgp --armor --export "$key@example.com" >keys.new/$key.asc
+	done
+	mv keys.new keys
 fi
-sed "s|http://10.0.2.2:8080|$server|" "$here/config.toml" >config.toml
+fingerprint() { pgp --with-colons --list-keys "$1@example.com" | awk -F: '/^fpr/ {print $10}'; }
+sed -e "s|http://10.0.2.2:8080|$server|" -e "s/RELEASE/$(fingerprint release)/" -e "s/CHANNEL/$(fingerprint channel)/" "$here/config.toml" >config.toml
 
 # boot RELEASE makes the image of the role boot: kernel and initramfs on FAT, for U-Boot. The kernel's modules are in the initramfs, so that
 # kernel and modules are always of one build.
@@ -115,7 +119,7 @@ rootfs() {
 	ln -s ../bin/busybox tmp/sbin/init
 	cp "$top/bin/arm64/updater" tmp/usr/bin/updater
 	cp config.toml tmp/etc/updater/
-	cp keys/release.asc tmp/etc/updater/keys/
+	cp keys/*.asc tmp/etc/updater/keys/
 	cp "$here/rcS" tmp/etc/init.d/rcS
 	cp "$here/follow" tmp/usr/bin/follow
 	cat >tmp/etc/inittab <<-'INITTAB'
@@ -142,7 +146,7 @@ for release in 1 2 3 4; do
 	rootfs $release www/$release/rootfs.img
 	(cd www/$release && for role in boot rootfs; do "$updater" pack $role.img; done
 		"$updater" release create --product qemu-arm64 --version $release --rollback-index $release boot=boot.img.zst rootfs=rootfs.img.zst)
-	sign www/$release/release.toml
+	sign release www/$release/release.toml
 	rm www/$release/*.img
 done
 "$updater" release verify --keyring keys www/2
