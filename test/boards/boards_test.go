@@ -51,15 +51,16 @@ func newBoard(t *testing.T, name string) *board {
 	b.server = httptest.NewServer(b)
 	t.Cleanup(b.server.Close)
 	_, port, _ := strings.Cut(b.server.Listener.Addr().String(), ":")
-	b.env = append(os.Environ(), "SERVER=http://10.0.2.2:"+port, "DEBIAN="+filepath.Join(cache, "debian-"+name), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	b.env = append(os.Environ(), "SERVER=http://10.0.2.2:"+port, "DEBIAN="+filepath.Join(cache, "debian-"+name),
+		"PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	begin := time.Now()
 	b.run(t, b.script, b.dir)
 	t.Logf("built in %.0f s", time.Since(begin).Seconds())
 	return b
 }
 
-// run runs a program of the host.
-func (b *board) run(t *testing.T, name string, args ...string) {
+// run runs a program of the host and returns what it printed.
+func (b *board) run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Env = b.env
@@ -67,6 +68,7 @@ func (b *board) run(t *testing.T, name string, args ...string) {
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
+	return string(out)
 }
 
 // ServeHTTP offers www and takes the device's reports.

@@ -29,7 +29,8 @@ else
 	setenv copy 5001; setenv other 5000; setenv lba ${lba1}; setexpr flag ${flag2} + 1
 fi
 if test ${ok1}${ok2} != 00; then env import -b ${copy}0005 3ffb ${vars}; fi
-setenv save 'env export -b -s 3ffb ${other}0005 ${vars}; mw.b ${other}0004 ${flag}; setenv copy ${other}; run sum; cp.b 50020004 ${other}0000 4; virtio write ${other}0000 ${lba} 20'
+setenv seal 'setenv copy ${other}; run sum; cp.b 50020004 ${other}0000 4'
+setenv save 'env export -b -s 3ffb ${other}0005 ${vars}; mw.b ${other}0004 ${flag}; run seal; virtio write ${other}0000 ${lba} 20'
 
 # choose: the first slot of BOOT_ORDER that has tries left. Its try is saved before it boots; "updater mark good" gives the tries back.
 # Without a slot, or when "updater recover" asks for it, the recovery boots. One boot saves once.
@@ -54,6 +55,8 @@ else
 	setenv bootargs console=ttyAMA0 quiet panic=1 updater.mode=recover
 fi
 part number virtio 0 ${from} part
-load virtio 0:${part} ${kernel_addr_r} Image && load virtio 0:${part} ${ramdisk_addr_r} initramfs && booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${fdtcontroladdr}
+if load virtio 0:${part} ${kernel_addr_r} Image && load virtio 0:${part} ${ramdisk_addr_r} initramfs; then
+	booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${fdtcontroladdr}
+fi
 echo "BOARD: ${from} does not boot"
 reset

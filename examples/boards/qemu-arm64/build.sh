@@ -60,7 +60,8 @@ make -s -C "$top" ARCH=arm64 bin/arm64/updater
 # apt works on a state of its own, for arm64 alone: the host's packages and lists stay as they are. Nothing of arm64 runs here.
 if ! [ -e "$debian/root" ]; then
 	step "Debian's packages"
-	rm -rf "$debian" && mkdir -p "$debian"/apt/{lists,cache/archives}/partial "$debian/new"
+	rm -rf "$debian"/{apt,new,*.deb}
+	mkdir -p "$debian"/apt/{lists,cache/archives}/partial "$debian/new"
 	: >"$debian/apt/status"
 	apt=(-q -o "Dir::State=$debian/apt" -o "Dir::State::status=$debian/apt/status" -o "Dir::Cache=$debian/apt/cache" -o APT::Sandbox::User=root
 		-o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o Acquire::Languages=none)
@@ -86,7 +87,7 @@ if ! [ -e keys ]; then # one key for what is installed, which stays offline, and
 	mv keys.new keys
 fi
 fingerprint() { pgp --with-colons --list-keys "$1@example.com" | awk -F: '/^fpr/ {print $10}'; }
-sed -e "s|http://10.0.2.2:8080|$server|" -e "s/RELEASE/$(fingerprint release)/" -e "s/CHANNEL/$(fingerprint channel)/" "$here/config.toml" >config.toml
+sed "s|http://10.0.2.2:8080|$server|; s/RELEASE/$(fingerprint release)/; s/CHANNEL/$(fingerprint channel)/" "$here/config.toml" >config.toml
 
 # boot RELEASE makes the image of the role boot: kernel and initramfs on FAT, for U-Boot. The kernel's modules are in the initramfs, so that
 # kernel and modules are always of one build.
