@@ -18,11 +18,13 @@ import (
 	"updater/internal/qemu"
 )
 
+const uBoot = "/usr/lib/u-boot/qemu_arm64/u-boot.bin"
+
 // arm64 boots the board: U-Boot of Debian's package u-boot-qemu, from the disk.
 func (b *board) arm64(t *testing.T, args ...string) *qemu.Machine {
 	t.Helper()
 	return b.start(t, qemu.Config{
-		Name: "arm64", Arch: "aarch64", Firmware: "/usr/lib/u-boot/qemu_arm64/u-boot.bin", Args: args,
+		Name: "arm64", Arch: "aarch64", Firmware: uBoot, Args: args,
 		Disks: []qemu.Disk{{Path: filepath.Join(b.dir, "disk.img")}},
 	})
 }
@@ -30,7 +32,7 @@ func (b *board) arm64(t *testing.T, args ...string) *qemu.Machine {
 // TestArm64: release 1 follows the channel to release 2 by the delta; release 3 does not come up, twice, and the board is back at release 2, which
 // the recovery replaces by release 4 from a stick.
 func TestArm64(t *testing.T) {
-	b := newBoard(t, "qemu-arm64")
+	b := newBoard(t, "qemu-arm64", "qemu-system-aarch64", uBoot, "apt-get", "mkimage")
 	good := func(slot, version string) report { return report{"QEMU-0001", "good", slot, version} }
 
 	m := b.arm64(t)

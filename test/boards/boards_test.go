@@ -39,10 +39,16 @@ type report struct {
 	Version    string `json:"version"`
 }
 
-// newBoard runs examples/boards/NAME/build.sh with a folder for its output, with SERVER, the address that the guest reaches the host's web server
+// newBoard skips the test where a program or file of the host is missing. It runs examples/boards/NAME/build.sh with a folder for its output, with SERVER, the address that the guest reaches the host's web server
 // by, and with DEBIAN, a folder that keeps packages between runs. The server offers the folder www of the output and takes reports.
-func newBoard(t *testing.T, name string) *board {
+func newBoard(t *testing.T, name string, needs ...string) *board {
 	t.Helper()
+	for _, need := range needs {
+		_, err := exec.LookPath(need)
+		if _, stat := os.Stat(need); err != nil && stat != nil {
+			t.Skip("not installed (scripts/deps.sh): ", err)
+		}
+	}
 	cache, err := filepath.Abs(cmp.Or(os.Getenv("UPDATER_VM_DIR"), "../../build/vm"))
 	if err != nil {
 		t.Fatal(err)

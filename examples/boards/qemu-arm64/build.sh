@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes a whole device for QEMU's "virt" machine (arm64) from Debian packages, and what updates it:
+# Makes a whole device for QEMU's "virt" machine (arm64) from this source tree and Debian packages, and what updates it:
 #
 #   debian/           packages of arm64: kernel, busybox; kept between runs
 #   keys/ gnupg/      the certificates that the device trusts, and the keys that sign
