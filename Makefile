@@ -27,7 +27,7 @@ FLAGS   := -trimpath -buildvcs=false -tags nethttpomithttp2 $(COLD:%=-gcflags=%=
 STRIP   = -s -w -buildid=$(if $(filter amd64,$(ARCH)), -funcalign=16)
 LDFLAGS = $(STRIP) -X main.stampCommit=$(COMMIT) -X main.stampTime=$(STAMP)
 
-.PHONY: help build release initramfs uki man deps test test-unit test-vm boards test-recovery test-browser test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
+.PHONY: help build release initramfs uki man deps test test-unit test-vm test-devices boards test-recovery test-browser test-man test-contrib test-package race fuzz proof mutate demo bench maxrange \
 	size site drawings package reproduce format tidy vet lint clean
 
 help:
@@ -81,19 +81,24 @@ man:
 deps:
 	scripts/deps.sh
 
-test: deps build vet test-unit test-man test-contrib test-vm
+test: deps build vet test-unit test-man test-contrib test-vm test-devices
 
 # Tests in QEMU have the build tag vm. Their packages run as a whole with that tag, and are left out of test-unit.
 VM_PACKAGES = $(addprefix ./,$(sort $(dir $(shell grep -rl '^//go:build vm' --include='*_test.go' internal test))))
 test-unit: export PYTHON := $(or $(wildcard $(CURDIR)/build/python/bin/python3),python3)
 test-unit: build
 	scripts/gotest.sh $(filter-out $(shell go list $(VM_PACKAGES)),$(shell go list ./...))
-# build/vm keeps kernels, root file systems and images; only one run at a time may use it.
+# build/vm keeps kernels, root file systems and images; only one run at a time may use it. Whole devices have a folder of their own, so that
+# they may run beside the others.
+DEVICE_PACKAGES := $(addprefix ./test/,boards/ units/)
 test-vm: export UPDATER_VM_DIR := $(CURDIR)/build/vm
 test-vm: build
-	scripts/gotest.sh -p 1 -count=1 -tags vm -timeout 45m $(VM_PACKAGES)
+	scripts/gotest.sh -p 1 -count=1 -tags vm -timeout 45m $(filter-out $(DEVICE_PACKAGES),$(VM_PACKAGES))
+test-devices: export UPDATER_VM_DIR := $(CURDIR)/build/devices
+test-devices: build
+	scripts/gotest.sh -p 1 -count=1 -tags vm -timeout 45m $(DEVICE_PACKAGES)
 # The whole devices of examples/boards; test-vm runs those without the build tag boards.
-boards: export UPDATER_VM_DIR := $(CURDIR)/build/vm
+boards: export UPDATER_VM_DIR := $(CURDIR)/build/devices
 boards: deps build
 	scripts/gotest.sh -p 1 -count=1 -tags vm,boards -timeout 90m ./test/boards
 # The recovery in QEMU with its longer tests.
