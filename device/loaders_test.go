@@ -1,6 +1,7 @@
 package device_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -26,6 +27,8 @@ func TestBootLoaders(t *testing.T) {
 		slots               [2]string // further keys
 		tools               []string
 		files               map[string]string // of the ESP
+		tries               int               // that the boot loader counts; 0 is 2
+		restart             string            // what the firmware does before it boots a slot
 	}{
 		{
 			name: "gpt", tools: []string{"cgpt"},
@@ -71,6 +74,14 @@ printf 'linux /B/vmlinuz\nversion 1\n' >esp/loader/entries/updater-1-B.conf`,
 			boot: `backend = "systemd-boot"` + "\n" + `esp = "DIR/esp"`,
 		},
 		{
+			name: "tryboot", tools: []string{"mkfs.vfat", "mcopy"}, tries: 1, restart: "rm disk.img.tryboot",
+			prepare: `truncate -s 1M misc; mkfs.vfat misc >/dev/null
+printf '[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n' >autoboot.txt
+mcopy -i misc autoboot.txt ::; dd if=misc of=disk.img bs=1M seek=1 conv=notrunc status=none`,
+			boot:  `backend = "tryboot"` + "\n" + `env = "PARTLABEL=misc:/autoboot.txt"`,
+			slots: [2]string{"boot_partition = 2", "boot_partition = 3"},
+		},
+		{
 			name: "custom",
 			prepare: `echo good >A; echo good >B; echo A >next
 cat >loader <<'P'
@@ -95,11 +106,15 @@ commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "inval
 				}
 			}
 			dir := t.TempDir()
-			cmd := exec.Command("bash", "-euc", strings.ReplaceAll(bootDisk+c.prepare, "DIR", dir))
-			cmd.Dir = dir
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("%v: %s", err, out)
+			shell := func(script string) {
+				t.Helper()
+				cmd := exec.Command("bash", "-euc", strings.ReplaceAll(script, "DIR", dir))
+				cmd.Dir = dir
+				if out, err := cmd.CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
 			}
+			shell(bootDisk + c.prepare)
 			if err := boottest.WriteFiles(filepath.Join(dir, "esp"), c.files); err != nil {
 				t.Fatal(err)
 			}
@@ -135,9 +150,10 @@ commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "inval
 			state("A", "A", "bad")
 			run(0, "activate", "B", "--booted", "A")
 			var s device.Status
-			if err := json.Unmarshal([]byte(run(0, "status", "--json", "--booted", "A")), &s); err != nil || s.Primary != "B" || s.Slots[1].TriesLeft != 2 {
-				t.Errorf("after activate status = %+v, %v; want B next with 2 tries", s, err)
+			if err := json.Unmarshal([]byte(run(0, "status", "--json", "--booted", "A")), &s); err != nil || s.Primary != "B" || s.Slots[1].TriesLeft != cmp.Or(c.tries, 2) {
+				t.Errorf("after activate status = %+v, %v; want B next with %d tries", s, err, cmp.Or(c.tries, 2))
 			}
+			shell(c.restart)
 			run(0, "mark", "good", "--booted", "B")
 			state("B", "B", "good")
 			run(16, "mark", "good", "A", "--booted", "B")

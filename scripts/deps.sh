@@ -36,6 +36,7 @@ need /usr/lib/python3/dist-packages/setuptools python3-setuptools
 need mkfs.vfat dosfstools
 need mcopy mtools
 need mke2fs e2fsprogs
+need sfdisk fdisk
 need qemu-system-x86_64 qemu-system-x86
 need qemu-system-aarch64 qemu-system-arm
 need /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
