@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"updater/release"
 	"updater/state"
 	"updater/update"
 	"updater/verify"
@@ -88,7 +89,7 @@ func (d *Device) holds(ctx context.Context, slot string, c update.Conditions) (i
 	if err != nil {
 		return "", err
 	}
-	doc, identity, err := d.accept(slot, unverifiedBmap, unverifiedSig, c)
+	doc, _, identity, err := d.accept(slot, unverifiedBmap, unverifiedSig, c)
 	if err != nil {
 		return "", err
 	}
@@ -104,32 +105,34 @@ func (d *Device) holds(ctx context.Context, slot string, c update.Conditions) (i
 	return identity, update.CheckSlot(ctx, doc, dev, d.Progress)
 }
 
-// accept accepts a kept block map by its own signature, or by the release that pins it.
-func (d *Device) accept(slot string, unverifiedBmap, unverifiedSig []byte, c update.Conditions) (_ *update.Document, identity string, err error) {
+// accept accepts a kept block map by its own signature, or by the release that pins it. i is the image of the release; it has no files for a
+// block map that stands alone.
+func (d *Device) accept(slot string, unverifiedBmap, unverifiedSig []byte, c update.Conditions) (_ *update.Document, i release.Image, identity string, err error) {
+	fail := func(err error) (*update.Document, release.Image, string, error) { return nil, i, "", err }
 	doc, sig, isRelease, err := decodeProof(unverifiedSig)
 	if err != nil {
-		return nil, "", err
+		return fail(err)
 	}
 	if !isRelease {
 		m, err := update.Accept(unverifiedBmap, unverifiedSig, c)
-		return m, "", err
+		return m, i, "", err
 	}
 	opened, err := update.AcceptRelease(doc, sig, c)
 	if err != nil {
-		return nil, "", err
+		return fail(err)
 	}
 	images, err := opened.Release.ForSlot(slot, d.Config.Layout())
 	if err != nil {
-		return nil, "", err
+		return fail(err)
 	}
 	for _, i := range images {
 		if i.Role == c.Role {
 			m, err := opened.Release.Map(i, unverifiedBmap)
 			if err != nil {
-				return nil, "", err
+				return fail(err)
 			}
-			return update.NewDocument(m, i.BmapSHA256, opened.Signers), opened.Release.Identity(), nil
+			return update.NewDocument(m, i.BmapSHA256, opened.Signers), i, opened.Release.Identity(), nil
 		}
 	}
-	return nil, "", fmt.Errorf("the release has no image for role %s", c.Role)
+	return fail(fmt.Errorf("the release has no image for role %s", c.Role))
 }

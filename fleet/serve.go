@@ -65,36 +65,27 @@ type neighbours struct {
 }
 
 func (s *neighbours) route(w *httpd.Response, r *http.Request) {
+	ctx, stop := context.WithTimeout(w.Ctx, answerTime)
+	defer stop()
 	identity, name, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	switch o, err := s.offer(identity); {
-	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		w.Set("Allow", "GET, HEAD")
-		refuse(w, http.StatusMethodNotAllowed)
-	case err != nil:
+	o, err := s.offer(identity)
+	if err != nil {
 		s.say("%v", err)
-		refuse(w, http.StatusInternalServerError)
-	case o == nil:
-		refuse(w, http.StatusNotFound)
-	case o.Images[name] != nil:
-		s.image(w, r, o, o.Images[name])
-	case o.Documents[name] != nil:
-		data := o.Documents[name]
-		a := &answer{ctx: w.Ctx, pace: &s.pace, w: w, begin: func() { begin(w, http.StatusOK, int64(len(data))) }}
-		if a.begin(); r.Method == http.MethodGet {
-			a.begin = nil
-			_ = a.write(data) // the client has gone
-		}
+	}
+	switch a := (&answer{ctx: ctx, pace: &s.pace, w: w}); {
+	case r.Method != http.MethodGet:
+		a.begin(http.StatusMethodNotAllowed, 0)
+	case err != nil:
+		a.begin(http.StatusInternalServerError, 0)
+	case o != nil && o.Documents[name] != nil:
+		a.begin(http.StatusOK, int64(len(o.Documents[name])))
+		_ = a.write(o.Documents[name]) // or the client has gone
+	case o != nil && o.Images[name].Document != nil:
+		s.image(a, r.Header.Get("Range"), o, o.Images[name])
 	default:
-		refuse(w, http.StatusNotFound)
+		a.begin(http.StatusNotFound, 0)
 	}
 }
-
-func begin(w *httpd.Response, code int, length int64) {
-	w.Set("Content-Length", strconv.FormatInt(length, 10))
-	w.Begin(code, "application/octet-stream")
-}
-
-func refuse(w *httpd.Response, code int) { begin(w, code, 0) }
 
 // offer finds a release, nil if no good slot holds it. The signed documents are checked every few seconds at most.
 func (s *neighbours) offer(identity string) (*device.Offer, error) {
@@ -121,31 +112,14 @@ func (s *neighbours) offer(identity string) (*device.Offer, error) {
 
 // image sends an image, or a part of it. When its first range differs from the signed checksum, it does not exist; when a later one does, the
 // connection ends.
-func (s *neighbours) image(w *httpd.Response, r *http.Request, o *device.Offer, image *device.Offered) {
-	size, etag := image.Map.ImageSize(), `"`+image.Checksum+`"`
-	from, end, part := byteRange(r.Header.Get("Range"), size)
-	if v := r.Header.Get("If-Range"); v != "" && v != etag {
-		from, end, part = 0, size, false
+func (s *neighbours) image(a *answer, spec string, o *device.Offer, image device.Offered) {
+	from, end, part := byteRange(spec, image.Map.ImageSize())
+	a.code, a.length = http.StatusOK, end-from
+	if part {
+		a.code, a.place = http.StatusPartialContent, fmt.Sprintf("bytes %d-%d/%d", from, end-1, image.Map.ImageSize())
 	}
 	if from >= end {
-		w.Set("Content-Range", fmt.Sprintf("bytes */%d", size))
-		refuse(w, http.StatusRequestedRangeNotSatisfiable)
-		return
-	}
-	ctx, stop := context.WithTimeout(w.Ctx, answerTime)
-	defer stop()
-	a := &answer{ctx: ctx, pace: &s.pace, w: w, begin: func() {
-		w.Set("ETag", etag)
-		w.Set("Accept-Ranges", "bytes")
-		if !part {
-			begin(w, http.StatusOK, size)
-			return
-		}
-		w.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, end-1, size))
-		begin(w, http.StatusPartialContent, end-from)
-	}}
-	if r.Method == http.MethodHead {
-		a.begin()
+		a.begin(http.StatusRequestedRangeNotSatisfiable, 0)
 		return
 	}
 	dev, err := device.Open(s.config, device.Options{})
@@ -153,9 +127,9 @@ func (s *neighbours) image(w *httpd.Response, r *http.Request, o *device.Offer, 
 		defer dev.Close()
 		err = dev.ReadOffered(o.Slot, image.Role, func(held update.ReadBacker) error { return a.send(image.Map, held, from, end) })
 	}
-	if err != nil && a.begin != nil {
+	if err != nil && !a.begun {
 		s.say("%s of release %.16s is not served: %v", image.Role, o.Identity, err)
-		refuse(w, http.StatusNotFound)
+		a.begin(http.StatusNotFound, 0)
 	}
 }
 
@@ -177,12 +151,27 @@ func byteRange(value string, size int64) (from, end int64, part bool) {
 	return int64(a), int64(b) + 1, true
 }
 
-// answer is the body of one answer.
+// answer is one answer.
 type answer struct {
-	ctx   context.Context
-	pace  *source.Pace
-	w     *httpd.Response
-	begin func() // writes the headers; nil after that
+	ctx  context.Context
+	pace *source.Pace
+	w    *httpd.Response
+
+	code   int // of an image, with its length in bytes and the Content-Range
+	length int64
+	place  string // "" for all of it
+	begun  bool   // the headers were written
+}
+
+// begin writes the headers.
+func (a *answer) begin(code int, length int64) {
+	a.begun = true
+	if code == http.StatusPartialContent {
+		a.w.Set("Content-Range", a.place)
+	}
+	a.w.Set("Accept-Ranges", "bytes")
+	a.w.Set("Content-Length", strconv.FormatInt(length, 10))
+	a.w.Begin(code, "application/octet-stream")
 }
 
 var zeros [piece]byte
@@ -199,7 +188,7 @@ func (a *answer) send(m *bmap.Map, held update.ReadBacker, from, end int64) erro
 		}
 		return nil
 	}
-	var buf []byte
+	buf := make([]byte, bmap.HeldRange)
 	for i, rng := range m.Ranges() {
 		to := rng.Offset + rng.Length
 		if to <= from {
@@ -213,9 +202,6 @@ func (a *answer) send(m *bmap.Map, held update.ReadBacker, from, end int64) erro
 		}
 		if rng.Length > bmap.HeldRange {
 			return fmt.Errorf("range %d has %d bytes, expected at most %d to compare it", i, rng.Length, bmap.HeldRange)
-		}
-		if buf == nil {
-			buf = make([]byte, bmap.HeldRange)
 		}
 		p, sum := buf[:rng.Length], m.NewHash()
 		if _, err := held.ReadBackAt(p, rng.Offset); err != nil {
@@ -235,9 +221,8 @@ func (a *answer) send(m *bmap.Map, held update.ReadBacker, from, end int64) erro
 }
 
 func (a *answer) write(p []byte) error {
-	if a.begin != nil {
-		a.begin()
-		a.begin = nil
+	if !a.begun {
+		a.begin(a.code, a.length)
 	}
 	for len(p) > 0 {
 		n := int(a.pace.Most(min(int64(len(p)), piece)))

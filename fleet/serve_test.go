@@ -136,16 +136,12 @@ func TestServeHostile(t *testing.T) {
 			t.Errorf("GET %s = %d, %v; want %d", path, r.StatusCode, err, code)
 		}
 	}
-	for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS"} {
+	for _, method := range []string{"HEAD", "POST", "PUT", "DELETE", "OPTIONS"} {
 		if r, _, err := get(method, base+"rootfs.img"); err != nil || r.StatusCode != 405 {
 			t.Errorf("%s = %d, %v; want 405", method, r.StatusCode, err)
 		}
 	}
 	size := int64(rig.ImageBytes)
-	tag, _, _ := get("HEAD", base+"rootfs.img")
-	if tag.ContentLength != size || tag.Header.Get("Etag") == "" {
-		t.Errorf("HEAD: %d bytes, %v", tag.ContentLength, tag.Header)
-	}
 	for _, c := range []struct {
 		spec      string
 		code      int
@@ -162,8 +158,8 @@ func TestServeHostile(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	if r, body, err := get("GET", base+"rootfs.img", "Range", "bytes=0-0", "If-Range", `"other"`); err != nil || r.StatusCode != 200 || len(body) != len(want) {
-		t.Errorf("If-Range of another file = %d with %d bytes, %v", r.StatusCode, len(body), err)
+	if _, body, err := get("GET", base+"rootfs.img"); err != nil || !bytes.Equal(body, want) {
+		t.Errorf("the image has %d bytes, %v", len(body), err)
 	}
 	if took := time.Since(start); took < 900*time.Millisecond { // 2 s at the rate, less the second that is made up for
 		t.Errorf("the image came in %s", took)
