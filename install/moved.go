@@ -53,7 +53,7 @@ func (p *moved) Plan(ctx context.Context, want []int, check func(index int, data
 		return nil, fetch, p.without(ctx, err)
 	}
 	size := pack.IndexSize(p.frames, p.ranges)
-	p.image.from.limitMemory("zstd", source.Limits{ZstdWindow: 8<<20 + 3*size})
+	p.image.from.limitMemory("delta", source.Limits{ZstdWindow: 4 * size})
 	if err := p.index.Find(ctx, p.seed, p.seed.Size(), made, nil); err != nil {
 		return nil, fetch, err
 	}

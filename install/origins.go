@@ -244,8 +244,8 @@ func (o *Origins) limitMemory(codec string, l source.Limits) {
 		limit += max(l.ZstdWindow, 8<<20) - 2<<20
 	case "lz4":
 		limit += 6 << 20 // a block of 4 MiB, packed and not
-	case "delta": // dictionaries and frames; the decoder of the image rests
-		o.heap = 0
+	case "delta": // dictionaries and frames, or an index; the decoder of the image rests
+		o.heap, limit = 0, limit+l.ZstdWindow
 	case "xz":
 		limit += 2*max(l.XZDict, 16<<20) + 16<<20 // two blocks at a time
 	}

@@ -1,5 +1,5 @@
-# What an update fetches: a Debian root file system, and the same with the security updates of today, made anew and updated in place: ranges, RAUC's
-# index of 4 KiB blocks (computed), updater delta, zstd --patch-from, xdelta3. BENCH_OLD and BENCH_NEW name archives of other ones.
+# What an update fetches: a Debian root file system, and the same with the security updates of today, made anew and updated in place: the
+# index of packed images, RAUC's (computed), updater delta, zstd --patch-from, xdelta3. BENCH_OLD and BENCH_NEW name archives of other ones.
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "the owners of files need root; left out"; exit 0; }
 old=${BENCH_OLD:-build/bench/root.tar} new=${BENCH_NEW:-build/bench/newer.tar}
