@@ -18,6 +18,8 @@ type moved struct {
 	ranges []pack.Range
 	costs  []int64 // of each range, in bytes of the image's file
 
+	progress func(n int64)
+
 	frames []pack.Frame
 	index  *pack.Index
 	check  func(index int, data []byte) bool
@@ -28,9 +30,9 @@ type moved struct {
 }
 
 // Moved implements update.Indexed.
-func (s sparse) Moved(seed update.Seed, m *bmap.Map) update.Patch {
+func (s sparse) Moved(seed update.Seed, m *bmap.Map, progress func(n int64)) update.Patch {
 	s.LimitFrames(pack.Frames(m.ImageSize(), m.Len()))
-	return &moved{image: s.patched, seed: seed, ranges: PackRanges(m)}
+	return &moved{image: s.patched, seed: seed, ranges: PackRanges(m), progress: progress}
 }
 
 // Plan implements update.Patch. The index is read if it costs at most a quarter of the ranges that it is for.
@@ -54,7 +56,7 @@ func (p *moved) Plan(ctx context.Context, want []int, check func(index int, data
 	}
 	size := pack.IndexSize(p.frames, p.ranges)
 	p.image.from.limitMemory("delta", source.Limits{ZstdWindow: 4 * size})
-	if err := p.index.Find(ctx, p.seed, p.seed.Size(), made, nil); err != nil {
+	if err := p.index.Find(ctx, p.seed, p.seed.Size(), made, p.progress); err != nil {
 		return nil, fetch, err
 	}
 	var need []pack.Range

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"updater/pack"
@@ -46,8 +47,12 @@ func (x indexed) find(t testing.TB, file, old []byte) (made []byte, fetched int6
 	for i := range x.ranges {
 		want = append(want, i)
 	}
-	if err := index.Find(t.Context(), bytes.NewReader(old), int64(len(old)), want, nil); err != nil {
+	var read atomic.Int64
+	if err := index.Find(t.Context(), bytes.NewReader(old), int64(len(old)), want, func(n int64) { read.Add(n) }); err != nil {
 		return nil, 0, err
+	}
+	if read.Load() != int64(len(old)) {
+		t.Errorf("progress of %d bytes; want %d", read.Load(), len(old))
 	}
 	made = make([]byte, len(x.data))
 	for i, r := range x.ranges {

@@ -18,8 +18,9 @@ type Patched interface {
 // Indexed is an image that may be made, in part, out of blocks that moved in another slot, without a delta.
 type Indexed interface {
 	Sparse
-	// Moved returns what finds the blocks of an accepted map in the seed. It plans nothing if the image has no index.
-	Moved(seed Seed, m *bmap.Map) Patch
+	// Moved returns what finds the blocks of an accepted map in the seed. It plans nothing if the image has no index. progress is called from
+	// several goroutines with the bytes of the seed that were read since.
+	Moved(seed Seed, m *bmap.Map, progress func(n int64)) Patch
 }
 
 // Patch makes ranges of an image. Nothing that it makes is trusted.
@@ -69,7 +70,7 @@ func (p *part) openPatches(ctx context.Context, image Image, seed Seed) (all []*
 		}
 	}
 	if indexed, ok := image.(Indexed); ok {
-		all = append(all, &patch{Patch: indexed.Moved(seed, p.Map), made: map[int]bool{}})
+		all = append(all, &patch{Patch: indexed.Moved(seed, p.Map, func(int64) { p.progress.move() }), made: map[int]bool{}})
 	}
 	return all
 }
