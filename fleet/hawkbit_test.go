@@ -20,11 +20,13 @@ type hawk struct {
 	id                       int // of the action; 0 is none
 	closed, canceling        bool
 	download, update, window string
-	dir                      string         // of the artifacts, below pub
-	refuse                   map[string]int // statuses to answer, by the end of the path, once each
-	onArtifact               func()         // called once, when an image is fetched
-	log                      []string       // requests of the API
-	foreign                  string         // instead of the own address in links
+	dir                      string            // of the artifacts, below pub
+	refuse                   map[string]int    // statuses to answer, by the end of the path, once each
+	onArtifact               func()            // called once, when an image is fetched
+	log                      []string          // requests of the API
+	foreign                  string            // instead of the own address in links
+	ended                    string            // how the action ended
+	data                     map[string]string // attributes
 }
 
 const hawkBase = "/DEFAULT/controller/v1/unit-1"
@@ -45,8 +47,38 @@ func newHawk(t *testing.T) *hawk {
 // assign gives the target a new action for a release.
 func (h *hawk) assign(id int, dir string) {
 	h.set(func() {
-		h.id, h.dir, h.closed, h.canceling, h.download, h.update, h.window = id, dir, false, false, "forced", "forced", ""
+		h.id, h.dir, h.closed, h.canceling, h.download, h.update, h.window, h.ended = id, dir, false, false, "forced", "forced", "", ""
 	})
+}
+
+func (h *hawk) device() *line { return h.line }
+
+func (h *hawk) offer(dir string, how manner) int64 {
+	h.assign(h.id+1, dir)
+	h.set(func() {
+		switch how {
+		case downloadOnly:
+			h.update = "skip"
+		case outOfWindow:
+			h.update, h.window = "skip", "unavailable"
+		}
+	})
+	return int64(h.id)
+}
+
+func (h *hawk) cancel() { h.set(func() { h.canceling = true }) }
+
+func (h *hawk) state() string {
+	if h.ended == "" {
+		return "running"
+	}
+	return h.ended
+}
+
+func (h *hawk) attributes() map[string]string { return h.data }
+
+func TestHawkbitScenarios(t *testing.T) {
+	runScenarios(t, true, func(t *testing.T) ddi { return newHawk(t) })
 }
 
 func (h *hawk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -70,6 +102,7 @@ func (h *hawk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	entry := strings.TrimSpace(r.Method + " " + path)
 	var message struct {
+		Data   map[string]string `json:"data"`
 		Status struct {
 			Execution string                    `json:"execution"`
 			Result    struct{ Finished string } `json:"result"`
@@ -91,7 +124,22 @@ func (h *hawk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	h.log = append(h.log, entry)
+	if message.Data != nil {
+		h.data = message.Data
+	}
+	was := h.closed
 	h.answer(w, r.Method+" "+path, message.Status.Execution)
+	switch s := message.Status; {
+	case was || !h.closed:
+	case strings.HasPrefix(path, "/cancelAction/"):
+		h.ended = "canceled"
+	case s.Execution == "downloaded":
+		h.ended = "downloaded"
+	case s.Result.Finished == "failure":
+		h.ended = "error"
+	default:
+		h.ended = "finished"
+	}
 }
 
 // answer does what the server does for one request.

@@ -24,8 +24,9 @@ type world struct {
 	log      []string
 }
 
-// TestEveryLife drives a device by random sequences of publishing, checking, updating, rolling back, killing, restarting and reporting. A release that does not
-// come up is started as often as it has tries, which is once here, for each attempt; no report is false; and it all ends in rest.
+// TestEveryLife drives a device by random sequences of publishing, checking, updating, rolling back, killing, restarting and reporting. A
+// release that does not come up is started as often as it has tries, which is once here, for each attempt; no report is false; and it all
+// ends in rest.
 func TestEveryLife(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
