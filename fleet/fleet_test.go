@@ -27,6 +27,7 @@ type line struct {
 	*rig.Rig
 	url    string
 	follow string             // instead of the channel, in the configuration
+	store  string             // instead of the partition
 	schema *jsonschema.Schema // of reports
 
 	mu       sync.Mutex
@@ -73,7 +74,11 @@ give_up = "1s"
 	if l.follow != "" {
 		follow = l.follow
 	}
-	l.Configure(`state = "PARTLABEL=state"`, follow+fmt.Sprintf(`
+	store := "PARTLABEL=state"
+	if l.store != "" {
+		store = l.store
+	}
+	l.Configure(fmt.Sprintf("state = %q", store), follow+fmt.Sprintf(`
 [[trust.key]]
 fingerprint = "%s"
 documents = ["release", "bmap", "channel", "keyring"]

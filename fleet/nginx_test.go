@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func newWeb(t *testing.T) *web {
 events { worker_connections 256; }
 http {
 	access_log access.log; client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
-	server { listen 127.0.0.1:%s; root %s; location /report { proxy_pass %s; } }
+	server { listen 127.0.0.1:%[1]s; root %[2]s; location /report { proxy_pass %[3]s; } location /1w { proxy_pass %[3]s; } }
 }`, w.port, w.Path("pub"), behind.URL))
 	w.cmd = exec.Command(path, "-p", w.Dir, "-c", "nginx.conf", "-e", "error.log", "-g", "daemon off; master_process off;")
 	w.begin()
@@ -122,11 +123,36 @@ func namesWith(codes map[string]int, code int) []string {
 	return names
 }
 
-// A fleet on a real web server: everybody, a rollout that is held, a fallback, a server that is gone, a channel that is replayed, a
-// withdrawal and a hotfix.
+// inNamespace runs a test again in namespaces of its own for the network and the mounts, and reports whether this is that run.
+func inNamespace(t *testing.T) bool {
+	const inside = "FLEET_TEST_INSIDE"
+	if os.Getenv(inside) != "" {
+		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+			t.Fatalf("ip: %v: %s", err, out)
+		}
+		return true
+	}
+	if os.Getuid() != 0 {
+		t.Skip("namespaces need root")
+	}
+	cmd := exec.CommandContext(t.Context(), "unshare", "-n", "-m", "--", os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), inside+"=1", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+	return false
+}
+
+// A fleet on a real web server: everybody, a full state store, a rollout that is held, a fallback, a server that is gone, a channel that is
+// expired or replayed, a withdrawal, one in the middle of a download, and a hotfix.
 func TestFleetOnNginx(t *testing.T) {
 	if testing.Short() {
 		t.Skip("twenty devices")
+	}
+	if !inNamespace(t) {
+		return
 	}
 	w := newWeb(t)
 	w.anyone = true
@@ -152,6 +178,15 @@ func TestFleetOnNginx(t *testing.T) {
 	if got := w.reported(); len(got) != fleetSize || got[0] != "1 good" {
 		t.Errorf("the server got %q", got)
 	}
+
+	w.full(list[0])
+
+	// Version 1w is withdrawn while one device fetches it.
+	w.publish("1w", 1)
+	w.set(func() { w.onImage = func() { w.channel("withdraw", "1w") } })
+	expect("withdrawn while downloading", all(list[:1], "update"), 12, 1)
+	expect("withdrawn before", all(list, "update"), 3, fleetSize)
+	expect("no report", all(list, "report", "--now"), 3, fleetSize)
 
 	// Version 2 is held at 30 %: the devices whose place is below take it.
 	w.publish("2", 2, "--percent=30", "--hours=0")
@@ -193,6 +228,10 @@ func TestFleetOnNginx(t *testing.T) {
 	w.Sh("cp pub/channel.toml new.toml; cp pub/channel.toml.sig new.sig; cp old.toml pub/channel.toml; cp old.sig pub/channel.toml.sig")
 	expect("a replayed channel", all(list, "update"), 12, fleetSize)
 	w.Sh("cp new.toml pub/channel.toml; cp new.sig pub/channel.toml.sig")
+	w.channel("renew", "--valid", "1s")
+	time.Sleep(2 * time.Second)
+	expect("an expired channel", all(list, "update"), 12, fleetSize)
+	w.channel("renew")
 	w.end()
 	expect("a server that is gone", all(rest[:2], "update"), 13, 2)
 	w.begin()
@@ -202,5 +241,25 @@ func TestFleetOnNginx(t *testing.T) {
 	proved(list)
 	if got := w.reported(); len(got) != fleetSize || slices.ContainsFunc(got, func(r string) bool { return r != "3 good" }) {
 		t.Errorf("the server got %q", got)
+	}
+}
+
+// full is a device whose state store is a file in a full file system: it fails before anything is written, and reports once there is room.
+func (w *web) full(like unit) {
+	w.Helper()
+	d := unit{&line{Rig: rig.New(w.T), follow: strings.Replace(like.follow, like.name, "unit-full", 1), store: "full/state"}, "unit-full"}
+	d.boots("A")
+	d.Sh("mkdir full; mount -t tmpfs -o size=128k none full; dd if=/dev/zero of=full/other bs=4k 2>/dev/null || true")
+	defer d.Sh("umount full")
+	d.run(16, "no space left on device", "update")
+	d.Pristine0()
+	d.Sh("rm full/other")
+	d.run(3, "no report waits", "report", "--now")
+	d.run(0, "installed version 1 into slot B", "update")
+	d.restart()
+	d.run(0, "", "mark", "good")
+	d.run(0, "1 reports sent", "report", "--now")
+	if got := w.reported(); !slices.Equal(got, []string{"1 good"}) {
+		w.Errorf("the server got %q", got)
 	}
 }
