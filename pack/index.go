@@ -101,7 +101,7 @@ func key(sum []byte) uint64 {
 // holds no block. It is called once. progress, which may be nil, is called with the bytes read since. The error is the cause of a cancelled
 // context.
 func (x *Index) Find(ctx context.Context, old io.ReaderAt, size int64, want []int, progress func(n int64)) error {
-	var keys []uint64 // checksum and ordinal of a block
+	keys := make([]uint64, 0, len(x.sums)/sumSize) // checksum and ordinal of a block
 	for _, i := range want {
 		for b := x.first[i]; b < x.first[i]+int(x.ranges[i].Length/BlockSize); b++ {
 			keys = append(keys, key(x.sums[b*sumSize:])|uint64(b))

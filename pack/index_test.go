@@ -115,7 +115,7 @@ func TestIndex(t *testing.T) {
 // An index that is cut or whose header is damaged is refused, one of other ranges is none, and wrong checksums find something else within the
 // old image.
 func TestHostileIndex(t *testing.T) {
-	x := newIndexed(t, 1<<20, []pack.Range{{0, 200_000}, {512 << 10, 8192}})
+	x := newIndexed(t, 256<<10, []pack.Range{{0, 100_000}, {128 << 10, 8192}})
 	at, packed := x.last().At, x.last().Packed
 	for bit := range packed * 8 {
 		file := bytes.Clone(x.file)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -109,11 +110,12 @@ func TestPlanFetchesParts(t *testing.T) {
 	}
 }
 
-// Short parts are fetched four at a time, also from a server that serves no ranges any more.
+// Short parts are fetched four at a time, also over a link that breaks in each of them, and from a server that serves no ranges any more.
 func TestPartsAhead(t *testing.T) {
 	noLeak(t)
 	image, file := manyFrames(t)
-	for _, whole := range []bool{false, true} {
+	for _, how := range []string{"sound", "cut", "whole"} {
+		var cut sync.Map // ranges
 		var under, most atomic.Int64
 		full := make(chan struct{})
 		s := serve(t, file, func(n int, w http.ResponseWriter, r *http.Request) bool {
@@ -130,7 +132,10 @@ func TestPartsAhead(t *testing.T) {
 			}
 			most.Store(max(most.Load(), under.Load()))
 			defer under.Add(-1)
-			if whole {
+			if _, again := cut.LoadOrStore(r.Header.Get("Range"), true); how == "cut" && !again {
+				return cutAfter(w, r, file, n*977%pack.MaxFrame)
+			}
+			if how == "whole" {
 				r.Header.Del("Range")
 			}
 			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file))
@@ -151,7 +156,7 @@ func TestPartsAhead(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := io.ReadFull(img, got); err != nil || !bytes.Equal(got, image[r.Offset:r.Offset+r.Length]) {
-				t.Fatalf("whole %t, range at %d: %v", whole, r.Offset, err)
+				t.Fatalf("%s, range at %d: %v", how, r.Offset, err)
 			}
 		}
 		img.Close()
