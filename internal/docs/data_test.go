@@ -96,6 +96,8 @@ func TestDataAcrossUpdates(t *testing.T) {
 	}
 	d.expect("A", "/usr/lib/updater/updater-data check && echo gw-7 >/etc/hostname && echo one >/var/lib/app/db && "+good, "")
 	d.expect("A", "cat /etc/hostname /var/lib/app/db", "gw-7\none")
+	d.expect("A", "mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/app && /usr/lib/updater/updater-data check || echo unhealthy",
+		"updater-data: /var/lib/app: bound failed\nunhealthy") // the data is hidden
 
 	// B begins with a copy of what A has, and changes it; A, by a fallback, finds its own.
 	d.release("B", "2")
