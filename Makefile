@@ -101,10 +101,11 @@ test-devices: build
 boards: export UPDATER_VM_DIR := $(CURDIR)/build/devices
 boards: deps build
 	scripts/gotest.sh -p 1 -count=1 -tags vm,boards -timeout 90m ./test/boards
-# The recovery in QEMU with its longer tests.
+# The recovery and the units in QEMU with their longer tests.
 test-recovery: export UPDATER_VM_LONG := 1
 test-recovery: deps
 	$(MAKE) test-vm VM_PACKAGES=./test/recovery
+	$(MAKE) test-devices DEVICE_PACKAGES=./test/units
 # The web page of the recovery in Chromium (packages chromium, nodejs, npm), with new screenshots for docs/web.md. CI leaves it out: a
 # browser beside QEMU costs minutes, and the same requests are tested by Go's client.
 test-browser: export SCREENSHOTS := $(CURDIR)/docs/img

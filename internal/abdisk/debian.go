@@ -1,9 +1,6 @@
 package abdisk
 
-import (
-	"context"
-	"os"
-)
+import "context"
 
 // debianScript builds the base system; each slot image adds its files to it.
 const debianScript = `
@@ -22,15 +19,29 @@ mv "$tar.tmp.tar" "$tar"
 // tar archive. It needs the network the first time, and root or unprivileged user namespaces.
 func (b *Builder) DebianRoot(ctx context.Context) (string, error) {
 	tar := b.path("debian.tar")
-	build := func() error {
-		if os.Geteuid() == 0 {
-			return b.asRoot(ctx, debianScript, tar)
-		}
-		// mmdebstrap makes its own user namespace.
-		_, err := command{dir: b.Dir}.run(ctx, "sh", "-euc", debianScript, "sh", tar)
-		return err
-	}
-	return tar, b.cached(tar, build, debianScript)
+	return tar, b.cached(tar, func() error { return b.mmdebstrap(ctx, debianScript, tar) }, debianScript)
+}
+
+// rootScript unpacks packages and what they depend on, without configuring them.
+const rootScript = `
+tar=$1
+rm -f "$tar.tmp.tar"
+mmdebstrap --quiet --variant=extract --skip=output/dev --include="$2" --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+	bookworm "$tar.tmp.tar" http://deb.debian.org/debian
+mv "$tar.tmp.tar" "$tar"
+`
+
+// Root unpacks Debian packages, separated by commas, with their dependencies for slots of the kind Bare, and returns the path of the tar
+// archive. No maintainer script runs: users, links and enabled units are left to the slot. It needs what DebianRoot needs.
+func (b *Builder) Root(ctx context.Context, name, packages string) (string, error) {
+	tar := b.path("root-" + name + ".tar")
+	return tar, b.cached(tar, func() error { return b.mmdebstrap(ctx, rootScript, tar, packages) }, rootScript, packages)
+}
+
+// mmdebstrap runs a script that calls it. For a plain user it makes its own user namespace.
+func (b *Builder) mmdebstrap(ctx context.Context, script string, args ...string) error {
+	_, err := command{dir: b.Dir}.run(ctx, "sh", append([]string{"-euc", script, "sh"}, args...)...)
+	return err
 }
 
 // masked are Debian's units that a read-only slot without network, users and login does not need; each costs boot time without KVM.

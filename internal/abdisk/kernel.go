@@ -70,10 +70,11 @@ func (b *Builder) fetchKernel(ctx context.Context, root string) error {
 	return err
 }
 
-// slotModules are the modules of a slot: its disk, its file systems (systemd asks for autofs4), and the driver of the watchdog that GRUB has armed.
+// slotModules are the modules of a slot: its disk, its file systems (systemd asks for autofs4), the driver of the watchdog that GRUB
+// has armed, and its network.
 var slotModules = []string{
 	"virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "vfat", "nls_ascii", "nls_cp437", "nls_iso8859-1", "nls_utf8", "autofs4",
-	"lpc_ich", "iTCO_wdt",
+	"lpc_ich", "iTCO_wdt", "virtio_net",
 }
 
 // closure returns the files (relative to ModulesDir) of the named modules with all that they depend on, each after its dependencies.

@@ -19,6 +19,7 @@ const (
 	Debian Kind = "debian" // Debian bookworm with systemd: a unit runs `updater mark good`; systemd takes the watchdog over
 	Small  Kind = "small"  // busybox and our binary: the same lines on the console in a fraction of the time
 	Hang   Kind = "hang"   // the kernel boots, then PID 1 sleeps for ever without feeding the watchdog
+	Bare   Kind = "bare"   // what Base holds, and nothing of the demo: Files, Scripts and Setup make a system of it
 )
 
 // SlotConfig describes one slot image.
@@ -29,6 +30,8 @@ type SlotConfig struct {
 	SizeMiB int64             // 0 means 512 for Debian, 64 else; sparse
 	Files   map[string]string // further files by path, below the root; optional
 	Scripts map[string]string // the same, for programs
+	Base    string            // of Bare: a tar archive of the root, as Builder.Root makes it
+	Setup   string            // a script for the root's own /bin/sh, which runs in it at the end; optional
 }
 
 //go:embed files/init.initramfs
@@ -70,7 +73,7 @@ func (b *Builder) Slot(ctx context.Context, c SlotConfig) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("slot %s %s: %w", c.Kind, c.Version, err)
 	}
-	var base string
+	base := c.Base
 	if c.Kind == Debian {
 		if base, err = b.DebianRoot(ctx); err != nil {
 			return "", err
@@ -85,8 +88,8 @@ func (b *Builder) Slot(ctx context.Context, c SlotConfig) (string, error) {
 		name += "-app"
 	}
 	image := b.path(name + ".img")
-	build := func() error { return b.makeExt4(ctx, image, c.SizeMiB, base, t) }
-	return image, b.cached(image, build, content.String(), base, fmt.Sprint(c.SizeMiB), makeExt4)
+	build := func() error { return b.makeExt4(ctx, image, c.SizeMiB, c.Setup, base, t) }
+	return image, b.cached(image, build, content.String(), base, fmt.Sprint(c.SizeMiB), makeExt4, c.Setup)
 }
 
 // App builds the image of a slot's second role (ext4, raw) and returns its path: 12 MiB of noise, which depends on the version.
@@ -101,15 +104,16 @@ func (b *Builder) App(ctx context.Context, version string) (string, error) {
 	t.file("version", version+"\n")
 	t.bytes("noise", noise)
 	image := b.path("app-" + version + ".img")
-	return image, b.cached(image, func() error { return b.makeExt4(ctx, image, appMiB, "", t) }, version, fmt.Sprint(len(noise)), makeExt4)
+	return image, b.cached(image, func() error { return b.makeExt4(ctx, image, appMiB, "", "", t) }, version, fmt.Sprint(len(noise)), makeExt4)
 }
 
 // makeExt4 is the script that turns tar archives into an image. No journal: the slot is mounted read-only. GRUB 2.06 reads neither
 // metadata_csum_seed nor orphan_file. mke2fs 1.47.0 copies the host's ctime and atime into the image; debugfs makes them the same every time.
 const makeExt4 = `
-image=$1 size=$2; shift 2
+image=$1 size=$2 setup=$3; shift 3
 rm -rf root.tmp; mkdir root.tmp
 for tar in "$@"; do tar -x --numeric-owner --keep-directory-symlink -C root.tmp -f "$tar"; done
+[ -z "$setup" ] || chroot root.tmp /bin/sh -euc "$setup"
 find root.tmp -newermt "@$EPOCH" -exec touch -h -d "@$EPOCH" {} +
 rm -f "$image.tmp"
 mke2fs -q -t ext4 -O ^has_journal,^metadata_csum_seed,^orphan_file -m 0 -b 4096 -L slot \
@@ -120,12 +124,12 @@ rm -rf root.tmp root.times
 mv "$image.tmp" "$image"
 `
 
-func (b *Builder) makeExt4(ctx context.Context, image string, sizeMiB int64, base string, t tree) error {
+func (b *Builder) makeExt4(ctx context.Context, image string, sizeMiB int64, setup, base string, t tree) error {
 	overlay := image + ".tar"
 	if err := t.save(overlay, tree.writeTar); err != nil {
 		return err
 	}
-	args := []string{image, fmt.Sprint(sizeMiB)}
+	args := []string{image, fmt.Sprint(sizeMiB), setup}
 	if base != "" {
 		args = append(args, base)
 	}
@@ -169,9 +173,12 @@ func (b *Builder) slotTree(ctx context.Context, c SlotConfig) (tree, error) {
 	if err := k.addModules(ctx, t, scratch); err != nil {
 		return nil, err
 	}
-	t.script("usr/lib/demo/mark-good", markGood)
-	t.script("usr/lib/demo/act", act)
+	if c.Kind != Bare {
+		t.script("usr/lib/demo/mark-good", markGood)
+		t.script("usr/lib/demo/act", act)
+	}
 	switch c.Kind {
+	case Bare:
 	case Debian:
 		addUnits(t)
 	case Small, Hang:
