@@ -112,8 +112,8 @@ func (d *device) release(version, image string) {
 	}
 }
 
-// config is the demo's configuration with a state store, the channel, the address of reports, and a bandwidth: 0 is any.
-func (d *device) config(rate int) string {
+// config is the demo's configuration with a state store, the channel, the address of reports, and further tables.
+func (d *device) config(tables string) string {
 	d.Helper()
 	key, err := d.builder.Keys(d.Context())
 	if err != nil {
@@ -134,10 +134,7 @@ url = "%[1]s/report"
 [[trust.key]]
 fingerprint = "%[2]s"
 documents = ["release", "bmap", "channel"]
-
-[source]
-rate_limit = %[3]d
-`, d.url, fingerprint[1], rate)
+%[3]s`, d.url, fingerprint[1], tables)
 }
 
 // slot builds an image of a version from a common configuration.
@@ -146,7 +143,7 @@ func (d *device) slot(version string, c abdisk.SlotConfig) string {
 	c.Version = version
 	c.Files = maps.Clone(c.Files)
 	if c.Files["etc/updater/config.toml"] == "" {
-		c.Files["etc/updater/config.toml"] = d.config(0)
+		c.Files["etc/updater/config.toml"] = d.config("")
 	}
 	c.Files["etc/os-release"] = "ID=demo\nVERSION_ID=" + version + "\n"
 	image, err := d.builder.Slot(d.Context(), c)

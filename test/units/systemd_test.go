@@ -169,7 +169,7 @@ func TestSystemdServices(t *testing.T) {
 	d := newDevice(t)
 	c := d.systemdSlot()
 	c.Setup += "rm etc/systemd/system/systemd-logind.service etc/systemd/system/timers.target.wants/updater-update.timer\n"
-	c.Files["etc/updater/config.toml"] = d.config(4 << 10) // the download alone takes longer than the limit of the unit
+	c.Files["etc/updater/config.toml"] = d.config("[source]\nrate_limit = \"4K\"\n") // the download alone takes longer than the limit of the unit
 	c.Files["etc/systemd/system/updater-update.service.d/inhibit.conf"] = d.read("examples/fleet/inhibit.conf")
 	c.Files["etc/systemd/system/updater-update.service.d/limit.conf"] = "[Service]\nTimeoutStartSec=60\n"
 	c.Files["etc/systemd/system/updater-report.service.d/test.conf"] = "[Service]\nRestartSec=2\n"
@@ -220,9 +220,10 @@ await() {
 		sleep 1
 	done
 }
+echo "PROBE date $(date -Is)"
 await active property ActiveState updater-mark-good.service
 if [ "$v" = 1 ]; then
-	echo "PROBE verify: $(cd /usr/lib/systemd/system && systemd-analyze verify --man=no updater-* updater-health@health.d.service 2>&1)"
+	echo "PROBE verify: $(cd /usr/lib/systemd/system && systemd-analyze verify --man=no updater-* 2>&1)"
 	echo "PROBE socket: $(stat -c %a /run/io.updater) $(property ActiveState updater-varlink.socket) $(property ActiveState updater-varlink.service)"
 	echo "PROBE varlink: $(printf '{"method":"io.updater.Status"}\0' | socat -t 60 - UNIX-CONNECT:/run/io.updater | tr '\0' '\n')"
 	await inactive property ActiveState updater-varlink.service
@@ -241,5 +242,6 @@ echo changed | dd of=/dev/vda3 bs=1 seek=${at%%:*} conv=notrunc
 sync
 systemctl start updater-scrub.service
 echo "PROBE scrub: $(property ExecMainStatus updater-scrub.service)"
-echo "PROBE journal: $(journalctl -q -u updater-scrub.service -p err -o cat -n 1)"
+journalctl --sync
+echo "PROBE journal: $(journalctl -q -t updater -p err -o cat | head -n1)"
 `
