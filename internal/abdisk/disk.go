@@ -47,8 +47,9 @@ type DiskConfig struct {
 //go:embed files/grub.cfg
 var grubCfg string
 
-// kernelArgs are common to slots and recovery: the serial console, a reboot after a panic, and no boot time lost without KVM.
-const kernelArgs = "console=ttyS0 panic=10 quiet mitigations=off cryptomgr.notests"
+// kernelArgs are common to slots and recovery: the serial console, a reboot after a panic, no boot time lost without KVM, and no check of the
+// timer, which panics when a busy host is late with its ticks.
+const kernelArgs = "console=ttyS0 panic=10 quiet mitigations=off cryptomgr.notests no_timer_check"
 
 const earlyCfg = `search --no-floppy --set=root --label ESPAB
 set prefix=($root)/grub
