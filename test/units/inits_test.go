@@ -42,8 +42,8 @@ func soon() string {
 }
 
 // story is the same for both: the script of the examples updates, the boot is marked good, the report arrives, and a release with a failing health
-// check falls back.
-func (d *device) story(c abdisk.SlotConfig) {
+// check falls back. afterMark are further lines of the second version's boot.
+func (d *device) story(c abdisk.SlotConfig, afterMark ...string) {
 	d.Helper()
 	d.install(d.slot("1", c), "")
 	d.publish("2", d.slot("2", c))
@@ -54,6 +54,7 @@ func (d *device) story(c abdisk.SlotConfig) {
 
 	m = d.boot("2")
 	m.expect(`app of version 2`, `slot B is good`)
+	m.expect(afterMark...)
 	m.reported("2", "good")
 	d.channel("add", "3")
 	m.expect(`slot A boots next`)
@@ -126,5 +127,5 @@ start() {
 `
 	c.Scripts["etc/init.d/updater-health"] = d.read("examples/health/updater-health.openrc")
 	c.Scripts["etc/init.d/updater-report"] = d.read("examples/fleet/updater-report.openrc")
-	d.story(c)
+	d.story(c, `Reporting the last install`, `1 reports sent`)
 }
