@@ -53,7 +53,7 @@ WantedBy=multi-user.target
 `
 	// systemdSetup enables the units as an integrator does, and leaves out what costs time and is of no use to a slot without login.
 	systemdSetup = `
-rm -rf usr/bin/dpkg* usr/bin/sftp usr/bin/scp usr/lib/systemd/systemd-networkd usr/lib/*/libgssapi* usr/lib/*/libkrb5* usr/lib/*/libp11-kit* usr/share/doc usr/share/man usr/share/info usr/share/locale usr/share/perl5 usr/share/i18n usr/lib/*/gconv usr/lib/openssh usr/lib/*/libdb-5.3.so
+rm -rf usr/bin/dpkg* usr/bin/sftp usr/bin/scp usr/lib/systemd/systemd-networkd usr/lib/*/libp11-kit* usr/share/doc usr/share/man usr/share/info usr/share/locale usr/share/perl5 usr/share/i18n usr/lib/*/gconv usr/lib/openssh usr/lib/*/libdb-5.3.so
 for f in ssh ssh-add ssh-agent ssh-keyscan tar; do rm -f usr/bin/$f; done
 mkdir -p proc sys dev run tmp var/lib/systemd/linger data etc/network var/lib/app root
 for f in etc/machine-id etc/hostname etc/ssh/ssh_host_ed25519_key etc/ssh/ssh_host_ed25519_key.pub; do : >$f; done
