@@ -53,6 +53,7 @@ need mandoc mandoc
 need rpm rpm
 need shellcheck shellcheck
 need mkosi mkosi
+need genimage genimage
 need dnsmasq dnsmasq-base
 need mkfs.exfat exfatprogs
 need mount.exfat-fuse exfat-fuse

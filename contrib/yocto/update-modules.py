@@ -63,7 +63,7 @@ with tempfile.TemporaryDirectory() as tmp:
                 files.append(f"file://${{UPDATER_LICENSES}}/{n};md5={hashlib.md5(data).hexdigest()}" + (f";spdx={'+&+'.join(ids)}" if ids else ""))
 
 lines = ["# Made by contrib/yocto/update-modules.py of go.mod and go.sum: do not edit."]
-lines += [f'LICENSE = "{" & ".join(sorted(licences))}"', 'LIC_FILES_CHKSUM += "\\'] + [f"    {f} \\" for f in files] + ['"']
+lines += [f'UPDATER_LICENSE = "{" ".join(sorted(licences))}"', 'LIC_FILES_CHKSUM += "\\'] + [f"    {f} \\" for f in files] + ['"']
 lines += ['UPDATER_MODULES = "\\'] + [f"    {s} \\" for s in sums] + ['"', ""]
 text = "\n".join(lines)
 if sys.argv[1:] == ["--check"]:

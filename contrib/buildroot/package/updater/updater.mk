@@ -17,7 +17,8 @@ HOST_UPDATER_DEPENDENCIES = host-go
 # The Makefile has the flags that keep the program small and reproducible. Go fetches the modules that go.sum names; a tree
 # with a vendor folder (go mod vendor) needs no network.
 UPDATER_GOFLAGS = $(if $(wildcard $(UPDATER_SITE)/vendor),-mod=vendor,-mod=mod -modcacherw)
-UPDATER_GO_ENV = CGO_ENABLED=0 GOFLAGS="$(UPDATER_GOFLAGS)" GOPROXY="$(or $(BR2_PACKAGE_UPDATER_GOPROXY),https://proxy.golang.org)"
+# go.mod asks for Go 1.26. Where Buildroot has an older one (2025.11), that fetches the one of go.mod from the same proxy.
+UPDATER_GO_ENV = CGO_ENABLED=0 GOTOOLCHAIN=auto GOFLAGS="$(UPDATER_GOFLAGS)" GOPROXY="$(or $(GOPROXY),https://proxy.golang.org)"
 UPDATER_STAMP = $(shell git -C $(UPDATER_SITE) log -1 --format=%cI 2>/dev/null)
 
 define UPDATER_BUILD_CMDS
@@ -37,6 +38,8 @@ endef
 define UPDATER_INSTALL_INIT_SYSTEMD
 	mkdir -p $(TARGET_DIR)/usr/lib/systemd/system
 	$(INSTALL) -m 0644 $(@D)/packaging/systemd/* $(TARGET_DIR)/usr/lib/systemd/system/
+	mkdir -p $(TARGET_DIR)/usr/lib/systemd/system-preset
+	printf 'enable updater-mark-good.service\ndisable updater-*\n' >$(TARGET_DIR)/usr/lib/systemd/system-preset/50-updater.preset
 endef
 
 define UPDATER_INSTALL_INIT_SYSV
@@ -44,6 +47,10 @@ define UPDATER_INSTALL_INIT_SYSV
 endef
 
 ifeq ($(BR2_PACKAGE_UPDATER_INITRAMFS),y)
+# A recovery without a certificate can install nothing.
+ifeq ($(BR_BUILDING)$(call qstrip,$(BR2_PACKAGE_UPDATER_KEYRING)),y)
+$(error BR2_PACKAGE_UPDATER_KEYRING names no certificate: gpg --armor --export KEY >release.asc; make UPDATER_KEYRING=.../release.asc)
+endif
 UPDATER_INSTALL_IMAGES = YES
 UPDATER_DEPENDENCIES += linux
 define UPDATER_INSTALL_IMAGES_CMDS

@@ -1,46 +1,63 @@
-# Makes updates of an image: for each of UPDATER_IMAGE_TYPES, IMAGE.TYPE.zst, IMAGE.TYPE.bmap and IMAGE.TYPE.bmap.asc beside
-# it. Inherit it in an image, or for all of them with IMAGE_CLASSES += "updater-image".
+# Makes a signed release of an image in DEPLOY_DIR_IMAGE/IMAGE-MACHINE.release: release.toml with its signature, the images packed, their block
+# maps, and a delta of each for devices that have an older release. Inherit it in an image, or for all of them with IMAGE_CLASSES += "updater-image".
 
-UPDATER_IMAGE_TYPES ?= "ext4"
+# ROLE=TYPE is a type of this image; ROLE=file:NAME and ROLE@SLOT=file:NAME are files of DEPLOY_DIR_IMAGE (docs/releases.md).
+UPDATER_ROLES ?= "rootfs=ext4"
 UPDATER_PRODUCT ?= "${MACHINE}"
 UPDATER_VERSION ?= "${DISTRO_VERSION}"
 UPDATER_ROLLBACK_INDEX ?= ""
-UPDATER_ROLE ?= ""
-# The key that signs, and a certificate that the devices trust. Without a key sign later: gpg --armor --detach-sign.
+UPDATER_CREATE ?= ""
+# Folders of older releases, as published: a delta from each.
+UPDATER_DELTA_FROM ?= ""
+# The key that signs, and a certificate that the devices trust. Without a key sign elsewhere: gpg --armor --detach-sign release.toml.
 UPDATER_GPG_KEY ?= ""
 UPDATER_KEYRING ?= ""
 UPDATER_GNUPGHOME ?= "${@os.environ.get('GNUPGHOME') or os.path.expanduser('~/.gnupg')}"
 
-IMAGE_FSTYPES += "${UPDATER_IMAGE_TYPES}"
+def updater_types(d):
+    return [r.split('=')[1] for r in d.getVar('UPDATER_ROLES').split() if '=file:' not in r]
+IMAGE_FSTYPES += "${@' '.join(updater_types(d))}"
 
-UPDATER_CREATE = "--product '${UPDATER_PRODUCT}' --version '${UPDATER_VERSION}'"
-UPDATER_CREATE .= "${@' --rollback-index ' + d.getVar('UPDATER_ROLLBACK_INDEX') if d.getVar('UPDATER_ROLLBACK_INDEX') else ''}"
-UPDATER_CREATE .= "${@' --role ' + d.getVar('UPDATER_ROLE') if d.getVar('UPDATER_ROLE') else ''}"
+UPDATER_OPTIONS = "--product '${UPDATER_PRODUCT}' --version '${UPDATER_VERSION}' ${UPDATER_CREATE}"
+UPDATER_OPTIONS .= "${@' --rollback-index ' + d.getVar('UPDATER_ROLLBACK_INDEX') if d.getVar('UPDATER_ROLLBACK_INDEX') else ''}"
 
 do_updater_release() {
-	for type in ${UPDATER_IMAGE_TYPES}; do
-		rm -rf ${WORKDIR}/updater-release
-		mkdir -p ${WORKDIR}/updater-release
-		UPDATER=updater UPDATER_KEYRING="${UPDATER_KEYRING}" UPDATER_GPG_KEY="${UPDATER_GPG_KEY}" UPDATER_CREATE="${UPDATER_CREATE}" \
-			GNUPGHOME="${UPDATER_GNUPGHOME}" ${UPDATER_TREE}/contrib/release-image.sh ${IMGDEPLOYDIR}/${IMAGE_NAME}.$type ${WORKDIR}/updater-release
-		for file in ${WORKDIR}/updater-release/*; do
-			name=$(basename $file)
-			install -m 0644 $file ${IMGDEPLOYDIR}/$name
-			if [ -n "${IMAGE_LINK_NAME}" ] && [ "${IMAGE_LINK_NAME}" != "${IMAGE_NAME}" ]; then
-				ln -sf $name ${IMGDEPLOYDIR}/${IMAGE_LINK_NAME}.${name#${IMAGE_NAME}.}
-			fi
-		done
+	images=${WORKDIR}/updater-release
+	rm -rf $images
+	mkdir $images
+	roles=""
+	for role in ${UPDATER_ROLES}; do
+		file=${role#*=}
+		case $file in
+		file:*) from=${DEPLOY_DIR_IMAGE}/${file#file:} name=$(basename ${file#file:}) ;;
+		*) from=${IMGDEPLOYDIR}/${IMAGE_NAME}.$file name=${IMAGE_BASENAME}-${MACHINE}.$file ;;
+		esac
+		ln -s $(realpath $from) $images/$name
+		roles="$roles ${role%%=*}=$images/$name"
 	done
+	rm -rf ${IMGDEPLOYDIR}/${IMAGE_BASENAME}-${MACHINE}.release
+	# No timestamp in a name: the files of an older release have the same ones.
+	UPDATER=updater UPDATER_KEYRING="${UPDATER_KEYRING}" UPDATER_GPG_KEY="${UPDATER_GPG_KEY}" UPDATER_CREATE="${UPDATER_OPTIONS}" \
+		UPDATER_DELTA_FROM="${UPDATER_DELTA_FROM}" GNUPGHOME="${UPDATER_GNUPGHOME}" \
+		${UPDATER_TREE}/contrib/release.sh ${IMGDEPLOYDIR}/${IMAGE_BASENAME}-${MACHINE}.release $roles
 }
-do_updater_release[depends] += "updater-native:do_populate_sysroot"
-do_updater_release[file-checksums] += "${UPDATER_TREE}/contrib/release-image.sh:True"
+do_updater_release[depends] += "updater-native:do_populate_sysroot ${@'virtual/kernel:do_deploy' if 'file:' in d.getVar('UPDATER_ROLES') else ''}"
+do_updater_release[file-checksums] += "${UPDATER_TREE}/contrib/release.sh:True"
 do_updater_release[vardepsexclude] += "UPDATER_GNUPGHOME UPDATER_TREE"
 addtask updater_release after do_image before do_image_complete
 
+# The name by which the boot loader's script finds the kernel of a slot.
+UPDATER_KERNEL_NAME ?= "${KERNEL_IMAGETYPE}"
+updater_kernel_name() {
+	if [ ! -e ${IMAGE_ROOTFS}/boot/${UPDATER_KERNEL_NAME} ]; then
+		ln -s ${KERNEL_IMAGETYPE} ${IMAGE_ROOTFS}/boot/${UPDATER_KERNEL_NAME}
+	fi
+}
+ROOTFS_POSTPROCESS_COMMAND:append = " updater_kernel_name"
+
 python () {
-    types = d.getVar('UPDATER_IMAGE_TYPES').split()
-    for t in types:
+    for t in updater_types(d):
         if '.' in t:
-            bb.fatal('UPDATER_IMAGE_TYPES has %s: name the image itself, such as ext4 or wic; it is compressed here' % t)
+            bb.fatal('UPDATER_ROLES has %s: name the image itself, such as ext4; it is compressed here' % t)
         d.appendVarFlag('do_updater_release', 'depends', ' %s:do_image_%s' % (d.getVar('PN'), t))
 }

@@ -9,8 +9,6 @@ UPDATER_REVISION ?= "${@bb.process.run(['git', '-C', d.getVar('UPDATER_TREE'), '
 SRCREV = "${UPDATER_REVISION}"
 SRC_URI = "${UPDATER_REPO};nobranch=1;destsuffix=updater"
 PV = "0.2.0+git"
-# scarthgap unpacks into WORKDIR.
-UNPACKDIR ??= "${WORKDIR}"
 S = "${UNPACKDIR}/updater"
 
 # The modules, fetched by BitBake with checksums of their own and laid out as Go's proxy serves them, which scarthgap can do, too.
@@ -23,7 +21,9 @@ def updater_modules(d):
     return ' '.join(uris)
 SRC_URI += "${@updater_modules(d)}"
 
-# Their licences, for LIC_FILES_CHKSUM, license.manifest and SPDX.
+# blacksail wants SPDX expressions, which the releases before it do not know.
+LICENSE = "${@(' AND ' if 'blacksail' in d.getVar('LAYERSERIES_CORENAMES') else ' & ').join(d.getVar('UPDATER_LICENSE').split())}"
+# Their texts, for LIC_FILES_CHKSUM, license.manifest and SPDX.
 python updater_unpack_licenses() {
     import zipfile
     for name in (m.split('=')[0] for m in d.getVar('UPDATER_MODULES').split()):
@@ -47,9 +47,8 @@ export GOSUMDB = "off"
 export GOPATH = "${WORKDIR}/go"
 export GOCACHE = "${WORKDIR}/go-cache"
 export GOTMPDIR = "${WORKDIR}/go-tmp"
-export GOFLAGS = "-modcacherw -p=${@oe.utils.cpu_count()}"
+export GOFLAGS = "-modcacherw"
 export GOARM = "${@d.getVar('HOST_GOARM') or '7'}"
-GOFLAGS[vardepsexclude] += "oe.utils.cpu_count"
 do_compile[dirs] += "${GOTMPDIR}"
 
 # The Makefile has the flags that keep the program small and reproducible.

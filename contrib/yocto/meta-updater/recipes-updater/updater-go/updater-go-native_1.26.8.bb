@@ -14,7 +14,6 @@ SRC_URI = "https://proxy.golang.org/golang.org/toolchain/@v/${UPDATER_GO}.zip;na
 SRC_URI[amd64.sha256sum] = "30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7"
 SRC_URI[arm64.sha256sum] = "02b36b6787b3ac767668f630e2998df45a3b1f9ffee08d1bf3ef6487cd658d99"
 
-UNPACKDIR ??= "${WORKDIR}"
 S = "${UNPACKDIR}/go/golang.org/toolchain@${UPDATER_GO}"
 
 do_configure[noexec] = "1"
