@@ -38,5 +38,4 @@ if [ -n "${UPDATER_GPG_KEY:-}" ]; then
 	"$updater" release verify --keyring "$UPDATER_KEYRING" "$work/release.toml"
 fi
 chmod 755 "$work"
-sync
 mv "$work" "$out"
