@@ -41,7 +41,7 @@ func (e *LockedError) Error() string {
 }
 
 // Lock takes the install lock of the disk, an flock on the disk itself, which also keeps udev away
-// (systemd.io/BLOCK_DEVICE_LOCKING). It retries for patience, since udev holds the lock briefly while it probes. [Disk.Close] and the
+// (systemd.io/BLOCK_DEVICE_LOCKING). It retries for patience; a shared lock, which udev holds while it probes, gets 10 s. [Disk.Close] and the
 // end of the process release it. Errors: [LockedError].
 func (d *Disk) Lock(patience time.Duration) error { return lockInstall(d.path, d.f, patience) }
 
@@ -57,10 +57,19 @@ func LockDisk(path string, patience time.Duration) (io.Closer, error) {
 	return f, nil
 }
 
+// probing is the time that udev gets, whose lock is a shared one: a mark-good makes it probe, which takes seconds on a busy machine.
+const probing = 10 * time.Second
+
 func lockInstall(path string, f *os.File, patience time.Duration) error {
-	err := locked(path, filelock.LockFor(f, patience))
+	err := filelock.LockFor(f, patience)
+	if errors.Is(err, filelock.ErrHeld) {
+		if _, shared := flockHolder(f); shared {
+			err = filelock.LockFor(f, probing)
+		}
+	}
+	err = locked(path, err)
 	if held, ok := errors.AsType[*LockedError](err); ok {
-		held.PID = flockHolder(f)
+		held.PID, _ = flockHolder(f)
 		held.Age = processAge(held.PID)
 	}
 	return err
@@ -90,25 +99,25 @@ func locked(path string, err error) error {
 	return err
 }
 
-// flockHolder returns the process that holds the flock of f's inode, from /proc/locks; 0 is unknown.
-func flockHolder(f *os.File) int {
+// flockHolder returns the process that holds the flock of f's inode, and whether the lock is a shared one, from /proc/locks; 0 is unknown.
+func flockHolder(f *os.File) (pid int, shared bool) {
 	var st unix.Stat_t
 	if unix.Fstat(int(f.Fd()), &st) != nil {
-		return 0
+		return 0, false
 	}
 	locks, err := os.ReadFile("/proc/locks")
 	if err != nil {
-		return 0
+		return 0, false
 	}
 	want := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
 	for line := range strings.Lines(string(locks)) {
 		// "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"
 		if w := strings.Fields(line); len(w) >= 6 && w[1] == "FLOCK" && w[5] == want {
-			pid, _ := strconv.Atoi(w[4])
-			return pid
+			pid, _ = strconv.Atoi(w[4])
+			return pid, w[3] == "READ"
 		}
 	}
-	return 0
+	return 0, false
 }
 
 // clockTick is the unit of times in /proc, USER_HZ: 100 for user space on every architecture (proc(5)).

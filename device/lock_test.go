@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"updater/blockdev"
 	"updater/device"
 	"updater/device/config"
@@ -116,6 +118,29 @@ func TestSecondInstall(t *testing.T) {
 	if err := errors.Join(change.MarkGood(t.Context(), "A"), change.Close(), first.Close()); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestInstallOutlastsUdev: udev, which probes the disk, has its shared lock for two seconds; an install waits for that.
+func TestInstallOutlastsUdev(t *testing.T) {
+	r := rig.New(t)
+	c := load(t, r)
+	synctest.Test(t, func(t *testing.T) {
+		udev, err := os.Open(r.Path("disk.img"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Flock(int(udev.Fd()), unix.LOCK_SH); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(2*time.Second, func() { _ = udev.Close() })
+		d, err := device.Open(c, device.Options{Purpose: device.Install})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // stalled starts an install from standard input, which waits for the image with nothing written yet. finish hands the image over and
