@@ -1,0 +1,182 @@
+//go:build vm && boards
+
+package boards
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"updater/internal/qemu"
+)
+
+// x86Drop are files of the root file system of every version: the channel is asked right after the boot instead of minutes later, and the units
+// write to the console.
+var x86Drop = map[string]string{
+	"updater-update.timer.d":      "[Timer]\nOnBootSec=\nOnBootSec=1s\nRandomizedDelaySec=0\n",
+	"updater-update.service.d":    "[Service]\nStandardOutput=journal+console\nStandardError=journal+console\n",
+	"updater-mark-good.service.d": "[Service]\nStandardOutput=journal+console\nStandardError=journal+console\nExecStartPost=/usr/bin/updater status\n",
+}
+
+// x86Panic is a release that does not come up: its first process ends, and the kernel panics.
+var x86Panic = map[string]string{"usr/lib/systemd/systemd": "#!/bin/sh\necho THIS RELEASE DOES NOT COME UP\nexit 1\n"}
+
+// x86Board is a board of examples/boards with what its build.sh made, and the server of its channel.
+type x86Board struct {
+	t      *testing.T
+	script string
+	dir    string
+	env    []string
+	lose   string // shell commands that leave no slot bootable in the disk $1
+}
+
+// newX86 prepares a folder for a board and serves it.
+func newX86(t *testing.T, name, lose string, env ...string) *x86Board {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mmdebstrap and mke2fs -d need root")
+	}
+	if err := qemu.Available(); err != nil {
+		t.Skip(err)
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := os.Getenv("UPDATER_VM_DIR") // keeps the unpacked Debian between runs
+	if base == "" {
+		base = t.TempDir()
+	}
+	b := &x86Board{t: t, script: filepath.Join(root, "examples/boards", name, "build.sh"), dir: filepath.Join(base, "boards", t.Name()), lose: lose}
+	if err := os.RemoveAll(b.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.FileServer(http.Dir(b.dir))}
+	go s.Serve(l) // until Close
+	t.Cleanup(func() { s.Close() })
+	b.env = append(os.Environ(), "OUT="+b.dir, fmt.Sprintf("CHANNEL=http://10.0.2.2:%d/channel.toml", l.Addr().(*net.TCPAddr).Port))
+	b.env = append(append(b.env, "ARGS=mitigations=off cryptomgr.notests"), env...) // half a minute less without KVM
+	b.sh("make", "-s", "-C", root, "build")
+	return b
+}
+
+func (b *x86Board) sh(name string, args ...string) {
+	b.t.Helper()
+	cmd := exec.CommandContext(b.t.Context(), name, args...)
+	cmd.Dir, cmd.Env = b.dir, b.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+// build makes a version, with further files of its root file system, and publishes it.
+func (b *x86Board) build(version int, files map[string]string) {
+	b.t.Helper()
+	start, overlay := time.Now(), filepath.Join(b.dir, "overlay")
+	put := func(name, text string) {
+		name = filepath.Join(overlay, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			b.t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	if err := os.RemoveAll(overlay); err != nil {
+		b.t.Fatal(err)
+	}
+	for name, text := range x86Drop {
+		put("etc/systemd/system/"+name+"/test.conf", text)
+	}
+	for name, text := range files {
+		put(name, text)
+	}
+	b.sh("env", "OVERLAY="+overlay, b.script, fmt.Sprint(version))
+	b.t.Logf("built version %d in %.0f s", version, time.Since(start).Seconds())
+}
+
+// boot starts the device, with a stick if one is named, and expects these lines of its console in this order.
+func (b *x86Board) boot(stick string, patterns ...string) *qemu.Machine {
+	b.t.Helper()
+	log, err := os.OpenFile(filepath.Join(b.dir, "console.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	disks := []qemu.Disk{{Path: filepath.Join(b.dir, "disk.img")}}
+	if stick != "" {
+		disks = append(disks, qemu.Disk{Path: stick, ReadOnly: true})
+	}
+	m, err := qemu.Start(context.WithoutCancel(b.t.Context()), qemu.Config{
+		Name: filepath.Base(b.dir), MemMiB: 1024, Disks: disks, OVMFVars: filepath.Join(b.dir, "vars.fd"), Log: log,
+		Args: []string{"-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="}, Timeout: 25 * time.Minute,
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(m.PowerCut)
+	start := time.Now()
+	for _, p := range patterns {
+		match, err := m.Expect(p)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.t.Logf("%6.1f s  %s", time.Since(start).Seconds(), match[0])
+	}
+	return m
+}
+
+// restarts is boot for a device that restarts by itself afterwards.
+func (b *x86Board) restarts(stick string, patterns ...string) {
+	b.t.Helper()
+	restarts(b.t, b.boot(stick, patterns...))
+}
+
+// up is boot of a slot that is and stays good; then the power fails.
+func (b *x86Board) up(slot string, patterns ...string) {
+	b.t.Helper()
+	b.boot("", append([]string{fmt.Sprintf("running slot %s, boots next slot %[1]s", slot)}, patterns...)...).PowerCut()
+}
+
+// stick makes a stick with the release of a version.
+func (b *x86Board) stick(version int) string {
+	b.t.Helper()
+	path := filepath.Join(b.dir, "stick.img")
+	b.sh("bash", "-euc", `rm -f "$1"; truncate -s 384M "$1"; mkfs.vfat -F 32 "$1" >/dev/null; mmd -i "$1" ::/updater
+		mcopy -i "$1" "$2"/release.toml* "$2"/*.bmap "$2"/*.zst ::/updater`, "stick", path, fmt.Sprint(version))
+	return path
+}
+
+// life is an update over HTTP, a release that does not come up, and the recovery from a stick.
+func (b *x86Board) life() {
+	b.build(1, nil)
+	b.build(2, nil)
+	b.restarts("", `running slot A, boots next slot A`, `slot B boots next`)
+	b.build(3, x86Panic)
+	b.restarts("", `running slot B, boots next slot B`, `slot A boots next, with 3 tries`)
+	for range 3 {
+		b.restarts("", `THIS RELEASE DOES NOT COME UP`)
+	}
+	b.up("B", `failed here`)
+	b.sh("bash", "-euc", b.lose, "lose", "disk.img")
+	b.restarts(b.stick(2), `no slot boots next`, `slot [AB] boots next`)
+	b.up("[AB]")
+}
+
+// TestX86Grub: GRUB, with kernel and initramfs in the slot.
+func TestX86Grub(t *testing.T) {
+	newX86(t, "x86-grub", `mcopy -n -i "$1@@1M" ::/grub/grubenv grubenv; grub-editenv grubenv set A_LEFT=0 B_LEFT=0; mcopy -o -i "$1@@1M" grubenv ::/grub`).life()
+}
