@@ -13,7 +13,8 @@ stub=${STUB:-/usr/lib/systemd/boot/efi/linux$efi.efi.stub}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 printf '%s' "$4" >"$work/cmdline"
-printf 'ID=updater\nNAME=updater\n' >"$work/osrel"
+id=${ID:-updater} # systemd-boot sorts by it
+printf 'ID=%s\nNAME=%s\n' "$id" "$id" >"$work/osrel"
 # After the stub's last section, each on its own page.
 next=0
 while read -r size vma; do

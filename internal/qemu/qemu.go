@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd" // Debian's package ovmf
-	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	ovmfSecure = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
+	ovmfCode   = "/usr/share/OVMF/OVMF_CODE_4M.fd" // Debian's package ovmf
+	ovmfVars   = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 )
 
 // Available returns nil when QEMU and OVMF are installed, else an error that names the missing Debian package: the reason of a t.Skip.
@@ -75,7 +76,12 @@ func (c Config) args() ([]string, error) {
 		if err := copyIfMissing(ovmfVars, c.OVMFVars); err != nil {
 			return nil, fmt.Errorf("UEFI variables: %w", err)
 		}
-		a = append(a, "-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+ovmfCode,
+		code := ovmfCode
+		if c.Secure { // only system management mode may write the variables
+			code = ovmfSecure
+			a = append(a, "-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on")
+		}
+		a = append(a, "-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+code,
 			"-drive", "if=pflash,format=raw,unit=1,file="+escape(c.OVMFVars))
 	}
 	if c.Kernel != "" {

@@ -27,6 +27,7 @@ type Config struct {
 	MemMiB   int           // guest memory; 0 means 512
 	Disks    []Disk        // in this order: /dev/vda, /dev/vdb, ... for virtio disks
 	OVMFVars string        // path of the UEFI variables: boots OVMF from disk; the file is created from OVMF's template when missing
+	Secure   bool          // OVMF that enforces Secure Boot once keys are enrolled; x86_64 only
 	Firmware string        // firmware in place of the machine's own, such as U-Boot: boots from disk
 	Kernel   string        // boot this kernel directly instead (with Initrd and Append)
 	Initrd   string        // optional, with Kernel

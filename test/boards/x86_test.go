@@ -20,9 +20,10 @@ import (
 // x86Drop are files of the root file system of every version: the channel is asked right after the boot instead of minutes later, and the units
 // write to the console.
 var x86Drop = map[string]string{
-	"updater-update.timer.d":      "[Timer]\nOnBootSec=\nOnBootSec=1s\nRandomizedDelaySec=0\n",
-	"updater-update.service.d":    "[Service]\nStandardOutput=journal+console\nStandardError=journal+console\n",
-	"updater-mark-good.service.d": "[Service]\nStandardOutput=journal+console\nStandardError=journal+console\nExecStartPost=/usr/bin/updater status\n",
+	"updater-update.timer.d":   "[Timer]\nOnBootSec=\nOnBootSec=1s\nRandomizedDelaySec=0\n",
+	"updater-update.service.d": "[Service]\nStandardOutput=journal+console\nStandardError=journal+console\n",
+	"updater-mark-good.service.d": "[Service]\nStandardOutput=journal+console\nStandardError=journal+console\nExecStartPost=/usr/bin/updater status\n" +
+		"ExecStartPost=-/bin/sh -c \"dmesg | grep secureboot:\"\n",
 }
 
 // x86Panic is a release that does not come up: its first process ends, and the kernel panics.
@@ -34,6 +35,7 @@ type x86Board struct {
 	script string
 	dir    string
 	env    []string
+	secure bool
 	lose   string // shell commands that leave no slot bootable in the disk $1
 }
 
@@ -121,7 +123,7 @@ func (b *x86Board) boot(stick string, patterns ...string) *qemu.Machine {
 		disks = append(disks, qemu.Disk{Path: stick, ReadOnly: true})
 	}
 	m, err := qemu.Start(context.WithoutCancel(b.t.Context()), qemu.Config{
-		Name: filepath.Base(b.dir), MemMiB: 1024, Disks: disks, OVMFVars: filepath.Join(b.dir, "vars.fd"), Log: log,
+		Name: filepath.Base(b.dir), MemMiB: 1024, Disks: disks, OVMFVars: filepath.Join(b.dir, "vars.fd"), Secure: b.secure, Log: log,
 		Args: []string{"-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="}, Timeout: 25 * time.Minute,
 	})
 	if err != nil {
@@ -179,4 +181,31 @@ func (b *x86Board) life() {
 // TestX86Grub: GRUB, with kernel and initramfs in the slot.
 func TestX86Grub(t *testing.T) {
 	newX86(t, "x86-grub", `mcopy -n -i "$1@@1M" ::/grub/grubenv grubenv; grub-editenv grubenv set A_LEFT=0 B_LEFT=0; mcopy -o -i "$1@@1M" grubenv ::/grub`).life()
+}
+
+// TestX86SystemdBoot: systemd-boot, with a unified kernel image for each slot on the ESP.
+func TestX86SystemdBoot(t *testing.T) {
+	newX86(t, "x86-systemd-boot", `mdel -i "$1@@1M" '::/EFI/Linux/updater-*'`).life()
+}
+
+// TestX86SecureBoot: a firmware in setup mode takes the keys of the product at the first boot. Then signed images start, and one that was changed on
+// the ESP does not: the slot that is good does.
+func TestX86SecureBoot(t *testing.T) {
+	for _, tool := range []string{"sbsign", "sign-efi-sig-list"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("packages sbsigntool and efitools: ", err)
+		}
+	}
+	b := newX86(t, "x86-systemd-boot", "", "SECURE_BOOT=1")
+	b.secure = true
+	b.build(1, nil)
+	b.restarts("", `Enrolling secure boot keys`)
+	b.build(2, nil)
+	b.restarts("", `running slot A, boots next slot A`, `Secure boot enabled`, `slot B boots next, with 3 tries`)
+	b.sh("bash", "-euc", `name=$(mdir -b -i "$1@@1M" ::/EFI/Linux | grep -- -B+3); mcopy -n -i "$1@@1M" "$name" changed.efi
+		echo changed | dd of=changed.efi bs=1 seek=9M conv=notrunc status=none; mcopy -o -i "$1@@1M" changed.efi "$name"`, "change", "disk.img")
+	for range 3 {
+		b.boot("", `Failed to execute`).PowerCut() // as a watchdog ends the firmware's menu
+	}
+	b.up("A", `failed here`)
 }
