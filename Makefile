@@ -100,7 +100,7 @@ test-devices: build
 # The whole devices of examples/boards; test-vm runs those without the build tag boards.
 boards: export UPDATER_VM_DIR := $(CURDIR)/build/devices
 boards: deps build
-	scripts/gotest.sh -p 1 -count=1 -tags vm,boards -timeout 90m ./test/boards
+	scripts/gotest.sh -p 1 -count=1 -tags vm,boards -timeout 3h ./test/boards
 # The recovery and the units in QEMU with their longer tests.
 test-recovery: export UPDATER_VM_LONG := 1
 test-recovery: deps
