@@ -183,7 +183,7 @@ func TestSystemdServices(t *testing.T) {
 	d.refuse.Store(2)
 
 	m := d.boot("services")
-	m.expect(`PROBE verify: $`, `PROBE socket: 600 active inactive$`, `PROBE varlink: .*"booted":"A"`, `PROBE served: inactive$`,
+	m.expect(`PROBE verify:$`, `PROBE socket: 600 active inactive$`, `PROBE varlink: .*"booted":"A"`, `PROBE served: inactive$`,
 		`PROBE extended: .*%`, `PROBE inhibitor: .*updater .*shutdown:sleep.*an update is being written`)
 	m.expect(`slot B boots next`)
 	m.restarts()
