@@ -253,6 +253,13 @@ func (l *line) Pristine0() {
 	}
 }
 
+// A device that follows a channel installs a release from a folder too.
+func TestInstallFromFolder(t *testing.T) {
+	l := newLine(t)
+	l.publish("2", 2)
+	l.run(0, "slot B boots next", "install", "pub/2/release.toml")
+}
+
 // What was only downloaded is compared and activated, unless it was withdrawn or changed in between.
 func TestDownloadOnly(t *testing.T) {
 	l := newLine(t)

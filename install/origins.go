@@ -122,8 +122,8 @@ func (o *Origins) mirrored(name string, fetch func(at string) error) error {
 
 func (o *Origins) mirrors(name string) (others []string) {
 	channels := append([]string{o.config.Channel.URL}, o.config.Channel.Mirrors...)
-	u, _, err := source.ParseURL(name)
-	if err != nil || slices.Contains(channels, name) {
+	u, remote, err := source.ParseURL(name)
+	if err != nil || !remote || slices.Contains(channels, name) {
 		return nil
 	}
 	for i, channel := range channels {
