@@ -243,5 +243,5 @@ sync
 systemctl start updater-scrub.service
 echo "PROBE scrub: $(property ExecMainStatus updater-scrub.service)"
 journalctl --sync
-echo "PROBE journal: $(journalctl -q -t updater -p err -o cat | head -n1)"
+echo "PROBE journal: $(journalctl -q -t updater -p err -o cat | grep 'slot B' | head -n1)"
 `
