@@ -16,7 +16,7 @@ const sysBlock = "/sys/block"
 //
 //	SERIAL=text   the serial number of the disk, its controller or its USB device
 //	BUS=path      whole components of its path below /sys/devices: pci0000:00/0000:00:05.0
-//	/dev/...      that node, unless another disk also has all of parts
+//	/dev/...      that node, unless another disk also has all of parts; or a disk image file
 //	""            the only disk that has all of parts
 //
 // parts are partitions as for [Disk.Find]. It is an error if no disk or several match; FindDisk never chooses. Links below
@@ -50,11 +50,14 @@ func FindDisk(spec string, parts []string) (string, error) {
 	return "", fmt.Errorf("several disks match (%s): %s; unplug all but one, or name one by SERIAL= or BUS=", strings.Join(found, ", "), spec)
 }
 
-// onlyCopy returns path, unless another disk has the same partitions.
+// onlyCopy returns path, unless another disk has the same partitions. An image file may have those of any disk.
 func onlyCopy(path string, nodes, parts []string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return "", fmt.Errorf("no disk %s", path)
+	}
+	if st, err := os.Stat(real); err == nil && st.Mode().IsRegular() {
+		return path, nil
 	}
 	for _, n := range nodes {
 		if n != real && hasParts(n, parts) && hasParts(real, parts) {

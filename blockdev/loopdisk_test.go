@@ -58,6 +58,7 @@ func TestFindDisk(t *testing.T) {
 	second := loop(t, copied, 8<<20)
 	wants("", "", "several disks match")
 	wants(node, "", "both have the partitions")
+	wants(copied, copied, "")
 	wants("BUS=virtual/block/"+filepath.Base(second), second, "")
 }
 

@@ -2,7 +2,7 @@
 # go test with its own closing lines, the whole log of packages that fail, and every skipped or failed test with its reason: the last
 # line of its log, and the end of that line's text when it has several lines.
 set -euo pipefail
-go test -v -timeout 30m "$@" 2>&1 | awk '
+go test -v -timeout 30m "$@" 2>&1 | LC_ALL=C awk '
 	function why(test,  i, text) {
 		text = reason[test]
 		for (i = max(1, more[test] - 7); i <= more[test]; i++) text = text " | " line[test, i]
