@@ -1,7 +1,7 @@
 #!/bin/bash
-# Tests contrib/: runs the scripts that make updates and releases on small images, makes Buildroot's disk with genimage, checks shell files with
-# shellcheck, and parses the files of the build systems with their own parsers: mkosi and kas if they are installed, Yocto if UPDATER_BITBAKE and
-# UPDATER_OECORE name source trees, Buildroot if UPDATER_BUILDROOT does. It builds nothing with them.
+# Tests contrib/: runs the scripts that make updates and releases on small images, makes Buildroot's disk with genimage, runs shellcheck on
+# every shell file, and parses the files of the build systems with their own parsers: mkosi and kas if they are installed, Yocto if
+# UPDATER_BITBAKE and UPDATER_OECORE name source trees, Buildroot if UPDATER_BUILDROOT does. It builds nothing with them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C
@@ -18,7 +18,7 @@ for f in "${shells[@]}"; do
 	case $(head -1 "$f") in *bash*) bash -n "$f" ;; *) sh -n "$f" ;; esac
 done
 if command -v shellcheck >/dev/null; then
-	shellcheck -S warning "${shells[@]}"
+	shellcheck -x -S warning "${shells[@]}"
 	ok "shellcheck: ${#shells[@]} files"
 else
 	skip "shellcheck is not installed"
