@@ -64,10 +64,12 @@ key() {
 sign() { gpg -q --batch --yes --armor --detach-sign "$1"; }
 
 # config prints the configuration of the device: the shipped one of the boot loader, with the disk's state, the channel, and what the key may sign.
+# The version tells what the slot of the factory's disk holds, which no install has recorded.
 config() {
 	local fingerprint
 	fingerprint=$(gpg --with-colons --list-keys | awk -F: '$1 == "fpr" { print $10; exit }')
 	grep -v '^state' "$top/examples/boot/$1/config.toml" | sed '/^keyring/a state = "PARTLABEL=state"'
+	printf '[release]\nversion = "%s"\nrollback_index = %s\n' "$version" "$version"
 	printf '[channel]\nurl = "%s"\n[[trust.key]]\nfingerprint = "%s"\ndocuments = ["release", "bmap", "channel"]\n' "$CHANNEL" "$fingerprint"
 }
 

@@ -109,7 +109,7 @@ func TestOpenRC(t *testing.T) {
 	c.Kind, c.Base = abdisk.Bare, base
 	c.Setup = `/usr/bin/busybox --install -s /usr/bin
 rm -rf usr/share/doc usr/share/man usr/share/info usr/share/locale usr/share/perl5 usr/lib/*/gconv
-ln -sf ../bin/busybox usr/sbin/init
+for f in init reboot; do ln -sf ../bin/busybox usr/sbin/$f; done
 mkdir -p proc sys dev run tmp root
 rc-update add localmount boot
 rc-update add net default
