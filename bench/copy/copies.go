@@ -47,11 +47,7 @@ func (b *bench) copies(tar string) error {
 	if err := b.run(b.updater, "bmap", "create", "-o", img+".bmap", img); err != nil {
 		return err
 	}
-	data, err := os.ReadFile(img + ".bmap")
-	if err != nil {
-		return err
-	}
-	m, err := bmap.Parse(data)
+	m, err := readMap(img + ".bmap")
 	if err != nil {
 		return err
 	}

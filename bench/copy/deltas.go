@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"updater/bmap"
 	"updater/delta"
 	"updater/install"
 )
@@ -56,11 +55,7 @@ func (b *bench) deltas(oldImg, newImg string, plain int64) error {
 
 // decode prints how fast the groups of the pair's delta are made.
 func (b *bench) decode(out, oldImg, newImg string) error {
-	text, err := os.ReadFile(newImg + ".bmap")
-	if err != nil {
-		return err
-	}
-	m, err := bmap.Parse(text)
+	m, err := readMap(newImg + ".bmap")
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+
+	"updater/bmap"
 )
 
 func main() {
@@ -99,4 +101,12 @@ func (b *bench) image(tar, name string) (string, error) {
 		truncate -s "$3M" "$2.part"
 		E2FSPROGS_FAKE_TIME=1700000000 mke2fs -q -t ext4 -U 11111111-2222-3333-4444-555555555555 -E hash_seed=11111111-2222-3333-4444-555555555555,lazy_itable_init=0 -d root "$2.part"
 		rm -rf root; cp --sparse=always "$2.part" "$2"; rm "$2.part"`, tar, name, fmt.Sprint(b.sizeMiB))
+}
+
+func readMap(path string) (*bmap.Map, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return bmap.Parse(data)
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"updater/bmap"
 	"updater/install"
 	"updater/pack"
 	"updater/source"
@@ -23,11 +22,7 @@ func (b *bench) moved(oldImg, newImg string, plain int64) error {
 	if err := b.run(b.updater, "pack", "-o", packed, newImg); err != nil {
 		return err
 	}
-	text, err := os.ReadFile(newImg + ".bmap")
-	if err != nil {
-		return err
-	}
-	m, err := bmap.Parse(text)
+	m, err := readMap(newImg + ".bmap")
 	if err != nil {
 		return err
 	}
