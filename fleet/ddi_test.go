@@ -68,6 +68,14 @@ func wantAttributes(t *testing.T, s ddi, want map[string]string) {
 	}
 }
 
+// comesUp boots the slot that was installed, marks it good and reports it.
+func (l *line) comesUp() {
+	l.Helper()
+	l.restart()
+	l.run(0, "", "mark", "good")
+	l.run(0, "1 reports sent", "report", "--now")
+}
+
 func provesItself(t *testing.T, s ddi) {
 	l := s.device()
 	l.run(3, "the server has nothing for this device", "check")
@@ -112,9 +120,7 @@ func runsAlready(t *testing.T, s ddi) {
 	l.publish("1", 1)
 	s.offer("1", forced)
 	l.run(0, "installed version 1", "update")
-	l.restart()
-	l.run(0, "", "mark", "good")
-	l.run(0, "1 reports sent", "report", "--now")
+	l.comesUp()
 	s.offer("1", forced)
 	wantState(t, s, "running")
 	l.run(3, "version 1 runs", "update")
@@ -141,9 +147,7 @@ func cancelledLate(t *testing.T, s ddi) {
 	s.cancel()
 	l.run(3, "the server has cancelled", "update")
 	wantState(t, s, "running")
-	l.restart()
-	l.run(0, "", "mark", "good")
-	l.run(0, "1 reports sent", "report", "--now")
+	l.comesUp()
 	wantState(t, s, "finished")
 }
 
@@ -155,9 +159,7 @@ func downloadsOnly(t *testing.T, s ddi) {
 	wantState(t, s, "downloaded")
 	l.run(3, "the server has nothing", "check")
 	l.run(0, "slot B boots next", "activate", "B")
-	l.restart()
-	l.run(0, "", "mark", "good")
-	l.run(0, "1 reports sent", "report", "--now")
+	l.comesUp()
 }
 
 func waits(t *testing.T, s ddi) {
