@@ -3,7 +3,8 @@
 //
 // The order: create a temporary file with an exclusive, unpredictable name in the same directory, write it, set its size and
 // mode, fsync, close, rename, fsync the directory. On any error the temporary file is removed and the old file stays. A power
-// cut before the rename leaves the old file, and a temporary file ".NAME.<digits>" that nothing reads.
+// cut before the rename leaves the old file, and a temporary file ".NAME.<digits>" that nothing reads. vfat writes a new name
+// before the size: where there was no old file, a cut at the rename may leave an empty one.
 package atomicfile
 
 import (
