@@ -276,8 +276,8 @@ func (m *machine) overlay(t *testing.T, cases []*fileCase) {
 		name := "vd" + string(rune('a'+i))
 		disks = append(disks, name)
 		for _, booted := range slotNames {
-			files["case/"+name+"."+booted] = "state = \"/data/state\"\n" + strings.Replace(m.config("/dev/"+name, "auto", "/etc/updater/keys", fmt.Sprintf("booted = %q", booted)),
-				"backend = \"grub\"\nenv = \"PARTLABEL=boot:/grub/grubenv\"", c.config, 1)
+			boot := fmt.Sprintf("%s\nbooted = %q", c.config, booted)
+			files["case/"+name+"."+booted] = "state = \"/data/state\"\n" + deviceConfig("/dev/"+name, "auto", "/etc/updater/keys", boot)
 		}
 	}
 	files["case/disks"] = strings.Join(disks, " ")

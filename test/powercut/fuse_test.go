@@ -103,17 +103,20 @@ func newBench(t *testing.T, l *loader, slot int64) *bench {
 
 // config is the device's configuration for a node and a keyring.
 func (b *bench) config(node, engine, keyring, more string) string {
-	env := `env = "PARTLABEL=boot:/grub/grubenv"`
+	state := "backend = \"grub\"\nenv = \"PARTLABEL=boot:/grub/grubenv\""
 	if b.loader.name == "uboot" {
-		env = fmt.Sprintf(`env = [ { device = "PARTLABEL=boot", offset = 0, size = %d }, { device = "PARTLABEL=boot", offset = 65536, size = %d } ]`, ubootSize, ubootSize)
+		state = fmt.Sprintf("backend = \"uboot\"\n"+`env = [ { device = "PARTLABEL=boot", offset = 0, size = %d }, { device = "PARTLABEL=boot", offset = 65536, size = %d } ]`, ubootSize, ubootSize)
 	}
+	return deviceConfig(node, engine, keyring, state+"\n"+more)
+}
+
+// deviceConfig is a configuration with a [boot] of these keys.
+func deviceConfig(node, engine, keyring, boot string) string {
 	return fmt.Sprintf(`keyring = [%q]
 [disk]
 path = %q
 engine = %q
 [boot]
-backend = %q
-%s
 tries = 1
 %s
 [[slot]]
@@ -122,7 +125,7 @@ partitions = { rootfs = "PARTLABEL=rootfs_a" }
 [[slot]]
 name = "B"
 partitions = { rootfs = "PARTLABEL=rootfs_b" }
-`, keyring, node, engine, b.loader.name, env, more)
+`, keyring, node, engine, boot)
 }
 
 // install runs the program on the disk behind a loop device, and returns its exit code and what it said.
