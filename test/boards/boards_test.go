@@ -23,6 +23,7 @@ import (
 // board is a device that a script of examples/boards has built, and the web server that the device follows.
 type board struct {
 	script, dir string
+	www         string // what the server offers
 	env         []string
 	server      *httptest.Server
 
@@ -53,11 +54,9 @@ func newBoard(t *testing.T, name string, needs ...string) *board {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &board{script: filepath.Join("../../examples/boards", name, "build.sh"), dir: t.TempDir(), sent: map[string]int64{}}
-	b.server = httptest.NewServer(b)
-	t.Cleanup(b.server.Close)
-	_, port, _ := strings.Cut(b.server.Listener.Addr().String(), ":")
-	b.env = append(os.Environ(), "SERVER=http://10.0.2.2:"+port, "DEBIAN="+filepath.Join(cache, "debian-"+name),
+	dir := t.TempDir()
+	b, address := serve(t, name, dir, filepath.Join(dir, "www"))
+	b.env = append(os.Environ(), "SERVER="+address, "DEBIAN="+filepath.Join(cache, "debian-"+name),
 		"PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	begin := time.Now()
 	b.run(t, b.script, b.dir)
@@ -65,11 +64,25 @@ func newBoard(t *testing.T, name string, needs ...string) *board {
 	return b
 }
 
-// run runs a program of the host and returns what it printed.
+// serve begins a board: its server, and the address that the guest reaches it by.
+func serve(t *testing.T, name, dir, www string) (b *board, address string) {
+	t.Helper()
+	script, err := filepath.Abs(filepath.Join("../../examples/boards", name, "build.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = &board{script: script, dir: dir, www: www, sent: map[string]int64{}}
+	b.server = httptest.NewServer(b)
+	t.Cleanup(b.server.Close)
+	_, port, _ := strings.Cut(b.server.Listener.Addr().String(), ":")
+	return b, "http://10.0.2.2:" + port
+}
+
+// run runs a program of the host in the board's folder and returns what it printed.
 func (b *board) run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Env = b.env
+	cmd.Dir, cmd.Env = b.dir, b.env
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
@@ -77,7 +90,7 @@ func (b *board) run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// ServeHTTP offers www and takes the device's reports.
+// ServeHTTP offers files and takes the device's reports.
 func (b *board) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	if q.Method == http.MethodPost {
 		var r report
@@ -90,7 +103,7 @@ func (b *board) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		b.mu.Unlock()
 		return
 	}
-	http.FileServer(http.Dir(filepath.Join(b.dir, "www"))).ServeHTTP(counter{w, b, q.URL.Path}, q)
+	http.FileServer(http.Dir(b.www)).ServeHTTP(counter{w, b, q.URL.Path}, q)
 }
 
 type counter struct {
@@ -138,7 +151,10 @@ func (b *board) wantReports(t *testing.T, want ...report) {
 func (b *board) start(t *testing.T, c qemu.Config) *qemu.Machine {
 	t.Helper()
 	c.Args = append(c.Args, "-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile=")
-	c.Timeout, c.Log = 10*time.Minute, t.Output()
+	c.Timeout = cmp.Or(c.Timeout, 10*time.Minute)
+	if c.Log == nil {
+		c.Log = t.Output()
+	}
 	m, err := qemu.Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)

@@ -3,14 +3,10 @@
 package boards
 
 import (
-	"context"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -29,12 +25,10 @@ var x86Drop = map[string]string{
 // x86Panic is a release that does not come up: its first process ends, and the kernel panics.
 var x86Panic = map[string]string{"usr/lib/systemd/systemd": "#!/bin/sh\necho THIS RELEASE DOES NOT COME UP\nexit 1\n"}
 
-// x86Board is a board of examples/boards with what its build.sh made, and the server of its channel.
+// x86Board is a board whose script makes one version at a time.
 type x86Board struct {
+	*board
 	t      *testing.T
-	script string
-	dir    string
-	env    []string
 	secure bool
 	lose   string // shell commands that leave no slot bootable in the disk $1
 }
@@ -56,33 +50,24 @@ func newX86(t *testing.T, name, lose string, env ...string) *x86Board {
 	if base == "" {
 		base = t.TempDir()
 	}
-	b := &x86Board{t: t, script: filepath.Join(root, "examples/boards", name, "build.sh"), dir: filepath.Join(base, "boards", t.Name()), lose: lose}
-	if err := os.RemoveAll(b.dir); err != nil {
+	dir := filepath.Join(base, "boards", t.Name())
+	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &http.Server{Handler: http.FileServer(http.Dir(b.dir))}
-	go s.Serve(l) // until Close
-	t.Cleanup(func() { s.Close() })
-	b.env = append(os.Environ(), "OUT="+b.dir, fmt.Sprintf("CHANNEL=http://10.0.2.2:%d/channel.toml", l.Addr().(*net.TCPAddr).Port))
-	b.env = append(append(b.env, "ARGS=mitigations=off cryptomgr.notests"), env...) // half a minute less without KVM
+	made, address := serve(t, name, dir, dir)
+	made.env = append(os.Environ(), "OUT="+dir, "CHANNEL="+address+"/channel.toml", "ARGS=mitigations=off cryptomgr.notests") // half a minute less without KVM
+	made.env = append(made.env, env...)
+	b := &x86Board{board: made, t: t, lose: lose}
 	b.sh("make", "-s", "-C", root, "build")
 	return b
 }
 
 func (b *x86Board) sh(name string, args ...string) {
 	b.t.Helper()
-	cmd := exec.CommandContext(b.t.Context(), name, args...)
-	cmd.Dir, cmd.Env = b.dir, b.env
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
+	b.run(b.t, name, args...)
 }
 
 // build makes a version, with further files of its root file system, and publishes it.
@@ -122,14 +107,9 @@ func (b *x86Board) boot(stick string, patterns ...string) *qemu.Machine {
 	if stick != "" {
 		disks = append(disks, qemu.Disk{Path: stick, ReadOnly: true})
 	}
-	m, err := qemu.Start(context.WithoutCancel(b.t.Context()), qemu.Config{
-		Name: filepath.Base(b.dir), MemMiB: 1024, Disks: disks, OVMFVars: filepath.Join(b.dir, "vars.fd"), Secure: b.secure, Log: log,
-		Args: []string{"-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="}, Timeout: 25 * time.Minute,
+	m := b.start(b.t, qemu.Config{
+		Name: filepath.Base(b.dir), MemMiB: 1024, Disks: disks, OVMFVars: filepath.Join(b.dir, "vars.fd"), Secure: b.secure, Log: log, Timeout: 25 * time.Minute,
 	})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(m.PowerCut)
 	start := time.Now()
 	for _, p := range patterns {
 		match, err := m.Expect(p)
