@@ -13,26 +13,10 @@
 #
 # SERVER is the address of the web server as the device sees it, DEBIAN a folder for the packages. docs/boards.md shows how the board is run.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-top=$(cd "$here/../../.." && pwd)
-out=${1:-$top/build/boards/qemu-arm64}
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
-debian=${DEBIAN:-$out/debian}
+# shellcheck source-path=SCRIPTDIR source=../arm64.sh
+. "$(dirname "$0")/../arm64.sh"
 server=${SERVER:-http://10.0.2.2:8080}
-updater=$top/bin/updater
-export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C.UTF-8
-cd "$out"
 
-# pgp runs gpg on the folder gnupg, by a short name: the path of its socket has at most 108 bytes.
-pgp() {
-	local home
-	home=$(mktemp -d)
-	ln -s "$out/gnupg" "$home/h"
-	GNUPGHOME=$home/h gpg -q --batch --yes "$@"
-	GNUPGHOME=$home/h gpgconf --kill all
-	rm -r "$home"
-}
 sign() { pgp --armor --detach-sign -u "$1@example.com" "$2"; } # KEY DOCUMENT makes DOCUMENT.asc
 
 # publish RELEASE offers a release to every device that follows the channel. The channel is signed again after every change.
@@ -47,25 +31,13 @@ if [ "${2:-}" = publish ]; then
 	exit
 fi
 
-# The script's output is its steps; what the tools print goes to build.log.
-exec 3>&1 >build.log
-step() { echo "build.sh: $*" >&3; }
-# root runs a command whose files belong to root.
-root() { if [ "$(id -u)" = 0 ]; then "$@"; else unshare --map-root-user "$@"; fi; }
+begin
 
-step "the program, for this machine and for the board"
-make -s -C "$top" build
-make -s -C "$top" ARCH=arm64 bin/arm64/updater
-
-# apt works on a state of its own, for arm64 alone: the host's packages and lists stay as they are. Nothing of arm64 runs here.
 if ! [ -e "$debian/root" ]; then
 	step "Debian's packages"
 	rm -rf "$debian"/{apt,new,*.deb}
-	mkdir -p "$debian"/apt/{lists,cache/archives}/partial "$debian/new"
-	: >"$debian/apt/status"
-	apt=(-q -o "Dir::State=$debian/apt" -o "Dir::State::status=$debian/apt/status" -o "Dir::Cache=$debian/apt/cache" -o APT::Sandbox::User=root
-		-o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o Acquire::Languages=none)
-	apt-get "${apt[@]}" update
+	mkdir -p "$debian/new"
+	packages_for_arm64
 	kernel=$(apt-cache "${apt[@]}" depends linux-image-arm64 | sed -n 's/^ *Depends: //p')
 	(cd "$debian" && apt-get "${apt[@]}" download busybox-static "$kernel" && for deb in *.deb; do dpkg-deb -x "$deb" new; done)
 	depmod -b "$debian/new" "${kernel#linux-image-}"

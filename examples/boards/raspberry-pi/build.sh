@@ -14,47 +14,18 @@
 # Raspberry Pi 4, but has neither /dev/vcio, by which an update switches, nor the SD card of a Raspberry Pi 5. It is here so that everything but
 # the board can be tried. DEBIAN is a folder for the packages. No board has run this card yet: docs/boot/tryboot.md has the checklist for one.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-top=$(cd "$here/../../.." && pwd)
-out=${1:-$top/build/boards/raspberry-pi}
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
-debian=${DEBIAN:-$out/debian}
-updater=$top/bin/updater
-export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C.UTF-8
-cd "$out"
-
-# pgp runs gpg on the folder gnupg, by a short name: the path of its socket has at most 108 bytes.
-pgp() {
-	local home
-	home=$(mktemp -d)
-	ln -s "$out/gnupg" "$home/h"
-	GNUPGHOME=$home/h gpg -q --batch --yes "$@"
-	GNUPGHOME=$home/h gpgconf --kill all
-	rm -r "$home"
-}
+# shellcheck source-path=SCRIPTDIR source=../arm64.sh
+. "$(dirname "$0")/../arm64.sh"
 sign() { pgp --armor --detach-sign "$1"; }
 
-# The script's output is its steps; what the tools print goes to build.log.
-exec 3>&1 >build.log
-step() { echo "build.sh: $*" >&3; }
-# root runs a command whose files belong to root.
-root() { if [ "$(id -u)" = 0 ]; then "$@"; else unshare --map-root-user "$@"; fi; }
+begin
 
-step "the program, for this machine and for the board"
-make -s -C "$top" build
-make -s -C "$top" ARCH=arm64 bin/arm64/updater
-
-# apt works on a state of its own, for arm64 alone: the host's packages and lists stay as they are.
 if ! [ -e "$debian/unpacked" ]; then
 	step "packages"
 	rm -rf "$debian"
-	mkdir -p "$debian"/apt/{lists,cache/archives}/partial "$debian/root"
-	: >"$debian/apt/status"
+	mkdir -p "$debian"/{apt,root}
 	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main non-free-firmware" >"$debian/apt/list"
-	apt=(-q -o "Dir::State=$debian/apt" -o "Dir::State::status=$debian/apt/status" -o "Dir::Cache=$debian/apt/cache" -o APT::Sandbox::User=root
-		-o "Dir::Etc::sourcelist=$debian/apt/list" -o Dir::Etc::sourceparts=- -o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o Acquire::Languages=none)
-	apt-get "${apt[@]}" update
+	packages_for_arm64 -o "Dir::Etc::sourcelist=$debian/apt/list" -o Dir::Etc::sourceparts=-
 	kernel=${KERNEL:-$(apt-cache "${apt[@]}" depends linux-image-arm64 | sed -n 's/^ *Depends: //p')}
 	if [ -n "${KERNEL:-}" ]; then cp "$KERNEL" "$debian/kernel.deb" && kernel=; fi
 	# shellcheck disable=SC2086 # no name with KERNEL
