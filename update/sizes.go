@@ -9,7 +9,7 @@ import (
 // Sizes are the internal sizes of an install, in bytes; 0 is the default of each. Small ones are for tests: they give an image of a few
 // KiB every border of a long one.
 type Sizes struct {
-	Chunk  int64 // of one buffer of the image stream; 512 KiB
+	Chunk  int64 // of one buffer of the image stream; 256 KiB
 	Held   int64 // ranges of at most this length are compared before their first byte is written, at least 4096; 4 MiB
 	Gap    int64 // unit of the image in which holes are zeroed before data is written, since zeroing drops cached pages; 8 MiB
 	Piece  int64 // what is zeroed, or discarded, between two looks at the context; 64 MiB
@@ -19,7 +19,7 @@ type Sizes struct {
 
 func (s Sizes) orDefault() Sizes {
 	return Sizes{
-		Chunk: cmp.Or(s.Chunk, 512<<10), Held: cmp.Or(s.Held, bmap.HeldRange), Gap: cmp.Or(s.Gap, 8<<20), Piece: cmp.Or(s.Piece, 64<<20),
+		Chunk: cmp.Or(s.Chunk, 256<<10), Held: cmp.Or(s.Held, bmap.HeldRange), Gap: cmp.Or(s.Gap, 8<<20), Piece: cmp.Or(s.Piece, 64<<20),
 		Read: cmp.Or(s.Read, 256<<10), Budget: cmp.Or(s.Budget, 16<<20),
 	}
 }

@@ -37,11 +37,7 @@ func (p *part) write(ctx context.Context) error {
 		return err
 	}
 	p.phaseOf(PhaseWrite, p.Map.MappedBytes())
-	sizes := p.Sizes
-	if p.unmade != nil { // dictionaries and frames take memory too, and are slower than the other stages
-		sizes.Chunk = min(sizes.Chunk, 256<<10)
-	}
-	if err := sizes.stream(ctx, p.Map, p.image, p.want, p.writeRanges); err != nil || p.unmade == nil || len(p.unmade()) == 0 {
+	if err := p.Sizes.stream(ctx, p.Map, p.image, p.want, p.writeRanges); err != nil || p.unmade == nil || len(p.unmade()) == 0 {
 		return err
 	}
 	return p.refetch(ctx, p.unmade())
