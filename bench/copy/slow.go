@@ -18,7 +18,10 @@ const slowRate = 40_000_000
 func mountSlow(backing *os.File, size int64, dir string) (unmount func(), err error) {
 	root := &fs.Inode{}
 	server, err := fs.Mount(dir, root, &fs.Options{
-		MountOptions: fuse.MountOptions{MaxWrite: 1 << 20, DirectMount: true, Name: "slow"},
+		MountOptions: fuse.MountOptions{
+			MaxWrite: 1 << 20, DirectMount: true, Name: "slow",
+			MaxBackground: 64, ExtraCapabilities: fuse.CAP_ASYNC_DIO, // reads do not wait for writes
+		},
 		OnAdd: func(ctx context.Context) {
 			f := &slowFile{backing: backing, size: size}
 			root.AddChild("disk", root.NewPersistentInode(ctx, f, fs.StableAttr{Mode: syscall.S_IFREG}), false)
