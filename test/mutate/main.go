@@ -184,16 +184,17 @@ func (t *trial) run() {
 		if cpu += test.cpu; cpu > maxTrial {
 			break
 		}
-		if _, err := test.run(5*time.Second+4*test.took, fmt.Sprintf("MUTANT=%d", t.id)); err != nil {
+		if _, err := test.run(5*time.Second+4*test.cpu, 20*time.Second+8*test.took, fmt.Sprintf("MUTANT=%d", t.id)); err != nil {
 			return
 		}
 	}
 	t.result = "survived"
 }
 
-// run runs the test as nobody and returns its processor time. It ends with everything that it has started.
-func (t test) run(limit time.Duration, env ...string) (cpu time.Duration, err error) {
-	ctx, stop := context.WithTimeout(context.Background(), limit)
+// run runs the test as nobody and returns its processor time. Both limits are generous: one ends a loop, the other one a wait, and a busy
+// machine must not look like either. The test ends with everything that it has started.
+func (t test) run(maxCPU, maxWait time.Duration, env ...string) (cpu time.Duration, err error) {
+	ctx, stop := context.WithTimeout(context.Background(), maxWait)
 	defer stop()
 	dir, err := os.MkdirTemp(filepath.Dir(t.program), "run")
 	if err != nil {
@@ -203,7 +204,8 @@ func (t test) run(limit time.Duration, env ...string) (cpu time.Duration, err er
 	if err := os.Chmod(dir, 0o777); err != nil {
 		return 0, err
 	}
-	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -v "$0"; exec nice -n 19 "$@"`, fmt.Sprint(maxMemory), t.program, "-test.run", "^"+t.name+"$", "-test.failfast")
+	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -v "$0"; ulimit -t "$1"; shift; exec nice -n 19 "$@"`,
+		fmt.Sprint(maxMemory), fmt.Sprint(int(maxCPU.Seconds())), t.program, "-test.run", "^"+t.name+"$", "-test.failfast")
 	cmd.Dir, cmd.Env = t.dir, append(os.Environ(), append(env, "TMPDIR="+dir, "HOME="+dir)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if os.Getuid() == 0 {
@@ -290,7 +292,7 @@ func trace(pkg, dir, tmp string, trials []*trial) error {
 			return err
 		}
 		began := time.Now()
-		if t.cpu, err = t.run(10*time.Minute, "MUTANT_TRACE="+reached); err != nil {
+		if t.cpu, err = t.run(10*time.Minute, 10*time.Minute, "MUTANT_TRACE="+reached); err != nil {
 			fmt.Fprintf(os.Stderr, "mutate: %s %s fails without a mutant and does not count: %v\n", pkg, name, err)
 			continue
 		}
