@@ -65,13 +65,14 @@ func (r *releases) online(t *testing.T, version string) *qemu.Machine {
 	t.Helper()
 	port := r.server.Listener.Addr().String()[len("127.0.0.1:"):]
 	return r.start(t, qemu.Config{
-		Name: "online", Append: fmt.Sprintf("updater.url=http://%s:%s/%s/release.toml", host, port, version), Disks: []qemu.Disk{{Path: r.disk}},
+		Name: "online", MemMiB: 128, Append: fmt.Sprintf("updater.url=http://%s:%s/%s/release.toml", host, port, version), Disks: []qemu.Disk{{Path: r.disk}},
 		Args: []string{"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0"},
 	})
 }
 
 // TestRecoveryRelease: the power fails while the second image of a release comes from a server; the next recovery goes on from a stick. Both
-// images boot, and the same release again has nothing to do. Of a release in which only the second image is new, the first is copied.
+// images boot, and the same release again has nothing to do. Of a release in which only the second image is new, the first is copied. Of one
+// in which the first is made anew, a delta is fetched. What comes from the server is installed in 128 MiB of memory.
 func TestRecoveryRelease(t *testing.T) {
 	r := &releases{helper: newHelper(t, abdisk.AppConfig, "virtio,fs,watchdog")}
 	r.disk = filepath.Join(r.dir, "device.disk")
@@ -113,4 +114,18 @@ func TestRecoveryRelease(t *testing.T) {
 		t.Errorf("the server sent %d bytes of the root file system that slot B holds", n)
 	}
 	bootsBy(t, r.helper, r.disk, `GRUB: booting slot A`, `slot A is good`, `DEMO slot=A version=2 app=3 up`)
+
+	if rootfs, err = r.builder.Slot(t.Context(), abdisk.SlotConfig{Kind: abdisk.Small, Version: "4", App: true}); err != nil {
+		t.Fatal(err)
+	}
+	r.release(t, "4", rootfs)
+	run(t, r.builder.Updater, "delta", "create", "--from", filepath.Join(r.dir, "3/rootfs.img.zst"), filepath.Join(r.dir, "4/rootfs.img.zst"))
+	r.sent.Store(0)
+	m = r.online(t, "4")
+	expect(t, m, `made out of the other slot and a delta, of which`, `installed version 4 into slot B`)
+	ends(t, m, qemu.Reset)
+	if n := r.sent.Load(); n > 1<<20 {
+		t.Errorf("the server sent %d bytes of the root file system, beside its delta", n)
+	}
+	bootsBy(t, r.helper, r.disk, `GRUB: booting slot B`, `slot B is good`, `DEMO slot=B version=4 app=4 up`)
 }
