@@ -36,6 +36,7 @@ type job struct {
 type sample struct {
 	wall, cpu float64 // seconds
 	rss       int64   // KiB
+	memory    []int64 // pages that were resident, every 20 ms
 }
 
 // copies measures copying to a partition.
@@ -59,6 +60,7 @@ func (b *bench) copies(tar string) error {
 	fmt.Printf("Image: %d MiB, %d MiB mapped in %d ranges; target: %s; median of %d runs in turns.\n\n", m.ImageSize()>>20, m.MappedBytes()>>20, m.Len(),
 		map[bool]string{false: "a partition in memory", true: "a partition of 40 MB/s"}[b.slow], b.runs)
 	fmt.Println("| form | command | MB/s of mapped data | of bmaptool | wall s | CPU s | RSS MiB |\n|---|---|--:|--:|--:|--:|--:|")
+	memory := "\n| form, read back | 0 | 10 | 20 | 30 | 40 | 50 | 60 | 70 | 80 | 90 | 100 % of the time |\n|---" + strings.Repeat("|--:", 11) + "|\n"
 	for _, form := range b.forms {
 		jobs, err := b.jobs(form, img, loop, m)
 		if err != nil {
@@ -72,8 +74,41 @@ func (b *bench) copies(tar string) error {
 			}
 		}
 		b.print(form, jobs, m.MappedBytes())
+		for _, j := range jobs {
+			if j.name == readBack {
+				memory += "| " + form + " " + tenths(j.runs[0].memory) + "|\n"
+			}
+		}
 	}
+	fmt.Print(memory)
 	return nil
+}
+
+// readBack is the copy whose memory is shown over time.
+const readBack = "updater bmap copy, read back"
+
+// tenths prints the MiB at each tenth of the time.
+func tenths(pages []int64) string {
+	var row strings.Builder
+	for i := range int64(11) {
+		fmt.Fprintf(&row, "| %d ", pages[i*int64(len(pages)-1)/10]*int64(os.Getpagesize())>>20)
+	}
+	return row.String()
+}
+
+// watch samples the resident pages of a process until it ends; the first sample is 0.
+func watch(pid int) []int64 {
+	pages := []int64{0}
+	for {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid)) // absent, or all 0, behind the end
+		var size, resident int64
+		_, _ = fmt.Sscan(string(text), &size, &resident)
+		if resident == 0 {
+			return pages
+		}
+		pages = append(pages, resident)
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // jobs are the commands for a form, the peer that counts as 1 first.
@@ -105,7 +140,7 @@ func (b *bench) jobs(form, img, loop string, m *bmap.Map) ([]job, error) {
 	}
 	add("bmaptool", "bmaptool copy", "bmaptool", "-q", "copy", "--no-sig-verify", "--bmap", img+".bmap", file, loop)
 	add(b.updater, "updater bmap copy --no-read-back", append(copy, "--no-read-back", file, loop)...)
-	add(b.updater, "updater bmap copy, read back", append(copy, file, loop)...)
+	add(b.updater, readBack, append(copy, file, loop)...)
 	if b.slow {
 		return jobs, nil
 	}
@@ -118,6 +153,8 @@ func (b *bench) jobs(form, img, loop string, m *bmap.Map) ([]job, error) {
 		add("dd", "dd of the mapped bytes, direct, fsync", "dd", "if="+mapped, "of="+loop, "bs=4M", "oflag=direct", "conv=fsync", "status=none")
 		count := fmt.Sprintf("count=%d", m.MappedBytes()>>22)
 		add("dd", "dd of as many bytes, direct, reading alone", "dd", "if="+loop, "of=/dev/null", "bs=4M", "iflag=direct", count, "status=none")
+		add(b.updater, "updater bmap verify, reading and hashing alone", "bash", "-euc", `"$0" bmap verify "$1" "$2" || [ $? = 14 ]`,
+			b.updater, img+".bmap", loop) // dd has written something else
 		add("sha256sum", "sha256sum of the mapped bytes", "sha256sum", mapped)
 	case "packed":
 		plain := img + forms["zst3"].ending
@@ -222,10 +259,15 @@ func (b *bench) measure(j *job) error {
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	start := time.Now()
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	memory := make(chan []int64, 1)
+	go func() { memory <- watch(cmd.Process.Pid) }()
+	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("%v: %w: %s", j.argv, err, errs.String())
 	}
-	s := sample{wall: time.Since(start).Seconds(), cpu: (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()}
+	s := sample{memory: <-memory, wall: time.Since(start).Seconds(), cpu: (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()}
 	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		s.rss = u.Maxrss
 	}
