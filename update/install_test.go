@@ -42,9 +42,11 @@ type device struct {
 	onOp    func(n int)
 	flip    int64 // byte that the medium corrupts; -1 none
 	ignores bool  // the boot state confirms a switch and does not keep it
-	opened  int
+	opened  int   // targets
+	closed  int
 
-	every, writes, barriers int // a barrier after so many writes, if it is not 0; what happened so far
+	every, writes, barriers int   // a barrier after so many writes, if it is not 0; what happened so far
+	out                     int64 // bytes that were written, those of an earlier job included
 }
 
 func newDevice(size int64) *device {
@@ -101,8 +103,11 @@ func (d *device) Activate(ctx context.Context, slot string, tries int) error {
 func (d *device) SlotSize(string, string) (int64, error) { return d.size, nil }
 
 func (d *device) OpenSlot(slot, role string) (update.Target, error) {
-	d.opened++
-	return &target{d}, d.op("open %s %s", slot, role)
+	err := d.op("open %s %s", slot, role)
+	if err == nil {
+		d.opened++
+	}
+	return &target{d}, err
 }
 
 // compares reports whether operation n, from 1, only compares what the target held before the job: its failure costs a write and no more.
@@ -126,6 +131,7 @@ func (t *target) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	n := copy(t.d.data[off:], p)
+	t.d.out += int64(n)
 	if t.d.writes++; t.d.every > 0 && t.d.writes%t.d.every == 0 {
 		err := t.d.op("barrier")
 		t.d.flush()
@@ -167,10 +173,10 @@ func (t *target) Discard(off, n int64) error {
 	}
 	return t.d.op("discard %d", off)
 }
-func (t *target) WrittenOut() int64 { return 0 }
+func (t *target) WrittenOut() int64 { return t.d.out }
 func (t *target) Barriers() int     { return t.d.barriers }
 func (t *target) Engine() string    { return "memory" }
-func (t *target) Close() error      { return nil }
+func (t *target) Close() error      { t.d.closed++; return nil }
 
 // stream is an image in memory.
 type stream struct {
@@ -264,6 +270,12 @@ func newKit(t *testing.T, o bmap.CreateOptions) *kit {
 	return k
 }
 
+// wholeSum is the checksum of a whole image.
+func wholeSum(image []byte) string {
+	sum := sha256.Sum256(image)
+	return hex.EncodeToString(sum[:])
+}
+
 func isZero(p []byte) bool { return bytes.Count(p, []byte{0}) == len(p) }
 
 func (k *kit) job(d *device) update.Job {
@@ -331,38 +343,65 @@ func TestLongRanges(t *testing.T) {
 	}
 }
 
-// Whatever operation fails: an error, the old choice, and a new slot that cannot be booted once it was touched.
+// Whatever operation fails: an error that names the class, nothing after it that changes anything, the old choice, and a new slot that cannot
+// be booted once it was touched.
 func TestEveryFailure(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
-	for n := 1; ; n++ {
-		d := newDevice(1 << 20)
-		d.failAt = n
-		_, err := update.Install(t.Context(), k.job(d))
-		if len(d.journal) < n {
-			if err != nil {
-				t.Fatalf("no operation failed, but Install = %v", err)
+	for _, unmapped := range []string{update.UnmappedZero, update.UnmappedDiscard} {
+		for n := 1; ; n++ {
+			d := newDevice(1 << 20)
+			d.failAt = n
+			job := k.job(d)
+			job.Unmapped = unmapped
+			_, err := update.Install(t.Context(), job)
+			if d.opened != d.closed {
+				t.Fatalf("operation %d failed: %d targets were opened, %d closed", n, d.opened, d.closed)
 			}
-			if n < 20 {
-				t.Fatalf("an install has only %d operations", n)
+			if len(d.journal) < n {
+				if err != nil {
+					t.Fatalf("no operation failed, but Install = %v", err)
+				}
+				if n < 20 {
+					t.Fatalf("an install has only %d operations", n)
+				}
+				break
 			}
-			return
-		}
-		if d.compares(n) {
-			if err != nil || d.next() != "B" || !bytes.Equal(d.medium[:len(k.image)], k.image) {
-				t.Fatalf("operation %d failed to read what the slot held; Install = %v, next %s; want the image in slot B", n, err, d.next())
+			if d.compares(n) {
+				if err != nil || d.next() != "B" || unmapped == update.UnmappedZero && !bytes.Equal(d.medium[:len(k.image)], k.image) {
+					t.Fatalf("operation %d failed to read what the slot held; Install = %v, next %s; want the image in slot B", n, err, d.next())
+				}
+				continue
 			}
-			continue
-		}
-		if !errors.Is(err, errInjected) {
-			t.Fatalf("operation %d (%s) failed; Install = %v", n, d.journal[n-1], err)
-		}
-		if d.next() != "A" {
-			t.Fatalf("operation %d (%s) failed and slot %s is the next choice", n, d.journal[n-1], d.next())
-		}
-		if slices.Contains(d.journal[:n-1], "invalidate B") && d.slots[1].Bootable {
-			t.Fatalf("operation %d (%s) failed and slot B is bootable", n, d.journal[n-1])
+			op := d.journal[n-1]
+			if !errors.Is(err, errInjected) || !classOf(op, err) {
+				t.Fatalf("operation %d (%s) failed; Install = %T %v", n, op, err, err)
+			}
+			if i := slices.IndexFunc(d.journal[n:], func(s string) bool { return s != "read back" }); i >= 0 {
+				t.Fatalf("operation %d (%s) failed and %q follows", n, op, d.journal[n+i])
+			}
+			if d.next() != "A" {
+				t.Fatalf("operation %d (%s) failed and slot %s is the next choice", n, op, d.next())
+			}
+			if slices.Contains(d.journal[:n-1], "invalidate B") && d.slots[1].Bootable {
+				t.Fatalf("operation %d (%s) failed and slot B is bootable", n, op)
+			}
 		}
 	}
+}
+
+// classOf reports whether an error is of the class of a failed operation.
+func classOf(op string, err error) bool {
+	switch word, _, _ := strings.Cut(op, " "); word {
+	case "invalidate", "activate":
+		e, ok := errors.AsType[*update.BootError](err)
+		return ok && e.Slot == "B"
+	case "write", "zero", "discard", "flush", "commit":
+		e, ok := errors.AsType[*update.WriteError](err)
+		return ok && e.Slot == "B"
+	case "read":
+		return isA[*update.ReadBackError](err)
+	}
+	return true
 }
 
 // Cancelled at any operation, an install is never a success, unless the switch has begun.
@@ -385,8 +424,14 @@ func TestEveryCancel(t *testing.T) {
 		}
 		_, err := update.Install(ctx, k.job(d))
 		cancel(nil)
+		if d.opened != d.closed {
+			t.Fatalf("cancelled at operation %d: %d targets were opened, %d closed", n, d.opened, d.closed)
+		}
 		if len(d.journal) < n {
 			return
+		}
+		if i := slices.Index(d.journal, "invalidate B"); i >= n {
+			t.Fatalf("cancelled at operation %d (%s), and the slot was invalidated", n, d.journal[n-1])
 		}
 		if strings.HasPrefix(d.journal[n-1], "activate") {
 			if err != nil || d.next() != "B" {
@@ -414,8 +459,8 @@ func TestCancelledBeforeSwitch(t *testing.T) {
 
 // TestWholeChecksum: the slot is compared with the signed checksum of the whole image, whatever the checksums of its ranges are.
 func TestWholeChecksum(t *testing.T) {
-	sum := sha256.Sum256(newKit(t, bmap.CreateOptions{}).image) // every kit has the same one, with holes
-	for checksum, want := range map[string]string{hex.EncodeToString(sum[:]): "B", strings.Repeat("ab", 32): "A"} {
+	sum := wholeSum(newKit(t, bmap.CreateOptions{}).image) // every kit has the same one, with holes
+	for checksum, want := range map[string]string{sum: "B", strings.Repeat("ab", 32): "A"} {
 		k := newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{ImageChecksum: checksum}})
 		d := newDevice(1 << 20)
 		_, err := update.Install(t.Context(), k.job(d))
@@ -527,22 +572,31 @@ func TestInactiveSlot(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		slots []update.Slot
-		want  string
+		asked string
+		want  string // "" refuses
 	}{
-		{"A runs", []update.Slot{slot("A", "rn"), slot("B", "")}, "B"},
-		{"B runs", []update.Slot{slot("A", ""), slot("B", "rn")}, "A"},
-		{"A runs, B was activated", []update.Slot{slot("A", "r"), slot("B", "n")}, "B"},
-		{"recovery, A is next", []update.Slot{slot("A", "n"), slot("B", "")}, "B"},
-		{"recovery, B is next", []update.Slot{slot("A", ""), slot("B", "n")}, "A"},
-		{"recovery, nothing boots", []update.Slot{slot("A", ""), slot("B", "")}, "A"},
-		{"three slots", []update.Slot{slot("A", "r"), slot("B", "n"), slot("C", "")}, "C"},
+		{"A runs", []update.Slot{slot("A", "rn"), slot("B", "")}, "", "B"},
+		{"B runs", []update.Slot{slot("A", ""), slot("B", "rn")}, "", "A"},
+		{"A runs, B was activated", []update.Slot{slot("A", "r"), slot("B", "n")}, "", "B"},
+		{"recovery, A is next", []update.Slot{slot("A", "n"), slot("B", "")}, "", "B"},
+		{"recovery, B is next", []update.Slot{slot("A", ""), slot("B", "n")}, "", "A"},
+		{"recovery, nothing boots", []update.Slot{slot("A", ""), slot("B", "")}, "", "A"},
+		{"three slots", []update.Slot{slot("A", "r"), slot("B", "n"), slot("C", "")}, "", "C"},
+		{"three slots, B is asked for", []update.Slot{slot("A", "r"), slot("B", "n"), slot("C", "")}, "B", "B"},
+		{"A runs and is asked for", []update.Slot{slot("A", "r"), slot("B", "n")}, "A", ""},
+		{"A runs alone", []update.Slot{slot("A", "rn")}, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := newDevice(1 << 20)
 			d.slots = c.slots
-			res, err := update.Install(t.Context(), k.job(d))
-			if err != nil || res.Slot != c.want {
-				t.Fatalf("Install chose %+v, %v; want slot %s", res, err, c.want)
+			job := k.job(d)
+			job.Slot = c.asked
+			res, err := update.Install(t.Context(), job)
+			switch {
+			case c.want == "" && (len(d.journal) > 0 || !isA[*update.ActiveError](err) && !isA[*update.IncompatibleError](err)):
+				t.Fatalf("Install = %v after %v; want a refusal", err, d.journal)
+			case c.want != "" && (err != nil || res.Slot != c.want || !slices.Contains(d.journal, "open "+c.want+" rootfs") || !slices.Contains(d.journal, "invalidate "+c.want)):
+				t.Fatalf("Install chose %+v, %v; want slot %s: %v", res, err, c.want, d.journal)
 			}
 		})
 	}

@@ -193,7 +193,7 @@ func (p *part) amount(phase Phase) int64 {
 	}
 	n := ReadBack{Map: p.Map, Unmapped: p.Unmapped}.Bytes()
 	if wholeChecksum(p.Map) != "" {
-		n += p.Map.ImageSize()
+		n += p.Map.MappedBytes() // its holes are not read for that
 	}
 	return n
 }
@@ -252,7 +252,7 @@ func (p *part) checkWhole(ctx context.Context, b ReadBack, slot ReadBacker) erro
 	if wholeChecksum(b.Map) == "" {
 		return nil
 	}
-	p.phaseOf(PhaseReadBack, b.Map.ImageSize())
+	p.phaseOf(PhaseReadBack, b.Map.MappedBytes())
 	return b.checkWhole(ctx, slot)
 }
 

@@ -40,7 +40,7 @@ func (m *memory) Record(records ...update.Record) error {
 	if err := m.d.op("record %s", r.Outcome); err != nil {
 		return err
 	}
-	m.records = append(m.records, r)
+	m.records = append(m.records, records...)
 	return nil
 }
 
