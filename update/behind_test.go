@@ -2,11 +2,14 @@ package update_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"updater/bmap"
 	"updater/update"
@@ -20,8 +23,11 @@ type followed struct {
 	flushed bool
 	early   int // bytes read before the last flush
 	tooSoon []int64
-	reads   chan struct{} // gets a value for every early read
-	fail    error         // of every read
+	reads   chan struct{} // gets a value for every early read that is not too soon
+	fail    error         // of every early read
+	wrong   []int64       // bytes that read wrong
+	slow    bool          // a read takes its time
+	reading int           // reads under way
 }
 
 func (f *followed) note(off, n int64) {
@@ -52,22 +58,45 @@ func (f *followed) ReadBackAt(p []byte, off int64) (int, error) {
 	f.mu.Lock()
 	if !f.flushed {
 		f.early += len(p)
+		soon := len(f.tooSoon)
 		for at := off; at < off+int64(len(p)); at += 4096 {
 			if n, written := f.since[at/4096]; !written || f.d.barriers < n+2 {
 				f.tooSoon = append(f.tooSoon, at)
 			}
 		}
-		select {
-		case f.reads <- struct{}{}:
-		default:
+		if len(f.tooSoon) == soon {
+			select {
+			case f.reads <- struct{}{}:
+			default:
+			}
 		}
 	}
 	err := f.fail
+	f.reading++
 	f.mu.Unlock()
-	if err != nil {
-		return 0, err
+	if f.slow {
+		time.Sleep(20 * time.Millisecond)
 	}
-	return f.target.ReadBackAt(p, off)
+	n, read := f.target.ReadBackAt(p, off)
+	for _, at := range f.wrong {
+		if at >= off && at < off+int64(n) {
+			p[at-off] ^= 1
+		}
+	}
+	f.mu.Lock()
+	f.reading--
+	f.mu.Unlock()
+	return n, cmp.Or(err, read)
+}
+
+// Close is not called while the medium is read.
+func (f *followed) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.reading > 0 {
+		f.tooSoon = append(f.tooSoon, -1)
+	}
+	return f.target.Close()
 }
 
 func (f *followed) OpenSlot(string, string) (update.Target, error) { return f, nil }
@@ -94,7 +123,7 @@ func (p *paused) Read(b []byte) (int, error) {
 
 // followedJob installs on a slot with a barrier after every second write.
 func followedJob(t *testing.T, k *kit) (update.Job, *followed) {
-	d := newDevice(1 << 20)
+	d := newDevice(max(1<<20, k.imageSize))
 	d.every = 2
 	f := &followed{target: target{d}, since: map[int64]int{}, reads: make(chan struct{}, 4)}
 	job := k.job(d)
@@ -104,18 +133,38 @@ func followedJob(t *testing.T, k *kit) (update.Job, *followed) {
 }
 
 // Where a target counts its barriers, the image is read back while it is written, two barriers behind, and the rest after the last flush.
+// Both ways make as much progress.
 func TestReadBackOverlaps(t *testing.T) {
-	k := newKit(t, bmap.CreateOptions{MaxRange: 8192})
-	job, f := followedJob(t, k)
-	res, err := update.Install(t.Context(), job)
-	if err != nil {
-		t.Fatal(err)
+	k := newKit(t, bmap.CreateOptions{MaxRange: 16384})
+	var moves []int64
+	for _, every := range []int{2, 0} {
+		job, f := followedJob(t, k)
+		job.Sizes = update.Sizes{Chunk: 4096} // a barrier within a range
+		job.Progress = new(update.Progress)
+		f.d.every = every
+		if every == 0 {
+			job.Image = stream{Reader: bytes.NewReader(k.image)}
+		} else {
+			f.d.onOp = func(n int) {
+				if f.d.journal[n-1] == "barrier" {
+					time.Sleep(time.Millisecond) // what may be read is read before the next write
+				}
+			}
+		}
+		res, err := update.Install(t.Context(), job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (f.early > 0) != (every > 0) || (res.OverlapBytes > 0) != (every > 0) || res.OverlapBytes > int64(f.early) || len(f.tooSoon) > 0 {
+			t.Errorf("%d bytes were read early, the result has %d; too soon: %d", f.early, res.OverlapBytes, f.tooSoon)
+		}
+		if f.d.next() != "B" || !bytes.Equal(f.d.medium[:len(k.image)], k.image) {
+			t.Error("the slot does not hold the image, or does not boot next")
+		}
+		moves = append(moves, job.Progress.Moves())
 	}
-	if f.early == 0 || res.OverlapBytes == 0 || len(f.tooSoon) > 0 {
-		t.Errorf("%d bytes were read early, the result has %d; too soon: %d", f.early, res.OverlapBytes, f.tooSoon)
-	}
-	if f.d.next() != "B" || !bytes.Equal(f.d.medium[:len(k.image)], k.image) {
-		t.Error("the slot does not hold the image, or does not boot next")
+	if moves[0] != moves[1] {
+		t.Errorf("Moves grew by %d with overlapped read-back, by %d without", moves[0], moves[1])
 	}
 }
 
@@ -146,5 +195,69 @@ func TestOverlappedReadFails(t *testing.T) {
 	job.Image.(*paused).n = 1 // no reader goes on
 	if _, err := update.Install(t.Context(), job); !errors.Is(err, errInjected) || !isA[*update.ReadBackError](err) || f.d.next() != "A" {
 		t.Errorf("Install = %v; want a ReadBackError before the switch", err)
+	}
+}
+
+// The writing ends soon after the read-back has failed.
+func TestOverlappedFailureEndsWriting(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{})
+	k.sign(t, bytes.Repeat([]byte("data"), 2<<20), bmap.CreateOptions{MaxRange: 8192})
+	job, f := followedJob(t, k)
+	job.Sizes, job.Image = update.Sizes{Chunk: 4096}, stream{Reader: bytes.NewReader(k.image)}
+	f.fail = errInjected
+	f.d.onOp = func(n int) {
+		if f.d.journal[n-1] == "barrier" {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if _, err := update.Install(t.Context(), job); !errors.Is(err, errInjected) || f.d.out == k.imageSize || slices.Contains(f.d.journal, "flush") {
+		t.Errorf("Install = %v with %d bytes written", err, f.d.out)
+	}
+}
+
+// A target is closed when no read of it is under way any more, whatever has ended the install.
+func TestOverlappedReadEndsBeforeClose(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 8192})
+	job, f := followedJob(t, k)
+	f.slow = true
+	f.d.onOp = func(n int) {
+		if f.d.journal[n-1] == "write 696320" {
+			f.d.failAt = n
+		}
+	}
+	if _, err := update.Install(t.Context(), job); !errors.Is(err, errInjected) || len(f.tooSoon) > 0 || f.d.closed != 1 {
+		t.Errorf("Install = %v; closed %d times, during a read: %v", err, f.d.closed, f.tooSoon)
+	}
+}
+
+// A range that is written after the others is compared after its writing alone, and the others as ever.
+func TestOverlappedLateRange(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 8192})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range [][]int64{nil, {m.Range(2).Offset}, {m.Range(1).Offset, m.Range(2).Offset, m.Range(3).Offset}} {
+		job, f := followedJob(t, k)
+		sparse, img, _ := k.sparse(t, f.d, bytes.Repeat([]byte{0x5a}, 700_000))
+		f.wrong, job.Seed, job.Rewrite, job.Reopen = wrong, sparse.Seed, false, k.reopen
+		job.Image = &patchedStream{sparseStream: *img, patch: &fakePatch{t: t, k: k, m: m, makes: func(int) bool { return true },
+			wrong: func(i int) bool { return i%2 == 1 },
+			next: func(i int) {
+				for n := 0; i == m.Len()-1 && n < 5; n++ {
+					<-f.reads
+				}
+			}}}
+		res, err := update.Install(t.Context(), job)
+		if len(wrong) == 0 {
+			if err != nil || res.RepairedBytes != 0 || res.OverlapBytes == 0 || !bytes.Equal(f.d.medium[:len(k.image)], k.image) {
+				t.Errorf("Install = %+v, %v; want success without a repair", res, err)
+			}
+			continue
+		}
+		e, ok := errors.AsType[*update.ReadBackError](err)
+		if !ok || f.d.next() != "A" || !slices.EqualFunc(e.Ranges, wrong, func(s bmap.Span, at int64) bool { return s.Offset == at }) || e.Offset != wrong[0] {
+			t.Errorf("Install = %v, next %s; want a ReadBackError of the ranges at %d", err, f.d.next(), wrong)
+		}
 	}
 }

@@ -36,6 +36,8 @@ type fakePatch struct {
 	check  func(int, []byte) bool
 	made   []int
 	closed int
+	next   func(i int) // is called for every range that is made
+	err    error       // of Plan
 }
 
 func (f *fakePatch) Plan(_ context.Context, want []int, check func(int, []byte) bool) ([]int, update.PatchFetch, error) {
@@ -47,12 +49,15 @@ func (f *fakePatch) Plan(_ context.Context, want []int, check func(int, []byte) 
 			fetch.Made += f.m.Range(i).Length
 		}
 	}
-	return f.made, fetch, nil
+	return f.made, fetch, f.err
 }
 
 func (f *fakePatch) Range(context.Context) []byte {
 	i := f.made[0]
 	f.made = f.made[1:]
+	if f.next != nil {
+		f.next(i)
+	}
 	rng := f.m.Range(i)
 	data := bytes.Clone(f.k.image[rng.Offset : rng.Offset+rng.Length])
 	if f.wrong(i) {

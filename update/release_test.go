@@ -35,6 +35,7 @@ type partition struct {
 	data, medium []byte
 	barriers     int           // with set.every: a barrier after every write
 	end          int64         // then everything before it was written
+	waited       int           // reads that the flush has waited for
 	early        chan struct{} // then gets a value for every read of that, until the flush, which waits for four of them
 }
 
@@ -97,12 +98,9 @@ func (p *partition) flush(end int64) {
 }
 
 func (p *partition) Flush() error {
-	for range 4 {
-		if p.s.every > 0 && p.early != nil {
-			<-p.early
-		}
+	for ; p.s.every > 0 && p.waited < 4; p.waited++ {
+		<-p.early
 	}
-	p.early = nil
 	p.flush(0)
 	return p.s.op("flush %s", p.role)
 }
