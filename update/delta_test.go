@@ -3,8 +3,12 @@ package update_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
+	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -19,7 +23,11 @@ type sparseStream struct {
 	planned []bmap.Span
 	read    int64
 	plan    func() error
+	whole   bool // the file can be fetched only whole
+	closed  int
 }
+
+func (s *sparseStream) Close() error { s.closed++; return nil }
 
 func (s *sparseStream) Plan(_ *bmap.Map, want []bmap.Span) (update.Fetch, error) {
 	s.planned = want
@@ -28,13 +36,20 @@ func (s *sparseStream) Plan(_ *bmap.Map, want []bmap.Span) (update.Fetch, error)
 			return update.Fetch{}, err
 		}
 	}
-	return update.Fetch{Parts: true, Requests: len(want)}, nil
+	if s.whole {
+		return update.Fetch{Whole: 200, Reason: "no parts"}, nil
+	}
+	f := update.Fetch{Parts: true, Requests: len(want), Whole: 1 << 20}
+	for _, w := range want {
+		f.Bytes += w.Length
+	}
+	return f, nil
 }
 
 func (s *sparseStream) Read(p []byte) (int, error) {
 	at := s.Size() - int64(s.Len())
 	n, err := s.stream.Read(p)
-	for end := at + int64(n); at < end; {
+	for end := at + int64(n); at < end && !s.whole; {
 		inside := false
 		for _, w := range s.planned {
 			if at >= w.Offset && at < w.Offset+w.Length {
@@ -66,7 +81,11 @@ func (s *seed) ReadAt(p []byte, off int64) (int, error) {
 			return 0, err
 		}
 	}
-	return bytes.NewReader(s.data).ReadAt(p, off)
+	got, err := bytes.NewReader(s.data).ReadAt(p, off)
+	if off+int64(got) == int64(len(s.data)) {
+		err = io.EOF // as a reader may
+	}
+	return got, err
 }
 func (s *seed) Size() int64  { return int64(len(s.data)) }
 func (s *seed) Close() error { s.closed++; return nil }
@@ -96,6 +115,8 @@ func TestDelta(t *testing.T) {
 	changed[70_000] ^= 1
 	changed[697_000] ^= 1
 	short := bytes.Clone(k.image[:100_000])
+	both := bytes.Clone(k.image) // a range, and a copy of it where another is
+	copy(both[81920:98304], k.image[65536:81920])
 	mapped := int64(0)
 	m, err := bmap.Parse(k.doc)
 	if err != nil {
@@ -114,7 +135,8 @@ func TestDelta(t *testing.T) {
 		{"the same image", nil, k.image, false, 0},
 		{"two ranges differ", nil, changed, false, 16<<10 + 700_000 - 696_320},
 		{"a smaller slot", nil, short, false, -1},
-		{"another place", nil, moved, false, -1},
+		{"another place", nil, moved, false, mapped - 16<<10},
+		{"its place and another one", nil, both, false, 16 << 10},
 		{"all is there", k.image, k.image, true, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -132,6 +154,9 @@ func TestDelta(t *testing.T) {
 				if img.read > 0 {
 					t.Error("the plan was told after the first byte")
 				}
+				if phase, done, total := job.Progress.Sample(); phase != update.PhasePlan || total != mapped || c.other != nil && done != mapped {
+					t.Errorf("the plan was told in phase %s, %d of %d", phase, done, total)
+				}
 				told = &f
 			}}
 			res, err := update.Install(t.Context(), job)
@@ -146,6 +171,9 @@ func TestDelta(t *testing.T) {
 			}
 			if told == nil || res.Fetch == nil || *told != *res.Fetch || told.Held+told.Copied+img.read != mapped {
 				t.Errorf("told %+v, result %+v, fetched %d of %d", told, res.Fetch, img.read, mapped)
+			}
+			if res.Fetch.Saved != 1<<20-img.read || res.SkippedBytes != told.Held || res.Fetch.Bytes != img.read {
+				t.Errorf("the result is %+v with %+v", res, res.Fetch)
 			}
 			if (told.Held == mapped) != c.held {
 				t.Errorf("%d bytes are said to be there", told.Held)
@@ -166,6 +194,9 @@ func TestDeltaFails(t *testing.T) {
 		job, img, s := k.sparse(t, d, bytes.Clone(k.image))
 		change(&job, img, s)
 		_, err := update.Install(ctx, job)
+		if s.closed != 1 {
+			t.Errorf("the other slot was closed %d times", s.closed)
+		}
 		if err != nil && d.next() == "B" {
 			t.Errorf("slot B boots next after %v", err)
 		}
@@ -180,11 +211,13 @@ func TestDeltaFails(t *testing.T) {
 		}
 	})
 	t.Run("it cannot be read after the plan", func(t *testing.T) {
-		err := run(t, t.Context(), func(_ *update.Job, img *sparseStream, s *seed) {
-			img.plan = func() error { s.onRead = func(int64) error { return errInjected }; return nil }
-		})
-		if !errors.Is(err, errInjected) {
-			t.Errorf("error is %v", err)
+		for _, cause := range []error{errInjected, io.EOF} {
+			err := run(t, t.Context(), func(_ *update.Job, img *sparseStream, s *seed) {
+				img.plan = func() error { s.onRead = func(int64) error { return cause }; return nil }
+			})
+			if errors.Is(err, io.EOF) || !errors.Is(err, errInjected) && !errors.Is(err, io.ErrUnexpectedEOF) || !isA[*update.SourceError](err) {
+				t.Errorf("error is %v; want a SourceError", err)
+			}
 		}
 	})
 	t.Run("it cannot be read", func(t *testing.T) {
@@ -193,10 +226,28 @@ func TestDeltaFails(t *testing.T) {
 		}
 	})
 	t.Run("it cannot be opened", func(t *testing.T) {
-		if err := run(t, t.Context(), func(job *update.Job, _ *sparseStream, _ *seed) {
-			job.Seed = func(string, string) (update.Seed, error) { return nil, errInjected }
-		}); err != nil {
-			t.Errorf("an install without it: %v", err)
+		job, img, _ := k.sparse(t, newDevice(1<<20), nil)
+		job.Seed = func(string, string) (update.Seed, error) { return nil, errInjected }
+		res, err := update.Install(t.Context(), job)
+		if err != nil || img.read != res.MappedBytes || !strings.Contains(strings.Join(res.Warnings, " "), "injected") {
+			t.Errorf("an install without it: %+v, %v", res, err)
+		}
+	})
+	t.Run("the image ends early", func(t *testing.T) {
+		err := run(t, t.Context(), func(_ *update.Job, img *sparseStream, s *seed) {
+			img.Reader = bytes.NewReader(k.image[:300_000])
+			s.data[697_000] ^= 1
+		})
+		if !isA[*update.SourceError](err) {
+			t.Errorf("error is %v; want a SourceError", err)
+		}
+	})
+	t.Run("the image goes on", func(t *testing.T) {
+		err := run(t, t.Context(), func(_ *update.Job, img *sparseStream, s *seed) {
+			img.Reader = bytes.NewReader(append(bytes.Clone(k.image), 0))
+		})
+		if !isA[*update.SourceError](err) {
+			t.Errorf("error is %v; want a SourceError", err)
 		}
 	})
 	t.Run("the plan fails", func(t *testing.T) {
@@ -221,4 +272,101 @@ func TestDeltaFails(t *testing.T) {
 		}
 		cancel(nil)
 	}
+}
+
+// A rewrite copies nothing, since the other slot may be what is wrong.
+func TestRewriteFetchesAll(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
+	d := newDevice(1 << 20)
+	job, _, s := k.sparse(t, d, k.image)
+	job.Rewrite = true
+	job.Image = &sparseStream{stream: stream{Reader: bytes.NewReader(k.image)}, t: t, whole: true}
+	if res, err := update.Install(t.Context(), job); err != nil || s.reads.Load() > 0 || res.Fetch != nil || res.WrittenBytes != res.MappedBytes {
+		t.Errorf("Install = %+v, %v after %d reads of the other slot", res, err, s.reads.Load())
+	}
+}
+
+// vast is another slot that holds nothing of an image of zeros.
+type vast struct{ read atomic.Int64 }
+
+func (v *vast) ReadAt(p []byte, _ int64) (int, error) {
+	v.read.Add(int64(copy(p, bytes.Repeat([]byte{1}, len(p)))))
+	return len(p), nil
+}
+func (v *vast) Size() int64  { return 1 << 40 }
+func (v *vast) Close() error { return nil }
+func (v *vast) Map() string  { return "" }
+
+// endless is an image of zeros.
+type endless struct{ read int64 }
+
+func (e *endless) Read(p []byte) (int, error) { clear(p); e.read += int64(len(p)); return len(p), nil }
+func (e *endless) Skip(int64) error           { return nil }
+func (e *endless) End() error                 { return nil }
+func (e *endless) Close() error               { return nil }
+func (e *endless) Plan(*bmap.Map, []bmap.Span) (update.Fetch, error) {
+	return update.Fetch{Parts: true}, nil
+}
+
+// What costs time or room before the slot is marked bad is bounded: the search of another slot that holds nothing, and the first range. Here
+// the slot cannot be marked bad.
+func TestBoundsBeforeInvalidate(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{})
+	long := func(n, length int64) {
+		var ranges []bmap.Range
+		for i := range n {
+			ranges = append(ranges, bmap.Range{Offset: i * length, Length: length, Checksum: strings.Repeat("ab", 32)})
+		}
+		sum := sha256.Sum256(make([]byte, 4096)) // the first one is right
+		ranges[0].Length, ranges[0].Checksum = 4096, hex.EncodeToString(sum[:])
+		if n == 1 {
+			ranges[0] = bmap.Range{Length: length, Checksum: strings.Repeat("ab", 32)}
+		}
+		m, err := bmap.FromRanges(n*length, "sha256", ranges)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.doc = m.Encode()
+		k.sig = k.signed(k.doc)
+	}
+	run := func(size int64, change func(*update.Job)) {
+		d := newDevice(1 << 20)
+		d.size = size
+		d.onOp = func(n int) {
+			if d.journal[n-1] == "invalidate B" {
+				d.failAt = n
+			}
+		}
+		job := k.job(d)
+		job.Disk = hollow{d}
+		change(&job)
+		if _, err := update.Install(t.Context(), job); !errors.Is(err, errInjected) {
+			t.Errorf("Install = %v; want an error of the invalidation", err)
+		}
+	}
+	const mib = 1 << 20
+	long(40, 4*mib)
+	v := new(vast)
+	run(160*mib, func(job *update.Job) {
+		job.Image, job.Seed = new(endless), func(string, string) (update.Seed, error) { return v, nil }
+	})
+	if n, most := v.read.Load(), int64(68*mib+4*mib*runtime.GOMAXPROCS(0)); n < 64*mib || n > most {
+		t.Errorf("%d bytes of the other slot were read; want 64 MiB", n)
+	}
+	long(1, 64*mib+4096)
+	image, again := new(endless), 0
+	run(65*mib, func(job *update.Job) {
+		job.Image = image
+		job.Reopen = func(context.Context) (update.ImageCloser, error) { again++; return new(endless), nil }
+	})
+	if again != 0 || image.read != 4*mib {
+		t.Errorf("%d bytes of a range of more than 64 MiB were read, it was opened %d times more", image.read, again)
+	}
+}
+
+// hollow is a disk of any size that holds nothing of an image.
+type hollow struct{ *device }
+
+func (h hollow) OpenSlot(slot, role string) (update.Target, error) {
+	return &blank{}, h.op("open %s %s", slot, role)
 }

@@ -2,8 +2,10 @@ package update_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"updater/bmap"
@@ -28,27 +30,33 @@ func (p *patchedStream) Patch(_ context.Context, _ update.Seed, _ *bmap.Map, che
 
 // fakePatch makes ranges of an image, some of them wrong.
 type fakePatch struct {
-	t      *testing.T
-	k      *kit
-	m      *bmap.Map
-	makes  func(i int) bool
-	wrong  func(i int) bool
-	check  func(int, []byte) bool
-	made   []int
-	closed int
-	next   func(i int) // is called for every range that is made
-	err    error       // of Plan
+	t       *testing.T
+	k       *kit
+	m       *bmap.Map
+	makes   func(i int) bool
+	wrong   func(i int) bool
+	check   func(int, []byte) bool
+	made    []int
+	closed  int
+	next    func(i int) // is called for every range that is made
+	err     error       // of Plan
+	list    []int       // what Plan returned
+	bytes   int64       // 0 is 10
+	index   bool
+	planned bool
 }
 
 func (f *fakePatch) Plan(_ context.Context, want []int, check func(int, []byte) bool) ([]int, update.PatchFetch, error) {
 	f.check = check
-	fetch := update.PatchFetch{Bytes: 10}
+	fetch := update.PatchFetch{Bytes: cmp.Or(f.bytes, 10), Index: f.index}
+	f.planned = true
 	for _, i := range want {
 		if f.makes(i) {
 			f.made = append(f.made, i)
 			fetch.Made += f.m.Range(i).Length
 		}
 	}
+	f.list = f.made
 	return f.made, fetch, f.err
 }
 
@@ -128,6 +136,15 @@ func TestPatch(t *testing.T) {
 					wantAgain += rng.Length
 				}
 			}
+			if f := res.Fetch; f.Bytes != m.MappedBytes()-wantMade+wantAgain || f.Requests != int(m.Len()-len(patch.list)+len(wrongOf(patch.list, c.wrong))) ||
+				c.err == nil && f.Saved != 1<<20-f.Bytes-10 || res.WrittenBytes != res.MappedBytes {
+				t.Errorf("%d bytes are written, fetched is %+v", res.WrittenBytes, f)
+			}
+			for i, s := range again {
+				if s.closed != 1 {
+					t.Errorf("stream %d was closed %d times", i, s.closed)
+				}
+			}
 			switch f := res.Fetch; {
 			case c.err != nil:
 				if f.Delta != nil || len(res.Warnings) == 0 {
@@ -143,6 +160,105 @@ func TestPatch(t *testing.T) {
 			}
 			if c.err == nil && patch.closed != 1 {
 				t.Errorf("the patch was closed %d times", patch.closed)
+			}
+		})
+	}
+}
+
+func wrongOf(made []int, wrong func(int) bool) []int {
+	return slices.DeleteFunc(slices.Clone(made), func(i int) bool { return !wrong(i) })
+}
+
+// indexedStream is an image with an index, and maybe a delta.
+type indexedStream struct {
+	patchedStream
+	moved update.Patch
+}
+
+func (s *indexedStream) Moved(update.Seed, *bmap.Map, func(int64)) update.Patch { return s.moved }
+
+// TestChoice: what makes ranges is the delta, else the index of the image. A file that can be fetched only whole is, unless a small delta
+// makes all that is missing.
+func TestChoice(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, none := func(int) bool { return true }, func(int) bool { return false }
+	but0 := func(i int) bool { return i > 0 }
+	mapped := m.MappedBytes()
+	for _, c := range []struct {
+		name         string
+		delta, index func(int) bool // what they make; nil is none of them
+		bytes        int64          // of what is used
+		whole        bool
+		noReopen     bool
+		noSeed       bool
+		err          error // of the delta's plan
+		made         int64
+		shown        string // what the result shows: delta, index or nothing
+		fetched      int64
+	}{
+		{"a delta of all", all, all, 10, false, false, false, nil, mapped, "delta", 0},
+		{"a delta of nothing, an index", none, all, 10, false, false, false, nil, mapped, "index", 0},
+		{"a delta of nothing, an index of nothing", none, none, 10, false, false, false, nil, 0, "delta", mapped},
+		{"an index of nothing", nil, none, 10, false, false, false, nil, 0, "", mapped},
+		{"an image that cannot be opened again", all, all, 10, false, true, false, nil, 0, "", mapped},
+		{"no other slot", all, all, 10, false, false, true, nil, 0, "", mapped},
+		{"a file that is whole, a small delta", all, nil, 10, true, false, false, nil, mapped, "delta", 0},
+		{"a file that is whole, a larger delta", all, nil, 11, true, false, false, nil, 0, "delta", mapped},
+		{"a file that is whole, a delta of some", but0, nil, 1, true, false, false, nil, 0, "delta", mapped},
+		{"a delta that cannot be planned", all, all, 10, false, false, false, errInjected, 0, "", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDevice(1 << 20)
+			other := bytes.Repeat([]byte{0x5a}, 700_000)
+			held := m.Range(2)
+			copy(other[held.Offset:], k.image[held.Offset:held.Offset+held.Length]) // copied, whatever else
+			job, img, s := k.sparse(t, d, other)
+			img.whole = c.whole
+			delta := &fakePatch{t: t, k: k, m: m, wrong: none, makes: c.delta, bytes: c.bytes, err: c.err}
+			index := &fakePatch{t: t, k: k, m: m, wrong: none, makes: c.index, bytes: c.bytes, index: true}
+			image := &indexedStream{patchedStream{sparseStream: *img, patch: delta}, index}
+			if c.delta == nil {
+				image.patch = nil
+			}
+			if job.Image = image; c.index == nil {
+				job.Image = &image.patchedStream
+			}
+			if job.Reopen = k.reopen; c.noReopen {
+				job.Reopen = nil
+			}
+			copied := held.Length
+			if c.noSeed {
+				job.Seed, copied = nil, 0
+			}
+			res, err := update.Install(t.Context(), job)
+			if c.err != nil {
+				if !errors.Is(err, c.err) || s.closed != 1 || delta.closed != 1 || d.opened != d.closed {
+					t.Errorf("Install = %v; the delta was closed %d times, the other slot %d times", err, delta.closed, s.closed)
+				}
+				return
+			}
+			if err != nil || !bytes.Equal(d.medium[:len(k.image)], k.image) {
+				t.Fatalf("Install = %v", err)
+			}
+			shown := ""
+			if f := res.Fetch.Delta; f != nil {
+				if shown = "delta"; f.Index {
+					shown = "index"
+				}
+				if f.Made != max(0, c.made-copied) || (f.Reason != "") != (c.whole && c.made == 0) {
+					t.Errorf("delta %+v", f)
+				}
+			}
+			if shown != c.shown || res.Fetch.Copied != copied || image.read != max(0, c.fetched-copied) || res.Fetch.Parts != (!c.whole || c.made > 0) ||
+				(res.Fetch.Reason == "") != res.Fetch.Parts {
+				t.Errorf("%q is shown, %d bytes were fetched; %+v", shown, image.read, res.Fetch)
+			}
+			if delta.planned && delta.closed != 1 || index.planned && index.closed != 1 {
+				t.Errorf("the delta was closed %d times, the index %d times", delta.closed, index.closed)
 			}
 		})
 	}
