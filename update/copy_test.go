@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +48,10 @@ func TestCopy(t *testing.T) {
 		{"keep", func(j *update.CopyJob) { j.Unmapped = update.UnmappedKeep }, kept, "", true},
 		{"discard", func(j *update.CopyJob) { j.Unmapped = update.UnmappedDiscard }, discarded, "", true},
 		{"everything", func(j *update.CopyJob) { j.Map = nil }, zeroed, "", true},
+		{"everything, in small pieces", func(j *update.CopyJob) { j.Map, j.Sizes = nil, update.Sizes{Chunk: 8192, Held: 65536} }, zeroed, "", true},
+		{"everything that cannot be read", func(j *update.CopyJob) {
+			j.Map, j.Image = nil, breaks{stream{Reader: bytes.NewReader(k.image[:600_000])}}
+		}, nil, "reading the image at 600000: injected", false},
 		{"no read-back", func(j *update.CopyJob) { j.SkipReadBack, j.Rewrite = true, true }, zeroed, "", false},
 		{"map without checksums", func(j *update.CopyJob) { j.Map = bare }, nil, "has no checksum", false},
 		{"another image", func(j *update.CopyJob) {
@@ -77,6 +83,12 @@ func TestCopy(t *testing.T) {
 			if err != nil || !bytes.Equal(d.medium, tt.want) {
 				t.Fatalf("Copy = %+v, %v; medium as wanted: %v", res, err, bytes.Equal(d.medium, tt.want))
 			}
+			if res.WrittenBytes != res.MappedBytes || res.SkippedBytes != 0 || res.Engine != "memory" || (job.Map != nil) != (res.MappedBytes < k.imageSize) {
+				t.Errorf("the result is %+v", res)
+			}
+			if job.Map == nil && job.Chunk != 0 != slices.Contains(d.journal, "zero 8192") {
+				t.Errorf("chunks of zeros: %q", d.journal)
+			}
 			if reads := strings.Contains(strings.Join(d.journal, ","), "read back"); reads != tt.reads || res.ReadBack != tt.reads ||
 				res.ImageBytes != k.imageSize {
 				t.Errorf("read back: %v; result %+v", reads, res)
@@ -88,13 +100,80 @@ func TestCopy(t *testing.T) {
 			for _, withMap := range []*bmap.Map{m, nil} {
 				d := newDevice(1 << 20)
 				d.flip = at
-				_, err := update.Copy(t.Context(), copyJob(k, d, withMap))
+				job := copyJob(k, d, withMap)
+				if withMap == nil { // what was written is all that is known of the image
+					job.Reopen = k.reopen
+				}
+				_, err := update.Copy(t.Context(), job)
 				if _, ok := errors.AsType[*update.ReadBackError](err); !ok {
 					t.Errorf("byte %d is wrong on the medium: Copy = %v", at, err)
 				}
 			}
 		}
 	})
+}
+
+// breaks is an image that cannot be read at its end.
+type breaks struct{ stream }
+
+func (b breaks) Read(p []byte) (int, error) {
+	n, err := b.stream.Read(p)
+	if err == io.EOF {
+		err = errInjected
+	}
+	return n, err
+}
+
+// A copy resumes, rewrites and repairs as an install does. Without a read-back nothing is read, and its progress is what was written.
+func TestCopyAgain(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDevice(1 << 20)
+	for _, rewrite := range []bool{false, false, true} {
+		job := copyJob(k, d, m)
+		job.Rewrite, job.Reopen, d.flip = rewrite, k.reopen, 70_000
+		d.onOp = func(n int) {
+			if d.journal[n-1] == "flush" {
+				d.flip = -1
+			}
+		}
+		held := bytes.Equal(d.medium[:8192], k.image[:8192])
+		res, err := update.Copy(t.Context(), job)
+		if err != nil || res.RepairedBytes != 65536 || (res.SkippedBytes > 0) != (held && !rewrite) || res.SkippedBytes+res.WrittenBytes != res.MappedBytes {
+			t.Errorf("Copy = %+v, %v", res, err)
+		}
+	}
+	f := &followed{target: target{newDevice(1 << 20)}, since: map[int64]int{}}
+	f.d.every = 1
+	p := new(update.Progress)
+	f.d.onOp = func(n int) {
+		if _, done, _ := p.Sample(); f.d.journal[n-1] == "write 696320" && done != m.MappedBytes()-(700_000-696_320) {
+			t.Errorf("%d bytes were done before the last write", done)
+		}
+	}
+	job := copyJob(k, f.d, m)
+	job.Target, job.SkipReadBack, job.Rewrite, job.Progress = f, true, true, p
+	if res, err := update.Copy(t.Context(), job); err != nil || f.early > 0 || res.OverlapBytes != 0 {
+		t.Errorf("Copy = %+v, %v after %d bytes were read", res, err, f.early)
+	}
+	d = newDevice(1 << 20)
+	p = new(update.Progress)
+	n := int64(0)
+	d.onOp = func(int) {
+		phase, done, _ := p.Sample()
+		if n++; phase == update.PhaseWrite && done != 8192*(n-1) {
+			t.Errorf("%d bytes are done before chunk %d", done, n)
+		}
+	}
+	job = copyJob(k, d, nil)
+	job.Image = consuming{stream{Reader: bytes.NewReader(k.image)}, func() int64 { return 1 << 40 }}
+	job.Progress, job.Sizes = p, update.Sizes{Chunk: 8192}
+	if _, err := update.Copy(t.Context(), job); err != nil || p.Moves() < 1<<40 {
+		t.Errorf("Copy = %v; Moves %d does not count the source", err, p.Moves())
+	}
 }
 
 // Whatever operation of a copy fails, or is the last one before it is cancelled, the copy is no success.

@@ -23,11 +23,17 @@ type sparseStream struct {
 	planned []bmap.Span
 	read    int64
 	plan    func() error
-	whole   bool // the file can be fetched only whole
+	whole   bool   // the file can be fetched only whole
+	onClose func() // may be nil
 	closed  int
 }
 
-func (s *sparseStream) Close() error { s.closed++; return nil }
+func (s *sparseStream) Close() error {
+	if s.closed++; s.onClose != nil {
+		s.onClose()
+	}
+	return nil
+}
 
 func (s *sparseStream) Plan(_ *bmap.Map, want []bmap.Span) (update.Fetch, error) {
 	s.planned = want

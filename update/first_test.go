@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,8 +50,9 @@ func TestFirstRangeBeforeInvalidate(t *testing.T) {
 			if sparse && tc.bad >= 0 {
 				job, _, _ = k.sparse(t, d, nil)
 			}
+			job.State = &memory{d: d}
 			_, err := update.Install(t.Context(), job)
-			touched := strings.Contains(strings.Join(d.journal, " "), "invalidate")
+			touched := strings.Contains(strings.Join(d.journal, " "), "invalidate") || slices.Contains(d.journal, "record writing")
 			switch {
 			case tc.want == "" && (err != nil || d.next() != "B"):
 				t.Errorf("%s: Install = %v, next %s; want success", tc.name, err, d.next())
@@ -91,17 +93,19 @@ func TestLongFirstRange(t *testing.T) {
 			if tc.bad >= 0 {
 				k.image[tc.bad] ^= 1
 			}
-			job, opened := k.job(d), 0
+			job, opened, open := k.job(d), 0, 0
 			if sparse && !rewrite {
 				job, _, _ = k.sparse(t, d, nil)
 			}
 			if tc.reopen {
 				job.Reopen = func(ctx context.Context) (update.ImageCloser, error) {
 					opened++
+					open++
 					if sparse {
-						return &sparseStream{stream: stream{Reader: bytes.NewReader(k.image)}, t: t}, nil
+						return &sparseStream{stream: stream{Reader: bytes.NewReader(k.image)}, t: t, onClose: func() { open-- }}, nil
 					}
-					return k.reopen(ctx)
+					image, err := k.reopen(ctx)
+					return counted{image, &open}, err
 				}
 			}
 			job.Rewrite = rewrite
@@ -109,22 +113,49 @@ func TestLongFirstRange(t *testing.T) {
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%s: Install = %v; want %q", tc.name, err, tc.want)
 			}
-			if spared := !strings.Contains(strings.Join(d.journal, " "), "invalidate"); spared != tc.spared || opened > 1 {
-				t.Errorf("%s: the slot was spared: %v, the image opened again %d times", tc.name, spared, opened)
+			if spared := !strings.Contains(strings.Join(d.journal, " "), "invalidate"); spared != tc.spared || opened > 1 || open > 0 {
+				t.Errorf("%s: the slot was spared: %v, the image opened again %d times, %d stay open", tc.name, spared, opened, open)
 			}
 		}
 	}
 }
 
+// counted is an image that counts while it is open.
+type counted struct {
+	update.ImageCloser
+	open *int
+}
+
+func (c counted) Close() error {
+	*c.open--
+	return c.ImageCloser.Close()
+}
+
 // The images of a release are prepared up to the first one that lacks a range.
 func TestFirstRangeOfRelease(t *testing.T) {
-	k := newReleaseKit(t)
-	k.images["boot"] = bytes.Clone(k.images["boot"])
-	k.images["boot"][0] ^= 2
-	s := newSet()
-	_, err := update.Install(t.Context(), k.job(t, s))
-	if journal := strings.Join(s.journal, " "); !isA[*update.ImageError](err) || strings.Contains(journal, "invalidate") {
-		t.Errorf("Install = %v after %s; want an ImageError before the slot is invalidated", err, journal)
+	for _, held := range []bool{false, true} { // boot is in the slot already, so that the first range is that of rootfs
+		k := newReleaseKit(t)
+		s, role := newSet(), "boot"
+		if held {
+			role = "rootfs"
+			clear(s.parts["boot"].medium)
+			copy(s.parts["boot"].medium, k.images["boot"])
+			copy(s.parts["boot"].data, s.parts["boot"].medium)
+		}
+		k.images[role] = bytes.Clone(k.images[role])
+		k.images[role][0] ^= 2
+		k.onRead = func(read string) {
+			if read != role {
+				t.Errorf("the image of %s is read first; want %s", read, role)
+			}
+		}
+		_, err := update.Install(t.Context(), k.job(t, s))
+		if journal := strings.Join(s.journal, " "); !isA[*update.ImageError](err) || strings.Contains(journal, "invalidate") || k.leaks(s.device) {
+			t.Errorf("Install = %v after %s; want an ImageError before the slot is invalidated", err, journal)
+		}
+		if !held && strings.Contains(strings.Join(s.journal, " "), "read back rootfs") {
+			t.Errorf("rootfs was prepared: %q", s.journal)
+		}
 	}
 }
 
@@ -144,8 +175,8 @@ type judge struct {
 	head []byte
 }
 
-func (j judge) CheckImage(head []byte, _ int64) error {
-	if bytes.HasPrefix(head, j.head) {
+func (j judge) CheckImage(head []byte, size int64) error {
+	if size == 700_000 && bytes.HasPrefix(head, j.head) {
 		return errors.New("made for sectors of 512 bytes, the disk has 4096")
 	}
 	return nil
@@ -186,5 +217,18 @@ func TestImageIsJudged(t *testing.T) {
 		if _, err := update.Install(t.Context(), job); err != nil {
 			t.Errorf("Install = %v; want success", err)
 		}
+	}
+}
+
+// Only the beginning of an image is judged, not that of another range which is the first one that is missing.
+func TestBeginningIsJudged(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	d := newDevice(1 << 20)
+	copy(d.data, k.image[:8192])
+	copy(d.medium, k.image[:8192])
+	job := k.job(d)
+	job.Disk = judging{d, k.image[65536:65600]}
+	if _, err := update.Install(t.Context(), job); err != nil {
+		t.Errorf("Install = %v; want success", err)
 	}
 }

@@ -3,6 +3,8 @@ package update_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -11,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -150,7 +153,11 @@ func TestComparingIsBounded(t *testing.T) {
 		if _, err := update.Install(t.Context(), job); err != nil {
 			t.Fatal(err)
 		}
-		if n := reads(); n < 16 || n > 33 {
+		each := sizes.Read // of a range of at most Held
+		if maxRange < 0 {
+			each = sizes.Chunk
+		}
+		if n := reads(); n != sizes.Budget/each {
 			t.Errorf("ranges of %d: %d reads in vain; want 256 KiB of them", maxRange, n)
 		}
 		d.journal = nil
@@ -165,6 +172,97 @@ func TestComparingIsBounded(t *testing.T) {
 			t.Errorf("ranges of %d: an install with two bytes that differ = %+v, %v", maxRange, res, err)
 		}
 	}
+}
+
+// What is found equal pays for what differs: of a slot two thirds of which are right, all of that is found.
+func TestEqualPaysForDifferent(t *testing.T) {
+	image := make([]byte, 640<<10)
+	rand.NewChaCha8([32]byte{9}).Read(image)
+	k := newKit(t, bmap.CreateOptions{})
+	for _, c := range []struct{ maxRange, held, each int }{{16 << 10, 64 << 10, 16 << 10}, {-1, 16 << 10, 8 << 10}} {
+		k.sign(t, image, bmap.CreateOptions{MaxRange: int64(c.maxRange)})
+		d := newDevice(640 << 10)
+		var differs int64
+		for at := 0; at < len(image); at += c.each {
+			if copy(d.medium[at:], image[at:at+c.each]); at/c.each%3 == 2 {
+				d.medium[at] ^= 1
+				differs += int64(c.each)
+			}
+		}
+		copy(d.data, d.medium)
+		job := k.job(d)
+		job.Sizes = update.Sizes{Chunk: 8 << 10, Held: int64(c.held), Read: 16 << 10, Budget: 64 << 10}
+		if res, err := update.Install(t.Context(), job); err != nil || res.WrittenBytes != differs || res.SkippedBytes != res.MappedBytes-differs {
+			t.Errorf("ranges of %d: Install = %+v, %v; want %d bytes written", c.maxRange, res, err, differs)
+		}
+	}
+}
+
+// What cannot be read, and holes that are not zero, cost the budget as well.
+func TestVainReadsAreBounded(t *testing.T) {
+	image := make([]byte, 640<<10)
+	rand.NewChaCha8([32]byte{9}).Read(image)
+	k := newKit(t, bmap.CreateOptions{})
+	sizes := update.Sizes{Chunk: 8 << 10, Held: 64 << 10, Read: 16 << 10, Budget: 64 << 10, Piece: 16 << 10}
+	for _, c := range []struct {
+		name     string
+		maxRange int64
+		hole     bool // all but the first block is one
+		zeros    int  // at the beginning of each 16 KiB
+		broken   bool
+		reads    int64
+	}{
+		{"ranges that cannot be read", 16 << 10, false, 0, true, 4},
+		{"a long range that cannot be read", -1, false, 0, true, 8},
+		{"a hole", 4096, true, 0, false, 1 + 7},
+		{"a hole of half zeros", 4096, true, 8 << 10, false, 1 + 8},
+	} {
+		k.sign(t, image, bmap.CreateOptions{MaxRange: c.maxRange})
+		if c.hole {
+			sum := sha256.Sum256(image[:4096])
+			m, err := bmap.FromRanges(640<<10, "sha256", []bmap.Range{{Length: 4096, Checksum: hex.EncodeToString(sum[:])}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.doc = m.Encode()
+			k.sig = k.signed(k.doc)
+		}
+		d := newDevice(640 << 10)
+		for at := 4096; c.zeros > 0 && at < len(d.medium); at += 16 << 10 {
+			clear(d.medium[at:min(at+c.zeros, len(d.medium))])
+		}
+		copy(d.data, d.medium)
+		v := &vain{device: d, target: target{d}, broken: c.broken}
+		job := k.job(d)
+		job.Disk, job.Sizes = v, sizes
+		if _, err := update.Install(t.Context(), job); err != nil || v.reads != c.reads {
+			t.Errorf("%s: Install = %v after %d reads in vain; want %d", c.name, err, v.reads, c.reads)
+		}
+	}
+}
+
+// vain counts the reads before the flush, and may fail them.
+type vain struct {
+	*device
+	target
+	reads   int64
+	broken  bool
+	flushed atomic.Bool
+}
+
+func (v *vain) OpenSlot(string, string) (update.Target, error) { return vainTarget{v}, nil }
+
+type vainTarget struct{ *vain }
+
+func (v vainTarget) Flush() error { v.flushed.Store(true); return v.target.Flush() }
+
+func (v vainTarget) ReadBackAt(p []byte, off int64) (int, error) {
+	if !v.flushed.Load() {
+		if v.reads++; v.broken {
+			return 0, unix.EIO
+		}
+	}
+	return v.target.ReadBackAt(p, off)
 }
 
 // What reads back wrong is written once more; where that does not help, or there is no second source, the error
