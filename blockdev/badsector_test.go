@@ -2,6 +2,7 @@ package blockdev_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"testing"
 
@@ -15,11 +16,12 @@ import (
 type badSector struct {
 	data []byte
 	bad  int64 // where the sector begins, -1 once it was written
+	err  error // of a direct read
 }
 
 func (b *badSector) Pread(p []byte, off int64) (int, error) {
 	if b.bad >= 0 && off < b.bad+512 && off+int64(len(p)) > b.bad {
-		return 0, unix.EIO
+		return 0, cmp.Or(b.err, error(unix.EIO))
 	}
 	return copy(p, b.data[off:]), nil
 }
@@ -46,7 +48,7 @@ func (c cached) Pwrite(p []byte, off int64) (int, error) {
 	for at := first; at < end; at += 4096 {
 		if at < off || at+4096 > off+int64(len(p)) {
 			if _, err := c.Pread(page[at-first:][:4096], at); err != nil {
-				return 0, err
+				return 0, unix.EIO // for any error of the drive (mm/filemap.c)
 			}
 		}
 	}
@@ -64,9 +66,12 @@ func TestBadSectorIsRewritten(t *testing.T) {
 				disk := &badSector{data: bytes.Repeat([]byte{0xa5}, size), bad: bad}
 				d := blockdev.New("area", blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: disk, Align: 512, Base: base, Size: size - base})
 				got := make([]byte, 512)
-				if off := bad + 512 - base; off < d.Size()-512 {
+				for _, off := range []int64{bad - 512 - base, bad + 512 - base} {
+					if off < 0 {
+						continue
+					}
 					if _, err := d.ReadBackAt(got, off); err != nil {
-						t.Errorf("reading behind the bad sector at %d: %v", bad, err)
+						t.Errorf("reading at %d, beside the bad sector at %d: %v", off, bad, err)
 					}
 				}
 				want := bytes.Repeat([]byte{7}, int(length))
@@ -91,7 +96,7 @@ func TestBadBlock(t *testing.T) {
 	for _, length := range []int64{100, 700, 5000} {
 		for bad := int64(0); bad < length; bad += 512 {
 			open := func() (*badSector, *blockdev.Device) {
-				disk := &badSector{data: bytes.Repeat([]byte{0xa5}, 64<<10), bad: bad}
+				disk := &badSector{data: bytes.Repeat([]byte{0xa5}, 64<<10), bad: bad, err: unix.ENODATA}
 				return disk, blockdev.New("slot", blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: disk, Align: 512, Size: 64 << 10})
 			}
 			want := bytes.Repeat([]byte{7}, int(length))
@@ -106,6 +111,35 @@ func TestBadBlock(t *testing.T) {
 			if _, err := d.WriteAt(want, 0); bad+512 > length && !errors.Is(err, unix.EIO) || bytes.IndexByte(disk.data, 0) >= 0 {
 				t.Errorf("writing a small area of %d bytes over the bad sector at %d: %v; want EIO, and nothing filled", length, bad, err)
 			}
+		}
+	}
+}
+
+// TestBadBlockStays: a part of an unreadable block is an error, and nothing becomes zero, where the block reaches out of the window, where
+// blocks cannot be written alone, and where they cannot be read for another reason or written.
+func TestBadBlockStays(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(f *blockdev.Files)
+		off    int64
+		bad    int64
+	}{
+		"before the window":  {func(f *blockdev.Files) { f.Base = 256 }, 0, 0},
+		"behind the window":  {func(f *blockdev.Files) { f.Size = 700 }, 600, 512},
+		"no O_DIRECT":        {func(f *blockdev.Files) { f.Direct = nil }, 0, 0},
+		"blocks of 8192":     {func(f *blockdev.Files) { f.Align = 8192 }, 0, 0},
+		"other read errors":  {func(f *blockdev.Files) { f.Direct = failing{f.Direct, unix.EPERM} }, 0, 0},
+		"a write that fails": {func(f *blockdev.Files) { f.Direct = refusing{f.Direct.(*badSector)} }, 0, 0},
+	} {
+		disk := &badSector{data: bytes.Repeat([]byte{0xa5}, 64<<10), bad: tt.bad}
+		f := blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: disk, Align: 512, Size: 32 << 10}
+		tt.change(&f)
+		d := blockdev.New("slot", f)
+		if _, err := d.NewWriter(blockdev.WriterOptions{Engine: blockdev.Paced}); err != nil {
+			t.Fatal(err)
+		}
+		n, err := d.WriteAt(bytes.Repeat([]byte{7}, 100), tt.off)
+		if err == nil || n != 0 || bytes.Count(disk.data, []byte{0xa5}) != len(disk.data) || d.Sync() == nil {
+			t.Errorf("%s: WriteAt = %d, %v; want an error that is final, and nothing written", name, n, err)
 		}
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"updater/blockdev"
 )
 
@@ -36,6 +38,9 @@ func run(t *testing.T, name string, args ...string) string {
 	}
 	return string(out)
 }
+
+// began is when the process did, or a little later.
+var began = time.Now()
 
 // newDisk makes a disk image of 64 MiB with three partitions, one label used twice.
 func newDisk(t *testing.T) string {
@@ -119,6 +124,14 @@ func TestFind(t *testing.T) {
 		{name: "uuid in capitals", spec: "PARTUUID=11111111-2222-3333-4444-555555555555", number: 2},
 		{name: "node of an image file", spec: "/dev/mmcblk0p3", number: 3},
 		{name: "node without p", spec: "/dev/vda2", number: 2},
+		{name: "node of NVMe", spec: "/dev/nvme0n1p4", number: 4},
+		{name: "node of a loop device", spec: "/dev/loop12p1", number: 1},
+		{name: "node of a network block device", spec: "/dev/nbd0p1", number: 1},
+		{name: "node of Xen", spec: "/dev/xvda2", number: 2},
+		{name: "node of IDE", spec: "/dev/hdb2", number: 2},
+		{name: "whole disk", spec: "/dev/mmcblk1", want: "by number"},
+		{name: "whole NVMe disk", spec: "/dev/nvme0n1", want: "by number"},
+		{name: "another name", spec: "/dev/mysda1", want: "by number"},
 		{name: "label is exact", spec: "PARTLABEL=ROOTFS_B", want: `has partitions 1 "esp", 2 "rootfs_a"`},
 		{name: "ambiguous", spec: "PARTLABEL=twice", want: "ambiguous"},
 		{name: "empty", spec: "PARTLABEL=", want: "names no partition"},
@@ -314,8 +327,11 @@ func TestBoundsAndNeighbours(t *testing.T) {
 	if err := d.Zero(d.Size(), 1); err == nil {
 		t.Error("zeroing past the end succeeded")
 	}
-	if n, err := d.ReadAt(make([]byte, 10), d.Size()-4); n != 4 || !errors.Is(err, io.EOF) {
-		t.Errorf("ReadAt over the end = %d, %v; want 4, EOF", n, err)
+	if err := d.Zero(0, -1); err == nil {
+		t.Error("zeroing -1 bytes succeeded")
+	}
+	if err := d.Discard(4096, d.Size()); err == nil {
+		t.Error("discarding past the end succeeded")
 	}
 	full := bytes.Repeat([]byte{0xa5}, int(d.Size()))
 	if _, err := d.WriteAt(full, 0); err != nil {
@@ -323,6 +339,16 @@ func TestBoundsAndNeighbours(t *testing.T) {
 	}
 	if err := d.Sync(); err != nil {
 		t.Fatal(err)
+	}
+	for _, read := range []func([]byte, int64) (int, error){d.ReadAt, d.ReadBackAt} {
+		if n, err := read(make([]byte, 10), d.Size()-4); n != 4 || !errors.Is(err, io.EOF) {
+			t.Errorf("reading over the end = %d, %v; want 4, EOF", n, err)
+		}
+		for _, off := range []int64{-1, d.Size() + 1} {
+			if _, err := read(make([]byte, 1), off); err == nil || errors.Is(err, io.EOF) {
+				t.Errorf("reading at %d = %v; want an error", off, err)
+			}
+		}
 	}
 	after, err := os.ReadFile(path)
 	if err != nil {
@@ -405,13 +431,77 @@ func TestLock(t *testing.T) {
 	if err := first.Lock(0); err != nil {
 		t.Fatal(err)
 	}
-	locked, ok := errors.AsType[*blockdev.LockedError](second.Lock(0))
-	if !ok || locked.PID != os.Getpid() || locked.Age <= 0 || locked.Age > time.Hour {
+	start := time.Now()
+	err := second.Lock(0)
+	if took := time.Since(start); took >= 10*time.Second {
+		t.Errorf("Lock(0) waited for %v, as for udev's shared lock", took)
+	}
+	locked, ok := errors.AsType[*blockdev.LockedError](err)
+	if least := time.Since(began) - time.Second; !ok || locked.PID != os.Getpid() || locked.Age <= max(0, least) || locked.Age > least+time.Minute {
 		t.Errorf("second Lock() = %+v; want a LockedError that names process %d and its age", locked, os.Getpid())
+	}
+	for want, e := range map[string]blockdev.LockedError{
+		"disk d is locked by another process": {Disk: "d"}, "disk d is locked by process 7": {Disk: "d", PID: 7},
+		"disk d is locked by process 7, which has been running for 2s": {Disk: "d", PID: 7, Age: 2 * time.Second},
+	} {
+		if got := e.Error(); got != want {
+			t.Errorf("Error = %q; want %q", got, want)
+		}
 	}
 	first.Close()
 	if err := second.Lock(0); err != nil {
 		t.Errorf("Lock() after the holder closed = %v", err)
+	}
+}
+
+// TestLockWaitsForProbing: udev takes a shared lock of a disk while it looks at it, which only delays an install.
+func TestLockWaitsForProbing(t *testing.T) {
+	path := newDisk(t)
+	d := openDisk(t, path)
+	probe, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(probe.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { probe.Close() })
+	if err := d.Lock(0); err != nil {
+		t.Errorf("Lock of a disk that udev looks at = %v", err)
+	}
+}
+
+// TestWindowOfAnImage opens parts of a partition of a disk image file, and refuses what is not inside it.
+func TestWindowOfAnImage(t *testing.T) {
+	path := newDisk(t)
+	disk := openDisk(t, path)
+	if head, tail, err := disk.TableAreas(); err != nil || head != 34*512 || tail != 33*512 || !disk.IsFile() {
+		t.Errorf("TableAreas = %d, %d, %v", head, tail, err)
+	}
+	p, want := find(t, disk, "PARTLABEL=rootfs_b"), readAll(t, path)
+	for _, c := range []struct{ off, size int64 }{{p.Size, 1}, {0, p.Size + 1}, {1, p.Size}, {-p.Size - 1, 1}, {0, 0}, {0, -1}} {
+		if _, err := p.OpenWindow(c.off, c.size, blockdev.ReadOnly); err == nil || !strings.Contains(err.Error(), "not inside") {
+			t.Errorf("OpenWindow(%d, %d) = %v", c.off, c.size, err)
+		}
+	}
+	before := openFiles(path)
+	for i, c := range []struct{ off, at int64 }{{0, 0}, {512, 512}, {-4096, p.Size - 4096}, {p.Size - 8192, p.Size - 8192}} {
+		w, err := p.OpenWindow(c.off, 512, blockdev.Exclusive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data := bytes.Repeat([]byte{byte(i + 1)}, 512)
+		copy(want[p.Offset+c.at:], data)
+		_, err = w.WriteAt(data, 0)
+		if err := errors.Join(err, w.Sync(), w.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	if !bytes.Equal(readAll(t, path), want) {
+		t.Error("the windows are not where they were asked for")
+	}
+	if after := openFiles(path); after != before {
+		t.Errorf("%d files are open; want %d", after, before)
 	}
 }
 
@@ -478,6 +568,8 @@ func TestSyncRange(t *testing.T) {
 		{"overflow", f, 1 << 62, 1 << 62, blockdev.Write, "invalid argument"},
 		{"unknown flag", f, 0, 4096, 64, "invalid argument"},
 		{"pipe", w, 0, 4096, blockdev.Write, "illegal seek"},
+		{"length 0 of a pipe", w, 0, 0, blockdev.WriteAndWait, ""},
+		{"probe of a pipe", w, 0, 0, 0, "illegal seek"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := blockdev.SyncRange(c.f, c.off, c.len, c.flags)

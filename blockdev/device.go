@@ -83,7 +83,7 @@ func New(name string, f Files) *Device {
 	d := &Device{name: name, base: f.Base, size: f.Size, f: f.Main, sentinel: f.Sentinel, direct: f.Direct, fixed: f.Fixed}
 	d.align, d.chunk, d.zeroing = cmp.Or(f.Align, directAlign), cmp.Or(f.Chunk, defaultChunk), cmp.Or(f.Zeroing, 64<<20)
 	d.bounce.New = func() any { return alignedBuffer(d.chunk) }
-	d.paced = d.sentinel != nil && hasSyncRange(d.f)
+	d.paced = hasSyncRange(d.f)
 	return d
 }
 
@@ -153,16 +153,13 @@ func (f *Files) close() error {
 	return errors.Join(errs...)
 }
 
-// checkWindow reports whether f is a block device. It refuses other special files, and windows past the end.
+// checkWindow reports whether f is a block device. It refuses files without a size, and windows past the end.
 func checkWindow(f *os.File, base, size int64) (block bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return false, err
 	}
 	block = info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0
-	if !block && !info.Mode().IsRegular() {
-		return false, errors.New("neither a block device nor a regular file")
-	}
 	total, err := sizeOf(f, info)
 	if err != nil {
 		return false, err

@@ -94,7 +94,7 @@ func (e *direct) take(off int64) {
 // submit starts the write of the whole blocks of the buffer, and writes the rest as an edge.
 func (e *direct) submit() error {
 	buf, off, whole := e.buf, e.off, e.n/e.d.align*e.d.align
-	rest := append([]byte(nil), (*buf)[whole:e.n]...)
+	rest := (*buf)[whole:e.n] // nothing else is written before the edge
 	e.buf = nil
 	e.wg.Go(func() {
 		defer func() { e.free <- buf }()

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,7 @@ func TestEngines(t *testing.T) {
 				base, length := int64(rng.IntN(16))*sector, int64(600<<10)
 				files := disk.Files(base, length)
 				files.Zeroing = []int64{0, 4096, 8192}[rng.IntN(3)] // 0 is the default
+				files.Chunk, files.Direct = []int{0, 4096, 8192}[rng.IntN(3)], aligned{files.Direct}
 				w := newWriter(t, blockdev.New("slot", files), blockdev.WriterOptions{
 					Engine: engine, Window: 16 << 10, Checkpoint: 128 << 10, InFlight: 1 + rng.IntN(3), Buffer: []int64{0, 4096, 12288}[rng.IntN(3)],
 				})
@@ -74,6 +76,23 @@ func TestEngines(t *testing.T) {
 	}
 }
 
+// aligned is a descriptor with O_DIRECT that refuses other memory than whole pages begin with.
+type aligned struct{ blockdev.File }
+
+func (f aligned) Pread(p []byte, off int64) (int, error) {
+	if uintptr(unsafe.Pointer(unsafe.SliceData(p)))%4096 != 0 {
+		return 0, unix.EINVAL
+	}
+	return f.File.Pread(p, off)
+}
+
+func (f aligned) Pwrite(p []byte, off int64) (int, error) {
+	if uintptr(unsafe.Pointer(unsafe.SliceData(p)))%4096 != 0 {
+		return 0, unix.EFAULT
+	}
+	return f.File.Pwrite(p, off)
+}
+
 // TestWrittenOutIsTrue checks that progress counts bytes that were written out, never those in the page cache only.
 func TestWrittenOutIsTrue(t *testing.T) {
 	for _, engine := range []string{blockdev.Paced, blockdev.Direct} {
@@ -112,7 +131,8 @@ func TestWithoutSyncFileRange(t *testing.T) {
 	for _, errno := range []error{unix.ENOSYS, unix.EPERM, unix.ESPIPE} {
 		disk, syncs := crashdisk.New(make([]byte, 1<<20), crashdisk.Options{}), 0
 		f := disk.Files(0, 1<<20)
-		f.Main, f.Sentinel = noSyncRange{f.Main, errno, &syncs}, noSyncRange{f.Sentinel, errno, &syncs}
+		f.Direct, f.Fixed = nil, true
+		f.Main, f.Sentinel = noSyncRange{f.Main, errno, new(int)}, noSyncRange{f.Sentinel, errno, &syncs}
 		w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Engine: blockdev.Paced, Window: 64 << 10})
 		data := bytes.Repeat([]byte{7}, 300<<10)
 		if _, err := w.WriteAt(data, 0); err != nil {
@@ -121,8 +141,15 @@ func TestWithoutSyncFileRange(t *testing.T) {
 		if syncs != 4 || !strings.Contains(w.Engine(), "fdatasync every 64 KiB") {
 			t.Errorf("%v: %d flushes after 4 windows, engine %q", errno, syncs, w.Engine())
 		}
+		if got := w.WrittenOut(); got != 256<<10 {
+			t.Errorf("%v: WrittenOut = %d after 4 windows", errno, got)
+		}
 		if err := w.Flush(); err != nil || !bytes.Equal(disk.Medium()[:len(data)], data) {
 			t.Errorf("%v: Flush = %v, or the medium is not what was written", errno, err)
+		}
+		got := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{}).Engine()
+		if got != "paced (fdatasync every 4096 KiB), read-back after dropping the page cache" || w.Barriers() != 0 {
+			t.Errorf("Engine = %q, %d barriers are counted; want none without O_DIRECT", got, w.Barriers())
 		}
 	}
 }
@@ -263,6 +290,17 @@ func TestExtCSD(t *testing.T) {
 	if got, want := e.String(), "eMMC with a cache of 512 KiB 50 % of its life used"; got != want {
 		t.Errorf("String = %q; want %q", got, want)
 	}
+	set(269, 11)
+	set(249, 0, 0, 1, 2)
+	if e, err = blockdev.ParseExtCSD(b); err != nil || e.Used != 110 || e.Cache != 0x02010000*128 {
+		t.Errorf("ParseExtCSD = %+v, %v; want 110 %% used and another cache", e, err)
+	}
+	set(249, 0, 0, 0, 0)
+	set(268, 12) // reserved
+	if e, err = blockdev.ParseExtCSD(b); err != nil || e.Used != 0 || e.CacheOn {
+		t.Errorf("ParseExtCSD = %+v, %v; want an unknown life, and no cache", e, err)
+	}
+	set(249, 0, 0x10)
 	set(167, 0x1e) // not the user area
 	set(33, 0)
 	if e, err = blockdev.ParseExtCSD(b); err != nil || e.Reliable || e.CacheOn || !strings.Contains(e.String(), "without write reliability") {
@@ -276,7 +314,7 @@ func TestExtCSD(t *testing.T) {
 // TestFailureIsFinal: after a write or a flush that failed nothing succeeds any more, although the drive would take it: the kernel has
 // dropped what it could not write, and a second flush would report nothing.
 func TestFailureIsFinal(t *testing.T) {
-	for _, kind := range []crashdisk.Kind{crashdisk.FlushKeep, crashdisk.EIO} {
+	for _, kind := range []crashdisk.Kind{crashdisk.FlushKeep, crashdisk.EIO, crashdisk.ShortWrite} {
 		for _, engine := range []string{blockdev.Paced, blockdev.Direct, blockdev.Auto} {
 			fired := false
 			for n := 1; n < 40; n++ {
@@ -336,7 +374,7 @@ type ordered struct {
 }
 
 func (o ordered) Pwrite(p []byte, off int64) (int, error) {
-	if off == 0 || off == 8192 {
+	if off%8192 <= 512 && off < 9000 {
 		time.Sleep(50 * time.Millisecond)
 	}
 	o.mu.Lock()
@@ -351,12 +389,14 @@ func TestDirectSettles(t *testing.T) {
 	for _, hole := range []struct {
 		off, length int64
 		engine      string
-	}{{1024, 512, blockdev.Direct}, {1024, 3072, blockdev.Direct}, {4096, 512, blockdev.Direct}, {1024, 512, blockdev.Auto}} {
+		base        int64
+	}{{1024, 512, blockdev.Direct, 0}, {1024, 3072, blockdev.Direct, 0}, {4096, 512, blockdev.Direct, 0}, {1024, 4096, blockdev.Direct, 0},
+		{4096, 4096, blockdev.Direct, 512}, {1024, 512, blockdev.Auto, 0}} {
 		var mu sync.Mutex
 		var log []int64
 		disk := &badSector{data: make([]byte, 64<<10), bad: -1}
 		d := blockdev.New("slot", blockdev.Files{
-			Main: ordered{disk, &mu, &log}, Sentinel: disk, Direct: ordered{disk, &mu, &log}, Align: 512, Size: 64 << 10,
+			Main: ordered{disk, &mu, &log}, Sentinel: disk, Direct: ordered{disk, &mu, &log}, Align: 512, Base: hole.base, Size: 63 << 10,
 		})
 		w := newWriter(t, d, blockdev.WriterOptions{Engine: hole.engine, Window: 4096})
 		if hole.engine == blockdev.Auto { // the direct engine is tried behind the paced one
@@ -375,7 +415,7 @@ func TestDirectSettles(t *testing.T) {
 			t.Fatal(err)
 		}
 		mu.Lock()
-		if len(log) < 2 || !slices.Equal(slices.Sorted(slices.Values(log[:2])), []int64{0, 8192}) {
+		if len(log) < 2 || !slices.Equal(slices.Sorted(slices.Values(log[:2])), []int64{hole.base, hole.base + 8192}) {
 			t.Errorf("zeroing %d bytes at %d: the writes ended in the order %d; want 0 and 8192 first", hole.length, hole.off, log)
 		}
 		mu.Unlock()
@@ -460,6 +500,9 @@ func TestCheckpoint(t *testing.T) {
 			if durable := int64(bytes.Count(disk.Medium(), []byte{7})); durable < (off+32<<10)>>17<<17 {
 				t.Fatalf("%s: %d bytes are durable after %d; want every whole checkpoint", engine, durable, off+32<<10)
 			}
+		}
+		if w.Barriers() != 0 {
+			t.Errorf("%d barriers are counted on a medium that is not known to be built in", w.Barriers())
 		}
 	}
 }

@@ -16,7 +16,7 @@ type Features struct {
 
 // Features probes the device. It writes nothing.
 func (d *Device) Features() Features {
-	f := Features{SyncRange: hasSyncRange(d.f), Direct: d.canWriteDirect() == nil, ZeroOut: true}
+	f := Features{SyncRange: d.paced, Direct: d.canWriteDirect() == nil, ZeroOut: true}
 	if k, ok := d.f.(*kernelFile); ok && k.block && d.sentinel == nil {
 		// On a read-only descriptor the ioctl fails with EBADF before it reads its argument (block/ioctl.c,
 		// blk_ioctl_zeroout); a kernel without it returns ENOTTY.

@@ -134,8 +134,8 @@ func otherSectors(r gpt.Reader, size, own int64) int64 {
 	if s := fileSystemSector(r, size); s != 0 && s < own {
 		return s
 	}
-	list, err := mbr.Read(r, size, 512)
-	fits := err == nil && len(list) > 0 || errors.Is(err, errBeyond) // at the first logical partition
+	_, err := mbr.Read(r, size, 512)
+	fits := err == nil || errors.Is(err, errBeyond) // at the first logical partition
 	if _, err := mbr.Read(r, size, own); fits && err != nil && !errors.Is(err, errBeyond) {
 		return 512
 	}

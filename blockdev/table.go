@@ -113,9 +113,6 @@ func (e *TableError) Unwrap() error { return e.Err }
 
 // readTable reads the table, and finds the nodes of the partitions.
 func (d *Disk) readTable() error {
-	if d.size < 1024 {
-		return fmt.Errorf("%d bytes are too few for a partition table", d.size)
-	}
 	var own int64
 	if d.block {
 		n, err := unix.IoctlGetInt(int(d.f.Fd()), unix.BLKSSZGET)

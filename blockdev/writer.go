@@ -58,7 +58,7 @@ type Writer struct {
 // engine carries data to the device. The barrier of the Writer makes it durable.
 type engine interface {
 	write(p []byte, off int64) error
-	// settle prepares for a range being zeroed or discarded without the engine.
+	// settle prepares for a range being zeroed without the engine.
 	settle(off, length int64) error
 	// drain waits until all data was written out. It returns the first error.
 	drain() error
@@ -134,13 +134,8 @@ func (w *Writer) Zero(off, length int64) error {
 	return w.d.Zero(off, length)
 }
 
-// Discard is [Device.Discard], ordered with the writes.
-func (w *Writer) Discard(off, length int64) error {
-	if err := w.engine.settle(off, length); err != nil {
-		return err
-	}
-	return w.d.Discard(off, length)
-}
+// Discard is [Device.Discard]. Only whole pages are discarded, which share nothing with the writes beside them.
+func (w *Writer) Discard(off, length int64) error { return w.d.Discard(off, length) }
 
 // Flush writes everything out and flushes the drive's cache. When it returns nil, all writes before it are on stable storage. It
 // must not be repeated after an error.
