@@ -24,8 +24,8 @@ func (t *Table) Fit(sectors int64, grow bool) (Fit, error) {
 	if last.Last >= end {
 		return fit, fmt.Errorf("partition %d ends at sector %d, the disk of %d sectors has room up to %d", last.Number, last.Last, sectors, end-1)
 	}
-	if first := t.lbaAt(offFirst); first < 2 || first > end {
-		return fit, fmt.Errorf("first usable sector is %d, expected 2 to %d", first, end)
+	if first := t.lbaAt(offFirst); first < 2 || first >= end {
+		return fit, fmt.Errorf("first usable sector is %d, expected 2 to %d", first, end-1)
 	}
 	if t.EntriesLBA()+t.EntrySectors() > end {
 		return fit, fmt.Errorf("entries of the primary partition table are at sector %d, the disk of %d sectors has room up to %d", t.EntriesLBA(),

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,16 @@ type memory struct {
 	data   []byte
 	bad    map[int64]bool // sectors of 512 bytes
 	writes []string       // "512+16384" or "sync"
+	ops    int            // reads, writes and flushes
+	fail   int            // the operation that fails, from 1
+	lost   int            // the operation that writes nothing
+}
+
+func (m *memory) op() error {
+	if m.ops++; m.ops == m.fail {
+		return syscall.EIO
+	}
+	return nil
 }
 
 func (m *memory) ReadBackAt(p []byte, off int64) (int, error) {
@@ -32,15 +43,28 @@ func (m *memory) ReadBackAt(p []byte, off int64) (int, error) {
 			return 0, fmt.Errorf("reading sector %d: %w", at, syscall.EIO)
 		}
 	}
-	return bytes.NewReader(m.data).ReadAt(p, off)
+	if err := m.op(); err != nil {
+		return 0, err
+	}
+	n, err := bytes.NewReader(m.data).ReadAt(p, off)
+	if off+int64(n) == m.size() {
+		err = io.EOF // also of a whole read
+	}
+	return n, err
 }
 
 func (m *memory) WriteAt(p []byte, off int64) (int, error) {
 	m.writes = append(m.writes, fmt.Sprintf("%d+%d", off/512, len(p)/512))
+	if err := m.op(); err != nil {
+		return 0, err
+	}
+	if m.ops == m.lost {
+		return len(p), nil
+	}
 	return copy(m.data[off:], p), nil
 }
 
-func (m *memory) Sync() error { m.writes = append(m.writes, "sync"); return nil }
+func (m *memory) Sync() error { m.writes = append(m.writes, "sync"); return m.op() }
 
 func (m *memory) size() int64 { return int64(len(m.data)) }
 
@@ -158,6 +182,9 @@ func TestWrite(t *testing.T) {
 		if err != nil || fmt.Sprint(got) != fmt.Sprint(want) || len(tables.Faults()) > 0 {
 			t.Errorf("Partitions = %v, %v; want %v; faults %v", got, err, want, tables.Faults())
 		}
+		if rest := m.data[512:sector]; bytes.Count(rest, []byte{0xa5}) != len(rest) {
+			t.Error("Write changed the bytes behind the MBR")
+		}
 		path := filepath.Join(t.TempDir(), "disk.img")
 		if err := os.WriteFile(path, m.data, 0o600); err != nil {
 			t.Fatal(err)
@@ -218,8 +245,215 @@ func TestNewRefuses(t *testing.T) {
 			t.Errorf("New with a partition %s = nil; want an error", name)
 		}
 	}
-	if _, err := gpt.New(60, 512, gpt.GUID{1}, nil); err == nil {
-		t.Error("New for 60 sectors = nil; want an error")
+	if _, err := gpt.New(67, 512, gpt.GUID{1}, nil); err == nil {
+		t.Error("New for 67 sectors = nil; want an error")
+	}
+	fills := gpt.Entry{Number: 128, Type: gpt.GUID{1}, First: 34, Last: 34, Name: strings.Repeat("x", 36)}
+	if _, err := gpt.New(68, 512, gpt.GUID{1}, []gpt.Entry{fills}); err != nil {
+		t.Errorf("New with one partition that fills the disk = %v", err)
+	}
+}
+
+// TestWriteFails: the error of any operation is returned at once, and a write that the medium has lost is noticed. An unreadable MBR is
+// written, unless its sector has more than the MBR.
+func TestWriteFails(t *testing.T) {
+	for _, sector := range []int64{512, 4096} {
+		table, err := gpt.New(128, sector, gpt.GUID{1}, []gpt.Entry{{Number: 1, Type: gpt.GUID{1}, First: 40, Last: 50}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func(fail, lost int) (*memory, error) {
+			m := &memory{data: make([]byte, 128*sector), fail: fail, lost: lost}
+			return m, gpt.Write(m, table, gpt.ProtectiveMBR(128))
+		}
+		good, err := write(0, 0)
+		if err != nil || good.ops != 1+3+4+5 {
+			t.Fatalf("Write = %v after %d operations", err, good.ops)
+		}
+		for n := 1; n <= good.ops; n++ {
+			m, err := write(n, 0)
+			if n == 1 && sector == 512 {
+				if err != nil {
+					t.Errorf("Write over an unreadable MBR = %v", err)
+				}
+			} else if !errors.Is(err, syscall.EIO) || m.ops != n {
+				t.Errorf("sectors of %d: Write = %v after %d operations, of which %d fails; want EIO, and nothing behind it", sector, err, m.ops, n)
+			}
+			if m, err := write(0, n); !bytes.Equal(m.data, good.data) && !errors.Is(err, gpt.ErrNotWritten) {
+				t.Errorf("sectors of %d: Write that loses operation %d = %v; want ErrNotWritten", sector, n, err)
+			}
+		}
+	}
+}
+
+// TestFit makes a table of 16384 sectors, whose partitions end at sector 10000, fit other disks.
+func TestFit(t *testing.T) {
+	const first, last, place = 40, 48, 72 // usable sectors, entries
+	for _, tt := range []struct {
+		name     string
+		change   map[int]uint64 // fields of the header
+		sectors  int64
+		grow     bool
+		last     int64 // usable sector
+		grown    int64 // last sector of the partition that grew, 0 for none
+		want     string
+		entryLBA int64
+	}{
+		{name: "same size", sectors: 16384, last: 16350},
+		{name: "grown", sectors: 16384, grow: true, last: 16350, grown: 14335},
+		{name: "larger", sectors: 20000, last: 19966},
+		{name: "just large enough", sectors: 10034, last: 10000},
+		{name: "a sector too small", sectors: 10033, want: "partition 2 ends at sector 10000, the disk of 10033 sectors has room up to 9999"},
+		{name: "room for a whole MiB", sectors: 10273, grow: true, last: 10239, grown: 10239},
+		{name: "room for less", sectors: 10272, grow: true, last: 10238},
+		{name: "less is usable", change: map[int]uint64{last: 12000}, sectors: 16384, grow: true, last: 12000, grown: 10239},
+		{name: "more is usable than there is", change: map[int]uint64{last: 16351}, sectors: 16384, last: 16350},
+		{name: "first usable sector is the header", change: map[int]uint64{first: 1}, sectors: 16384, want: "first usable sector is 1, expected 2 to 16350"},
+		{name: "first usable sector is the last", change: map[int]uint64{first: 16350}, sectors: 16384, last: 16350},
+		{name: "no usable sector", change: map[int]uint64{first: 16351}, sectors: 16384, want: "first usable sector is 16351"},
+		{name: "entries before the backup", change: map[int]uint64{place: 16319}, sectors: 16384, last: 16350},
+		{name: "entries in the backup", change: map[int]uint64{place: 16320}, sectors: 16384, want: "entries of the primary partition table are at"},
+	} {
+		table, err := gpt.New(16384, 512, gpt.GUID{1}, []gpt.Entry{
+			{Number: 2, Type: gpt.GUID{1}, First: 4096, Last: 10000}, {Number: 3, Type: gpt.GUID{1}, First: 2048, Last: 4095},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &memory{data: make([]byte, 16384*512)}
+		for _, p := range table.Pieces() {
+			copy(m.data[p.Offset:], p.Data)
+		}
+		for at, v := range tt.change {
+			binary.LittleEndian.PutUint64(m.data[512+at:], v)
+			if at == place {
+				copy(m.data[v*512:], m.data[1024:1024+16384])
+			}
+		}
+		h := m.data[512:][:92]
+		clear(h[16:20])
+		binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h))
+		if table, err = gpt.ReadCopy(m, m.size(), 512, 1); err != nil {
+			t.Fatal(err)
+		}
+		fit, err := table.Fit(tt.sectors, tt.grow)
+		if tt.want != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: Fit = %v; want %q", tt.name, err, tt.want)
+			}
+			continue
+		}
+		want := gpt.Fit{OldLBA: 16383, NewLBA: tt.sectors - 1}
+		if tt.grown != 0 {
+			want.Grown, want.GrownFrom, want.GrownTo = 2, 5905*512, (tt.grown-4095)*512
+		}
+		ends := table.Entries()[0].Last
+		usable := int64(binary.LittleEndian.Uint64(table.Pieces()[1].Data[last:]))
+		if err != nil || fit != want || usable != tt.last || table.AlternateLBA() != tt.sectors-1 || ends != max(10000, tt.grown) {
+			t.Errorf("%s: Fit = %+v, %v; want %+v; usable up to %d, partition 2 up to %d", tt.name, fit, err, want, usable, ends)
+		}
+	}
+}
+
+// TestEntryBounds holds how many entries of which size are read, and that Linux reads one size only.
+func TestEntryBounds(t *testing.T) {
+	le := binary.LittleEndian
+	for _, tt := range []struct {
+		count, width uint32
+		ok           bool
+	}{{1, 128, true}, {4096, 128, true}, {4097, 128, false}, {128, 4096, true}, {129, 4096, false}, {64, 256, true}, {256, 64, false}, {2, 8192, false},
+		{64, 192, false}} {
+		m := small(t)
+		m.data = append(m.data, make([]byte, 2*mib)...)
+		h := m.data[512:][:92]
+		le.PutUint32(h[80:], tt.count)
+		le.PutUint32(h[84:], tt.width)
+		le.PutUint32(h[88:], crc32.ChecksumIEEE(m.data[1024:][:tt.count*tt.width]))
+		clear(h[16:20])
+		le.PutUint32(h[16:], crc32.ChecksumIEEE(h))
+		tables := gpt.Read(m, m.size(), 512)
+		if (tables.Primary != nil) != tt.ok {
+			t.Errorf("%d entries of %d bytes: %v; want them read: %v", tt.count, tt.width, tables.PrimaryErr, tt.ok)
+		}
+		if other := strings.Contains(fmt.Sprint(tables.Faults()), "Linux takes only 128"); tt.ok && other != (tt.width != 128) {
+			t.Errorf("%d entries of %d bytes: faults %v", tt.count, tt.width, tables.Faults())
+		}
+	}
+}
+
+// TestPlaces reads copies that name other places, and restores a bad one where its place is free.
+func TestPlaces(t *testing.T) {
+	const primary, backup, alternate, entries = 512, 127 * 512, 32, 72
+	for _, tt := range []struct {
+		name      string
+		at, field int // of a header on the disk
+		value     uint64
+		bad       int64  // header that is cleared
+		want      string // in the errors of both copies and of Restored
+		head      int64  // sectors of Reach, 0 where no copy is good
+		tail      int64
+	}{
+		{name: "good", at: primary, field: alternate, value: 127, head: 34, tail: 33},
+		{name: "no primary", at: primary, field: alternate, value: 127, bad: primary, want: "no signature", head: 34, tail: 33},
+		{name: "no backup", at: primary, field: alternate, value: 127, bad: backup, want: "no signature", head: 34, tail: 33},
+		{name: "entries over the MBR", at: primary, field: entries, value: 0, want: "entries are in 32 sectors from 0", head: 34, tail: 33},
+		{name: "entries over the header", at: backup, field: entries, value: 96, want: "entries are in 32 sectors from 96", head: 34, tail: 33},
+		{name: "entries outside", at: backup, field: entries, value: 97, want: "entries are in 32 sectors from 97", head: 34, tail: 33},
+		{name: "backup of another table", at: backup, field: alternate, value: 2, bad: primary, want: "the other copy is at sector 2, expected 1"},
+		{name: "backup outside", at: primary, field: alternate, value: 128, want: "outside the disk of 128 sectors", head: 34, tail: 32},
+		{name: "backup's entries on a partition", at: primary, field: alternate, value: 92, want: "overlaps partition 2", head: 34, tail: 68},
+		{name: "backup behind a partition", at: primary, field: alternate, value: 93, want: "no signature", head: 34, tail: 67},
+		{name: "backup's header on a partition", at: primary, field: alternate, value: 94, want: "partition 3 (sectors 94-94) overlaps", head: 34, tail: 66},
+		{name: "backup on the primary", at: primary, field: alternate, value: 35, want: "overlaps the primary", head: 34, tail: 125},
+		{name: "backup over the MBR", at: primary, field: alternate, value: 33, want: "no place for its entries", head: 34, tail: 127},
+	} {
+		m := &memory{data: make([]byte, 128*512)}
+		table, err := gpt.New(128, 512, gpt.GUID{1}, []gpt.Entry{
+			{Number: 2, Type: gpt.GUID{1}, First: 51, Last: 60}, {Number: 3, Type: gpt.GUID{1}, First: 94, Last: 94},
+		})
+		if err == nil {
+			err = gpt.Write(m, table, gpt.ProtectiveMBR(128))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		binary.LittleEndian.PutUint64(m.data[tt.at+tt.field:], tt.value)
+		seal(m.data, tt.at)
+		if tt.bad != 0 {
+			clear(m.data[tt.bad:][:512])
+		}
+		tables := gpt.Read(m, m.size(), 512)
+		restored, err := tables.Restored(m)
+		all := fmt.Sprint(tables.PrimaryErr, tables.BackupErr, err)
+		if !strings.Contains(all, tt.want) || (restored != nil) != (err == nil && tt.want != "") {
+			t.Errorf("%s: the errors are %s, and Restored is %v; want %q", tt.name, all, restored != nil, tt.want)
+		}
+		if tt.head == 0 {
+			continue
+		}
+		if head, tail := tables.Reach(m); head != tt.head*512 || tail != tt.tail*512 {
+			t.Errorf("%s: Reach = %d, %d sectors; want %d, %d", tt.name, head/512, tail/512, tt.head, tt.tail)
+		}
+	}
+}
+
+// TestSizeInMBR: the protective entry spans the disk, as far as 32 bits can, and a hybrid MBR stays as it is.
+func TestSizeInMBR(t *testing.T) {
+	le := binary.LittleEndian
+	for sectors, want := range map[int64]uint32{128: 127, 1 << 32: 1<<32 - 1, 1 << 33: 1<<32 - 1} {
+		mbr := gpt.ProtectiveMBR(sectors)
+		if got := le.Uint32(mbr[446+12:]); got != want {
+			t.Errorf("ProtectiveMBR(%d) spans %d sectors; want %d", sectors, got, want)
+		}
+		copy(mbr[446+16:], mbr[446:446+16]) // in the second place, and the first is free
+		clear(mbr[446:][:16])
+		if got := le.Uint32(gpt.FitMBR(mbr, 1000)[446+16+12:]); got != 999 || le.Uint32(mbr[446+16+12:]) != want {
+			t.Errorf("FitMBR(1000) spans %d sectors, or changed its argument", got)
+		}
+		mbr[446+4] = 0x83
+		if !bytes.Equal(gpt.FitMBR(mbr, 1000), mbr) || !bytes.Equal(gpt.FitMBR(make([]byte, 512), 1000), make([]byte, 512)) {
+			t.Error("FitMBR changed an MBR that is hybrid, or none")
+		}
 	}
 }
 
