@@ -312,8 +312,13 @@ func TestOpenPathRefuses(t *testing.T) {
 		off, size int64
 	}{{path, 0, 8193}, {path, 8192, 1}, {path, 8192, 0}, {path, 8193, 0}, {path, -8193, 1}, {path, 0, -1}, {path, 1 << 62, 1 << 62},
 		{fifo, 0, 1}, {dir, 0, 1}, {"/dev/null", 0, 1}, {path, 4000, 1000}} { // the last one is locked
-		if d, err := blockdev.OpenPath(c.path, c.off, c.size, blockdev.Exclusive); err == nil || isBusy(err) != (c.off == 4000) {
-			t.Errorf("OpenPath(%s, %d, %d) = %v, %v; want an error", c.path, c.off, c.size, d, err)
+		for _, mode := range []blockdev.Mode{blockdev.ReadOnly, blockdev.Exclusive} {
+			if c.off == 4000 && mode == blockdev.ReadOnly {
+				continue
+			}
+			if d, err := blockdev.OpenPath(c.path, c.off, c.size, mode); err == nil || isBusy(err) != (c.off == 4000) {
+				t.Errorf("OpenPath(%s, %d, %d) = %v, %v; want an error", c.path, c.off, c.size, d, err)
+			}
 		}
 	}
 	for _, path := range []string{path, fifo, dir} {

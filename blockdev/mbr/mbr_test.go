@@ -23,7 +23,11 @@ const mib = 1 << 20
 type memory []byte
 
 func (m memory) ReadBackAt(p []byte, off int64) (int, error) {
-	return bytes.NewReader(m).ReadAt(p, off)
+	n, err := bytes.NewReader(m).ReadAt(p, off)
+	if off+int64(n) == int64(len(m)) {
+		err = io.EOF // also of a whole read
+	}
+	return n, err
 }
 
 // sfdisk makes a disk of 160 MiB from a script.
@@ -155,6 +159,8 @@ func TestHostile(t *testing.T) {
 		{"no signature", func(m memory) { m[510] = 0 }, true, "no signature"},
 		{"protective", func(m memory) { m[446+4] = 0xee }, true, "protects a GUID"},
 		{"a boot sector", func(m memory) { m[446] = 'x' }, true, "boot flag of partition 1"},
+		{"the end of a boot sector", func(m memory) { m[446+48] = 1 }, true, "boot flag of partition 4 is 0x01"},
+		{"protective at the end", func(m memory) { m[446+48+4] = 0xee }, true, "protects a GUID"},
 		{"outside the disk", func(m memory) { le.PutUint32(m[446+12:], 128) }, false, "partition 1 (sectors 1-128) is not inside"},
 		{"over the MBR", func(m memory) { le.PutUint32(m[446+8:], 0) }, false, "partition 1 (sectors 0-8) is not inside"},
 		{"extended outside", func(m memory) { le.PutUint32(m[446+16+8:], 128) }, false, "record at sector 128 is not inside"},
@@ -180,19 +186,101 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// TestRecords takes what Linux takes of odd records.
+func TestRecords(t *testing.T) {
+	entry := func(m memory, record, i int, kind byte, first, count uint32) {
+		e := m[record*512+446+16*i:]
+		e[4] = kind
+		binary.LittleEndian.PutUint32(e[8:], first)
+		binary.LittleEndian.PutUint32(e[12:], count)
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(m memory)
+		want   string
+	}{
+		{"as it is", func(memory) {}, "1:1+9 5:11+9 6:31+9"},
+		{"boot flags", func(m memory) { m[446], m[446+48] = 0x80, 0x80 }, "1:1+9 5:11+9 6:31+9"},
+		{"up to the last sector", func(m memory) { entry(m, 0, 0, 0x83, 1, 127) }, "1:1+127 5:11+9 6:31+9"},
+		{"no sectors", func(m memory) { entry(m, 0, 0, 0x83, 1, 0) }, "5:11+9 6:31+9"},
+		{"no sectors of the extended one", func(m memory) { entry(m, 0, 1, 5, 10, 0) }, "1:1+9"},
+		{"record in the last sector", func(m memory) { entry(m, 10, 1, 5, 117, 1); m[127*512+510], m[127*512+511] = 0x55, 0xaa }, "1:1+9 5:11+9"},
+		{"record without a signature", func(m memory) { m[30*512+510] = 0 }, "1:1+9 5:11+9"},
+		{"link without sectors", func(m memory) { entry(m, 10, 1, 5, 20, 0) }, "1:1+9 5:11+9"},
+		{"two links", func(m memory) { entry(m, 10, 2, 5, 30, 20) }, "1:1+9 5:11+9 6:31+9"},
+		{"two extended ones", func(m memory) {
+			entry(m, 0, 2, 0x0f, 111, 10)
+			entry(m, 111, 0, 0x83, 1, 2)
+			m[111*512+510], m[111*512+511] = 0x55, 0xaa
+		}, "1:1+9 5:11+9 6:31+9 7:112+2"},
+		{"a third entry", func(m memory) { entry(m, 30, 2, 0x83, 12, 8) }, "1:1+9 5:11+9 6:31+9 7:42+8"},
+		{"a third entry behind the link's sectors", func(m memory) { entry(m, 30, 2, 0x83, 12, 9) }, "1:1+9 5:11+9 6:31+9"},
+		{"a third entry up to the end", func(m memory) { entry(m, 10, 1, 5, 20, 200); entry(m, 30, 3, 0x83, 70, 10) }, "1:1+9 5:11+9 6:31+9 7:100+10"},
+		{"a third entry behind it", func(m memory) { entry(m, 10, 1, 5, 20, 200); entry(m, 30, 3, 0x83, 70, 11) }, "1:1+9 5:11+9 6:31+9"},
+	} {
+		for _, sector := range []int64{512, 4096} {
+			small := disk()
+			tt.change(small)
+			m := make(memory, 128*sector)
+			for i := range int64(128) {
+				copy(m[i*sector:], small[i*512:][:512])
+			}
+			list, err := mbr.Read(m, int64(len(m)), sector)
+			var got []string
+			for _, p := range list {
+				got = append(got, fmt.Sprintf("%d:%d+%d", p.Number, p.Offset/sector, p.Size/sector))
+			}
+			if err != nil || strings.Join(got, " ") != tt.want {
+				t.Errorf("%s, sectors of %d: Read = %s, %v; want %s", tt.name, sector, got, err, tt.want)
+			}
+		}
+	}
+}
+
+// unreadable is a disk with a sector that cannot be read.
+type unreadable struct {
+	memory
+	sector int64
+}
+
+func (u unreadable) ReadBackAt(p []byte, off int64) (int, error) {
+	if off == u.sector*512 {
+		return 0, io.ErrClosedPipe
+	}
+	return u.memory.ReadBackAt(p, off)
+}
+
+// TestUnreadable: a record that cannot be read is an error, wherever it is in the chain.
+func TestUnreadable(t *testing.T) {
+	m := disk()
+	for _, sector := range []int64{0, 10, 30} {
+		if list, err := mbr.Read(unreadable{m, sector}, int64(len(m)), 512); !errors.Is(err, io.ErrClosedPipe) || errors.Is(err, mbr.ErrNone) {
+			t.Errorf("Read with a bad sector %d = %v, %v", sector, list, err)
+		}
+	}
+	if _, err := mbr.Read(m[:511], 511, 512); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("Read of 511 bytes = %v; want ErrUnexpectedEOF", err)
+	}
+}
+
 // TestLongChain bounds a chain that never returns.
 func TestLongChain(t *testing.T) {
-	m := make(memory, 2000*512)
-	copy(m, disk()[:512])
-	for i := 10; i < 2000; i++ {
-		r := m[i*512:][:512]
-		r[446+4] = 5
-		binary.LittleEndian.PutUint32(r[446+8:], uint32(i-9))
-		binary.LittleEndian.PutUint32(r[446+12:], 1)
-		r[510], r[511] = 0x55, 0xaa
-	}
-	if _, err := mbr.Read(m, int64(len(m)), 512); err == nil || !strings.Contains(err.Error(), "more than") {
-		t.Errorf("Read = %v; want an error about the length of the chain", err)
+	for _, links := range []int{256, 257} {
+		m := make(memory, 2000*512)
+		copy(m, disk()[:512])
+		for i := range links {
+			r := m[(10+i)*512:][:512]
+			if i < links-1 {
+				r[446+4] = 5
+				binary.LittleEndian.PutUint32(r[446+8:], uint32(i+1))
+				binary.LittleEndian.PutUint32(r[446+12:], 1)
+			}
+			r[510], r[511] = 0x55, 0xaa
+		}
+		_, err := mbr.Read(m, int64(len(m)), 512)
+		if (err != nil) != (links > 256) || err != nil && !strings.Contains(err.Error(), "more than 256") {
+			t.Errorf("Read of %d links = %v; want an error behind 256", links, err)
+		}
 	}
 }
 
