@@ -5,12 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +25,11 @@ const mib = 1 << 20
 type memory []byte
 
 func (m memory) ReadBackAt(p []byte, off int64) (int, error) {
-	return bytes.NewReader(m).ReadAt(p, off)
+	n, err := bytes.NewReader(m).ReadAt(p, off)
+	if off+int64(n) == int64(len(m)) {
+		err = io.EOF // also of a whole read
+	}
+	return n, err
 }
 
 func run(t testing.TB, name string, args ...string) {
@@ -90,6 +96,7 @@ func TestAgreesWithMtools(t *testing.T) {
 		{"FAT16", 16 * mib, []string{"-F16"}},
 		{"FAT32", 40 * mib, []string{"-F32"}},
 		{"FAT32 with one FAT", 40 * mib, []string{"-F32", "-f1"}},
+		{"a label like a folder", 16 * mib, []string{"-nGRUB"}},
 		{"FAT32 with sectors of 4096 bytes", 300 * mib, []string{"-F32", "-S4096"}},
 		{"FAT16 with large clusters", 160 * mib, []string{"-F16", "-s64"}},
 	} {
@@ -130,6 +137,9 @@ func TestAgreesWithMtools(t *testing.T) {
 			}
 			if _, err := f.ReadFile("/grub", mib); err == nil || !strings.Contains(err.Error(), "is a directory") {
 				t.Errorf("ReadFile of a directory = %v", err)
+			}
+			if _, size, err := f.Extent("/config.txt", 3000); err != nil || size != 3000 {
+				t.Errorf("Extent of a file that just fits = %d, %v", size, err)
 			}
 			if _, _, err := f.Extent("/config.txt", 2999); err == nil || !strings.Contains(err.Error(), "expected at most 2999") {
 				t.Errorf("Extent of a file that is too long = %v", err)
@@ -182,6 +192,15 @@ func TestHostile(t *testing.T) {
 		{"huge FAT", func(m memory) { le.PutUint32(m[36:], 0xffffffff) }, "does not fit"},
 		{"huge file system", func(m memory) { le.PutUint32(m[32:], 0xffffffff) }, "does not fit"},
 		{"no signature", func(m memory) { m[510] = 0 }, "no FAT file system"},
+		{"half a signature", func(m memory) { m[511] = 0 }, "no FAT file system"},
+		{"sectors of 256 bytes", func(m memory) { le.PutUint16(m[11:], 256) }, "no FAT file system"},
+		{"sectors of 1536 bytes", func(m memory) { le.PutUint16(m[11:], 1536) }, "no FAT file system"},
+		{"sectors of 8192 bytes", func(m memory) { le.PutUint16(m[11:], 8192) }, "no FAT file system"},
+		{"clusters of 3 sectors", func(m memory) { m[13] = 3 }, "no FAT file system"},
+		{"no boot sector", func(m memory) { m[14], m[15] = 0, 0 }, "no FAT file system"},
+		{"a sector more than there is", func(m memory) { le.PutUint32(m[32:], 40*mib/512+1) }, "does not fit"},
+		{"no room for the FATs", func(m memory) { le.PutUint32(m[32:], 100) }, "does not fit"},
+		{"the second FAT is active", func(m memory) { m[40] = 0x81; link(m[:len(m)/2], file, 0) }, "is followed by 0"},
 		{"endless directory", func(m memory) { // every cluster is a directory without an end
 			for c := uint32(2); c < 10000; c++ {
 				link(m, c, c+1)
@@ -209,6 +228,229 @@ func TestHostile(t *testing.T) {
 				t.Errorf("%d bytes were allocated", got)
 			}
 		})
+	}
+}
+
+// TestActiveFAT: a mark selects the FAT that is kept, and both halves of a cluster's number count.
+func TestActiveFAT(t *testing.T) {
+	le := binary.LittleEndian
+	good, content := format(t, 40*mib, []string{"-F32", "-s1"}, "/a/file")
+	file, far := first(t, good, "/a/file"), uint32(70000)
+	off, _, err := open(t, good).Extent("/a/file", mib)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := bytes.Index(good, []byte("FILE       "))
+	second := (int(le.Uint16(good[14:])) + int(le.Uint32(good[36:]))) * 512
+	for name, tt := range map[string]struct {
+		change func(m memory)
+		want   bool
+	}{
+		"the first is active":            {func(m memory) { m[40] = 0x80; clear(m[second:][:70000]) }, true},
+		"the second is active":           {func(m memory) { m[40] = 0x81; clear(m[int(le.Uint16(m[14:]))*512:][:70000]) }, true},
+		"the second is active and empty": {func(m memory) { m[40] = 0x81; clear(m[second:][:70000]) }, false},
+		"no mark":                        {func(m memory) { m[40] = 0x01; clear(m[second:][:70000]) }, true},
+		"reserved bits":                  {func(m memory) { link(m, file, 0xf0000000|file+1) }, true},
+		"a bad cluster":                  {func(m memory) { link(m, file, 0x0ffffff7) }, false},
+		"a far cluster": {func(m memory) {
+			copy(m[off+int64(far-file)*512:], content["/a/file"])
+			clear(m[off:][:512])
+			for i := range uint32(5) {
+				link(m, far+i, far+i+1)
+			}
+			le.PutUint16(m[entry+20:], uint16(far>>16))
+			le.PutUint16(m[entry+26:], uint16(far&0xffff))
+		}, true},
+	} {
+		m := bytes.Clone(good)
+		tt.change(m)
+		got, err := open(t, m).ReadFile("/a/file", mib)
+		if (err == nil && bytes.Equal(got, content["/a/file"])) != tt.want {
+			t.Errorf("%s: ReadFile = %d bytes, %v; want the file: %v", name, len(got), err, tt.want)
+		}
+	}
+}
+
+// tiny makes a file system with clusters of a sector, and a file F in its root directory, which is a sector, at the end of which another
+// file E is empty. next is the FAT behind the chain's last cluster.
+func tiny(bits, clusters, perFAT int, chain []int, next, size int) (m memory, content []byte) {
+	le := binary.LittleEndian
+	data := (2 + perFAT) * 512
+	m = make(memory, data+clusters*512)
+	copy(m[11:], []byte{0, 2, 1, 1, 0, 1, 16, 0})
+	le.PutUint16(m[19:], uint16(len(m)/512))
+	le.PutUint16(m[22:], uint16(perFAT))
+	m[510], m[511] = 0x55, 0xaa
+	for i := data; i < len(m); i++ {
+		m[i] = byte(i/512) ^ byte(i/512>>8) ^ byte(i)
+	}
+	for i, c := range chain {
+		to := next
+		if i+1 < len(chain) {
+			to = chain[i+1]
+		}
+		if bits == 12 {
+			b, shift := m[512+c*3/2:], c%2*4
+			le.PutUint16(b, le.Uint16(b)&^uint16(0xfff<<shift)|uint16(to<<shift))
+		} else {
+			le.PutUint16(m[512+c*2:], uint16(to))
+		}
+		if at := data + (c-2)*512; at >= data && at < len(m) {
+			content = append(content, m[at:at+512]...)
+		}
+	}
+	root := m[data-512 : data]
+	copy(root, "F          ")
+	le.PutUint16(root[26:], uint16(chain[0]))
+	le.PutUint32(root[28:], uint32(size))
+	for i := 32; i < 480; i += 32 {
+		root[i] = 0xe5 // deleted
+	}
+	copy(root[480:], "E          ")
+	return m, content[:min(size, len(content))]
+}
+
+// TestClusters reads chains at the limits of file systems of 12 and 16 bits.
+func TestClusters(t *testing.T) {
+	for _, tt := range []struct {
+		name                   string
+		bits, clusters, perFAT int
+		chain                  []int
+		next, size             int
+		want                   string
+	}{
+		{"the largest FAT12", 12, 4084, 12, []int{4084, 4085}, 0xfff, 1000, ""},
+		{"the smallest FAT16", 16, 4085, 16, []int{4085, 4086}, 0xffff, 1000, ""},
+		{"entries across sectors", 12, 400, 2, []int{340, 341, 342, 343}, 0xff8, 2048, ""},
+		{"a short FAT", 16, 4085, 1, []int{254, 255}, 0xffff, 1000, ""},
+		{"behind a short FAT", 16, 4085, 1, []int{255, 256}, 0xffff, 1000, "cluster 255 is followed by 256, expected 2 to 255"},
+		{"the last cluster", 12, 100, 1, []int{101}, 0xfff, 512, ""},
+		{"behind the last cluster", 12, 100, 1, []int{102}, 0xfff, 512, "begins at cluster 102, expected 2 to 101"},
+		{"before the first cluster", 12, 100, 1, []int{1}, 0xfff, 512, "begins at cluster 1"},
+		{"no cluster", 12, 100, 1, []int{0}, 0xfff, 512, "begins at cluster 0"},
+		{"a bad cluster", 12, 100, 1, []int{5}, 0xff7, 513, "cluster 5 is followed by 4087"},
+		{"the end", 12, 100, 1, []int{5}, 0xff8, 513, "shorter than its file of 513 bytes"},
+		{"a bad cluster of 16 bits", 16, 4085, 16, []int{5}, 0xfff7, 513, "cluster 5 is followed by 65527"},
+		{"the end of 16 bits", 16, 4085, 16, []int{5}, 0xfff8, 513, "shorter than its file"},
+		{"a circle of two", 12, 100, 1, []int{5, 6}, 5, 1025, "returns to cluster 5"},
+	} {
+		m, want := tiny(tt.bits, tt.clusters, tt.perFAT, tt.chain, tt.next, tt.size)
+		got, err := open(t, m).ReadFile("f", mib)
+		if tt.want == "" && (err != nil || !bytes.Equal(got, want)) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: ReadFile = %d bytes, %v; want %q", tt.name, len(got), err, tt.want)
+		}
+	}
+	m, _ := tiny(12, 100, 1, []int{5}, 0xfff, 512)
+	f := open(t, m)
+	if got, err := f.ReadFile("E", 0); err != nil || len(got) != 0 {
+		t.Errorf("ReadFile of an empty file = %d bytes, %v", len(got), err)
+	}
+	if _, _, err := f.Extent("E", 0); err == nil || !strings.Contains(err.Error(), "is empty") {
+		t.Errorf("Extent of an empty file = %v", err)
+	}
+	if _, err := f.ReadFile("D", mib); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("ReadFile in a root directory that is full = %v; want ErrNotExist", err)
+	}
+}
+
+// TestRecords: what a directory holds behind its end, deleted files, labels and stray pieces of long names do not count.
+func TestRecords(t *testing.T) {
+	le := binary.LittleEndian
+	m, _ := tiny(12, 100, 1, []int{5, 6}, 0xfff, 1024)
+	root, dir := m[1024:1536], m[1536+3*512:][:1024] // F becomes a directory of two clusters
+	record := func(b []byte, name string, attr byte) {
+		copy(b, name)
+		b[11] = attr
+		le.PutUint16(b[26:], 9)
+		le.PutUint32(b[28:], 512)
+	}
+	long := func(b []byte, order byte, name string, sum byte) {
+		clear(b[:32])
+		b[0], b[11], b[13] = order, 0x0f, sum
+		for i, c := range []byte(name) {
+			at := 1 + 2*i // up to 5 units
+			b[at] = c
+		}
+	}
+	root[11] = 0x10
+	clear(dir)
+	record(dir, "\xe5ELETED    ", 0)
+	record(dir[32:], "LABEL      ", 0x08)
+	record(dir[64:], "LOWER   TXT", 0)
+	dir[64+12] = 0x18
+	record(dir[96:], "\x05MEGA      ", 0)
+	sum := byte(0)
+	for _, c := range []byte("SHORT      ") {
+		sum = sum>>1 | sum<<7
+		sum += c
+	}
+	long(dir[128:], 0x41, "right", sum)
+	record(dir[160:], "SHORT      ", 0)
+	long(dir[192:], 0x41, "wrong", sum+1)
+	record(dir[224:], "SHORT2     ", 0)
+	long(dir[256:], 0x42, "half", sum) // the first piece is missing
+	record(dir[288:], "SHORT      ", 0)
+	long(dir[320:], 0x41, "old", sum)
+	dir[320] = 0xe5
+	record(dir[352:], "SHORT      ", 0)
+	long(dir[384:], 0x41, "else", sum)
+	record(dir[416:], "\xe5HORT      ", 0)
+	record(dir[448:], "SHORT      ", 0)
+	record(dir[512:], "OLD        ", 0) // behind the end
+	got, err := open(t, m).Names("F", 100)
+	if want := []string{"lower.txt", "\xe5MEGA", "right", "SHORT2", "SHORT", "SHORT", "SHORT"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("Names = %q, %v; want %q", got, err, want)
+	}
+	if _, err := open(t, m).ReadFile("F/OLD", mib); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("ReadFile of a file behind the end = %v; want ErrNotExist", err)
+	}
+	if got, err := open(t, m).ReadFile("f/RIGHT", mib); err != nil || len(got) != 512 {
+		t.Errorf("ReadFile by the long name = %d bytes, %v", len(got), err)
+	}
+}
+
+// failing is a medium on which the read numbered at fails, and leaves garbage.
+type failing struct {
+	memory
+	n, at int
+}
+
+func (f *failing) ReadBackAt(p []byte, off int64) (int, error) {
+	if f.n++; f.n == f.at {
+		for i := range p {
+			p[i] = 0x33
+		}
+		return 0, io.ErrClosedPipe
+	}
+	return f.memory.ReadBackAt(p, off)
+}
+
+// TestUnreadable: every read that fails is an error, and the next call reads again.
+func TestUnreadable(t *testing.T) {
+	m, want := tiny(12, 400, 2, []int{339, 340, 341, 342, 343}, 0xfff, 2300)
+	for n := 1; ; n++ {
+		r := &failing{memory: m, at: n}
+		f, err := fat.Open(r, int64(len(m)))
+		if n == 1 {
+			if !errors.Is(err, io.ErrClosedPipe) {
+				t.Errorf("Open of an unreadable boot sector = %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := f.ReadFile("F", mib); r.n < n {
+			if err != nil || n < 1+1+2+5 {
+				t.Errorf("ReadFile = %d bytes, %v after %d reads", len(got), err, r.n)
+			}
+			break
+		} else if !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("ReadFile with read %d failing = %d bytes, %v", n, len(got), err)
+		}
+		if got, err := f.ReadFile("F", mib); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("ReadFile after read %d failed = %d bytes, %v", n, len(got), err)
+		}
 	}
 }
 
