@@ -230,7 +230,17 @@ func loop(t *testing.T, path string, size int64, options ...string) string {
 		t.Skipf("no loop device: %v", err)
 	}
 	node := strings.TrimSpace(string(out))
-	t.Cleanup(func() { _ = exec.Command("losetup", "-d", node).Run() })
+	forget := func() { // a loop device keeps the partitions that were added to it
+		parts, _ := filepath.Glob("/sys/class/block/" + filepath.Base(node) + "p*")
+		for _, p := range parts {
+			_ = exec.Command("delpart", node, strings.TrimPrefix(filepath.Base(p), filepath.Base(node)+"p")).Run()
+		}
+	}
+	forget()
+	t.Cleanup(func() {
+		forget()
+		_ = exec.Command("losetup", "-d", node).Run()
+	})
 	return node
 }
 
@@ -384,6 +394,38 @@ func TestExclusive(t *testing.T) {
 		_, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
 		if !isBusy(err) || !strings.Contains(err.Error(), "mounted on "+dir) {
 			t.Errorf("opening a mounted device = %v; want a BusyError that names %s", err, dir)
+		}
+	})
+	t.Run("swap", func(t *testing.T) {
+		need(t, "mkswap", "swapon")
+		node := loop(t, filepath.Join(t.TempDir(), "swap.img"), 1<<20)
+		run(t, "mkswap", node)
+		if out, err := exec.Command("swapon", node).CombinedOutput(); err != nil {
+			t.Skipf("swapon: %v: %s", err, out)
+		}
+		defer run(t, "swapoff", node)
+		if _, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive); !isBusy(err) || !strings.Contains(err.Error(), "used as swap") {
+			t.Errorf("opening swap = %v; want a BusyError that names it", err)
+		}
+	})
+	t.Run("claimed", func(t *testing.T) {
+		node := loop(t, filepath.Join(t.TempDir(), "disk.img"), 1<<20)
+		open := func(mode blockdev.Mode) error {
+			d, err := blockdev.OpenPath(node, 0, 0, mode)
+			if err == nil {
+				err = d.Close()
+			}
+			return err
+		}
+		claim, err := os.OpenFile(node, os.O_RDWR|os.O_EXCL, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := open(blockdev.Exclusive); !isBusy(err) || !strings.Contains(err.Error(), "held by another program") {
+			t.Errorf("opening a claimed device = %v; want a BusyError", err)
+		}
+		if err := errors.Join(open(blockdev.Shared), open(blockdev.ReadOnly), claim.Close(), open(blockdev.Exclusive)); err != nil {
+			t.Error(err)
 		}
 	})
 	t.Run("a partition is mounted", func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -196,13 +197,26 @@ func TestFactsAndLimits(t *testing.T) {
 		return s
 	}
 	before := read()
+	seq, _ := os.ReadFile(filepath.Join("/sys/block", filepath.Base(node), "diskseq"))
+	notes := func() int {
+		list, _ := filepath.Glob("/run/updater/bdi-" + filepath.Base(node) + "-" + strings.TrimSpace(string(seq)) + "*")
+		return len(list)
+	}
 	w := newWriter(t, d, blockdev.WriterOptions{Engine: blockdev.Paced})
 	during := read()
+	if os.WriteFile(filepath.Join(bdi, "strict_limit"), []byte("1"), 0) == nil && (!strings.Contains(during, "strict_limit=1") || notes() != 1) {
+		t.Errorf("the limits are %s under a paced writer, with %d notes", during, notes())
+	}
+	if text, err := os.ReadFile(filepath.Join(bdi, "max_bytes")); err == nil { // in steps of the memory's millionth
+		if n, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); n > 8*blockdev.DefaultWindow || n < 4*blockdev.DefaultWindow {
+			t.Errorf("the kernel keeps up to %d dirty bytes; want 8 windows", n)
+		}
+	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if read() != before {
-		t.Errorf("the limits are %s after Close; want %s", read(), before)
+	if read() != before || notes() != 0 {
+		t.Errorf("the limits are %s after Close, with %d notes; want %s", read(), notes(), before)
 	}
 	if during == before {
 		t.Logf("this kernel lets no limit be set: %s", before)

@@ -1,10 +1,96 @@
 package blockdev
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
+
+// TestDirtyLimits: all limits are set, or those before one that cannot be, and what was there comes back, where the kernel knows it.
+func TestDirtyLimits(t *testing.T) {
+	for name, c := range map[string]struct{ before, during, after map[string]string }{
+		"Linux 6.2": {
+			map[string]string{"max_bytes": "9", "max_ratio_fine": "7000", "strict_limit": "0"},
+			map[string]string{"max_bytes": "1000", "max_ratio_fine": "7000", "strict_limit": "1"},
+			map[string]string{"max_bytes": "1000", "max_ratio_fine": "7000", "strict_limit": "0"},
+		},
+		"older":       {map[string]string{"max_ratio": "50"}, map[string]string{"max_ratio": "1"}, map[string]string{"max_ratio": "50"}},
+		"no share":    {map[string]string{"max_ratio": "0"}, map[string]string{"max_ratio": "1"}, map[string]string{"max_ratio": "100"}},
+		"unreadable":  {map[string]string{"max_bytes": "9", "strict_limit": "0"}, map[string]string{"max_bytes": "9", "strict_limit": "0"}, nil},
+		"nothing set": {map[string]string{"max_bytes/x": "", "max_ratio_fine": "7000", "strict_limit": "0"}, map[string]string{"strict_limit": "0"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sysfs := t.TempDir()
+			for file, text := range c.before {
+				if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(sysfs, "bdi", file)), 0o755),
+					os.WriteFile(filepath.Join(sysfs, "bdi", file), []byte(text+"\n"), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := func(when string, files map[string]string) {
+				t.Helper()
+				for file, text := range files {
+					if got, err := os.ReadFile(filepath.Join(sysfs, "bdi", file)); err != nil || strings.TrimSpace(string(got)) != text {
+						t.Errorf("%s is %s %s, %v; want %s", file, got, when, err, text)
+					}
+				}
+			}
+			restore := limitDirty(sysfs, 1000)
+			want("under a writer", c.during)
+			if err := restore(); err != nil {
+				t.Error(err)
+			}
+			want("afterwards", c.after)
+			if notes, _ := filepath.Glob(bdiNote(sysfs) + "*"); len(notes) > 0 {
+				t.Errorf("notes stay: %s", notes)
+			}
+		})
+	}
+	dir := t.TempDir()
+	if err := setNoted(dir, "evil 1\nmax_ratio 0\n"); err != nil {
+		t.Error(err)
+	}
+	if files, _ := filepath.Glob(dir + "/*"); len(files) != 1 || filepath.Base(files[0]) != "max_ratio" {
+		t.Errorf("setNoted wrote %s; want max_ratio", files)
+	}
+}
+
+// TestOtherDisk: the note of a disk does not change the limits of another one that took its name.
+func TestOtherDisk(t *testing.T) {
+	sysfs := t.TempDir()
+	set := func(seq, ratio string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Join(sysfs, "bdi"), 0o755), os.WriteFile(filepath.Join(sysfs, "diskseq"), []byte(seq+"\n"), 0o600),
+			os.WriteFile(filepath.Join(sysfs, "bdi/max_ratio"), []byte(ratio), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ratio := func() string {
+		text, _ := os.ReadFile(filepath.Join(sysfs, "bdi/max_ratio"))
+		return string(text)
+	}
+	set("5", "50")
+	limitDirty(sysfs, 1000) // by a run that is killed
+	if _, err := os.Stat(bdiNote(sysfs)); err != nil {
+		t.Skip(err)
+	}
+	set("6", "1")
+	if err := restoreDirty(sysfs); err != nil || ratio() != "1" {
+		t.Errorf("the limit of another disk is %s, %v", ratio(), err)
+	}
+	set("5", "1")
+	if err := restoreDirty(sysfs); err != nil || ratio() != "50" {
+		t.Errorf("the limit is %s, %v; want 50", ratio(), err)
+	}
+	if err := errors.Join(os.WriteFile(bdiNote(sysfs), []byte("strict_limit 1\n"), 0o600), os.RemoveAll(filepath.Join(sysfs, "bdi"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := restoreDirty(sysfs); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("restoring a limit that is gone = %v; want the error", err)
+	}
+}
 
 // Only media that are known to be built in are read back while they are written.
 func TestBuiltIn(t *testing.T) {

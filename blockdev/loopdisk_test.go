@@ -182,7 +182,7 @@ func TestMountPoint(t *testing.T) {
 	if dir, err := blockdev.MountPoint(node); err != nil || dir != "" {
 		t.Errorf("MountPoint of a device that is not mounted = %q, %v", dir, err)
 	}
-	dir := filepath.Join(t.TempDir(), `a b\c`)
+	dir := filepath.Join(t.TempDir(), "a b\\c\td\ne")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -199,6 +199,20 @@ func TestMountPoint(t *testing.T) {
 	if _, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive); !isBusy(err) || !strings.Contains(err.Error(), "mounted on "+dir) {
 		t.Errorf("opening a mounted device = %v; want a BusyError that names %s", err, dir)
 	}
+	part := t.TempDir() // the device is mounted there, but not its root
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "mount", "--bind", filepath.Join(dir, "sub"), part)
+	run(t, "umount", dir)
+	if got, err := blockdev.MountPoint(node); err != nil || got != "" {
+		t.Errorf("MountPoint of a device of which a folder is mounted = %q, %v", got, err)
+	}
+	if _, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive); !isBusy(err) || !strings.Contains(err.Error(), "mounted on "+part) {
+		t.Errorf("opening a device of which a folder is mounted = %v; want a BusyError that names %s", err, part)
+	}
+	run(t, "mount", node, dir)
+	run(t, "umount", part)
 	if _, err := blockdev.MountPoint("/dev/none"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("MountPoint of nothing = %v", err)
 	}
