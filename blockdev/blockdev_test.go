@@ -640,6 +640,9 @@ func TestOpenFATFile(t *testing.T) {
 			}
 			run(t, "mmd", "-i", esp, "::/grub")
 			run(t, "mcopy", "-i", esp, env, "::/grub/grubenv")
+			big := filepath.Join(dir, "big")
+			truncate(t, big, 1<<20+1)
+			run(t, "mcopy", "-i", esp, big, "::/big")
 			truncate(t, disk, c.size+4<<20)
 			run(t, "sgdisk", "-n1:2048:+"+itoa(c.size/1024)+"K", "-c1:esp", disk)
 			run(t, "dd", "if="+esp, "of="+disk, "bs=1M", "seek=1", "conv=notrunc,sparse", "status=none")
@@ -664,10 +667,13 @@ func TestOpenFATFile(t *testing.T) {
 			if got != string(want) {
 				t.Errorf("mtype reads %.60q; want %.60q", got, want)
 			}
-			for _, missing := range []string{"/grub/none", "/none/grubenv"} {
-				if _, err := p.OpenFATFile(missing, blockdev.ReadOnly); err == nil {
-					t.Errorf("OpenFATFile(%s) succeeded", missing)
+			for name, want := range map[string]string{"/grub/none": "not exist", "/none/grubenv": "not exist", "/big": "expected at most 1048576"} {
+				if _, err := p.OpenFATFile(name, blockdev.ReadOnly); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("OpenFATFile(%s) = %v; want %q", name, err, want)
 				}
+			}
+			if n := openFiles(disk); n != 1 {
+				t.Errorf("%d files are open; want the disk", n)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package blockdev_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
@@ -88,8 +89,17 @@ func TestFitGPT(t *testing.T) {
 				t.Fatalf("FitGPT = %+v, %v", fit, err)
 			}
 			wantVerified(t, path)
-			if same := bytes.Equal(before, readAll(t, path)); same == tt.moved {
+			disk := readAll(t, path)
+			if same := bytes.Equal(before, disk); same == tt.moved {
 				t.Errorf("the disk is the same: %v", same)
+			}
+			if got := int64(binary.LittleEndian.Uint32(disk[446+12:])); got != tt.size/512-1 || fit.OldLBA != tt.small/512-1 || fit.NewLBA != tt.size/512-1 {
+				t.Errorf("FitGPT = %+v, the MBR spans %d sectors; want %d", fit, got, tt.size/512-1)
+			}
+			if tt.grown != 0 {
+				if p := openDisk(t, path).Partitions()[tt.grown-1]; p.Size != fit.GrownTo || fit.GrownFrom != 8*mib || fit.GrownTo <= fit.GrownFrom {
+					t.Errorf("FitGPT = %+v; want the sizes of partition %d, which has %d bytes", fit, tt.grown, p.Size)
+				}
 			}
 			after := partitions(t, path)
 			for i := range parts {

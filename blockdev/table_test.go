@@ -129,6 +129,19 @@ func TestTableFaults(t *testing.T) {
 			}
 			b[510], b[511] = 0x55, 0xaa
 		}, err: "partitions 1 and 2 overlap"},
+		{name: "MBR partitions side by side", change: func(b []byte) {
+			clear(b)
+			for i, first := range []uint32{15, 10} {
+				e := b[446+16*i:]
+				e[4] = 0x83
+				le.PutUint32(e[8:], first)
+				le.PutUint32(e[12:], 5)
+			}
+			b[510], b[511] = 0x55, 0xaa
+		}, err: "an MBR, which has no labels, with partitions 1"},
+		{name: "an empty MBR", change: func(b []byte) { clear(b); b[510], b[511] = 0x55, 0xaa }, err: "which has no partitions"},
+		{name: "an empty MBR beside a GPT", change: func(b []byte) { clear(b[446:510]) }, degraded: "MBR does not protect"},
+		{name: "an empty MBR beside a damaged GPT", change: func(b []byte) { clear(b[446:510]); b[600]++; b[len(b)-500]++ }, err: "checksum of the header"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "disk.img")
@@ -141,6 +154,8 @@ func TestTableFaults(t *testing.T) {
 			if err == nil {
 				defer d.Close()
 				_, err = d.Find("PARTLABEL=rootfs_b")
+			} else if _, ok := errors.AsType[*blockdev.TableError](err); !ok || openFiles(path) > 0 {
+				t.Errorf("OpenDisk = %v, with %d open files; want a TableError and none", err, openFiles(path))
 			}
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
@@ -174,10 +189,58 @@ func TestRepairTable(t *testing.T) {
 			if !bytes.Equal(readAll(t, path), want) {
 				t.Error("the disk is not as it was before the damage")
 			}
+			if n := openFiles(path); n != 1+3 { // the disk, and the slot
+				t.Errorf("%d files are open after the repair", n)
+			}
 			if again := openDisk(t, path); again.Degraded() != "" {
 				t.Errorf("Degraded = %q after the repair", again.Degraded())
 			}
 		})
+	}
+}
+
+// TestRepairTableRefuses leaves a disk alone whose table names no place for its backup.
+func TestRepairTableRefuses(t *testing.T) {
+	path := newDisk(t)
+	change(t, path, func(b []byte) { binary.LittleEndian.PutUint64(b[512+32:], 1<<20); reseal(b, 512) })
+	want := readAll(t, path)
+	d := openDisk(t, path)
+	if repaired, err := d.RepairTable(); repaired || err == nil || !strings.Contains(err.Error(), "outside the disk") || d.Degraded() == "" {
+		t.Errorf("RepairTable = %v, %v; Degraded %q; want an error", repaired, err, d.Degraded())
+	}
+	if !bytes.Equal(readAll(t, path), want) || openFiles(path) != 1 {
+		t.Errorf("the disk was changed, or %d files are open", openFiles(path))
+	}
+}
+
+// TestLargeSectors opens an image for sectors of 4096 bytes, and its partition.
+func TestLargeSectors(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.img")
+	truncate(t, path, 8*mib)
+	table, err := gpt.New(2048, 4096, gpt.NewGUID(), []gpt.Entry{{Number: 3, Type: gpt.GUID{1}, First: 256, Last: 511, Name: "slot"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := blockdev.OpenPath(path, 0, 0, blockdev.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(gpt.Write(w, table, gpt.ProtectiveMBR(2048)), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d := openDisk(t, path)
+	p := find(t, d, "PARTLABEL=slot")
+	if d.SectorSize() != 4096 || d.Degraded() != "" || p.Offset != mib || p.Size != mib || p.Number != 3 {
+		t.Errorf("sectors of %d bytes, Degraded %q, partition %d at %d of %d bytes", d.SectorSize(), d.Degraded(), p.Number, p.Offset, p.Size)
+	}
+	if head, tail, err := d.TableAreas(); err != nil || head != 6*4096 || tail != 5*4096 {
+		t.Errorf("TableAreas = %d, %d, %v", head, tail, err)
+	}
+	change(t, path, func(b []byte) { b[4096+60]++ })
+	if d := openDisk(t, path); !strings.Contains(d.Degraded(), "checksum of the header") {
+		t.Errorf("Degraded = %q", d.Degraded())
+	} else if repaired, err := d.RepairTable(); !repaired || err != nil || openDisk(t, path).Degraded() != "" {
+		t.Errorf("RepairTable = %v, %v", repaired, err)
 	}
 }
 
@@ -203,6 +266,7 @@ func TestOpenDiskMemory(t *testing.T) {
 // TestCheckImage finds before writing what FitGPT finds afterwards.
 func TestCheckImage(t *testing.T) {
 	gptImage, mbrImage := readAll(t, newDisk(t)), readAll(t, mbrDisk(t))
+	long := readAll(t, partitioned(t, 64<<20, "-S1024", "-n1:2048:+8M"))
 	grow := blockdev.GPTOptions{GrowLast: true}
 	for _, tt := range []struct {
 		name  string
@@ -220,6 +284,7 @@ func TestCheckImage(t *testing.T) {
 		{"no table", make([]byte, mib), 2 * mib, blockdev.GPTOptions{SectorSize: 4096}, ""},
 		{"no table to grow", make([]byte, mib), 2 * mib, grow, "no partition table found"},
 		{"a short image", make([]byte, 600), 2 * mib, blockdev.GPTOptions{}, ""},
+		{"a table that reaches behind the head", long, 64 * mib, blockdev.GPTOptions{}, ""},
 	} {
 		head := tt.image[:min(len(tt.image), blockdev.TableBytes)]
 		err := blockdev.CheckImage("image", head, int64(len(tt.image)), tt.size, tt.o)
@@ -244,15 +309,23 @@ func TestCheckImageSectors(t *testing.T) {
 	copy(fat, "\xeb\x3c\x90mkfs.fat\x00\x02\x04\x04\x00\x02\x00\x02\x00\x40\xf8\x10\x00") // 16384 sectors of 512 bytes
 	fat[510], fat[511] = 0x55, 0xaa
 	ext := make([]byte, 8*mib)
-	ext[1024+56], ext[1024+57] = 0x53, 0xef // blocks of 1024 bytes
+	ext[1024+56], ext[1024+57] = 0x53, 0xef           // blocks of 1024 bytes
+	ext4, ext64 := bytes.Clone(ext), bytes.Clone(ext) // blocks of 4096 and 65536 bytes
+	ext4[1024+24], ext64[1024+24] = 2, 6
+	fat4 := bytes.Clone(fat)
+	copy(fat4[11:], "\x00\x10\x04\x04\x00\x02\x00\x02\x00\x08") // 2048 sectors of 4096 bytes
 	table := readAll(t, mbrDisk(t))
+	either := make([]byte, 8*mib) // an MBR whose partition is inside with sectors of both sizes
+	copy(either[446:], []byte{0, 0, 0, 0, 0x83, 0, 0, 0, 10, 0, 0, 0, 5, 0, 0, 0})
+	either[510], either[511] = 0x55, 0xaa
 	for _, tt := range []struct {
 		name   string
 		image  []byte
 		sector int64
 		refuse bool
 	}{{"FAT", fat, 512, false}, {"FAT", fat, 4096, true}, {"MBR", table, 512, false}, {"MBR", table, 4096, true},
-		{"ext", ext, 512, false}, {"ext", ext, 4096, true}} {
+		{"ext", ext, 512, false}, {"ext", ext, 4096, true}, {"ext with blocks of 4096", ext4, 4096, false},
+		{"ext with blocks of 64 KiB", ext64, 4096, false}, {"FAT for 4096", fat4, 4096, false}, {"MBR for either", either, 4096, false}} {
 		err := blockdev.CheckImage("image", tt.image[:blockdev.TableBytes], int64(len(tt.image)), 1<<30, blockdev.GPTOptions{SectorSize: tt.sector})
 		if _, ok := errors.AsType[*blockdev.SectorSizeError](err); ok != tt.refuse || err != nil && !ok {
 			t.Errorf("%s on sectors of %d bytes: CheckImage = %v", tt.name, tt.sector, err)
