@@ -459,6 +459,9 @@ func TestExclusive(t *testing.T) {
 		if _, err := find(t, disk, "PARTLABEL=rootfs_b").Open(blockdev.Exclusive); !isBusy(err) {
 			t.Errorf("opening a file behind a loop device = %v; want a BusyError", err)
 		}
+		if err := find(t, disk, "PARTLABEL=rootfs_b").Busy(); !isBusy(err) {
+			t.Errorf("Busy of a file behind a loop device = %v; want a BusyError", err)
+		}
 	})
 }
 
@@ -521,6 +524,12 @@ func TestWindowOfAnImage(t *testing.T) {
 		t.Errorf("TableAreas = %d, %d, %v", head, tail, err)
 	}
 	p, want := find(t, disk, "PARTLABEL=rootfs_b"), readAll(t, path)
+	if err := p.Busy(); err != nil {
+		t.Errorf("Busy = %v", err)
+	}
+	if whole, err := blockdev.IsWholeDisk(path); whole || err != nil {
+		t.Errorf("IsWholeDisk of a file = %v, %v", whole, err)
+	}
 	for _, c := range []struct{ off, size int64 }{{p.Size, 1}, {0, p.Size + 1}, {1, p.Size}, {-p.Size - 1, 1}, {0, 0}, {0, -1}} {
 		if _, err := p.OpenWindow(c.off, c.size, blockdev.ReadOnly); err == nil || !strings.Contains(err.Error(), "not inside") {
 			t.Errorf("OpenWindow(%d, %d) = %v", c.off, c.size, err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -89,6 +90,41 @@ func TestOtherDisk(t *testing.T) {
 	}
 	if err := restoreDirty(sysfs); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("restoring a limit that is gone = %v; want the error", err)
+	}
+}
+
+// TestFacts reads the facts of a partition and of its disk, and puts them in a line.
+func TestFacts(t *testing.T) {
+	disk := t.TempDir()
+	d := &Device{name: "slot", size: 4096, sysfs: disk, node: filepath.Join(disk, "p1")}
+	for file, text := range map[string]string{
+		"queue/logical_block_size": "512", "queue/physical_block_size": "4096", "queue/write_cache": "write back", "queue/fua": "1",
+		"queue/discard_max_bytes": "8192", "queue/write_zeroes_max_bytes": "16384", "queue/rotational": "1", "removable": "1", "bdi/max_ratio": "7",
+		"ro": "0", "p1/ro": "0", "device/name": "Disk", "device/fwrev": "2", "p1/holders/dm-0": "",
+	} {
+		path := filepath.Join(disk, file)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text+"\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := Facts{Name: "slot", Kind: "block device", Size: 4096, LogicalBlock: 512, PhysicalBlock: 4096, WriteCache: "write back", FUA: true,
+		DiscardMax: 8192, WriteZeroesMax: 16384, Rotational: true, Removable: true, Holders: []string{"dm-0"}, Model: "Disk", Firmware: "2", MaxRatio: 7}
+	if got := d.Facts(); !reflect.DeepEqual(got, want) {
+		t.Errorf("Facts = %+v; want %+v", got, want)
+	}
+	if got, want := d.Facts().String(), "slot, block device, Disk 2, blocks of 512/4096 bytes, cache write back, held by dm-0"; got != want {
+		t.Errorf("String = %q; want %q", got, want)
+	}
+	for _, file := range []string{"ro", "p1/ro"} {
+		if err := os.WriteFile(filepath.Join(disk, file), []byte("1\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if !d.Facts().ReadOnly {
+			t.Errorf("a device with %s = 1 is not read-only", file)
+		}
+		if err := os.WriteFile(filepath.Join(disk, file), []byte("0\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

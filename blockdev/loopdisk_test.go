@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"updater/blockdev"
 )
 
@@ -54,6 +56,9 @@ func TestFindDisk(t *testing.T) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	if n := openFiles(node); n != 0 {
+		t.Errorf("%d files are open after the search", n)
 	}
 	second := loop(t, copied, 8<<20)
 	wants("", "", "several disks match")
@@ -170,6 +175,40 @@ func TestRereadTable(t *testing.T) {
 	}
 	if _, err := blockdev.RereadTable("/dev/none", 0); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("RereadTable of nothing = %v", err)
+	}
+	scanned := loop(t, filepath.Join(t.TempDir(), "disk.img"), 4<<20, "-P")
+	if err := blockdev.AddPartition(scanned, 3, 1<<20, 1<<20); err != nil {
+		t.Skip(err)
+	}
+	if size, err := os.ReadFile("/sys/class/block/" + filepath.Base(scanned) + "p3/size"); err != nil || string(size) != "2048\n" {
+		t.Errorf("the kernel has partition 3 with %s sectors, %v", size, err)
+	}
+	if err := blockdev.AddPartition(scanned, 4, 1<<20, 1<<20); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("AddPartition over another one = %v; want EBUSY", err)
+	}
+	dev, err := os.ReadFile("/sys/class/block/" + filepath.Base(scanned) + "p3/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	major, minor, _ := strings.Cut(strings.TrimSpace(string(dev)), ":")
+	part := filepath.Join(t.TempDir(), "p3")
+	run(t, "mknod", part, "b", major, minor)
+	if whole, err := blockdev.IsWholeDisk(part); whole || err != nil {
+		t.Errorf("IsWholeDisk of a partition = %v, %v", whole, err)
+	}
+	used, err := os.Open(part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if nodes, err := blockdev.RereadTable(scanned, 0); !nodes || !isBusy(err) {
+		t.Errorf("RereadTable while a partition is in use = %v, %v; want a BusyError", nodes, err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { used.Close() })
+	if nodes, err := blockdev.RereadTable(scanned, time.Minute); !nodes || err != nil {
+		t.Errorf("RereadTable once the partition is free = %v, %v", nodes, err)
+	}
+	if n := openFiles(scanned); n != 0 {
+		t.Errorf("%d files are open", n)
 	}
 }
 

@@ -165,7 +165,7 @@ func TestHostile(t *testing.T) {
 		{"over the MBR", func(m memory) { le.PutUint32(m[446+8:], 0) }, false, "partition 1 (sectors 0-8) is not inside"},
 		{"extended outside", func(m memory) { le.PutUint32(m[446+16+8:], 128) }, false, "record at sector 128 is not inside"},
 		{"extended one is the MBR", func(m memory) { le.PutUint32(m[446+16+8:], 0) }, false, "returns to sector 0"},
-		{"a second extended one is the MBR", func(m memory) { copy(m[446+32:], []byte{0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0}) }, false, "returns to sector 0"},
+		{"a second extended one is the MBR", func(m memory) { m[446+32+4], m[446+32+12] = 5, 9 }, false, "returns to sector 0"},
 		{"logical outside", func(m memory) { le.PutUint32(m[30*512+446+12:], 1<<31) }, false, "partition 6 (sectors 31-"},
 		{"a circle", func(m memory) { le.PutUint32(m[10*512+446+16+8:], 0) }, false, "returns to sector 10"},
 		{"a long circle", func(m memory) {
