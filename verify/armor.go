@@ -90,9 +90,6 @@ func decodeArmor(text, sum []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decoding armor: %w", err)
 	}
-	if len(data) == 0 {
-		return nil, errors.New("armor is empty")
-	}
 	if sum == nil {
 		return data, nil // optional since RFC 9580
 	}

@@ -175,7 +175,6 @@ func (c *certificate) entity() (*openpgp.Entity, error) {
 
 func join(all, e *openpgp.Entity) {
 	all.DirectSignatures = append(all.DirectSignatures, e.DirectSignatures...)
-	all.Revocations = append(all.Revocations, e.Revocations...)
 	for name, id := range e.Identities {
 		if have := all.Identities[name]; have != nil {
 			have.SelfCertifications = append(have.SelfCertifications, id.SelfCertifications...)

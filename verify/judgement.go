@@ -22,6 +22,9 @@ type judgement struct {
 	entity  *openpgp.Entity
 	key     *packet.PublicKey // made the signature
 	subkey  *openpgp.Subkey   // the same; nil for the primary key
+
+	// Set by binding: the self-signatures that govern the primary key, the direct one if there is one, and that which binds the subkey.
+	primary, direct, bound *packet.Signature
 }
 
 // userID returns the user ID of the newest self-signature, for display only; the policy does not depend on it.
@@ -85,37 +88,34 @@ func (j *judgement) strength() (reason, advice string, err error) {
 	return "", "", nil
 }
 
-// selfSignatures returns the signatures by the primary key that govern it and, for a subkey, the binding. The newest one
+// selfSignatures finds the signatures by the primary key that govern it and, for a subkey, the binding. The newest one
 // up to now counts, even if it is younger than the signature: an owner who extends or shortens the life of a key
 // replaces the older self-signature, and gpg no longer exports that.
-func (j *judgement) selfSignatures() (primary, direct, binding *packet.Signature, err error) {
+func (j *judgement) selfSignatures() (err error) {
 	now := j.config.Now()
-	if primary, err = j.entity.PrimarySelfSignature(now, j.config); err != nil {
-		return nil, nil, nil, fmt.Errorf("it has no valid self-signature: %w", err)
+	if j.primary, err = j.entity.PrimarySelfSignature(now, j.config); err != nil {
+		return fmt.Errorf("it has no valid self-signature: %w", err)
 	}
-	if len(j.entity.DirectSignatures) > 0 {
-		direct, _ = j.entity.LatestValidDirectSignature(now, j.config)
-	}
+	j.direct, _ = j.entity.LatestValidDirectSignature(now, j.config)
 	if j.subkey == nil {
-		return primary, direct, nil, nil
+		return nil
 	}
-	if binding, err = j.subkey.LatestValidBindingSignature(now, j.config); err != nil {
-		return nil, nil, nil, fmt.Errorf("its subkey is not validly bound to it: %w", err)
+	if j.bound, err = j.subkey.LatestValidBindingSignature(now, j.config); err != nil {
+		return fmt.Errorf("its subkey is not validly bound to it: %w", err)
 	}
-	return primary, direct, binding, nil
+	return nil
 }
 
 // binding checks that the key may sign, and that a subkey agreed to belong to its primary key.
 func (j *judgement) binding() (reason, advice string, err error) {
-	primary, _, binding, err := j.selfSignatures()
-	if err != nil {
+	if err := j.selfSignatures(); err != nil {
 		return "its certificate is not usable", "export the certificate again with gpg --export; self-signatures must use sha256 or stronger", err
 	}
-	flags := primary
-	if binding != nil {
-		flags = binding
+	flags := j.primary
+	if j.bound != nil {
+		flags = j.bound
 		// The library checked the cross-certificate of a subkey with the signing flag, but not its hash.
-		if e := binding.EmbeddedSignature; binding.FlagSign && (e == nil || e.SigType != packet.SigTypePrimaryKeyBinding || !strongHash(e.Hash)) {
+		if e := flags.EmbeddedSignature; flags.FlagSign && (e == nil || !strongHash(e.Hash)) {
 			return "the subkey's cross-certificate is missing or too weak", "run gpg --edit-key with cross-certify, and export again", nil
 		}
 	}
@@ -134,26 +134,22 @@ func (j *judgement) dates() (reason, advice string, err error) {
 	if j.sig.SigExpired(j.config.Now()) {
 		return fmt.Sprintf("it expired; the trusted clock says %s", stamp(clock)), "get a newer file, or set the clock when it is ahead", nil
 	}
-	primary, direct, binding, err := j.selfSignatures()
-	if err != nil {
-		return "its certificate is not usable", "", err
+	reason = j.outlived(made)
+	if reason == "" && j.policy.RefuseExpired {
+		reason = j.outlived(j.config.Now())
 	}
-	times := []time.Time{made}
-	if j.policy.RefuseExpired {
-		times = append(times, j.config.Now())
-	}
-	for _, at := range times {
-		if why := outlived(j.entity.PrimaryKey, at, primary, direct); why != "" {
-			return why, "sign again with a valid key", nil
-		}
-		if binding == nil {
-			continue
-		}
-		if why := outlived(j.key, at, binding); why != "" {
-			return "subkey: " + why, "sign again with a valid key", nil
+	return reason, "sign again with a valid key", nil
+}
+
+// outlived returns the reason why the keys were not valid at a time.
+func (j *judgement) outlived(at time.Time) string {
+	why := outlived(j.entity.PrimaryKey, at, j.primary, j.direct)
+	if why == "" && j.bound != nil {
+		if why = outlived(j.key, at, j.bound); why != "" {
+			why = "subkey: " + why
 		}
 	}
-	return "", "", nil
+	return why
 }
 
 // outlived returns the reason why key was not valid at a time, by any of the self-signatures; nil ones are skipped.

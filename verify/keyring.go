@@ -3,6 +3,7 @@ package verify
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -202,17 +203,17 @@ func readKeyFile(path string, room int64) ([]byte, error) {
 		return nil, err
 	case !info.Mode().IsRegular():
 		return nil, errors.New("not a regular file")
-	case info.Size() > room:
-		return nil, fmt.Errorf("keyring is larger than %d bytes", MaxKeyringSize)
 	}
-	data, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(data)) > room {
-		return nil, fmt.Errorf("keyring is larger than %d bytes", MaxKeyringSize)
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, room+1))
+	if err == nil && int64(len(data)) > room {
+		err = fmt.Errorf("keyring is larger than %d bytes", MaxKeyringSize)
 	}
-	return data, nil
+	return data, err
 }
 
 // add puts every certificate of one file into the keyring. where begins the error of a certificate that cannot be read.

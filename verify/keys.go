@@ -61,15 +61,7 @@ func (j *judgement) canSign() (why string, end time.Time) {
 			return why, end
 		}
 	}
-	primary, direct, binding, err := j.selfSignatures()
-	if err != nil {
-		return err.Error(), end
-	}
-	at := j.sig.CreationTime
-	if why = outlived(j.entity.PrimaryKey, at, primary, direct); why == "" && binding != nil {
-		why = outlived(j.key, at, binding)
-	}
-	return why, earliest(ends(j.entity.PrimaryKey, primary, direct), ends(j.key, binding))
+	return j.outlived(j.sig.CreationTime), earliest(ends(j.entity.PrimaryKey, j.primary, j.direct), ends(j.key, j.bound))
 }
 
 // ends returns the expiry times of a key by each of the signatures; nil ones are skipped.

@@ -167,8 +167,7 @@ func (p Policy) effectiveTime(sig *packet.Signature) time.Time {
 func (p Policy) config(sig *packet.Signature) *packet.Config {
 	weak := map[crypto.Hash]bool{crypto.MD5: true, crypto.SHA1: true, crypto.RIPEMD160: true, crypto.SHA224: true}
 	return &packet.Config{
-		Time:                        func() time.Time { return p.effectiveTime(sig) },
-		RejectHashAlgorithms:        weak,
-		RejectMessageHashAlgorithms: weak,
+		Time:                 func() time.Time { return p.effectiveTime(sig) },
+		RejectHashAlgorithms: weak,
 	}
 }

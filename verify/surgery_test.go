@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	goed25519 "github.com/ProtonMail/go-crypto/openpgp/ed25519"
 	"github.com/ProtonMail/go-crypto/openpgp/eddsa"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
@@ -123,13 +124,12 @@ func version3(t testing.TB, sig []byte, keyID []byte) []byte {
 }
 
 // signWith makes a version 4 signature of testDoc by hand, with further hashed subpackets that the library would not
-// write. e is an EdDSA key.
+// write. e is an Ed25519 key; only the unhashed key ID names it.
 func signWith(t testing.TB, e *openpgp.Entity, subpackets ...byte) []byte {
 	t.Helper()
 	key := e.PrivateKey
 	made := uint32(time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC).Unix())
 	hashed := binary.BigEndian.AppendUint32([]byte{5, 2}, made)
-	hashed = append(append(hashed, 22, 33, 4), key.Fingerprint...)
 	hashed = append(hashed, subpackets...)
 	body := binary.BigEndian.AppendUint16([]byte{4, 0, byte(key.PubKeyAlgo), 10}, uint16(len(hashed)))
 	body = append(body, hashed...)
@@ -138,13 +138,16 @@ func signWith(t testing.TB, e *openpgp.Entity, subpackets ...byte) []byte {
 	h.Write(body)
 	h.Write(binary.BigEndian.AppendUint32([]byte{4, 0xff}, uint32(len(body))))
 	digest := h.Sum(nil)
+	body = append(body, 0, 10, 9, 16)
+	body = append(binary.BigEndian.AppendUint64(body, key.KeyId), digest[:2]...)
+	if native, ok := key.PrivateKey.(*goed25519.PrivateKey); ok {
+		return joined(t, &packet.OpaquePacket{Tag: 2, Contents: append(body, ed25519.Sign(native.Key, digest)...)})
+	}
 	secret, ok := key.PrivateKey.(*eddsa.PrivateKey)
 	if !ok {
 		t.Fatalf("key is a %T", key.PrivateKey)
 	}
 	raw := ed25519.Sign(ed25519.NewKeyFromSeed(secret.D), digest)
-	body = append(body, 0, 10, 9, 16)
-	body = append(binary.BigEndian.AppendUint64(body, key.KeyId), digest[:2]...)
 	for _, half := range [][]byte{raw[:32], raw[32:]} {
 		n := new(big.Int).SetBytes(half)
 		body = append(binary.BigEndian.AppendUint16(body, uint16(n.BitLen())), n.Bytes()...)
