@@ -478,3 +478,102 @@ func TestSignatureVersion(t *testing.T) {
 		t.Errorf("Claimed() = %v", claimed)
 	}
 }
+
+// TestHashes: SHA-2 and SHA-3 of 256 bits or more are accepted, detached and clearsigned, and no others.
+func TestHashes(t *testing.T) {
+	e := goKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	p := verify.Policy{Keyring: ring(t, goExport(t, e)), Time: now2025}
+	for hash, name := range map[crypto.Hash]string{
+		crypto.SHA256: "SHA256", crypto.SHA384: "SHA384", crypto.SHA512: "SHA512", crypto.SHA3_256: "SHA3-256", crypto.SHA3_512: "SHA3-512",
+		crypto.SHA1: "", crypto.SHA224: "",
+	} {
+		want := ""
+		if name == "" {
+			want = "expected sha256 or stronger"
+		}
+		sig := &packet.Signature{SigType: packet.SigTypeBinary, Hash: hash, CreationTime: date(2025, 1)}
+		got, err := p.Verify(testDoc, signAs(t, e.PrivateKey, sig, testDoc))
+		checkVerdict(t, got, err, testDoc, want)
+		if err == nil && got.Signers[0].Hash != strings.ToLower(name) {
+			t.Errorf("the hash is %q; want %s", got.Signers[0].Hash, name)
+		}
+		for _, other := range []string{name, "SHA256"} {
+			text := &packet.Signature{SigType: packet.SigTypeText, Hash: hash, CreationTime: date(2025, 1)}
+			doc := fmt.Appendf(nil, "-----BEGIN PGP SIGNED MESSAGE-----\nHash: %s\n\na\nb\n", other)
+			got, err := p.Verify(append(doc, armoredAs(signAs(t, e.PrivateKey, text, []byte("a\r\nb")), "PGP SIGNATURE")...), nil)
+			switch {
+			case name == "":
+				checkVerdict(t, got, err, nil, "hash")
+			case other != name:
+				checkVerdict(t, got, err, nil, "the document's header says SHA256")
+			default:
+				checkVerdict(t, got, err, []byte("a\nb\n"), "")
+			}
+		}
+	}
+}
+
+// TestErrors: an error names the key, its owner, the time and the reason; an unverified text has the same type of error.
+func TestErrors(t *testing.T) {
+	e, other := certOf(t, ed), certOf(t, ed)
+	k := ring(t, goExport(t, e))
+	p := verify.Policy{Keyring: k, Time: now2025}
+	id, name := fmt.Sprintf("%016X", other.PrimaryKey.KeyId), k.Fingerprints()[0]
+	future, unknown := signBy(t, e.PrivateKey, date(2030, 1)), signBy(t, other.PrivateKey, date(2025, 1))
+	for _, c := range []struct {
+		sig        []byte
+		text, hint string
+	}{
+		{future, "signature by key " + name[24:] + " (dave <dave@example.com>) of 2030-01-01 00:00:00 UTC: it is from the future: the trusted clock says 2025-06-01 00:00:00 UTC",
+			"set the clock of this device, if it is behind"},
+		{unknown, "signature by key " + id + " of 2025-01-01 00:00:00 UTC: the key is not in the keyring", "trusted keys: " + name},
+		{append(bytes.Clone(unknown), unknown...), "none of the keys that signed (" + id + ", " + id + ") is in the keyring", "trusted keys: " + name},
+		{unknown[:9], "reading the signature: byte 0: OpenPGP packet is truncated",
+			"download the file and its signature again; if that does not help, report it to their publisher"},
+	} {
+		_, err := p.Verify(testDoc, c.sig)
+		if e, ok := errors.AsType[*verify.SignatureError](err); !ok || err.Error() != c.text || e.Hint() != c.hint {
+			t.Errorf("Verify() = %v, hint %v; want %s, hint %s", err, e, c.text, c.hint)
+		}
+	}
+	_, err := p.Verify(testDoc, unknown[:9])
+	if errors.Unwrap(err) == nil {
+		t.Errorf("Verify() = %v; want it to wrap its cause", err)
+	}
+	clear := goClearsign(t, other, testDoc)
+	if text, err := verify.UnverifiedText(clear); err != nil || !bytes.Equal(text, testDoc) {
+		t.Errorf("UnverifiedText() = %q, %v", text, err)
+	}
+	if text, err := verify.UnverifiedText(testDoc); text != nil || errors.Unwrap(err) == nil {
+		t.Errorf("UnverifiedText() of another document = %q, %v", text, err)
+	} else if _, ok := errors.AsType[*verify.SignatureError](err); !ok {
+		t.Errorf("UnverifiedText() = %T", err)
+	}
+	mismatch := &verify.MismatchError{Object: "range 3", Type: "sha256", Got: "ab", Want: "cd"}
+	if want := "range 3: sha256 is ab, bmap says cd"; mismatch.Error() != want {
+		t.Errorf("Error() = %q; want %q", mismatch, want)
+	}
+}
+
+// TestProblems: every certificate with an unreadable copy is a problem, in the order of the fingerprints, and none of them is trusted.
+func TestProblems(t *testing.T) {
+	good := certOf(t, ed)
+	data := goExport(t, good)
+	var want []string
+	for range 3 {
+		bad := certOf(t, ed)
+		data = append(data, joined(t, packets(t, goExport(t, bad))[0])...)
+		want = append(want, fmt.Sprintf("%X", bad.PrimaryKey.Fingerprint))
+	}
+	slices.Sort(want)
+	k := ring(t, data)
+	problems := k.Problems()
+	for i, p := range problems {
+		if i >= len(want) || !strings.HasPrefix(p, "key "+want[i]+" is not trusted: reading keyring ") || !strings.Contains(p, "without any identities") {
+			t.Errorf("problem %d is %q; want the keys %q", i, p, want)
+		}
+	}
+	if len(problems) != len(want) || k.Len() != 1 {
+		t.Errorf("Problems() = %q, of %d keys", problems, k.Len())
+	}
+}

@@ -71,7 +71,7 @@ func onlyUnhashed(t *testing.T, a, b []byte) bool {
 // there nothing but those may have changed.
 func TestMutatedSignatures(t *testing.T) {
 	l := newLab(t)
-	doc := []byte("a\n- b\n\n-- c\nFrom d\n \xc3\xa4\t\nend\n")
+	doc := []byte("a\n- b\n\n-- c\nFrom d\n \xc3\xa4\tb\nend\n")
 	certs := l.export(t, "alice")
 	p := verify.Policy{Keyring: ring(t, certs), Time: now2025}
 	detached := l.sign(t, "alice", jan2025, doc)

@@ -116,12 +116,15 @@ func armored(t testing.TB, sig []byte) []byte {
 // signBy makes a detached signature of testDoc by any key at any time, as who has the secret key can.
 func signBy(t testing.TB, key *packet.PrivateKey, made time.Time) []byte {
 	t.Helper()
+	return signAs(t, key, &packet.Signature{SigType: packet.SigTypeBinary, Hash: crypto.SHA512, CreationTime: made}, testDoc)
+}
+
+func signAs(t testing.TB, key *packet.PrivateKey, sig *packet.Signature, doc []byte) []byte {
+	t.Helper()
 	id := key.KeyId
-	sig := &packet.Signature{
-		Version: key.Version, SigType: packet.SigTypeBinary, PubKeyAlgo: key.PubKeyAlgo, Hash: crypto.SHA512, CreationTime: made, IssuerKeyId: &id,
-	}
-	h := crypto.SHA512.New()
-	h.Write(testDoc)
+	sig.Version, sig.PubKeyAlgo, sig.IssuerKeyId = key.Version, key.PubKeyAlgo, &id
+	h := sig.Hash.New()
+	h.Write(doc)
 	var b bytes.Buffer
 	if err := errors.Join(sig.Sign(h, key, goConfig()), sig.Serialize(&b)); err != nil {
 		t.Fatal(err)

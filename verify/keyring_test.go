@@ -123,6 +123,12 @@ func TestBadCertificate(t *testing.T) {
 	if err != nil || !slices.Equal(k.Fingerprints(), []string{l.fpr["bob"]}) {
 		t.Fatalf("LoadKeyring() = %v, %v; want bob alone", k, err)
 	}
+	policy := verify.Policy{Keyring: k, Time: now2025}
+	got, err := policy.Verify(testDoc, l.sign(t, "alice", jan2025, testDoc))
+	checkVerdict(t, got, err, nil, "not in the keyring")
+	if claimed, err := policy.Claimed(l.sign(t, "alice", jan2025, testDoc)); err == nil {
+		t.Errorf("Claimed() = %v", claimed)
+	}
 	if p := k.Problems(); len(p) != 1 || !strings.Contains(p[0], l.fpr["alice"]) || !strings.Contains(p[0], "a.gpg") {
 		t.Errorf("Problems() = %q", p)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -181,7 +182,7 @@ func TestHashedSubpackets(t *testing.T) {
 // TestPacketLengths: a certificate is the same whatever form the lengths of its packets have (RFC 9580, section 4.2), except those of unknown
 // length; one that ends inside a length or a body is refused.
 func TestPacketLengths(t *testing.T) {
-	e, err := openpgp.NewEntity("release", "", "release@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	e, err := openpgp.NewEntity(strings.Repeat("release ", 25), "", "release@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,18 +195,24 @@ func TestPacketLengths(t *testing.T) {
 		header func(tag byte, n int) []byte
 		ok     bool
 	}{
-		"old, one octet":                        {func(tag byte, n int) []byte { return []byte{0x80 | tag<<2, byte(n)} }, true},
-		"old, two octets":                       {func(tag byte, n int) []byte { return be.AppendUint16([]byte{0x81 | tag<<2}, uint16(n)) }, true},
-		"old, four octets":                      {func(tag byte, n int) []byte { return be.AppendUint32([]byte{0x82 | tag<<2}, uint32(n)) }, true},
-		"old, none":                             {func(tag byte, _ int) []byte { return []byte{0x83 | tag<<2} }, false},
-		"new, five octets":                      {func(tag byte, n int) []byte { return be.AppendUint32([]byte{0xc0 | tag, 255}, uint32(n)) }, true},
+		"old, one octet":   {func(tag byte, n int) []byte { return []byte{0x80 | tag<<2, byte(n)} }, true},
+		"old, two octets":  {func(tag byte, n int) []byte { return be.AppendUint16([]byte{0x81 | tag<<2}, uint16(n)) }, true},
+		"old, four octets": {func(tag byte, n int) []byte { return be.AppendUint32([]byte{0x82 | tag<<2}, uint32(n)) }, true},
+		"old, none":        {func(tag byte, _ int) []byte { return []byte{0x83 | tag<<2} }, false},
+		"new, five octets": {func(tag byte, n int) []byte { return be.AppendUint32([]byte{0xc0 | tag, 255}, uint32(n)) }, true},
+		"new, one or two octets": {func(tag byte, n int) []byte {
+			if n < 192 {
+				return []byte{0xc0 | tag, byte(n)}
+			}
+			return []byte{0xc0 | tag, 192 + byte((n-192)>>8), byte(n - 192)}
+		}, true},
 		"new, partial":                          {func(tag byte, _ int) []byte { return []byte{0xc0 | tag, 224} }, false},
 		"new, partial, at the end of its range": {func(tag byte, _ int) []byte { return []byte{0xc0 | tag, 254} }, false},
 		"no packet":                             {func(tag byte, n int) []byte { return []byte{tag, byte(n)} }, false},
 	} {
 		var data []byte
 		for _, p := range packets(t, cert.Bytes()) {
-			if len(p.Contents) > 255 {
+			if len(p.Contents) > 255 || p.Tag == 13 && len(p.Contents) < 192 {
 				t.Fatalf("a packet of %d bytes", len(p.Contents))
 			}
 			data = append(append(data, c.header(p.Tag, len(p.Contents))...), p.Contents...)

@@ -2,11 +2,13 @@ package verify_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"updater/verify"
 )
@@ -30,6 +32,9 @@ func TestTraps(t *testing.T) {
 	l.gpg(t, "20240102T000000", nil, "--quick-set-expire", l.fpr["subshort"], "20240201T000000", "*")
 	l.newKey(t, "expired", "ed25519", "sign", "20240601T000000")
 	expired := l.sign(t, "expired", mar2024, testDoc)
+	l.newKey(t, "subexpired", "ed25519", "cert", "never")
+	l.gpg(t, jan2024, nil, "--quick-add-key", l.fpr["subexpired"], "ed25519", "sign", "20240601T000000")
+	subexpired := l.sign(t, "subexpired", mar2024, testDoc)
 	keyID, err := hex.DecodeString(l.fpr["alice"][24:])
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +63,10 @@ func TestTraps(t *testing.T) {
 		{name: "expired key, signed before", keys: "expired", sig: expired, gpgv: "EXPKEYSIG"},
 		{name: "expired key, signed before, refused by policy", keys: "expired", sig: expired, edit: func(p *verify.Policy) { p.RefuseExpired = true },
 			want: "the key had expired on 2024-06-01"},
+		{name: "expired subkey by policy", keys: "subexpired", sig: subexpired, edit: func(p *verify.Policy) { p.RefuseExpired = true },
+			want: "subkey: the key had expired on 2024-06-01"},
+		{name: "living key by policy, clock before it is a lower bound", sig: good,
+			edit: func(p *verify.Policy) { p.RefuseExpired, p.LowerBound, p.Time = true, true, time.Unix(1, 0) }},
 		{name: "expired key by policy, clock before", keys: "expired", sig: expired,
 			edit: func(p *verify.Policy) { p.RefuseExpired, p.Time = true, p.Time.AddDate(-1, -1, 0) }},
 		{name: "signature of another file", sig: l.sign(t, "alice", jan2025, []byte("<bmap/>\n")), gpgv: "BADSIG", want: "not over this document"},
@@ -103,6 +112,8 @@ func TestTraps(t *testing.T) {
 func TestRevokedLater(t *testing.T) {
 	l := newLab(t)
 	reasons := map[string]string{"unstated": "0", "stolen": "1", "superseded": "2", "retired": "3"}
+	words := map[string]string{"unstated": "no reason given", "stolen": "the secret key is compromised", "superseded": "superseded by another key",
+		"retired": "no longer used"}
 	for _, name := range []string{"unstated", "stolen", "superseded", "retired"} {
 		l.newKey(t, name, "ed25519", "sign", "never")
 		before, after := l.sign(t, name, mar2024, testDoc), l.sign(t, name, jan2025, testDoc)
@@ -112,7 +123,7 @@ func TestRevokedLater(t *testing.T) {
 			for _, years := range []int{-55, 0, 75} {
 				p := verify.Policy{Keyring: k, Time: now2025.AddDate(years, 0, 0), LowerBound: true}
 				got, err := p.Verify(testDoc, sig)
-				if err == nil || !strings.Contains(err.Error(), "was revoked on 2024-07-01") {
+				if want := "was revoked on 2024-07-01 00:00:00 UTC (" + words[name] + ")"; err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("%s, signed %s it, clock %d: Verify() = %v, %v", name, when, p.Time.Year(), got, err)
 				}
 			}
@@ -136,6 +147,9 @@ func TestOnly(t *testing.T) {
 	p.MinSigners = 2
 	got, err = p.Verify(testDoc, l.sign(t, "alice", jan2025, testDoc))
 	checkVerdict(t, got, err, testDoc, "asks for 2 signers, but the keyring has 1")
+	if known, revoked := both.Knows(l.fpr["bob"]); !known || revoked {
+		t.Errorf("Knows() = %v, %v", known, revoked)
+	}
 	for _, bad := range [][]string{nil, {""}, {l.fpr["alice"][24:]}, {strings.Repeat("A", 40)}, {l.fpr["alice"] + "00"}, {strings.Repeat("G", 40)}} {
 		if k, err := both.Only(bad...); err == nil || k != nil {
 			t.Errorf("Only(%q) = %v, %v; want an error", bad, k, err)
@@ -157,6 +171,7 @@ func TestPermit(t *testing.T) {
 		{"a recovery key for recovery", signers[:1], "recovery", 1, 1},
 		{"a recovery key for rootfs", signers[:1], "rootfs", 1, 0},
 		{"a recovery key for no role", signers[:1], "", 1, 0},
+		{"a key without a limit for no role", signers[1:], "", 1, 1},
 		{"two for recovery", signers, "recovery", 2, 2},
 		{"two for rootfs, one of them may not", signers, "rootfs", 2, 0},
 		{"one of two suffices", signers, "rootfs", 0, 1},
@@ -166,9 +181,13 @@ func TestPermit(t *testing.T) {
 	} {
 		p.MinSigners = tc.min
 		got, err := p.Permit(tc.signers, tc.role)
-		if (err == nil) != (tc.want > 0) || len(got) != tc.want {
+		if _, refused := errors.AsType[*verify.SignatureError](err); refused != (tc.want == 0) || len(got) != tc.want {
 			t.Errorf("%s: Permit() = %v, %v", tc.name, got, err)
 		}
+	}
+	_, err := p.Permit(signers[:1], "rootfs")
+	if want := `0 of the keys that signed may sign for this role, which is "rootfs" here; 1 must: key R may sign only for recovery`; err.Error() != want {
+		t.Errorf("Permit() = %q; want %q", err, want)
 	}
 }
 
@@ -255,7 +274,40 @@ func TestSizes(t *testing.T) {
 	checkVerdict(t, got, err, doc, "")
 	got, err = p.Verify(append(doc, 'x'), l.sign(t, "alice", jan2025, testDoc))
 	checkVerdict(t, got, err, nil, "at most 67108864")
+	clear := l.clearsign(t, "alice", jan2025, testDoc)
+	long := append(bytes.Clone(clear), bytes.Repeat([]byte{'x'}, verify.MaxDocumentSize+verify.MaxSignatureSize-len(clear))...)
+	got, err = p.Verify(long, nil)
+	checkVerdict(t, got, err, nil, "something follows the signature")
+	got, err = p.Verify(append(long, 'x'), nil)
+	checkVerdict(t, got, err, nil, "at most 67108864")
+
 	sig := l.sign(t, "alice", jan2025, testDoc)
-	got, err = p.Verify(testDoc, append(bytes.Clone(sig), make([]byte, verify.MaxSignatureSize-len(sig)+1)...))
-	checkVerdict(t, got, err, nil, "at most 65536")
+	for more, want := range []string{"", "at most 65536"} {
+		filled := filledTo(t, sig, verify.MaxSignatureSize+more)
+		got, err = p.Verify(testDoc, filled)
+		checkVerdict(t, got, err, testDoc, want)
+		text := l.sign(t, "alice", jan2025, bytes.TrimSuffix(bytes.ReplaceAll(testDoc, []byte("\n"), []byte("\r\n")), []byte("\r\n")), "--textmode")
+		got, err = p.Verify(inlay(clear, armoredAs(filledTo(t, text, verify.MaxSignatureSize+more), "PGP SIGNATURE")), nil)
+		checkVerdict(t, got, err, testDoc, want)
+	}
+}
+
+// filledTo adds to a signature, in its unhashed part and in that of a copy, until both together have a size.
+func filledTo(t *testing.T, sig []byte, size int) []byte {
+	t.Helper()
+	part := func(n int) []byte { // of n bytes
+		for fill := n - len(sig) - 16; fill < n-len(sig); fill++ {
+			p := packets(t, sig)[0]
+			p.Contents = editUnhashed(p.Contents, func(area []byte) []byte {
+				area = binary.BigEndian.AppendUint32(append(area, 255), uint32(fill+1))
+				return append(append(area, 99), make([]byte, fill)...)
+			})
+			if b := joined(t, p); len(b) == n {
+				return b
+			}
+		}
+		t.Fatalf("no signature of %d bytes", n)
+		return nil
+	}
+	return append(part(size/2), part(size-size/2)...)
 }
