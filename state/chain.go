@@ -1,7 +1,9 @@
 package state
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
@@ -46,5 +48,9 @@ func (c *Chain) Put(data []byte) error {
 		return &Error{Area: "behind the second copy", Err: fmt.Errorf("it has no room for keyrings; the area needs %d bytes or more", 2*(maxCopy+2*minRoom))}
 	}
 	_, generation, other := c.newest()
-	return c.places.Put(chainKeys[other], append(binary.LittleEndian.AppendUint64(nil, generation+1), data...), nil)
+	err := c.places.Put(chainKeys[other], append(binary.LittleEndian.AppendUint64(nil, generation+1), data...), nil)
+	if err == nil && !bytes.Equal(c.Get(), data) {
+		err = &Error{Area: c.places.area.String(), Err: errors.New("a keyring that could not be read before it was replaced still counts; try again")}
+	}
+	return err
 }

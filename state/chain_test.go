@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"updater/boot/boottest"
 	"updater/internal/crashdisk"
 	"updater/state"
 )
@@ -34,6 +35,9 @@ func TestChainVolatileCache(t *testing.T) {
 		case cut.Has("second") && !bytes.Equal(got, second), !bytes.Equal(got, first) && !bytes.Equal(got, second):
 			return fmt.Errorf("the chain is %.20q", got)
 		}
+		if s, err := state.Open(dev, state.State{}); cut.Has("first") && (err != nil || s.State().Floor != 1 || s.Degraded() != "") {
+			return fmt.Errorf("the store is %v, %w", s, err)
+		}
 		if doc, _, err := state.OpenDocuments(dev, parts).Get("A/rootfs"); cut.Has("first") && (err != nil || !bytes.Equal(doc, first)) {
 			return fmt.Errorf("the document beside it is %.20q, %w", doc, err)
 		}
@@ -43,8 +47,51 @@ func TestChainVolatileCache(t *testing.T) {
 	if t.Logf("%d states after power cuts", states); states < 50 {
 		t.Errorf("only %d states were tried", states)
 	}
-	var none *state.Chain
-	if err := none.Put(first); err == nil || none.Get() != nil {
-		t.Error("an area without room kept a chain")
+}
+
+// TestChain: the newest bytes count, and the older ones while those are damaged; what is kept next replaces the damaged or the older ones. A failure
+// of the medium is an error and leaves the old bytes or the new ones.
+func TestChain(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, documentArea))
+	put := func(text string) {
+		t.Helper()
+		do(t, state.OpenChain(m.Areas()[0]).Put([]byte(text)))
+	}
+	wants := func(want string) {
+		t.Helper()
+		if got := state.OpenChain(m.Areas()[0]).Get(); string(got) != want {
+			t.Fatalf("the chain is %q; want %q", got, want)
+		}
+	}
+	for n := range 5 {
+		put(fmt.Sprint("chain ", n))
+		wants(fmt.Sprint("chain ", n))
+	}
+	area := m.Snapshot()[0]
+	area[bytes.Index(area, []byte("chain 4"))] ^= 1
+	m = boottest.NewMedium(area)
+	wants("chain 3")
+	put("chain 5")
+	wants("chain 5")
+	area = m.Snapshot()[0]
+	area[bytes.Index(area, []byte("chain 5"))] ^= 1
+	m = boottest.NewMedium(area)
+	wants("chain 3")
+	do(t, state.OpenDocuments(m.Areas()[0], parts).Put("A/rootfs", first, nil))
+	wants("chain 3")
+
+	start := m.Snapshot()[0]
+	for n := 1; ; n++ {
+		m = boottest.NewMedium(start)
+		m.FailAt = n
+		err := state.OpenChain(m.Areas()[0]).Put([]byte("chain 6"))
+		if m.Operations() < n {
+			do(t, err)
+			return
+		}
+		m.FailAt = 0
+		if got := string(state.OpenChain(m.Areas()[0]).Get()); got != "chain 3" && got != "chain 6" || err == nil && got != "chain 6" {
+			t.Errorf("operation %d failed: Put = %v, and the chain is %q", n, err, got)
+		}
 	}
 }

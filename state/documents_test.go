@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"updater/boot/boottest"
@@ -138,6 +139,35 @@ func TestDocumentFailures(t *testing.T) {
 	m.Lie = true
 	if err := state.OpenDocuments(m.Areas()[0], parts).Put("A/rootfs", first, nil); err == nil {
 		t.Error("Put succeeded on a medium that loses writes")
+	}
+}
+
+// TestRoom: documents and chain have room from 64 KiB each on, and documents no more than 4 MiB.
+func TestRoom(t *testing.T) {
+	const least = 2 * (32<<10 + 2*64<<10)
+	for size, ok := range map[int]bool{least: true, least - 8192: false} {
+		area := boottest.NewMedium(make([]byte, size)).Areas()[0]
+		if d, c := state.OpenDocuments(area, parts), state.OpenChain(area); (d != nil) != ok || (c != nil) != ok {
+			t.Errorf("%d bytes: documents %v, chain %v; want room: %v", size, d, c, ok)
+		}
+	}
+	area := boottest.NewMedium(make([]byte, 12<<20)).Areas()[0]
+	if state.OpenDocuments(area, nil) != nil {
+		t.Error("documents of nothing")
+	}
+	const head = 24 + len("A")
+	d := state.OpenDocuments(area, []string{"A"})
+	do(t, d.Put("A", make([]byte, 4<<20-head), nil))
+	if err := d.Put("A", make([]byte, 4<<20-head+1), nil); err == nil {
+		t.Error("a document of more than 4 MiB was kept")
+	} else if _, ok := errors.AsType[*state.Error](err); !ok {
+		t.Errorf("Put = %T", err)
+	}
+	var none *state.Chain
+	if err := none.Put(first); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("needs %d bytes or more", least)) {
+		t.Errorf("Put without room = %v", err)
+	} else if _, ok := errors.AsType[*state.Error](err); !ok {
+		t.Errorf("Put = %T", err)
 	}
 }
 

@@ -30,8 +30,41 @@ func TestFleetIsBounded(t *testing.T) {
 	if n := len(f.Failures); n != 32 || f.Failures[n-1].Attempt != 3 {
 		t.Errorf("%d failures; the last is %+v", n, f.Failures[n-1])
 	}
+	f.Fail(state.Failure{Release: "r98", Version: strings.Repeat("1", 256), Detail: strings.Repeat("2", 256)})
+	if n := f.Failures[31]; n.Release != "r98" || n.Attempt != 1 || len(n.Version) != 255 || len(n.Detail) != 255 {
+		t.Errorf("the last failure is %+v", n)
+	}
 	if f.Works("r99"); len(f.Failures) != 31 {
 		t.Errorf("%d failures after one release has worked", len(f.Failures))
+	}
+}
+
+// Reports tell the same if outcome, install and release agree; what is delivered is remembered without its text, and nothing else is dropped.
+func TestReports(t *testing.T) {
+	r := state.Report{Outcome: state.ReportGood, Install: 1, Release: "r", Version: strings.Repeat("1", 256), Detail: strings.Repeat("2", 256), Slot: "A", At: day1}
+	outcome, install, release := r, r, r
+	outcome.Outcome, install.Install, release.Release = state.ReportFellBack, 2, "s"
+	text := r
+	text.Detail, text.Slot, text.At, text.Version, text.Attempt, text.RollbackIndex = "", "B", day2, "", 3, 4
+	var f state.Fleet
+	for range 2 {
+		for _, r := range []state.Report{r, outcome, install, release, text} {
+			f.Queue(r)
+		}
+	}
+	if len(f.Reports) != 4 || len(f.Reports[0].Version) != 255 || len(f.Reports[0].Detail) != 255 || f.Reports[3].Release != "s" {
+		t.Fatalf("the reports are %+v", f.Reports)
+	}
+	f.Delivered(text)
+	if want := (state.Report{Outcome: state.ReportGood, Install: 1, Release: "r"}); f.Reported != want || len(f.Reports) != 3 || f.Reports[0].Outcome != state.ReportFellBack {
+		t.Errorf("after a delivery %+v is delivered, and %+v wait", f.Reported, f.Reports)
+	}
+	if f.Queue(outcome); len(f.Reports) != 3 {
+		t.Errorf("%+v wait", f.Reports)
+	}
+	f.Delivered(outcome)
+	if f.Queue(r); len(f.Reports) != 3 {
+		t.Errorf("only the last delivery counts, but %+v wait", f.Reports)
 	}
 }
 

@@ -227,7 +227,7 @@ func clip(s string) string {
 	return s
 }
 
-// Clone returns a deep copy.
+// Clone returns a deep copy, except of Request and of durations, which are replaced and never changed.
 func (s State) Clone() State {
 	slots := make(map[string]Slot, len(s.Slots))
 	for name, roles := range s.Slots {
@@ -306,7 +306,6 @@ func (s *State) joinReleases() {
 // strip removes the members of the images that are only displayed, and reports whether there were any, so that the floor and all
 // other decisive members fit.
 func (s *State) strip() (stripped bool) {
-	*s = s.Clone()
 	for _, roles := range s.Slots {
 		for role, i := range roles {
 			if i.Source != "" || i.Signer != "" || i.Seconds != nil {

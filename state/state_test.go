@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"updater/boot/boottest"
 	"updater/state"
@@ -79,16 +82,131 @@ func TestFloorOfSlots(t *testing.T) {
 // TestPayloads: a payload with a valid checksum that is not a state is a damaged copy, never a state of zeros.
 func TestPayloads(t *testing.T) {
 	const rest = `,"history":[],"slots":{},"time":"2026-01-01T00:00:00Z"`
+	const room = 32<<10 - 32 // of a payload
+	fill := strings.Repeat(" ", room-len(`{"floor":4`+rest+`}`))
 	for payload, ok := range map[string]bool{
 		`{"floor":4` + rest + `}`: true, `{"floor":4` + rest + `,"later":[1]}`: true,
+		`{"floor":4` + rest + fill + `}`: true, `{"floor":4` + rest + fill + ` }`: false, `{"floor":0` + rest + `}`: true,
 		`{"floor":-1` + rest + `}`: false, `{"floor":"4"` + rest + `}`: false, `{"floor":4}`: false, `[]`: false, ``: false, `{"floor":4`: false,
 	} {
 		area := make([]byte, areaSize)
 		putCopy(area, 1, []byte(payload))
 		s, err := state.Open(boottest.NewMedium(area).Areas()[0], state.State{Floor: 9})
-		if err != nil || (s.Lost() == "") != ok || ok && s.State().Floor != 4 || !ok && s.State().Floor != 9 {
-			t.Errorf("payload %s: floor %d, lost %q, %v", payload, s.State().Floor, s.Lost(), err)
+		if err != nil || (s.Lost() == "") != ok || ok && s.State().Floor != int64(payload[9]-'0') || !ok && s.State().Floor != 9 {
+			t.Errorf("payload %.20s, %d bytes: floor %d, lost %q, %v", payload, len(payload), s.State().Floor, s.Lost(), err)
 		}
+	}
+	area := make([]byte, areaSize)
+	putCopy(area, 0, []byte(`{"floor":4`+rest+`}`))
+	if s := open(t, boottest.NewMedium(area)); !strings.Contains(s.Lost(), "copy 1 is damaged: its generation is 0; copy 2 is empty") {
+		t.Errorf("generation 0: Lost = %q", s.Lost())
+	}
+}
+
+// TestEveryByte: a change of any byte of a copy is a finding, and the other copy counts; the bytes behind it do not matter.
+func TestEveryByte(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, areaSize))
+	do(t, open(t, m).Update(func(s *state.State) { s.Floor = 4 }))
+	good := m.Snapshot()[0]
+	end := 32 + int(binary.LittleEndian.Uint32(good[24:]))
+	for at := range end + 8 {
+		area := slices.Clone(good)
+		area[at] ^= 0x10
+		s, err := state.Open(boottest.NewMedium(area).Areas()[0], state.State{})
+		if err != nil || s.State().Floor != 4 || strings.HasPrefix(s.Degraded(), "copy 1 ") != (at < end) || strings.HasSuffix(s.Degraded(), "; the other one counts") != (at < end) {
+			t.Errorf("byte %d of %d: floor %d, degraded %q, %v", at, end, s.State().Floor, s.Degraded(), err)
+		}
+	}
+	if want := `{"floor":4,"history":null,"slots":{},"time":"0001-01-01T00:00:00Z"}`; string(good[32:end]) != want {
+		t.Errorf("the payload is %s; want %s", good[32:end], want)
+	}
+}
+
+// TestOneRelease: a slot is one release if all of its roles ended with it; one without records was filled by other means.
+func TestOneRelease(t *testing.T) {
+	of := func(release string, r state.Result) state.Image {
+		i := image(3, r)
+		i.Release = release
+		return i
+	}
+	for name, c := range map[string]struct {
+		slot state.Slot
+		want string
+	}{
+		"no records":         {nil, ""},
+		"installed and good": {state.Slot{"boot": of("r", state.Installed), "rootfs": of("r", state.Good)}, ""},
+		"bad":                {state.Slot{"boot": of("r", state.Bad), "rootfs": of("r", state.Good)}, ""},
+		"another role more":  {state.Slot{"boot": of("r", state.Good), "rootfs": of("r", state.Good), "dtb": of("s", state.Writing)}, ""},
+		"the first missing":  {state.Slot{"rootfs": of("r", state.Good)}, "its boot was never written"},
+		"the second missing": {state.Slot{"boot": of("r", state.Good)}, "its rootfs was never written"},
+		"being written":      {state.Slot{"boot": of("r", state.Good), "rootfs": of("r", state.Writing)}, "its rootfs is incomplete (writing)"},
+		"failed":             {state.Slot{"boot": of("r", state.Failed), "rootfs": of("r", state.Good)}, "its boot is incomplete (failed)"},
+		"two releases":       {state.Slot{"boot": of("r", state.Good), "rootfs": of("s", state.Good)}, "its rootfs is of another release than its boot"},
+	} {
+		s := state.State{Slots: map[string]state.Slot{"A": c.slot}}
+		if err := s.OneRelease("A", []string{"boot", "rootfs"}); (err == nil) != (c.want == "") || err != nil && err.Error() != c.want {
+			t.Errorf("%s: OneRelease = %v; want %q", name, err, c.want)
+		}
+	}
+}
+
+// TestClone: a change of a copy does not show in the original, nor in the store that it was taken from.
+func TestClone(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, areaSize))
+	s := open(t, m)
+	do(t, s.Update(func(s *state.State) {
+		i := image(3, state.Good)
+		i.Release = "r3"
+		s.Put("A", "rootfs", i, "")
+		s.Damage("A", day2)
+		s.Fleet.Queue(state.Report{Outcome: state.ReportGood, Release: "r3"})
+		s.Fleet.Fail(state.Failure{Release: "r2"})
+	}))
+	change := func(st *state.State) {
+		st.Slots["A"]["rootfs"] = image(9, state.Failed)
+		st.Slots["B"] = nil
+		st.History[0].Version, st.Damaged["A"] = "9", "r9"
+		st.Fleet.Reports[0].Release, st.Fleet.Failures[0].Release = "r9", "r9"
+	}
+	want := s.State()
+	got := s.State()
+	change(&got)
+	if again := s.State(); !equal(again, want) {
+		t.Errorf("a change of a copy changed the store (-want +got):\n%s", cmp.Diff(want, again, cmpopts.IgnoreUnexported(state.State{})))
+	}
+	do(t, s.Update(change))
+	if again := open(t, m).State(); !equal(again, got) {
+		t.Errorf("a change in place was not stored (-want +got):\n%s", cmp.Diff(got, again, cmpopts.IgnoreUnexported(state.State{})))
+	}
+}
+
+// TestMarks: only whole images are marked, each once, and texts are clipped.
+func TestMarks(t *testing.T) {
+	var s state.State
+	long := image(3, state.Installed)
+	long.Version, long.Source, long.Signer = strings.Repeat("1", 256), strings.Repeat("2", 256), strings.Repeat("3", 256)
+	s.Put("A", "rootfs", long, strings.Repeat("4", 256))
+	got, event := s.Slots["A"]["rootfs"], s.History[0]
+	for _, text := range []string{got.Version, got.Source, got.Signer, event.Version, event.Source, event.Signer, event.Detail} {
+		if len(text) != 255 {
+			t.Errorf("a text has %d bytes; want 255", len(text))
+		}
+	}
+	s.Put("A", "boot", image(3, state.Failed), "")
+	s.Put("A", "dtb", image(3, state.Writing), "")
+	events := len(s.History)
+	s.MarkGood("A", day2)
+	s.MarkGood("A", day2.AddDate(0, 0, 1))
+	if a := s.Slots["A"]; a["rootfs"].Result != state.Good || !a["rootfs"].At.Equal(day2) || a["boot"].Result != state.Failed || a["dtb"].Result != state.Writing ||
+		len(s.History) != events+1 {
+		t.Errorf("marked good: %+v, %d events", a, len(s.History))
+	}
+	day3 := day2.AddDate(0, 0, 2)
+	s.MarkBad("A", day3)
+	s.MarkBad("A", day3.AddDate(0, 0, 1))
+	if a := s.Slots["A"]; a["rootfs"].Result != state.Bad || !a["rootfs"].At.Equal(day3) || a["boot"].Result != state.Failed || a["dtb"].Result != state.Writing ||
+		len(s.History) != events+2 {
+		t.Errorf("marked bad: %+v, %d events", a, len(s.History))
 	}
 }
 
@@ -184,6 +302,19 @@ func TestDamage(t *testing.T) {
 		}
 	}
 	var s state.State
+	installed := image(3, state.Installed)
+	installed.Release = "r3"
+	s.Put("A", "boot", installed, "")
+	s.Put("A", "rootfs", good, "")
+	s.Put("B", "rootfs", good, "")
+	s.Damage("A", day2)
+	s.Damage("B", day2)
+	s.Put("A", "boot", installed, "")
+	s.Put("A", "rootfs", installed, "")
+	if s.Restored("A", day2); s.Slots["A"]["boot"].Result != state.Good || s.Slots["A"]["rootfs"].Result != state.Good || s.Floor != 3 || len(s.Damaged) != 1 {
+		t.Errorf("a restored slot is %+v, beside %q", s.Slots["A"], s.Damaged)
+	}
+	s = state.State{}
 	s.Put("A", "rootfs", image(3, state.Installed), "")
 	if s.Damage("A", day2); len(s.Damaged) > 0 {
 		t.Errorf("a slot that was never good can be restored: %q", s.Damaged)

@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +155,9 @@ func TestFloorNeverFalls(t *testing.T) {
 func TestPowerCuts(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, areaSize))
 	do(t, open(t, m).Heal())
+	if s := open(t, m); s.New() || s.Lost() != "" || s.Degraded() != "" {
+		t.Errorf("a store that was healed before its first change: new %v, lost %q, degraded %q", s.New(), s.Lost(), s.Degraded())
+	}
 	states := 0
 	for _, step := range life() {
 		before := open(t, m).State()
@@ -204,8 +208,16 @@ func TestFailures(t *testing.T) {
 		if _, ok := errors.AsType[*state.Error](err); !ok || !errors.Is(err, boottest.ErrInjected) {
 			t.Fatalf("operation %d failed: Update() = %v", n, err)
 		}
-		if err := s.Update(raise); err == nil {
-			t.Errorf("operation %d failed: the next change succeeded", n)
+		writes := m.Writes()
+		for name, again := range map[string]error{
+			"the same change": s.Update(raise), "no change": s.Update(func(*state.State) {}), "healing": s.Heal(),
+		} {
+			if again != err {
+				t.Errorf("operation %d failed: %s returns %v; want %v", n, name, again, err)
+			}
+		}
+		if m.Writes() != writes {
+			t.Errorf("operation %d failed: the store was written again", n)
 		}
 		m.FailAt = 0
 		if got := open(t, m).State().Floor; got != 1 && got != 2 {
@@ -298,6 +310,15 @@ func TestLaterFormat(t *testing.T) {
 	if _, err := state.Open(later.Areas()[0], state.State{}); err == nil || !strings.Contains(err.Error(), "later format: 2") {
 		t.Errorf("Open() = %v of a later format", err)
 	}
+	for copy := range 2 {
+		one := m.Snapshot()[0]
+		whole := later.Snapshot()[0]
+		at := copy * len(one) / 2
+		if _, err := state.Open(boottest.NewMedium(slices.Concat(one[:at], whole[at:at+len(one)/2], one[at+len(one)/2:])).Areas()[0], state.State{}); err == nil ||
+			!strings.Contains(err.Error(), fmt.Sprintf("copy %d is in a later format: 2, expected 1", copy+1)) {
+			t.Errorf("Open() = %v of a later format in copy %d", err, copy+1)
+		}
+	}
 	added := boottest.NewMedium(reseal(m.Snapshot()[0], func(_ []byte, p map[string]any) { p["later"] = "north" }))
 	do(t, open(t, added).Update(func(s *state.State) { s.Time = day2 }))
 	if !bytes.Contains(added.Snapshot()[0], []byte(`"later":"north"`)) {
@@ -315,13 +336,14 @@ func TestBounds(t *testing.T) {
 		}))
 	}
 	got := open(t, m).State()
-	if n := len(got.History); n < 5 || n > 64 || got.History[n-1].RollbackIndex != 199 || len(got.History[0].Detail) > 255 {
+	if n := len(got.History); n < 5 || n > 64 || got.History[n-1].RollbackIndex != 199 || len(got.History[0].Detail) != 255 {
 		t.Errorf("history has %d events, the last of index %d", n, got.History[n-1].RollbackIndex)
 	}
 	if _, err := state.Open(boottest.NewMedium(make([]byte, 8191)).Areas()[0], state.State{}); err == nil ||
 		!strings.Contains(err.Error(), "expected at least 8192") {
 		t.Errorf("Open() = %v of a small area", err)
 	}
+	inMemory := s.State()
 	err := s.Update(func(s *state.State) {
 		for i := range 100 {
 			s.Put(fmt.Sprint("slot", i), "rootfs", image(1, state.Installed), "")
@@ -329,6 +351,18 @@ func TestBounds(t *testing.T) {
 	})
 	if err == nil || !strings.Contains(err.Error(), "expected at most") {
 		t.Errorf("Update() = %v with more than fits", err)
+	}
+	if _, ok := errors.AsType[*state.Error](err); !ok || !equal(open(t, m).State(), got) || !equal(s.State(), inMemory) {
+		t.Errorf("Update() = %T; want the state as it was", err)
+	}
+	if err := s.Update(func(s *state.State) { s.Time = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC) }); err == nil {
+		t.Error("a time that cannot be encoded was stored")
+	} else if _, ok := errors.AsType[*state.Error](err); !ok {
+		t.Errorf("Update() = %T", err)
+	}
+	do(t, s.Update(func(s *state.State) { s.Floor = 8 })) // nothing was written, so the store still works
+	if floor := open(t, m).State().Floor; floor != 8 {
+		t.Errorf("the floor is %d", floor)
 	}
 }
 

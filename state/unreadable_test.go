@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"errors"
+	"io"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,6 +66,54 @@ func TestUnreadableSector(t *testing.T) {
 	}
 	if degraded < 4 || degraded > 40 {
 		t.Errorf("%d sectors are a finding; want those of the two payloads", degraded)
+	}
+}
+
+// TestUnreadableCopies: without a copy that can be read the store is refused, for either may hold a higher floor; beside an unreadable one a
+// blank one is no new store, and a change repairs both.
+func TestUnreadableCopies(t *testing.T) {
+	medium := boottest.NewMedium(make([]byte, areaSize)).Areas()[0]
+	if s, err := state.Open(&unreadable{&unreadable{medium, 0}, areaSize / 2}, state.State{}); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Open = %v, %v", s, err)
+	} else if _, ok := errors.AsType[*state.Error](err); !ok {
+		t.Errorf("Open = %T", err)
+	}
+	for bad := int64(0); bad < areaSize; bad += areaSize / 2 {
+		area := &unreadable{boottest.NewMedium(make([]byte, areaSize)).Areas()[0], bad}
+		s, err := state.Open(area, state.State{Floor: 3})
+		do(t, err)
+		if s.New() || !strings.HasPrefix(s.Lost(), "both copies are lost: copy 1 ") || !strings.Contains(s.Lost(), "cannot be read") || s.State().Floor != 3 {
+			t.Errorf("sector at %d: new %v, lost %q, floor %d", bad, s.New(), s.Lost(), s.State().Floor)
+		}
+		do(t, s.Update(func(s *state.State) { s.Time = day1 }))
+		if s, err = state.Open(area, state.State{}); err != nil || s.Lost() != "" || s.Degraded() != "" || s.State().Floor != 3 {
+			t.Errorf("sector at %d: after a change Open = %v, lost %q, degraded %q", bad, err, s.Lost(), s.Degraded())
+		}
+	}
+}
+
+// eager is an area that reports its end with the last bytes, as an [io.ReaderAt] may, or gives less without an error.
+type eager struct {
+	boot.Area
+	less int
+}
+
+func (e *eager) ReadBackAt(p []byte, off int64) (int, error) {
+	n, err := e.Area.ReadBackAt(p[:max(len(p)-e.less, 0)], off)
+	if err == nil && e.less == 0 {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func TestEndOfArea(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, areaSize))
+	do(t, open(t, m).Update(func(s *state.State) { s.Floor = 4 }))
+	if s, err := state.Open(&eager{m.Areas()[0], 0}, state.State{}); err != nil || s.State().Floor != 4 || s.Degraded() != "" {
+		t.Errorf("Open of an area that ends = %v", err)
+	}
+	if _, err := state.Open(&eager{m.Areas()[0], 1}, state.State{}); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("Open of an area that ends too early = %v", err)
 	}
 }
 
