@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -271,6 +272,16 @@ func TestNew(t *testing.T) {
 		s := open(t, boottest.NewMedium(area))
 		if s.New() != c.isNew || (s.Lost() == "it is empty") != c.isNew || s.Lost() == "" || s.Degraded() != "" {
 			t.Errorf("%s: New %v, Lost %q, Degraded %q", c.name, s.New(), s.Lost(), s.Degraded())
+		}
+	}
+}
+
+// TestErasedFlash: a copy of ones was never written either.
+func TestErasedFlash(t *testing.T) {
+	ones := bytes.Repeat([]byte{0xff}, areaSize/2)
+	for _, area := range [][]byte{slices.Concat(ones, ones), slices.Concat(ones, make([]byte, len(ones)))} {
+		if s := open(t, boottest.NewMedium(area)); !s.New() || s.Lost() != "it is empty" {
+			t.Errorf("New %v, Lost %q", s.New(), s.Lost())
 		}
 	}
 }

@@ -513,6 +513,34 @@ func TestHashes(t *testing.T) {
 	}
 }
 
+// TestSignOnlyRSA: RSA keys of the old kind that only signs are accepted by the same bound.
+func TestSignOnlyRSA(t *testing.T) {
+	var secret bytes.Buffer
+	if err := certOf(t, rsa).PrivateKey.Serialize(&secret); err != nil {
+		t.Fatal(err)
+	}
+	list := packets(t, secret.Bytes())
+	list[0].Contents[5] = byte(packet.PubKeyAlgoRSASignOnly)
+	parsed, err := packet.Read(bytes.NewReader(joined(t, list...)))
+	key, ok := parsed.(*packet.PrivateKey)
+	if !ok {
+		t.Fatalf("the key is %T, %v", parsed, err)
+	}
+	e := &openpgp.Entity{PrimaryKey: &key.PublicKey, PrivateKey: key, Identities: map[string]*openpgp.Identity{}}
+	if err := e.AddUserId("erin", "", "", configAt(date(2024, 1), rsa)); err != nil {
+		t.Fatal(err)
+	}
+	p := verify.Policy{Keyring: ring(t, goExport(t, e)), Time: now2025}
+	got, err := p.Verify(testDoc, signBy(t, key, date(2025, 1)))
+	checkVerdict(t, got, err, nil, "an RSA key of 2048 bits, expected at least 3072")
+	p.MinRSABits = 2048
+	got, err = p.Verify(testDoc, signBy(t, key, date(2025, 1)))
+	checkVerdict(t, got, err, testDoc, "")
+	if err == nil && got.Signers[0].Algorithm != "rsa2048" {
+		t.Errorf("the signer is %+v", got.Signers[0])
+	}
+}
+
 // TestErrors: an error names the key, its owner, the time and the reason; an unverified text has the same type of error.
 func TestErrors(t *testing.T) {
 	e, other := certOf(t, ed), certOf(t, ed)

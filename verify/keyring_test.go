@@ -2,6 +2,7 @@ package verify_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -146,6 +147,9 @@ func TestBadCertificate(t *testing.T) {
 func TestLoadKeyringOddFiles(t *testing.T) {
 	if _, err := verify.LoadKeyring(); err == nil {
 		t.Error("LoadKeyring() without a path succeeded")
+	}
+	if _, err := verify.LoadKeyring("/proc/self/mem"); !errors.Is(err, syscall.EIO) { // a regular file that cannot be read
+		t.Errorf("LoadKeyring(file that cannot be read) = %v", err)
 	}
 	dir := t.TempDir()
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
