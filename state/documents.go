@@ -33,7 +33,7 @@ var ErrNoDocument = errors.New("no signed document is kept of it")
 // OpenDocuments divides the free part of a store's area among the keys. It is nil, which keeps nothing, without
 // room for 64 KiB each. Other keys, or another order, lose the documents.
 func OpenDocuments(area Area, keys []string) *Documents {
-	return divide(area, maxCopy, area.Size()/2&^(align-1), keys)
+	return divide(area, maxCopy, area.Size()/2, keys)
 }
 
 // divide divides a part of an area, from base to end, among the keys.

@@ -104,6 +104,19 @@ func TestPayloads(t *testing.T) {
 	}
 }
 
+// TestForeignMagic: what has the form of a copy under another name is none.
+func TestForeignMagic(t *testing.T) {
+	area := make([]byte, areaSize)
+	putCopy(area, 1, []byte(`{"floor":4,"history":[],"slots":{},"time":"2026-01-01T00:00:00Z"}`))
+	end := 32 + binary.LittleEndian.Uint32(area[24:])
+	area[7] = 'F'
+	table := crc32.MakeTable(crc32.Castagnoli)
+	binary.LittleEndian.PutUint32(area[12:], crc32.Update(crc32.Checksum(area[:12], table), table, area[16:end]))
+	if s := open(t, boottest.NewMedium(area)); !strings.Contains(s.Lost(), "copy 1 has no state store signature") {
+		t.Errorf("Lost = %q", s.Lost())
+	}
+}
+
 // TestEveryByte: a change of any byte of a copy is a finding, and the other copy counts; the bytes behind it do not matter.
 func TestEveryByte(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, areaSize))

@@ -92,6 +92,50 @@ func TestUnreadableCopies(t *testing.T) {
 	}
 }
 
+// lossy is an area that loses what is written to one sector.
+type lossy struct {
+	boot.Area
+	sector int64
+}
+
+func (l *lossy) WriteAt(p []byte, off int64) (int, error) {
+	for at := 0; at < len(p); at += 512 {
+		if off+int64(at) == l.sector {
+			continue
+		}
+		if _, err := l.Area.WriteAt(p[at:min(at+512, len(p))], off+int64(at)); err != nil {
+			return at, err
+		}
+	}
+	return len(p), nil
+}
+
+// TestLostSectors: a change, and a document, of which the medium lost any sector is not stored.
+func TestLostSectors(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, documentArea))
+	s := open(t, m)
+	for _, step := range life() {
+		do(t, s.Update(step.change))
+	}
+	do(t, s.Update(func(s *state.State) { s.Floor = 9 }))
+	content := m.Snapshot()[0]
+	for n := range int64(2) { // of the first copy, which is the older one
+		area := &lossy{boottest.NewMedium(content).Areas()[0], 512 * n}
+		s, err := state.Open(area, state.State{})
+		do(t, err)
+		if err := s.Update(func(s *state.State) { s.Put("C", "rootfs", image(1, state.Failed), strings.Repeat("lost", 50)) }); err == nil ||
+			!strings.Contains(err.Error(), "does not hold what was written") {
+			t.Errorf("sector %d: Update = %v", n, err)
+		}
+	}
+	for at := int64(32 << 10); at < 32<<10+24+8+int64(len(first)); at += 512 {
+		area := &lossy{boottest.NewMedium(content).Areas()[0], at}
+		if err := state.OpenDocuments(area, parts).Put("A/rootfs", first, nil); err == nil || !strings.Contains(err.Error(), "does not hold what was written") {
+			t.Errorf("sector at %d: Put = %v", at, err)
+		}
+	}
+}
+
 // eager is an area that reports its end with the last bytes, as an [io.ReaderAt] may, or gives less without an error.
 type eager struct {
 	boot.Area

@@ -74,6 +74,7 @@ func TestArmor(t *testing.T) {
 		"two checksums":              {body(text, sum, sum), "is not armor"},
 		"another checksum":           {body(text, checksum(sig[1:])), "armor checksum is"},
 		"a longer checksum":          {body(text, sum+"A"), "armor checksum is"},
+		"a return in the checksum":   {body(text, sum[:3]+"\r"+sum[3:]), "armor checksum is"},
 		"a shorter checksum":         {body(text, sum[:4]), "armor checksum is"},
 		"an empty checksum":          {body(text, "="), "armor checksum is"},
 		"a carriage return in it":    {body(text[:4] + "\r" + text[4:]), "stray carriage return"},
