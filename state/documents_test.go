@@ -191,4 +191,10 @@ func TestDocumentsFillTheirRoom(t *testing.T) {
 	if doc, _, err := d.Get("B/rootfs"); err != nil || !bytes.Equal(doc, second) {
 		t.Errorf("the document beside it: %.20q, %v", doc, err)
 	}
+
+	area := boottest.NewMedium(make([]byte, documentArea)).Areas()[0]
+	do(t, state.OpenDocuments(area, parts[:1]).Put("A/rootfs", make([]byte, largest+1), nil)) // while it had all the room
+	if doc, _, err := state.OpenDocuments(area, parts).Get("A/rootfs"); !errors.Is(err, state.ErrNoDocument) {
+		t.Errorf("a document larger than its room: %d bytes, %v", len(doc), err)
+	}
 }

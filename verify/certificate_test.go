@@ -402,6 +402,7 @@ func TestKeys(t *testing.T) {
 		}
 	}
 	const year = 365 * day
+	weak := certOf(t, rsa, ed)
 	for name, c := range map[string]struct {
 		cert     *openpgp.Entity // default: two subkeys
 		edit     func(t *testing.T, e *openpgp.Entity)
@@ -420,8 +421,8 @@ func TestKeys(t *testing.T) {
 		"one has expired":              {edit: lives(day, 2*year), expires: date(2024, 3).Add(2 * year)},
 		"all have expired":             {edit: lives(day, 2*day), unusable: "subkey: the key had expired on 2024-03-03"},
 		"no key for signing":           {cert: certOf(t, ed), edit: primary(certifies), unusable: "signing flag is not set"},
-		"a weak primary key":           {cert: certOf(t, rsa, ed), unusable: "RSA key of 2048 bits"},
-		"a weak one, by policy":        {cert: certOf(t, rsa, ed), policy: verify.Policy{Time: now2025, MinRSABits: 2048}},
+		"a weak primary key":           {cert: weak, unusable: "RSA key of 2048 bits"},
+		"a weak one, by policy":        {cert: weak, policy: verify.Policy{Time: now2025, MinRSABits: 2048}},
 		"the clock is before the key":  {policy: verify.Policy{Time: date(2023, 1)}, unusable: "its certificate is not usable"},
 		"a clock that is a least time": {policy: verify.Policy{Time: date(2023, 1), LowerBound: true}},
 		"the earlier end of both": {edit: func(t *testing.T, e *openpgp.Entity) {
