@@ -110,15 +110,13 @@ type Event struct {
 // Put records the result of one partition of a slot, and adds it to the history unless it is Writing.
 func (s *State) Put(slot, role string, image Image, detail string) {
 	image.Version, image.Source, image.Signer = clip(image.Version), clip(image.Source), clip(image.Signer)
-	roles := maps.Clone(s.Slots[slot])
-	if roles == nil {
-		roles = Slot{}
-	}
-	roles[role] = image
 	if s.Slots == nil {
 		s.Slots = map[string]Slot{}
 	}
-	s.Slots[slot] = roles
+	if s.Slots[slot] == nil {
+		s.Slots[slot] = Slot{}
+	}
+	s.Slots[slot][role] = image
 	if s.Damaged[slot] != image.Release {
 		delete(s.Damaged, slot)
 	}

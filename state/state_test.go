@@ -182,7 +182,12 @@ func TestClone(t *testing.T) {
 		st.History[0].Version, st.Damaged["A"] = "9", "r9"
 		st.Fleet.Reports[0].Release, st.Fleet.Failures[0].Release = "r9", "r9"
 	}
-	want := s.State()
+	want, fallback := open(t, m).State(), open(t, m).State()
+	blank, err := state.Open(boottest.NewMedium(make([]byte, areaSize)).Areas()[0], fallback)
+	do(t, err)
+	if change(&fallback); !equal(blank.State(), want) {
+		t.Error("a change of the fallback changed the store")
+	}
 	got := s.State()
 	change(&got)
 	if again := s.State(); !equal(again, want) {

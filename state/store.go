@@ -61,7 +61,7 @@ func Open(area Area, fallback State) (*Store, error) {
 		case errors.Is(c.err, errLater):
 			return fail(fmt.Errorf("copy %d is %w; use the version of updater that wrote it, or a later one", i+1, c.err))
 		case c.err == nil && (s.gen == 0 || c.gen > s.gen):
-			s.gen, s.state = c.gen, c.state.Clone()
+			s.gen, s.state = c.gen, c.state
 		}
 	}
 	if unreadable(s.copies[0].err) && unreadable(s.copies[1].err) {
@@ -156,7 +156,7 @@ func (s *Store) write(next State) error {
 		return s.broken
 	}
 	s.gen, s.state = s.gen+1, next
-	*to = readCopy{offset: to.offset, gen: s.gen, state: next}
+	*to = readCopy{offset: to.offset, gen: s.gen}
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"time"
@@ -71,17 +70,9 @@ func (p rawPacket) fingerprint() string {
 	return ""
 }
 
-// parseEntity parses exactly one certificate.
+// parseEntity parses one certificate; raw holds no other, see splitCertificates.
 func parseEntity(raw []byte) (*openpgp.Entity, error) {
-	packets := packet.NewReader(bytes.NewReader(raw))
-	entity, err := openpgp.ReadEntity(packets)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := packets.Next(); err != io.EOF {
-		return nil, errors.New("more than one certificate where one was expected")
-	}
-	return entity, nil
+	return openpgp.ReadEntity(packet.NewReader(bytes.NewReader(raw)))
 }
 
 // readRevocations collects all revocations, because the library misses those in unusual places and weighs their dates. Here a
@@ -181,7 +172,6 @@ func join(all, e *openpgp.Entity) {
 			have.Revocations = append(have.Revocations, id.Revocations...)
 			continue
 		}
-		id.Primary = all
 		all.Identities[name] = id
 	}
 	for _, s := range e.Subkeys {
@@ -189,7 +179,6 @@ func join(all, e *openpgp.Entity) {
 			return bytes.Equal(have.PublicKey.Fingerprint, s.PublicKey.Fingerprint)
 		})
 		if i < 0 {
-			s.Primary = all
 			all.Subkeys = append(all.Subkeys, s)
 			continue
 		}

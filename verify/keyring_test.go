@@ -3,6 +3,7 @@ package verify_test
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +71,8 @@ func TestLoadKeyring(t *testing.T) {
 		{name: "key without user ID", files: map[string][]byte{"a.gpg": alice[:2+int(alice[1])]}, want: "without any identities"},
 		{name: "too large", files: map[string][]byte{"a.gpg": make([]byte, verify.MaxKeyringSize+1)}, want: "larger than"},
 		{name: "too large in all", files: map[string][]byte{"a.gpg": alice, "b.gpg": make([]byte, verify.MaxKeyringSize)},
+			want: "b.gpg: keyring is larger than"},
+		{name: "too large in all paths", files: map[string][]byte{"a.gpg": alice, "d/b.gpg": make([]byte, verify.MaxKeyringSize)}, paths: []string{"a.gpg", "d"},
 			want: "b.gpg: keyring is larger than"},
 		{name: "missing", paths: []string{"nowhere"}, want: "nowhere"},
 		{name: "one of two missing", files: map[string][]byte{"a.gpg": alice}, paths: []string{"a.gpg", "nowhere"}, want: "nowhere"},
@@ -159,11 +162,35 @@ func TestLoadKeyringOddFiles(t *testing.T) {
 		t.Errorf("LoadKeyring(folder with a FIFO) = %v", err)
 	}
 	os.Remove(filepath.Join(dir, "pipe"))
-	if err := os.Symlink("nowhere", filepath.Join(dir, "link")); err != nil {
-		t.Fatal(err)
+	cert := filepath.Join(t.TempDir(), "cert")
+	writeFile(t, cert, goExport(t, certOf(t, ed)))
+	link := func(to, name string) {
+		t.Helper()
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
+	link(cert, "cert")
+	if k, err := verify.LoadKeyring(dir); err != nil || k.Len() != 1 {
+		t.Errorf("LoadKeyring(folder with a link) = %v, %v", k, err)
+	}
+	link(t.TempDir(), "folder")
+	if _, err := verify.LoadKeyring(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("LoadKeyring(folder with a link to a folder) = %v", err)
+	}
+	os.Remove(filepath.Join(dir, "folder"))
+	link("nowhere", "link")
 	if _, err := verify.LoadKeyring(dir); err == nil {
 		t.Error("LoadKeyring(folder with a dangling link) succeeded")
+	}
+	for _, path := range []string{cert, dir} {
+		if err := os.Chmod(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verify.LoadKeyring(path); os.Geteuid() != 0 && !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("LoadKeyring(%s without permission) = %v", path, err)
+		}
+		os.Chmod(path, 0o700)
 	}
 }
 
