@@ -74,6 +74,7 @@ func TestContract(t *testing.T) {
 				},
 				Open:   func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
 				Boot:   uboot,
+				Caps:   boot.Caps{MaxTries: 7, SwitchAtomic: true},
 				Others: func(d boottest.Disk) []string { return []string{string(d.Areas[0][8:12]), string(d.Areas[0][32:])} },
 			})
 		})

@@ -27,6 +27,7 @@ func TestContract(t *testing.T) {
 		Fresh:    func(*testing.T) boottest.Disk { return boottest.Disk{Areas: [][]byte{boottest.Buckets(3, 20, 3, 10)}} },
 		Open:     func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
 		Boot:     boottest.Bootchooser,
+		Caps:     boot.Caps{MaxTries: 99, MarkGoodEveryBoot: true, SwitchAtomic: true},
 		Others:   func(d boottest.Disk) []string { return []string{string(d.Areas[0][32:36])} },
 	})
 }

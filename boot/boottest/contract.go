@@ -3,8 +3,10 @@ package boottest
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"updater/boot"
@@ -24,6 +26,10 @@ type Rig struct {
 	Others func(d Disk) []string
 	// AlwaysBoots is set if the boot loader always finds a slot; tests of the case without one are skipped.
 	AlwaysBoots bool
+	// Caps are those of the boot loader's format.
+	Caps boot.Caps
+	// Recovery reports whether the disk requests the recovery; nil if the boot loader cannot be requested to start it.
+	Recovery func(d Disk) bool
 	// Volatile returns a disk with volatile caches that holds content. It is required for backends with areas.
 	Volatile func(content []byte) VolatileDisk
 }
@@ -31,12 +37,15 @@ type Rig struct {
 // Contract runs the suite that every backend must pass.
 func Contract(t *testing.T, r Rig) {
 	t.Run("Life", r.life)
+	t.Run("Caps", r.caps)
 	t.Run("Refusals", r.refusals)
 	t.Run("InvalidateIsDurable", r.invalidateIsDurable)
 	t.Run("ActivateIsOldOrNew", r.activateIsOldOrNew)
 	t.Run("ActivateRefillsTheFallback", r.activateRefills)
 	t.Run("RestoredIsTheFallback", r.restored)
+	t.Run("LastActivateCounts", r.lastActivate)
 	t.Run("SpendTryIsABoot", r.spendTry)
+	t.Run("RecoveryRequest", r.recoveryRequest)
 	t.Run("MarkGoodWritesNothingWhenNothingChanges", r.noNeedlessWrite)
 	t.Run("BootedIsNotTheStoredChoice", r.bootedIsNotStored)
 	t.Run("DisagreementIsReported", r.disagreement)
@@ -86,9 +95,14 @@ func (r Rig) life(t *testing.T) {
 		if want := r.boots(m.Disk(), 3); st.Next != want[0] || !slices.Equal(st.Boots, want) {
 			t.Errorf("State predicts that %q boots next and then %q; the boot loader chooses %q", st.Next, st.Boots, want)
 		}
-		slots := map[string]boot.SlotState{}
+		slots, first := map[string]boot.SlotState{}, boot.SlotState{}
 		for _, s := range st.Slots {
-			slots[s.Name] = s
+			if slots[s.Name] = s; s.Bootable && s.Priority > first.Priority {
+				first = s
+			}
+		}
+		if first.Name != st.Next {
+			t.Errorf("slot %q boots next, but %q has the highest priority: %+v", st.Next, first.Name, st.Slots)
 		}
 		return slots
 	}
@@ -107,7 +121,7 @@ func (r Rig) life(t *testing.T) {
 		t.Errorf("a slot marked good is %+v", s)
 	}
 	do(b.Invalidate(t.Context(), "B"))
-	if s := state(b)["B"]; s.Bootable || s.Good {
+	if s := state(b)["B"]; s.Bootable || s.Good || s.TriesLeft != 0 || s.Priority != 0 {
 		t.Errorf("an invalidated slot is %+v", s)
 	}
 	if list := r.boots(m.Disk(), 12); slices.Contains(list, "B") {
@@ -141,28 +155,48 @@ func (r Rig) life(t *testing.T) {
 	state(b)
 }
 
+// caps checks the capabilities, and that a running slot that is not configured is refused.
+func (r Rig) caps(t *testing.T) {
+	m := New(r.Fresh(t))
+	if got := r.open(t, m, "A").Caps(); got != r.Caps {
+		t.Errorf("Caps = %+v; want %+v", got, r.Caps)
+	}
+	if _, err := r.Open(m, "C"); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+		t.Errorf("New with slot C running = %v, %d sectors written; want ErrState and none", err, m.Writes())
+	}
+}
+
 func (r Rig) refusals(t *testing.T) {
+	invalidateB := func(m *Medium) {
+		if err := r.open(t, m, "A").Invalidate(t.Context(), "B"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		name   string
 		booted string
+		before func(m *Medium)
 		do     func(b boot.Backend) error
 	}{
-		{"invalidate the running slot", "A", func(b boot.Backend) error { return b.Invalidate(t.Context(), "A") }},
-		{"mark another slot good", "A", func(b boot.Backend) error { return b.MarkGood(t.Context(), "B") }},
-		{"mark good outside every slot", "", func(b boot.Backend) error { return b.MarkGood(t.Context(), "A") }},
-		{"no tries", "A", func(b boot.Backend) error { return b.Activate(t.Context(), "B", 0) }},
-		{"too many tries", "A", func(b boot.Backend) error { return b.Activate(t.Context(), "B", b.Caps().MaxTries+1) }},
-		{"unknown slot", "A", func(b boot.Backend) error { return b.Activate(t.Context(), "C", 1) }},
-		{"the last bootable slot", "", func(b boot.Backend) error {
-			if err := b.Invalidate(t.Context(), "B"); err != nil {
-				t.Fatal(err)
-			}
-			return b.Invalidate(t.Context(), "A")
-		}},
+		{"invalidate the running slot", "A", nil, func(b boot.Backend) error { return b.Invalidate(t.Context(), "A") }},
+		{"mark another slot good", "A", nil, func(b boot.Backend) error { return b.MarkGood(t.Context(), "B") }},
+		{"mark good outside every slot", "", nil, func(b boot.Backend) error { return b.MarkGood(t.Context(), "A") }},
+		{"no tries", "A", nil, func(b boot.Backend) error { return b.Activate(t.Context(), "B", 0) }},
+		{"too many tries", "A", nil, func(b boot.Backend) error { return b.Activate(t.Context(), "B", b.Caps().MaxTries+1) }},
+		{"activate an unknown slot", "A", nil, func(b boot.Backend) error { return b.Activate(t.Context(), "C", 1) }},
+		{"invalidate an unknown slot", "A", nil, func(b boot.Backend) error { return b.Invalidate(t.Context(), "C") }},
+		{"mark an unknown slot bad", "A", nil, func(b boot.Backend) error { return b.MarkBad(t.Context(), "C") }},
+		{"invalidate the last bootable slot", "", invalidateB, func(b boot.Backend) error { return b.Invalidate(t.Context(), "A") }},
+		{"mark the last bootable slot bad", "A", invalidateB, func(b boot.Backend) error { return b.MarkBad(t.Context(), "A") }},
+		{"invalidate the only slot", "", invalidateB, func(b boot.Backend) error { return boot.InvalidateLast(t.Context(), b, "A") }},
 	} {
 		m := New(r.Fresh(t))
-		if err := c.do(r.open(t, m, c.booted)); !errors.Is(err, boot.ErrRefused) {
-			t.Errorf("%s = %v; want ErrRefused", c.name, err)
+		if c.before != nil {
+			c.before(m)
+		}
+		writes := m.Writes()
+		if err := c.do(r.open(t, m, c.booted)); !errors.Is(err, boot.ErrRefused) || m.Writes() > writes {
+			t.Errorf("%s = %v, %d sectors written; want ErrRefused and none", c.name, err, m.Writes()-writes)
 		}
 		if got := r.next(m); got != "A" {
 			t.Errorf("%s: the boot loader chooses %q", c.name, got)
@@ -170,11 +204,22 @@ func (r Rig) refusals(t *testing.T) {
 	}
 }
 
-// noNeedlessWrite checks that mark good of a good slot writes nothing.
+// noNeedlessWrite checks that mark good of a good slot writes nothing, nor does repair of a sound store.
 func (r Rig) noNeedlessWrite(t *testing.T) {
 	m := New(r.Fresh(t))
-	if err := r.open(t, m, "A").MarkGood(t.Context(), "A"); err != nil || m.Writes() > 0 {
-		t.Errorf("mark good of a good slot = %v and wrote %d sectors", err, m.Writes())
+	if err := r.open(t, m, "A").MarkGood(t.Context(), "A"); err != nil {
+		t.Errorf("mark good of a good slot = %v", err)
+	}
+	st, err := r.open(t, m, "A").State(t.Context())
+	if err != nil || m.Writes() > 0 {
+		t.Errorf("mark good of a good slot wrote %d sectors; State = %v", m.Writes(), err)
+	}
+	sound := !slices.ContainsFunc(st.Findings, repairable)
+	if err := r.open(t, m, "A").Repair(t.Context()); err != nil || sound && m.Writes() > 0 {
+		t.Errorf("Repair of a sound store = %v and wrote %d sectors", err, m.Writes())
+	}
+	if st, err := r.open(t, m, "A").State(t.Context()); err != nil || slices.ContainsFunc(st.Findings, repairable) || st.Next != "A" {
+		t.Errorf("after Repair State = %+v, %v", st, err)
 	}
 	if err := r.open(t, m, "A").Activate(t.Context(), "B", 1); err != nil || r.Boot(&m.disk) != "B" {
 		t.Fatalf("Activate = %v, and slot B does not boot", err)
@@ -239,6 +284,73 @@ func (r Rig) activateIsOldOrNew(t *testing.T) {
 	})
 }
 
+// repairable reports whether Repair is the remedy of a finding.
+func repairable(f boot.Finding) bool { return strings.HasPrefix(f.Remedy, boot.RemedyRepair) }
+
+// lastActivate checks that Activate of the running slot takes back an earlier one of the other slot.
+func (r Rig) lastActivate(t *testing.T) {
+	m := New(r.Fresh(t))
+	b := r.open(t, m, "A")
+	for _, slot := range []string{"B", "A"} {
+		if err := b.Activate(t.Context(), slot, 1); err != nil || r.next(m) != slot {
+			t.Errorf("Activate of slot %s = %v, and slot %q boots next", slot, err, r.next(m))
+		}
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next != "A" {
+		t.Errorf("State = %+v, %v; want A next", st, err)
+	}
+}
+
+// recoveryRequest checks that a request of the recovery is on the medium once it returned nil, is written once, and changes no slot.
+func (r Rig) recoveryRequest(t *testing.T) {
+	request := func(m *Medium) error {
+		b, err := r.Open(m, "A")
+		if err != nil {
+			return err
+		}
+		return boot.RequestRecovery(t.Context(), b)
+	}
+	m := New(r.Fresh(t))
+	if r.Recovery == nil {
+		if err := request(m); !errors.Is(err, boot.ErrRefused) || m.Writes() > 0 {
+			t.Errorf("RequestRecovery = %v, %d sectors written; want ErrRefused and none", err, m.Writes())
+		}
+		return
+	}
+	want := r.boots(m.Disk(), 12)
+	if err := request(m); err != nil || r.Recovery(r.Fresh(t)) {
+		t.Fatalf("RequestRecovery = %v; requested before: %v", err, r.Recovery(r.Fresh(t)))
+	}
+	m.cutNow(func(cut Disk) {
+		if got := r.boots(cut, 12); !r.Recovery(cut) || !slices.Equal(got, want) {
+			t.Errorf("RequestRecovery has returned; after a power cut it is requested: %v, boots %q; want %q", r.Recovery(cut), got, want)
+		}
+	})
+	m.CrashDisks(func(cut Disk) {
+		if got := r.boots(cut, 12); !slices.Equal(got, want) {
+			t.Errorf("after a power cut boots %q; want %q", got, want)
+		}
+	})
+	writes := m.Writes()
+	if err := request(m); err != nil || m.Writes() > writes {
+		t.Errorf("the second RequestRecovery = %v and wrote %d sectors", err, m.Writes()-writes)
+	}
+	for n := 1; ; n++ {
+		m := New(r.Fresh(t))
+		m.FailAt = n
+		switch err := request(m); {
+		case err == nil && !r.Recovery(m.Disk()), err != nil && !errors.Is(err, boot.ErrState):
+			t.Fatalf("operation %d failed: RequestRecovery = %v, requested: %v", n, err, r.Recovery(m.Disk()))
+		case m.Operations() < n:
+			lying := New(r.Fresh(t))
+			if lying.Lie = true; !errors.Is(request(lying), boot.ErrState) {
+				t.Error("RequestRecovery on a medium that holds nothing is no error")
+			}
+			return
+		}
+	}
+}
+
 // restored checks that a restored slot is good and the fallback, that no power cut on the way changes the slot that boots next, and what is
 // refused.
 func (r Rig) restored(t *testing.T) {
@@ -251,15 +363,12 @@ func (r Rig) restored(t *testing.T) {
 		}
 		t.Skip("this backend cannot restore a fallback")
 	}
-	if err := b.Invalidate(t.Context(), "B"); err != nil {
-		t.Fatal(err)
-	}
-	bad := m.Disk()
-	m = New(bad)
-	if err := restore(r.open(t, m, "A"), "B"); err != nil {
+	tried := r.Fresh(t).Clone()
+	if err := errors.Join(b.Invalidate(t.Context(), "B"), r.tryB(t, &tried)); err != nil {
 		t.Fatal(err)
 	}
 	check := func(d Disk) {
+		t.Helper()
 		st, err := r.open(t, New(d), "A").State(t.Context())
 		if err != nil || st.Next != "A" || r.boots(d, 1)[0] != "A" {
 			t.Fatalf("after RestoreFallback State = %+v, %v; boots %q", st, err, r.boots(d, 1))
@@ -270,13 +379,19 @@ func (r Rig) restored(t *testing.T) {
 			}
 		}
 	}
-	check(m.Disk())
-	m.cutNow(check)
-	m.CrashDisks(func(cut Disk) {
-		if list := r.boots(cut, 12); list[0] != "A" {
-			t.Errorf("after a power cut boots %q", list)
+	for _, bad := range []Disk{tried, m.Disk()} {
+		m = New(bad)
+		if err := restore(r.open(t, m, "A"), "B"); err != nil {
+			t.Fatal(err)
 		}
-	})
+		check(m.Disk())
+		m.cutNow(check)
+		m.CrashDisks(func(cut Disk) {
+			if list := r.boots(cut, 12); list[0] != "A" {
+				t.Errorf("after a power cut boots %q", list)
+			}
+		})
+	}
 	writes := m.Writes()
 	if err := restore(r.open(t, m, "A"), "B"); err != nil || m.Writes() > writes {
 		t.Errorf("the second RestoreFallback = %v and wrote %d sectors", err, m.Writes()-writes)
@@ -289,6 +404,18 @@ func (r Rig) restored(t *testing.T) {
 	if err := restore(r.open(t, m, "B"), "A"); !errors.Is(err, boot.ErrRefused) || m.Writes() > 0 {
 		t.Errorf("RestoreFallback of the slot that boots next = %v, and it wrote %d sectors", err, m.Writes())
 	}
+}
+
+// tryB activates slot B on a disk, boots until its only try is spent, and marks slot A good, which runs then.
+func (r Rig) tryB(t *testing.T, d *Disk) error {
+	m := New(*d)
+	err := r.open(t, m, "A").Activate(t.Context(), "B", 1)
+	if list := []string{r.Boot(&m.disk), r.Boot(&m.disk)}; !slices.Equal(list, []string{"B", "A"}) {
+		return errors.Join(err, fmt.Errorf("after Activate boots %q; want B and A", list))
+	}
+	err = errors.Join(err, r.open(t, m, "A").MarkGood(t.Context(), "A"))
+	*d = m.Disk()
+	return err
 }
 
 // spendTry checks that a spent try is what a boot by the loader would have left, and that only the slot that boots next has one to spend.
@@ -423,6 +550,9 @@ func (r Rig) nothingBootable(t *testing.T) {
 	if st, err := b.State(t.Context()); err != nil || st.Next != "" {
 		t.Fatalf("State = %+v, %v; want no slot", st, err)
 	}
+	if err := boot.RestoreFallback(t.Context(), b, "A"); !errors.Is(err, boot.ErrRefused) {
+		t.Errorf("RestoreFallback while no slot boots = %v; want ErrRefused", err)
+	}
 	if err := b.Invalidate(t.Context(), "A"); err != nil {
 		t.Fatalf("Invalidate with nothing to lose = %v", err)
 	}
@@ -484,11 +614,12 @@ func (r Rig) powerCuts(t *testing.T) {
 	t.Logf("%d states after power cuts", states)
 }
 
-// failures lets each operation fail in turn: an allowed slot must boot, and the mutation must return an error, unless
+// failures lets each operation fail in turn: an allowed slot must boot, and the mutation must return ErrState, unless
 // redundancy makes up for a failed read and the next boots are those of a mutation without a failure.
 func (r Rig) failures(t *testing.T) {
 	d := r.Fresh(t)
-	for _, s := range r.steps() {
+	read := step{"State", "A", nil, func(t *testing.T, b boot.Backend) error { _, err := b.State(t.Context()); return err }, []string{"A"}}
+	for _, s := range append([]step{read}, r.steps()...) {
 		if s.before != nil {
 			s.before(&d)
 		}
@@ -519,15 +650,25 @@ func (r Rig) failures(t *testing.T) {
 			if got := r.boots(m.Disk(), 12); err == nil && (!m.readFailed || !slices.Equal(got, done)) {
 				t.Fatalf("%s: operation %d failed without an error; then boots %q, want %q", s.name, n, got, done)
 			}
+			if err != nil && !errors.Is(err, boot.ErrState) {
+				t.Fatalf("%s: operation %d failed: %v; want ErrState", s.name, n, err)
+			}
 		}
 	}
 }
 
 // lies checks that the read-back detects a medium that confirms writes and drops them.
 func (r Rig) lies(t *testing.T) {
-	m := New(r.Fresh(t))
-	m.Lie = true
-	if err := r.open(t, m, "A").Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) {
-		t.Errorf("Activate on a medium that holds nothing = %v; want ErrState", err)
+	d := r.Fresh(t)
+	for _, s := range r.steps() {
+		if s.before != nil {
+			s.before(&d)
+		}
+		m := New(d)
+		m.Lie = true
+		if err := s.do(t, r.open(t, m, s.booted)); m.Writes() > 0 && !errors.Is(err, boot.ErrState) || m.Writes() == 0 && err != nil {
+			t.Errorf("%s on a medium that holds nothing = %v after %d writes; want ErrState", s.name, err, m.Writes())
+		}
+		d = r.after(t, step{s.name, s.booted, nil, s.do, s.may}, d).Disk()
 	}
 }

@@ -235,7 +235,9 @@ func (a *area) Sync() error {
 type Files struct{ M *Medium }
 
 // List names the files in order.
-func (f Files) List() ([]string, error) { return slices.Sorted(maps.Keys(f.M.disk.Files)), nil }
+func (f Files) List() ([]string, error) {
+	return slices.Sorted(maps.Keys(f.M.disk.Files)), f.M.do("folder")
+}
 
 // Read returns the content of a file.
 func (f Files) Read(name string) ([]byte, error) {

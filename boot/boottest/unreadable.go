@@ -1,6 +1,8 @@
 package boottest
 
 import (
+	"errors"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +50,8 @@ func (u *unreadable) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // UnreadableSectors makes each sector of the rig's areas unreadable in turn. Where the boot loader still boots, the backend
-// must read the state and report the sector, every mutation must work, and Repair must make the sector readable.
+// must read the state and report the sector, every mutation must work and make the sector readable, and so must Repair.
+// Elsewhere nothing is changed.
 func UnreadableSectors(t *testing.T, r Rig) {
 	tried := 0
 	for i, a := range r.Fresh(t).Areas {
@@ -57,10 +60,12 @@ func UnreadableSectors(t *testing.T, r Rig) {
 			for k := off; k < min(off+boot.Sector, int64(len(a))); k++ {
 				d.Areas[i][k] ^= 0xee
 			}
-			if r.boots(d, 1)[0] == "A" {
-				tried++
-				r.unreadable(t, i, off)
+			if r.boots(d, 1)[0] != "A" {
+				r.needed(t, i, off)
+				continue
 			}
+			tried++
+			r.unreadable(t, i, off)
 		}
 	}
 	if tried == 0 {
@@ -69,34 +74,50 @@ func UnreadableSectors(t *testing.T, r Rig) {
 	t.Logf("%d sectors", tried)
 }
 
+// openBad opens the backend with slot A running and one unreadable sector.
+func (r Rig) openBad(t *testing.T, i int, off int64) (*Medium, boot.Backend, *unreadable) {
+	t.Helper()
+	m := New(r.Fresh(t))
+	list := m.Areas()
+	bad := &unreadable{Area: list[i], off: off}
+	list[i], m.devices = bad, list
+	return m, r.open(t, m, "A"), bad
+}
+
+// needed tests the backend with an unreadable sector on which the boot loader depends.
+func (r Rig) needed(t *testing.T, i int, off int64) {
+	t.Helper()
+	m, b, _ := r.openBad(t, i, off)
+	_, err := b.State(t.Context())
+	for name, err := range map[string]error{"State": err, "Activate": b.Activate(t.Context(), "B", 1), "Invalidate": b.Invalidate(t.Context(), "B")} {
+		if !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+			t.Errorf("area %d, sector at %d: %s = %v, %d sectors written; want ErrState and none", i+1, off, name, err, m.Writes())
+		}
+	}
+}
+
 // unreadable tests the backend with one unreadable sector, on which the boot loader does not depend.
 func (r Rig) unreadable(t *testing.T, i int, off int64) {
 	t.Helper()
-	open := func() (boot.Backend, *unreadable) {
-		m := New(r.Fresh(t))
-		list := m.Areas()
-		bad := &unreadable{Area: list[i], off: off}
-		list[i], m.devices = bad, list
-		return r.open(t, m, "A"), bad
-	}
-	b, _ := open()
-	if st, err := b.State(t.Context()); err != nil || st.Next != "A" {
-		t.Errorf("area %d, sector at %d: State = %+v, %v; want slot A", i+1, off, st, err)
-	}
-	for name, err := range map[string]error{
-		"MarkGood":   b.MarkGood(t.Context(), "A"),
-		"Invalidate": b.Invalidate(t.Context(), "B"),
-		"Activate":   b.Activate(t.Context(), "B", 1),
+	for name, change := range map[string]func(b boot.Backend) error{
+		"Repair":     func(b boot.Backend) error { return b.Repair(t.Context()) },
+		"Invalidate": func(b boot.Backend) error { return b.Invalidate(t.Context(), "B") },
+		"Activate":   func(b boot.Backend) error { return b.Activate(t.Context(), "B", 1) },
 	} {
-		if err != nil {
+		_, b, bad := r.openBad(t, i, off)
+		st, err := b.State(t.Context())
+		if err != nil || st.Next != "A" || bad.needed != slices.ContainsFunc(st.Findings, repairable) {
+			t.Errorf("area %d, sector at %d: State = %+v, %v; want slot A, and a finding if the sector is used: %v", i+1, off, st, err, bad.needed)
+		}
+		if err := b.MarkGood(t.Context(), "A"); err != nil {
+			t.Errorf("area %d, sector at %d: MarkGood = %v", i+1, off, err)
+		}
+		if err := change(b); err != nil {
 			t.Errorf("area %d, sector at %d: %s = %v", i+1, off, name, err)
 		}
-	}
-	b, bad := open()
-	if err := b.Repair(t.Context()); err != nil {
-		t.Errorf("area %d, sector at %d: Repair = %v", i+1, off, err)
-	}
-	if st, err := b.State(t.Context()); err != nil || st.Next != "A" || !bad.healed && bad.needed {
-		t.Errorf("area %d, sector at %d: after Repair State = %+v, %v, and the sector is rewritten: %v", i+1, off, st, err, bad.healed)
+		st, err = b.State(t.Context())
+		if err != nil || bad.needed && !bad.healed || name != "Activate" && st.Next != "A" || slices.ContainsFunc(st.Findings, repairable) {
+			t.Errorf("area %d, sector at %d: after %s State = %+v, %v, and the sector is rewritten: %v", i+1, off, name, st, err, bad.healed)
+		}
 	}
 }

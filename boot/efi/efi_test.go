@@ -29,6 +29,7 @@ func TestContract(t *testing.T) {
 		Fresh: func(*testing.T) boottest.Disk { return boottest.Disk{Files: boottest.UEFIVars()} },
 		Open:  open,
 		Boot:  boottest.UEFI,
+		Caps:  boot.Caps{MaxTries: 1, SwitchAtomic: true},
 		Others: func(d boottest.Disk) []string {
 			var rest []string
 			for order := []byte(d.Files["BootOrder"]); len(order) >= 2; order = order[2:] {

@@ -118,6 +118,7 @@ func TestContract(t *testing.T) {
 		Fresh:    func(t *testing.T) boottest.Disk { return boottest.Disk{Areas: areasOf(t, path)} },
 		Open:     func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
 		Boot:     vboot,
+		Caps:     boot.Caps{MaxTries: 15, SwitchAtomic: true},
 		Others: func(d boottest.Disk) []string { // everything but the nine bits of our two entries
 			e := bytes.Clone(d.Areas[0][2*sector:])
 			for _, at := range []int{48, 128 + 48} {

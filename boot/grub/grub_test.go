@@ -31,6 +31,11 @@ func open(a boot.Area, booted string) (boot.Backend, error) {
 	return grub.New(grub.Options{Area: a, Slots: []string{"A", "B"}}, booted)
 }
 
+// requested reports whether GRUB starts the menu entry of the recovery next.
+func requested(d boottest.Disk) bool {
+	return strings.Contains(string(d.Areas[0]), "\nnext_entry=recovery\n")
+}
+
 // others returns the foreign variables.
 func others(d boottest.Disk) []string {
 	var list []string
@@ -50,6 +55,8 @@ func TestContract(t *testing.T) {
 				Fresh:    func(*testing.T) boottest.Disk { return disk(env(size, good...)) },
 				Open:     func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas()[0], booted) },
 				Boot:     func(d *boottest.Disk) string { return boottest.GRUBScript(d.Areas) },
+				Caps:     boot.Caps{MaxTries: 1, MarkGoodEveryBoot: true, SwitchAtomic: true},
+				Recovery: requested,
 				Others:   others,
 			})
 		})
@@ -87,8 +94,10 @@ func TestContractTries(t *testing.T) {
 		Open: func(m *boottest.Medium, booted string) (boot.Backend, error) {
 			return grub.New(grub.Options{Area: m.Areas()[0], Slots: []string{"A", "B"}, Dialect: grub.Tries}, booted)
 		},
-		Boot:   table,
-		Others: others,
+		Boot:     table,
+		Caps:     boot.Caps{MaxTries: 9, SwitchAtomic: true},
+		Recovery: requested,
+		Others:   others,
 	})
 }
 

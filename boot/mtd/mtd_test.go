@@ -87,6 +87,15 @@ func TestContract(t *testing.T) {
 			return boottest.Disk{Areas: [][]byte{slices.Concat(make([]byte, block), environment(1, vars...), environment(0, vars...))}}
 		},
 		Open: open,
+		Caps: boot.Caps{MaxTries: 9, SwitchAtomic: true},
+		Recovery: func(d boottest.Disk) bool {
+			c := copies(&d)
+			use := c[0]
+			if c[0][4] == 0 && c[1][4] == 1 {
+				use = c[1]
+			}
+			return bytes.Contains(use[5:], []byte("recovery=1\x00"))
+		},
 		Boot: func(d *boottest.Disk) string { // U-Boot with boot counting, on the copy in use
 			c := copies(d)
 			use := -1

@@ -80,6 +80,7 @@ func TestContract(t *testing.T) {
 			return open(boottest.Files{M: m}, booted)
 		},
 		Boot: loader,
+		Caps: boot.Caps{MaxTries: 99, SwitchAtomic: true},
 		Others: func(d boottest.Disk) []string {
 			return []string{d.Files["loader/loader.conf"], d.Files["loader/entries/zz-rescue.conf"], d.Files["loader/updater/A.conf"]}
 		},
@@ -101,6 +102,7 @@ func TestContractImages(t *testing.T) {
 			return open(boottest.Files{M: m}, booted)
 		},
 		Boot: boottest.SystemdBootImages,
+		Caps: boot.Caps{MaxTries: 99, SwitchAtomic: true},
 		Others: func(d boottest.Disk) []string {
 			return []string{d.Files["loader/loader.conf"], d.Files["EFI/Linux/rescue.efi"], d.Files["EFI/updater/A.efi"], d.Files["EFI/updater/B.efi"]}
 		},

@@ -31,6 +31,7 @@ func TestContract(t *testing.T) {
 		Fresh:    func(*testing.T) boottest.Disk { return disk(boottest.Autoboot) },
 		Open:     open,
 		Boot:     boottest.Tryboot,
+		Caps:     boot.Caps{MaxTries: 1, SwitchAtomic: true, VolatileTry: true},
 		Others: func(d boottest.Disk) []string {
 			return []string{strings.NewReplacer("=2", "", "=3", "").Replace(string(d.Areas[0]))}
 		},

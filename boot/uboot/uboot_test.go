@@ -185,6 +185,8 @@ func rig(fresh ...[]byte) boottest.Rig {
 		Fresh:    func(*testing.T) boottest.Disk { return boottest.Disk{Areas: fresh} },
 		Open:     func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
 		Boot:     func(d *boottest.Disk) string { return script(load(d.Areas, false)) },
+		Caps:     boot.Caps{MaxTries: 9, MarkGoodEveryBoot: true, SwitchAtomic: len(fresh) == 2},
+		Recovery: func(d boottest.Disk) bool { return load(d.Areas, false).get("recovery") == "1" },
 		Others:   others,
 	}
 }
@@ -206,6 +208,7 @@ var counted = []string{"altbootcmd=run back", "active=A", "upgrade_available=0",
 func TestContractBootcount(t *testing.T) {
 	r := rig(env(true, 1, counted...), env(true, 1, counted...))
 	r.AlwaysBoots = true
+	r.Caps.MarkGoodEveryBoot = false
 	r.Boot = func(d *boottest.Disk) string { return bootcount(load(d.Areas, false)) }
 	r.Open = func(m *boottest.Medium, booted string) (boot.Backend, error) {
 		return uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, booted)
@@ -222,6 +225,7 @@ func TestContractBooleanFlags(t *testing.T) {
 			r.Open = func(m *boottest.Medium, booted string) (boot.Backend, error) {
 				return uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Flags: uboot.Boolean}, booted)
 			}
+			r.Recovery = func(d boottest.Disk) bool { return load(d.Areas, true).get("recovery") == "1" }
 			r.Others = nil
 			boottest.Contract(t, r)
 		})
