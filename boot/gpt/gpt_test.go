@@ -3,14 +3,17 @@ package gpt_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	table "updater/blockdev/gpt"
 	"updater/boot"
 	"updater/boot/boottest"
 	"updater/boot/gpt"
@@ -74,6 +77,25 @@ func open(areas []boot.Area, booted string) (boot.Backend, error) {
 		Partition: map[string]int{"A": 1, "B": 2}}, booted)
 }
 
+// fresh returns both areas of a disk on which both slots are good, beside a partition with attributes of its own.
+func fresh(t *testing.T) [][]byte {
+	t.Helper()
+	var list []table.Entry
+	for i, attributes := range []uint64{1<<56 | 10<<48, 1<<56 | 9<<48, 1<<60 | 3<<48} {
+		id, first := table.GUID{byte(i + 1)}, int64(64+i*2048)
+		list = append(list, table.Entry{Number: i + 1, Type: id, GUID: id, First: first, Last: first + 2047, Attributes: attributes})
+	}
+	primary, err := table.New(diskSize/sector, sector, table.GUID{9}, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := make([]byte, diskSize)
+	for _, p := range append(primary.Pieces(), primary.Mirror().Pieces()...) {
+		copy(disk[p.Offset:], p.Data)
+	}
+	return [][]byte{disk[:gpt.PrimarySize(sector)], disk[diskSize-gpt.BackupSize(sector):]}
+}
+
 // image makes a disk with cgpt, both slots good, and returns its path.
 func image(t *testing.T) string {
 	t.Helper()
@@ -112,10 +134,9 @@ func areasOf(t *testing.T, path string) [][]byte {
 }
 
 func TestContract(t *testing.T) {
-	path := image(t)
 	boottest.Contract(t, boottest.Rig{
 		Volatile: bootdisk.New,
-		Fresh:    func(t *testing.T) boottest.Disk { return boottest.Disk{Areas: areasOf(t, path)} },
+		Fresh:    func(t *testing.T) boottest.Disk { return boottest.Disk{Areas: fresh(t)} },
 		Open:     func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
 		Boot:     vboot,
 		Caps:     boot.Caps{MaxTries: 15, SwitchAtomic: true},
@@ -237,12 +258,128 @@ func TestPrefixesWithCgpt(t *testing.T) {
 
 // TestUnreadableSectors makes every sector of either copy unreadable in turn.
 func TestUnreadableSectors(t *testing.T) {
-	path := image(t)
 	boottest.UnreadableSectors(t, boottest.Rig{
-		Fresh: func(t *testing.T) boottest.Disk { return boottest.Disk{Areas: areasOf(t, path)} },
+		Fresh: func(t *testing.T) boottest.Disk { return boottest.Disk{Areas: fresh(t)} },
 		Open:  func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas(), booted) },
 		Boot:  vboot,
 	})
+}
+
+// logged is an area that notes what is written to it and when it is flushed.
+type logged struct {
+	boot.Area
+	log *[]string
+}
+
+func (l logged) WriteAt(p []byte, off int64) (int, error) {
+	*l.log = append(*l.log, fmt.Sprintf("%s: %d at %d", l, len(p), off))
+	return l.Area.WriteAt(p, off)
+}
+
+func (l logged) Sync() error {
+	*l.log = append(*l.log, "flush")
+	return l.Area.Sync()
+}
+
+// TestOrder: the backup is whole before the primary changes, entries are written before the header that covers them, a sector each.
+func TestOrder(t *testing.T) {
+	var log []string
+	areas := boottest.NewMedium(fresh(t)...).Areas()
+	b, err := open([]boot.Area{logged{areas[0], &log}, logged{areas[1], &log}}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 3); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"area 2: 512 at 0", "flush", "area 2: 512 at 16384", "flush", "area 1: 512 at 1024", "flush", "area 1: 512 at 512", "flush"}
+	if !slices.Equal(log, want) {
+		t.Errorf("Activate did %q; want %q", log, want)
+	}
+}
+
+// TestCopies: a copy that is damaged, or a backup of an older state, is found, and Repair or the next change restores it.
+func TestCopies(t *testing.T) {
+	old := fresh(t)
+	m := boottest.NewMedium(old...)
+	b, err := open(m.Areas(), "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 3); err != nil {
+		t.Fatal(err)
+	}
+	now := m.Snapshot()
+	torn := func(area []byte, at int) []byte { area = bytes.Clone(area); area[at] ^= 1; return area }
+	for name, areas := range map[string][][]byte{
+		"older backup": {now[0], old[1]}, "torn primary header": {torn(now[0], 600), now[1]}, "torn primary entries": {torn(now[0], 1100), now[1]},
+		"torn backup header": {now[0], torn(now[1], 16400)}, "torn backup entries": {now[0], torn(now[1], 100)},
+	} {
+		for change, do := range map[string]func(b boot.Backend) error{
+			"Repair":  func(b boot.Backend) error { return b.Repair(t.Context()) },
+			"MarkBad": func(b boot.Backend) error { return b.MarkBad(t.Context(), "A") },
+		} {
+			m := boottest.NewMedium(areas...)
+			b, err := open(m.Areas(), "B")
+			if err != nil {
+				t.Fatal(err)
+			}
+			repairable := func(f boot.Finding) bool { return strings.HasPrefix(f.Remedy, boot.RemedyRepair) }
+			if st, err := b.State(t.Context()); err != nil || st.Next != "B" || !slices.ContainsFunc(st.Findings, repairable) {
+				t.Errorf("%s: State = %+v, %v; want slot B and a finding", name, st, err)
+			}
+			if err := do(b); err != nil {
+				t.Fatal(err)
+			}
+			got := m.Snapshot()
+			if change == "Repair" && (!bytes.Equal(got[0], now[0]) || !bytes.Equal(got[1], now[1])) {
+				t.Errorf("%s: Repair does not restore the copy", name)
+			}
+			if st, err := b.State(t.Context()); err != nil || st.Next != "B" || slices.ContainsFunc(st.Findings, repairable) {
+				t.Errorf("%s: after %s State = %+v, %v", name, change, st, err)
+			}
+		}
+	}
+}
+
+// TestPlaces: areas that overlap, and partitions that no table has, are refused.
+func TestPlaces(t *testing.T) {
+	a := boottest.NewMedium(fresh(t)...).Areas()
+	whole := a[0].Size() + a[1].Size()
+	for _, c := range []struct {
+		size      int64
+		partition int
+		made, ok  bool
+	}{{diskSize, 1, true, true}, {diskSize, 128, true, true}, {diskSize, 129, true, false}, {diskSize, 0, false, false},
+		{diskSize, -1, false, false}, {whole, 1, true, false}, {whole - 1, 1, false, false}} {
+		b, err := gpt.New(gpt.Options{Primary: a[0], Backup: a[1], Size: c.size, Sector: sector, Slots: []string{"A"},
+			Partition: map[string]int{"A": c.partition}}, "A")
+		if c.made != (err == nil) || err != nil && !errors.Is(err, boot.ErrState) {
+			t.Fatalf("New on %d bytes with partition %d = %v", c.size, c.partition, err)
+		}
+		if err != nil {
+			continue
+		}
+		if _, err := b.State(t.Context()); c.ok != (err == nil) || err != nil && !errors.Is(err, boot.ErrState) {
+			t.Errorf("State on %d bytes with partition %d = %v", c.size, c.partition, err)
+		}
+	}
+}
+
+// TestCopyOutsideTheAreas: a copy that could not be written back is refused before anything else is.
+func TestCopyOutsideTheAreas(t *testing.T) {
+	areas := fresh(t)
+	m := boottest.NewMedium(areas[0], areas[1][16384:])
+	b, err := open(m.Areas(), "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.State(t.Context())
+	for name, err := range map[string]error{"State": err, "MarkBad": b.MarkBad(t.Context(), "B"), "Repair": b.Repair(t.Context())} {
+		if !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "in neither area 1 nor area 2") || m.Writes() > 0 {
+			t.Errorf("%s = %v, %d sectors written; want ErrState and none", name, err, m.Writes())
+		}
+	}
 }
 
 // TestLayouts changes tables with other numbers of entries, and with the entries behind a boot loader, which stays as it is.
