@@ -2,13 +2,17 @@ package boot_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
+	"io"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"updater/blockdev"
 	"updater/boot"
+	"updater/boot/boottest"
 	"updater/internal/crashdisk"
 )
 
@@ -119,4 +123,57 @@ func TestReadsTheMedium(t *testing.T) {
 			t.Errorf("ReadAll = %d, %v; want 7", data[4096], err)
 		}
 	}
+}
+
+// short is an area whose medium ends early.
+type short struct{ boot.Area }
+
+func (s short) ReadBackAt(p []byte, off int64) (int, error) {
+	n, err := s.Area.ReadBackAt(p, off)
+	return max(0, n-1), cmp.Or(err, io.EOF)
+}
+
+// TestReadAllOfShortMedium: a medium that ends inside the area is an error, and its sectors count as unreadable.
+func TestReadAllOfShortMedium(t *testing.T) {
+	a := short{boottest.NewMedium(make([]byte, 2*boot.Sector)).Areas()[0]}
+	if _, err := boot.ReadAll(a); !errors.Is(err, boot.ErrState) {
+		t.Errorf("ReadAll = %v; want ErrState", err)
+	}
+	if _, bad := boot.ReadSectors(a); !slices.Equal(bad, []int64{0, boot.Sector}) {
+		t.Errorf("ReadSectors = sectors %v are bad; want both", bad)
+	}
+}
+
+// TestWriteChanged: one write covers all sectors that differ, and nothing is written where none does.
+func TestWriteChanged(t *testing.T) {
+	for _, c := range []struct {
+		at   []int
+		want [][2]int64
+	}{
+		{nil, nil}, {[]int{0}, [][2]int64{{0, 512}}}, {[]int{513, 1600}, [][2]int64{{512, 2048}}}, {[]int{2099}, [][2]int64{{2048, 2100}}},
+		{[]int{0, 700, 2099}, [][2]int64{{0, 2100}}},
+	} {
+		old := make([]byte, 2100)
+		data := bytes.Clone(old)
+		for _, at := range c.at {
+			data[at] = 1
+		}
+		m := boottest.NewMedium(old)
+		var spans [][2]int64
+		err := boot.WriteChanged(spanned{m.Areas()[0], &spans}, old, data)
+		if err != nil || !slices.Equal(spans, c.want) || !bytes.Equal(m.Snapshot()[0], data) {
+			t.Errorf("changes at %v: WriteChanged = %v and wrote %v; want %v", c.at, err, spans, c.want)
+		}
+	}
+}
+
+// spanned is an area that notes what is written to it.
+type spanned struct {
+	boot.Area
+	spans *[][2]int64
+}
+
+func (s spanned) WriteAt(p []byte, off int64) (int, error) {
+	*s.spans = append(*s.spans, [2]int64{off, off + int64(len(p))})
+	return s.Area.WriteAt(p, off)
 }

@@ -19,6 +19,7 @@ func TestBooted(t *testing.T) {
 	}{
 		{cmdline: "quiet updater.slot=B ro", want: "B"},
 		{cmdline: "rauc.slot=A", want: "A"},
+		{cmdline: "bootchooser.active=B", want: "B"},
 		{cmdline: "updater.slot=A rauc.slot=A root=PARTLABEL=rootfs_a", want: "A"},
 		{cmdline: "root=PARTLABEL=rootfs_b", want: "B"},
 		{cmdline: "root=PARTUUID=BBBB-02", want: "B"},

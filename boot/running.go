@@ -62,9 +62,7 @@ func Witnesses(cmdline string, slots []SlotRoot) ([]Witness, error) {
 		switch key {
 		case "updater.slot", "rauc.slot", "bootchooser.active":
 		case "androidboot.slot_suffix":
-			if value = bySuffix(value, slots); value == "" {
-				value = "?"
-			}
+			value = bySuffix(value, slots)
 		case "root":
 			root.Slot = ByRoot(value, slots)
 			continue

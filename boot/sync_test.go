@@ -21,6 +21,11 @@ func (r *recorder) Activate(context.Context, string, int) error {
 	return nil
 }
 
+func (r *recorder) RestoreFallback(context.Context, string) error {
+	r.done = append(r.done, "restore")
+	return nil
+}
+
 // Files that the boot loader reads are synced before the switch; if that fails, nothing is switched.
 func TestSyncFirst(t *testing.T) {
 	r := new(recorder)
@@ -28,10 +33,17 @@ func TestSyncFirst(t *testing.T) {
 	if err := b.Activate(t.Context(), "B", 1); err != nil || !slices.Equal(r.done, []string{"sync", "activate"}) {
 		t.Errorf("Activate = %v after %v; want sync, activate", err, r.done)
 	}
+	r = new(recorder)
+	b = boot.SyncFirst(r, func() error { r.done = append(r.done, "sync"); return nil })
+	if err := boot.RestoreFallback(t.Context(), b, "B"); err != nil || !slices.Equal(r.done, []string{"sync", "restore"}) {
+		t.Errorf("RestoreFallback = %v after %v; want sync, restore", err, r.done)
+	}
 	r, cause := new(recorder), errors.New("disk is gone")
 	b = boot.SyncFirst(r, func() error { return cause })
-	if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, cause) || !errors.Is(err, boot.ErrState) || len(r.done) > 0 {
-		t.Errorf("Activate = %v after %v; want the cause, and no call", err, r.done)
+	for name, err := range map[string]error{"Activate": b.Activate(t.Context(), "B", 1), "RestoreFallback": boot.RestoreFallback(t.Context(), b, "B")} {
+		if !errors.Is(err, cause) || !errors.Is(err, boot.ErrState) || len(r.done) > 0 {
+			t.Errorf("%s = %v after %v; want the cause, and no call", name, err, r.done)
+		}
 	}
 }
 

@@ -110,7 +110,7 @@ func (b *Backend) MarkBad(_ context.Context, slot string) error { return b.disab
 func (b *Backend) disable(slot string) error {
 	return b.change(slot, func(t *Table) error {
 		before := t.Next()
-		t.refill(b.booted, slot)
+		t.refill(b.booted)
 		t.disable(slot)
 		if before != "" && t.Next() == "" {
 			return boot.RefuseLast(slot)
@@ -125,7 +125,7 @@ func (b *Backend) Activate(_ context.Context, slot string, tries int) error {
 		return fmt.Errorf("%w: %d tries requested; this boot loader counts 1 to %d", boot.ErrRefused, tries, most)
 	}
 	return b.change(slot, func(t *Table) error {
-		t.refill(b.booted, slot)
+		t.refill(b.booted)
 		t.first(slot, Entry{Tries: tries})
 		return nil
 	})

@@ -1,8 +1,11 @@
 package scheme_test
 
 import (
+	"cmp"
 	"errors"
 	"maps"
+	"slices"
+	"strings"
 	"testing"
 
 	"updater/boot"
@@ -30,7 +33,9 @@ func (m *memory) Save(t *scheme.Table) error {
 	if m.ignores {
 		return nil
 	}
-	m.table = map[string]scheme.Entry{"A": t.Get("A"), "B": t.Get("B")}
+	for s := range m.table {
+		m.table[s] = t.Get(s)
+	}
 	return nil
 }
 
@@ -44,7 +49,7 @@ func (m *memory) Settle(changed func(scheme.Record) bool) error {
 
 func open(t *testing.T, m *memory) *scheme.Backend {
 	t.Helper()
-	b, err := scheme.New(m, []string{"A", "B"}, "A")
+	b, err := scheme.New(m, slices.Sorted(maps.Keys(m.table)), "A")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,12 +64,13 @@ func TestChangeIsLoadedAgain(t *testing.T) {
 			"Activate":   func(b *scheme.Backend) error { return b.Activate(t.Context(), "B", 1) },
 			"MarkBad":    func(b *scheme.Backend) error { return b.MarkBad(t.Context(), "B") },
 			"MarkGood":   func(b *scheme.Backend) error { return b.MarkGood(t.Context(), "A") },
+			"Restore":    func(b *scheme.Backend) error { return b.RestoreFallback(t.Context(), "B") },
 		} {
 			m := bad
 			m.rules = scheme.Rules{MaxTries: 3, GoodTries: 3}
-			m.table = map[string]scheme.Entry{"A": {Priority: 0}, "B": {Priority: 1, Tries: 2}}
-			if name != "MarkGood" {
-				m.table["A"] = scheme.Entry{Priority: 2, Good: true}
+			m.table = map[string]scheme.Entry{"A": {Priority: 3, Good: true}, "B": {Priority: 2, Tries: 2}, "C": {Priority: 1, Good: true}}
+			if name == "MarkGood" { // the order stays, and the slot becomes usable
+				m.table["A"] = scheme.Entry{Priority: 3}
 			}
 			before := maps.Clone(m.table)
 			if err := change(open(t, &m)); err == nil || !maps.Equal(m.table, before) || m.settled > 0 {
@@ -93,6 +99,80 @@ func TestRefill(t *testing.T) {
 			if (m.settled > 0) != (name == "Invalidate") {
 				t.Errorf("%s settled %d times", name, m.settled)
 			}
+		}
+	}
+}
+
+// TestNoRefill: a running slot that is marked bad gets no tries, and one that has more than a good slot needs keeps them.
+func TestNoRefill(t *testing.T) {
+	m := &memory{rules: scheme.Rules{MaxTries: 9, GoodTries: 3, CountsGood: true}, table: map[string]scheme.Entry{"A": {}, "B": {Priority: 1, Tries: 1}}}
+	if err := open(t, m).Activate(t.Context(), "B", 2); err != nil || m.table["A"] != (scheme.Entry{}) {
+		t.Errorf("Activate = %v, and slot A is %+v", err, m.table["A"])
+	}
+	m.table["A"] = scheme.Entry{Priority: 1, Tries: 5}
+	if err := open(t, m).MarkGood(t.Context(), "A"); err != nil || m.table["A"].Tries != 5 {
+		t.Errorf("MarkGood = %v, and slot A is %+v", err, m.table["A"])
+	}
+	if _, err := scheme.New(m, nil, ""); !errors.Is(err, boot.ErrState) {
+		t.Errorf("New without slots = %v; want ErrState", err)
+	}
+}
+
+// TestThreeSlots: a slot that becomes the first or the last leaves the others in their order, and State numbers that order.
+func TestThreeSlots(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(b *scheme.Backend) error
+		want   string
+	}{
+		"Activate": {func(b *scheme.Backend) error { return b.Activate(t.Context(), "C", 1) }, "C A B"},
+		"MarkBad":  {func(b *scheme.Backend) error { return b.MarkBad(t.Context(), "B") }, "A C"},
+		"Restore":  {func(b *scheme.Backend) error { return b.RestoreFallback(t.Context(), "B") }, "A C B"},
+		"MarkGood": {func(b *scheme.Backend) error {
+			return cmp.Or(b.MarkBad(t.Context(), "A"), b.MarkGood(t.Context(), "A"))
+		}, "B C A"},
+	} {
+		m := &memory{rules: scheme.Rules{MaxTries: 3}, table: map[string]scheme.Entry{
+			"A": {Priority: 9, Good: true}, "B": {Priority: 5, Good: true}, "C": {Priority: 2, Good: true},
+		}}
+		b := open(t, m)
+		if err := c.change(b); err != nil {
+			t.Fatal(err)
+		}
+		st, err := b.State(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.SortFunc(st.Slots, func(x, y boot.SlotState) int { return cmp.Compare(y.Priority, x.Priority) })
+		var order []string
+		for i, s := range st.Slots {
+			if s.Priority == 0 {
+				continue
+			}
+			if order = append(order, s.Name); s.Priority != strings.Count(c.want, " ")+1-i {
+				t.Errorf("%s: slot %s has priority %d in %q", name, s.Name, s.Priority, c.want)
+			}
+		}
+		if got := strings.Join(order, " "); got != c.want || st.Next != c.want[:1] {
+			t.Errorf("%s: the order is %q and %s boots next; want %q", name, got, st.Next, c.want)
+		}
+	}
+}
+
+// TestPlace: priorities that are in the order of the table already stay as they are; others are counted down from the most.
+func TestPlace(t *testing.T) {
+	table := scheme.NewTable(scheme.Rules{}, []string{"A", "B", "C", "D"}, func(slot string) scheme.Entry {
+		return scheme.Entry{Priority: strings.Index("DCBA", slot)}
+	})
+	for _, c := range []struct {
+		old, want [3]int
+		most      int
+	}{
+		{[3]int{15, 5, 1}, [3]int{15, 5, 1}, 15}, {[3]int{16, 5, 1}, [3]int{15, 14, 13}, 15}, {[3]int{9, 9, 1}, [3]int{15, 14, 13}, 15},
+		{[3]int{9, 5, 0}, [3]int{15, 14, 13}, 15}, {[3]int{1, 2, 3}, [3]int{2, 1, 1}, 2},
+	} {
+		got := scheme.Place(table, func(s string) int { return c.old[strings.Index("ABC", s)] }, c.most)
+		if want := map[string]int{"A": c.want[0], "B": c.want[1], "C": c.want[2]}; !maps.Equal(got, want) {
+			t.Errorf("Place of %v up to %d = %v; want %v", c.old, c.most, got, want)
 		}
 	}
 }

@@ -142,11 +142,11 @@ func (t *Table) good(slot string) {
 	t.entries[slot] = e
 }
 
-// refill gives the running slot its tries back when another slot changes, since it is the fallback. It only applies where
+// refill gives the running slot its tries back before another slot changes, since it is the fallback. It only applies where
 // boots of a good slot are counted.
-func (t *Table) refill(booted, changed string) {
+func (t *Table) refill(booted string) {
 	e, ok := t.entries[booted]
-	if t.rules.CountsGood && ok && booted != changed && e.Priority > 0 && e.Tries < t.rules.GoodTries {
+	if t.rules.CountsGood && ok && e.Priority > 0 && e.Tries < t.rules.GoodTries {
 		e.Tries, e.Good = t.rules.GoodTries, true
 		t.entries[booted] = e
 	}

@@ -2,10 +2,10 @@ package powercut
 
 // Mistakes that a test of their own package has to find: its folder and name are in test.
 var namedBugs = []seeded{
-	{"no refill in Activate", "boot/scheme/backend.go", "t.refill(b.booted, slot)\n\t\tt.first(",
-		"if !SEEDED {\nt.refill(b.booted, slot)\n}\n\t\tt.first(", "boot/scheme TestRefill$"},
-	{"no refill in Invalidate", "boot/scheme/backend.go", "t.refill(b.booted, slot)\n\t\tt.disable(",
-		"if !SEEDED {\nt.refill(b.booted, slot)\n}\n\t\tt.disable(", "boot/scheme TestRefill$"},
+	{"no refill in Activate", "boot/scheme/backend.go", "t.refill(b.booted)\n\t\tt.first(",
+		"if !SEEDED {\nt.refill(b.booted)\n}\n\t\tt.first(", "boot/scheme TestRefill$"},
+	{"no refill in Invalidate", "boot/scheme/backend.go", "t.refill(b.booted)\n\t\tt.disable(",
+		"if !SEEDED {\nt.refill(b.booted)\n}\n\t\tt.disable(", "boot/scheme TestRefill$"},
 	{"the change is not loaded again", "boot/scheme/backend.go", "if !got.agrees(t) {",
 		"if !got.agrees(t) && !SEEDED {", "boot/scheme TestChangeIsLoadedAgain$"},
 	{"no poison after a failed flush", "blockdev/device.go", `return d.poison(fmt.Errorf("flushing %s: %w", d.name, err))`,
