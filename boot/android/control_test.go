@@ -1,10 +1,12 @@
 package android_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
+	"slices"
 	"strings"
 	"testing"
 
@@ -196,4 +198,116 @@ func takes(t *testing.T, data []byte) bool {
 		t.Fatal(err)
 	}
 	return boottest.Takes(t, b)
+}
+
+// TestNew: the areas have the size of a sector, and the structure has room for four slots.
+func TestNew(t *testing.T) {
+	area := func(size int) boot.Area { return boottest.NewMedium(make([]byte, size)).Areas()[0] }
+	five := []string{"A", "B", "C", "D", "E"}
+	for _, c := range []struct {
+		o  android.Options
+		ok bool
+	}{
+		{android.Options{Area: area(android.Size), Slots: five[:4]}, true},
+		{android.Options{Area: area(android.Size), Slots: five}, false},
+		{android.Options{Area: area(android.Size + 1), Slots: five[:2]}, false},
+		{android.Options{Area: area(android.Size - 1), Slots: five[:2]}, false},
+		{android.Options{Area: area(android.Size), Backup: area(2 * android.Size), Slots: five[:2]}, false},
+	} {
+		if _, err := android.New(c.o, ""); (err == nil) != c.ok || err != nil && !errors.Is(err, boot.ErrState) {
+			t.Errorf("New with %d slots = %v; want success: %v", len(c.o.Slots), err, c.ok)
+		}
+	}
+}
+
+// TestBadStructures: a structure that U-Boot rejects is refused, although its checksum is right.
+func TestBadStructures(t *testing.T) {
+	for name, at := range map[string]int{"magic": 4, "version": 8} {
+		bad := sectorOf(goodSlot|15, goodSlot|14)
+		bad[at]++
+		binary.LittleEndian.PutUint32(bad[28:], crc32.ChecksumIEEE(bad[:28]))
+		m := boottest.NewMedium(bad)
+		b, err := open(m.Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), name) || m.Writes() > 0 {
+			t.Errorf("%s: Activate = %v, %d writes; want ErrState and none", name, err, m.Writes())
+		}
+		if err := b.Repair(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want := sectorOf(goodSlot | 15)
+		if got := m.Snapshot()[0]; !bytes.Equal(got, want) {
+			t.Errorf("%s: after Repair the sector is %x; want %x", name, got, want)
+		}
+	}
+}
+
+// TestCopies: a copy that is bad, or that differs, is found and restored from the one that U-Boot uses; what lies behind it stays.
+func TestCopies(t *testing.T) {
+	for name, c := range map[string]struct {
+		damage func(main, backup []byte)
+		next   string
+		found  bool
+	}{
+		"sound":         {func(_, _ []byte) {}, "A", false},
+		"torn":          {func(main, _ []byte) { main[13] ^= 1 }, "A", true},
+		"backup torn":   {func(_, backup []byte) { backup[13] ^= 1 }, "A", true},
+		"backup older":  {func(_, backup []byte) { copy(backup, sectorOf(3<<4|14, goodSlot|15)[:32]) }, "A", true},
+		"torn, B first": {func(main, backup []byte) { main[13] ^= 1; copy(backup, sectorOf(goodSlot|14, goodSlot|15)[:32]) }, "B", true},
+	} {
+		main, backup := sectorOf(goodSlot|15, goodSlot|14), sectorOf(goodSlot|15, goodSlot|14)
+		backup[100] = 0x55
+		c.damage(main, backup)
+		m := boottest.NewMedium(main, backup)
+		b, err := open(m.Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		repairable := func(f boot.Finding) bool { return f.Remedy == boot.RemedyRepair }
+		for _, found := range []bool{c.found, false} {
+			st, err := b.State(t.Context())
+			if err != nil || st.Next != c.next || slices.ContainsFunc(st.Findings, repairable) != found {
+				t.Errorf("%s: State = %+v, %v; want slot %s, and a finding: %v", name, st, err, c.next, found)
+			}
+			if err := b.Repair(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := m.Snapshot(); !bytes.Equal(got[0][:32], got[1][:32]) || got[0][100] != 0x77 || got[1][100] != 0x55 {
+			t.Errorf("%s: after Repair the copies are %x and %x", name, got[0][:101], got[1][:101])
+		}
+	}
+}
+
+// TestSlotFindings: a slot that is corrupted, or good without a try, is found; a change of another slot leaves it as it is.
+func TestSlotFindings(t *testing.T) {
+	for name, c := range map[string]struct {
+		b    uint16
+		want string
+	}{
+		"good": {goodSlot | 14, ""}, "on trial": {2<<4 | 14, ""}, "spent": {14, ""}, "bad": {0, ""}, "priority 0": {1 << 7, ""},
+		"corrupted": {1<<8 | goodSlot | 14, "slot B is marked verity_corrupted"}, "no tries": {1<<7 | 14, "slot B is successful but has no tries left"},
+	} {
+		m := boottest.NewMedium(sectorOf(goodSlot|15, c.b))
+		b, err := open(m.Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := b.State(t.Context())
+		var found []string
+		for _, f := range st.Findings[:len(st.Findings)-len(boot.Disagreements(st))] {
+			found = append(found, f.Evidence)
+		}
+		if got := strings.Join(found, "; "); err != nil || (got == "") != (c.want == "") || !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: State finds %q, %v; want %q", name, got, err, c.want)
+		}
+		if err := b.Activate(t.Context(), "A", 2); err != nil {
+			t.Fatal(err)
+		}
+		if got := binary.LittleEndian.Uint16(m.Snapshot()[0][14:]); got>>8 != c.b>>8 {
+			t.Errorf("%s: after Activate of slot A slot B is %#x; want the corrupted bit of %#x", name, got, c.b)
+		}
+	}
 }

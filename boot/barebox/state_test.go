@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
+	"slices"
+	"strings"
 	"testing"
 
 	"updater/boot"
@@ -169,6 +171,139 @@ func TestOnlyValidBucketIsLast(t *testing.T) {
 			if m.Operations() < m.FailAt { // no operation failed
 				break
 			}
+		}
+	}
+}
+
+// TestNew: strides and offsets that no state has are refused.
+func TestNew(t *testing.T) {
+	two := map[string]barebox.Target{"A": {Attempts: 0, Priority: 4}, "B": {Attempts: 12, Priority: 1 << 16}}
+	for _, c := range []struct {
+		size    int
+		stride  int64
+		targets map[string]barebox.Target
+		ok      bool
+	}{
+		{3072, 1024, two, true}, {3071, 1024, two, false}, {72, 24, two, true}, {72, 23, two, false},
+		{3 << 20, 1 << 20, two, true}, {4 << 20, 1<<20 + 1, two, false},
+		{3072, 1024, map[string]barebox.Target{"A": {Priority: 4}}, false},
+		{3072, 1024, map[string]barebox.Target{"A": {Attempts: -1, Priority: 4}, "B": {Priority: 4}}, false},
+		{3072, 1024, map[string]barebox.Target{"A": {Attempts: 0, Priority: 4}, "B": {Attempts: 8, Priority: 1<<16 + 1}}, false},
+	} {
+		o := barebox.Options{Area: boottest.NewMedium(make([]byte, c.size)).Areas()[0], Stride: c.stride, Slots: []string{"A", "B"}, Targets: c.targets}
+		if _, err := barebox.New(o, ""); (err == nil) != c.ok || err != nil && !errors.Is(err, boot.ErrState) {
+			t.Errorf("New on %d bytes with stride %d and %v = %v; want success: %v", c.size, c.stride, c.targets, err, c.ok)
+		}
+	}
+}
+
+// seal writes the checksums of a bucket.
+func seal(b []byte) {
+	binary.LittleEndian.PutUint32(b[16:], crc32.ChecksumIEEE(b[24:44]))
+	binary.LittleEndian.PutUint32(b[20:], crc32.ChecksumIEEE(b[8:20]))
+}
+
+// TestBuckets: a bucket that barebox does not use, or one of an older state, is found, and Repair or the next change rewrites it.
+func TestBuckets(t *testing.T) {
+	le := binary.LittleEndian
+	for name, damage := range map[string]func(b []byte){
+		"has state magic 11111111": func(b []byte) { le.PutUint32(b[8:], 0x11111111); seal(b) },
+		"has header checksum":      func(b []byte) { b[12] ^= 1 },
+		"has data checksum":        func(b []byte) { b[24] ^= 1 },
+		"declares 65535 bytes":     func(b []byte) { le.PutUint16(b[14:], 0xffff); le.PutUint32(b[20:], crc32.ChecksumIEEE(b[8:20])) },
+		"has 8 bytes":              func(b []byte) { le.PutUint32(b[4:], 8) },
+		"differs":                  func(b []byte) { b[24]--; seal(b) },
+	} {
+		for at := range 3 {
+			if name == "differs" && at == 0 {
+				continue // the first valid one counts
+			}
+			for _, do := range []func(b boot.Backend) error{
+				func(b boot.Backend) error { return b.Repair(t.Context()) }, func(b boot.Backend) error { return b.Activate(t.Context(), "B", 9) },
+			} {
+				area := boottest.Buckets(3, 20, 3, 10)
+				damage(area[at*boottest.BucketStride:][:boottest.BucketStride])
+				m := boottest.NewMedium(area)
+				b, err := open(m.Areas(), "A")
+				if err != nil {
+					t.Fatal(err)
+				}
+				found := func(f boot.Finding) bool { return f.Remedy == boot.RemedyRepair && strings.Contains(f.Evidence, name) }
+				if st, err := b.State(t.Context()); err != nil || st.Next != "A" || !slices.ContainsFunc(st.Findings, found) {
+					t.Errorf("%s, bucket %d: State = %+v, %v", name, at+1, st, err)
+				}
+				if err := do(b); err != nil {
+					t.Fatal(err)
+				}
+				got := m.Snapshot()[0]
+				for i := range 3 {
+					if !bytes.Equal(got[i*boottest.BucketStride:][:44], got[:44]) {
+						t.Errorf("%s, bucket %d: bucket %d differs from the first", name, at+1, i+1)
+					}
+				}
+				if st, err := b.State(t.Context()); err != nil || slices.ContainsFunc(st.Findings, found) {
+					t.Errorf("%s, bucket %d: afterwards State = %+v, %v", name, at+1, st, err)
+				}
+			}
+		}
+	}
+}
+
+// TestAttempts: a good target has as many attempts as its default, three unless it is configured; any number is read.
+func TestAttempts(t *testing.T) {
+	for _, c := range []struct {
+		attempts, limit uint32
+		good            bool
+		left            int
+	}{{2, 0, false, 2}, {3, 0, true, 3}, {4, 5, false, 4}, {5, 5, true, 5}, {1<<32 - 1, 0, true, 1 << 20}} {
+		m := boottest.NewMedium(boottest.Buckets(c.attempts, 1<<32-1, 3, 10))
+		b, err := barebox.New(barebox.Options{
+			Area: m.Areas()[0], Stride: boottest.BucketStride, Magic: boottest.BucketMagic, Slots: []string{"A"},
+			Targets: map[string]barebox.Target{"A": {Attempts: 0, Priority: 4}}, GoodTries: int(c.limit),
+		}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Slots[0].Good != c.good || st.Slots[0].TriesLeft != c.left {
+			t.Errorf("%d attempts of %d: State = %+v, %v", c.attempts, c.limit, st, err)
+		}
+		if err := b.MarkGood(t.Context(), "A"); err != nil {
+			t.Fatal(err)
+		}
+		if got := binary.LittleEndian.Uint32(m.Snapshot()[0][24:]); got < max(c.limit, 3) {
+			t.Errorf("%d attempts of %d: after MarkGood there are %d", c.attempts, c.limit, got)
+		}
+	}
+}
+
+// TestRecognize: three buckets of one stride are a state, and anything else is none.
+func TestRecognize(t *testing.T) {
+	spread := func(stride int) []byte {
+		out := make([]byte, 3*stride+boottest.BucketStride)
+		for i := range 3 {
+			copy(out[i*stride:], boottest.Buckets(3, 20, 3, 10)[:boottest.BucketStride])
+		}
+		return out
+	}
+	for _, stride := range []int{1024, 2048, 1 << 20} {
+		magic, got, data, ok := barebox.Recognize(bytes.NewReader(spread(stride)))
+		if !ok || magic != boottest.BucketMagic || got != int64(stride) || data != 20 {
+			t.Errorf("Recognize at stride %d = %#x, %d, %d, %v", stride, magic, got, data, ok)
+		}
+	}
+	for name, damage := range map[string]func(p []byte){
+		"first": func(p []byte) { p[0] ^= 1 }, "second": func(p []byte) { p[1024+8] ^= 1 }, "third": func(p []byte) { p[2048] ^= 1 },
+		"checksum": func(p []byte) { p[20] ^= 1 },
+	} {
+		p := spread(1024)
+		damage(p)
+		if _, _, _, ok := barebox.Recognize(bytes.NewReader(p)); ok {
+			t.Errorf("Recognize takes a state whose %s is damaged", name)
+		}
+	}
+	for _, p := range [][]byte{nil, spread(1024)[:2048+23], spread(2 << 20)} {
+		if _, stride, _, ok := barebox.Recognize(bytes.NewReader(p)); ok || stride != 0 {
+			t.Errorf("Recognize of %d bytes = stride %d", len(p), stride)
 		}
 	}
 }
