@@ -266,7 +266,7 @@ func (b *Backend) disable(slot string) error {
 	if err != nil {
 		return err
 	}
-	if order := m.ordered(); len(order) == 1 && order[0] == slot {
+	if order, trying := m.ordered(), m.trying(); len(order) == 1 && order[0] == slot || len(order) == 0 && trying == slot {
 		return boot.RefuseLast(slot)
 	}
 	if m.trying() == slot {

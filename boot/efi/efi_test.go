@@ -78,7 +78,7 @@ func TestBootOptionsAreMade(t *testing.T) {
 }
 
 func TestRunning(t *testing.T) {
-	for current, want := range map[string]string{"\x02\x0a": "B", "\x03\x00": "A", "\x05\x00": "", "": ""} {
+	for current, want := range map[string]string{"\x02\x0a": "B", "\x03\x00": "A", "\x05\x00": "", "\x03": "", "\x03\x00\x00": "", "": ""} {
 		d := boottest.Disk{Files: boottest.UEFIVars()}
 		d.Files["BootCurrent"] = current
 		if current == "" {
@@ -151,9 +151,187 @@ func TestDevicePaths(t *testing.T) {
 }
 
 func TestBadTarget(t *testing.T) {
-	_, err := efi.New(efi.Options{Slots: []string{"A"}, Targets: map[string]efi.Target{"A": {Partition: efi.Partition{GUID: "x"}}}}, "")
-	if !errors.Is(err, boot.ErrState) {
-		t.Errorf("New = %v; want ErrState", err)
+	for _, guid := range []string{"x", "6f1b9f0a", esp.GUID + "00"} {
+		bad := efi.Target{Partition: efi.Partition{GUID: guid}}
+		_, err := efi.New(efi.Options{Slots: []string{"A", "B"}, Targets: map[string]efi.Target{"A": targets["A"], "B": bad}}, "")
+		if !errors.Is(err, boot.ErrState) {
+			t.Errorf("New with the GUID %s = %v; want ErrState", guid, err)
+		}
+	}
+	if _, err := efi.New(efi.Options{}, ""); !errors.Is(err, boot.ErrState) {
+		t.Errorf("New without slots = %v; want ErrState", err)
+	}
+}
+
+// TestOptions: which variables start a slot, and which the firmware skips.
+func TestOptions(t *testing.T) {
+	option := boottest.BootOption(1, "ab-A", `\EFI\ab\A.efi`)
+	patch := func(off int, b string) string { return option[:off] + b + option[off+len(b):] }
+	disk := strings.Index(option, "\x04\x01\x2a\x00")
+	for _, c := range []struct{ name, variable, data, next string }{
+		{"sound", "Boot000A", option, "A"},
+		{"other case", "Boot000A", boottest.BootOption(1, "ab-A", `\efi\AB\a.EFI`), "A"},
+		{"lower case name", "Boot000a", option, ""},
+		{"long name", "Boot0000A", option, ""},
+		{"inactive", "Boot000A", patch(0, "\x00"), ""},
+		{"of a category", "Boot000A", patch(1, "\x01"), ""},
+		{"hidden", "Boot000A", patch(0, "\x09"), "A"},
+		{"other partition", "Boot000A", patch(disk+24, "\x00"), ""},
+		{"MBR signature", "Boot000A", patch(disk+41, "\x01"), ""},
+		{"long disk node", "Boot000A", patch(disk+2, "\x2c"), ""},
+		{"short disk node", "Boot000A", patch(disk+2, "\x28"), ""},
+		{"node of 3 bytes", "Boot000A", patch(disk+2, "\x03"), ""},
+		{"node beyond the end", "Boot000A", patch(disk+3, "\x7f"), ""},
+		{"short", "Boot000A", option[:7], ""},
+		{"cut", "Boot000A", option[:len(option)-1], ""},
+		{"no description", "Boot000A", option[:6] + strings.Repeat("x", 40), ""},
+		{"odd NUL", "Boot000A", option[:6] + "x\x00\x00\x01" + option[10:], "A"},
+		{"more data", "Boot000A", option + "optional", "A"},
+	} {
+		order := "\x0a\x00"
+		m := boottest.New(boottest.Disk{Files: map[string]string{c.variable: c.data, "BootOrder": order}})
+		b, err := open(m, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Next != c.next {
+			t.Errorf("%s: State = %+v, %v; want slot %q", c.name, st, err, c.next)
+		}
+	}
+}
+
+// TestBootOrder: BootOrder and BootNext after each change of the fresh variables, which list A, B and another option.
+func TestBootOrder(t *testing.T) {
+	for _, c := range []struct {
+		name, booted string
+		order, next  string
+		do           func(b boot.Backend) error
+		want         string
+		err          error
+	}{
+		{"mark B good", "B", "", "", func(b boot.Backend) error { return b.MarkGood(t.Context(), "B") }, "020a030005000000 ", nil},
+		{"mark A good", "A", "", "", func(b boot.Backend) error { return b.MarkGood(t.Context(), "A") }, "0300020a05000000 ", nil},
+		{"invalidate B", "A", "", "", func(b boot.Backend) error { return b.Invalidate(t.Context(), "B") }, "030005000000 ", nil},
+		{"invalidate B on trial", "A", "\x03\x00", "\x02\x0a", func(b boot.Backend) error { return b.Invalidate(t.Context(), "B") }, "0300 ", nil},
+		{"mark the only one on trial bad", "A", "\x05\x00", "\x02\x0a", func(b boot.Backend) error { return b.MarkBad(t.Context(), "B") },
+			"0500 020a", boot.ErrRefused},
+		{"invalidate without a slot", "", "\x05\x00", "", func(b boot.Backend) error { return b.Invalidate(t.Context(), "B") }, "0500 ", nil},
+		{"restore B", "A", "\x05\x00\x03\x00\x00\x00", "",
+			func(b boot.Backend) error { return boot.RestoreFallback(t.Context(), b, "B") }, "05000300020a0000 ", nil},
+		{"restore A behind B on trial", "", "\x05\x00", "\x02\x0a", func(b boot.Backend) error { return boot.RestoreFallback(t.Context(), b, "A") },
+			"03000500 020a", nil},
+		{"activate A", "B", "", "", func(b boot.Backend) error { return b.Activate(t.Context(), "A", 1) }, "0300020a05000000 0300", nil},
+		{"odd order", "B", "\x05\x00\x03\x00\x02", "", func(b boot.Backend) error { return b.MarkGood(t.Context(), "B") }, "020a05000300 ", nil},
+		{"repair of an order", "B", "\x05\x00\x03\x00", "", func(b boot.Backend) error { return b.Repair(t.Context()) }, "05000300 ", nil},
+		{"repair without one", "B", "\x05\x00", "", func(b boot.Backend) error { return b.Repair(t.Context()) }, "020a0500 ", nil},
+		{"repair from elsewhere", "", "\x05\x00", "", func(b boot.Backend) error { return b.Repair(t.Context()) }, "0500 ", nil},
+	} {
+		d := boottest.Disk{Files: boottest.UEFIVars()}
+		for name, value := range map[string]string{"BootOrder": c.order, "BootNext": c.next} {
+			if value != "" {
+				d.Files[name] = value
+			}
+		}
+		m := boottest.New(d)
+		b, err := open(m, c.booted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.do(b); !errors.Is(err, c.err) {
+			t.Errorf("%s = %v; want %v", c.name, err, c.err)
+		}
+		if got := fmt.Sprintf("%x %x", m.Disk().Files["BootOrder"], m.Disk().Files["BootNext"]); got != c.want {
+			t.Errorf("%s: BootOrder and BootNext are %s; want %s", c.name, got, c.want)
+		}
+	}
+}
+
+// TestNumberOfNewOption: a new option takes the first number that neither exists nor is listed in BootOrder.
+func TestNumberOfNewOption(t *testing.T) {
+	files := map[string]string{"Boot0000": "damaged", "Boot0002": boottest.BootOption(1, "x", ""), "BootOrder": "\x01\x00"}
+	m := boottest.New(boottest.Disk{Files: files})
+	b, err := open(m, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 1); err != nil || m.Disk().Files["BootNext"] != "\x03\x00" {
+		t.Errorf("Activate = %v, and BootNext is %x; want 0003", err, m.Disk().Files["BootNext"])
+	}
+	for n := range 0xffff {
+		files[fmt.Sprintf("Boot%04X", n)] = "damaged"
+	}
+	if b, err = open(boottest.New(boottest.Disk{Files: files}), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "all boot option numbers") {
+		t.Errorf("Activate without a free number = %v; want ErrState", err)
+	}
+}
+
+// keeping is firmware that does not delete variables.
+type keeping struct{ boottest.Vars }
+
+func (keeping) Delete(string) error { return nil }
+
+// failing is firmware whose variables cannot be read.
+type failing struct{ boottest.Vars }
+
+func (failing) Get(string) ([]byte, error) { return nil, boottest.ErrInjected }
+
+// TestFirmware: what the firmware fails to do is an error.
+func TestFirmware(t *testing.T) {
+	d := boottest.Disk{Files: boottest.UEFIVars()}
+	d.Files["BootNext"] = "\x02\x0a"
+	vars := boottest.Vars{M: boottest.New(d)}
+	b, err := efi.New(efi.Options{Vars: keeping{vars}, Slots: []string{"A", "B"}, Targets: targets}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Invalidate(t.Context(), "B"); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "BootNext still exists") {
+		t.Errorf("Invalidate = %v; want ErrState", err)
+	}
+	if slot, err := efi.Running(efi.Options{Vars: failing{vars}}); slot != "" || !errors.Is(err, boot.ErrState) {
+		t.Errorf("Running = %q, %v; want ErrState", slot, err)
+	}
+	if text, err := efi.String(failing{vars}, "LoaderEntrySelected"); text != "" || !errors.Is(err, boottest.ErrInjected) {
+		t.Errorf("String = %q, %v; want the cause", text, err)
+	}
+	if text, err := efi.String(vars, "LoaderEntrySelected"); text != "" || err != nil {
+		t.Errorf("String of a missing variable = %q, %v", text, err)
+	}
+}
+
+// TestFindings: an option that boots before the slots, or next, is found; one that the firmware skips is none.
+func TestFindings(t *testing.T) {
+	for _, c := range []struct{ name, order, next, want string }{
+		{"behind the slots", "\x03\x00\x05\x00", "", ""},
+		{"before the slots", "\x05\x00\x03\x00", "", "BootOrder lists Boot0005 (other), which is not a slot, before the slots"},
+		{"a menu before the slots", "\x00\x00\x03\x00", "", ""},
+		{"inactive before the slots", "\x06\x00\x03\x00", "", ""},
+		{"missing before the slots", "\x09\x00\x03\x00", "", ""},
+		{"next", "\x03\x00", "\x05\x00", "the next boot starts Boot0005, which is not a slot"},
+		{"a long BootNext", "\x03\x00", "\x05\x00\x00", ""},
+		{"a short BootNext", "\x03\x00", "\x05", ""},
+		{"a slot next", "\x03\x00", "\x02\x0a", ""},
+	} {
+		d := boottest.Disk{Files: boottest.UEFIVars()}
+		d.Files["Boot0006"] = boottest.BootOption(0, "off", `\EFI\off.efi`)
+		d.Files["BootOrder"], d.Files["BootNext"] = c.order, c.next
+		b, err := open(boottest.New(d), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := b.State(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var found []string
+		for _, f := range st.Findings[:len(st.Findings)-len(boot.Disagreements(st))] {
+			found = append(found, f.Evidence)
+		}
+		if got := strings.Join(found, "; "); got != c.want {
+			t.Errorf("%s: State finds %q; want %q", c.name, got, c.want)
+		}
 	}
 }
 
