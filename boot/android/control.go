@@ -113,8 +113,7 @@ func (s *store) Repair(booted string) error {
 	if booted == "" {
 		return fmt.Errorf("%w; it can only be rebuilt around a slot that works: name it with --booted", err)
 	}
-	data, _ := boot.ReadSectors(s.Area)
-	clear(data[:controlSize])
+	data := make([]byte, Size)
 	copy(data, "_a")
 	binary.LittleEndian.PutUint32(data[offMagic:], magic)
 	data[offVersion], data[offCount] = version, byte(len(s.Slots))
@@ -153,7 +152,7 @@ func check(data []byte) error {
 
 type record struct {
 	*store
-	data []byte // the sector
+	data []byte // the sector; what follows the structure is not written
 }
 
 func (r *record) slot(i int) uint16 { return binary.LittleEndian.Uint16(r.data[offSlots+2*i:]) }

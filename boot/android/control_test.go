@@ -166,7 +166,7 @@ func TestOrder(t *testing.T) {
 		}
 	}
 	few := sectorOf(goodSlot|15, goodSlot|14)
-	few[9] = 1
+	few[9] = 3<<3 | 1 // recovery tries and one slot
 	binary.LittleEndian.PutUint32(few[28:], crc32.ChecksumIEEE(few[:28]))
 	b, err := open(boottest.NewMedium(few).Areas(), "A")
 	if err != nil {
@@ -225,6 +225,7 @@ func TestBadStructures(t *testing.T) {
 	for name, at := range map[string]int{"magic": 4, "version": 8} {
 		bad := sectorOf(goodSlot|15, goodSlot|14)
 		bad[at]++
+		bad[20] = 7 // reserved
 		binary.LittleEndian.PutUint32(bad[28:], crc32.ChecksumIEEE(bad[:28]))
 		m := boottest.NewMedium(bad)
 		b, err := open(m.Areas(), "A")
@@ -249,13 +250,13 @@ func TestCopies(t *testing.T) {
 	for name, c := range map[string]struct {
 		damage func(main, backup []byte)
 		next   string
-		found  bool
+		want   string // evidence
 	}{
-		"sound":         {func(_, _ []byte) {}, "A", false},
-		"torn":          {func(main, _ []byte) { main[13] ^= 1 }, "A", true},
-		"backup torn":   {func(_, backup []byte) { backup[13] ^= 1 }, "A", true},
-		"backup older":  {func(_, backup []byte) { copy(backup, sectorOf(3<<4|14, goodSlot|15)[:32]) }, "A", true},
-		"torn, B first": {func(main, backup []byte) { main[13] ^= 1; copy(backup, sectorOf(goodSlot|14, goodSlot|15)[:32]) }, "B", true},
+		"sound":         {func(_, _ []byte) {}, "A", ""},
+		"torn":          {func(main, _ []byte) { main[13] ^= 1 }, "A", "area 1 has checksum"},
+		"backup torn":   {func(_, backup []byte) { backup[13] ^= 1 }, "A", "the backup area 2 has checksum"},
+		"backup older":  {func(_, backup []byte) { copy(backup, sectorOf(3<<4|14, goodSlot|15)[:32]) }, "A", "the backup area 2 differs"},
+		"torn, B first": {func(main, backup []byte) { main[13] ^= 1; copy(backup, sectorOf(goodSlot|14, goodSlot|15)[:32]) }, "B", "uses the backup"},
 	} {
 		main, backup := sectorOf(goodSlot|15, goodSlot|14), sectorOf(goodSlot|15, goodSlot|14)
 		backup[100] = 0x55
@@ -265,11 +266,11 @@ func TestCopies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		repairable := func(f boot.Finding) bool { return f.Remedy == boot.RemedyRepair }
-		for _, found := range []bool{c.found, false} {
+		for _, want := range []string{c.want, ""} {
 			st, err := b.State(t.Context())
-			if err != nil || st.Next != c.next || slices.ContainsFunc(st.Findings, repairable) != found {
-				t.Errorf("%s: State = %+v, %v; want slot %s, and a finding: %v", name, st, err, c.next, found)
+			found := slices.DeleteFunc(st.Findings, func(f boot.Finding) bool { return f.Remedy != boot.RemedyRepair })
+			if err != nil || st.Next != c.next || len(found) > 0 != (want != "") || want != "" && !strings.Contains(found[0].Evidence, want) {
+				t.Errorf("%s: State = %+v, %v; want slot %s and %q", name, st, err, c.next, want)
 			}
 			if err := b.Repair(t.Context()); err != nil {
 				t.Fatal(err)
@@ -309,5 +310,29 @@ func TestSlotFindings(t *testing.T) {
 		if got := binary.LittleEndian.Uint16(m.Snapshot()[0][14:]); got>>8 != c.b>>8 {
 			t.Errorf("%s: after Activate of slot A slot B is %#x; want the corrupted bit of %#x", name, got, c.b)
 		}
+	}
+}
+
+// noted is an area that notes that it is written.
+type noted struct {
+	boot.Area
+	log *[]string
+}
+
+func (n noted) WriteAt(p []byte, off int64) (int, error) {
+	*n.log = append(*n.log, n.String())
+	return n.Area.WriteAt(p, off)
+}
+
+// TestOrderOfCopies: the copy that U-Boot prefers is written first.
+func TestOrderOfCopies(t *testing.T) {
+	var log []string
+	a := boottest.NewMedium(sectorOf(goodSlot|15, goodSlot|14), sectorOf(goodSlot|15, goodSlot|14)).Areas()
+	b, err := open([]boot.Area{noted{a[0], &log}, noted{a[1], &log}}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 1); err != nil || !slices.Equal(log, []string{"area 1", "area 2"}) {
+		t.Errorf("Activate = %v, and wrote %v", err, log)
 	}
 }

@@ -104,13 +104,13 @@ func (r Rig) unreadable(t *testing.T, i int, off int64) {
 		"Invalidate": func(b boot.Backend) error { return b.Invalidate(t.Context(), "B") },
 		"Activate":   func(b boot.Backend) error { return b.Activate(t.Context(), "B", 1) },
 	} {
-		_, b, bad := r.openBad(t, i, off)
+		m, b, bad := r.openBad(t, i, off)
 		st, err := b.State(t.Context())
 		if err != nil || st.Next != "A" || bad.needed != slices.ContainsFunc(st.Findings, repairable) {
 			t.Errorf("area %d, sector at %d: State = %+v, %v; want slot A, and a finding if the sector is used: %v", i+1, off, st, err, bad.needed)
 		}
-		if err := b.MarkGood(t.Context(), "A"); err != nil {
-			t.Errorf("area %d, sector at %d: MarkGood = %v", i+1, off, err)
+		if err := b.MarkGood(t.Context(), "A"); err != nil || m.Writes() > 0 {
+			t.Errorf("area %d, sector at %d: MarkGood = %v, %d sectors written; want none", i+1, off, err, m.Writes())
 		}
 		if err := change(b); err != nil {
 			t.Errorf("area %d, sector at %d: %s = %v", i+1, off, name, err)

@@ -176,3 +176,17 @@ func TestPlace(t *testing.T) {
 		}
 	}
 }
+
+// TestState: a slot outside the boot order is not good, and tries that the boot loader gives back are forecast.
+func TestState(t *testing.T) {
+	for _, c := range []struct {
+		refill int
+		boots  []string
+	}{{0, []string{"", "", ""}}, {1, []string{"", "B", ""}}, {2, []string{"", "B", "B"}}} {
+		m := &memory{rules: scheme.Rules{MaxTries: 3, Refill: c.refill}, table: map[string]scheme.Entry{"A": {Good: true}, "B": {Priority: 1}}}
+		st, err := open(t, m).State(t.Context())
+		if err != nil || st.Slots[0] != (boot.SlotState{Name: "A"}) || !slices.Equal(st.Boots, c.boots) {
+			t.Errorf("%d tries given back: State = %+v, %v; want boots %q", c.refill, st, err, c.boots)
+		}
+	}
+}

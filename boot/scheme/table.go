@@ -78,7 +78,7 @@ func (t *Table) boots(n int) []string {
 		list = append(list, slot)
 		t.spend(slot)
 		for _, s := range t.slots {
-			if e := t.entries[s]; slot == "" && t.rules.Refill > 0 && e.Priority > 0 {
+			if e := t.entries[s]; slot == "" && t.rules.Refill > 0 {
 				e.Tries = t.rules.Refill
 				t.entries[s] = e
 			}
@@ -145,10 +145,8 @@ func (t *Table) good(slot string) {
 // refill gives the running slot its tries back before another slot changes, since it is the fallback. It only applies where
 // boots of a good slot are counted.
 func (t *Table) refill(booted string) {
-	e, ok := t.entries[booted]
-	if t.rules.CountsGood && ok && e.Priority > 0 && e.Tries < t.rules.GoodTries {
-		e.Tries, e.Good = t.rules.GoodTries, true
-		t.entries[booted] = e
+	if t.rules.CountsGood && t.entries[booted].Priority > 0 {
+		t.good(booted)
 	}
 }
 
