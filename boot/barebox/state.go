@@ -232,11 +232,7 @@ func (r *record) write(data []byte) error {
 			}
 		}
 	}
-	rec, _, err := r.Load()
-	if err == nil && !bytes.Equal(rec.(*record).data, data) {
-		err = fmt.Errorf("%w: %s reads back differently than written", boot.ErrState, r.Area)
-	}
-	return err
+	return nil
 }
 
 // Recognize looks for three buckets at the beginning of r, whose stride is a power of two: the magic of their state, the stride, and the size of

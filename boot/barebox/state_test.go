@@ -117,6 +117,19 @@ func TestFirstBucketDecides(t *testing.T) {
 	}
 }
 
+// TestBucketBeyondTheStride: a bucket that reaches into the next one is refused.
+func TestBucketBeyondTheStride(t *testing.T) {
+	m := boottest.NewMedium(boottest.Buckets(3, 20, 3, 10))
+	b, err := barebox.New(barebox.Options{Area: m.Areas()[0], Stride: 43, Magic: boottest.BucketMagic, Slots: []string{"A"},
+		Targets: map[string]barebox.Target{"A": {Attempts: 0, Priority: 4}}}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.MarkBad(t.Context(), "A"); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "more than the stride of 43") || m.Writes() > 0 {
+		t.Errorf("MarkBad = %v, %d writes; want ErrState and none", err, m.Writes())
+	}
+}
+
 func FuzzBuckets(f *testing.F) {
 	f.Fuzz(func(t *testing.T, head, data []byte) { takes(t, head, data) })
 }

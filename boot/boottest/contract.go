@@ -650,8 +650,8 @@ func (r Rig) failures(t *testing.T) {
 			if got := r.boots(m.Disk(), 12); err == nil && (!m.readFailed || !slices.Equal(got, done)) {
 				t.Fatalf("%s: operation %d failed without an error; then boots %q, want %q", s.name, n, got, done)
 			}
-			if err != nil && !errors.Is(err, boot.ErrState) {
-				t.Fatalf("%s: operation %d failed: %v; want ErrState", s.name, n, err)
+			if err != nil && (!errors.Is(err, boot.ErrState) || !errors.Is(err, ErrInjected)) {
+				t.Fatalf("%s: operation %d failed: %v; want ErrState and the cause", s.name, n, err)
 			}
 		}
 	}

@@ -405,7 +405,7 @@ func (b *Backend) setOrder(m *manager, order []uint16) error {
 
 // set writes a variable and reads it back, since some firmware reorders, prunes or ignores variables.
 func (b *Backend) set(name string, data []byte) error {
-	if old, err := b.get(name); err != nil || old != nil && slices.Equal(old, data) {
+	if old, err := b.get(name); err != nil || slices.Equal(old, data) {
 		return err
 	}
 	if err := b.Vars.Set(name, data); err != nil {

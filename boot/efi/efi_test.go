@@ -116,7 +116,15 @@ func TestRepeatedOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := m.Disk().Files["BootNext"]; got != "\x07\x00" {
-		t.Errorf("after Activate BootNext is %x; want 0007", got)
+		t.Errorf("after Activate BootNext is %x; want 0007, the lowest that is active", got)
+	}
+	d.Files["BootOrder"] = "\x02\x0a\x07\x00"
+	m = boottest.New(d)
+	if b, err = open(m, "A"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 1); err != nil || m.Disk().Files["BootNext"] != "\x02\x0a" {
+		t.Errorf("Activate = %v, and BootNext is %x; want 0A02, the first in BootOrder", err, m.Disk().Files["BootNext"])
 	}
 }
 
@@ -131,9 +139,11 @@ func TestDevicePaths(t *testing.T) {
 	}
 	const end = "\x7f\xff\x04\x00"
 	for name, c := range map[string]struct{ path, want string }{
-		"one node":       {node(`\EFI\ab\A.efi`), "A"},
-		"two nodes":      {node(`\EFI\ab`) + node("A.efi"), "A"},
-		"behind the end": {node(`\EFI\other.efi`) + end + node(`\EFI\ab\A.efi`), ""},
+		"one node":        {node(`\EFI\ab\A.efi`), "A"},
+		"two nodes":       {node(`\EFI\ab`) + node("A.efi"), "A"},
+		"two backslashes": {node(`\EFI\ab\`) + node(`\A.efi`), "A"},
+		"end before it":   {end + node(`\EFI\ab\A.efi`), ""},
+		"behind the end":  {node(`\EFI\other.efi`) + end + node(`\EFI\ab\A.efi`), ""},
 	} {
 		plain := boottest.BootOption(1, "x", "")
 		at := strings.Index(plain, node(""))
@@ -221,6 +231,7 @@ func TestBootOrder(t *testing.T) {
 		{"restore A behind B on trial", "", "\x05\x00", "\x02\x0a", func(b boot.Backend) error { return boot.RestoreFallback(t.Context(), b, "A") },
 			"03000500 020a", nil},
 		{"activate A", "B", "", "", func(b boot.Backend) error { return b.Activate(t.Context(), "A", 1) }, "0300020a05000000 0300", nil},
+		{"activate A again", "B", "", "\x03\x00", func(b boot.Backend) error { return b.Activate(t.Context(), "A", 1) }, "0300020a05000000 0300", nil},
 		{"odd order", "B", "\x05\x00\x03\x00\x02", "", func(b boot.Backend) error { return b.MarkGood(t.Context(), "B") }, "020a05000300 ", nil},
 		{"repair of an order", "B", "\x05\x00\x03\x00", "", func(b boot.Backend) error { return b.Repair(t.Context()) }, "05000300 ", nil},
 		{"repair without one", "B", "\x05\x00", "", func(b boot.Backend) error { return b.Repair(t.Context()) }, "020a0500 ", nil},
@@ -240,8 +251,9 @@ func TestBootOrder(t *testing.T) {
 		if err := c.do(b); !errors.Is(err, c.err) {
 			t.Errorf("%s = %v; want %v", c.name, err, c.err)
 		}
-		if got := fmt.Sprintf("%x %x", m.Disk().Files["BootOrder"], m.Disk().Files["BootNext"]); got != c.want {
-			t.Errorf("%s: BootOrder and BootNext are %s; want %s", c.name, got, c.want)
+		got := fmt.Sprintf("%x %x", m.Disk().Files["BootOrder"], m.Disk().Files["BootNext"])
+		if same := got == fmt.Sprintf("%x %x", d.Files["BootOrder"], d.Files["BootNext"]); got != c.want || same && m.Writes() > 0 {
+			t.Errorf("%s: BootOrder and BootNext are %s after %d writes; want %s", c.name, got, m.Writes(), c.want)
 		}
 	}
 }
@@ -273,6 +285,16 @@ type keeping struct{ boottest.Vars }
 
 func (keeping) Delete(string) error { return nil }
 
+// hiding is firmware that has a variable which it neither lists nor returns.
+type hiding struct{ boottest.Vars }
+
+func (h hiding) Get(name string) ([]byte, error) {
+	if name == "Boot0001" {
+		return nil, boottest.ErrInjected
+	}
+	return h.Vars.Get(name)
+}
+
 // failing is firmware whose variables cannot be read.
 type failing struct{ boottest.Vars }
 
@@ -289,6 +311,16 @@ func TestFirmware(t *testing.T) {
 	}
 	if err := b.Invalidate(t.Context(), "B"); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "BootNext still exists") {
 		t.Errorf("Invalidate = %v; want ErrState", err)
+	}
+	if b, err = efi.New(efi.Options{Vars: hiding{boottest.Vars{M: boottest.New(boottest.Disk{Files: map[string]string{"Boot0000": "x"}})}},
+		Slots: []string{"A", "B"}, Targets: targets}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "B", 1); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next != "B" {
+		t.Errorf("beside a variable that cannot be read State = %+v, %v; want B next", st, err)
 	}
 	if slot, err := efi.Running(efi.Options{Vars: failing{vars}}); slot != "" || !errors.Is(err, boot.ErrState) {
 		t.Errorf("Running = %q, %v; want ErrState", slot, err)

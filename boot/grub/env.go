@@ -25,8 +25,8 @@ type block struct {
 // parseBlock splits a block into lines as GRUB does (grub-core/lib/envblk.c, find_next_line): a backslash quotes the next
 // character, even a newline. # characters up to the end are padding.
 func parseBlock(data []byte) (*block, error) {
-	if len(data) < len(signature)+1 || len(data) > maxBlock {
-		return nil, fmt.Errorf("has %d bytes, expected %d to %d", len(data), len(signature)+1, maxBlock)
+	if len(data) <= len(signature) {
+		return nil, fmt.Errorf("has %d bytes, expected more than %d", len(data), len(signature))
 	}
 	if !bytes.HasPrefix(data, []byte(signature)) {
 		return nil, fmt.Errorf("does not begin with %q", strings.TrimSpace(signature))

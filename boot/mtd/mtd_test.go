@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -190,6 +191,16 @@ func TestErasesOnlyWhatItMust(t *testing.T) {
 		if _, err := a.WriteAt([]byte{c.b}, c.off); err != nil || *f.erased-before != c.erase {
 			t.Errorf("WriteAt(%#x, %d) = %v, %d blocks erased; want %d", c.b, c.off, err, *f.erased-before, c.erase)
 		}
+	}
+	writes := m.Writes()
+	if _, err := a.WriteAt([]byte{0xf0, 0x10, 0xf0}, 4); err != nil || m.Writes() > writes {
+		t.Errorf("WriteAt of the same bytes = %v and wrote %d sectors", err, m.Writes()-writes)
+	}
+	if n, err := a.WriteAt([]byte{1, 2}, block+9); err == nil || n > 0 {
+		t.Errorf("WriteAt over the end = %d, %v", n, err)
+	}
+	if n, err := a.ReadAt(make([]byte, block+20), 0); n != block+10 || err != io.EOF {
+		t.Errorf("ReadAt over the end = %d, %v; want %d bytes and EOF", n, err, block+10)
 	}
 	want := bytes.Repeat([]byte{0xf0}, 3*block)
 	want[block+5], want[2*block+3] = 0x10, 0x01

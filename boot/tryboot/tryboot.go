@@ -209,7 +209,7 @@ func (b *Backend) disable(slot string) error {
 	if all == slot && try != other {
 		return boot.RefuseLast(slot)
 	}
-	if c.pending && try == slot {
+	if c.pending {
 		if err := b.setFlag(false); err != nil {
 			return err
 		}
