@@ -130,6 +130,9 @@ func TestRepair(t *testing.T) {
 				}
 				if data == nil {
 					o.Area = boottest.NewMedium(created).Areas()[0]
+					if len(created) != 1024 {
+						t.Errorf("the new block has %d bytes", len(created))
+					}
 				}
 				st, err := backend("B").State(t.Context())
 				if err != nil || st.Next != "B" || st.Slots[0].Bootable || !st.Slots[1].Good {
@@ -137,6 +140,24 @@ func TestRepair(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestCreate: a missing block that cannot be created is an error.
+func TestCreate(t *testing.T) {
+	for want, create := range map[string]func([]byte) error{
+		"grub-editenv create": nil, "creating grubenv: injected": func([]byte) error { return boottest.ErrInjected },
+	} {
+		b, err := grub.New(grub.Options{Slots: []string{"A", "B"}, Name: "grubenv", Create: create}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Repair(t.Context()); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), want) {
+			t.Errorf("Repair = %v; want ErrState with %q", err, want)
+		}
+	}
+	if _, err := grub.New(grub.Options{Slots: []string{"A"}, Dialect: "other"}, ""); !errors.Is(err, boot.ErrState) {
+		t.Errorf("New with another dialect = %v; want ErrState", err)
 	}
 }
 
@@ -202,6 +223,8 @@ func TestBadBlocks(t *testing.T) {
 		want string
 	}{
 		{"empty", nil, "0 bytes"},
+		{"signature alone", []byte("# GRUB Environment Block\n"), "25 bytes"},
+		{"too large", env(64<<10+1, good...), "has 65537 bytes, expected at most 65536"},
 		{"zeros", make([]byte, 1024), "does not begin"},
 		{"hidden by a line without =", env(1024, "junk", "ORDER=A B"), "reads no line, its save_env changes line 3"},
 		{"hidden by an empty line", env(1024, "", "ORDER=A B"), "reads no line, its save_env changes line 3"},
@@ -224,6 +247,9 @@ func TestBadBlocks(t *testing.T) {
 					t.Errorf("%s = %v; want ErrState with %q", name, err, c.want)
 				}
 			}
+			if c.name == "too large" && !errors.Is(b.Repair(t.Context()), boot.ErrState) {
+				t.Error("Repair of a file that is too large is no error")
+			}
 			if m.Writes() > 0 {
 				t.Error("an invalid block was written")
 			}
@@ -245,6 +271,15 @@ func TestRoom(t *testing.T) {
 	first := strings.HasPrefix(got, "# GRUB Environment Block\n# WARNING: do not edit\n")
 	if !first || !strings.Contains(got, "\nA_OK=1\n") || !strings.Contains(got, "\nx=y\n#") {
 		t.Errorf("the block is %.200q", got)
+	}
+	for size, fits := range map[int]bool{67: true, 66: false, 64 << 10: true} { // signature, a=b, ORDER=A, and two variables of each slot
+		m := boottest.NewMedium(env(size, "a=b"))
+		if b, err = open(m.Areas()[0], "A"); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.MarkGood(t.Context(), "A"); (err == nil) != fits {
+			t.Errorf("MarkGood in a block of %d bytes = %v; want success: %v", size, err, fits)
+		}
 	}
 	full := boottest.NewMedium(env(60, "a=b", "c=234567890"))
 	if b, err = open(full.Areas()[0], "A"); err != nil {
@@ -288,7 +323,8 @@ func takes(t *testing.T, data []byte) bool {
 
 // State warns about more variables than fit in a sector.
 func TestBeyondOneSector(t *testing.T) {
-	for _, c := range []struct{ filler, degraded int }{{300, 0}, {500, 1}} {
+	used := len("# GRUB Environment Block\nfiller=\n" + strings.Join(good, "\n") + "\n")
+	for _, c := range []struct{ filler, degraded int }{{300, 0}, {boot.Sector - used, 0}, {boot.Sector - used + 1, 1}, {500, 1}} {
 		m := boottest.NewMedium(env(1024, append([]string{"filler=" + strings.Repeat("x", c.filler)}, good...)...))
 		b, err := open(m.Areas()[0], "A")
 		if err != nil {
@@ -318,6 +354,36 @@ func TestUnreadableSectors(t *testing.T) {
 		Open:  func(m *boottest.Medium, booted string) (boot.Backend, error) { return open(m.Areas()[0], booted) },
 		Boot:  func(d *boottest.Disk) string { return boottest.GRUBScript(d.Areas) },
 	})
+	for name, text := range map[string]string{"in a line": "x=####", "in a name": "####", "in the padding": "\n####"} {
+		lines := []string{"ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0", "f="}
+		head := len("# GRUB Environment Block\n" + strings.Join(lines, "\n"))
+		lines[5] += strings.Repeat("y", boot.Sector-head-len(text)) + text
+		if name == "in a name" {
+			lines[5] = lines[5][:100] + "\n" + lines[5][101:]
+		}
+		m := boottest.NewMedium(env(3*boot.Sector, lines...))
+		b, err := open(unreadable{m.Areas()[0], boot.Sector}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := b.State(t.Context())
+		if padding := name == "in the padding"; padding != (err == nil) || !padding && !errors.Is(err, boot.ErrState) {
+			t.Errorf("a sector that cannot be read %s: State = %+v, %v", name, st, err)
+		}
+	}
+}
+
+// unreadable is an area with a sector that cannot be read.
+type unreadable struct {
+	boot.Area
+	off int64
+}
+
+func (u unreadable) ReadBackAt(p []byte, off int64) (int, error) {
+	if off < u.off+boot.Sector && off+int64(len(p)) > u.off {
+		return 0, boottest.ErrInjected
+	}
+	return u.Area.ReadBackAt(p, off)
 }
 
 // A slot in ORDER is bad by its x_OK, as RAUC and the first state of a device with one filled slot have it.
@@ -422,7 +488,7 @@ func TestRebuiltIsUnambiguous(t *testing.T) {
 
 // TestTriesOfScript: what the script does not take for a number of tries is none.
 func TestTriesOfScript(t *testing.T) {
-	for value, want := range map[string]int{"9": 9, "0": 0, "10": 0, "15": 0, "99": 0, "-1": 0, "x": 0, "": 0} {
+	for value, want := range map[string]int{"9": 9, "9\x00x": 9, `\9`: 9, `\\9`: 0, "0": 0, "10": 0, "15": 0, "99": 0, "-1": 0, "x": 0, "": 0} {
 		m := boottest.NewMedium(env(512, "ORDER=B A", "A_LEFT=g", "B_LEFT="+value))
 		b, err := grub.New(grub.Options{Area: m.Areas()[0], Slots: []string{"A", "B"}, Dialect: grub.Tries}, "A")
 		if err != nil {
