@@ -125,7 +125,8 @@ func TestBucketBeyondTheStride(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.MarkBad(t.Context(), "A"); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "more than the stride of 43") || m.Writes() > 0 {
+	err = b.MarkBad(t.Context(), "A")
+	if !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "more than the stride of 43") || m.Writes() > 0 {
 		t.Errorf("MarkBad = %v, %d writes; want ErrState and none", err, m.Writes())
 	}
 }

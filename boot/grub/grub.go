@@ -122,13 +122,7 @@ func (s *store) Load() (scheme.Record, []boot.Finding, error) {
 func (s *store) Repair(booted string) error {
 	r, err := s.load()
 	if err == nil {
-		if err = r.check(); err == nil {
-			if len(r.bad) == 0 {
-				return nil
-			}
-			return r.write()
-		}
-		if r.dedupe() {
+		if err = r.check(); err == nil || r.dedupe() {
 			return r.write()
 		}
 		err = fmt.Errorf("%w: environment block %s %w", boot.ErrState, s.Area, err)

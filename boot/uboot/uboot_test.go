@@ -18,6 +18,7 @@ import (
 
 	"updater/boot"
 	"updater/boot/boottest"
+	"updater/boot/scheme"
 	"updater/boot/uboot"
 	"updater/internal/crashdisk/bootdisk"
 )
@@ -426,8 +427,72 @@ func TestBadEnvironments(t *testing.T) {
 			}
 		}
 	}
-	if _, err := open(boottest.NewMedium(make([]byte, 64), make([]byte, 65)).Areas(), "A"); err == nil {
-		t.Error("copies of different sizes were taken")
+	for _, c := range []struct {
+		sizes []int
+		ok    bool
+	}{{nil, false}, {[]int{64, 64, 64}, false}, {[]int{64, 65}, false}, {[]int{1 << 20}, true}, {[]int{1<<20 + 1}, false}} {
+		var areas [][]byte
+		for _, n := range c.sizes {
+			areas = append(areas, make([]byte, n))
+		}
+		if _, err := open(boottest.NewMedium(areas...).Areas(), "A"); (err == nil) != c.ok || err != nil && !errors.Is(err, boot.ErrState) {
+			t.Errorf("New with copies of %v bytes = %v; want success: %v", c.sizes, err, c.ok)
+		}
+	}
+	for _, r := range "\x01\x1f\x7f\u00e4\\\"'$;&|<>(){}#`*?" {
+		b, err := open(boottest.NewMedium(env(false, 0, "BOOT_ORDER=A"+string(r))).Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.State(t.Context()); !errors.Is(err, boot.ErrState) {
+			t.Errorf("BOOT_ORDER with %q: State = %v; want ErrState", r, err)
+		}
+	}
+}
+
+// sealed returns data with its checksum, as a single copy or with a flag as a redundant one.
+func sealed(redundant bool, data string) []byte {
+	raw := make([]byte, 4, 5+len(data))
+	if redundant {
+		raw = append(raw, 1)
+	}
+	raw = append(raw, data...)
+	binary.LittleEndian.PutUint32(raw, crc32.ChecksumIEEE(raw[len(raw)-len(data):]))
+	return raw
+}
+
+// TestSmallEnvironments: an environment has room for an entry and its end, and ends inside of its area.
+func TestSmallEnvironments(t *testing.T) {
+	for _, redundant := range []bool{false, true} {
+		for data, ok := range map[string]bool{
+			"": false, "\x00": false, "\x00\x00": true, "ab": false, "a\x00": true, "BOOT_ORDER=A\x00\x00": true, "BOOT_ORDER=A\x00": true, "BOOT_ORDER=A": false,
+		} {
+			areas := [][]byte{sealed(redundant, data)}
+			if redundant {
+				areas = append(areas, make([]byte, len(areas[0])))
+			}
+			b, err := open(boottest.NewMedium(areas...).Areas(), "A")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.State(t.Context()); (err == nil) != ok || err != nil && !errors.Is(err, boot.ErrState) {
+				t.Errorf("%q, redundant %v: State = %v; want success: %v", data, redundant, err, ok)
+			}
+		}
+	}
+	const full = "BOOT_ORDER=A\x00BOOT_A_LEFT=3\x00BOOT_B_LEFT=0\x00\x00"
+	for spare, ok := range map[int]bool{0: true, -1: false} {
+		m := boottest.NewMedium(sealed(false, "x=y\x00\x00"+strings.Repeat("\xff", len(full)+4-5+spare)))
+		b, err := open(m.Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.MarkGood(t.Context(), "A"); (err == nil) != ok || err != nil && m.Writes() > 0 {
+			t.Errorf("MarkGood in an environment with %d bytes to spare = %v, %d writes; want success: %v", spare, err, m.Writes(), ok)
+		}
+		if got := string(m.Snapshot()[0][4:]); ok && !strings.HasSuffix(got, "x=y\x00\x00") || ok && !strings.HasPrefix(got, "BOOT_") {
+			t.Errorf("the environment is %q; want the new variables first", got)
+		}
 	}
 }
 
@@ -445,6 +510,29 @@ func TestParseFWEnvConfig(t *testing.T) {
 		{"a 09 10\n", "not a number"},
 		{"a --1 10\n", "not a number"},
 		{"a 0 0\n", "size of a is 0"},
+		{"a 0 100000\n", ""},
+		{"a 0 100001\n", "size of a is 1048577"},
+		{"a 0 10 1 2 0 0\n", "7 fields"},
+		{"a 0 10 1 2 0\n", ""},
+		{"a 0 10 1 100000\n", ""},
+		{"a 0 10 1 100001\n", "1048577 sectors"},
+		{"a 0 10 1 1 08\n", "not a number"},
+		{"a 0 10\na 0x10 10\n", ""},
+		{"a 0x10 10\na 0 10\n", ""},
+		{"a 8 10\na 0 10\n", "same bytes"},
+		{"a -16 10\na -8 10\n", "same bytes"},
+		{"a 0 10\n" + strings.Repeat("#", 64<<10-7), ""},
+		{"a 0 10\n" + strings.Repeat("#", 64<<10-6), "has more than 65536 bytes"},
+		{"---\n" + yaml, ""},
+		{yaml + "---\n", ""},
+		{"u:\n\tsize: 1\n", "expected key: value"},
+		{"u:\n  - x: 1\n", "unexpected key"},
+		{"u:\n  size: x\n", "not a number"},
+		{"u:\nv: 1\n", "expected one namespace"},
+		{"  size:\n", "expected a namespace"},
+		{yaml + "  lockfile: x\n", "unexpected key"},
+		{yaml + "  size: 1\n", "unexpected key"},
+		{yaml + "    - path: b\n      offset: x\n", "not a number"},
 		{"a 0 0x10000000\n", "size of a is"},
 		{"a 0 10\na 8 10\n", "same bytes"},
 		{yaml + "other:\n", "expected one namespace"},
@@ -498,7 +586,7 @@ func FuzzFWEnvConfig(f *testing.F) {
 
 // fw_printenv lists a new environment, in one area and in two, and its slots can be switched.
 func TestCreate(t *testing.T) {
-	const text = "# made by make u-boot-initial-env\n\nbootcmd=run slots; reset\r\nBOOT_ORDER=A B\nbaudrate=115200\nempty=\n"
+	const text = "# made by make u-boot-initial-env\n\nbootcmd=run slots; reset\r\nBOOT_ORDER=A B\nbaudrate=115200\nempty=\npath=a\\b\n"
 	for _, n := range []int{1, 2} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			dir := t.TempDir()
@@ -514,6 +602,15 @@ func TestCreate(t *testing.T) {
 			}
 			if err := uboot.Create(areas, text); err != nil {
 				t.Fatal(err)
+			}
+			for i := range n {
+				raw, err := os.ReadFile(filepath.Join(dir, fmt.Sprint("env", i)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Contains(raw, []byte(`path=a\\b`+"\x00")) || n == 2 && raw[4] != byte(1-i) {
+					t.Errorf("copy %d of %d is %.100q; want the flag %d", i+1, n, raw, 1-i)
+				}
 			}
 			b, err := uboot.New(uboot.Options{Areas: areas, Slots: []string{"A", "B"}}, "")
 			if err == nil {
@@ -550,7 +647,7 @@ func TestCreate(t *testing.T) {
 	}
 	area := boottest.OpenFileArea(t, name)
 	for text, want := range map[string]string{
-		"": "no variables", "a=1\na=2": "twice", "=1": "expected name=value", "text": "expected name=value",
+		"": "no variables", "a=\x00": "expected name=value", "a=1\na=2": "twice", "=1": "expected name=value", "text": "expected name=value",
 		"a=" + strings.Repeat("x", size): "has room for",
 	} {
 		if err := uboot.Create([]boot.Area{area}, text); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), want) {
@@ -815,27 +912,38 @@ func (d *dying) WriteAt(p []byte, off int64) (int, error) {
 
 func (d *dying) ReadBackAt(p []byte, off int64) (int, error) {
 	if d.left--; d.left == -1 {
-		d.left = 0
+		d.left = 0 // for ever
 		return 0, boottest.ErrInjected
 	}
 	return d.Area.ReadBackAt(p, off)
 }
 
-// A copy that becomes unreadable right after Invalidate wrote it is not overwritten with the older one.
-func TestInvalidateOnDyingMedium(t *testing.T) {
-	for reads := range 4 { // the read-back, and three loads
-		m := boottest.NewMedium(env(true, 1, good...), env(true, 1, good...))
-		areas := m.Areas()
-		areas[1] = &dying{areas[1], 1 << 20, reads}
-		b, err := open(areas, "A")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := b.Invalidate(t.Context(), "B"); !errors.Is(err, boot.ErrState) {
-			t.Errorf("unreadable after %d reads: Invalidate = %v; want ErrState", reads, err)
-		}
-		if u := load(m.Snapshot(), false); u.get("BOOT_ORDER") != "A" {
-			t.Errorf("unreadable after %d reads: the environment is %q", reads, u.vars)
+// A copy that becomes unreadable right after a change wrote it is an error, and it is not overwritten with the older one.
+func TestDyingMedium(t *testing.T) {
+	for name, c := range map[string]struct {
+		do    func(b *scheme.Backend) error
+		reads int // the read-back, and the loads
+		want  string
+	}{
+		"Invalidate":      {func(b *scheme.Backend) error { return b.Invalidate(t.Context(), "B") }, 4, "BOOT_ORDER=A"},
+		"MarkGood":        {func(b *scheme.Backend) error { return b.MarkGood(t.Context(), "A") }, 2, "BOOT_A_LEFT=3"},
+		"RequestRecovery": {func(b *scheme.Backend) error { return b.RequestRecovery(t.Context()) }, 2, "recovery=1"},
+	} {
+		for reads := range c.reads {
+			vars := []string{"BOOT_ORDER=A B", "BOOT_A_LEFT=2", "BOOT_B_LEFT=3"}
+			m := boottest.NewMedium(env(true, 1, vars...), env(true, 1, vars...))
+			areas := m.Areas()
+			areas[1] = &dying{areas[1], 1 << 20, reads}
+			b, err := uboot.New(uboot.Options{Areas: areas, Slots: []string{"A", "B"}}, "A")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.do(b); !errors.Is(err, boot.ErrState) {
+				t.Errorf("unreadable after %d reads: %s = %v; want ErrState", reads, name, err)
+			}
+			if u := load(m.Snapshot(), false); !slices.Contains(u.vars, c.want) {
+				t.Errorf("unreadable after %d reads: after %s the environment is %q", reads, name, u.vars)
+			}
 		}
 	}
 }
@@ -881,5 +989,199 @@ func TestReadIsTriedAgain(t *testing.T) {
 	}
 	if st, err := b.State(t.Context()); err != nil || st.Next != "B" {
 		t.Errorf("State = %+v, %v; want B next", st, err)
+	}
+}
+
+// TestCreateFails: every failure while a new environment is written is an error.
+func TestCreateFails(t *testing.T) {
+	for n := 1; ; n++ {
+		m := boottest.NewMedium(make([]byte, size), make([]byte, size))
+		m.FailAt = n
+		err := uboot.Create(m.Areas(), "BOOT_ORDER=A B\n")
+		if m.Operations() < n {
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		if u := load(m.Snapshot(), false); err == nil && (u.use != 0 || u.get("BOOT_ORDER") != "A B") || err != nil && !errors.Is(err, boot.ErrState) {
+			t.Errorf("operation %d failed: Create = %v, and the environment is %+v", n, err, u)
+		}
+	}
+}
+
+// TestBootcountVariables: what U-Boot counts after each change.
+func TestBootcountVariables(t *testing.T) {
+	m := boottest.NewMedium(env(true, 1, counted...), env(true, 1, counted...))
+	for _, c := range []struct {
+		name, booted string
+		do           func(b *scheme.Backend) error
+		want         string // active, upgrade_available, bootcount, bootlimit, updater_bad
+	}{
+		{"activate B", "A", func(b *scheme.Backend) error { return b.Activate(t.Context(), "B", 2) }, "B 1 0 2 "},
+		{"spend a try", "A", func(b *scheme.Backend) error { return b.SpendTry(t.Context(), "B") }, "B 1 1 2 "},
+		{"mark B good", "B", func(b *scheme.Backend) error { return b.MarkGood(t.Context(), "B") }, "B 0 0 2 "},
+		{"invalidate A", "B", func(b *scheme.Backend) error { return b.Invalidate(t.Context(), "A") }, "B 0 0 2 A"},
+		{"activate A", "B", func(b *scheme.Backend) error { return b.Activate(t.Context(), "A", 1) }, "A 1 0 1 "},
+		{"activate A with more", "B", func(b *scheme.Backend) error { return b.Activate(t.Context(), "A", 5) }, "A 1 0 5 "},
+		{"spend a try", "B", func(b *scheme.Backend) error { return b.SpendTry(t.Context(), "A") }, "A 1 1 5 "},
+		{"activate A with less", "B", func(b *scheme.Backend) error { return b.Activate(t.Context(), "A", 2) }, "A 1 3 5 "},
+		{"mark B bad", "B", func(b *scheme.Backend) error { return b.MarkBad(t.Context(), "B") }, "A 0 0 5 B"},
+		{"mark A good", "A", func(b *scheme.Backend) error { return b.MarkGood(t.Context(), "A") }, "A 0 0 5 B"},
+	} {
+		b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, c.booted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.do(b); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		u := load(m.Snapshot(), false)
+		got := strings.Join([]string{u.get("active"), u.get("upgrade_available"), u.get("bootcount"), u.get("bootlimit"), u.get("updater_bad")}, " ")
+		if got != c.want {
+			t.Errorf("after %s the variables are %q; want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// TestFindings: each doubt about an environment has its finding, and a sound one has none.
+func TestFindings(t *testing.T) {
+	replaced := func(vars []string, old, now string) []string {
+		return strings.Split(strings.Replace(strings.Join(vars, "\n"), old, now, 1), "\n")
+	}
+	for _, c := range []struct {
+		name    string
+		dialect uboot.Dialect
+		vars    []string
+		copies  int
+		want    string
+	}{
+		{"sound", uboot.RAUC, good, 2, ""},
+		{"one copy", uboot.RAUC, good, 1, "has one copy"},
+		{"unknown slot", uboot.RAUC, replaced(good, "=A B", "=A B C"), 2, `BOOT_ORDER lists "C"`},
+		{"no order", uboot.RAUC, replaced(good, "BOOT_ORDER", "other"), 2, "BOOT_ORDER is not set"},
+		{"two digits", uboot.RAUC, replaced(good, "A_LEFT=3", "A_LEFT=10"), 2, "BOOT_A_LEFT is 10; expected a single digit"},
+		{"repeated", uboot.RAUC, append(slices.Clone(good), "BOOT_ORDER=A B"), 2, "sets BOOT_ORDER 2 times"},
+		{"sound", uboot.Bootcount, counted, 2, ""},
+		{"no altbootcmd", uboot.Bootcount, counted[1:], 2, "altbootcmd is not set"},
+		{"unknown slot", uboot.Bootcount, replaced(counted, "active=A", "active=C"), 2, `active is "C"`},
+		{"no limit", uboot.Bootcount, replaced(counted, "bootlimit=3", "bootlimit=0"), 2, ""},
+		{"no limit on trial", uboot.Bootcount, replaced(replaced(counted, "bootlimit=3", "bootlimit=0"), "available=0", "available=1"), 2,
+			"bootlimit is not set while"},
+		{"repeated", uboot.Bootcount, append(slices.Clone(counted), "updater_bad=A", "updater_bad=B"), 2, "sets updater_bad 2 times"},
+	} {
+		areas := [][]byte{env(c.copies == 2, 1, c.vars...), env(true, 1, c.vars...)}[:c.copies]
+		b, err := uboot.New(uboot.Options{Areas: boottest.NewMedium(areas...).Areas(), Slots: []string{"A", "B"}, Dialect: c.dialect}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := b.State(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var found []string
+		for _, f := range st.Findings[:len(st.Findings)-len(boot.Disagreements(st))] {
+			found = append(found, f.Evidence)
+		}
+		if got := strings.Join(found, "; "); !strings.Contains(got, c.want) || len(found) > min(1, len(c.want)) {
+			t.Errorf("%s, %s: State finds %q; want %q", c.name, c.dialect, got, c.want)
+		}
+	}
+}
+
+// TestTries: the number of tries is the smaller one of those that scripts read, and a good slot has those that are configured.
+func TestTries(t *testing.T) {
+	for _, c := range []struct {
+		value     string
+		goodTries int
+		left      int
+		good, ok  bool
+	}{
+		{"3", 0, 3, true, true}, {"2", 0, 2, false, true}, {"2", 2, 2, true, true}, {"4", 5, 4, false, true}, {"10", 0, 10, true, true},
+		{"12345", 0, 1234, true, true}, {"3x", 0, 3, true, true}, {"", 0, 0, false, true}, {"0x3", 0, 0, false, false}, {"a", 0, 0, false, false},
+	} {
+		m := boottest.NewMedium(env(true, 1, "BOOT_ORDER=A B", "BOOT_A_LEFT="+c.value, "BOOT_B_LEFT=1"), make([]byte, size))
+		b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, GoodTries: c.goodTries}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := b.State(t.Context())
+		if c.ok != (err == nil) || c.ok && (st.Slots[0].TriesLeft != c.left || st.Slots[0].Good != c.good) {
+			t.Errorf("BOOT_A_LEFT=%s: State = %+v, %v; want %d tries, good: %v", c.value, st, err, c.left, c.good)
+		}
+	}
+	for vars, want := range map[string]string{
+		"upgrade_available=1 bootcount=9 bootlimit=3": "{B false false 0 2}",
+		"upgrade_available=1 bootcount=1 bootlimit=3": "{B true false 2 2}",
+	} {
+		m := boottest.NewMedium(env(true, 1, append(strings.Fields(vars), "active=B", "altbootcmd=x")...), make([]byte, size))
+		b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || fmt.Sprint(st.Slots[1]) != want {
+			t.Errorf("%s: State = %+v, %v; want %s", vars, st, err, want)
+		}
+	}
+	spent := env(true, 1, "BOOT_ORDER=A B", "BOOT_A_LEFT=0", "BOOT_B_LEFT=0")
+	b, err := open(boottest.NewMedium(spent, spent).Areas(), "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || !slices.Equal(st.Boots, []string{"", "A", "A"}) {
+		t.Errorf("State = %+v, %v; want that the script gives 3 tries back", st, err)
+	}
+}
+
+// TestStaleFlag: a power cut behind the new copy leaves both flagged as in use; Repair clears the flag of the older one alone.
+func TestStaleFlag(t *testing.T) {
+	m := boottest.NewMedium(env(true, 1, good...), env(true, 1, "BOOT_ORDER=B"))
+	b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Flags: uboot.Boolean}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := func(f boot.Finding) bool {
+		return f.Remedy == boot.RemedyRepair && strings.Contains(f.Evidence, "flagged as in use; U-Boot uses copy 1")
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next != "A" || !slices.ContainsFunc(st.Findings, stale) {
+		t.Errorf("State = %+v, %v; want slot A and both flags", st, err)
+	}
+	if err := b.Repair(t.Context()); err != nil || m.Writes() != 1 {
+		t.Errorf("Repair = %v and wrote %d sectors; want 1", err, m.Writes())
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next != "A" || slices.ContainsFunc(st.Findings, stale) || m.Snapshot()[1][4] != 0 {
+		t.Errorf("after Repair State = %+v, %v", st, err)
+	}
+}
+
+// TestRecognize: an environment is found at any usual size, and nothing else is one.
+func TestRecognize(t *testing.T) {
+	long := strings.Repeat("n", 64)
+	for _, c := range []struct {
+		name  string
+		first string
+		size  int // of the environment
+		rest  int // bytes behind it
+		ok    bool
+	}{
+		{"one KiB", "a=b", 1 << 10, 4096, true}, {"the largest", "a=b", uboot.MaxRecognized, 4096, true},
+		{"too large", "a=b", 2 * uboot.MaxRecognized, 0, false},
+		{"all of an odd size", "a=b", 3000, 0, true}, {"an odd size", "a=b", 3000, 10, false},
+		{"small", "a=b", 270, 0, true}, {"too small", "a=b", 260, 0, false},
+		{"long name", long + "=b", 1 << 10, 0, true}, {"longer name", long + "n=b", 1 << 10, 0, false}, {"no name", "=b", 1 << 10, 0, false},
+		{"blank", "a c=b", 1 << 10, 0, false}, {"not ASCII", "\x7f=b", 1 << 10, 0, false}, {"no value", "abc", 1 << 10, 0, false},
+	} {
+		for _, redundant := range []bool{false, true} {
+			text := c.first + "\x00c=d\x00\x00"
+			head := 4
+			if redundant {
+				head = 5
+			}
+			data := append(sealed(redundant, text+strings.Repeat("\xff", c.size-head-len(text))), make([]byte, c.rest)...)
+			got, ok := uboot.Recognize(data)
+			if want := (uboot.Found{Size: c.size, Redundant: redundant, Text: c.first + "\nc=d"}); ok != c.ok || ok && got != want {
+				t.Errorf("%s, redundant %v: Recognize = %+v, %v; want %+v, %v", c.name, redundant, got, ok, want, c.ok)
+			}
+		}
 	}
 }
