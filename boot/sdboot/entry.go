@@ -36,13 +36,13 @@ type entry struct {
 	generation int
 	slot       string
 	counted    bool
-	left, done int
+	left       int
 	order      release
 	size       int64 // of an image
 	fault      error // why the entry does not start; nil if it does
 }
 
-var entryName = regexp.MustCompile(`^(.+)-(\d{1,9})-([A-Za-z0-9_]+)(?:\+(\d{1,6})(?:-(\d{1,6}))?)?$`)
+var entryName = regexp.MustCompile(`^(.+)-(\d{1,9})-([A-Za-z0-9_]+)(?:\+(\d{1,6})(?:-\d{1,6})?)?$`)
 
 // list reports whether the boot loader takes a file for an entry of this kind (boot.c, valid_type1_filename and
 // config_load_type2_entries): names are not case-sensitive, and some are reserved.
@@ -69,7 +69,6 @@ func (k kind) parseName(name, prefix string, slots []string) (e entry, ok bool) 
 	e = entry{name: name, slot: slots[i], counted: m[4] != ""}
 	e.generation, _ = strconv.Atoi(m[2])
 	e.left, _ = strconv.Atoi(m[4])
-	e.done, _ = strconv.Atoi(m[5])
 	return e, true
 }
 
@@ -95,8 +94,8 @@ func (e entry) id() string { return strings.ToLower(path.Base(e.name)) }
 
 // booted returns the entry after one more boot, which renames it (boot.c, config_entry_bump_counters).
 func (e entry) booted() entry {
-	if e.counted && e.left > 0 {
-		e.left, e.done = e.left-1, e.done+1
+	if e.left > 0 {
+		e.left--
 	}
 	return e
 }

@@ -151,6 +151,11 @@ func TestImageFindings(t *testing.T) {
 			boot.Failure, "the boot loader ignores the entry: boot state: EFI/Linux/updater-2-A.efi", "B"},
 		"entry truncated": {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = demo("")[:300] },
 			boot.Failure, "EFI/Linux/updater-2-A.efi: truncated", "A"},
+		"other case, later generation": {func(f map[string]string) {
+			f["EFI/Linux/UPDATER-3-b.EFI"] = demo("")
+			delete(f, "EFI/Linux/updater-1-B.efi")
+			f["EFI/Linux/x.efi"] = boottest.Image("ID=debian\n", "")
+		}, boot.Warning, "EFI/Linux/x.efi has sort-key debian", "B"},
 		"keyless entry last": {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = boottest.Image("NAME=x\n", "") },
 			boot.Failure, "neither IMAGE_ID nor ID", "B"},
 	} {
@@ -248,6 +253,24 @@ func TestRoom(t *testing.T) {
 	m.Room = 0
 	if err := b.MarkBad(t.Context(), "B"); err != nil {
 		t.Errorf("MarkBad without room = %v", err)
+	}
+	for room, refused := range map[int64]bool{one: false, one - 1: true, one - size: true} {
+		files := images()
+		delete(files, "EFI/Linux/updater-1-B.efi")
+		m, b := onMedium(t, files, "A")
+		m.Room = room
+		if err := b.RestoreFallback(t.Context(), "B"); refused != errors.Is(err, boot.ErrState) || !refused && err != nil || refused && m.Writes() > 0 {
+			t.Errorf("RestoreFallback with %d bytes = %v, %d writes; want a refusal: %v", room, err, m.Writes(), refused)
+		}
+	}
+	files, large := images(), demo("")+strings.Repeat("x", 300<<10)
+	for _, name := range []string{"EFI/updater/B.efi", "EFI/Linux/updater-1-B.efi", "EFI/Linux/updater-1-B+1.efi"} {
+		files[name] = large // both entries go only after the new one is there
+	}
+	m, b = onMedium(t, files, "A")
+	m.Room = int64(len(large)) + 128<<10 - 1
+	if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+		t.Errorf("Activate without room for a copy = %v, %d writes; want ErrState and none", err, m.Writes())
 	}
 }
 

@@ -171,6 +171,16 @@ func TestFindings(t *testing.T) {
 		"two entries": {change: func(f map[string]string) {
 			f["loader/entries/updater-9-A+2.conf"] = f["loader/entries/updater-2-A.conf"]
 		}, want: "slot A has 2 entries"},
+		"firmware program first": {change: func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key a\nefi /x\n" },
+			want: "x.conf has sort-key a and boots before every slot"},
+		"image first": {change: func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key a\nuki /x\n" },
+			want: "x.conf has sort-key a and boots before every slot"},
+		"same sort-key": {change: func(f map[string]string) { f["loader/entries/x.conf"] = "sort-key updater\nlinux /x\n" },
+			want: "x.conf has the sort-key of the slots"},
+		"two programs": {change: func(f map[string]string) { f["loader/entries/updater-2-A.conf"] += "efi /x\n" },
+			want: "ignores the entry loader/entries/updater-2-A.conf"},
+		"other sort-key": {change: func(f map[string]string) { f["loader/entries/updater-1-B.conf"] += "sort-key updates\n" },
+			want: `updater-1-B.conf has sort-key "updates" and version "1"`},
 		"default": {change: func(f map[string]string) { f["loader/loader.conf"] = "default updater-*\n" }, want: "overrides boot counting"},
 		"earlier sort": {change: func(f map[string]string) {
 			f["loader/entries/x.CONF"] = "sort-key zzz\r\tsort-key \t\"aaa\" \nlinux /x\n"
@@ -210,17 +220,147 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// TestNoFindings: what the boot loader does not take for an entry, or boots behind the slots, is not found.
+func TestNoFindings(t *testing.T) {
+	const first = "sort-key a\nlinux /x\n"
+	for name, text := range map[string]string{
+		"loader/entries/.x.conf": first, "loader/entries/auto-x.conf": first, "loader/entries/AUTO-x.conf": first, "loader/entries/x.txt": first,
+		"loader/entries/none.conf": "sort-key a\n", "loader/entries/two.conf": first + "efi /x\n", "loader/entries/later.conf": "sort-key v\nlinux /x\n",
+		"loader/entries/keyless.conf": "linux /x\n", "loader/entries/quote.conf": "sort-key \"\nlinux /x\nsort-key \"v\"\n",
+		"loader/entries/nul.conf": "sort-key v\nlinux /x\n\x00\nsort-key a\n", "EFI/Linux/auto-x.efi": boottest.Image("ID=a\n", ""),
+		"loader/loader.conf": "#default x\ndefaults x\ndefault\n",
+	} {
+		files := fresh()
+		files[name] = text
+		b, err := sdboot.New(sdboot.Options{Dir: boottest.Files{M: boottest.New(boottest.Disk{Files: files})}, Slots: []string{"A", "B"},
+			Default: func() (string, error) { return "", nil }}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Next != "A" || len(st.Findings) > 0 {
+			t.Errorf("with %s State = %+v, %v; want no finding", name, st, err)
+		}
+	}
+	_, b := onMedium(t, fresh(), "A")
+	b.Default = func() (string, error) { return "", boottest.ErrInjected }
+	if _, err := b.State(t.Context()); !errors.Is(err, boottest.ErrInjected) {
+		t.Errorf("State with a variable that cannot be read = %v; want the cause", err)
+	}
+}
+
 // A slot with an invalid template is not touched, since it could not be activated again.
 func TestTemplateFirst(t *testing.T) {
+	long := "linux /x\n" + strings.Repeat("#", 64<<10-9)
+	for text, ok := range map[string]bool{
+		template: true, template + "version 7\n": false, template + "sort-key x\n": false, "title x\n": false, long: true, long + "#": false,
+	} {
+		files := fresh()
+		files["loader/updater/B.conf"] = text
+		m, b := onMedium(t, files, "A")
+		err := b.Invalidate(t.Context(), "B")
+		if ok != (err == nil) || !ok && (!errors.Is(err, boot.ErrState) || m.Writes() > 0) {
+			t.Errorf("Invalidate with the template %.80q = %v, %d writes; want success: %v", text, err, m.Writes(), ok)
+		}
+	}
+}
+
+// TestLastBootable: an entry that the boot loader ignores, or that has no boots left, is no reason to give up the only other one.
+func TestLastBootable(t *testing.T) {
+	for name, change := range map[string]func(f map[string]string){
+		"ignored": func(f map[string]string) { f["loader/entries/updater-2-A.conf"] = "title x\n" },
+		"none left": func(f map[string]string) {
+			f["loader/entries/updater-2-A+0-3.conf"] = f["loader/entries/updater-2-A.conf"]
+			delete(f, "loader/entries/updater-2-A.conf")
+		},
+		"gone": func(f map[string]string) { delete(f, "loader/entries/updater-2-A.conf") },
+	} {
+		files := fresh()
+		change(files)
+		m, b := onMedium(t, files, "A")
+		for what, err := range map[string]error{"Invalidate": b.Invalidate(t.Context(), "B"), "MarkBad": b.MarkBad(t.Context(), "B")} {
+			if !errors.Is(err, boot.ErrRefused) || m.Writes() > 0 {
+				t.Errorf("%s: %s of the other slot = %v, %d writes; want ErrRefused and none", name, what, err, m.Writes())
+			}
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Next != "B" {
+			t.Errorf("%s: State = %+v, %v; want B next", name, st, err)
+		}
+		if err := b.MarkGood(t.Context(), "A"); err != nil || m.Disk().Files["loader/entries/updater-2-A.conf"] == "" && name != "gone" {
+			t.Errorf("%s: MarkGood = %v, and the files are %q", name, err, slices.Sorted(maps.Keys(m.Disk().Files)))
+		}
+		if st, err := b.State(t.Context()); err != nil || !st.Slots[0].Good || !st.Slots[0].Bootable {
+			t.Errorf("%s: after MarkGood State = %+v, %v", name, st, err)
+		}
+	}
+}
+
+// TestRestoreGeneration: the restored slot gets a generation before every other bootable slot, and is refused where there is none.
+func TestRestoreGeneration(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		entries []string // of A and B
+		want    string   // the entry of B; "" is a refusal
+	}{
+		{"gone", []string{"updater-2-A"}, "updater-1-B"},
+		{"first generation", []string{"updater-1-A"}, "updater-0-B"},
+		{"no generation before", []string{"updater-0-A"}, ""},
+		{"on trial before", []string{"updater-5-A", "updater-7-B+0-1"}, "updater-4-B"},
+		{"on trial behind", []string{"updater-5-A", "updater-3-B+2"}, "updater-4-B"},
+		{"good behind", []string{"updater-5-A", "updater-3-B"}, "updater-3-B"},
+		{"beside a spent one", []string{"updater-5-A", "updater-1-A+0-2"}, "updater-4-B"},
+		{"behind both", []string{"updater-5-A", "updater-3-A+1"}, "updater-2-B"},
+	} {
+		files := map[string]string{"loader/updater/A.conf": template, "loader/updater/B.conf": template}
+		for _, e := range c.entries {
+			generation, _, _ := strings.Cut(strings.TrimPrefix(e, "updater-"), "-")
+			files["loader/entries/"+e+".conf"] = template + "sort-key updater\nversion " + generation + "\n"
+		}
+		m, b := onMedium(t, files, "A")
+		err := b.RestoreFallback(t.Context(), "B")
+		var got []string
+		for name := range m.Disk().Files {
+			if base, ok := strings.CutPrefix(name, "loader/entries/"); ok && strings.Contains(base, "-B") {
+				got = append(got, strings.TrimSuffix(base, ".conf"))
+			}
+		}
+		if list := strings.Join(got, " "); list != c.want || c.want == "" && !errors.Is(err, boot.ErrRefused) || c.want != "" && err != nil {
+			t.Errorf("%s: RestoreFallback = %v, and slot B has the entries %q; want %q", c.name, err, list, c.want)
+		}
+	}
+}
+
+// TestGenerations: a new entry comes behind all others, whatever slot they belong to, up to the last generation.
+func TestGenerations(t *testing.T) {
 	files := fresh()
-	files["loader/updater/B.conf"] += "version 7\n"
-	m := boottest.New(boottest.Disk{Files: files})
-	b, err := open(boottest.Files{M: m}, "A")
+	files["loader/entries/updater-8-B+0-1.conf"] = files["loader/entries/updater-1-B.conf"]
+	m, b := onMedium(t, files, "A")
+	if err := b.Activate(t.Context(), "B", 1); err != nil || m.Disk().Files["loader/entries/updater-9-B+1.conf"] == "" {
+		t.Errorf("Activate = %v, and the files are %q", err, slices.Sorted(maps.Keys(m.Disk().Files)))
+	}
+	files = fresh()
+	files["loader/entries/updater-999999998-A.conf"] = files["loader/entries/updater-2-A.conf"]
+	m, b = onMedium(t, files, "A")
+	if err := b.Activate(t.Context(), "B", 1); err != nil || m.Disk().Files["loader/entries/updater-999999999-B+1.conf"] == "" {
+		t.Errorf("Activate = %v, and the files are %q", err, slices.Sorted(maps.Keys(m.Disk().Files)))
+	}
+}
+
+// TestPrefix: entries with another prefix are not the updater's.
+func TestPrefix(t *testing.T) {
+	files := fresh()
+	b, err := sdboot.New(sdboot.Options{Dir: boottest.Files{M: boottest.New(boottest.Disk{Files: files})}, Slots: []string{"A", "B"}, Prefix: "demo"}, "A")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Invalidate(t.Context(), "B"); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
-		t.Errorf("Invalidate = %v, %d writes; want ErrState and none", err, m.Writes())
+	if st, err := b.State(t.Context()); err != nil || st.Next != "" {
+		t.Errorf("State = %+v, %v; want no slot", st, err)
+	}
+	o := sdboot.Options{Slots: []string{"A", "B"}, Prefix: "demo"}
+	if a, b := sdboot.Selected(o, "demo-2-a.conf"), sdboot.Selected(o, "updater-2-a.conf"); a != "A" || b != "" {
+		t.Errorf("Selected = %q and %q; want A and none", a, b)
+	}
+	if _, err := sdboot.New(sdboot.Options{}, ""); !errors.Is(err, boot.ErrState) {
+		t.Errorf("New without slots = %v; want ErrState", err)
 	}
 }
 
@@ -382,7 +522,13 @@ func (w watched) Sync() error {
 
 // TestEntryIsDurable: an entry has its content on the medium before its name, and is compared after that.
 func TestEntryIsDurable(t *testing.T) {
-	for _, files := range []map[string]string{fresh(), images()} {
+	large := images()
+	for name, text := range large {
+		if strings.Contains(name, "B.efi") {
+			large[name] = text + strings.Repeat("x", 200<<10)
+		}
+	}
+	for _, files := range []map[string]string{fresh(), large} {
 		for _, spoiled := range []bool{false, true} {
 			var log []string
 			b, err := open(watched{boottest.Files{M: boottest.New(boottest.Disk{Files: maps.Clone(files)})}, &log, spoiled}, "A")

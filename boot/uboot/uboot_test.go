@@ -465,7 +465,8 @@ func sealed(redundant bool, data string) []byte {
 func TestSmallEnvironments(t *testing.T) {
 	for _, redundant := range []bool{false, true} {
 		for data, ok := range map[string]bool{
-			"": false, "\x00": false, "\x00\x00": true, "ab": false, "a\x00": true, "BOOT_ORDER=A\x00\x00": true, "BOOT_ORDER=A\x00": true, "BOOT_ORDER=A": false,
+			"": false, "\x00": false, "\x00\x00": true, "ab": false,
+			"a\x00": true, "BOOT_ORDER=A\x00\x00": true, "BOOT_ORDER=A\x00": true, "BOOT_ORDER=A": false,
 		} {
 			areas := [][]byte{sealed(redundant, data)}
 			if redundant {
