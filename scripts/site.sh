@@ -21,14 +21,6 @@ sed -Ei 's/^(#.*)\[([^]]*)\]\([^)]*\)/\1\2/' $pages/contrib/README.md # Sphinx h
 	printf 'CHANGELOG\nCONTRIBUTING\nSECURITY\n```\n'
 } >>$pages/README.md
 printf '\n```{toctree}\n:hidden:\n\n%s\n```\n' "$(cd docs/boot && ls *.md | sed '/README/d; s/\.md$//')" >>$pages/docs/boot/README.md
-# plot NAME TABLE LABELS TITLE draws a table of performance.md in front of it.
-plot() {
-	awk -v table="$2" -v labels="$3" -v title="$4" -f scripts/plot.awk docs/performance.md >$pages/docs/drawings/$1.svg
-	awk -v table="$2" -v image="![$4](drawings/$1.svg)" 'index($0, table) == 1 { print image "\n" } { print }' $pages/docs/performance.md >$pages/new
-	mv $pages/new $pages/docs/performance.md
-}
-plot copy '| form | command' 2 'MB of mapped data a second: more is better'
-plot delta '| made anew, ext4' 1 'MB that a device downloads for a month of security updates: less is better'
 $tools/bin/sphinx-build -q -W --keep-going -c tools/site $pages build/site
 mv build/site/README.html build/site/index.html
 sed -i 's|\(href="[./]*\)README\.html|\1index.html|' build/site/*.html

@@ -1,9 +1,11 @@
 package docs
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -130,6 +132,23 @@ func TestDrawings(t *testing.T) {
 		}
 		if !shown[filepath.Base(svg)] {
 			t.Errorf("no page shows %s", svg)
+		}
+	}
+}
+
+// TestPlots: the plots show the tables of the page.
+func TestPlots(t *testing.T) {
+	dir := t.TempDir()
+	if out, err := exec.Command(filepath.Join(root, "scripts/plots.sh"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, name := range []string{"copy.svg", "delta.svg", "memory.svg"} {
+		want, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(root, "docs/drawings", name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s is not of this page (%v); run scripts/plots.sh", name, err)
 		}
 	}
 }
