@@ -26,22 +26,29 @@ func TestCheckImage(t *testing.T) {
 		image stream
 		whole string // "" is none
 		is    func(error) bool
+		tail  bool // the map has a hole at its end
 	}{
-		{"right", stream{Reader: bytes.NewReader(k.image)}, wholeSum(k.image), nil},
-		{"without a checksum of the whole", stream{Reader: bytes.NewReader(k.image)}, "", nil},
-		{"changed", stream{Reader: bytes.NewReader(changed(70_000))}, "", isA[*update.ImageError]},
-		{"changed in a hole", stream{Reader: bytes.NewReader(changed(300_000))}, wholeSum(k.image), nil},
-		{"another checksum of the whole", stream{Reader: bytes.NewReader(k.image)}, strings.Repeat("ab", 32), isA[*update.ImageError]},
-		{"short", stream{Reader: bytes.NewReader(k.image[:600_000])}, "", isA[*update.SourceError]},
-		{"long", stream{Reader: bytes.NewReader(append(bytes.Clone(k.image), 0))}, "", isA[*update.SourceError]},
-		{"with a bad end", stream{Reader: bytes.NewReader(k.image), end: errInjected}, "", isA[*update.SourceError]},
+		{"right", stream{Reader: bytes.NewReader(k.image)}, wholeSum(k.image), nil, false},
+		{"without a checksum of the whole", stream{Reader: bytes.NewReader(k.image)}, "", nil, false},
+		{"changed", stream{Reader: bytes.NewReader(changed(70_000))}, "", isA[*update.ImageError], false},
+		{"changed in a hole", stream{Reader: bytes.NewReader(changed(300_000))}, wholeSum(k.image), nil, false},
+		{"another checksum of the whole", stream{Reader: bytes.NewReader(k.image)}, strings.Repeat("ab", 32), isA[*update.ImageError], false},
+		{"short", stream{Reader: bytes.NewReader(k.image[:600_000])}, "", isA[*update.SourceError], false},
+		{"long", stream{Reader: bytes.NewReader(append(bytes.Clone(k.image), 0))}, "", isA[*update.SourceError], false},
+		{"with a bad end", stream{Reader: bytes.NewReader(k.image), end: errInjected}, "", isA[*update.SourceError], false},
+		{"with a hole at its end", stream{Reader: bytes.NewReader(append(bytes.Clone(k.image), make([]byte, 8192)...))},
+			wholeSum(append(bytes.Clone(k.image), make([]byte, 8192)...)), nil, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := bmap.CreateOptions{MaxRange: 65536}
 			if c.whole != "" {
 				o.Update = &bmap.Update{ImageChecksum: c.whole}
 			}
-			m, err := bmap.Parse(newKit(t, o).doc)
+			signed := newKit(t, o)
+			if c.tail {
+				signed.sign(t, append(bytes.Clone(k.image), make([]byte, 8192)...), o)
+			}
+			m, err := bmap.Parse(signed.doc)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,6 +20,7 @@ import (
 
 	"updater/bmap"
 	"updater/update"
+	"updater/verify"
 )
 
 func (s stream) Close() error { return nil }
@@ -276,25 +277,26 @@ func TestRepair(t *testing.T) {
 		name   string
 		reopen func(context.Context) (update.ImageCloser, error)
 		at     []int64
-		times  int
+		again  []int64 // bytes that are wrong after the repair, too
 		ranges []bmap.Span
 	}{
-		{"a mapped byte", reopen, []int64{70_000}, 1, nil},
-		{"an unmapped byte", reopen, []int64{300_000}, 1, nil},
-		{"both", reopen, []int64{70_000, 300_000}, 1, nil},
-		{"twice", reopen, []int64{70_000}, 2, []bmap.Span{{Offset: 65536, Length: 65536}}},
-		{"two ranges, one source", nil, []int64{150_000, 70_000}, 1, []bmap.Span{{Offset: 65536, Length: 65536}, {Offset: 131072, Length: 65536}}},
+		{"a mapped byte", reopen, []int64{70_000}, nil, nil},
+		{"an unmapped byte", reopen, []int64{300_000}, nil, nil},
+		{"both", reopen, []int64{70_000, 300_000}, nil, nil},
+		{"twice", reopen, []int64{70_000}, []int64{70_000}, []bmap.Span{{Offset: 65536, Length: 65536}}},
+		{"one of them twice", reopen, []int64{70_000, 150_000}, []int64{150_000}, []bmap.Span{{Offset: 131072, Length: 65536}}},
+		{"both twice", reopen, []int64{70_000, 150_000}, []int64{70_000, 150_000}, []bmap.Span{{Offset: 65536, Length: 65536}, {Offset: 131072, Length: 65536}}},
+		{"two ranges, one source", nil, []int64{150_000, 70_000}, nil, []bmap.Span{{Offset: 65536, Length: 65536}, {Offset: 131072, Length: 65536}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := newDevice(1 << 20)
 			flushes := 0
 			d.onOp = func(n int) {
 				if d.journal[n-1] == "flush" {
-					if flushes++; flushes <= c.times {
-						for _, at := range c.at {
-							d.medium[at] ^= 1
-						}
+					for _, at := range [][]int64{c.at, c.again, nil}[min(flushes, 2)] {
+						d.medium[at] ^= 1
 					}
+					flushes++
 				}
 			}
 			j := k.job(d)
@@ -307,7 +309,7 @@ func TestRepair(t *testing.T) {
 				return
 			}
 			bad, ok := errors.AsType[*update.ReadBackError](err)
-			if !ok || !slices.Equal(bad.Ranges, c.ranges) || d.next() != "A" || flushes > 2 {
+			if !ok || !isA[*verify.MismatchError](err) || !slices.Equal(bad.Ranges, c.ranges) || d.next() != "A" || flushes > 2 {
 				t.Errorf("Install = %v after %d flushes, next %s; want ranges %v", err, flushes, d.next(), c.ranges)
 			}
 		})
@@ -330,6 +332,58 @@ func TestRepair(t *testing.T) {
 	_, err = update.Install(t.Context(), j)
 	if _, ok := errors.AsType[*update.SourceError](err); !ok {
 		t.Errorf("Install with a source that is gone = %v; want a SourceError", err)
+	}
+}
+
+// TestRepairEveryFailure: whatever operation after the first flush fails, or is the last one before the install is cancelled, nothing is
+// tried again, and there is no switch. The repair needs a second stream, which is closed.
+func TestRepairEveryFailure(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	for _, cancels := range []bool{false, true} {
+		for n, done := 1, false; !done; n++ {
+			d, at, open := newDevice(1<<20), 0, 0
+			ctx, cancel := context.WithCancelCause(t.Context())
+			d.onOp = func(i int) {
+				if d.journal[i-1] == "flush" && at == 0 {
+					at = i + n
+					d.medium[70_000], d.medium[150_000], d.medium[300_000] = ^d.medium[70_000], ^d.medium[150_000], 1
+				}
+				if i == at && cancels {
+					cancel(errInjected)
+				} else if i == at {
+					d.failAt = i
+				}
+			}
+			job := k.job(d)
+			job.Sizes.Chunk = 32768
+			job.Reopen = func(ctx context.Context) (update.ImageCloser, error) {
+				open++
+				image, err := k.reopen(ctx)
+				return counted{image, &open}, err
+			}
+			res, err := update.Install(ctx, job)
+			cancel(nil)
+			if done = at > len(d.journal); done {
+				again := slices.DeleteFunc(slices.Clone(d.journal[slices.Index(d.journal, "flush"):]), func(op string) bool { return op == "read back" })
+				if want := []string{"flush", "zero 200704", "write 65536", "write 98304", "write 131072", "write 163840", "flush", "activate B 3"}; !slices.Equal(again, want) {
+					t.Errorf("the repair did %q; want %q", again, want)
+				}
+				if err != nil || res.RepairedBytes != 2*65536+400_000/4096*4096-200_704 || !bytes.Equal(d.medium[:len(k.image)], k.image) {
+					t.Errorf("Install = %+v, %v", res, err)
+				}
+				continue
+			}
+			op := d.journal[at-1]
+			if cancels && strings.HasPrefix(op, "activate") {
+				continue
+			}
+			if !errors.Is(err, errInjected) || d.next() != "A" || open != 0 || !cancels && !classOf(op, err) {
+				t.Fatalf("operation %d (%s) failed, or cancelled: Install = %T %v, next %s, %d streams open", at, op, err, err, d.next(), open)
+			}
+			if i := slices.IndexFunc(d.journal[at:], func(s string) bool { return s != "read back" }); i >= 0 && !cancels {
+				t.Fatalf("operation %d (%s) failed and %q follows", at, op, d.journal[at+i])
+			}
+		}
 	}
 }
 
@@ -395,9 +449,7 @@ func (k *kit) sign(t *testing.T, image []byte, o bmap.CreateOptions) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.Write(image); err != nil {
-		t.Fatal(err)
-	}
+	writeSparse(t, f, image)
 	m, err := bmap.Create(t.Context(), f, o)
 	if err != nil {
 		t.Fatal(err)

@@ -222,16 +222,7 @@ func newKit(t *testing.T, o bmap.CreateOptions) *kit {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := f.Truncate(k.imageSize); err != nil {
-		t.Fatal(err)
-	}
-	for off := 0; off < len(k.image); off += 4096 {
-		if p := k.image[off:min(off+4096, len(k.image))]; !isZero(p) {
-			if _, err := f.WriteAt(p, int64(off)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	writeSparse(t, f, k.image)
 	o.MaxRange = max(o.MaxRange, -1)
 	m, err := bmap.Create(t.Context(), f, o)
 	if err != nil {
@@ -268,6 +259,21 @@ func newKit(t *testing.T, o bmap.CreateOptions) *kit {
 	}
 	k.sig = k.signed(k.doc)
 	return k
+}
+
+// writeSparse writes an image with holes in the place of blocks of zeros.
+func writeSparse(t *testing.T, f *os.File, image []byte) {
+	t.Helper()
+	if err := f.Truncate(int64(len(image))); err != nil {
+		t.Fatal(err)
+	}
+	for off := 0; off < len(image); off += 4096 {
+		if p := image[off:min(off+4096, len(image))]; !isZero(p) {
+			if _, err := f.WriteAt(p, int64(off)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // wholeSum is the checksum of a whole image.
@@ -347,6 +353,7 @@ func TestLongRanges(t *testing.T) {
 // be booted once it was touched.
 func TestEveryFailure(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	k = newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{ImageChecksum: wholeSum(k.image)}})
 	for _, unmapped := range []string{update.UnmappedZero, update.UnmappedDiscard} {
 		for n := 1; ; n++ {
 			d := newDevice(1 << 20)
@@ -459,13 +466,15 @@ func TestCancelledBeforeSwitch(t *testing.T) {
 
 // TestWholeChecksum: the slot is compared with the signed checksum of the whole image, whatever the checksums of its ranges are.
 func TestWholeChecksum(t *testing.T) {
-	sum := wholeSum(newKit(t, bmap.CreateOptions{}).image) // every kit has the same one, with holes
-	for checksum, want := range map[string]string{sum: "B", strings.Repeat("ab", 32): "A"} {
-		k := newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{ImageChecksum: checksum}})
-		d := newDevice(1 << 20)
-		_, err := update.Install(t.Context(), k.job(d))
-		if _, contradicts := errors.AsType[*update.ImageError](err); d.next() != want || contradicts == (err == nil) {
-			t.Errorf("the checksum of the whole is %s: Install = %v, next %s; want %s", checksum, err, d.next(), want)
+	k := newKit(t, bmap.CreateOptions{})
+	for _, image := range [][]byte{k.image, append(bytes.Clone(k.image), make([]byte, 8192)...)} { // with holes, and one at the end
+		for checksum, want := range map[string]string{wholeSum(image): "B", strings.Repeat("ab", 32): "A"} {
+			k.sign(t, image, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{ImageChecksum: checksum}})
+			d := newDevice(1 << 20)
+			_, err := update.Install(t.Context(), k.job(d))
+			if _, contradicts := errors.AsType[*update.ImageError](err); d.next() != want || contradicts == (err == nil) {
+				t.Errorf("the checksum of the whole is %s: Install = %v, next %s; want %s", checksum, err, d.next(), want)
+			}
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 
 	"updater/bmap"
@@ -86,10 +87,10 @@ func TestHolesAreReadWhole(t *testing.T) {
 	}
 	for _, at := range []int64{4096, 1<<20 + 4095, 1<<20 + 4096, 3<<20 + 7, size - 1} {
 		d := disk(make([]byte, size))
-		d[at] = 1
+		d[at], d[size-1] = 1, 1
 		b := update.ReadBack{Map: m, Unmapped: update.UnmappedZero}
 		bad, err := b.Compare(t.Context(), d)
-		if err != nil || len(bad) != 1 || bad[0].Index != -1 {
+		if err != nil || len(bad) != 1 || bad[0].Index != -1 || !strings.HasPrefix(bad[0].Err.Error(), fmt.Sprintf("unmapped byte at %d ", at)) {
 			t.Fatalf("byte %d: Compare = %v, %v", at, bad, err)
 		}
 		reopen := func(context.Context) (update.ImageCloser, error) { return stream{Reader: bytes.NewReader(nil)}, nil }
@@ -97,6 +98,23 @@ func TestHolesAreReadWhole(t *testing.T) {
 			t.Errorf("byte %d is %d after Repair = %v", at, d[at], err)
 		}
 	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reads := 0
+	medium := watched{make([]byte, size), func() { reads++; cancel(errInjected) }}
+	if bad, err := (update.ReadBack{Map: m, Unmapped: update.UnmappedZero}).Compare(ctx, medium); !errors.Is(err, errInjected) || reads != 1 {
+		t.Errorf("Compare = %v, %v after %d reads; want the cause after the first one", bad, err, reads)
+	}
+}
+
+// watched is a medium whose reads are seen.
+type watched struct {
+	disk
+	onRead func()
+}
+
+func (w watched) ReadBackAt(p []byte, off int64) (int, error) {
+	w.onRead()
+	return w.disk.ReadBackAt(p, off)
 }
 
 func isA5(p []byte) bool { return bytes.Count(p, []byte{0xa5}) == len(p) }
@@ -132,20 +150,29 @@ func TestRepairIsBounded(t *testing.T) {
 	if err := b.Repair(t.Context(), medium, many[1:], k.reopen); err != nil || len(written(d)) == 0 {
 		t.Errorf("as many as are repaired: Repair = %v with %d writes", err, len(written(d)))
 	}
-	broken := failingMedium{medium, base + m.Range(3).Offset}
+	broken := failingMedium{medium, base + m.Range(3).Offset, nil}
 	_, err = b.Compare(t.Context(), broken)
 	if e, ok := errors.AsType[*update.ReadBackError](err); !ok || e.Offset != broken.from || !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("Compare of a medium that cannot be read = %v; want a ReadBackError at %d", err, broken.from)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	broken.before = func() { cancel(errInjected) }
+	if _, err := b.Compare(ctx, broken); !errors.Is(err, errInjected) {
+		t.Errorf("Compare that is cancelled in a read = %v; want the cause", err)
 	}
 }
 
 type failingMedium struct {
 	*target
-	from int64
+	from   int64
+	before func() // may be nil
 }
 
 func (f failingMedium) ReadBackAt(p []byte, off int64) (int, error) {
 	if off >= f.from {
+		if f.before != nil {
+			f.before()
+		}
 		return 0, io.ErrNoProgress
 	}
 	return f.target.ReadBackAt(p, off)
