@@ -27,25 +27,33 @@ type followed struct {
 	fail    error         // of every early read
 	wrong   []int64       // bytes that read wrong
 	slow    bool          // a read takes its time
+	yields  bool          // what may be read is read before the next write
 	reading int           // reads under way
 }
 
 func (f *followed) note(off, n int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	for at := off; at < off+n; at += 4096 {
 		f.since[at/4096] = f.d.barriers
 	}
 }
 
 func (f *followed) WriteAt(p []byte, off int64) (int, error) {
-	f.note(off, int64(len(p)))
+	if f.yields {
+		time.Sleep(time.Millisecond)
+	}
 	f.mu.Lock() // barriers change in there
 	defer f.mu.Unlock()
-	return f.target.WriteAt(p, off)
+	n, err := f.target.WriteAt(p, off)
+	f.note(off, int64(len(p)))
+	return n, err
 }
 
-func (f *followed) Zero(off, n int64) error { f.note(off, n); return f.target.Zero(off, n) }
+func (f *followed) Zero(off, n int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note(off, n)
+	return f.target.Zero(off, n)
+}
 
 func (f *followed) Flush() error {
 	f.mu.Lock()
@@ -145,11 +153,7 @@ func TestReadBackOverlaps(t *testing.T) {
 		if every == 0 {
 			job.Image = stream{Reader: bytes.NewReader(k.image)}
 		} else {
-			f.d.onOp = func(n int) {
-				if f.d.journal[n-1] == "barrier" {
-					time.Sleep(time.Millisecond) // what may be read is read before the next write
-				}
-			}
+			f.yields = true
 		}
 		res, err := update.Install(t.Context(), job)
 		if err != nil {
@@ -204,12 +208,7 @@ func TestOverlappedFailureEndsWriting(t *testing.T) {
 	k.sign(t, bytes.Repeat([]byte("data"), 2<<20), bmap.CreateOptions{MaxRange: 8192})
 	job, f := followedJob(t, k)
 	job.Sizes, job.Image = update.Sizes{Chunk: 4096}, stream{Reader: bytes.NewReader(k.image)}
-	f.fail = errInjected
-	f.d.onOp = func(n int) {
-		if f.d.journal[n-1] == "barrier" {
-			time.Sleep(time.Millisecond)
-		}
-	}
+	f.fail, f.yields = errInjected, true
 	if _, err := update.Install(t.Context(), job); !errors.Is(err, errInjected) || f.d.out == k.imageSize || slices.Contains(f.d.journal, "flush") {
 		t.Errorf("Install = %v with %d bytes written", err, f.d.out)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,15 @@ func TestCheckImage(t *testing.T) {
 		{"changed in a hole", stream{Reader: bytes.NewReader(changed(300_000))}, wholeSum(k.image), nil, false},
 		{"another checksum of the whole", stream{Reader: bytes.NewReader(k.image)}, strings.Repeat("ab", 32), isA[*update.ImageError], false},
 		{"short", stream{Reader: bytes.NewReader(k.image[:600_000])}, "", isA[*update.SourceError], false},
+		{"cut in its last hole", stream{Reader: bytes.NewReader(k.image)}, "", isA[*update.SourceError], true},
+		{"cut in a range", stream{Reader: bytes.NewReader(k.image[:70_000])}, "", func(err error) bool {
+			e, ok := errors.AsType[*update.SourceError](err)
+			return ok && e.Offset == 70_000 && strings.Contains(err.Error(), "it ends there, the bmap says 700000 bytes")
+		}, false},
+		{"cut where a range begins", stream{Reader: bytes.NewReader(k.image[:65536])}, "", func(err error) bool {
+			e, ok := errors.AsType[*update.SourceError](err)
+			return ok && e.Offset == 65536 && errors.Is(err, io.ErrUnexpectedEOF)
+		}, false},
 		{"long", stream{Reader: bytes.NewReader(append(bytes.Clone(k.image), 0))}, "", isA[*update.SourceError], false},
 		{"with a bad end", stream{Reader: bytes.NewReader(k.image), end: errInjected}, "", isA[*update.SourceError], false},
 		{"with a hole at its end", stream{Reader: bytes.NewReader(append(bytes.Clone(k.image), make([]byte, 8192)...))},

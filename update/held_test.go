@@ -134,7 +134,7 @@ func TestUnreadable(t *testing.T) {
 
 // Long ranges are compared in pieces, and comparing stops where it finds nothing.
 func TestComparingIsBounded(t *testing.T) {
-	sizes := update.Sizes{Chunk: 8 << 10, Held: 64 << 10, Read: 16 << 10, Budget: 256 << 10}
+	sizes := update.Sizes{Chunk: 8 << 10, Held: 16 << 10, Read: 16 << 10, Budget: 256 << 10}
 	image := make([]byte, 640<<10)
 	rand.NewChaCha8([32]byte{9}).Read(image)
 	k := newKit(t, bmap.CreateOptions{})
@@ -180,7 +180,7 @@ func TestEqualPaysForDifferent(t *testing.T) {
 	image := make([]byte, 640<<10)
 	rand.NewChaCha8([32]byte{9}).Read(image)
 	k := newKit(t, bmap.CreateOptions{})
-	for _, c := range []struct{ maxRange, held, each int }{{16 << 10, 64 << 10, 16 << 10}, {-1, 16 << 10, 8 << 10}} {
+	for _, c := range []struct{ maxRange, held, each int }{{16 << 10, 16 << 10, 16 << 10}, {-1, 16 << 10, 8 << 10}} {
 		k.sign(t, image, bmap.CreateOptions{MaxRange: int64(c.maxRange)})
 		d := newDevice(640 << 10)
 		var differs int64
@@ -215,6 +215,8 @@ func TestVainReadsAreBounded(t *testing.T) {
 	}{
 		{"ranges that cannot be read", 16 << 10, false, 0, true, 4},
 		{"a long range that cannot be read", -1, false, 0, true, 8},
+		{"a long range that differs", -1, false, 0, false, 8},
+		{"a long range, compared while it streams alone", -1, false, 0, false, 80},
 		{"a hole", 4096, true, 0, false, 1 + 7},
 		{"a hole of half zeros", 4096, true, 8 << 10, false, 1 + 8},
 	} {
@@ -235,7 +237,9 @@ func TestVainReadsAreBounded(t *testing.T) {
 		copy(d.data, d.medium)
 		v := &vain{device: d, target: target{d}, broken: c.broken}
 		job := k.job(d)
-		job.Disk, job.Sizes = v, sizes
+		if job.Disk, job.Sizes = v, sizes; c.reads == 80 {
+			job.Sizes.Budget = 640 << 10
+		}
 		if _, err := update.Install(t.Context(), job); err != nil || v.reads != c.reads {
 			t.Errorf("%s: Install = %v after %d reads in vain; want %d", c.name, err, v.reads, c.reads)
 		}
@@ -427,17 +431,20 @@ func TestHoleThatIsPartlyZero(t *testing.T) {
 	}
 }
 
-// The unmapped blocks of a span are treated before its data.
+// The unmapped blocks of a unit are treated before its data, and those of the next unit after that.
 func TestGapsComeFirst(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
-	d := newDevice(1 << 20)
-	if _, err := update.Install(t.Context(), k.job(d)); err != nil {
-		t.Fatal(err)
-	}
-	ops := written(d)
-	first := slices.IndexFunc(ops, func(s string) bool { return strings.HasPrefix(s, "write") })
-	if first < 3 || slices.ContainsFunc(ops[first:], func(s string) bool { return strings.HasPrefix(s, "zero") }) {
-		t.Errorf("zeros and data are mixed: %v", ops)
+	for gap, want := range map[int64][]string{
+		0: {"zero 8192", "zero 200704", "zero 401408", "write 0", "write 65536", "write 131072", "write 196608", "write 397312", "write 696320"},
+		131072: {"zero 8192", "write 0", "write 65536", "zero 200704", "write 131072", "write 196608", "zero 262144", "zero 401408", "write 397312",
+			"zero 524288", "write 696320"},
+	} {
+		d := newDevice(1 << 20)
+		job := k.job(d)
+		job.Sizes.Gap = gap
+		if _, err := update.Install(t.Context(), job); err != nil || !slices.Equal(written(d), want) {
+			t.Errorf("Install = %v in units of %d: %q; want %q", err, gap, written(d), want)
+		}
 	}
 }
 

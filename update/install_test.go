@@ -45,7 +45,7 @@ type device struct {
 	opened  int   // targets
 	closed  int
 
-	every, writes, barriers int   // a barrier after so many writes, if it is not 0; what happened so far
+	every, writes, barriers int   // a barrier before the next write after so many, if it is not 0; what happened so far
 	out                     int64 // bytes that were written, those of an earlier job included
 }
 
@@ -130,14 +130,16 @@ func (t *target) WriteAt(p []byte, off int64) (int, error) {
 	if err := t.d.op("write %d", off); err != nil {
 		return 0, err
 	}
-	n := copy(t.d.data[off:], p)
-	t.d.out += int64(n)
-	if t.d.writes++; t.d.every > 0 && t.d.writes%t.d.every == 0 {
-		err := t.d.op("barrier")
+	if t.d.every > 0 && t.d.writes > 0 && t.d.writes%t.d.every == 0 { // it covers what was written before
+		if err := t.d.op("barrier"); err != nil {
+			return 0, err
+		}
 		t.d.flush()
 		t.d.barriers++
-		return n, err
 	}
+	t.d.writes++
+	n := copy(t.d.data[off:], p)
+	t.d.out += int64(n)
 	return n, nil
 }
 
@@ -421,16 +423,30 @@ func TestEveryCancel(t *testing.T) {
 	if res, err := update.Install(ended, k.job(before)); err == nil || len(before.journal) > 0 {
 		t.Errorf("cancelled before: Install = %v, %v after %v", res, err, before.journal)
 	}
+	everyCancel(t, k, false, stop)
+	everyCancel(t, k, true, stop)
+}
+
+func everyCancel(t *testing.T, k *kit, held bool, stop error) {
 	for n := 1; ; n++ {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		d := newDevice(1 << 20)
+		if held {
+			copy(d.data, k.image)
+			copy(d.medium, k.image)
+		}
 		d.onOp = func(i int) {
 			if i == n {
 				cancel(stop)
 			}
 		}
-		_, err := update.Install(ctx, k.job(d))
+		job := k.job(d)
+		job.Sizes = update.Sizes{Chunk: 8192, Read: 8192}
+		_, err := update.Install(ctx, job)
 		cancel(nil)
+		if held && n <= len(d.journal) && d.compares(n) && len(d.journal) > n && d.journal[n] != "flush" { // one goroutine compares
+			t.Fatalf("cancelled at operation %d, a comparison, and %q follows", n, d.journal[n])
+		}
 		if d.opened != d.closed {
 			t.Fatalf("cancelled at operation %d: %d targets were opened, %d closed", n, d.opened, d.closed)
 		}

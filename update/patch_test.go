@@ -318,8 +318,10 @@ func TestPatchEveryOperationFails(t *testing.T) {
 			}
 			break
 		}
-		if err == nil && d.next() != "B" { // a comparison that fails beforehand is no error
-			t.Fatalf("operation %d of %q fails, and the install succeeds without a switch", n, d.journal)
+		if compares := d.compares(n); (err == nil) != compares || err == nil && d.next() != "B" { // such a failure costs a write
+			t.Fatalf("operation %d of %q fails: Install = %v, next %s", n, d.journal, err, d.next())
+		} else if !compares && (!errors.Is(err, errInjected) || !classOf(d.journal[n-1], err)) {
+			t.Fatalf("operation %d (%s) fails: Install = %T %v", n, d.journal[n-1], err, err)
 		}
 		if d.next() == "B" && !bytes.Equal(d.medium[:len(k.image)], k.image) {
 			t.Fatalf("operation %d of %q fails, and an incomplete slot boots next", n, d.journal)

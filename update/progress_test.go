@@ -73,6 +73,28 @@ func TestProgressOfHoles(t *testing.T) {
 	}
 }
 
+// TestProgressOfComparing: every piece of what the slot holds already is progress.
+func TestProgressOfComparing(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	d, p := newDevice(1<<20), new(update.Progress)
+	copy(d.data, k.image)
+	copy(d.medium, k.image)
+	var before int64
+	d.onOp = func(n int) {
+		if now := p.Moves(); d.compares(n) {
+			if now <= before {
+				t.Errorf("Moves is %d at comparison %d, and was %d before", now, n, before)
+			}
+			before = now
+		}
+	}
+	job := k.job(d)
+	job.Progress, job.Sizes = p, update.Sizes{Chunk: 8192, Read: 8192}
+	if _, err := update.Install(t.Context(), job); err != nil || before < (k.imageSize)/8192 {
+		t.Errorf("Install = %v, Moves was %d", err, before)
+	}
+}
+
 // consuming is an image that counts the bytes of its file.
 type consuming struct {
 	stream
