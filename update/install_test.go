@@ -42,6 +42,7 @@ type device struct {
 	onOp    func(n int)
 	flip    int64 // byte that the medium corrupts; -1 none
 	ignores bool  // the boot state confirms a switch and does not keep it
+	unread  int   // read of the boot state that fails, from 1; 0 none
 	opened  int   // targets
 	closed  int
 
@@ -71,6 +72,9 @@ func (d *device) op(format string, a ...any) error {
 }
 
 func (d *device) Slots(ctx context.Context) ([]update.Slot, error) {
+	if d.unread--; d.unread == 0 {
+		return nil, errInjected
+	}
 	return slices.Clone(d.slots), ctx.Err()
 }
 
@@ -495,13 +499,16 @@ func TestWholeChecksum(t *testing.T) {
 	}
 }
 
-// TestSwitchIsReadBack: an install whose switch the boot state does not hold is no success.
+// TestSwitchIsReadBack: an install whose switch the boot state does not hold, or which cannot be read before or after it, is no success.
 func TestSwitchIsReadBack(t *testing.T) {
-	d := newDevice(1 << 20)
-	d.ignores = true
-	_, err := update.Install(t.Context(), newKit(t, bmap.CreateOptions{}).job(d))
-	if e, ok := errors.AsType[*update.BootError](err); !ok || e.Doing != "reading the switch back" {
-		t.Errorf("Install = %v; want an error of reading the switch back", err)
+	k := newKit(t, bmap.CreateOptions{})
+	for unread, doing := range []string{"reading the switch back", "reading it", "reading the switch back"} {
+		d := newDevice(1 << 20)
+		d.unread, d.ignores = unread, unread == 0
+		_, err := update.Install(t.Context(), k.job(d))
+		if e, ok := errors.AsType[*update.BootError](err); !ok || e.Doing != doing || (unread == 1) != (len(d.journal) == 0) {
+			t.Errorf("Install = %v after %q; want an error of %s", err, d.journal, doing)
+		}
 	}
 }
 

@@ -59,17 +59,21 @@ func (s *set) OpenSlot(_, role string) (update.Target, error) {
 }
 
 // named is a role that is a file: its content counts once it has its name.
-type named struct {
-	*partition
-	size int64
-}
+type named struct{ *partition }
 
 func (n *named) Reserve(size int64) error {
-	n.size = size
+	if size != 700_000 {
+		return fmt.Errorf("%d bytes are reserved", size)
+	}
 	return n.s.op("reserve %s", n.role)
 }
 
-func (n *named) Named(size int64) error { return n.s.op("named %s", n.role) }
+func (n *named) Named(size int64) error {
+	if size != 700_000 {
+		return fmt.Errorf("a file of %d bytes is opened", size)
+	}
+	return n.s.op("named %s", n.role)
+}
 
 func (n *named) Commit() error { return n.s.op("commit %s", n.role) }
 
@@ -470,6 +474,12 @@ func TestReleaseConditions(t *testing.T) {
 // TestReleaseResult: the result adds up what was done for each image. Here one of them resumes, is repaired, is read back while it is
 // written and keeps its holes.
 func TestReleaseResult(t *testing.T) {
+	for _, isStream := range []bool{false, true} {
+		releaseResult(t, isStream)
+	}
+}
+
+func releaseResult(t *testing.T, isStream bool) {
 	k, s := newReleaseKit(t), newSet()
 	k.maps["rootfs"] = newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{Unmapped: bmap.UnmappedKeep}}).doc
 	k.contents.Images[1].BmapSHA256 = fmt.Sprintf("%x", sha256.Sum256(k.maps["rootfs"]))
@@ -487,7 +497,11 @@ func TestReleaseResult(t *testing.T) {
 			}
 		}
 	}
-	res, err := update.Install(t.Context(), k.job(t, s))
+	job := k.job(t, s)
+	if isStream {
+		job.Images = &oneWay{files: k.files, left: []string{"boot", "rootfs"}, end: io.EOF, reopen: true}
+	}
+	res, err := update.Install(t.Context(), job)
 	if err != nil || s.next() != "B" || !k.holds(s) || k.leaks(s.device) {
 		t.Fatalf("Install = %v, next %s; open %v", err, s.next(), k.open)
 	}
