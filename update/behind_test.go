@@ -145,7 +145,7 @@ func followedJob(t *testing.T, k *kit) (update.Job, *followed) {
 func TestReadBackOverlaps(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 16384})
 	var moves []int64
-	for _, every := range []int{2, 0} {
+	for _, every := range []int{2, 3, 0} { // at the end of a range, too
 		job, f := followedJob(t, k)
 		job.Sizes = update.Sizes{Chunk: 4096} // a barrier within a range
 		job.Progress = new(update.Progress)
@@ -167,8 +167,8 @@ func TestReadBackOverlaps(t *testing.T) {
 		}
 		moves = append(moves, job.Progress.Moves())
 	}
-	if moves[0] != moves[1] {
-		t.Errorf("Moves grew by %d with overlapped read-back, by %d without", moves[0], moves[1])
+	if moves[0] != moves[2] || moves[1] != moves[2] {
+		t.Errorf("Moves grew by %d and %d with overlapped read-back, by %d without", moves[0], moves[1], moves[2])
 	}
 }
 
