@@ -150,7 +150,7 @@ func (r *run) asked() error {
 
 // plan accepts the block map of every image for the slot, and that it fits.
 func (r *run) plan(ctx context.Context) error {
-	r.parts, r.passed = nil, nil
+	r.passed = nil
 	if r.Images != nil {
 		return r.planRelease(ctx)
 	}

@@ -200,7 +200,7 @@ func (d *delta) find(ctx context.Context, lacks []bool, progress *Progress) erro
 	}
 	wanted := map[string][]int{}
 	for i, rng := range d.m.Ranges() {
-		if lacks[i] && rng.Length <= d.Held {
+		if lacks[i] {
 			wanted[rng.Checksum] = append(wanted[rng.Checksum], i)
 		}
 	}
@@ -210,7 +210,7 @@ func (d *delta) find(ctx context.Context, lacks []bool, progress *Progress) erro
 	}
 	for i, rng := range d.m.Ranges() {
 		for _, w := range wanted[sums[i]] {
-			if d.m.Range(w).Length == rng.Length && (d.from[w] < 0 || w == i) {
+			if d.from[w] < 0 || w == i {
 				d.from[w] = rng.Offset
 			}
 		}
@@ -266,12 +266,11 @@ func (d *delta) hash(rng bmap.Range, buf []byte) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// Read implements io.Reader. A Read ends where a range ends.
+// Read implements io.Reader. The bytes that are asked for are of one range.
 func (d *delta) Read(p []byte) (int, error) {
 	for d.index < d.m.Len() {
 		rng := d.m.Range(d.index)
-		end := rng.Offset + rng.Length
-		if d.at >= end {
+		if d.at >= rng.Offset+rng.Length {
 			d.index++
 			continue
 		}
@@ -279,7 +278,6 @@ func (d *delta) Read(p []byte) (int, error) {
 		if d.at < rng.Offset || from == fetched {
 			break
 		}
-		p = p[:min(int64(len(p)), end-d.at)]
 		if from == made {
 			n := copy(p, d.patch.data[d.at-rng.Offset:])
 			d.at, d.lag = d.at+int64(n), d.lag+int64(n)
@@ -294,10 +292,6 @@ func (d *delta) Read(p []byte) (int, error) {
 	}
 	if err := d.catchUp(); err != nil {
 		return 0, err
-	}
-	if d.index < d.m.Len() && d.at >= d.m.Range(d.index).Offset { // not beyond this range, the next one may be copied
-		rng := d.m.Range(d.index)
-		p = p[:min(int64(len(p)), rng.Offset+rng.Length-d.at)]
 	}
 	n, err := d.image.Read(p)
 	d.at += int64(n)

@@ -152,6 +152,7 @@ func TestDelta(t *testing.T) {
 				copy(d.medium, c.target)
 			}
 			job, img, s := k.sparse(t, d, c.other)
+			job.Sizes.Held = 16 << 10
 			if c.other == nil {
 				job.Seed = nil
 			}
@@ -188,6 +189,28 @@ func TestDelta(t *testing.T) {
 				t.Errorf("the other slot was closed %d times", s.closed)
 			}
 		})
+	}
+}
+
+// A range of the other slot is copied to every place where the image has it, unless it is longer than what is compared before it is written.
+func TestCopiedTwice(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{})
+	image := bytes.Clone(k.image)
+	copy(image[98304:114688], image[65536:81920])
+	k.sign(t, image, bmap.CreateOptions{MaxRange: 16 << 10})
+	other := make([]byte, len(image))
+	copy(other[65536:81920], image[65536:])
+	d := newDevice(1 << 20)
+	job, img, _ := k.sparse(t, d, other)
+	res, err := update.Install(t.Context(), job)
+	if err != nil || res.Fetch.Copied != 2*16384 || img.read != res.MappedBytes-2*16384 || !bytes.Equal(d.medium[:len(image)], image) {
+		t.Errorf("Install = %+v, %v with %d bytes fetched", res, err, img.read)
+	}
+	k.sign(t, image, bmap.CreateOptions{MaxRange: -1})
+	job, _, _ = k.sparse(t, newDevice(1<<20), image)
+	job.Sizes.Held = 16 << 10
+	if res, err := update.Install(t.Context(), job); err != nil || res.Fetch.Copied != 8192+4096+3680 {
+		t.Errorf("Install with a long range = %+v, %v", res, err)
 	}
 }
 
@@ -242,6 +265,7 @@ func TestDeltaFails(t *testing.T) {
 	t.Run("the image ends early", func(t *testing.T) {
 		err := run(t, t.Context(), func(_ *update.Job, img *sparseStream, s *seed) {
 			img.Reader = bytes.NewReader(k.image[:300_000])
+			s.data[70_000] ^= 1
 			s.data[697_000] ^= 1
 		})
 		if !isA[*update.SourceError](err) {
@@ -359,6 +383,29 @@ func TestBoundsBeforeInvalidate(t *testing.T) {
 	if n, most := v.read.Load(), int64(68*mib+4*mib*runtime.GOMAXPROCS(0)); n < 64*mib || n > most {
 		t.Errorf("%d bytes of the other slot were read; want 64 MiB", n)
 	}
+	same := sha256.Sum256(bytes.Repeat([]byte{1}, 4*mib))
+	long(20, 4*mib)
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ranges := []bmap.Range{m.Range(0)}
+	for i := range int64(19) {
+		ranges = append(ranges, bmap.Range{Offset: (i + 1) * 4 * mib, Length: 4 * mib, Checksum: hex.EncodeToString(same[:])})
+	}
+	if m, err = bmap.FromRanges(80*mib, "sha256", ranges); err != nil {
+		t.Fatal(err)
+	}
+	k.doc = m.Encode()
+	k.sig = k.signed(k.doc)
+	run(80*mib, func(job *update.Job) {
+		job.Image, job.Seed = new(endless), func(string, string) (update.Seed, error) { return v, nil }
+		job.Progress = &update.Progress{OnFetch: func(f update.Fetch) {
+			if f.Copied != 19*4*mib {
+				t.Errorf("%d bytes are copied of another slot that holds all", f.Copied)
+			}
+		}}
+	})
 	long(1, 64*mib+4096)
 	image, again := new(endless), 0
 	run(65*mib, func(job *update.Job) {

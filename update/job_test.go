@@ -270,6 +270,11 @@ func TestPhases(t *testing.T) {
 			if got := strings.Join(p.list, " "); got != c.want || (err == nil) != strings.HasSuffix(c.want, "switch") {
 				t.Fatalf("Install = %v with the phases %s; want %s", err, got, c.want)
 			}
+			for phase, of := range p.of {
+				if slices.ContainsFunc(of, func(s update.Share) bool { return s != update.Share{} }) {
+					t.Errorf("the shares of %s are %+v; want none of one image", phase, of)
+				}
+			}
 			if p.all[update.PhaseWrite] != m.MappedBytes() || p.all[update.PhaseFlush] != 0 || p.all[update.PhasePlan] != 0 && p.all[update.PhasePlan] != m.MappedBytes() {
 				t.Errorf("the phases process %v", p.all)
 			}

@@ -118,6 +118,8 @@ func TestIfNewer(t *testing.T) {
 		{"one of the same index runs, created later", "A", other(7, created.Add(time.Hour)), none, nil, "newer A"},
 		{"one of the same index runs, created earlier", "A", other(7, created.Add(-time.Hour)), none, nil, "installed B"},
 		{"a newer one boots next", "B", older, newer, nil, "newer B"},
+		{"a newer one runs, another one boots next", "B", newer, older, nil, "newer A"},
+		{"it was tried and cannot boot any more", "A", older, same, func(j *update.Job) { j.Boot.(*device).slots[1].Bootable = false }, "failed B"},
 		{"a newer one is inactive", "A", older, newer, nil, "installed B"},
 		{"it failed", "A", older, bad, nil, "failed B"},
 		{"it failed, and does not count", "A", older, bad, always, "installed B"},

@@ -257,6 +257,12 @@ func TestChoice(t *testing.T) {
 				(res.Fetch.Reason == "") != res.Fetch.Parts {
 				t.Errorf("%q is shown, %d bytes were fetched; %+v", shown, image.read, res.Fetch)
 			}
+			if c.fetched == 0 && image.Len() < len(k.image) {
+				t.Error("nothing is fetched of the image, and it was moved")
+			}
+			if saved := res.Fetch.Saved; c.whole && (c.made == 0 && saved != 0 || c.made > 0 && saved != 200-10) {
+				t.Errorf("%d bytes are saved", res.Fetch.Saved)
+			}
 			if delta.planned && delta.closed != 1 || index.planned && index.closed != 1 {
 				t.Errorf("the delta was closed %d times, the index %d times", delta.closed, index.closed)
 			}

@@ -289,6 +289,9 @@ func TestInstallRelease(t *testing.T) {
 	if len(m.records) != 4 {
 		t.Errorf("%d records; want 2 of each role", len(m.records))
 	}
+	if slices.Contains(s.journal[:slices.Index(s.journal, "invalidate B")], "read back rootfs") {
+		t.Errorf("rootfs was prepared before its turn: %q", s.journal)
+	}
 	journal := slices.Compact(slices.Clone(s.journal))
 	order := []string{"open boot", "open rootfs", "record writing", "invalidate B", "write boot", "write rootfs", "flush boot", "flush rootfs",
 		"read back boot", "read back rootfs", "record installed", "activate B 3"}
@@ -481,7 +484,7 @@ func TestReleaseResult(t *testing.T) {
 
 func releaseResult(t *testing.T, isStream bool) {
 	k, s := newReleaseKit(t), newSet()
-	k.maps["rootfs"] = newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{Unmapped: bmap.UnmappedKeep}}).doc
+	k.maps["rootfs"] = newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{Unmapped: bmap.UnmappedKeep, ImageChecksum: wholeSum(k.image)}}).doc
 	k.contents.Images[1].BmapSHA256 = fmt.Sprintf("%x", sha256.Sum256(k.maps["rootfs"]))
 	s.every = 1
 	for _, p := range s.parts {
@@ -497,7 +500,8 @@ func releaseResult(t *testing.T, isStream bool) {
 			}
 		}
 	}
-	job := k.job(t, s)
+	job, p := k.job(t, s), newPhases()
+	job.Progress = &p.Progress
 	if isStream {
 		job.Images = &oneWay{files: k.files, left: []string{"boot", "rootfs"}, end: io.EOF, reopen: true}
 	}
@@ -507,6 +511,11 @@ func releaseResult(t *testing.T, isStream bool) {
 	}
 	if res.Unmapped != "" || res.Images[0].Unmapped != "zero" || res.Images[1].Unmapped != "keep" || res.Images[1].ZeroedBytes != 0 {
 		t.Errorf("holes: %q of %+v", res.Unmapped, res.Images)
+	}
+	for _, of := range p.of[update.PhaseReadBack] { // the whole of boot, and what is mapped of rootfs twice
+		if of.All != k.imageSize+2*res.Images[1].MappedBytes {
+			t.Errorf("the share of the read-back is %+v", of)
+		}
 	}
 	sum := reflect.ValueOf(res.ImageResult)
 	for i := range sum.NumField() {
@@ -561,12 +570,16 @@ func TestReleaseHeld(t *testing.T) {
 				copy(p.data, p.medium)
 			}
 			c.change(s)
-			job := k.job(t, s)
+			job, p := k.job(t, s), newPhases()
+			job.Progress = &p.Progress
 			job.State.(*memory).records = []update.Record{{Slot: "B", Outcome: update.OutcomeInstalled, Release: r.Identity()}}
 			res, err := update.Install(t.Context(), job)
 			writes := slices.Contains(s.journal, "invalidate B")
 			if !errors.Is(err, c.err) || writes != c.writes || (err == nil) != (s.next() == "B") || k.leaks(s.device) {
 				t.Fatalf("Install = %+v, %v, next %s; %q, open %v", res, err, s.next(), s.journal, k.open)
+			}
+			if of := p.of[update.PhaseReadBack]; len(of) > 1 && (of[len(of)-2].Before != 0 || of[len(of)-1].Before != k.imageSize) {
+				t.Errorf("the shares of the read-back are %+v", of)
 			}
 			if named := slices.Contains(s.journal, "named rootfs"); named != (s.file != "") || !writes && slices.Contains(s.journal, "reserve rootfs") {
 				t.Errorf("the file: %q", s.journal)
