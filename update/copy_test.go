@@ -146,7 +146,14 @@ func TestCopyAgain(t *testing.T) {
 			t.Errorf("Copy = %+v, %v", res, err)
 		}
 	}
-	f := &followed{target: target{newDevice(1 << 20)}, since: map[int64]int{}}
+	f := &followed{target: target{newDevice(1 << 20)}, since: map[int64]int{}, reads: make(chan struct{}, 4)}
+	f.d.every = 1
+	overlapped := copyJob(k, f.d, m)
+	overlapped.Target, overlapped.Rewrite, overlapped.Image = f, true, &paused{stream{Reader: bytes.NewReader(k.image)}, f.reads, 4, t.Context()}
+	if res, err := update.Copy(t.Context(), overlapped); err != nil || res.OverlapBytes == 0 {
+		t.Errorf("Copy = %+v, %v; want an overlapped read-back", res, err)
+	}
+	f = &followed{target: target{newDevice(1 << 20)}, since: map[int64]int{}}
 	f.d.every = 1
 	p := new(update.Progress)
 	f.d.onOp = func(n int) {
@@ -161,12 +168,14 @@ func TestCopyAgain(t *testing.T) {
 	}
 	d = newDevice(1 << 20)
 	p = new(update.Progress)
-	n := int64(0)
+	n, moves := int64(0), int64(0)
 	d.onOp = func(int) {
 		phase, done, _ := p.Sample()
-		if n++; phase == update.PhaseWrite && done != 8192*(n-1) {
-			t.Errorf("%d bytes are done before chunk %d", done, n)
+		now := p.Moves()
+		if n++; phase == update.PhaseWrite && (done != 8192*(n-1) || now <= moves) {
+			t.Errorf("%d bytes are done before chunk %d; Moves %d after %d", done, n, now, moves)
 		}
+		moves = now
 	}
 	job = copyJob(k, d, nil)
 	job.Image = consuming{stream{Reader: bytes.NewReader(k.image)}, func() int64 { return 1 << 40 }}

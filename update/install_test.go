@@ -347,6 +347,13 @@ func TestLongRanges(t *testing.T) {
 	if _, err := update.Install(t.Context(), k.job(d)); err != nil || d.next() != "B" {
 		t.Fatalf("Install = %v, next %s", err, d.next())
 	}
+	several := newKit(t, bmap.CreateOptions{MaxRange: -1})
+	d = newDevice(1 << 20)
+	job := several.job(d)
+	job.Sizes = update.Sizes{Chunk: 4096, Held: 4096}
+	if _, err := update.Install(t.Context(), job); err != nil || d.next() != "B" {
+		t.Errorf("Install of several long ranges = %v, next %s", err, d.next())
+	}
 	image[10<<20] ^= 1
 	d = newDevice(12 << 20)
 	_, err := update.Install(t.Context(), k.job(d))

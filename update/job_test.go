@@ -85,7 +85,7 @@ func TestNarrow(t *testing.T) {
 		}
 		ids[res.Identity] = true
 	}
-	other := newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{Version: "8"}})
+	other := newKit(t, bmap.CreateOptions{MaxRange: 16384})
 	k, other = other, k
 	if res, _, err := install(newDevice(size), "two", narrow); err != nil || ids[res.Identity] {
 		t.Errorf("Install of another document = %+v, %v; want another identity than %v", res, err, ids)
@@ -307,13 +307,18 @@ func TestProgressOfWrites(t *testing.T) {
 		copy(medium[65536:65536+2*16<<10], k.image[65536:])
 	}
 	d.out = 1000 // of an earlier job
-	var late, writes int64
+	var late, writes, moves int64
 	d.onOp = func(n int) {
 		_, done, _ := p.Sample()
 		switch op := d.journal[n-1]; {
 		case strings.HasPrefix(op, "write") && writes == 0: // the reader compares the ranges ahead of it
 			writes++
 		case strings.HasPrefix(op, "write"):
+			if now := p.Moves(); now <= moves {
+				t.Errorf("%s: Moves stays %d", op, moves)
+			} else {
+				moves = now
+			}
 			if done != held+d.out-1000 {
 				t.Errorf("%s: %d bytes are done; want %d", op, done, held+d.out-1000)
 			}

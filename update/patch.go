@@ -116,6 +116,9 @@ func (p *part) refetch(ctx context.Context, failed []int) error {
 		plan, err := sparse.Plan(p.Map, want)
 		p.fetch.Bytes += plan.Bytes
 		p.fetch.Requests += plan.Requests
+		if err != nil {
+			_ = image.Close() // it was only read
+		}
 		return image, err
 	}))
 }

@@ -297,6 +297,25 @@ func TestPatchWithoutImage(t *testing.T) {
 	}
 }
 
+// A second stream that cannot be planned ends the install, and is closed.
+func TestPatchPlansAgain(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for first := range 2 { // wrong is the first range, or another one
+		d := newDevice(1 << 20)
+		job, img, _ := k.sparse(t, d, nil)
+		job.Image = &patchedStream{sparseStream: *img, patch: &fakePatch{t: t, k: k, m: m, makes: func(int) bool { return true }, wrong: func(i int) bool { return i == first }}}
+		again := &sparseStream{stream: stream{Reader: bytes.NewReader(k.image)}, t: t, plan: func() error { return errInjected }}
+		job.Reopen = func(context.Context) (update.ImageCloser, error) { return again, nil }
+		if _, err := update.Install(t.Context(), job); !errors.Is(err, errInjected) || !isA[*update.SourceError](err) || again.closed != 1 || d.next() != "A" {
+			t.Errorf("Install = %v, next %s; the second stream was closed %d times", err, d.next(), again.closed)
+		}
+	}
+}
+
 // Whatever operation fails, the slot does not boot next, and the next install goes on from what it holds.
 func TestPatchEveryOperationFails(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})

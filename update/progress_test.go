@@ -28,7 +28,7 @@ func (b *blank) Zero(_, n int64) error {
 	return b.onZero(n)
 }
 func (b *blank) Flush() error               { return nil }
-func (b *blank) Discard(int64, int64) error { return nil }
+func (b *blank) Discard(off, n int64) error { return b.Zero(off, n) }
 func (b *blank) WrittenOut() int64          { return 0 }
 func (b *blank) Barriers() int              { return 0 }
 func (b *blank) Engine() string             { return "blank" }
@@ -65,11 +65,15 @@ func TestProgressOfHoles(t *testing.T) {
 			t.Errorf("Moves stays %d from piece %d to the next", b.seen[i], i)
 		}
 	}
-	ctx, stop := context.WithCancelCause(t.Context())
-	b = &blank{onZero: func(int64) error { stop(errInjected); return nil }}
-	_, err = update.Copy(ctx, job(b))
-	if _, isWrite := errors.AsType[*update.WriteError](err); !errors.Is(err, errInjected) || isWrite || len(b.seen) != 1 {
-		t.Errorf("a cancelled Copy = %v after %d pieces; want its cause after 1", err, len(b.seen))
+	for _, unmapped := range []string{update.UnmappedZero, update.UnmappedDiscard} {
+		ctx, stop := context.WithCancelCause(t.Context())
+		b = &blank{onZero: func(int64) error { stop(errInjected); return nil }}
+		j := job(b)
+		j.Unmapped = unmapped
+		_, err = update.Copy(ctx, j)
+		if _, isWrite := errors.AsType[*update.WriteError](err); !errors.Is(err, errInjected) || isWrite || len(b.seen) != 1 {
+			t.Errorf("%s: a cancelled Copy = %v after %d pieces; want its cause after 1", unmapped, err, len(b.seen))
+		}
 	}
 }
 

@@ -265,7 +265,8 @@ func TestInstallRelease(t *testing.T) {
 	}
 	r, _ := release.New(k.contents)
 	if res.Identity != r.Identity() || len(res.Images) != 2 || !slices.Equal(res.Roles(), []string{"boot", "rootfs"}) || res.Index != 7 || res.Role != "" ||
-		res.Product != "demo" || res.Version != "7" || len(res.Signers) != 1 || res.Unmapped != "zero" || res.Engine != "memory" {
+		res.Product != "demo" || res.Version != "7" || len(res.Signers) != 1 || res.Unmapped != "zero" || res.Engine != "memory" ||
+		res.ZeroedBytes != 2*(k.imageSize-res.Images[0].MappedBytes) {
 		t.Errorf("the result is %+v", res)
 	}
 	mapped := res.Images[0].MappedBytes
