@@ -30,7 +30,7 @@ const (
 // entry is a file or directory.
 type entry struct {
 	directory bool
-	first     int64 // cluster; 0 is none, and the root of a directory
+	first     int64 // cluster; 0 is none, and the fixed root directory
 	size      int64
 }
 
@@ -78,9 +78,6 @@ func (f *FS) records(first int64, take func(b []byte) bool) error {
 	if first == 0 && f.bits != 32 {
 		_, err := f.scan(f.root.off, f.root.length, take)
 		return err
-	}
-	if first == 0 {
-		first = f.root.first
 	}
 	clusters, err := f.chain(first, maxDirectory+1, false)
 	if err != nil {

@@ -210,6 +210,7 @@ func TestHostile(t *testing.T) {
 				m[i] = 'x'
 			}
 		}, "directory is longer"},
+		{"a folder without clusters", func(m memory) { clear(m[bytes.Index(m, []byte("A          "))+26:][:2]) }, "begins at cluster 0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := bytes.Clone(good)
@@ -310,6 +311,17 @@ func tiny(bits, clusters, perFAT int, chain []int, next, size int) (m memory, co
 	return m, content[:min(size, len(content))]
 }
 
+// ghost has a root directory of nine sectors without a file, and a record behind it.
+func ghost() memory {
+	m, _ := tiny(12, 100, 1, []int{5}, 0xfff, 512)
+	m[17] = 144
+	for i := range 144 {
+		m[1024+32*i] = 0xe5
+	}
+	copy(m[1024+9*512:], append([]byte("GHOST      "), make([]byte, 21)...))
+	return m
+}
+
 // TestClusters reads chains at the limits of file systems of 12 and 16 bits.
 func TestClusters(t *testing.T) {
 	for _, tt := range []struct {
@@ -348,6 +360,9 @@ func TestClusters(t *testing.T) {
 	if _, _, err := f.Extent("E", 0); err == nil || !strings.Contains(err.Error(), "is empty") {
 		t.Errorf("Extent of an empty file = %v", err)
 	}
+	if _, err := open(t, ghost()).ReadFile("GHOST", mib); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("ReadFile of a record behind the root directory = %v; want ErrNotExist", err)
+	}
 	if _, err := f.ReadFile("D", mib); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("ReadFile in a root directory that is full = %v; want ErrNotExist", err)
 	}
@@ -356,49 +371,57 @@ func TestClusters(t *testing.T) {
 // TestRecords: what a directory holds behind its end, deleted files, labels and stray pieces of long names do not count.
 func TestRecords(t *testing.T) {
 	le := binary.LittleEndian
-	m, _ := tiny(12, 100, 1, []int{5, 6}, 0xfff, 1024)
-	root, dir := m[1024:1536], m[1536+3*512:][:1024] // F becomes a directory of two clusters
-	record := func(b []byte, name string, attr byte) {
+	m, _ := tiny(12, 100, 1, []int{5, 6, 7}, 0xfff, 1536)
+	root, dir := m[1024:1536], m[1536+3*512:][:1536] // F becomes a directory of three clusters
+	root[11] = 0x10
+	clear(dir)
+	rest := dir
+	next := func() (b []byte) { b, rest = rest[:32], rest[32:]; return b }
+	record := func(name string, attr byte) []byte {
+		b := next()
 		copy(b, name)
 		b[11] = attr
 		le.PutUint16(b[26:], 9)
 		le.PutUint32(b[28:], 512)
+		return b
 	}
-	long := func(b []byte, order byte, name string, sum byte) {
-		clear(b[:32])
+	long := func(order byte, name string, sum byte) []byte {
+		b := next()
 		b[0], b[11], b[13] = order, 0x0f, sum
 		for i, c := range []byte(name) {
-			at := 1 + 2*i // up to 5 units
-			b[at] = c
+			b[1+2*i] = c // up to 5 units
 		}
+		return b
 	}
-	root[11] = 0x10
-	clear(dir)
-	record(dir, "\xe5ELETED    ", 0)
-	record(dir[32:], "LABEL      ", 0x08)
-	record(dir[64:], "LOWER   TXT", 0)
-	dir[64+12] = 0x18
-	record(dir[96:], "\x05MEGA      ", 0)
 	sum := byte(0)
 	for _, c := range []byte("SHORT      ") {
 		sum = sum>>1 | sum<<7
 		sum += c
 	}
-	long(dir[128:], 0x41, "right", sum)
-	record(dir[160:], "SHORT      ", 0)
-	long(dir[192:], 0x41, "wrong", sum+1)
-	record(dir[224:], "SHORT2     ", 0)
-	long(dir[256:], 0x42, "half", sum) // the first piece is missing
-	record(dir[288:], "SHORT      ", 0)
-	long(dir[320:], 0x41, "old", sum)
-	dir[320] = 0xe5
-	record(dir[352:], "SHORT      ", 0)
-	long(dir[384:], 0x41, "else", sum)
-	record(dir[416:], "\xe5HORT      ", 0)
-	record(dir[448:], "SHORT      ", 0)
-	record(dir[512:], "OLD        ", 0) // behind the end
+	record("\xe5ELETED    ", 0)
+	record("LABEL      ", 0x08)
+	record("LOWER   TXT", 0)[12] = 0x18
+	record("\x05MEGA      ", 0)
+	long(0x41, "right", sum)
+	record("SHORT      ", 0)
+	long(0x41, "wrong", sum+1)
+	record("SHORT2     ", 0)
+	for _, pieces := range []func(){
+		func() { long(0x42, "half", sum) },                                      // the first piece is missing
+		func() { long(0x42, "half", sum); long(0x02, "half", sum) },             // and the other one is there twice
+		func() { long(0x42, "b", sum); long(1, "a", sum+1); long(1, "a", sum) }, // a piece of another name between them
+		func() { long(0x40, "none", 0) },
+		func() { long(0x41, "old", sum)[0] = 0xe5 },
+		func() { long(0x41, "else", sum); record("\xe5HORT      ", 0) },
+	} {
+		pieces()
+		record("SHORT      ", 0)
+	}
+	rest = dir[1024:]
+	record("OLD        ", 0) // behind the end
 	got, err := open(t, m).Names("F", 100)
-	if want := []string{"lower.txt", "\xe5MEGA", "right", "SHORT2", "SHORT", "SHORT", "SHORT"}; err != nil || !slices.Equal(got, want) {
+	want := []string{"lower.txt", "\xe5MEGA", "right", "SHORT2", "SHORT", "SHORT", "SHORT", "SHORT", "SHORT", "SHORT"}
+	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("Names = %q, %v; want %q", got, err, want)
 	}
 	if _, err := open(t, m).ReadFile("F/OLD", mib); !errors.Is(err, fs.ErrNotExist) {
@@ -406,6 +429,21 @@ func TestRecords(t *testing.T) {
 	}
 	if got, err := open(t, m).ReadFile("f/RIGHT", mib); err != nil || len(got) != 512 {
 		t.Errorf("ReadFile by the long name = %d bytes, %v", len(got), err)
+	}
+	for _, pieces := range []int{20, 21} { // more than 20 are no name
+		clear(dir)
+		rest = dir
+		for n := pieces; n > 0; n-- {
+			order := byte(n)
+			if n == pieces {
+				order |= 0x40
+			}
+			long(order, "first", sum)
+		}
+		record("SHORT      ", 0)
+		if got, err := open(t, m).Names("F", 9); err != nil || !slices.Equal(got, []string{map[int]string{20: "first", 21: "SHORT"}[pieces]}) {
+			t.Errorf("Names with a name in %d pieces = %q, %v", pieces, got, err)
+		}
 	}
 }
 
@@ -427,7 +465,14 @@ func (f *failing) ReadBackAt(p []byte, off int64) (int, error) {
 
 // TestUnreadable: every read that fails is an error, and the next call reads again.
 func TestUnreadable(t *testing.T) {
-	m, want := tiny(12, 400, 2, []int{339, 340, 341, 342, 343}, 0xfff, 2300)
+	short, want := tiny(12, 400, 2, []int{339, 340, 341, 342, 343}, 0xfff, 2300)
+	deep, content := format(t, 40*mib, []string{"-F32", "-s1"}, "/a/file")
+	wantReadErrors(t, short, "F", want)
+	wantReadErrors(t, deep, "/a/file", content["/a/file"])
+}
+
+func wantReadErrors(t *testing.T, m memory, name string, want []byte) {
+	t.Helper()
 	for n := 1; ; n++ {
 		r := &failing{memory: m, at: n}
 		f, err := fat.Open(r, int64(len(m)))
@@ -440,15 +485,15 @@ func TestUnreadable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := f.ReadFile("F", mib); r.n < n {
-			if err != nil || n < 1+1+2+5 {
+		if got, err := f.ReadFile(name, mib); r.n < n {
+			if err != nil || n < 9 { // the boot sector, a directory, the FAT, the data
 				t.Errorf("ReadFile = %d bytes, %v after %d reads", len(got), err, r.n)
 			}
 			break
 		} else if !errors.Is(err, io.ErrClosedPipe) {
 			t.Errorf("ReadFile with read %d failing = %d bytes, %v", n, len(got), err)
 		}
-		if got, err := f.ReadFile("F", mib); err != nil || !bytes.Equal(got, want) {
+		if got, err := f.ReadFile(name, mib); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("ReadFile after read %d failed = %d bytes, %v", n, len(got), err)
 		}
 	}

@@ -164,5 +164,5 @@ func (c *chain) follow(extended entry) error {
 
 // inside reports whether the third or fourth entry of an extended record is a partition; some tools leave garbage there.
 func (c *chain) inside(e entry, at, length int64, extended entry) bool {
-	return e.first+e.count <= length && at+e.first >= extended.first && at+e.first+e.count <= extended.first+extended.count
+	return e.first+e.count <= length && at+e.first+e.count <= extended.first+extended.count
 }
