@@ -2,12 +2,18 @@ package blockdev
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 )
+
+// uniqueDir is a folder whose name no other process uses for its notes.
+func uniqueDir(t *testing.T) string {
+	return filepath.Join(t.TempDir(), fmt.Sprint("test", os.Getpid()))
+}
 
 // TestDirtyLimits: all limits are set, or those before one that cannot be, and what was there comes back, where the kernel knows it.
 func TestDirtyLimits(t *testing.T) {
@@ -23,7 +29,7 @@ func TestDirtyLimits(t *testing.T) {
 		"nothing set": {map[string]string{"max_bytes/x": "", "max_ratio_fine": "7000", "strict_limit": "0"}, map[string]string{"strict_limit": "0"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sysfs := t.TempDir()
+			sysfs := uniqueDir(t)
 			for file, text := range c.before {
 				if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(sysfs, "bdi", file)), 0o755),
 					os.WriteFile(filepath.Join(sysfs, "bdi", file), []byte(text+"\n"), 0o600)); err != nil {
@@ -60,7 +66,7 @@ func TestDirtyLimits(t *testing.T) {
 
 // TestOtherDisk: the note of a disk does not change the limits of another one that took its name.
 func TestOtherDisk(t *testing.T) {
-	sysfs := t.TempDir()
+	sysfs := uniqueDir(t)
 	set := func(seq, ratio string) {
 		t.Helper()
 		if err := errors.Join(os.MkdirAll(filepath.Join(sysfs, "bdi"), 0o755), os.WriteFile(filepath.Join(sysfs, "diskseq"), []byte(seq+"\n"), 0o600),

@@ -465,6 +465,9 @@ func (f *failing) ReadBackAt(p []byte, off int64) (int, error) {
 
 // TestUnreadable: every read that fails is an error, and the next call reads again.
 func TestUnreadable(t *testing.T) {
+	if _, err := fat.Open(make(memory, 511), 512); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("Open of 511 bytes = %v; want ErrUnexpectedEOF", err)
+	}
 	short, want := tiny(12, 400, 2, []int{339, 340, 341, 342, 343}, 0xfff, 2300)
 	deep, content := format(t, 40*mib, []string{"-F32", "-s1"}, "/a/file")
 	wantReadErrors(t, short, "F", want)

@@ -557,6 +557,9 @@ func TestFaults(t *testing.T) {
 	if _, err := gpt.Read(m, m.size(), 512).Table(); !errors.Is(err, gpt.ErrNoSignature) {
 		t.Errorf("Table of an empty disk = %v; want ErrNoSignature", err)
 	}
+	if _, err := gpt.ReadCopy(&memory{data: m.data[:1000]}, mib, 512, 1); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("ReadCopy of 1000 bytes = %v; want ErrUnexpectedEOF", err)
+	}
 	for _, size := range []int64{0, 511, 512, 1024, 1536} {
 		if _, err := gpt.Read(m, size, 512).Table(); err == nil {
 			t.Errorf("Table of a disk of %d bytes = nil; want an error", size)
