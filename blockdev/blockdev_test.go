@@ -554,6 +554,12 @@ func TestWindowOfAnImage(t *testing.T) {
 	if after := openFiles(path); after != before {
 		t.Errorf("%d files are open; want %d", after, before)
 	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Open(blockdev.Exclusive); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("opening a partition of an image that is gone = %v; want ErrNotExist", err)
+	}
 }
 
 // An error is final: a full backing device fails the flush, and every later call repeats that error.

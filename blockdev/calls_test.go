@@ -2,6 +2,7 @@ package blockdev_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -31,20 +32,25 @@ type traced struct {
 	*calls
 	name     string
 	took     func(bytes int)
-	zero     error // of ZeroOut and Discard
+	zero     error  // of ZeroOut and Discard
+	fail     string // the call that fails
 	inFlight int
 	most     int // writes at a time
 }
 
-func (f *traced) note(format string, args ...any) {
+func (f *traced) note(format string, args ...any) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.log = append(f.log, f.name+" "+fmt.Sprintf(format, args...))
+	call := fmt.Sprintf(format, args...)
+	f.log = append(f.log, f.name+" "+call)
+	if call == f.fail {
+		return unix.EIO
+	}
+	return nil
 }
 
 func (f *traced) Pread(p []byte, off int64) (int, error) {
-	f.note("read %d+%d", off, len(p))
-	return copy(p, f.data[off:]), nil
+	return copy(p, f.data[off:]), f.note("read %d+%d", off, len(p))
 }
 
 func (f *traced) Pwrite(p []byte, off int64) (int, error) {
@@ -55,25 +61,25 @@ func (f *traced) Pwrite(p []byte, off int64) (int, error) {
 	if f.took != nil {
 		f.took(len(p))
 	}
-	f.note("write %d+%d", off, len(p))
+	err := f.note("write %d+%d", off, len(p))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.inFlight--
-	return copy(f.data[off:], p), nil
+	return copy(f.data[off:], p), err
 }
 
 func (f *traced) SyncRange(off, length int64, flags blockdev.SyncFlags) error {
-	if flags != 0 {
-		f.note("%s %d+%d", map[blockdev.SyncFlags]string{blockdev.Write: "start", blockdev.WriteAndWait: "wait"}[flags], off, length)
+	if flags == 0 {
+		return nil
 	}
-	return nil
+	return f.note("%s %d+%d", map[blockdev.SyncFlags]string{blockdev.Write: "start", blockdev.WriteAndWait: "wait"}[flags], off, length)
 }
 
-func (f *traced) Datasync() error             { f.note("flush"); return nil }
-func (f *traced) DropCache(off, length int64) { f.note("drop %d+%d", off, length) }
-func (f *traced) ZeroOut(off, n int64) error  { f.note("zero %d+%d", off, n); return f.zero }
-func (f *traced) Discard(off, n int64) error  { f.note("discard %d+%d", off, n); return f.zero }
-func (f *traced) Close() error                { f.note("close, %d in flight", f.inFlight); return nil }
+func (f *traced) Datasync() error             { return f.note("flush") }
+func (f *traced) DropCache(off, length int64) { _ = f.note("drop %d+%d", off, length) }
+func (f *traced) ZeroOut(off, n int64) error  { return cmp.Or(f.note("zero %d+%d", off, n), f.zero) }
+func (f *traced) Discard(off, n int64) error  { return cmp.Or(f.note("discard %d+%d", off, n), f.zero) }
+func (f *traced) Close() error                { return f.note("close, %d in flight", f.inFlight) }
 
 // tracedFiles are the descriptors of a disk of size bytes.
 func tracedFiles(size int64) (c *calls, f blockdev.Files) {
@@ -132,6 +138,42 @@ func TestPacedCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.want(t, "Close", "main close, 0 in flight", "sentinel close, 0 in flight")
+}
+
+// TestCallErrors: the call that has an error returns it, not a later one.
+func TestCallErrors(t *testing.T) {
+	for _, engine := range []string{blockdev.Paced, blockdev.Auto} {
+		for _, fail := range []string{"write 0+4096", "write 4096+4096", "start 0+4096", "start 4096+4096", "wait 0+4096", "flush"} {
+			_, f := tracedFiles(64 << 10)
+			f.Main.(*traced).fail, f.Sentinel.(*traced).fail = fail, fail
+			w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Engine: engine, Window: 4096, Checkpoint: 8192})
+			if n, err := w.WriteAt(make([]byte, 8192), 0); !errors.Is(err, unix.EIO) {
+				t.Errorf("%s: WriteAt with a failing %s = %d, %v; want EIO", engine, fail, n, err)
+			}
+		}
+	}
+	_, f := tracedFiles(64 << 10)
+	f.Main.(*traced).fail = "wait 4096+4096" // at the end of the first trial
+	w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Window: 4096})
+	if _, err := w.WriteAt(make([]byte, 8192), 0); !errors.Is(err, unix.EIO) {
+		t.Errorf("WriteAt at the end of a trial = %v; want EIO", err)
+	}
+	for _, fail := range []string{"zero 4096+4096", "write 512+3584", "write 8192+512"} { // the pages, and the parts beside them
+		_, f := tracedFiles(64 << 10)
+		f.Direct, f.Main.(*traced).fail = nil, fail
+		d := blockdev.New("slot", f)
+		if err := d.Zero(512, 8192); !errors.Is(err, unix.EIO) || d.Sync() == nil {
+			t.Errorf("Zero with a failing %s = %v; want EIO, for good", fail, err)
+		}
+	}
+	_, f = tracedFiles(64 << 10)
+	f.Main.(*traced).fail, f.Direct.(*traced).fail = "read 0+4096", "read 0+4096"
+	d := blockdev.New("slot", f)
+	for _, read := range []func([]byte, int64) (int, error){d.ReadAt, d.ReadBackAt} {
+		if n, err := read(make([]byte, 4096), 0); n != 0 || !errors.Is(err, unix.EIO) {
+			t.Errorf("a read that fails = %d, %v; want EIO", n, err)
+		}
+	}
 }
 
 // TestPieces: commands that cannot be interrupted, and direct reads, are bounded; zeroing and discarding skip no piece.

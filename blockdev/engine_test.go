@@ -266,10 +266,17 @@ func TestReadOnlyDevice(t *testing.T) {
 	node := loop(t, filepath.Join(t.TempDir(), "loop.img"), 16<<20)
 	run(t, "blockdev", "--setro", node)
 	defer run(t, "blockdev", "--setrw", node)
-	if _, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive); err == nil {
-		t.Error("a read-only device was opened for writing")
-	} else {
-		t.Log(err)
+	for _, mode := range []blockdev.Mode{blockdev.Exclusive, blockdev.Shared} {
+		if _, err := blockdev.OpenPath(node, 0, 0, mode); !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
+			t.Errorf("opening a read-only device for writing = %v", err)
+		}
+	}
+	d, err := blockdev.OpenPath(node, 0, 0, blockdev.ReadOnly)
+	if err != nil || !d.Facts().ReadOnly || openFiles(node) != 2 {
+		t.Fatalf("opening a read-only device for reading = %v, with %d files", err, openFiles(node))
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
