@@ -59,7 +59,7 @@ func (t *Table) Entries() []Entry {
 func (t *Table) Partitions(sectors int64) ([]Entry, error) {
 	list := t.Entries()
 	for _, e := range list {
-		if e.First < 1 || e.First > e.Last || e.Last >= sectors {
+		if e.First <= primaryLBA || e.First > e.Last || e.Last >= sectors {
 			return nil, fmt.Errorf("%s is not inside the disk of %d sectors", e, sectors)
 		}
 	}

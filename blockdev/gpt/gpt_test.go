@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -179,7 +180,7 @@ func TestWrite(t *testing.T) {
 		}
 		tables := gpt.Read(m, m.size(), sector)
 		got, err := tables.Partitions()
-		if err != nil || fmt.Sprint(got) != fmt.Sprint(want) || len(tables.Faults()) > 0 {
+		if err != nil || !slices.Equal(got, want) || len(tables.Faults()) > 0 {
 			t.Errorf("Partitions = %v, %v; want %v; faults %v", got, err, want, tables.Faults())
 		}
 		if rest := m.data[512:sector]; bytes.Count(rest, []byte{0xa5}) != len(rest) {
@@ -249,7 +250,7 @@ func TestNewRefuses(t *testing.T) {
 		t.Error("New for 67 sectors = nil; want an error")
 	}
 	fills := gpt.Entry{Number: 128, Type: gpt.GUID{1}, First: 34, Last: 34, Name: strings.Repeat("x", 36)}
-	if _, err := gpt.New(68, 512, gpt.GUID{1}, []gpt.Entry{fills}); err != nil {
+	if table, err := gpt.New(68, 512, gpt.GUID{1}, []gpt.Entry{fills}); err != nil || !slices.Equal(table.Entries(), []gpt.Entry{fills}) {
 		t.Errorf("New with one partition that fills the disk = %v", err)
 	}
 }
@@ -523,6 +524,8 @@ func TestFaults(t *testing.T) {
 		{"partition outside the disk", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[40:], 1<<63) }) },
 			"error: partition 1 (sectors 8192-"},
 		{"partition backwards", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[40:], 8191) }) }, "error: partition 1 (sectors 8192-8191)"},
+		{"partition behind the disk", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[128+40:], 40*2048) }) },
+			"error: partition 2 (sectors 16384-81920) is not inside"},
 		{"partition over the table", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[32:], 33) }) }, "overlaps the primary partition table"},
 		{"partition over the backup", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[128+40:], 40*2048-1) }) }, "overlaps"},
 		{"partitions overlap", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[128+32:], 9000) }) }, "error: partition 2 (sectors 9000-"},
@@ -557,6 +560,14 @@ func TestFaults(t *testing.T) {
 	if _, err := gpt.Read(m, m.size(), 512).Table(); !errors.Is(err, gpt.ErrNoSignature) {
 		t.Errorf("Table of an empty disk = %v; want ErrNoSignature", err)
 	}
+	m = small(t)
+	clear(m.data[512:1024]) // the backup serves
+	le.PutUint64(m.data[95*512+32:], 1)
+	seal(m.data, 127*512)
+	if _, err := gpt.Read(m, m.size(), 512).Partitions(); err == nil || !strings.Contains(err.Error(), "partition 1 (sectors 1-50) is not inside") {
+		t.Errorf("Partitions with one over the primary header = %v", err)
+	}
+	m = &memory{data: make([]byte, mib)}
 	if _, err := gpt.ReadCopy(&memory{data: m.data[:1000]}, mib, 512, 1); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("ReadCopy of 1000 bytes = %v; want ErrUnexpectedEOF", err)
 	}
