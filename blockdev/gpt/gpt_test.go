@@ -310,6 +310,7 @@ func TestFit(t *testing.T) {
 		{name: "less is usable", change: map[int]uint64{last: 12000}, sectors: 16384, grow: true, last: 12000, grown: 10239},
 		{name: "more is usable than there is", change: map[int]uint64{last: 16351}, sectors: 16384, last: 16350},
 		{name: "first usable sector is the header", change: map[int]uint64{first: 1}, sectors: 16384, want: "first usable sector is 1, expected 2 to 16350"},
+		{name: "first usable sector is the second", change: map[int]uint64{first: 2}, sectors: 16384, last: 16350},
 		{name: "first usable sector is the last", change: map[int]uint64{first: 16350}, sectors: 16384, last: 16350},
 		{name: "no usable sector", change: map[int]uint64{first: 16351}, sectors: 16384, want: "first usable sector is 16351"},
 		{name: "entries before the backup", change: map[int]uint64{place: 16319}, sectors: 16384, last: 16350},
@@ -336,6 +337,10 @@ func TestFit(t *testing.T) {
 		binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h))
 		if table, err = gpt.ReadCopy(m, m.size(), 512, 1); err != nil {
 			t.Fatal(err)
+		}
+		table.SetAttributes(3, 7)
+		if table.Attributes(3) != 7 || table.Attributes(2) != 0 {
+			t.Errorf("attributes are %d and %d; want 7 and 0", table.Attributes(3), table.Attributes(2))
 		}
 		fit, err := table.Fit(tt.sectors, tt.grow)
 		if tt.want != "" {
