@@ -344,7 +344,7 @@ func TestDamage(t *testing.T) {
 		t.Errorf("a restored slot is %+v, beside %q", s.Slots["A"], s.Damaged)
 	}
 	s = state.State{}
-	s.Put("A", "rootfs", image(3, state.Installed), "")
+	s.Put("A", "rootfs", installed, "")
 	if s.Damage("A", day2); len(s.Damaged) > 0 {
 		t.Errorf("a slot that was never good can be restored: %q", s.Damaged)
 	}

@@ -320,9 +320,11 @@ func TestLaterFormat(t *testing.T) {
 		}
 	}
 	added := boottest.NewMedium(reseal(m.Snapshot()[0], func(_ []byte, p map[string]any) { p["later"] = "north" }))
-	do(t, open(t, added).Update(func(s *state.State) { s.Time = day2 }))
-	if !bytes.Contains(added.Snapshot()[0], []byte(`"later":"north"`)) {
-		t.Error("a member that is not known was dropped")
+	for _, at := range []time.Time{day2, day1} {
+		do(t, open(t, added).Update(func(s *state.State) { s.Time = at }))
+	}
+	if n := bytes.Count(added.Snapshot()[0], []byte(`"later":"north"`)); n != 2 {
+		t.Errorf("a member that is not known is in %d copies; want it in both", n)
 	}
 }
 
@@ -443,5 +445,66 @@ func TestDescriptionsMakeRoom(t *testing.T) {
 	got := open(t, m)
 	if st := got.State(); st.Floor != 39 || got.Lost() != "" || len(st.Slots) != 3 || st.Slots["B"]["rootfs"].Result != state.Good {
 		t.Errorf("floor %d, lost %q, %+v", st.Floor, got.Lost(), st.Slots)
+	}
+}
+
+// TestOrderOfRoom: events make room first, from the oldest on, then what is only displayed, then reports, then failures; a payload of the largest
+// size loses nothing.
+func TestOrderOfRoom(t *testing.T) {
+	const room = 4096 - 32
+	m := boottest.NewMedium(make([]byte, 8192))
+	s := open(t, m)
+	fill := func(n int) (state.State, int) {
+		t.Helper()
+		do(t, s.Update(func(s *state.State) { s.Request = &state.Request{Source: strings.Repeat("x", n)} }))
+		area := m.Snapshot()[0]
+		at := 0
+		if binary.LittleEndian.Uint64(area[4096+16:]) > binary.LittleEndian.Uint64(area[16:]) {
+			at = 4096
+		}
+		return open(t, m).State(), int(binary.LittleEndian.Uint32(area[at+24:]))
+	}
+	do(t, s.Update(func(s *state.State) {
+		for _, role := range []string{"boot", "rootfs"} {
+			i := image(3, state.Installed)
+			i.Source, i.Signer, i.Seconds = "source", "signer", map[string]float64{"write": 1}
+			s.Put("A", role, i, "")
+			s.Fleet.Queue(state.Report{Outcome: state.ReportGood, Release: role})
+			s.Fleet.Fail(state.Failure{Release: role})
+		}
+	}))
+	_, used := fill(1)
+	n := 1 + room - used
+	if got, size := fill(n); size != room || len(got.History) != 2 {
+		t.Errorf("a payload of %d bytes of %d keeps %d events", size, room, len(got.History))
+	}
+	if got, size := fill(n + 1); size > room || len(got.History) != 1 || got.History[0].Role != "rootfs" || got.Slots["A"]["boot"].Source != "source" {
+		t.Errorf("one byte more: %d bytes, the events %+v, the slot %+v", size, got.History, got.Slots["A"])
+	}
+	events, displayed, reports := 0, 0, 0 // how much more was stored before each of them was lost
+	for more := n; ; more += 8 {
+		err := s.Update(func(s *state.State) { s.Request = &state.Request{Source: strings.Repeat("x", more)} })
+		if err != nil {
+			break
+		}
+		got := open(t, m).State()
+		image := got.Slots["A"]["rootfs"]
+		switch {
+		case len(got.History) > 0:
+			events = more
+		case image.Source != "":
+			displayed = more
+		case len(got.Fleet.Reports) > 0:
+			if reports = more; image.Signer != "" || image.Seconds != nil || got.Fleet.Reports[len(got.Fleet.Reports)-1].Release != "rootfs" {
+				t.Errorf("without what is displayed the image is %+v, and the reports are %+v", image, got.Fleet.Reports)
+			}
+		}
+		if failures := got.Fleet.Failures; len(failures) == 0 || failures[len(failures)-1].Release != "rootfs" || len(failures) < 2 && len(got.Fleet.Reports) > 0 ||
+			len(got.Fleet.Reports) < 2 && image.Source != "" || len(got.History) > 0 && image.Source == "" {
+			t.Fatalf("of %d bytes more are left %+v", more, got)
+		}
+	}
+	if events == 0 || displayed <= events || reports <= displayed {
+		t.Errorf("events are kept to %d bytes more, what is displayed to %d, reports to %d", events, displayed, reports)
 	}
 }

@@ -40,7 +40,9 @@ func version01(t *testing.T, m *boottest.Medium, change func(slots map[string]ma
 	var payload map[string]json.RawMessage
 	do(t, json.Unmarshal(newer[32:32+binary.LittleEndian.Uint32(newer[24:])], &payload))
 	var slots map[string]map[string]image01
-	do(t, json.Unmarshal(payload["slots"], &slots))
+	images := json.NewDecoder(bytes.NewReader(payload["slots"]))
+	images.DisallowUnknownFields() // version 0.1 would drop them
+	do(t, images.Decode(&slots))
 	change(slots)
 	var err error
 	payload["slots"], err = json.Marshal(slots)

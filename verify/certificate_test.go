@@ -419,6 +419,7 @@ func TestKeys(t *testing.T) {
 		"one never expires":            {edit: lives(2*year, 0)},
 		"the first never expires":      {edit: lives(0, 2*year)},
 		"one has expired":              {edit: lives(day, 2*year), expires: date(2024, 3).Add(2 * year)},
+		"the second has expired":       {edit: lives(2*year, day), expires: date(2024, 3).Add(2 * year)},
 		"all have expired":             {edit: lives(day, 2*day), unusable: "subkey: the key had expired on 2024-03-03"},
 		"no key for signing":           {cert: certOf(t, ed), edit: primary(certifies), unusable: "signing flag is not set"},
 		"a weak primary key":           {cert: weak, unusable: "RSA key of 2048 bits"},
@@ -426,7 +427,8 @@ func TestKeys(t *testing.T) {
 		"the clock is before the key":  {policy: verify.Policy{Time: date(2023, 1)}, unusable: "its certificate is not usable"},
 		"a clock that is a least time": {policy: verify.Policy{Time: date(2023, 1), LowerBound: true}},
 		"the earlier end of both": {edit: func(t *testing.T, e *openpgp.Entity) {
-			recertify(t, e, func(s *packet.Signature) { s.FlagSign, s.KeyLifetimeSecs = false, seconds(2*year) })
+			lives(3*year, 3*year)(t, e)
+			recertify(t, e, func(s *packet.Signature) { s.KeyLifetimeSecs = seconds(2 * year) })
 		}, expires: date(2024, 1).Add(2 * year)},
 		"revoked": {edit: func(t *testing.T, e *openpgp.Entity) {
 			if err := e.Revoke(packet.KeyCompromised, "", goConfig()); err != nil {
