@@ -151,6 +151,11 @@ func TestRoom(t *testing.T) {
 			t.Errorf("%d bytes: documents %v, chain %v; want room: %v", size, d, c, ok)
 		}
 	}
+	odd := boottest.NewMedium(make([]byte, 5*4096+100))
+	do(t, open(t, odd).Update(func(s *state.State) { s.Floor = 1 }))
+	if text := odd.Snapshot()[0]; !bytes.HasPrefix(text, []byte("UPDSTATE")) || !bytes.HasPrefix(text[2*4096:], []byte("UPDSTATE")) {
+		t.Error("the second copy does not begin at half of the area, rounded down to a page")
+	}
 	area := boottest.NewMedium(make([]byte, 12<<20)).Areas()[0]
 	if state.OpenDocuments(area, nil) != nil {
 		t.Error("documents of nothing")

@@ -144,7 +144,7 @@ func (s *Store) write(next State) error {
 		return s.broken
 	}
 	to := &s.copies[0]
-	if one := &s.copies[1]; to.err == nil && (one.err != nil || one.gen < to.gen) {
+	if one := &s.copies[1]; to.err == nil && one.gen < to.gen { // a bad one has generation 0
 		to = one
 	}
 	data, err := encode(next, s.gen+1, s.room)

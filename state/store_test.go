@@ -379,6 +379,15 @@ func TestNoNeedlessWrite(t *testing.T) {
 	if m.Writes() != before {
 		t.Errorf("mark good of a good slot wrote %d sectors", m.Writes()-before)
 	}
+	const page = 4096 / 512
+	do(t, s.Update(func(s *state.State) { s.MarkBad("A", day2) }))
+	if n := m.Writes() - before; n != page {
+		t.Errorf("a change wrote %d sectors; want one copy of %d", n, page)
+	}
+	do(t, s.Update(func(s *state.State) { s.Floor = 9 }))
+	if n := m.Writes() - before; n != 3*page {
+		t.Errorf("a change, and a floor, wrote %d sectors; want one copy and both", n)
+	}
 }
 
 // TestFile runs a life on a real file.

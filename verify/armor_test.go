@@ -108,4 +108,16 @@ func TestBrokenPackets(t *testing.T) {
 			checkVerdict(t, got, err, nil, "OpenPGP packet is truncated")
 		}
 	}
+	for size, header := range map[int][]byte{3 + 8127: {0xc2, 222, 255}, 3 + 8383: {0xc2, 223, 255}, 6 + 8384: {0xc2, 255, 0}} { // the longest of each form
+		sig := filled(t, good, size)
+		if !bytes.HasPrefix(sig, header) {
+			t.Fatalf("a signature of %d bytes begins with %x; want %x", size, sig[:3], header)
+		}
+		got, err := p.Verify(testDoc, sig)
+		checkVerdict(t, got, err, testDoc, "")
+	}
+	for _, first := range []byte{224, 254} {
+		got, err := p.Verify(testDoc, append([]byte{0xc2, first}, make([]byte, 20_000)...))
+		checkVerdict(t, got, err, nil, "partial length")
+	}
 }

@@ -173,6 +173,12 @@ func TestSubkeys(t *testing.T) {
 	if known, revoked := p.Keyring.Knows(fingerprint); !known || revoked {
 		t.Errorf("Knows() of a key with a revoked subkey = %v, %v", known, revoked)
 	}
+	if err := e.Revoke(packet.KeyRetired, "", goConfig()); err != nil {
+		t.Fatal(err)
+	}
+	if known, revoked := ring(t, goExport(t, e)).Knows(fingerprint); !known || !revoked {
+		t.Errorf("Knows() of a revoked key = %v, %v", known, revoked)
+	}
 	if known, _ := p.Keyring.Knows(strings.Repeat("A", 40)); known || p.Keyring.Certificate(strings.Repeat("A", 40)) != nil {
 		t.Error("the keyring knows a foreign key")
 	}
@@ -333,6 +339,7 @@ func TestRevocationPackets(t *testing.T) {
 		"unreadable, of the key":          {5, []*packet.OpaquePacket{old(0x20)}, false},
 		"unreadable, of the subkey":       {5, []*packet.OpaquePacket{old(0x28)}, false},
 		"unreadable, of the user ID":      {3, []*packet.OpaquePacket{old(0x30)}, false},
+		"an old signature of two bytes":   {5, []*packet.OpaquePacket{{Tag: 2, Contents: []byte{3, 5}}}, true},
 		"no revocation, unreadable":       {5, []*packet.OpaquePacket{old(0x18)}, true},
 		"a signature of a foreign kind":   {5, []*packet.OpaquePacket{with(own, func(b []byte) { b[1] = 0x40 })}, true},
 		"the same, once more, at the end": {5, []*packet.OpaquePacket{own, own}, true},
@@ -359,7 +366,7 @@ func TestForeignPackets(t *testing.T) {
 		"trust":               {slices.Concat(trust, cert, trust), ""},
 		"nothing but trust":   {trust, "holds no certificate"},
 		"empty armor":         {[]byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n-----END PGP PUBLIC KEY BLOCK-----\n"), "holds no certificate"},
-		"a message":           {slices.Concat(cert, literal), "packet of type 11 does not belong"},
+		"a message":           {slices.Concat(cert, literal), fmt.Sprintf("byte %d: packet of type 11 does not belong", len(cert))},
 		"a message before it": {slices.Concat(literal, cert), "packet of type 11 does not belong"},
 		"a subkey of both":    {slices.Concat(cert, adopted), "belongs to two certificates"},
 		"a user ID first":     {slices.Concat(joined(t, packets(t, cert)[1]), cert), "packet of type 13 comes before any public key"},

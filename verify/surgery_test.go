@@ -182,7 +182,7 @@ func TestHashedSubpackets(t *testing.T) {
 // TestPacketLengths: a certificate is the same whatever form the lengths of its packets have (RFC 9580, section 4.2), except those of unknown
 // length; one that ends inside a length or a body is refused.
 func TestPacketLengths(t *testing.T) {
-	e, err := openpgp.NewEntity(strings.Repeat("release ", 25), "", "release@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	e, err := openpgp.NewEntity("a "+strings.Repeat("release ", 24), "", "release@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
 	if err != nil {
 		t.Fatal(err)
 	}

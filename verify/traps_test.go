@@ -295,19 +295,22 @@ func TestSizes(t *testing.T) {
 // filledTo adds to a signature, in its unhashed part and in that of a copy, until both together have a size.
 func filledTo(t *testing.T, sig []byte, size int) []byte {
 	t.Helper()
-	part := func(n int) []byte { // of n bytes
-		for fill := n - len(sig) - 16; fill < n-len(sig); fill++ {
-			p := packets(t, sig)[0]
-			p.Contents = editUnhashed(p.Contents, func(area []byte) []byte {
-				area = binary.BigEndian.AppendUint32(append(area, 255), uint32(fill+1))
-				return append(append(area, 99), make([]byte, fill)...)
-			})
-			if b := joined(t, p); len(b) == n {
-				return b
-			}
+	return append(filled(t, sig, size/2), filled(t, sig, size-size/2)...)
+}
+
+// filled adds to the unhashed part of a signature until it has a size.
+func filled(t *testing.T, sig []byte, size int) []byte {
+	t.Helper()
+	for fill := size - len(sig) - 16; fill < size-len(sig); fill++ {
+		p := packets(t, sig)[0]
+		p.Contents = editUnhashed(p.Contents, func(area []byte) []byte {
+			area = binary.BigEndian.AppendUint32(append(area, 255), uint32(fill+1))
+			return append(append(area, 99), make([]byte, fill)...)
+		})
+		if b := joined(t, p); len(b) == size {
+			return b
 		}
-		t.Fatalf("no signature of %d bytes", n)
-		return nil
 	}
-	return append(part(size/2), part(size-size/2)...)
+	t.Fatalf("no signature of %d bytes", size)
+	return nil
 }
