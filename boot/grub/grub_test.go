@@ -476,7 +476,8 @@ func TestWritesOneSector(t *testing.T) {
 
 // TestRebuiltIsUnambiguous: a block whose variables are invalid and repeated is rebuilt so that GRUB reads and writes the same lines.
 func TestRebuiltIsUnambiguous(t *testing.T) {
-	m := boottest.NewMedium(env(512, "# kept", "A_OK=2", "ORDER=B A", "A_OK=3", "junk", "B_OK=7", "keep=me", "ORDER=A", "B_TRY\x00X=1", "# too"))
+	m := boottest.NewMedium(env(512, "# kept", "A_OK=2", "ORDER=B A", "A_OK=3", "junk", "B_OK=7", "keep=me", "ORDER=A",
+		"B_TRY\x00X=1", "B_TRY\x00Y=0", "# too"))
 	b, err := open(m.Areas()[0], "A")
 	if err != nil {
 		t.Fatal(err)

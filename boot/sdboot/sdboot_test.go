@@ -267,7 +267,8 @@ func TestTemplateFirst(t *testing.T) {
 // TestLastBootable: an entry that the boot loader ignores, or that has no boots left, is no reason to give up the only other one.
 func TestLastBootable(t *testing.T) {
 	for name, change := range map[string]func(f map[string]string){
-		"ignored": func(f map[string]string) { f["loader/entries/updater-2-A.conf"] = "title x\n" },
+		"two programs": func(f map[string]string) { f["loader/entries/updater-2-A.conf"] += "efi /x\n" },
+		"ignored":      func(f map[string]string) { f["loader/entries/updater-2-A.conf"] = "title x\n" },
 		"none left": func(f map[string]string) {
 			f["loader/entries/updater-2-A+0-3.conf"] = f["loader/entries/updater-2-A.conf"]
 			delete(f, "loader/entries/updater-2-A.conf")
