@@ -262,13 +262,13 @@ func (b *Backend) write(f files, name string, content io.ReadSeeker) error {
 		return fmt.Errorf("%w: reading %s back: %w", boot.ErrState, name, err)
 	}
 	defer got.Close()
-	if same, err := equal(got, content); err != nil || !same {
+	if same, err := equal(got, content); !same {
 		return errors.Join(fmt.Errorf("%w: %s reads back differently than written", boot.ErrState, name), err)
 	}
 	return nil
 }
 
-// equal compares the rest of two files.
+// equal compares the rest of two files. With an error it is false.
 func equal(a, b io.Reader) (bool, error) {
 	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
 	for {
@@ -290,7 +290,6 @@ func equal(a, b io.Reader) (bool, error) {
 
 // remove removes the entries for which which is true, durably.
 func (b *Backend) remove(own []entry, which func(entry) bool) error {
-	gone := false
 	for _, e := range own {
 		if !which(e) {
 			continue
@@ -298,10 +297,6 @@ func (b *Backend) remove(own []entry, which func(entry) bool) error {
 		if err := b.Dir.Remove(e.name); err != nil {
 			return fmt.Errorf("%w: removing %s: %w", boot.ErrState, e.name, err)
 		}
-		gone = true
-	}
-	if !gone {
-		return nil
 	}
 	if err := b.Dir.Sync(); err != nil {
 		return fmt.Errorf("%w: %w", boot.ErrState, err)

@@ -295,6 +295,27 @@ func TestLastBootable(t *testing.T) {
 	}
 }
 
+// TestRest: nothing is lost where no entry is bootable, and mark good leaves one entry of the slot.
+func TestRest(t *testing.T) {
+	files := fresh()
+	files["loader/entries/updater-2-A.conf"] = "title x\n"
+	delete(files, "loader/entries/updater-1-B.conf")
+	m, b := onMedium(t, files, "")
+	if err := b.Invalidate(t.Context(), "A"); err != nil || m.Disk().Files["loader/entries/updater-2-A.conf"] != "" {
+		t.Errorf("Invalidate with nothing to lose = %v", err)
+	}
+	files = fresh()
+	files["loader/entries/updater-3-A+2-1.conf"] = template + "sort-key updater\nversion 3\n"
+	m, b = onMedium(t, files, "A")
+	if err := b.MarkGood(t.Context(), "A"); err != nil {
+		t.Fatal(err)
+	}
+	d := m.Disk().Files
+	if d["loader/entries/updater-3-A.conf"] == "" || d["loader/entries/updater-2-A.conf"] != "" || d["loader/entries/updater-3-A+2-1.conf"] != "" {
+		t.Errorf("after MarkGood the files are %q", slices.Sorted(maps.Keys(d)))
+	}
+}
+
 // TestRestoreGeneration: the restored slot gets a generation before every other bootable slot, and is refused where there is none.
 func TestRestoreGeneration(t *testing.T) {
 	for _, c := range []struct {
@@ -498,17 +519,14 @@ func takes(t *testing.T, name, text string) bool {
 // watched is a folder that notes its operations, and may store another byte than it is given.
 type watched struct {
 	boottest.Files
-	log     *[]string
-	spoiled bool
+	log   *[]string
+	spoil func(data []byte) []byte
 }
 
 func (w watched) Write(name string, r io.Reader) error {
 	*w.log = append(*w.log, "write")
 	data, err := io.ReadAll(r)
-	if w.spoiled {
-		data[len(data)-1] ^= 1
-	}
-	return errors.Join(err, w.Files.Write(name, bytes.NewReader(data)))
+	return errors.Join(err, w.Files.Write(name, bytes.NewReader(w.spoil(data))))
 }
 
 func (w watched) Rename(from, to string) error {
@@ -530,19 +548,68 @@ func TestEntryIsDurable(t *testing.T) {
 		}
 	}
 	for _, files := range []map[string]string{fresh(), large} {
-		for _, spoiled := range []bool{false, true} {
+		for change, spoil := range map[string]func(data []byte) []byte{
+			"": func(data []byte) []byte { return data }, "a byte": func(data []byte) []byte { data[len(data)-1] ^= 1; return data },
+			"cut": func(data []byte) []byte { return data[:len(data)-1] }, "more": func(data []byte) []byte { return append(data, 'x') },
+		} {
 			var log []string
-			b, err := open(watched{boottest.Files{M: boottest.New(boottest.Disk{Files: maps.Clone(files)})}, &log, spoiled}, "A")
+			b, err := open(watched{boottest.Files{M: boottest.New(boottest.Disk{Files: maps.Clone(files)})}, &log, spoil}, "A")
 			if err != nil {
 				t.Fatal(err)
 			}
 			err = errors.Join(b.Invalidate(t.Context(), "B"), b.Activate(t.Context(), "B", 3))
-			if spoiled != errors.Is(err, boot.ErrState) || !spoiled && err != nil {
-				t.Errorf("spoiled %v: Activate = %v", spoiled, err)
+			if spoiled := change != ""; spoiled != errors.Is(err, boot.ErrState) || !spoiled && err != nil {
+				t.Errorf("stored with %q changed: Activate = %v", change, err)
 			}
 			if !strings.Contains(strings.Join(log, " "), "write sync rename sync") {
 				t.Errorf("the operations are %v", log)
 			}
+		}
+	}
+}
+
+// broken is a folder in which the files of one name cannot be read, or a second time.
+type broken struct {
+	boottest.Files
+	name   string
+	second bool
+}
+
+func (b broken) Open(name string) (sdboot.File, error) {
+	file, err := b.Files.Open(name)
+	if name == b.name {
+		file = &brokenFile{file, !b.second}
+	}
+	return file, err
+}
+
+type brokenFile struct {
+	sdboot.File
+	broken bool
+}
+
+func (f *brokenFile) Seek(off int64, whence int) (int64, error) {
+	f.broken = f.broken || whence == io.SeekStart
+	return f.File.Seek(off, whence)
+}
+
+func (f *brokenFile) Read(p []byte) (int, error) {
+	if f.broken {
+		return 0, boottest.ErrInjected
+	}
+	return f.File.Read(p)
+}
+
+// TestReadBackFails: an entry, or the image it was made from, that cannot be read for the comparison is an error with its cause.
+func TestReadBackFails(t *testing.T) {
+	for _, dir := range []broken{{name: "EFI/Linux/updater-3-B+1.efi"}, {name: "EFI/updater/B.efi", second: true}} {
+		dir.M = boottest.New(boottest.Disk{Files: images()})
+		b, err := open(dir, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || !errors.Is(err, boottest.ErrInjected) {
+			t.Errorf("Activate while %s cannot be read = %v; want ErrState and the cause", dir.name, err)
 		}
 	}
 }

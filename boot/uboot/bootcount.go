@@ -96,9 +96,7 @@ func (r *countRecord) Save(t *scheme.Table) error {
 	}
 	e, order := r.env.clone(), t.Order()
 	bad := slices.DeleteFunc(slices.Clone(r.Slots), func(s string) bool { return t.Get(s).Priority > 0 })
-	if list := strings.Join(bad, " "); list != e.get(r.Names.Bad) {
-		e.set(r.Names.Bad, list)
-	}
+	e.set(r.Names.Bad, strings.Join(bad, " "))
 	if len(order) > 0 {
 		first := t.Get(order[0])
 		// Without an intact slot to go back to, boots are not counted: altbootcmd would boot the other slot.
@@ -109,7 +107,7 @@ func (r *countRecord) Save(t *scheme.Table) error {
 			e.set(r.Names.Count, "0")
 		case first != old.Get(order[0]):
 			limit := max(r.number(r.Names.Limit), first.Tries, 1)
-			if first.Tries > old.Get(order[0]).Tries || order[0] != r.env.get(r.Names.Active) {
+			if order[0] != r.env.get(r.Names.Active) {
 				limit = max(first.Tries, 1)
 			}
 			e.set(r.Names.Limit, strconv.Itoa(limit))
