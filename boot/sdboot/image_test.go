@@ -51,6 +51,9 @@ func TestImageRefused(t *testing.T) {
 		"script":           {"#!/bin/sh\n" + strings.Repeat("#", 4<<10), "ends before byte", "would not start the template"},
 		"no PE":            {patch(64, "NE"), "no PE header", "would not start the template"},
 		"no section":       {patch(70, "\x00\x00"), "0 sections", "would not start the template"},
+		"no MZ":            {patch(0, "ZM"), "no PE header", "would not start the template"},
+		"most sections":    {patch(70, "\x60\x00"), "ends before byte", "would not start the template"},
+		"one more":         {patch(70, "\x61\x00"), "97 sections", "would not start the template"},
 		"many sections":    {patch(70, "\xff\xff"), "65535 sections", "would not start the template"},
 		"no .osrel":        {patch(at, ".other"), "no .osrel section", "would not start the template"},
 		"two .osrel":       {patch(at+40, ".osrel\x00\x00"), "more than one .osrel section", "would not start the template"},
@@ -263,6 +266,23 @@ func TestRoom(t *testing.T) {
 			t.Errorf("RestoreFallback with %d bytes = %v, %d writes; want a refusal: %v", room, err, m.Writes(), refused)
 		}
 	}
+	spent := images()
+	spent["EFI/Linux/updater-1-B+0-1.efi"] = spent["EFI/Linux/updater-1-B.efi"]
+	delete(spent, "EFI/Linux/updater-1-B.efi")
+	damaged := images()
+	damaged["EFI/Linux/updater-1-B.efi"] = strings.Repeat("x", 1<<10)
+	for name, files := range map[string]map[string]string{"spent": spent, "damaged": damaged} {
+		m, b := onMedium(t, files, "A")
+		if m.Room = one - size; name == "damaged" { // the size of what is no image is unknown
+			m.Room = one
+		}
+		if err := b.RestoreFallback(t.Context(), "B"); err != nil {
+			t.Errorf("RestoreFallback beside an entry that is %s = %v", name, err)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Next != "A" || !st.Slots[1].Good {
+			t.Errorf("RestoreFallback beside an entry that is %s: State = %+v, %v", name, st, err)
+		}
+	}
 	files, large := images(), demo("")+strings.Repeat("x", 300<<10)
 	for _, name := range []string{"EFI/updater/B.efi", "EFI/Linux/updater-1-B.efi", "EFI/Linux/updater-1-B+1.efi"} {
 		files[name] = large // both entries go only after the new one is there
@@ -304,6 +324,26 @@ func TestNextTemplate(t *testing.T) {
 		err = b.Invalidate(t.Context(), "B")
 		if refused := errors.Is(err, boot.ErrState) && m.Writes() == 0; refused != c.refused || !refused && err != nil {
 			t.Errorf("%s: Invalidate = %v, %d writes; want a refusal: %v", c.name, err, m.Writes(), c.refused)
+		}
+	}
+}
+
+// TestNextTemplateFails: a failure to look at the next template, or for room, is an error.
+func TestNextTemplateFails(t *testing.T) {
+	for n := 1; ; n++ {
+		files := images()
+		files["EFI/updater/B.efi.new"] = files["EFI/updater/B.efi"]
+		m := boottest.New(boottest.Disk{Files: files})
+		b, err := sdboot.New(sdboot.Options{Dir: boottest.Files{M: m}, Slots: []string{"A", "B"}, Beside: ".new"}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.FailAt = n
+		if err := b.Invalidate(t.Context(), "B"); (err == nil) != (m.Operations() < n) || err != nil && !errors.Is(err, boottest.ErrInjected) {
+			t.Errorf("operation %d failed: Invalidate = %v", n, err)
+		}
+		if m.Operations() < n {
+			return
 		}
 	}
 }

@@ -307,6 +307,9 @@ func TestRest(t *testing.T) {
 	files = fresh()
 	files["loader/entries/updater-3-A+2-1.conf"] = template + "sort-key updater\nversion 3\n"
 	m, b = onMedium(t, files, "A")
+	if st, err := b.State(t.Context()); err != nil || st.Slots[0].Good || st.Slots[0].TriesLeft != 2 {
+		t.Errorf("with two entries State = %+v, %v; want the one that boots first", st, err)
+	}
 	if err := b.MarkGood(t.Context(), "A"); err != nil {
 		t.Fatal(err)
 	}
@@ -330,6 +333,7 @@ func TestRestoreGeneration(t *testing.T) {
 		{"on trial behind", []string{"updater-5-A", "updater-3-B+2"}, "updater-4-B"},
 		{"good behind", []string{"updater-5-A", "updater-3-B"}, "updater-3-B"},
 		{"beside a spent one", []string{"updater-5-A", "updater-1-A+0-2"}, "updater-4-B"},
+		{"edited", []string{"updater-5-A"}, "updater-4-B"},
 		{"behind both", []string{"updater-5-A", "updater-3-A+1"}, "updater-2-B"},
 	} {
 		files := map[string]string{"loader/updater/A.conf": template, "loader/updater/B.conf": template}
@@ -338,7 +342,17 @@ func TestRestoreGeneration(t *testing.T) {
 			files["loader/entries/"+e+".conf"] = template + "sort-key updater\nversion " + generation + "\n"
 		}
 		m, b := onMedium(t, files, "A")
+		if c.name == "edited" {
+			files["loader/entries/updater-5-A.conf"] += "version 1\n"
+			m, b = onMedium(t, files, "A")
+		}
 		err := b.RestoreFallback(t.Context(), "B")
+		if c.name == "edited" {
+			if !errors.Is(err, boot.ErrState) {
+				t.Errorf("RestoreFallback before an entry of an edited version = %v; want ErrState", err)
+			}
+			continue
+		}
 		var got []string
 		for name := range m.Disk().Files {
 			if base, ok := strings.CutPrefix(name, "loader/entries/"); ok && strings.Contains(base, "-B") {
@@ -405,6 +419,13 @@ func TestEditedEntries(t *testing.T) {
 		}
 	}
 	files := fresh()
+	files["loader/entries/updater-1-B.conf"] += "machine-id 0\n"
+	files["loader/entries/updater-2-A.conf"] += "machine-id 1\n"
+	_, b := onMedium(t, files, "A")
+	if st, err := b.State(t.Context()); err != nil || st.Next != "B" {
+		t.Errorf("State = %+v, %v; want the slot of the first machine-id, B", st, err)
+	}
+	files = fresh()
 	files["loader/entries/updater-1-B.conf"] += "sort-key a\n"
 	b, err := open(boottest.Files{M: boottest.New(boottest.Disk{Files: files})}, "B")
 	if err != nil {

@@ -202,7 +202,7 @@ func (b *Backend) overrides(f files) ([]boot.Finding, error) {
 		return found, nil
 	}
 	d, err := b.Default()
-	if err == nil && d != "" {
+	if d != "" {
 		found = append(found, boot.Fail("run bootctl set-default ''", "the EFI variable LoaderEntryDefault is %s, which overrides boot counting", d))
 	}
 	return found, err
