@@ -19,6 +19,7 @@ import (
 const loader = `#!/bin/sh
 set -e
 cd "$(dirname "$0")"
+[ $1 = state ] || echo "$@" >>log
 case $1 in
 state) for s in A B; do
 		n=; [ "$(cat next)" = $s ] && n=next
@@ -187,5 +188,78 @@ func TestState(t *testing.T) {
 	b := open(t, commands(path), "A")
 	if slot, err := b.Booted(t.Context()); slot != "A" || err != nil || b.Caps().MaxTries != 9 || b.Caps().SwitchAtomic {
 		t.Errorf("Booted = %s, %v; Caps = %+v", slot, err, b.Caps())
+	}
+}
+
+// TestCommands: each operation runs its own program with the slot and the tries.
+func TestCommands(t *testing.T) {
+	path := script(t)
+	c := commands(path)
+	c.Bad = []string{path, "invalidate", "{slot}", "for {slot}"}
+	for _, err := range []error{
+		open(t, c, "A").Invalidate(t.Context(), "B"), open(t, c, "A").Activate(t.Context(), "B", 4),
+		open(t, c, "B").MarkGood(t.Context(), "B"), open(t, c, "B").MarkBad(t.Context(), "A"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(filepath.Join(filepath.Dir(path), "log"))
+	if want := "invalidate B\nactivate B 4\ngood B\ninvalidate A for A\n"; err != nil || string(got) != want {
+		t.Errorf("the programs were called %q, %v; want %q", got, err, want)
+	}
+	st, err := open(t, c, "B").State(t.Context())
+	if err != nil || st.Booted != "B" || !slices.Equal(st.Boots, []string{"B"}) || st.Findings[0].Severity != boot.Info {
+		t.Errorf("State = %+v, %v", st, err)
+	}
+	for name, change := range map[string]func(c *custom.Commands){
+		"state": func(c *custom.Commands) { c.State = nil }, "invalidate": func(c *custom.Commands) { c.Invalidate = nil },
+		"activate": func(c *custom.Commands) { c.Activate = nil }, "good": func(c *custom.Commands) { c.Good = []string{"good"} },
+	} {
+		bad := c
+		change(&bad)
+		if _, err := custom.New(bad, []string{"A"}, ""); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "command "+name) {
+			t.Errorf("New without the command %s = %v; want ErrState", name, err)
+		}
+	}
+	for _, slots := range [][]string{nil, {"A", "B"}} {
+		if _, err := custom.New(c, slots, map[bool]string{true: "C"}[slots != nil]); !errors.Is(err, boot.ErrState) {
+			t.Errorf("New with the slots %q = %v; want ErrState", slots, err)
+		}
+	}
+}
+
+// TestEffects: an operation without its whole effect is an error, and with nothing to lose a slot may be invalidated.
+func TestEffects(t *testing.T) {
+	invalidate := func(b *custom.Backend) error { return b.Invalidate(t.Context(), "B") }
+	activate := func(b *custom.Backend) error { return b.Activate(t.Context(), "B", 1) }
+	for _, c := range []struct {
+		before, after string
+		booted        string
+		do            func(b *custom.Backend) error
+		ok            bool
+	}{
+		{"A good next\nB good\n", "A good next\nB bad\n", "A", invalidate, true},
+		{"A good next\nB good\n", "A good next\nB good\n", "A", invalidate, false},
+		{"A good\nB good next\n", "A good\nB bad next\n", "A", invalidate, false},
+		{"A bad\nB trying 0\n", "A bad\nB bad\n", "", invalidate, true},
+		{"A bad\nB good next\n", "A bad\nB bad\n", "", invalidate, false},
+		{"A good next\nB bad\n", "A good\nB trying 1 next\n", "A", activate, true},
+		{"A good next\nB bad\n", "A good next\nB trying 1\n", "A", activate, false},
+		{"A good next\nB bad\n", "A good\nB trying 0 next\n", "A", activate, false},
+		{"A good next\nB bad\n", "A good\nB trying 1 next\n", "A", func(b *custom.Backend) error { return b.Activate(t.Context(), "B", 0) }, false},
+		{"A good\nB trying 1 next\n", "A good\nB trying 1 next\n", "B", func(b *custom.Backend) error { return b.MarkGood(t.Context(), "B") }, false},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "loader")
+		text := "#!/bin/sh\ncd \"$(dirname \"$0\")\"\ncase $1 in state) [ -e done ] && cat after || cat before ;; *) : >done ;; esac\n"
+		for name, content := range map[string]string{"loader": text, "before": c.before, "after": c.after} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.do(open(t, commands(path), c.booted)); (err == nil) != c.ok {
+			t.Errorf("from %q to %q: %v; want success: %v", c.before, c.after, err, c.ok)
+		}
 	}
 }

@@ -82,6 +82,23 @@ func TestImageRefused(t *testing.T) {
 	}
 }
 
+// TestRelease: which fields of .osrel the boot loader orders by.
+func TestRelease(t *testing.T) {
+	full := "ID=demo\n" + strings.Repeat("#", 64<<10-8)
+	for text, want := range map[string]string{
+		"#ID=x\nID=demo\n#VERSION_ID=3\n": "", "ID==demo\n": "", "ID=demo\n\x00VERSION_ID=9\n": "", full: "", full + "#": "expected 1 to 65536",
+		"ID=demo\nVERSION=2\nVERSION_ID=3\n": `version "2"`, "ID=demo\nVERSION_ID=3\nBUILD_ID=4\n": `version "3"`, "ID=demo\nBUILD_ID=4\n": `version "4"`,
+		"ID=demo\nVERSION=2\nIMAGE_VERSION=1\n": `version "1"`, "PRETTY_NAME=x\n": "neither IMAGE_ID nor ID",
+	} {
+		files := images()
+		files["EFI/updater/B.efi"] = boottest.Image(text, "updater.slot=B")
+		_, b := onMedium(t, files, "A")
+		if err := b.Invalidate(t.Context(), "B"); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("Invalidate with .osrel %.60q = %v; want %q", text, err, want)
+		}
+	}
+}
+
 // The same version in every slot is as good as none. Comments, quotes and other variables do not matter.
 func TestSameVersion(t *testing.T) {
 	files := images()

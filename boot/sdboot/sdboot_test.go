@@ -384,7 +384,8 @@ func TestGenerations(t *testing.T) {
 // TestPrefix: entries with another prefix are not the updater's.
 func TestPrefix(t *testing.T) {
 	files := fresh()
-	b, err := sdboot.New(sdboot.Options{Dir: boottest.Files{M: boottest.New(boottest.Disk{Files: files})}, Slots: []string{"A", "B"}, Prefix: "demo"}, "A")
+	dir := boottest.Files{M: boottest.New(boottest.Disk{Files: files})}
+	b, err := sdboot.New(sdboot.Options{Dir: dir, Slots: []string{"A", "B"}, Prefix: "demo"}, "A")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -481,6 +482,13 @@ func onFolder(t *testing.T, files map[string]string, entries, want string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	if err := os.Mkdir(filepath.Join(dir, "loader/x.conf"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	names, err := f.List()
+	if err != nil || !slices.Contains(names, "loader/loader.conf") || slices.Contains(names, "loader/x.conf") || len(names) != len(files) {
+		t.Errorf("List = %q, %v; want the files", names, err)
+	}
 	as := func(booted string) *sdboot.Backend {
 		b, err := open(f, booted)
 		if err != nil {
@@ -497,12 +505,35 @@ func onFolder(t *testing.T, files map[string]string, entries, want string) {
 			t.Fatal(err)
 		}
 	}
-	names, err := os.ReadDir(filepath.Join(dir, entries))
+	list, err := os.ReadDir(filepath.Join(dir, entries))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(names); got != want {
+	if got := fmt.Sprint(list); got != want {
 		t.Errorf("the entries are %s; want %s", got, want)
+	}
+}
+
+// TestNewFolder: the first entry is written where no folder for entries is.
+func TestNewFolder(t *testing.T) {
+	dir := t.TempDir()
+	if err := boottest.WriteFiles(dir, map[string]string{"loader/updater/A.conf": template}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := sdboot.OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := open(f, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Activate(t.Context(), "A", 1); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "loader/entries/updater-1-A+1.conf")); err != nil || !strings.HasSuffix(string(got), "\nversion 1\n") {
+		t.Errorf("the entry is %q, %v", got, err)
 	}
 }
 
@@ -614,6 +645,13 @@ func (f *brokenFile) Seek(off int64, whence int) (int64, error) {
 	return f.File.Seek(off, whence)
 }
 
+func (f *brokenFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.broken {
+		return 0, boottest.ErrInjected
+	}
+	return f.File.ReadAt(p, off)
+}
+
 func (f *brokenFile) Read(p []byte) (int, error) {
 	if f.broken {
 		return 0, boottest.ErrInjected
@@ -623,7 +661,7 @@ func (f *brokenFile) Read(p []byte) (int, error) {
 
 // TestReadBackFails: an entry, or the image it was made from, that cannot be read for the comparison is an error with its cause.
 func TestReadBackFails(t *testing.T) {
-	for _, dir := range []broken{{name: "EFI/Linux/updater-3-B+1.efi"}, {name: "EFI/updater/B.efi", second: true}} {
+	for _, dir := range []broken{{name: "EFI/Linux/updater-3-B+1.efi"}, {name: "EFI/updater/B.efi", second: true}, {name: "EFI/updater/B.efi"}} {
 		dir.M = boottest.New(boottest.Disk{Files: images()})
 		b, err := open(dir, "A")
 		if err != nil {

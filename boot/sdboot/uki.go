@@ -111,7 +111,7 @@ func parseRelease(text string) (r release, ok bool) {
 	values := map[string]string{}
 	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == '\r' }) {
 		key, value, found := strings.Cut(strings.Trim(line, " \t"), "=")
-		if !found || strings.HasPrefix(key, "#") {
+		if !found {
 			continue
 		}
 		value = strings.TrimLeft(value, "=")

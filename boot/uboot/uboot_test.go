@@ -522,6 +522,7 @@ func TestParseFWEnvConfig(t *testing.T) {
 		{"a 0x10 10\na 0 10\n", ""},
 		{"a 8 10\na 0 10\n", "same bytes"},
 		{"a -16 10\na -8 10\n", "same bytes"},
+		{"a 0 10\na -8 10\n", ""},
 		{"a 0 10\n" + strings.Repeat("#", 64<<10-7), ""},
 		{"a 0 10\n" + strings.Repeat("#", 64<<10-6), "has more than 65536 bytes"},
 		{"---\n" + yaml, ""},
