@@ -204,6 +204,9 @@ func TestCommands(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if !slices.Contains(c.Invalidate, "{slot}") || !slices.Contains(c.Activate, "{tries}") {
+		t.Errorf("the commands were changed: %q", c)
+	}
 	got, err := os.ReadFile(filepath.Join(filepath.Dir(path), "log"))
 	if want := "invalidate B\nactivate B 4\ngood B\ninvalidate A for A\n"; err != nil || string(got) != want {
 		t.Errorf("the programs were called %q, %v; want %q", got, err, want)

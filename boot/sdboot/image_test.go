@@ -86,7 +86,7 @@ func TestImageRefused(t *testing.T) {
 func TestRelease(t *testing.T) {
 	full := "ID=demo\n" + strings.Repeat("#", 64<<10-8)
 	for text, want := range map[string]string{
-		"#ID=x\nID=demo\n#VERSION_ID=3\n": "", "ID==demo\n": "", "ID=demo\n\x00VERSION_ID=9\n": "", full: "", full + "#": "expected 1 to 65536",
+		"#ID=x\nID=demo\n#VERSION_ID=3\n": "", "ID==demo\n": "", "ID=demo\n\x00\nVERSION_ID=9\n": "", full: "", full + "#": "expected 1 to 65536",
 		"ID=demo\nVERSION=2\nVERSION_ID=3\n": `version "2"`, "ID=demo\nVERSION_ID=3\nBUILD_ID=4\n": `version "3"`, "ID=demo\nBUILD_ID=4\n": `version "4"`,
 		"ID=demo\nVERSION=2\nIMAGE_VERSION=1\n": `version "1"`, "PRETTY_NAME=x\n": "neither IMAGE_ID nor ID",
 	} {

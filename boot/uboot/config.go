@@ -101,7 +101,7 @@ func number(s string, base int) (int64, error) {
 	digits := strings.TrimLeft(s, "+-")
 	hex, isHex := strings.CutPrefix(strings.ToLower(digits), "0x")
 	switch {
-	case isHex && base != 10:
+	case isHex:
 		digits, base = hex, 16
 	case base == 0 && strings.HasPrefix(digits, "0"):
 		base = 8
