@@ -31,7 +31,7 @@ func Recognize(data []byte) (Found, bool) {
 			if checksum(data[:size], redundant) != nil {
 				continue
 			}
-			if e, err := parse(data[:size], redundant); err == nil && len(e.entries) > 0 {
+			if e, err := parse(data[:size], redundant); err == nil {
 				return Found{size, redundant, strings.Join(e.entries, "\n")}, true
 			}
 		}

@@ -223,7 +223,7 @@ func (r *raucRecord) Save(t *scheme.Table) error {
 	for _, slot := range r.Slots {
 		now, old := t.Get(slot), before.Get(slot)
 		byDefault := now.Priority == 0 && e.get(r.leftName(slot)) == "" // a script may give it tries
-		if now.Tries != old.Tries || (now.Priority > 0) != (old.Priority > 0) || byDefault {
+		if now.Tries != old.Tries || byDefault {
 			e.set(r.leftName(slot), strconv.Itoa(now.Tries))
 		}
 	}

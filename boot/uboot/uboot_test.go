@@ -465,7 +465,7 @@ func sealed(redundant bool, data string) []byte {
 func TestSmallEnvironments(t *testing.T) {
 	for _, redundant := range []bool{false, true} {
 		for data, ok := range map[string]bool{
-			"": false, "\x00": false, "\x00\x00": true, "ab": false,
+			"#c=d\x00BOOT_ORDER=A\x00\x00": true, "": false, "\x00": false, "\x00\x00": true, "ab": false,
 			"a\x00": true, "BOOT_ORDER=A\x00\x00": true, "BOOT_ORDER=A\x00": true, "BOOT_ORDER=A": false,
 		} {
 			areas := [][]byte{sealed(redundant, data)}
@@ -483,7 +483,7 @@ func TestSmallEnvironments(t *testing.T) {
 	}
 	const full = "BOOT_ORDER=A\x00BOOT_A_LEFT=3\x00BOOT_B_LEFT=0\x00\x00"
 	for spare, ok := range map[int]bool{0: true, -1: false} {
-		m := boottest.NewMedium(sealed(false, "x=y\x00\x00"+strings.Repeat("\xff", len(full)+4-5+spare)))
+		m := boottest.NewMedium(sealed(false, "w=1\x00x=y\x00\x00"+strings.Repeat("\xff", len(full)-1+spare)))
 		b, err := open(m.Areas(), "A")
 		if err != nil {
 			t.Fatal(err)
@@ -771,6 +771,7 @@ func TestValidEnvironmentIsNotDiscarded(t *testing.T) {
 	for name, areas := range map[string][][]byte{
 		"one of two":  {env(true, 1, good...)},
 		"two of one":  {env(false, 0, good...), env(false, 0, good...)},
+		"smallest":    {append(sealed(false, "a=b\x00\x00"+strings.Repeat("x", 1<<10-4-5)), make([]byte, 1<<10)...)},
 		"larger size": {append(env(false, 0, good...), make([]byte, size)...)},
 	} {
 		b, err := open(boottest.NewMedium(areas...).Areas(), "A")
@@ -1178,7 +1179,7 @@ func TestRecognize(t *testing.T) {
 		{"one KiB", "a=b", 1 << 10, 4096, true}, {"the largest", "a=b", uboot.MaxRecognized, 4096, true},
 		{"too large", "a=b", 2 * uboot.MaxRecognized, 0, false},
 		{"all of an odd size", "a=b", 3000, 0, true}, {"an odd size", "a=b", 3000, 10, false},
-		{"small", "a=b", 270, 0, true}, {"too small", "a=b", 260, 0, false},
+		{"small", "a=b", 270, 0, true}, {"too small", "a=b", 260, 0, false}, {"a byte more", "a=b", 261, 0, false},
 		{"long name", long + "=b", 1 << 10, 0, true}, {"longer name", long + "n=b", 1 << 10, 0, false}, {"no name", "=b", 1 << 10, 0, false},
 		{"blank", "a c=b", 1 << 10, 0, false}, {"not ASCII", "\x7f=b", 1 << 10, 0, false}, {"no value", "abc", 1 << 10, 0, false},
 	} {
