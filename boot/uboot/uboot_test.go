@@ -531,6 +531,7 @@ func TestParseFWEnvConfig(t *testing.T) {
 		{"u:\n  - x: 1\n", "unexpected key"},
 		{"u:\n  size: x\n", "not a number"},
 		{"u:\nv: 1\n", "expected one namespace"},
+		{"u: x:\n  size: 1\n", "expected one namespace"},
 		{"  size:\n", "expected a namespace"},
 		{yaml + "  lockfile: x\n", "unexpected key"},
 		{yaml + "  size: 1\n", "unexpected key"},
