@@ -81,7 +81,7 @@ func open(areas []boot.Area, booted string) (boot.Backend, error) {
 func fresh(t *testing.T) [][]byte {
 	t.Helper()
 	var list []table.Entry
-	for i, attributes := range []uint64{1<<56 | 10<<48, 1<<56 | 9<<48, 1<<60 | 3<<48} {
+	for i, attributes := range []uint64{1<<63 | 1<<56 | 10<<48 | 1<<2, 1<<60 | 1<<56 | 9<<48, 1<<60 | 3<<48} {
 		id, first := table.GUID{byte(i + 1)}, int64(64+i*2048)
 		list = append(list, table.Entry{Number: i + 1, Type: id, GUID: id, First: first, Last: first + 2047, Attributes: attributes})
 	}
@@ -312,8 +312,8 @@ func TestCopies(t *testing.T) {
 	now := m.Snapshot()
 	torn := func(area []byte, at int) []byte { area = bytes.Clone(area); area[at] ^= 1; return area }
 	for name, areas := range map[string][][]byte{
-		"older backup": {now[0], old[1]}, "torn primary header": {torn(now[0], 600), now[1]}, "torn primary entries": {torn(now[0], 1100), now[1]},
-		"torn backup header": {now[0], torn(now[1], 16400)}, "torn backup entries": {now[0], torn(now[1], 100)},
+		"older backup": {now[0], old[1]}, "torn primary header": {torn(now[0], 600), now[1]}, "torn primary entries": {torn(now[0], 9000), now[1]},
+		"torn backup header": {now[0], torn(now[1], 16400)}, "torn backup entries": {now[0], torn(now[1], 9000)},
 	} {
 		for change, do := range map[string]func(b boot.Backend) error{
 			"Repair":  func(b boot.Backend) error { return b.Repair(t.Context()) },
