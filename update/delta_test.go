@@ -152,7 +152,7 @@ func TestDelta(t *testing.T) {
 				copy(d.medium, c.target)
 			}
 			job, img, s := k.sparse(t, d, c.other)
-			job.Sizes.Held = 16 << 10
+			job.Held = 16 << 10
 			if c.other == nil {
 				job.Seed = nil
 			}
@@ -208,7 +208,7 @@ func TestCopiedTwice(t *testing.T) {
 	}
 	k.sign(t, image, bmap.CreateOptions{MaxRange: -1})
 	job, _, _ = k.sparse(t, newDevice(1<<20), image)
-	job.Sizes.Held = 16 << 10
+	job.Held = 16 << 10
 	if res, err := update.Install(t.Context(), job); err != nil || res.Fetch.Copied != 8192+4096+3680 {
 		t.Errorf("Install with a long range = %+v, %v", res, err)
 	}

@@ -238,7 +238,7 @@ func TestVainReadsAreBounded(t *testing.T) {
 		v := &vain{device: d, target: target{d}, broken: c.broken}
 		job := k.job(d)
 		if job.Disk, job.Sizes = v, sizes; c.reads == 80 {
-			job.Sizes.Budget = 640 << 10
+			job.Budget = 640 << 10
 		}
 		if _, err := update.Install(t.Context(), job); err != nil || v.reads != c.reads {
 			t.Errorf("%s: Install = %v after %d reads in vain; want %d", c.name, err, v.reads, c.reads)
@@ -359,7 +359,7 @@ func TestRepairEveryFailure(t *testing.T) {
 				}
 			}
 			job := k.job(d)
-			job.Sizes.Chunk = 32768
+			job.Chunk = 32768
 			job.Reopen = func(ctx context.Context) (update.ImageCloser, error) {
 				open++
 				image, err := k.reopen(ctx)
@@ -441,7 +441,7 @@ func TestGapsComeFirst(t *testing.T) {
 	} {
 		d := newDevice(1 << 20)
 		job := k.job(d)
-		job.Sizes.Gap = gap
+		job.Gap = gap
 		if _, err := update.Install(t.Context(), job); err != nil || !slices.Equal(written(d), want) {
 			t.Errorf("Install = %v in units of %d: %q; want %q", err, gap, written(d), want)
 		}

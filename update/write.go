@@ -37,7 +37,7 @@ func (p *part) write(ctx context.Context) error {
 		return err
 	}
 	p.phaseOf(PhaseWrite, p.Map.MappedBytes())
-	if err := p.Sizes.stream(ctx, p.Map, p.image, p.want, p.writeRanges); err != nil || p.unmade == nil || len(p.unmade()) == 0 {
+	if err := p.stream(ctx, p.Map, p.image, p.want, p.writeRanges); err != nil || p.unmade == nil || len(p.unmade()) == 0 {
 		return err
 	}
 	return p.refetch(ctx, p.unmade())

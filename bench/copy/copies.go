@@ -60,7 +60,7 @@ func (b *bench) copies(tar string) error {
 	fmt.Printf("Image: %d MiB, %d MiB mapped in %d ranges; target: %s; median of %d runs in turns.\n\n", m.ImageSize()>>20, m.MappedBytes()>>20, m.Len(),
 		map[bool]string{false: "a partition in memory", true: "a partition of 40 MB/s"}[b.slow], b.runs)
 	fmt.Println("| form | command | MB/s of mapped data | of bmaptool | wall s | CPU s | RSS MiB |\n|---|---|--:|--:|--:|--:|--:|")
-	memory := "\n| form, read back | 0 | 10 | 20 | 30 | 40 | 50 | 60 | 70 | 80 | 90 | 100 % of the time |\n|---" + strings.Repeat("|--:", 11) + "|\n"
+	memory := []string{"\n| form, read back | 0 | 10 | 20 | 30 | 40 | 50 | 60 | 70 | 80 | 90 | 100 % of the time |\n|---" + strings.Repeat("|--:", 11)}
 	for _, form := range b.forms {
 		jobs, err := b.jobs(form, img, loop, m)
 		if err != nil {
@@ -76,11 +76,11 @@ func (b *bench) copies(tar string) error {
 		b.print(form, jobs, m.MappedBytes())
 		for _, j := range jobs {
 			if j.name == readBack {
-				memory += "| " + form + " " + tenths(j.runs[0].memory) + "|\n"
+				memory = append(memory, "| "+form+" "+tenths(j.runs[0].memory))
 			}
 		}
 	}
-	fmt.Print(memory)
+	fmt.Println(strings.Join(memory, "|\n") + "|")
 	return nil
 }
 
