@@ -445,15 +445,7 @@ func TestRealImage(t *testing.T) {
 			t.Fatalf("uki.sh: %v: %s", err, text)
 		}
 	}
-	f, err := sdboot.OpenFolder(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b, err := open(f, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	f, b := openFolder(t, dir)
 	for _, s := range []string{"B", "A"} {
 		if err := b.Activate(t.Context(), s, 2); err != nil {
 			t.Fatal(err)

@@ -514,21 +514,28 @@ func onFolder(t *testing.T, files map[string]string, entries, want string) {
 	}
 }
 
+// openFolder opens a folder of this machine as an ESP, until the end of the test.
+func openFolder(t *testing.T, dir string) (*sdboot.Folder, *sdboot.Backend) {
+	t.Helper()
+	f, err := sdboot.OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	b, err := open(f, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f, b
+}
+
 // TestNewFolder: the first entry is written where no folder for entries is.
 func TestNewFolder(t *testing.T) {
 	dir := t.TempDir()
 	if err := boottest.WriteFiles(dir, map[string]string{"loader/updater/A.conf": template}); err != nil {
 		t.Fatal(err)
 	}
-	f, err := sdboot.OpenFolder(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b, err := open(f, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, b := openFolder(t, dir)
 	if err := b.Activate(t.Context(), "A", 1); err != nil {
 		t.Fatal(err)
 	}
