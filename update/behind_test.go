@@ -229,7 +229,7 @@ func TestOverlappedReadEndsBeforeClose(t *testing.T) {
 	}
 }
 
-// A range that is written after the others is compared after its writing alone, and the others as ever.
+// A range that is written after the others is compared only after its own write; the others are compared while the image is written.
 func TestOverlappedLateRange(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 8192})
 	m, err := bmap.Parse(k.doc)

@@ -338,7 +338,7 @@ func (e *endless) Plan(*bmap.Map, []bmap.Span) (update.Fetch, error) {
 	return update.Fetch{Parts: true}, nil
 }
 
-// What costs time or room before the slot is marked bad is bounded: the search of another slot that holds nothing, and the first range. Here
+// Time and memory are bounded before the slot is marked bad: the search of another slot that holds nothing, and the first range. Here
 // the slot cannot be marked bad.
 func TestBoundsBeforeInvalidate(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{})

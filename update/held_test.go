@@ -175,7 +175,7 @@ func TestComparingIsBounded(t *testing.T) {
 	}
 }
 
-// What is found equal pays for what differs: of a slot two thirds of which are right, all of that is found.
+// Equal ranges extend the budget for differing ones: of a slot two thirds of which are right, all of that is found.
 func TestEqualPaysForDifferent(t *testing.T) {
 	image := make([]byte, 640<<10)
 	rand.NewChaCha8([32]byte{9}).Read(image)

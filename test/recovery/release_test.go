@@ -72,7 +72,7 @@ func (r *releases) online(t *testing.T, version string) *qemu.Machine {
 
 // TestRecoveryRelease: the power fails while the second image of a release comes from a server; the next recovery goes on from a stick. Both
 // images boot, and the same release again has nothing to do. Of a release in which only the second image is new, the first is copied. Of one
-// in which the first is made anew, a delta is fetched. What comes from the server is installed in 128 MiB of memory.
+// in which the first is made anew, a delta is fetched. Releases from the server are installed in 128 MiB of memory.
 func TestRecoveryRelease(t *testing.T) {
 	r := &releases{helper: newHelper(t, abdisk.AppConfig, "virtio,fs,watchdog")}
 	r.disk = filepath.Join(r.dir, "device.disk")
