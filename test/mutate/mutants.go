@@ -158,8 +158,7 @@ func movable(s ast.Stmt) bool {
 		if !ok {
 			return true
 		}
-		order, ok := method.X.(*ast.SelectorExpr)
-		return !ok || !isIdent(order.X, "binary")
+		return !strings.HasPrefix(method.Sel.Name, "PutUint")
 	}
 	return false
 }
