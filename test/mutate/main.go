@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -51,17 +52,31 @@ func main() {
 	budget := flag.Duration("budget", 100*time.Minute, "`TIME` for all mutants, behind the preparation")
 	jobs := flag.Int("j", 2, "programs at a time")
 	seed := flag.String("seed", "", "`TEXT` that selects the mutants within the budget")
+	only := flag.String("run", "", "try only the mutants whose line matches `REGEXP`")
 	list := flag.String("survivors", "test/mutate/survivors.txt", "`FILE` of known survivors")
 	verbose := flag.Bool("v", false, "print every mutant")
 	flag.Parse()
-	if err := run(flag.Args(), *budget, *jobs, *seed, *list, *verbose); err != nil {
+	if err := run(flag.Args(), options{*budget, *jobs, *seed, *only, *list, *verbose}); err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
 		os.Exit(1)
 	}
 }
 
-func run(packages []string, budget time.Duration, jobs int, seed, list string, verbose bool) error {
-	known, err := readSurvivors(list)
+// options are the flags.
+type options struct {
+	budget     time.Duration
+	jobs       int
+	seed, only string
+	survivors  string
+	verbose    bool
+}
+
+func run(packages []string, o options) error {
+	known, err := readSurvivors(o.survivors)
+	if err != nil {
+		return err
+	}
+	only, err := regexp.Compile(o.only)
 	if err != nil {
 		return err
 	}
@@ -79,19 +94,23 @@ func run(packages []string, budget time.Duration, jobs int, seed, list string, v
 		if err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}
-		all = append(all, trials...)
+		for _, t := range trials {
+			if only.MatchString(t.key) {
+				all = append(all, t)
+			}
+		}
 	}
-	slices.SortStableFunc(all, func(a, b *trial) int { return cmp.Compare(order(seed, a), order(seed, b)) })
-	end := time.Now().Add(budget)
+	slices.SortStableFunc(all, func(a, b *trial) int { return cmp.Compare(order(o.seed, a), order(o.seed, b)) })
+	end := time.Now().Add(o.budget)
 	var wg sync.WaitGroup
 	work := make(chan *trial)
-	for range jobs {
+	for range o.jobs {
 		wg.Go(func() {
 			for t := range work {
 				if time.Now().Before(end) {
 					t.run()
 				}
-				if verbose {
+				if o.verbose {
 					fmt.Printf("%-8s %s\n", t.result, t.key)
 				}
 			}
