@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"updater/blockdev"
+	"updater/bmap"
+	"updater/update"
 )
 
 // benchBytes is what each engine and each peer writes.
@@ -21,26 +23,7 @@ const benchBytes = 256 << 20
 // loop device with direct I/O, in turn. It reports MB/s, the ratio to `dd bs=4M oflag=direct` and to `dd bs=4M
 // conv=fsync`, and the peak of dirty pages.
 func BenchmarkWrite(b *testing.B) {
-	if os.Getuid() != 0 {
-		b.Skip("loop devices need root")
-	}
-	dir := b.TempDir()
-	image := filepath.Join(dir, "image")
-	data := make([]byte, benchBytes)
-	rand.NewChaCha8([32]byte{3}).Read(data)
-	if err := os.WriteFile(image, data, 0o600); err != nil {
-		b.Fatal(err)
-	}
-	backing := filepath.Join(dir, "disk")
-	if err := os.WriteFile(backing, bytes.Repeat([]byte{1}, benchBytes), 0o600); err != nil { // no holes to fill
-		b.Fatal(err)
-	}
-	out, err := exec.Command("losetup", "--direct-io=on", "-f", "--show", backing).Output()
-	if err != nil {
-		b.Skipf("no loop device: %v", err)
-	}
-	node := strings.TrimSpace(string(out))
-	defer func() { _ = exec.Command("losetup", "-d", node).Run() }()
+	image, node, data := benchDevice(b)
 	tool := func(name string, args ...string) func() error {
 		return func() error { return exec.Command(name, args...).Run() }
 	}
@@ -85,6 +68,83 @@ func BenchmarkWrite(b *testing.B) {
 			}
 		})
 	}
+}
+
+// benchDevice makes a file of random bytes and a loop device with direct I/O, as large and without holes.
+func benchDevice(b *testing.B) (image, node string, data []byte) {
+	if os.Getuid() != 0 {
+		b.Skip("loop devices need root")
+	}
+	dir := b.TempDir()
+	image, backing := filepath.Join(dir, "image"), filepath.Join(dir, "disk")
+	data = make([]byte, benchBytes)
+	rand.NewChaCha8([32]byte{3}).Read(data)
+	for _, name := range []string{image, backing} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	out, err := exec.Command("losetup", "--direct-io=on", "-f", "--show", backing).Output()
+	if err != nil {
+		b.Skipf("no loop device: %v", err)
+	}
+	node = strings.TrimSpace(string(out))
+	b.Cleanup(func() { _ = exec.Command("losetup", "-d", node).Run() })
+	return image, node, data
+}
+
+// BenchmarkReadBack reads a device back as an install does, without writing at the same time, and reports the ratio to the slower of its two
+// limits: `dd iflag=direct` of the device, and hashing the same bytes in memory on every core.
+func BenchmarkReadBack(b *testing.B) {
+	image, node, data := benchDevice(b)
+	f, err := os.Open(image)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	m, err := bmap.Create(b.Context(), f, bmap.CreateOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	rate := map[string]float64{}
+	for _, c := range []struct {
+		name string
+		read func() error
+	}{
+		{"dd", func() error { return exec.Command("dd", "if="+node, "of=/dev/null", "bs=4M", "iflag=direct").Run() }},
+		{"hash", func() error { return bmap.Verify(b.Context(), m, bytes.NewReader(data), nil) }},
+		{"read-back", func() error { return compareDevice(b, node, m) }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.SetBytes(benchBytes)
+			best := time.Duration(1 << 62)
+			for b.Loop() {
+				start := time.Now()
+				if err := c.read(); err != nil {
+					b.Fatal(err)
+				}
+				best = min(best, time.Since(start))
+			}
+			rate[c.name] = benchBytes / best.Seconds()
+			if c.name == "read-back" {
+				b.ReportMetric(rate[c.name]/min(rate["dd"], rate["hash"]), "x/slower_limit")
+			}
+		})
+	}
+}
+
+// compareDevice is the read-back of an install, which has three readers.
+func compareDevice(b *testing.B, node string, m *bmap.Map) error {
+	d, err := blockdev.OpenPath(node, 0, 0, blockdev.ReadOnly)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	bad, err := update.ReadBack{Map: m, Readers: 3}.Compare(b.Context(), d)
+	if err == nil && len(bad) > 0 {
+		err = bad[0].Err
+	}
+	return err
 }
 
 func engine(node, name string, data []byte) error {
