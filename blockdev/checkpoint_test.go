@@ -21,16 +21,16 @@ func (d drain) DropCache(int64, int64)                           {}
 func (d drain) Close() error                                     { return nil }
 func (d drain) Datasync() error                                  { time.Sleep(d.flush); *d.syncs++; return nil }
 
-// A checkpoint is 32 MiB, and up to 128 MiB where a flush takes more than a thirty-second of the time. One that was asked for stays.
+// A checkpoint is 32 MiB, and up to 128 MiB where a flush takes more than an eighth of the time. One that was asked for stays.
 func TestCheckpointAdapts(t *testing.T) {
 	for _, c := range []struct {
 		write, flush time.Duration // of 1 MiB; of a flush
 		checkpoint   int64
 		barriers     int // in 512 MiB
 	}{
-		{10 * time.Millisecond, 5 * time.Millisecond, 0, 16},
+		{10 * time.Millisecond, 30 * time.Millisecond, 0, 16},
 		{10 * time.Millisecond, 100 * time.Millisecond, 0, 1 + 1 + 3}, // after 32, 96, 224, 352 and 480 MiB
-		{10 * time.Millisecond, 15 * time.Millisecond, 0, 1 + 7},      // after 32, then every 64 MiB
+		{10 * time.Millisecond, 60 * time.Millisecond, 0, 1 + 7},      // after 32, then every 64 MiB
 		{10 * time.Millisecond, 100 * time.Millisecond, 64 << 20, 8},
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -19,13 +19,14 @@ const (
 )
 
 // The defaults of [WriterOptions], chosen by measurement: windows of 4 to 8 MiB reach full speed with the least dirty memory. A flush takes
-// 1 to 90 ms: a checkpoint is 32 MiB, so that read-back stays close behind, and is doubled where its flush takes longer than a
-// thirty-second of the time between two, up to 128 MiB.
+// 1 to 90 ms, longer where it queues behind the reads of the read-back: a checkpoint is 32 MiB, so that read-back stays close behind, and is
+// doubled where its flush takes longer than an eighth of the time between two, up to 128 MiB. A slow drive would lose more by read-back
+// that follows from afar than by its flushes.
 const (
 	DefaultWindow     = 4 << 20
 	DefaultCheckpoint = 32 << 20
 	maxCheckpoint     = 128 << 20
-	flushShare        = 32
+	flushShare        = 8
 	DefaultInFlight   = 3
 )
 
