@@ -23,7 +23,7 @@ const Sector = 512
 // ReadAll reads an area from the medium, past the page cache.
 func ReadAll(a Area) ([]byte, error) {
 	data := make([]byte, a.Size())
-	if n, err := a.ReadBackAt(data, 0); err != nil && (err != io.EOF || n < len(data)) {
+	if n, err := a.ReadBackAt(data, 0); n < len(data) {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
 	return data, nil
@@ -38,7 +38,7 @@ func ReadSectors(a Area) (data []byte, bad []int64) {
 	data = make([]byte, a.Size())
 	for off := int64(0); off < a.Size(); off += Sector {
 		part := data[off:min(off+Sector, a.Size())]
-		if n, err := a.ReadBackAt(part, off); n < len(part) && err != nil {
+		if n, _ := a.ReadBackAt(part, off); n < len(part) {
 			clear(part)
 			bad = append(bad, off)
 		}

@@ -27,6 +27,7 @@ func TestBooted(t *testing.T) {
 		{cmdline: "root=/dev/vda2 root=/dev/vda3", want: "B"}, // the kernel takes the last
 		{cmdline: "root=/dev/sda1 console=ttyS0", want: ""},
 		{cmdline: "root=PARTLABEL=ROOTFS_A", want: ""},
+		{cmdline: "root=partuuid=aaaa-01", want: ""}, // the kernel compares the word as it is
 		{cmdline: "", want: ""},
 		{cmdline: "updater.slot=C", bad: true},
 		{cmdline: "updater.slot=", bad: true},

@@ -91,6 +91,9 @@ func TestForecastsOfGood(t *testing.T) {
 	if got := words(st); !slices.Equal(got, want) {
 		t.Errorf("Forecasts = %q; want %q", got, want)
 	}
+	if none := boot.Forecasts(st)[1]; none.TriesLeft != -1 {
+		t.Errorf("a boot without a slot leaves %d tries; want -1, not counted", none.TriesLeft)
+	}
 	st = boot.State{Boots: []string{"B", "B", "C", "C"}, Slots: []boot.SlotState{{Name: "B", Good: true}, {Name: "C", TriesLeft: 1}}}
 	want = []string{
 		"next boot: slot B, which is good and not counted", "the boot after: slot B, which is good and not counted",

@@ -12,7 +12,7 @@ type Forecast struct {
 
 // Forecasts describes the boots in State.Boots: what the boot loader does if no slot is marked good or bad in between.
 func Forecasts(st State) []Forecast {
-	left := map[string]int{}
+	left := map[string]int{"": -1}
 	good := map[string]bool{}
 	for _, s := range st.Slots {
 		left[s.Name], good[s.Name] = s.TriesLeft, s.Good
@@ -23,10 +23,10 @@ func Forecasts(st State) []Forecast {
 		if slot != "" && i > 0 && st.Boots[i-1] != slot {
 			f.Because = st.Boots[i-1]
 		}
-		if slot != "" && left[slot] > 0 {
+		if left[slot] > 0 {
 			left[slot]--
 			f.TriesLeft = left[slot]
-		} else if slot != "" && left[slot] == 0 && !good[slot] {
+		} else if left[slot] == 0 && !good[slot] {
 			f.TriesLeft = 0
 		}
 		all = append(all, f)
