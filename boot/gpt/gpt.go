@@ -11,6 +11,7 @@
 package gpt
 
 import (
+	"cmp"
 	"fmt"
 
 	"updater/blockdev/gpt"
@@ -81,12 +82,10 @@ func (s *store) Load() (scheme.Record, []boot.Finding, error) {
 	case r.primary == nil:
 		r.primary = r.restored
 		return r, []boot.Finding{boot.Warn(boot.RemedyRepair+"; until then Linux needs gpt on its command line", "%v", tables.PrimaryErr)}, nil
-	case r.backup == nil:
-		r.backup = r.restored
-		return r, []boot.Finding{boot.Warn(boot.RemedyRepair, "%v", tables.BackupErr)}, nil
 	}
 	r.backup = r.restored
-	return r, []boot.Finding{boot.Warn(boot.RemedyRepair, "backup partition table %s differs from the primary one, which counts", s.Backup)}, nil
+	bad := cmp.Or(tables.BackupErr, fmt.Errorf("backup partition table %s differs from the primary one, which counts", s.Backup))
+	return r, []boot.Finding{boot.Warn(boot.RemedyRepair, "%v", bad)}, nil
 }
 
 // Repair implements [scheme.Store].
@@ -114,7 +113,6 @@ func (r *record) repair() error {
 			return err
 		}
 	}
-	r.restored = nil
 	return nil
 }
 

@@ -2,6 +2,7 @@ package gpt_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -298,37 +299,52 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// TestCopies: a copy that is damaged, or a backup of an older state, is found, and Repair or the next change restores it.
-func TestCopies(t *testing.T) {
-	old := fresh(t)
-	m := boottest.NewMedium(old...)
+// changes are two ways to restore a copy while slot B runs.
+var changes = map[string]func(ctx context.Context, b boot.Backend) error{
+	"Repair":  func(ctx context.Context, b boot.Backend) error { return b.Repair(ctx) },
+	"MarkBad": func(ctx context.Context, b boot.Backend) error { return b.MarkBad(ctx, "A") },
+}
+
+func repairable(f boot.Finding) bool { return strings.HasPrefix(f.Remedy, boot.RemedyRepair) }
+
+// torn returns an area with one damaged byte.
+func torn(area []byte, at int) []byte { area = bytes.Clone(area); area[at] ^= 1; return area }
+
+// activated returns a disk on which slot B was activated after fresh.
+func activated(t *testing.T) [][]byte {
+	t.Helper()
+	m := boottest.NewMedium(fresh(t)...)
 	b, err := open(m.Areas(), "A")
+	if err == nil {
+		err = b.Activate(t.Context(), "B", 3)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Activate(t.Context(), "B", 3); err != nil {
-		t.Fatal(err)
-	}
-	now := m.Snapshot()
-	torn := func(area []byte, at int) []byte { area = bytes.Clone(area); area[at] ^= 1; return area }
+	return m.Snapshot()
+}
+
+// TestCopies: a copy that is damaged, or a backup of an older state, is found, and Repair or the next change restores it.
+func TestCopies(t *testing.T) {
+	old, now := fresh(t), activated(t)
 	for name, areas := range map[string][][]byte{
-		"older backup": {now[0], old[1]}, "torn primary header": {torn(now[0], 600), now[1]}, "torn primary entries": {torn(now[0], 9000), now[1]},
-		"torn backup header": {now[0], torn(now[1], 16400)}, "torn backup entries": {now[0], torn(now[1], 9000)},
+		"backup partition table area 2 differs":                          {now[0], old[1]},
+		"primary partition table at sector 1: checksum of the header":    {torn(now[0], 600), now[1]},
+		"primary partition table at sector 1: checksum of the entries":   {torn(now[0], 9000), now[1]},
+		"backup partition table at sector 8191: checksum of the header":  {now[0], torn(now[1], 16400)},
+		"backup partition table at sector 8191: checksum of the entries": {now[0], torn(now[1], 9000)},
 	} {
-		for change, do := range map[string]func(b boot.Backend) error{
-			"Repair":  func(b boot.Backend) error { return b.Repair(t.Context()) },
-			"MarkBad": func(b boot.Backend) error { return b.MarkBad(t.Context(), "A") },
-		} {
+		for change, do := range changes {
 			m := boottest.NewMedium(areas...)
 			b, err := open(m.Areas(), "B")
 			if err != nil {
 				t.Fatal(err)
 			}
-			repairable := func(f boot.Finding) bool { return strings.HasPrefix(f.Remedy, boot.RemedyRepair) }
-			if st, err := b.State(t.Context()); err != nil || st.Next != "B" || !slices.ContainsFunc(st.Findings, repairable) {
+			named := func(f boot.Finding) bool { return repairable(f) && strings.Contains(f.Evidence, name) }
+			if st, err := b.State(t.Context()); err != nil || st.Next != "B" || !slices.ContainsFunc(st.Findings, named) {
 				t.Errorf("%s: State = %+v, %v; want slot B and a finding", name, st, err)
 			}
-			if err := do(b); err != nil {
+			if err := do(t.Context(), b); err != nil {
 				t.Fatal(err)
 			}
 			got := m.Snapshot()
@@ -337,6 +353,33 @@ func TestCopies(t *testing.T) {
 			}
 			if st, err := b.State(t.Context()); err != nil || st.Next != "B" || slices.ContainsFunc(st.Findings, repairable) {
 				t.Errorf("%s: after %s State = %+v, %v", name, change, st, err)
+			}
+		}
+	}
+}
+
+// TestRestoringFails: whichever operation fails while a damaged copy is restored, slot B boots next, and no error means a whole table.
+func TestRestoringFails(t *testing.T) {
+	now := activated(t)
+	for name, areas := range map[string][][]byte{"primary": {torn(now[0], 9000), now[1]}, "backup": {now[0], torn(now[1], 9000)}} {
+		for change, do := range changes {
+			for n := 1; ; n++ {
+				m := boottest.NewMedium(areas...)
+				b, err := open(m.Areas(), "B")
+				if err != nil {
+					t.Fatal(err)
+				}
+				m.FailAt = n
+				err = do(t.Context(), b)
+				if m.Operations() < n {
+					break
+				}
+				m.FailAt = 0
+				st, serr := b.State(t.Context())
+				whole := serr == nil && !slices.ContainsFunc(st.Findings, repairable)
+				if st.Next != "B" || err == nil && !whole || err != nil && !errors.Is(err, boottest.ErrInjected) {
+					t.Errorf("torn %s, operation %d failed: %s = %v, then State = %+v, %v", name, n, change, err, st, serr)
+				}
 			}
 		}
 	}
@@ -379,6 +422,17 @@ func TestCopyOutsideTheAreas(t *testing.T) {
 		if !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "in neither area 1 nor area 2") || m.Writes() > 0 {
 			t.Errorf("%s = %v, %d sectors written; want ErrState and none", name, err, m.Writes())
 		}
+	}
+}
+
+// TestNothingInTheAreas: if neither copy can be read, the error names the areas that do not hold one.
+func TestNothingInTheAreas(t *testing.T) {
+	b, err := open(boottest.NewMedium(make([]byte, gpt.PrimarySize(sector)), nil).Areas(), "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.State(t.Context()); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "in neither area 1 nor area 2") {
+		t.Errorf("State = %v; want ErrState with the areas", err)
 	}
 }
 
