@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"slices"
 	"strings"
@@ -97,11 +98,12 @@ func TestFirstBucketDecides(t *testing.T) {
 		"HMAC":           func(b []byte) { le.PutUint32(b[4:], 16+20+32) },
 		"long":           func(b []byte) { le.PutUint32(b[4:], 1<<31) },
 		"without header": func(b []byte) { copy(b, b[8:8+16+20]) },
+		"no data":        func(b []byte) { le.PutUint32(b[4:], 16); le.PutUint16(b[14:], 0); le.PutUint32(b[16:], 0); sealHead(b) },
 		"less data": func(b []byte) {
 			le.PutUint16(b[14:], 16)
 			le.PutUint32(b[4:], 16+16)
 			le.PutUint32(b[16:], crc32.ChecksumIEEE(b[24:40]))
-			le.PutUint32(b[20:], crc32.ChecksumIEEE(b[8:20]))
+			sealHead(b)
 		},
 	} {
 		area := boottest.Buckets(3, 20, 3, 10)
@@ -111,23 +113,27 @@ func TestFirstBucketDecides(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
-			t.Errorf("%s: Activate = %v, %d writes; want ErrState and none", name, err, m.Writes())
+		for do, err := range map[string]error{"Activate": b.Activate(t.Context(), "B", 1), "Repair": b.Repair(t.Context())} {
+			if !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+				t.Errorf("%s: %s = %v, %d writes; want ErrState and none", name, do, err, m.Writes())
+			}
 		}
 	}
 }
 
 // TestBucketBeyondTheStride: a bucket that reaches into the next one is refused.
 func TestBucketBeyondTheStride(t *testing.T) {
-	m := boottest.NewMedium(boottest.Buckets(3, 20, 3, 10))
-	b, err := barebox.New(barebox.Options{Area: m.Areas()[0], Stride: 43, Magic: boottest.BucketMagic, Slots: []string{"A"},
-		Targets: map[string]barebox.Target{"A": {Attempts: 0, Priority: 4}}}, "A")
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = b.MarkBad(t.Context(), "A")
-	if !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "more than the stride of 43") || m.Writes() > 0 {
-		t.Errorf("MarkBad = %v, %d writes; want ErrState and none", err, m.Writes())
+	for stride, refused := range map[int64]bool{43: true, 44: false} {
+		m := boottest.NewMedium(boottest.Buckets(3, 20, 3, 10))
+		b, err := barebox.New(barebox.Options{Area: m.Areas()[0], Stride: stride, Magic: boottest.BucketMagic, Slots: []string{"A"},
+			Targets: map[string]barebox.Target{"A": {Attempts: 0, Priority: 4}}}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = b.State(t.Context())
+		if refused != (errors.Is(err, boot.ErrState) && strings.Contains(err.Error(), "more than the stride of 43")) || !refused && err != nil {
+			t.Errorf("a bucket of 44 bytes with a stride of %d: State = %v; want a refusal: %v", stride, err, refused)
+		}
 	}
 }
 
@@ -214,17 +220,20 @@ func TestNew(t *testing.T) {
 // seal writes the checksums of a bucket.
 func seal(b []byte) {
 	binary.LittleEndian.PutUint32(b[16:], crc32.ChecksumIEEE(b[24:44]))
-	binary.LittleEndian.PutUint32(b[20:], crc32.ChecksumIEEE(b[8:20]))
+	sealHead(b)
 }
+
+// sealHead writes the checksum of a bucket's header.
+func sealHead(b []byte) { binary.LittleEndian.PutUint32(b[20:], crc32.ChecksumIEEE(b[8:20])) }
 
 // TestBuckets: a bucket that barebox does not use, or one of an older state, is found, and Repair or the next change rewrites it.
 func TestBuckets(t *testing.T) {
 	le := binary.LittleEndian
 	for name, damage := range map[string]func(b []byte){
 		"has state magic 11111111": func(b []byte) { le.PutUint32(b[8:], 0x11111111); seal(b) },
-		"has header checksum":      func(b []byte) { b[12] ^= 1 },
+		"has header checksum":      func(b []byte) { b[8] ^= 1 },
 		"has data checksum":        func(b []byte) { b[24] ^= 1 },
-		"declares 65535 bytes":     func(b []byte) { le.PutUint16(b[14:], 0xffff); le.PutUint32(b[20:], crc32.ChecksumIEEE(b[8:20])) },
+		"declares 65535 bytes":     func(b []byte) { le.PutUint16(b[14:], 0xffff); sealHead(b) },
 		"has 8 bytes":              func(b []byte) { le.PutUint32(b[4:], 8) },
 		"differs":                  func(b []byte) { b[24]--; seal(b) },
 	} {
@@ -259,6 +268,23 @@ func TestBuckets(t *testing.T) {
 					t.Errorf("%s, bucket %d: afterwards State = %+v, %v", name, at+1, st, err)
 				}
 			}
+		}
+	}
+}
+
+// TestReadFails: a bucket whose header or data cannot be read is found, and the others serve.
+func TestReadFails(t *testing.T) {
+	for n := range 6 {
+		m := boottest.NewMedium(boottest.Buckets(3, 20, 3, 10))
+		b, err := open(m.Areas(), "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.FailAt = n + 1
+		st, err := b.State(t.Context())
+		want := fmt.Sprintf("bucket %d of area 1 cannot be read", n/2+1)
+		if err != nil || st.Next != "A" || len(st.Findings) == 0 || !strings.Contains(st.Findings[0].Evidence, want) {
+			t.Errorf("read %d failed: State = %+v, %v; want %q", n+1, st, err, want)
 		}
 	}
 }
