@@ -254,7 +254,7 @@ func TestCopies(t *testing.T) {
 	}{
 		"sound":         {func(_, _ []byte) {}, "A", ""},
 		"torn":          {func(main, _ []byte) { main[13] ^= 1 }, "A", "area 1 has checksum"},
-		"backup torn":   {func(_, backup []byte) { backup[13] ^= 1 }, "A", "the backup area 2 has checksum"},
+		"backup torn":   {func(_, backup []byte) { backup[4] ^= 1 }, "A", "the backup area 2 has checksum"},
 		"backup older":  {func(_, backup []byte) { copy(backup, sectorOf(3<<4|14, goodSlot|15)[:32]) }, "A", "the backup area 2 differs"},
 		"torn, B first": {func(main, backup []byte) { main[13] ^= 1; copy(backup, sectorOf(goodSlot|14, goodSlot|15)[:32]) }, "B", "uses the backup"},
 	} {
