@@ -15,7 +15,7 @@ type Flash interface {
 	io.ReaderAt
 	io.WriterAt // clears bits only
 	Size() int64
-	EraseSize() int64 // bytes of a block
+	EraseSize() int64 // bytes of a block, at least 1
 	Erase(off int64) error
 	Bad(off int64) (bool, error) // reports whether the block at off is bad
 	String() string
@@ -36,7 +36,7 @@ func New(flash Flash, off, size, blocks int64) (*Area, error) {
 	if off < 0 {
 		off += flash.Size()
 	}
-	if each <= 0 || off < 0 || off%each != 0 || size <= 0 || size > flash.Size() {
+	if off < 0 || off%each != 0 || size <= 0 || size > flash.Size() {
 		return nil, fmt.Errorf("%s: area of %d bytes at %d does not begin on an erase block of %d", flash, size, off, each)
 	}
 	need := (size + each - 1) / each

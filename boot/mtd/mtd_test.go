@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -220,10 +221,21 @@ func TestErasesOnlyWhatItMust(t *testing.T) {
 
 // A file that is no flash is refused, and missing flash is an error.
 func TestOpenOtherDevice(t *testing.T) {
-	for path, want := range map[string]error{"/dev/null": unix.ENOTTY, "/dev/mtd99": unix.ENOENT} {
-		if d, err := mtd.Open(path, true); !errors.Is(err, want) {
-			t.Errorf("Open(%s) = %v, %v; want %v", path, d, err, want)
+	var open [5]int
+	for i := range open {
+		for path, want := range map[string]error{"/dev/null": unix.ENOTTY, "/dev/mtd99": unix.ENOENT} {
+			if d, err := mtd.Open(path, true); !errors.Is(err, want) {
+				t.Errorf("Open(%s) = %v, %v; want %v", path, d, err, want)
+			}
 		}
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		open[i] = len(list)
+	}
+	if open[1] != open[4] {
+		t.Errorf("open files grow: %v", open)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -52,7 +51,6 @@ func (m Mailbox) property(tag, value uint32) (uint32, error) {
 	defer f.Close()
 	message := [7]uint32{7 * 4, 0, tag, 4, 0, value, 0}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), ioctlProperty, uintptr(unsafe.Pointer(&message)))
-	runtime.KeepAlive(f)
 	if errno != 0 {
 		return 0, &os.PathError{Op: "ioctl", Path: m.Path, Err: errno}
 	}

@@ -69,7 +69,7 @@ func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil
 // choice is the parsed autoboot.txt with the flag.
 type choice struct {
 	raw      []byte
-	all, try int  // index in raw of the partition's digit in [all] and [tryboot]
+	all, try int  // index in raw of the partition's digit in [all] and [tryboot]; 0 until it is found
 	pending  bool // the flag is set
 }
 
@@ -81,7 +81,7 @@ func (b *Backend) load() (*choice, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &choice{raw: raw, all: -1, try: -1}
+	c := &choice{raw: raw}
 	if err := c.parse(); err != nil {
 		return nil, fmt.Errorf("%w: %s %w", boot.ErrState, b.Area, err)
 	}
@@ -114,15 +114,15 @@ func (c *choice) parse() error {
 		}
 		at := start + len(key) + 1
 		switch {
-		case section == "all" && c.all < 0 && c.try < 0:
+		case section == "all" && c.all == 0 && c.try == 0:
 			c.all = at
-		case section == "tryboot" && c.try < 0:
+		case section == "tryboot" && c.try == 0:
 			c.try = at
 		default:
 			return fmt.Errorf("has %s in [%s], expected it once in [all] and then once in [tryboot]", key, section)
 		}
 	}
-	if c.all < 0 || c.try < 0 {
+	if c.all == 0 || c.try == 0 {
 		return fmt.Errorf("lacks %s in [all] or in [tryboot]", key)
 	}
 	return nil

@@ -3,6 +3,7 @@ package tryboot_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,8 +124,29 @@ func TestNoMailbox(t *testing.T) {
 	if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
 		t.Errorf("Activate = %v, %d writes; want ErrState and none", err, m.Writes())
 	}
-	if _, err := (tryboot.Mailbox{Path: "/dev/null"}).Get(); err == nil || !strings.Contains(fmt.Sprint(err), "ioctl") {
-		t.Errorf("Get on another device = %v; want an ioctl error", err)
+	_, err = flag.Get()
+	for name, err := range map[string]error{"Get": err, "Set": flag.Set(true)} {
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s without a mailbox = %v; want that it does not exist", name, err)
+		}
+	}
+}
+
+// TestOtherDevice: a device that is no mailbox is an error, and is closed.
+func TestOtherDevice(t *testing.T) {
+	var open [5]int
+	for i := range open {
+		if _, err := (tryboot.Mailbox{Path: "/dev/null"}).Get(); err == nil || !strings.Contains(fmt.Sprint(err), "ioctl") {
+			t.Errorf("Get on another device = %v; want an ioctl error", err)
+		}
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		open[i] = len(list)
+	}
+	if open[1] != open[4] {
+		t.Errorf("open files grow: %v", open)
 	}
 }
 
@@ -228,6 +250,7 @@ func TestState(t *testing.T) {
 		{autoboot('2', '2', false), "A", "A", "true true -1 2", "false false 0 0", ""},
 		{autoboot('2', '2', true), "A", "A", "true true -1 2", "false false 0 0", ""},
 		{autoboot('7', '3', false), "A", "", "false false 0 0", "true true -1 1", "has boot_partition=7 in [all], which"},
+		{autoboot('9', '1', false), "A", "", "false false 0 0", "false false 0 0", "has boot_partition=9 in [all], which"},
 		{autoboot('2', '8', false), "A", "A", "true true -1 2", "false false 0 0", "has boot_partition=8 in [tryboot], which"},
 		{disk("[all]\nboot_partition=2\n[tryboot]\nboot_partition=3\n"), "A", "A", "true true -1 2", "true true -1 1", "lacks tryboot_a_b=1"},
 		{disk(boottest.Autoboot + strings.Repeat("#", boot.Sector-len(boottest.Autoboot))), "A", "A", "true true -1 2", "true true -1 1", ""},
@@ -320,6 +343,29 @@ func TestFlagIsSetLast(t *testing.T) {
 		}
 		if err := b.Activate(t.Context(), slot, 1); !errors.Is(err, boot.ErrState) || m.Disk().Files["tryboot"] != d.Files["tryboot"] {
 			t.Errorf("Activate of slot %s on a read-only file = %v, and the flag is %q", slot, err, m.Disk().Files["tryboot"])
+		}
+	}
+}
+
+// stuck is a flag that cannot be changed.
+type stuck struct{ tryboot.Flag }
+
+func (stuck) Set(bool) error { return os.ErrPermission }
+
+// TestFlagIsClearedFirst: while the flag is set, [tryboot] boots next; nothing is written to it before the flag is cleared.
+func TestFlagIsClearedFirst(t *testing.T) {
+	for name, do := range map[string]func(b boot.Backend) error{
+		"RestoreFallback": func(b boot.Backend) error { return boot.RestoreFallback(t.Context(), b, "B") },
+		"MarkBad":         func(b boot.Backend) error { return b.MarkBad(t.Context(), "B") },
+	} {
+		m := boottest.New(autoboot('2', '2', true))
+		flag := stuck{boottest.TrybootFlag{Vars: boottest.Vars{M: m}}}
+		b, err := tryboot.New(tryboot.Options{Area: m.Areas()[0], Flag: flag, Slots: []string{"A", "B"}, Partition: partition}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := do(b); !errors.Is(err, os.ErrPermission) || !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+			t.Errorf("%s with a flag that cannot be cleared = %v, %d writes; want ErrState and none", name, err, m.Writes())
 		}
 	}
 }
