@@ -71,10 +71,10 @@ func (r *countRecord) left() int {
 const unlimited = 1 << 16
 
 // Entry implements [scheme.Record]: the active slot comes first; the other slot is what altbootcmd goes back to, unless it is
-// bad.
+// bad. U-Boot boots a bad slot that is active, too, as long as it has tries or is not counted.
 func (r *countRecord) Entry(slot string) scheme.Entry {
 	switch bad := slices.Contains(strings.Fields(r.env.get(r.Names.Bad)), slot); {
-	case slot != r.env.get(r.Names.Active) && bad:
+	case bad && (slot != r.env.get(r.Names.Active) || r.trying() && r.left() == 0):
 		return scheme.Entry{}
 	case slot != r.env.get(r.Names.Active):
 		return scheme.Entry{Priority: 1, Good: true}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"golang.org/x/sys/unix"
 
@@ -283,6 +284,34 @@ func TestBootcountNeverFallsBackToABadSlot(t *testing.T) {
 	}
 }
 
+// TestBootcountNothingBootable: a recovery can install into the active slot when no slot boots.
+func TestBootcountNothingBootable(t *testing.T) {
+	spent := []string{"altbootcmd=run recovery", "active=B", "upgrade_available=1", "bootcount=4", "bootlimit=3", "updater_bad=A"}
+	m := boottest.NewMedium(env(true, 1, spent...), env(true, 1, spent...))
+	b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next != "" {
+		t.Fatalf("State = %+v, %v; want no slot", st, err)
+	}
+	if err := b.Invalidate(t.Context(), "B"); err != nil {
+		t.Errorf("Invalidate with nothing to lose = %v", err)
+	}
+	if st, err := b.State(t.Context()); err != nil || st.Next != "" || st.Slots[1].Priority != 0 {
+		t.Errorf("after Invalidate State = %+v, %v; want slot B outside the boot order", st, err)
+	}
+	if err := b.Activate(t.Context(), "B", 2); err != nil {
+		t.Fatal(err)
+	}
+	areas := m.Snapshot()
+	for range 6 {
+		if got := bootcount(load(areas, false)); got != "B" {
+			t.Fatalf("after Activate U-Boot boots %q; want B, which has no fallback", got)
+		}
+	}
+}
+
 // U-Boot's choice between two good copies, measured with U-Boot 2023.01 and libubootenv.
 func TestCopyInUse(t *testing.T) {
 	for _, c := range []struct{ flag1, flag2, want byte }{
@@ -427,6 +456,14 @@ func TestBadEnvironments(t *testing.T) {
 			}
 		}
 	}
+	lost := boottest.NewMedium(make([]byte, size), make([]byte, size))
+	counted, err := uboot.New(uboot.Options{Areas: lost.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := counted.Repair(t.Context()); !errors.Is(err, boot.ErrState) || lost.Writes() > 0 {
+		t.Errorf("Repair in the dialect bootcount = %v, %d writes; want ErrState and none", err, lost.Writes())
+	}
 	for _, c := range []struct {
 		sizes []int
 		ok    bool
@@ -447,6 +484,13 @@ func TestBadEnvironments(t *testing.T) {
 		if _, err := b.State(t.Context()); !errors.Is(err, boot.ErrState) {
 			t.Errorf("BOOT_ORDER with %q: State = %v; want ErrState", r, err)
 		}
+	}
+	b, err := open(boottest.NewMedium(env(false, 0, "BOOT_ORDER=A~ A")).Areas(), "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.State(t.Context()); err != nil {
+		t.Errorf("BOOT_ORDER with ~, the last printable character: State = %v", err)
 	}
 }
 
@@ -482,16 +526,19 @@ func TestSmallEnvironments(t *testing.T) {
 		}
 	}
 	const full = "BOOT_ORDER=A\x00BOOT_A_LEFT=3\x00BOOT_B_LEFT=0\x00\x00"
-	for spare, ok := range map[int]bool{0: true, -1: false} {
-		m := boottest.NewMedium(sealed(false, "w=1\x00x=y\x00\x00"+strings.Repeat("\xff", len(full)-1+spare)))
+	for _, c := range []struct{ copies, spare int }{{1, 0}, {1, -1}, {2, 0}, {2, -1}} {
+		text := "w=1\x00x=y\x00\x00" + strings.Repeat("\xff", len(full)-1+c.spare)
+		m := boottest.NewMedium([][]byte{sealed(c.copies == 2, text), sealed(true, text)}[:c.copies]...)
 		b, err := open(m.Areas(), "A")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.MarkGood(t.Context(), "A"); (err == nil) != ok || err != nil && m.Writes() > 0 {
-			t.Errorf("MarkGood in an environment with %d bytes to spare = %v, %d writes; want success: %v", spare, err, m.Writes(), ok)
+		ok := c.spare == 0
+		if err := b.MarkGood(t.Context(), "A"); (err == nil) != ok || err != nil && (m.Writes() > 0 || !strings.Contains(err.Error(), "has room for")) {
+			t.Errorf("MarkGood in an environment with %d bytes to spare = %v, %d writes; want success: %v", c.spare, err, m.Writes(), ok)
 		}
-		if got := string(m.Snapshot()[0][4:]); ok && !strings.HasSuffix(got, "x=y\x00\x00") || ok && !strings.HasPrefix(got, "BOOT_") {
+		got := string(m.Snapshot()[c.copies-1][3+c.copies:])
+		if ok && !strings.HasSuffix(got, "x=y\x00\x00") || ok && !strings.HasPrefix(got, "BOOT_") {
 			t.Errorf("the environment is %q; want the new variables first", got)
 		}
 	}
@@ -523,9 +570,13 @@ func TestParseFWEnvConfig(t *testing.T) {
 		{"a 8 10\na 0 10\n", "same bytes"},
 		{"a -16 10\na -8 10\n", "same bytes"},
 		{"a 0 10\na -8 10\n", ""},
+		{"a -8 10\na 0 10\n", ""},
 		{"a 0 10\n" + strings.Repeat("#", 64<<10-7), ""},
 		{"a 0 10\n" + strings.Repeat("#", 64<<10-6), "has more than 65536 bytes"},
 		{"---\n" + yaml, ""},
+		{"# the copies\n\n" + strings.Replace(yaml, "\n", " # one\n\n# two\n", 1), ""},
+		{"u:\n  size\n", "expected key: value"},
+		{"u:\n  size: 0x10\n  devices:\n    path: a\n", "unexpected key"},
 		{yaml + "---\n", ""},
 		{"u:\n\tsize: 1\n", "expected key: value"},
 		{"u:\n  - x: 1\n", "unexpected key"},
@@ -550,6 +601,9 @@ func TestParseFWEnvConfig(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("ParseFWEnvConfig(%q) = %v, %v; want %q", c.text, got, err, c.want)
 		}
+	}
+	if _, err := uboot.ParseFWEnvConfig(iotest.ErrReader(unix.EIO)); !errors.Is(err, unix.EIO) {
+		t.Errorf("ParseFWEnvConfig of a file that cannot be read = %v; want EIO", err)
 	}
 }
 
@@ -651,6 +705,7 @@ func TestCreate(t *testing.T) {
 	area := boottest.OpenFileArea(t, name)
 	for text, want := range map[string]string{
 		"": "no variables", "a=\x00": "expected name=value", "a=1\na=2": "twice", "=1": "expected name=value", "text": "expected name=value",
+		" =1":                            "without a name",
 		"a=" + strings.Repeat("x", size): "has room for",
 	} {
 		if err := uboot.Create([]boot.Area{area}, text); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), want) {
@@ -965,6 +1020,13 @@ func TestBadIsExplicit(t *testing.T) {
 	if err := b.MarkBad(t.Context(), "B"); err != nil || load(m.Snapshot(), false).get("BOOT_B_LEFT") != "0" {
 		t.Errorf("MarkBad = %v, %q; want BOOT_B_LEFT=0", err, m.Snapshot())
 	}
+	m = boottest.NewMedium(env(true, 1, "BOOT_ORDER=A B", "BOOT_A_LEFT=3"), env(true, 0, "x=1"))
+	if b, err = open(m.Areas(), "A"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.MarkGood(t.Context(), "A"); err != nil || m.Writes() > 0 {
+		t.Errorf("MarkGood = %v and wrote %d sectors; want none: the default of slot B counts", err, m.Writes())
+	}
 }
 
 // flaky is an area whose first read fails.
@@ -1181,7 +1243,7 @@ func TestRecognize(t *testing.T) {
 		{"too large", "a=b", 2 * uboot.MaxRecognized, 0, false},
 		{"all of an odd size", "a=b", 3000, 0, true}, {"an odd size", "a=b", 3000, 10, false},
 		{"small", "a=b", 270, 0, true}, {"too small", "a=b", 260, 0, false}, {"a byte more", "a=b", 261, 0, false},
-		{"long name", long + "=b", 1 << 10, 0, true}, {"longer name", long + "n=b", 1 << 10, 0, false}, {"no name", "=b", 1 << 10, 0, false},
+		{"long name", long + "=b", 1 << 10, 0, true}, {"tilde", "a~c=b", 1 << 10, 0, true}, {"longer name", long + "n=b", 1 << 10, 0, false}, {"no name", "=b", 1 << 10, 0, false},
 		{"blank", "a c=b", 1 << 10, 0, false}, {"not ASCII", "\x7f=b", 1 << 10, 0, false}, {"no value", "abc", 1 << 10, 0, false},
 	} {
 		for _, redundant := range []bool{false, true} {
