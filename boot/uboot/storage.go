@@ -168,7 +168,7 @@ func incremental(a, b byte) int {
 
 // flash chooses as U-Boot does in parallel NOR (env/flash.c, env_flash_load).
 func flash(a, b byte) int {
-	if a == 0 && b == 1 || a != b && a != 255 && b == 255 {
+	if a == 0 && b == 1 || a != 255 && b == 255 {
 		return 1
 	}
 	return 0
