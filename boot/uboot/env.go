@@ -75,25 +75,15 @@ func parse(raw []byte, redundant bool) (*env, error) {
 }
 
 // split returns the name and value of an entry as U-Boot reads them (lib/hashtable.c, himport_r): blanks before the name
-// are skipped, a name that begins with # is a comment, a backslash quotes the next character of the value. An entry without
-// a value removes the variable. A comment has neither.
+// are skipped, a name that begins with # is a comment. An entry without a value removes the variable. A comment has neither.
+// The value is as stored: U-Boot takes a backslash as a quote, so [env.check] refuses it.
 func split(entry string) (name, value string) {
 	entry = strings.TrimLeft(entry, " \t")
 	if strings.HasPrefix(entry, "#") {
 		return "", ""
 	}
 	name, value, _ = strings.Cut(entry, "=")
-	if !strings.Contains(value, `\`) {
-		return name, value
-	}
-	var out strings.Builder
-	for i := 0; i < len(value); i++ {
-		if value[i] == '\\' && i+1 < len(value) {
-			i++
-		}
-		out.WriteByte(value[i])
-	}
-	return name, out.String()
+	return name, value
 }
 
 // get returns the value that U-Boot has for a variable, "" for none: the last entry counts.
@@ -156,25 +146,17 @@ func (e *env) count(name string) int {
 // set sets a variable in the place of its last entry and removes the other ones. A new variable comes first, so that the
 // change of a single copy lies in its first sector. An empty value removes the variable, as in U-Boot.
 func (e *env) set(name, value string) {
-	is := func(entry string) bool { n, _ := split(entry); return n == name }
 	at := 0
-	for i, entry := range slices.Backward(e.entries) {
-		if is(entry) {
-			at = i
-			break
-		}
-	}
 	var rest []string
-	for i, entry := range e.entries {
-		if i == at && value != "" {
-			rest = append(rest, name+"="+value)
-		}
-		if !is(entry) {
+	for _, entry := range e.entries {
+		if n, _ := split(entry); n == name {
+			at = len(rest)
+		} else {
 			rest = append(rest, entry)
 		}
 	}
-	if len(e.entries) == 0 && value != "" {
-		rest = []string{name + "=" + value}
+	if value != "" {
+		rest = slices.Insert(rest, at, name+"="+value)
 	}
 	e.entries = rest
 }

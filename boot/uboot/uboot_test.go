@@ -284,6 +284,21 @@ func TestBootcountNeverFallsBackToABadSlot(t *testing.T) {
 	}
 }
 
+// TestBadActiveSlot: U-Boot boots a bad slot that is active while it has tries, or is not counted.
+func TestBadActiveSlot(t *testing.T) {
+	for vars, next := range map[string]string{"available=1 bootcount=1": "B", "available=0 bootcount=4": "B", "available=1 bootcount=3": ""} {
+		text := "altbootcmd=x active=B bootlimit=3 upgrade_" + vars
+		m := boottest.NewMedium(env(true, 1, append(strings.Fields(text), "updater_bad=A B")...), make([]byte, size))
+		b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || st.Next != next {
+			t.Errorf("%s: State = %+v, %v; want slot %q", vars, st, err, next)
+		}
+	}
+}
+
 // TestBootcountNothingBootable: a recovery can install into the active slot when no slot boots.
 func TestBootcountNothingBootable(t *testing.T) {
 	spent := []string{"altbootcmd=run recovery", "active=B", "upgrade_available=1", "bootcount=4", "bootlimit=3", "updater_bad=A"}
@@ -580,7 +595,7 @@ func TestParseFWEnvConfig(t *testing.T) {
 		{yaml + "---\n", ""},
 		{"u:\n\tsize: 1\n", "expected key: value"},
 		{"u:\n  - x: 1\n", "unexpected key"},
-		{"u:\n  size: x\n", "not a number"},
+		{"u:\n  size: x\n", `line 2: "x" is not a number`},
 		{"u:\nv: 1\n", "expected one namespace"},
 		{"u: x:\n  size: 1\n", "expected one namespace"},
 		{"  size:\n", "expected a namespace"},
@@ -703,6 +718,9 @@ func TestCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	area := boottest.OpenFileArea(t, name)
+	if err := uboot.Create([]boot.Area{area, area, area}, text); !errors.Is(err, boot.ErrState) {
+		t.Errorf("Create in three areas = %v; want ErrState", err)
+	}
 	for text, want := range map[string]string{
 		"": "no variables", "a=\x00": "expected name=value", "a=1\na=2": "twice", "=1": "expected name=value", "text": "expected name=value",
 		" =1":                            "without a name",
@@ -824,6 +842,13 @@ func TestValidEnvironmentIsNotDiscarded(t *testing.T) {
 			t.Errorf("%q: State = %v; want ErrState without env default", vars, err)
 		}
 	}
+	b, err := open(boottest.NewMedium(make([]byte, size), make([]byte, size)).Areas(), "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.State(t.Context()); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "env default") {
+		t.Errorf("nothing is valid: State = %v; want ErrState with env default", err)
+	}
 	for name, areas := range map[string][][]byte{
 		"one of two":  {env(true, 1, good...)},
 		"two of one":  {env(false, 0, good...), env(false, 0, good...)},
@@ -921,8 +946,15 @@ func TestInvalidateBesideATornCopy(t *testing.T) {
 	}
 }
 
-// RequestRecovery sets the variable once and changes no slot.
+// RequestRecovery sets the variable once and changes no slot, also in an environment without variables.
 func TestRequestRecovery(t *testing.T) {
+	empty := boottest.NewMedium(env(true, 1, ""), env(true, 1, ""))
+	if b, err := open(empty.Areas(), "A"); err != nil || boot.RequestRecovery(t.Context(), b) != nil {
+		t.Errorf("a request in an empty environment fails: %v", err)
+	}
+	if u := load(empty.Snapshot(), false); !slices.Equal(u.vars, []string{"recovery=1"}) {
+		t.Errorf("an empty environment becomes %q", u.vars)
+	}
 	m := boottest.NewMedium(env(true, 1, good...), env(true, 1, good...))
 	b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}}, "A")
 	if err != nil {
