@@ -38,9 +38,7 @@ func newStorage(areas []boot.Area, flags Flags) (*storage, error) {
 		}
 	}
 	switch flags {
-	case "":
-		flags = Incremental
-	case Incremental, Boolean:
+	case "", Incremental, Boolean:
 	default:
 		return nil, fmt.Errorf("%w: flag scheme %q, expected incremental or boolean", boot.ErrState, flags)
 	}

@@ -476,8 +476,13 @@ func TestBadEnvironments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := counted.Repair(t.Context()); !errors.Is(err, boot.ErrState) || lost.Writes() > 0 {
-		t.Errorf("Repair in the dialect bootcount = %v, %d writes; want ErrState and none", err, lost.Writes())
+	_, err = counted.State(t.Context())
+	for name, err := range map[string]error{
+		"State": err, "Repair": counted.Repair(t.Context()), "RequestRecovery": boot.RequestRecovery(t.Context(), counted),
+	} {
+		if !errors.Is(err, boot.ErrState) || lost.Writes() > 0 {
+			t.Errorf("%s in the dialect bootcount = %v, %d writes; want ErrState and none", name, err, lost.Writes())
+		}
 	}
 	for _, c := range []struct {
 		sizes []int
@@ -569,6 +574,7 @@ func TestParseFWEnvConfig(t *testing.T) {
 		{"a 0\n", "line 1: 2 fields"},
 		{"a 0 zero\n", "not a number"},
 		{"a 0 1_0\n", "not a number"},
+		{"a 1_0 10\n", "not a number"},
 		{"a 0b1 10\n", "not a number"},
 		{"a 09 10\n", "not a number"},
 		{"a --1 10\n", "not a number"},
@@ -1034,6 +1040,46 @@ func TestDyingMedium(t *testing.T) {
 			}
 			if u := load(m.Snapshot(), false); !slices.Contains(u.vars, c.want) {
 				t.Errorf("unreadable after %d reads: after %s the environment is %q", reads, name, u.vars)
+			}
+		}
+	}
+}
+
+// dead is an area of a medium that cannot be read any more after a number of reads.
+type dead struct {
+	boot.Area
+	left *int
+}
+
+func (d dead) ReadBackAt(p []byte, off int64) (int, error) {
+	if *d.left--; *d.left < 0 {
+		return 0, unix.EIO
+	}
+	return d.Area.ReadBackAt(p, off)
+}
+
+// TestDeadMedium: a medium that dies during a change is an error, whenever it does.
+func TestDeadMedium(t *testing.T) {
+	for name, do := range map[string]func(b *scheme.Backend) error{
+		"Invalidate":      func(b *scheme.Backend) error { return b.Invalidate(t.Context(), "B") },
+		"RequestRecovery": func(b *scheme.Backend) error { return b.RequestRecovery(t.Context()) },
+	} {
+		for copies := 1; copies <= 2; copies++ {
+			for reads, left := 0, -1; left < 0; reads++ {
+				left = reads
+				areas := boottest.NewMedium([][]byte{env(copies == 2, 1, good...), env(true, 1, good...)}[:copies]...).Areas()
+				for i, a := range areas {
+					areas[i] = dead{a, &left}
+				}
+				b, err := uboot.New(uboot.Options{Areas: areas, Slots: []string{"A", "B"}}, "A")
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = do(b)
+				oneRead := copies == 2 && left >= -2 // a copy is read twice, and the other one may serve
+				if left < 0 && !oneRead && !errors.Is(err, boot.ErrState) || left >= 0 && err != nil {
+					t.Errorf("%d copies, dead after %d reads: %s = %v; want ErrState: %v", copies, reads, name, err, left < 0)
+				}
 			}
 		}
 	}
