@@ -41,7 +41,8 @@ type Options struct {
 // Backend implements [boot.Backend].
 type Backend struct {
 	Options
-	booted string
+	booted  string
+	encoded map[string][]byte // boot options by slot
 }
 
 var (
@@ -54,28 +55,29 @@ func New(o Options, booted string) (*Backend, error) {
 	if len(o.Slots) == 0 || booted != "" && !slices.Contains(o.Slots, booted) {
 		return nil, fmt.Errorf("%w: running slot %q is not configured; expected one of %v", boot.ErrState, booted, o.Slots)
 	}
+	b := &Backend{o, booted, map[string][]byte{}}
 	for _, s := range o.Slots {
-		if _, err := o.Targets[s].encode(); err != nil {
+		data, err := o.Targets[s].encode()
+		if err != nil {
 			return nil, fmt.Errorf("%w: slot %s: %w", boot.ErrState, s, err)
 		}
+		b.encoded[s] = data
 	}
-	return &Backend{o, booted}, nil
+	return b, nil
 }
 
 // Running returns the slot whose boot option the firmware has started, according to BootCurrent; "" if it is not a slot's.
 func Running(o Options) (string, error) {
-	data, err := o.Vars.Get("BootCurrent")
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", boot.ErrState, err)
-	}
-	m, err := (&Backend{Options: o}).load()
-	if err != nil || len(data) != 2 {
+	b := &Backend{Options: o}
+	current, err := b.get("BootCurrent")
+	if err != nil || len(current) != 2 {
 		return "", err
 	}
-	return m.slots[binary.LittleEndian.Uint16(data)], nil
+	m, err := b.load()
+	if err != nil {
+		return "", err
+	}
+	return m.slots[binary.LittleEndian.Uint16(current)], nil
 }
 
 // Caps implements [boot.Backend].
@@ -89,7 +91,8 @@ type manager struct {
 	options map[uint16]option
 	slots   map[uint16]string // slot that an option starts, active or not
 	order   []uint16
-	next    int // BootNext, -1 for none
+	next    int    // BootNext, -1 for none
+	trying  string // slot that BootNext names, "" for none. Firmware starts an inactive option, too, if BootNext names it.
 }
 
 func (b *Backend) load() (*manager, error) {
@@ -98,7 +101,6 @@ func (b *Backend) load() (*manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", boot.ErrState, err)
 	}
-	slices.Sort(names)
 	for _, name := range names {
 		n, ok := optionNumber(name)
 		if !ok {
@@ -108,8 +110,8 @@ func (b *Backend) load() (*manager, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", boot.ErrState, err)
 		}
-		o, err := parse(data)
-		if err != nil {
+		o, ok := parse(data)
+		if !ok {
 			continue // the firmware skips it, too
 		}
 		m.options[n] = o
@@ -128,7 +130,8 @@ func (b *Backend) load() (*manager, error) {
 	}
 	next, err := b.get("BootNext")
 	if len(next) == 2 {
-		m.next = int(binary.LittleEndian.Uint16(next))
+		n := binary.LittleEndian.Uint16(next)
+		m.next, m.trying = int(n), m.slots[n]
 	}
 	return m, err
 }
@@ -186,40 +189,27 @@ func (m *manager) ordered() []string {
 	return slots
 }
 
-// trying returns the slot that BootNext names, "" for none. Firmware starts an inactive option, too, if BootNext names it.
-func (m *manager) trying() string {
-	if m.next < 0 {
-		return ""
-	}
-	return m.slots[uint16(m.next)]
-}
-
 // State implements [boot.Backend].
 func (b *Backend) State(context.Context) (boot.State, error) {
 	m, err := b.load()
 	if err != nil {
 		return boot.State{}, err
 	}
-	order, trying := m.ordered(), m.trying()
-	after := ""
+	order, after := m.ordered(), ""
 	if len(order) > 0 {
 		after = order[0]
 	}
 	st := boot.State{Booted: b.booted, Next: after, Boots: []string{after, after, after}}
-	if trying != "" {
-		st.Next, st.Boots[0] = trying, trying
+	if m.trying != "" {
+		st.Next, st.Boots[0] = m.trying, m.trying
 	}
 	for _, s := range b.Slots {
-		i := slices.Index(order, s)
-		state := boot.SlotState{Name: s, Bootable: i >= 0 || s == trying, Good: i >= 0, TriesLeft: -1}
-		if i >= 0 {
-			state.Priority = len(order) - i
+		state := boot.SlotState{Name: s}
+		if i := slices.Index(order, s); i >= 0 {
+			state.Bootable, state.Good, state.TriesLeft, state.Priority = true, true, -1, len(order)-i
 		}
-		switch {
-		case s == trying:
-			state.TriesLeft, state.Priority = 1, len(order)+1
-		case i < 0:
-			state.TriesLeft = 0
+		if s == m.trying {
+			state.Bootable, state.TriesLeft, state.Priority = true, 1, len(order)+1
 		}
 		st.Slots = append(st.Slots, state)
 	}
@@ -243,7 +233,7 @@ func (b *Backend) findings(m *manager) []boot.Finding {
 				"BootOrder lists %s (%s), which is not a slot, before the slots", optionName(n), o.description))
 		}
 	}
-	if m.next >= 0 && m.trying() == "" {
+	if m.next >= 0 && m.trying == "" {
 		evidence := fmt.Sprintf("the next boot starts %s, which is not a slot", optionName(uint16(m.next)))
 		found = append(found, boot.Finding{Severity: boot.Info, Evidence: evidence})
 	}
@@ -266,10 +256,10 @@ func (b *Backend) disable(slot string) error {
 	if err != nil {
 		return err
 	}
-	if order, trying := m.ordered(), m.trying(); len(order) == 1 && order[0] == slot || len(order) == 0 && trying == slot {
+	if order := m.ordered(); len(order) == 1 && order[0] == slot || len(order) == 0 && m.trying == slot {
 		return boot.RefuseLast(slot)
 	}
-	if m.trying() == slot {
+	if m.trying == slot {
 		if err := b.Vars.Delete("BootNext"); err != nil {
 			return fmt.Errorf("%w: %w", boot.ErrState, err)
 		}
@@ -373,18 +363,13 @@ func (b *Backend) option(m *manager, slot string) (uint16, error) {
 	if n, ok := m.number(slot); ok {
 		return n, nil
 	}
-	data, err := b.Targets[slot].encode()
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", boot.ErrState, err)
-	}
 	n := uint16(0)
 	for slices.Contains(m.order, n) || b.exists(optionName(n)) {
 		if n++; n == 0xffff {
 			return 0, fmt.Errorf("%w: all boot option numbers are in use", boot.ErrState)
 		}
 	}
-	m.options[n], m.slots[n] = option{active: true, path: b.Targets[slot].Path}, slot
-	return n, b.set(optionName(n), data)
+	return n, b.set(optionName(n), b.encoded[slot])
 }
 
 func (b *Backend) exists(name string) bool {

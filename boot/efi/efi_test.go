@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -89,6 +90,17 @@ func TestRunning(t *testing.T) {
 			t.Errorf("BootCurrent %x: Running = %q, %v; want %q", current, got, err, want)
 		}
 	}
+	for n := 1; ; n++ {
+		m := boottest.New(boottest.Disk{Files: boottest.UEFIVars()})
+		m.FailAt = n
+		got, err := efi.Running(efi.Options{Vars: boottest.Vars{M: m}, Slots: []string{"A", "B"}, Targets: targets})
+		if m.Operations() < n {
+			break
+		}
+		if got != "" || !errors.Is(err, boot.ErrState) || !errors.Is(err, boottest.ErrInjected) {
+			t.Errorf("operation %d failed: Running = %q, %v; want ErrState and the cause", n, got, err)
+		}
+	}
 }
 
 // Several options may start the same slot: none of them is left in BootOrder or BootNext.
@@ -142,6 +154,7 @@ func TestDevicePaths(t *testing.T) {
 		"one node":        {node(`\EFI\ab\A.efi`), "A"},
 		"two nodes":       {node(`\EFI\ab`) + node("A.efi"), "A"},
 		"two backslashes": {node(`\EFI\ab\`) + node(`\A.efi`), "A"},
+		"an empty node":   {"\x01\x05\x04\x00" + node(`\EFI\ab\A.efi`), "A"},
 		"end before it":   {end + node(`\EFI\ab\A.efi`), ""},
 		"behind the end":  {node(`\EFI\other.efi`) + end + node(`\EFI\ab\A.efi`), ""},
 	} {
@@ -188,6 +201,11 @@ func TestOptions(t *testing.T) {
 		{"hidden", "Boot000A", patch(0, "\x09"), "A"},
 		{"other partition", "Boot000A", patch(disk+24, "\x00"), ""},
 		{"MBR signature", "Boot000A", patch(disk+41, "\x01"), ""},
+		{"disk node of another type", "Boot000A", patch(disk, "\x01"), ""},
+		{"disk node of another subtype", "Boot000A", patch(disk+1, "\x03"), ""},
+		{"file node of another type", "Boot000A", patch(disk+42, "\x01"), ""},
+		{"file node of another subtype", "Boot000A", patch(disk+43, "\x03"), ""},
+		{"no end", "Boot000A", patch(len(option)-4, "\x04\x03"), ""},
 		{"long disk node", "Boot000A", patch(disk+2, "\x2c"), ""},
 		{"short disk node", "Boot000A", patch(disk+2, "\x28"), ""},
 		{"node of 3 bytes", "Boot000A", patch(disk+2, "\x03"), ""},
@@ -195,6 +213,7 @@ func TestOptions(t *testing.T) {
 		{"short", "Boot000A", option[:7], ""},
 		{"cut", "Boot000A", option[:len(option)-1], ""},
 		{"no description", "Boot000A", option[:6] + strings.Repeat("x", 40), ""},
+		{"cut in the description", "Boot000A", option[:6] + "x\x00y\x00\x00", ""},
 		{"odd NUL", "Boot000A", option[:6] + "x\x00\x00\x01" + option[10:], "A"},
 		{"more data", "Boot000A", option + "optional", "A"},
 	} {
@@ -280,6 +299,48 @@ func TestNumberOfNewOption(t *testing.T) {
 	}
 }
 
+// TestFailuresBesideMissingOptions: each operation fails in turn while a missing option is created. The change fails, or its outcome is that
+// of a change without a failure.
+func TestFailuresBesideMissingOptions(t *testing.T) {
+	for _, c := range []struct {
+		name, booted string
+		files        map[string]string
+		do           func(b boot.Backend) error
+	}{
+		{"Activate", "A", nil, func(b boot.Backend) error { return b.Activate(t.Context(), "B", 1) }},
+		{"MarkGood", "B", nil, func(b boot.Backend) error { return b.MarkGood(t.Context(), "B") }},
+		{"Repair", "A", nil, func(b boot.Backend) error { return b.Repair(t.Context()) }},
+		{"RestoreFallback", "A", map[string]string{"Boot0003": boottest.BootOption(1, "ab-A", `\EFI\ab\A.efi`), "BootOrder": "\x03\x00"},
+			func(b boot.Backend) error { return boot.RestoreFallback(t.Context(), b, "B") }},
+	} {
+		try := func(failAt int) (operations int, st boot.State, err error) {
+			m := boottest.New(boottest.Disk{Files: c.files})
+			m.FailAt = failAt
+			b, unopened := open(m, c.booted)
+			if unopened != nil {
+				t.Fatal(unopened)
+			}
+			err = c.do(b)
+			operations, m.FailAt = m.Operations(), 0
+			st, unread := b.State(t.Context())
+			if unread != nil {
+				t.Fatal(unread)
+			}
+			return operations, st, err
+		}
+		operations, want, err := try(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range operations {
+			_, st, err := try(n + 1)
+			if err == nil && !reflect.DeepEqual(st, want) || err != nil && (!errors.Is(err, boot.ErrState) || !errors.Is(err, boottest.ErrInjected)) {
+				t.Errorf("%s: operation %d failed: %v, then State = %+v; want ErrState and the cause, or %+v", c.name, n+1, err, st, want)
+			}
+		}
+	}
+}
+
 // keeping is firmware that does not delete variables.
 type keeping struct{ boottest.Vars }
 
@@ -342,6 +403,7 @@ func TestFindings(t *testing.T) {
 		{"inactive before the slots", "\x06\x00\x03\x00", "", ""},
 		{"missing before the slots", "\x09\x00\x03\x00", "", ""},
 		{"next", "\x03\x00", "\x05\x00", "the next boot starts Boot0005, which is not a slot"},
+		{"a menu next", "\x03\x00", "\x00\x00", "the next boot starts Boot0000, which is not a slot"},
 		{"a long BootNext", "\x03\x00", "\x05\x00\x00", ""},
 		{"a short BootNext", "\x03\x00", "\x05", ""},
 		{"a slot next", "\x03\x00", "\x02\x0a", ""},

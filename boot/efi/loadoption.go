@@ -65,39 +65,41 @@ type option struct {
 }
 
 // parse decodes an EFI_LOAD_OPTION as far as the end of its first device path. The firmware may have put nodes before those
-// of the partition, and a path may be spread over several nodes (UEFI specification 2.10, section 10.3.5.4).
-func parse(data []byte) (option, error) {
-	var o option
+// of the partition, and a path may be spread over several nodes (UEFI specification 2.10, section 10.3.5.4). A path without an end
+// is not ok.
+func parse(data []byte) (o option, ok bool) {
 	if len(data) < 8 {
-		return o, fmt.Errorf("has %d bytes, expected at least 8", len(data))
+		return o, false
 	}
 	o.active = data[0]&active != 0 && binary.LittleEndian.Uint32(data)&category == 0
 	length := int(binary.LittleEndian.Uint16(data[4:]))
-	text, rest, err := cutUTF16(data[6:])
-	if err != nil {
-		return o, err
-	}
+	text, rest := cutUTF16(data[6:])
 	o.description = text
 	if length > len(rest) {
-		return o, fmt.Errorf("has a device path of %d bytes in %d", length, len(rest))
+		return o, false
 	}
-	for nodes := rest[:length]; len(nodes) >= 4 && nodes[0] != typeEnd; {
+	for nodes := rest[:length]; len(nodes) >= 4; {
+		if nodes[0] == typeEnd {
+			return o, true
+		}
 		size := int(binary.LittleEndian.Uint16(nodes[2:]))
-		if size < 4 || size > len(nodes) {
-			return o, fmt.Errorf("has a device path node of %d bytes in %d", size, len(nodes))
+		if size < 4 || size > len(nodes)-4 {
+			break
 		}
 		body := nodes[4:size]
 		switch {
 		case nodes[0] == typeMedia && nodes[1] == subHardDrive && len(body) == 38 && body[37] == signatureGUID:
 			o.guid = body[20:36]
-		case nodes[0] == typeMedia && nodes[1] == subFilePath && o.path != "":
-			o.path = strings.TrimSuffix(o.path, `\`) + `\` + strings.TrimPrefix(decodeUTF16(body), `\`)
 		case nodes[0] == typeMedia && nodes[1] == subFilePath:
-			o.path = decodeUTF16(body)
+			path := decodeUTF16(body)
+			if o.path != "" {
+				path = strings.TrimSuffix(o.path, `\`) + `\` + strings.TrimPrefix(path, `\`)
+			}
+			o.path = path
 		}
 		nodes = nodes[size:]
 	}
-	return o, nil
+	return o, false
 }
 
 // starts reports whether the option starts t. Paths on FAT are compared without regard to case.
@@ -123,14 +125,14 @@ func utf16z(s string) []byte {
 	return out
 }
 
-// cutUTF16 splits data behind its first NUL-terminated string.
-func cutUTF16(data []byte) (string, []byte, error) {
+// cutUTF16 splits data behind its first NUL-terminated string. Nothing is left if there is none.
+func cutUTF16(data []byte) (string, []byte) {
 	for i := 0; i+1 < len(data); i += 2 {
 		if data[i] == 0 && data[i+1] == 0 {
-			return decodeUTF16(data[:i]), data[i+2:], nil
+			return decodeUTF16(data[:i]), data[i+2:]
 		}
 	}
-	return "", nil, fmt.Errorf("has a description without a terminating NUL")
+	return "", nil
 }
 
 func decodeUTF16(data []byte) string {
