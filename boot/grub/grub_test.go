@@ -104,7 +104,7 @@ func TestContractTries(t *testing.T) {
 // Only Repair rebuilds a block that is empty, damaged or missing, and only around the running slot.
 func TestRepair(t *testing.T) {
 	for _, dialect := range []grub.Dialect{grub.RAUC, grub.Tries} {
-		for name, data := range map[string][]byte{"zeros": make([]byte, 512), "gone": nil} {
+		for name, data := range map[string][]byte{"zeros": make([]byte, 512), "largest": make([]byte, 64<<10), "gone": nil} {
 			t.Run(string(dialect)+" "+name, func(t *testing.T) {
 				m, created := boottest.NewMedium(data), []byte(nil)
 				o := grub.Options{Slots: []string{"A", "B"}, Dialect: dialect, Name: "grubenv", Create: func(data []byte) error { created = data; return nil }}
@@ -404,38 +404,78 @@ func TestBadInOrder(t *testing.T) {
 	}
 }
 
-// Of a repeated variable Repair keeps what GRUB loads.
-func TestRepairRepeated(t *testing.T) {
-	m := boottest.NewMedium(env(1024, "ORDER=A", "x=y", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0", "ORDER=B A"))
-	b, err := open(m.Areas()[0], "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.State(t.Context()); !errors.Is(err, boot.ErrState) {
-		t.Errorf("State = %v; want ErrState", err)
-	}
-	if err := b.Repair(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if want := env(1024, "ORDER=B A", "x=y", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0"); !bytes.Equal(m.Snapshot()[0], want) {
-		t.Errorf("after Repair the block is %.120q; want %.120q", m.Snapshot()[0], want)
-	}
-}
-
-// A script may take a variable that is not set for anything, so a slot that is marked bad has its own.
-func TestBadIsExplicit(t *testing.T) {
-	for dialect, want := range map[grub.Dialect]string{grub.RAUC: "\nB_OK=0\n", grub.Tries: "\nB_LEFT=0\n"} {
-		m := boottest.NewMedium(env(512, "A_OK=1", "A_TRY=0", "A_LEFT=g"))
-		b, err := grub.New(grub.Options{Area: m.Areas()[0], Slots: []string{"A", "B"}, Dialect: dialect}, "A")
+// Of a repeated variable Repair keeps what GRUB loads. A block whose variables are hidden is rebuilt.
+func TestRepairAmbiguous(t *testing.T) {
+	marks := []string{"x=y", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0"}
+	for _, c := range []struct {
+		name, booted string
+		first, last  string
+		want         []string
+	}{
+		{"repeated", "", "ORDER=A", "ORDER=B A", append([]string{"ORDER=B A"}, marks...)},
+		{"name with NUL", "", "ORDER\x00X=B A", "z=", append(append([]string{"ORDER=B A"}, marks...), "z=")},
+		{"hidden", "A", "junk\nORDER=B A", "z=", []string{"B_TRY=0", "B_OK=0", "A_TRY=0", "A_OK=1", "ORDER=A", "x=y", "z="}},
+	} {
+		m := boottest.NewMedium(env(1024, append(append([]string{c.first}, marks...), c.last)...))
+		b, err := open(m.Areas()[0], c.booted)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if st, err := b.State(t.Context()); err != nil || !strings.Contains(fmt.Sprint(st.Findings), "ORDER is not set") {
-			t.Errorf("%s: State = %+v, %v; want a finding", dialect, st, err)
+		if _, err := b.State(t.Context()); !errors.Is(err, boot.ErrState) {
+			t.Errorf("%s: State = %v; want ErrState", c.name, err)
 		}
-		if err := b.MarkBad(t.Context(), "B"); err != nil || !strings.Contains(string(m.Snapshot()[0]), want) {
-			t.Errorf("%s: MarkBad = %v, %q; want %q", dialect, err, m.Snapshot()[0], want)
+		if err := b.Repair(t.Context()); err != nil {
+			t.Fatal(err)
 		}
+		if want := env(1024, c.want...); !bytes.Equal(m.Snapshot()[0], want) {
+			t.Errorf("%s: after Repair the block is %.120q; want %.120q", c.name, m.Snapshot()[0], want)
+		}
+	}
+}
+
+// TestHiddenRequest: a request of the recovery that GRUB would not load is refused.
+func TestHiddenRequest(t *testing.T) {
+	m := boottest.NewMedium(env(512, append(slices.Clone(good), "junk", "next_entry=0")...))
+	b, err := open(m.Areas()[0], "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := boot.RequestRecovery(t.Context(), b); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+		t.Errorf("RequestRecovery = %v and wrote %d sectors; want ErrState and none", err, m.Writes())
+	}
+}
+
+// A script may take a variable that is not set for anything, so a slot that is marked bad has its own. What is bad already is not written.
+func TestBadIsExplicit(t *testing.T) {
+	for _, c := range []struct {
+		dialect grub.Dialect
+		lines   []string
+		order   bool
+		want    string
+	}{
+		{grub.RAUC, []string{"A_OK=1", "A_TRY=0"}, false, "\nB_OK=0\n"},
+		{grub.RAUC, []string{"ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=1"}, true, "\nB_OK=0\n"},
+		{grub.Tries, []string{"A_LEFT=g"}, false, "\nB_LEFT=0\n"},
+	} {
+		m := boottest.NewMedium(env(512, c.lines...))
+		b, err := grub.New(grub.Options{Area: m.Areas()[0], Slots: []string{"A", "B"}, Dialect: c.dialect}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.State(t.Context()); err != nil || strings.Contains(fmt.Sprint(st.Findings), "ORDER is not set") == c.order {
+			t.Errorf("%s: State = %+v, %v; want a finding unless ORDER is set", c.dialect, st, err)
+		}
+		if err := b.MarkBad(t.Context(), "B"); err != nil || !strings.Contains(string(m.Snapshot()[0]), c.want) {
+			t.Errorf("%s: MarkBad = %v, %q; want %q", c.dialect, err, m.Snapshot()[0], c.want)
+		}
+	}
+	m := boottest.NewMedium(env(512, "B_OK=0", "B_TRY=1", "ORDER=A", "A_OK=1", "A_TRY=0"))
+	b, err := open(m.Areas()[0], "A")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.MarkGood(t.Context(), "A"), b.MarkBad(t.Context(), "B")); err != nil || m.Writes() > 0 {
+		t.Errorf("MarkGood of a good slot and MarkBad of a bad one = %v and wrote %d sectors", err, m.Writes())
 	}
 }
 
@@ -527,6 +567,8 @@ func TestFindings(t *testing.T) {
 		want    string // in the evidence of a finding; "" is none beyond those of the state
 	}{
 		{"sound", grub.RAUC, good, ""},
+		{"sound behind junk", grub.RAUC, append([]string{"junk", "x=y"}, good...), ""},
+		{"sound, ORDER last", grub.RAUC, []string{"A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0", "ORDER=A B"}, ""},
 		{"sound tries", grub.Tries, []string{"ORDER=A B", "A_LEFT=g", "B_LEFT=3"}, ""},
 		{"the other dialect", grub.Tries, good, "has A_OK and no variable of the dialect tries"},
 		{"the other dialect", grub.RAUC, []string{"ORDER=A B", "B_LEFT=3"}, "has B_LEFT and no variable of the dialect rauc"},
