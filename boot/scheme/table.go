@@ -78,7 +78,7 @@ func (t *Table) boots(n int) []string {
 		list = append(list, slot)
 		t.spend(slot)
 		for _, s := range t.slots {
-			if e := t.entries[s]; slot == "" && t.rules.Refill > 0 {
+			if e := t.entries[s]; slot == "" {
 				e.Tries = t.rules.Refill
 				t.entries[s] = e
 			}
@@ -89,7 +89,7 @@ func (t *Table) boots(n int) []string {
 
 // spend spends the try of one boot.
 func (t *Table) spend(slot string) {
-	if e := t.entries[slot]; slot != "" && (t.rules.CountsGood || !e.Good) {
+	if e := t.entries[slot]; t.rules.CountsGood || !e.Good {
 		e.Tries--
 		t.entries[slot] = e
 	}
