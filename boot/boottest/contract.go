@@ -143,6 +143,7 @@ func (r Rig) life(t *testing.T) {
 	}
 	do(b.Invalidate(t.Context(), "A"))
 	do(b.Activate(t.Context(), "A", 1))
+	state(b)
 	boot("A") // hangs
 	b = boot("B")
 	do(b.MarkGood(t.Context(), "B"))
@@ -619,7 +620,8 @@ func (r Rig) powerCuts(t *testing.T) {
 func (r Rig) failures(t *testing.T) {
 	d := r.Fresh(t)
 	read := step{"State", "A", nil, func(t *testing.T, b boot.Backend) error { _, err := b.State(t.Context()); return err }, []string{"A"}}
-	for _, s := range append([]step{read}, r.steps()...) {
+	repair := step{"repair", "A", nil, func(t *testing.T, b boot.Backend) error { return b.Repair(t.Context()) }, []string{"A"}}
+	for _, s := range append([]step{read, repair}, r.steps()...) {
 		if s.before != nil {
 			s.before(&d)
 		}
@@ -634,6 +636,9 @@ func (r Rig) failures(t *testing.T) {
 			b, err := r.Open(m, s.booted)
 			if err == nil {
 				err = s.do(t, b)
+			}
+			if m.Opened != 0 {
+				t.Fatalf("%s: operation %d failed and left %d files open", s.name, n, m.Opened)
 			}
 			if m.Operations() < n {
 				if err != nil {

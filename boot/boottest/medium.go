@@ -52,6 +52,8 @@ type Medium struct {
 	Room   int64 // free space of the folder in bytes; files do not reduce it
 	// Lie makes writes and flushes succeed without effect.
 	Lie bool
+	// Opened is the number of files of [Files] that are open.
+	Opened int
 }
 
 // event is a write of one sector, new content of a file, the removal of a file, or a flush.
@@ -254,7 +256,11 @@ func (f Files) Read(name string) ([]byte, error) {
 // Open opens a file for reading.
 func (f Files) Open(name string) (File, error) {
 	data, err := f.Read(name)
-	return OpenFile(data), err
+	if err != nil {
+		return nil, err
+	}
+	f.M.Opened++
+	return &openFile{bytes.NewReader(data), &f.M.Opened}, nil
 }
 
 // File is an open file.
@@ -264,11 +270,17 @@ type File = interface {
 }
 
 // OpenFile returns an open file with the given content.
-func OpenFile(data []byte) File { return openFile{bytes.NewReader(data)} }
+func OpenFile(data []byte) File { return &openFile{bytes.NewReader(data), new(int)} }
 
-type openFile struct{ *bytes.Reader }
+type openFile struct {
+	*bytes.Reader
+	opened *int // files that are open
+}
 
-func (openFile) Close() error { return nil }
+func (f *openFile) Close() error {
+	*f.opened--
+	return nil
+}
 
 // Free returns the free space, [Medium.Room].
 func (f Files) Free() (int64, error) { return f.M.Room, f.M.do("folder") }

@@ -228,6 +228,7 @@ func TestMixedKinds(t *testing.T) {
 func TestRoom(t *testing.T) {
 	size := int64(len(images()["EFI/updater/B.efi"]))
 	one := size + 128<<10
+	halfMade := func(f map[string]string) { f["EFI/Linux/updater.new"] = f["EFI/updater/B.efi"] }
 	for _, c := range []struct {
 		name    string
 		room    int64
@@ -238,7 +239,8 @@ func TestRoom(t *testing.T) {
 		{"the old one and one", one, nil, true},
 		{"two", 2 * one, nil, false},
 		{"one and the old one", 2*one - size, nil, false},
-		{"half made", 2*one - 2*size, func(f map[string]string) { f["EFI/Linux/updater.new"] = f["EFI/updater/B.efi"] }, false},
+		{"half made", 2*one - 2*size, halfMade, false},
+		{"half made, too little", 2*one - 2*size - 1, halfMade, true},
 	} {
 		files := images()
 		if c.change != nil {
@@ -349,15 +351,16 @@ func TestNextTemplate(t *testing.T) {
 func TestNextTemplateFails(t *testing.T) {
 	for n := 1; ; n++ {
 		files := images()
-		files["EFI/updater/B.efi.new"] = files["EFI/updater/B.efi"]
+		files["EFI/updater/B.efi.new"], files["EFI/Linux/updater.new"] = files["EFI/updater/B.efi"], files["EFI/updater/B.efi"]
 		m := boottest.New(boottest.Disk{Files: files})
 		b, err := sdboot.New(sdboot.Options{Dir: boottest.Files{M: m}, Slots: []string{"A", "B"}, Beside: ".new"}, "A")
 		if err != nil {
 			t.Fatal(err)
 		}
 		m.FailAt = n
-		if err := b.Invalidate(t.Context(), "B"); (err == nil) != (m.Operations() < n) || err != nil && !errors.Is(err, boottest.ErrInjected) {
-			t.Errorf("operation %d failed: Invalidate = %v", n, err)
+		err = b.Invalidate(t.Context(), "B")
+		if (err == nil) != (m.Operations() < n) || err != nil && !errors.Is(err, boottest.ErrInjected) || m.Opened != 0 {
+			t.Errorf("operation %d failed: Invalidate = %v, %d files left open", n, err, m.Opened)
 		}
 		if m.Operations() < n {
 			return
@@ -390,7 +393,7 @@ func TestMarkGoodKeepsWhatBooted(t *testing.T) {
 // the boot loader ignores it.
 func TestRepairImages(t *testing.T) {
 	files := images()
-	files["EFI/Linux/updater-2-A+2-1.efi"] = files["EFI/Linux/updater-2-A.efi"]
+	files["EFI/Linux/updater-2-a+2-1.efi"] = files["EFI/Linux/updater-2-A.efi"] // it is listed last
 	files["EFI/Linux/updater-9-B.efi"] = demo("")[:200]
 	m, b := onMedium(t, files, "A")
 	if err := b.Repair(t.Context()); err != nil {

@@ -232,7 +232,7 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 		return err
 	}
 	name := f.fileName(b.Prefix, generation, slot, 0)
-	if !slices.ContainsFunc(own, func(e entry) bool { return e.name == name && e.fault == nil }) {
+	if !slices.ContainsFunc(own, func(e entry) bool { return strings.EqualFold(e.name, name) && e.fault == nil }) {
 		if err := cmp.Or(f.ordered(t), b.room(f, t, "", 1)); err != nil {
 			return err
 		}
@@ -240,7 +240,7 @@ func (b *Backend) MarkGood(_ context.Context, slot string) error {
 			return err
 		}
 	}
-	if err := b.remove(own, func(e entry) bool { return e.name != name }); err != nil {
+	if err := b.remove(own, func(e entry) bool { return !strings.EqualFold(e.name, name) }); err != nil {
 		return err
 	}
 	return b.verify("slot "+slot+" has no good entry", func(f files) bool {

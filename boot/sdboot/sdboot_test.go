@@ -157,8 +157,8 @@ func TestEntryGone(t *testing.T) {
 	if err := b.Repair(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if st, err := b.State(t.Context()); err != nil || !st.Slots[0].Good {
-		t.Errorf("after Repair State = %+v, %v; want A good", st, err)
+	if st, err := b.State(t.Context()); err != nil || !st.Slots[0].Good || st.Slots[0].TriesLeft != -1 {
+		t.Errorf("after Repair State = %+v, %v; want A good and not counted", st, err)
 	}
 }
 
@@ -316,6 +316,14 @@ func TestRest(t *testing.T) {
 	d := m.Disk().Files
 	if d["loader/entries/updater-3-A.conf"] == "" || d["loader/entries/updater-2-A.conf"] != "" || d["loader/entries/updater-3-A+2-1.conf"] != "" {
 		t.Errorf("after MarkGood the files are %q", slices.Sorted(maps.Keys(d)))
+	}
+	files["loader/entries/updater-10-A+2-1.conf"] = template + "sort-key updater\nversion 10\n" // it is listed first
+	m, b = onMedium(t, files, "A")
+	if err := b.Repair(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d = m.Disk().Files; d["loader/entries/updater-10-A+2-1.conf"] == "" || d["loader/entries/updater-2-A.conf"] != "" {
+		t.Errorf("after Repair the files are %q", slices.Sorted(maps.Keys(d)))
 	}
 }
 
@@ -627,27 +635,30 @@ func TestEntryIsDurable(t *testing.T) {
 	}
 }
 
-// broken is a folder in which the files of one name cannot be read, or a second time.
+// broken is a folder in which the files of one name cannot be read, how says from when on.
 type broken struct {
 	boottest.Files
-	name   string
-	second bool
+	name, how string
 }
 
 func (b broken) Open(name string) (sdboot.File, error) {
 	file, err := b.Files.Open(name)
 	if name == b.name {
-		file = &brokenFile{file, !b.second}
+		file = &brokenFile{file, b.how, b.how == ""}
 	}
 	return file, err
 }
 
 type brokenFile struct {
 	sdboot.File
+	how    string
 	broken bool
 }
 
 func (f *brokenFile) Seek(off int64, whence int) (int64, error) {
+	if whence == io.SeekStart && f.how == "seek back" || whence == io.SeekEnd && f.how == "seek to the end" {
+		return 0, boottest.ErrInjected
+	}
 	f.broken = f.broken || whence == io.SeekStart
 	return f.File.Seek(off, whence)
 }
@@ -668,14 +679,105 @@ func (f *brokenFile) Read(p []byte) (int, error) {
 
 // TestReadBackFails: an entry, or the image it was made from, that cannot be read for the comparison is an error with its cause.
 func TestReadBackFails(t *testing.T) {
-	for _, dir := range []broken{{name: "EFI/Linux/updater-3-B+1.efi"}, {name: "EFI/updater/B.efi", second: true}, {name: "EFI/updater/B.efi"}} {
+	for _, dir := range []broken{
+		{name: "EFI/Linux/updater-3-B+1.efi"}, {name: "EFI/updater/B.efi", how: "read again"}, {name: "EFI/updater/B.efi"},
+		{name: "EFI/updater/B.efi", how: "seek back"}, {name: "EFI/updater/B.efi", how: "seek to the end"},
+		{name: "loader/entries/updater-3-B+1.conf"}, {name: "loader/updater/B.conf"},
+	} {
 		dir.M = boottest.New(boottest.Disk{Files: images()})
+		if strings.HasPrefix(dir.name, "loader") {
+			dir.M = boottest.New(boottest.Disk{Files: fresh()})
+		}
 		b, err := open(dir, "A")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || !errors.Is(err, boottest.ErrInjected) {
-			t.Errorf("Activate while %s cannot be read = %v; want ErrState and the cause", dir.name, err)
+		if err := b.Activate(t.Context(), "B", 1); !errors.Is(err, boot.ErrState) || !errors.Is(err, boottest.ErrInjected) || dir.M.Opened != 0 {
+			t.Errorf("Activate while %s cannot be read = %v, %d files left open; want ErrState and the cause", dir.name, err, dir.M.Opened)
+		}
+	}
+}
+
+// losing is a folder that lists the file of one name only once.
+type losing struct {
+	boottest.Files
+	name  string
+	lists *int
+}
+
+func (l losing) List() ([]string, error) {
+	names, err := l.Files.List()
+	if *l.lists++; *l.lists > 1 {
+		names = slices.DeleteFunc(names, func(n string) bool { return n == l.name })
+	}
+	return names, err
+}
+
+// TestVerifies: a change after which the boot loader does not find the entry is an error, whatever the other slot has.
+func TestVerifies(t *testing.T) {
+	for _, c := range []struct {
+		before, lost, booted string // the entries of slot B before and after, and the running slot
+		change               func(b *sdboot.Backend) error
+	}{
+		{"updater-1-B.conf", "updater-3-B+1.conf", "A", func(b *sdboot.Backend) error { return b.Activate(t.Context(), "B", 1) }},
+		{"updater-3-B+0-1.conf", "updater-3-B.conf", "B", func(b *sdboot.Backend) error { return b.MarkGood(t.Context(), "B") }},
+		{"updater-3-B+0-1.conf", "updater-1-B.conf", "A", func(b *sdboot.Backend) error { return b.RestoreFallback(t.Context(), "B") }},
+	} {
+		files := fresh()
+		files["loader/entries/"+c.before] = files["loader/entries/updater-1-B.conf"]
+		if c.before != "updater-1-B.conf" {
+			delete(files, "loader/entries/updater-1-B.conf")
+		}
+		m := boottest.New(boottest.Disk{Files: files})
+		b, err := open(losing{boottest.Files{M: m}, "loader/entries/" + c.lost, new(int)}, c.booted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.change(b); !errors.Is(err, boot.ErrState) || m.Disk().Files["loader/entries/"+c.lost] == "" {
+			t.Errorf("with %s lost: %v; want ErrState", c.lost, err)
+		}
+	}
+}
+
+// fat is a folder whose names have no case: a file that replaces another one keeps its name, as on Linux (vfat_rename).
+type fat struct{ boottest.Files }
+
+func (f fat) name(name string) string {
+	for n := range f.M.Disk().Files {
+		if strings.EqualFold(n, name) {
+			return n
+		}
+	}
+	return name
+}
+
+func (f fat) Open(name string) (sdboot.File, error) { return f.Files.Open(f.name(name)) }
+func (f fat) Rename(from, to string) error          { return f.Files.Rename(f.name(from), f.name(to)) }
+func (f fat) Remove(name string) error              { return f.Files.Remove(f.name(name)) }
+
+// TestOtherCase: mark good keeps the entry of the running slot whose name differs in case, such as one of an earlier prefix.
+func TestOtherCase(t *testing.T) {
+	for name, change := range map[string]func(f map[string]string){
+		"two entries": func(f map[string]string) {
+			f["loader/entries/updater-2-A+1.conf"] = f["loader/entries/UPDATER-2-a.Conf"]
+		},
+		"damaged": func(f map[string]string) { f["loader/entries/UPDATER-2-a.Conf"] = "title x\n" },
+	} {
+		files := fresh()
+		files["loader/entries/UPDATER-2-a.Conf"] = files["loader/entries/updater-2-A.conf"]
+		delete(files, "loader/entries/updater-2-A.conf")
+		change(files)
+		m := boottest.New(boottest.Disk{Files: files})
+		b, err := open(fat{boottest.Files{M: m}}, "A")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = b.MarkGood(t.Context(), "A")
+		if st, stErr := b.State(t.Context()); err != nil || stErr != nil || st.Next != "A" || !st.Slots[0].Good || len(st.Findings) > 0 {
+			t.Errorf("%s: MarkGood = %v, then State = %+v, %v; want one good entry of A", name, err, st, stErr)
+		}
+		if name == "two entries" && m.Writes() != 1 {
+			t.Errorf("MarkGood beside an intact entry made %d changes; want the removal of the other one alone", m.Writes())
 		}
 	}
 }
