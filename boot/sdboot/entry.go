@@ -92,14 +92,6 @@ func (e entry) bootable() bool { return !e.dead() && !e.bad() }
 // id is the boot loader's identifier of the entry.
 func (e entry) id() string { return strings.ToLower(path.Base(e.name)) }
 
-// booted returns the entry after one more boot, which renames it (boot.c, config_entry_bump_counters).
-func (e entry) booted() entry {
-	if e.left > 0 {
-		e.left--
-	}
-	return e
-}
-
 // sorted returns the entries in the order of the boot loader (boot.c, config_entry_compare): those without tries left come
 // last; then the sort key and version decide, then the file name, the later version first.
 func sorted(entries []entry) []entry {
@@ -121,12 +113,11 @@ func field(text, key string) string {
 	found := ""
 	text, _, _ = strings.Cut(text, "\x00")
 	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == '\r' }) {
-		line = strings.Trim(line, blank)
-		end := strings.IndexAny(line, blank)
-		if end < 0 || line[:end] != key {
+		rest := strings.TrimPrefix(strings.Trim(line, blank), key)
+		value := strings.TrimLeft(rest, blank)
+		if value == rest { // another key, or no value
 			continue
 		}
-		value := strings.TrimLeft(line[end:], blank)
 		if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
 			value = value[1 : len(value)-1]
 		}

@@ -36,18 +36,13 @@ func (b *Backend) State(context.Context) (boot.State, error) {
 	return st, err
 }
 
-// boots simulates n boots.
+// boots simulates n boots. Each of them counts down by renaming the entry (boot.c, config_entry_bump_counters).
 func boots(entries []entry, n int) []string {
-	entries = sorted(entries)
-	var list []string
-	for range n {
-		if len(entries) == 0 {
-			list = append(list, "")
-			continue
+	list := make([]string, n)
+	for i := range list {
+		if entries = sorted(entries); len(entries) > 0 {
+			list[i], entries[0].left = entries[0].slot, max(entries[0].left-1, 0)
 		}
-		list = append(list, entries[0].slot)
-		entries[0] = entries[0].booted()
-		entries = sorted(entries)
 	}
 	return list
 }
