@@ -88,7 +88,7 @@ func TestRelease(t *testing.T) {
 	for text, want := range map[string]string{
 		"#ID=x\nID=demo\n#VERSION_ID=3\n": "", "ID==demo\n": "", "ID=demo\n\x00\nVERSION_ID=9\n": "", full: "", full + "#": "expected 1 to 65536",
 		"ID=demo\nVERSION=2\nVERSION_ID=3\n": `version "2"`, "ID=demo\nVERSION_ID=3\nBUILD_ID=4\n": `version "3"`, "ID=demo\nBUILD_ID=4\n": `version "4"`,
-		"ID=demo\nVERSION=2\nIMAGE_VERSION=1\n": `version "1"`, "PRETTY_NAME=x\n": "neither IMAGE_ID nor ID",
+		"ID=demo\nVERSION=2\nIMAGE_VERSION=1\n": `version "1"`, "PRETTY_NAME=x\n": "neither IMAGE_ID nor ID", "ID=\"\n": `ID "\""`,
 	} {
 		files := images()
 		files["EFI/updater/B.efi"] = boottest.Image(text, "updater.slot=B")
@@ -138,6 +138,7 @@ func TestVersionOrder(t *testing.T) {
 		{"", "1"}, {"11", "12"}, {"9", "10"}, {"122.1", "123"}, {"123~rc1-1", "123"}, {"123", "123-a"}, {"123-a", "123-a.1"},
 		{"123-a.1", "123-1"}, {"123-1", "123-1.1"}, {"123-1.1", "123^post1"}, {"123^post1", "123.a-1"}, {"123.a-1", "123.1-1"},
 		{"123.1-1", "123a-1"}, {"123a-1", "124-1"}, {"a", "1"}, {"~", ""}, {"1_2", "1_3"}, {"2025.9.30", "2025.10.1"},
+		{"1a", "1z"}, {"1", "1A"}, {"1A", "1Z"},
 	} {
 		if st := next(c.older, c.newer); st.Next != "A" || !finds(st, boot.Failure, "so that the generation decides") {
 			t.Errorf("with version %q in A and %q in B State = %+v; want A, and a failure", c.newer, c.older, st)
@@ -176,6 +177,13 @@ func TestImageFindings(t *testing.T) {
 			delete(f, "EFI/Linux/updater-1-B.efi")
 			f["EFI/Linux/x.efi"] = boottest.Image("ID=debian\n", "")
 		}, boot.Warning, "EFI/Linux/x.efi has sort-key debian", "B"},
+		"no image at all": {func(f map[string]string) {
+			for name := range f {
+				if strings.HasSuffix(name, ".efi") {
+					f[name] = "x"
+				}
+			}
+		}, boot.Failure, "would not start the template", ""},
 		"keyless entry last": {func(f map[string]string) { f["EFI/Linux/updater-2-A.efi"] = boottest.Image("NAME=x\n", "") },
 			boot.Failure, "neither IMAGE_ID nor ID", "B"},
 	} {
@@ -292,9 +300,12 @@ func TestRoom(t *testing.T) {
 	damaged["EFI/Linux/updater-1-B.efi"] = strings.Repeat("x", 1<<10)
 	for name, files := range map[string]map[string]string{"spent": spent, "damaged": damaged} {
 		m, b := onMedium(t, files, "A")
-		if m.Room = one - size; name == "damaged" { // the size of what is no image is unknown
-			m.Room = one
+		need := one - int64(len(files["EFI/Linux/updater-1-B.efi"])+len(files["EFI/Linux/updater-1-B+0-1.efi"]))
+		m.Room = need - 1
+		if err := b.RestoreFallback(t.Context(), "B"); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+			t.Errorf("RestoreFallback without room beside an entry that is %s = %v, %d writes; want ErrState and none", name, err, m.Writes())
 		}
+		m.Room = need
 		if err := b.RestoreFallback(t.Context(), "B"); err != nil {
 			t.Errorf("RestoreFallback beside an entry that is %s = %v", name, err)
 		}
