@@ -19,10 +19,7 @@ func (p Policy) weakness(key *packet.PublicKey) string {
 	case packet.PubKeyAlgoEd25519, packet.PubKeyAlgoEd448:
 		return ""
 	case packet.PubKeyAlgoEdDSA, packet.PubKeyAlgoECDSA:
-		curve, err := key.Curve()
-		if err != nil {
-			return "on an unknown curve"
-		}
+		curve, _ := key.Curve() // "" for an unknown one
 		switch curve {
 		case packet.Curve25519, packet.Curve448, packet.CurveNistP256, packet.CurveNistP384, packet.CurveNistP521:
 			return ""

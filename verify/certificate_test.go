@@ -369,6 +369,7 @@ func TestForeignPackets(t *testing.T) {
 		"a message":           {slices.Concat(cert, literal), fmt.Sprintf("byte %d: packet of type 11 does not belong", len(cert))},
 		"a message before it": {slices.Concat(literal, cert), "packet of type 11 does not belong"},
 		"a subkey of both":    {slices.Concat(cert, adopted), "belongs to two certificates"},
+		"a keybox's header":   {[]byte("\x00\x00\x00\x20\x01\x01\x00\x02KBXf"), "keybox"},
 		"a user ID first":     {slices.Concat(joined(t, packets(t, cert)[1]), cert), "packet of type 13 comes before any public key"},
 		"the largest":         {slices.Concat(cert, fill), ""},
 		"larger by one byte":  {slices.Concat(cert, fill, []byte{0}), "larger than 1048576 bytes"},
@@ -417,10 +418,20 @@ func TestKeys(t *testing.T) {
 		expires  time.Time
 		unusable string // part
 	}{
-		"never expires":                {},
-		"the primary key expires":      {edit: primary(func(s *packet.Signature) { s.KeyLifetimeSecs = seconds(2 * year) }), expires: date(2024, 1).Add(2 * year)},
-		"the primary key expired":      {edit: primary(func(s *packet.Signature) { s.KeyLifetimeSecs = seconds(day) }), unusable: "the key had expired on 2024-01-02"},
-		"by a direct signature":        {edit: func(t *testing.T, e *openpgp.Entity) { direct(t, e, 3*year) }, expires: date(2024, 1).Add(3 * year)},
+		"never expires":           {},
+		"the primary key expires": {edit: primary(func(s *packet.Signature) { s.KeyLifetimeSecs = seconds(2 * year) }), expires: date(2024, 1).Add(2 * year)},
+		"the primary key expired": {edit: primary(func(s *packet.Signature) { s.KeyLifetimeSecs = seconds(day) }), unusable: "the key had expired on 2024-01-02"},
+		"by a direct signature":   {edit: func(t *testing.T, e *openpgp.Entity) { direct(t, e, 3*year) }, expires: date(2024, 1).Add(3 * year)},
+		"never, by a direct signature": {edit: func(t *testing.T, e *openpgp.Entity) {
+			key := packets(t, goExport(t, e))[0].Contents
+			covered := append([]byte{0x99, byte(len(key) >> 8), byte(len(key))}, key...)
+			sig := signKind(t, e, packet.SigTypeDirectSignature, covered, 5, 9, 0, 0, 0, 0) // a lifetime of 0
+			parsed, err := packet.Read(bytes.NewReader(sig))
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.DirectSignatures = append(e.DirectSignatures, packet.NewVerifiableSig(parsed.(*packet.Signature)))
+		}},
 		"the later subkey counts":      {edit: lives(2*year, 3*year), expires: date(2024, 3).Add(3 * year)},
 		"the later one is the first":   {edit: lives(3*year, 2*year), expires: date(2024, 3).Add(3 * year)},
 		"one never expires":            {edit: lives(2*year, 0)},
@@ -574,9 +585,19 @@ func TestErrors(t *testing.T) {
 			t.Errorf("Verify() = %v, hint %v; want %s, hint %s", err, e, c.text, c.hint)
 		}
 	}
-	_, err := p.Verify(testDoc, unknown[:9])
-	if errors.Unwrap(err) == nil {
-		t.Errorf("Verify() = %v; want it to wrap its cause", err)
+	for _, sig := range [][]byte{unknown[:9], signAs(t, e.PrivateKey, &packet.Signature{Hash: crypto.SHA512, CreationTime: date(2025, 1)}, testDoc[1:])} {
+		if _, err := p.Verify(testDoc, sig); errors.Unwrap(err) == nil {
+			t.Errorf("Verify() = %v; want it to wrap its cause", err)
+		}
+	}
+	if err := e.Revoke(packet.KeyRetired, "", goConfig()); err != nil {
+		t.Fatal(err)
+	}
+	p.Keyring = ring(t, goExport(t, e))
+	_, err := p.Verify(testDoc, future)
+	checkVerdict(t, nil, err, nil, "the key "+name+" was revoked on 2025-01-01 00:00:00 UTC (no longer used)")
+	if e, ok := errors.AsType[*verify.SignatureError](err); !ok || e.Hint() != "sign with a key that is in use" {
+		t.Errorf("Verify() = %v, hint %v", err, e)
 	}
 	clear := goClearsign(t, other, testDoc)
 	if text, err := verify.UnverifiedText(clear); err != nil || !bytes.Equal(text, testDoc) {

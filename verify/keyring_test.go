@@ -174,6 +174,15 @@ func TestLoadKeyringOddFiles(t *testing.T) {
 	if k, err := verify.LoadKeyring(dir); err != nil || k.Len() != 1 {
 		t.Errorf("LoadKeyring(folder with a link) = %v, %v", k, err)
 	}
+	fds, err := filepath.Glob("/proc/self/fd/*")
+	for _, fd := range fds {
+		if to, _ := os.Readlink(fd); to == cert {
+			t.Errorf("LoadKeyring() left %s open: %s", to, fd)
+		}
+	}
+	if err != nil || len(fds) == 0 {
+		t.Errorf("descriptors: %v, %v", fds, err)
+	}
 	link(t.TempDir(), "folder")
 	if _, err := verify.LoadKeyring(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("LoadKeyring(folder with a link to a folder) = %v", err)

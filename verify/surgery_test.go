@@ -128,14 +128,20 @@ func version3(t testing.TB, sig []byte, keyID []byte) []byte {
 // write. e is an Ed25519 key; only the unhashed key ID names it.
 func signWith(t testing.TB, e *openpgp.Entity, subpackets ...byte) []byte {
 	t.Helper()
+	return signKind(t, e, packet.SigTypeBinary, testDoc, subpackets...)
+}
+
+// signKind makes any kind of signature, as signWith does, of what it covers.
+func signKind(t testing.TB, e *openpgp.Entity, kind packet.SignatureType, covered []byte, subpackets ...byte) []byte {
+	t.Helper()
 	key := e.PrivateKey
 	made := uint32(time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC).Unix())
 	hashed := binary.BigEndian.AppendUint32([]byte{5, 2}, made)
 	hashed = append(hashed, subpackets...)
-	body := binary.BigEndian.AppendUint16([]byte{4, 0, byte(key.PubKeyAlgo), 10}, uint16(len(hashed)))
+	body := binary.BigEndian.AppendUint16([]byte{4, byte(kind), byte(key.PubKeyAlgo), 10}, uint16(len(hashed)))
 	body = append(body, hashed...)
 	h := crypto.SHA512.New()
-	h.Write(testDoc)
+	h.Write(covered)
 	h.Write(body)
 	h.Write(binary.BigEndian.AppendUint32([]byte{4, 0xff}, uint32(len(body))))
 	digest := h.Sum(nil)
@@ -217,6 +223,7 @@ func TestPacketLengths(t *testing.T) {
 			}
 			data = append(append(data, c.header(p.Tag, len(p.Contents))...), p.Contents...)
 		}
+		data = append(data, c.header(12, 0)...) // the trust packet of nothing
 		path := filepath.Join(t.TempDir(), "release.gpg")
 		load := func(data []byte) ([]string, error) {
 			if err := os.WriteFile(path, data, 0o600); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -150,10 +151,16 @@ func TestOnly(t *testing.T) {
 	if known, revoked := both.Knows(l.fpr["bob"]); !known || revoked {
 		t.Errorf("Knows() = %v, %v", known, revoked)
 	}
-	for _, bad := range [][]string{nil, {""}, {l.fpr["alice"][24:]}, {strings.Repeat("A", 40)}, {l.fpr["alice"] + "00"}, {strings.Repeat("G", 40)}} {
-		if k, err := both.Only(bad...); err == nil || k != nil {
-			t.Errorf("Only(%q) = %v, %v; want an error", bad, k, err)
+	for bad, want := range map[string]string{
+		"": "not a full", l.fpr["alice"][24:]: "not a full", l.fpr["alice"] + "00": "not a full", strings.Repeat("G", 40): "not a full",
+		strings.Repeat("A", 40): "has no key", strings.Repeat("A", 64): "has no key",
+	} {
+		if k, err := both.Only(bad); k != nil || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Only(%q) = %v, %v; want an error with %q", bad, k, err, want)
 		}
+	}
+	if k, err := both.Only(); err == nil || k != nil {
+		t.Errorf("Only() = %v, %v; want an error", k, err)
 	}
 }
 
@@ -189,6 +196,10 @@ func TestPermit(t *testing.T) {
 	if want := `0 of the keys that signed may sign for this role, which is "rootfs" here; 1 must: key R may sign only for recovery`; err.Error() != want {
 		t.Errorf("Permit() = %q; want %q", err, want)
 	}
+	_, err = p.Permit(nil, "")
+	if want := "0 of the keys that signed may sign for this role, which the document does not name; 1 must"; err.Error() != want {
+		t.Errorf("Permit() = %q; want %q", err, want)
+	}
 }
 
 func TestPermitDocument(t *testing.T) {
@@ -216,14 +227,15 @@ func TestPermitDocument(t *testing.T) {
 
 func TestRoleSignersOfAPolicy(t *testing.T) {
 	l := newLab(t)
-	for _, n := range []int{-1, 2} {
+	refused := `signers of role "boot", but the keyring has 1`
+	for n, want := range map[int]string{-1: refused, 0: "", 1: "", 2: refused} {
 		p := verify.Policy{Keyring: ring(t, l.export(t, "alice")), Time: now2025, RoleSigners: map[string]int{"boot": n}}
 		got, err := p.Verify(testDoc, l.sign(t, "alice", jan2025, testDoc))
-		checkVerdict(t, got, err, testDoc, `signers of role "boot", but the keyring has 1`)
+		checkVerdict(t, got, err, testDoc, want)
 	}
 }
 
-// TestClaimed: a signature is refused before its document is there when no document could be accepted with it.
+// TestClaimed: a signature is refused before its document is there when no document could be accepted with it, by the same error.
 func TestClaimed(t *testing.T) {
 	l := newLab(t)
 	p := verify.Policy{Keyring: ring(t, append(l.export(t, "alice"), l.export(t, "bob")...)), Time: now2025}
@@ -262,6 +274,9 @@ func TestClaimed(t *testing.T) {
 		if _, refused := errors.AsType[*verify.SignatureError](err); refused != (tc.want == nil) || !slices.Equal(names, want) {
 			t.Errorf("%s: Claimed() = %v, %v; want %v", tc.name, names, err, tc.want)
 		}
+		if _, want := tc.policy.Verify(testDoc, tc.sig); fmt.Sprint(err) != fmt.Sprint(want) {
+			t.Errorf("%s: Claimed() = %v; want %v", tc.name, err, want)
+		}
 	}
 }
 
@@ -275,9 +290,9 @@ func TestSizes(t *testing.T) {
 	got, err = p.Verify(append(doc, 'x'), l.sign(t, "alice", jan2025, testDoc))
 	checkVerdict(t, got, err, nil, "at most 67108864")
 	clear := l.clearsign(t, "alice", jan2025, testDoc)
-	long := append(bytes.Clone(clear), bytes.Repeat([]byte{'x'}, verify.MaxDocumentSize+verify.MaxSignatureSize-len(clear))...)
+	long := append(bytes.Clone(clear), make([]byte, verify.MaxDocumentSize+verify.MaxSignatureSize-len(clear))...)
 	got, err = p.Verify(long, nil)
-	checkVerdict(t, got, err, nil, "something follows the signature")
+	checkVerdict(t, got, err, nil, "holds the control character 0x00")
 	got, err = p.Verify(append(long, 'x'), nil)
 	checkVerdict(t, got, err, nil, "at most 67108864")
 
