@@ -371,6 +371,7 @@ func TestForeignPackets(t *testing.T) {
 		"a subkey of both":    {slices.Concat(cert, adopted), "belongs to two certificates"},
 		"a keybox's header":   {[]byte("\x00\x00\x00\x20\x01\x01\x00\x02KBXf"), "keybox"},
 		"a user ID first":     {slices.Concat(joined(t, packets(t, cert)[1]), cert), "packet of type 13 comes before any public key"},
+		"an empty signature":  {[]byte{0xc2, 0}, "packet of type 2 comes before any public key"},
 		"the largest":         {slices.Concat(cert, fill), ""},
 		"larger by one byte":  {slices.Concat(cert, fill, []byte{0}), "larger than 1048576 bytes"},
 	} {
@@ -607,6 +608,9 @@ func TestErrors(t *testing.T) {
 		t.Errorf("UnverifiedText() of another document = %q, %v", text, err)
 	} else if _, ok := errors.AsType[*verify.SignatureError](err); !ok {
 		t.Errorf("UnverifiedText() = %T", err)
+	}
+	if text, err := verify.UnverifiedText([]byte{0}); text != nil || err == nil || !strings.Contains(err.Error(), "line 1 holds the control character 0x00") {
+		t.Errorf("UnverifiedText() of a control character = %q, %v", text, err)
 	}
 	mismatch := &verify.MismatchError{Object: "range 3", Type: "sha256", Got: "ab", Want: "cd"}
 	if want := "range 3: sha256 is ab, bmap says cd"; mismatch.Error() != want {
