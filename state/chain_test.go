@@ -3,6 +3,7 @@ package state_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 
 	"updater/boot/boottest"
@@ -63,9 +64,9 @@ func TestChain(t *testing.T) {
 			t.Fatalf("the chain is %q; want %q", got, want)
 		}
 	}
-	for n := range 5 {
-		put(fmt.Sprint("chain ", n))
-		wants(fmt.Sprint("chain ", n))
+	for _, text := range []string{"chain 0", "", "chain 2", "chain 3", "chain 4"} {
+		put(text)
+		wants(text)
 	}
 	area := m.Snapshot()[0]
 	area[bytes.Index(area, []byte("chain 4"))] ^= 1
@@ -80,6 +81,14 @@ func TestChain(t *testing.T) {
 	do(t, state.OpenDocuments(m.Areas()[0], parts).Put("A/rootfs", first, nil))
 	wants("chain 3")
 
+	short := boottest.NewMedium(make([]byte, documentArea)) // has documents where the second half of an area has a chain
+	do(t, state.OpenDocuments(short.Areas()[0], []string{"keyring/0", "keyring/1"}).Put("keyring/0", []byte("nothing"), nil))
+	m = boottest.NewMedium(slices.Concat(area[:documentArea/2], short.Snapshot()[0][:documentArea/2]))
+	wants("")
+	put("chain 5")
+	wants("chain 5")
+
+	m = boottest.NewMedium(area)
 	start := m.Snapshot()[0]
 	for n := 1; ; n++ {
 		m = boottest.NewMedium(start)
