@@ -89,9 +89,7 @@ func (f *Fleet) Queue(r Report) {
 	}
 	r.Version, r.Detail = clip(r.Version), clip(r.Detail)
 	f.Reports = append(f.Reports, r)
-	if over := len(f.Reports) - MaxReports; over > 0 {
-		f.Reports = slices.Delete(f.Reports, 0, over)
-	}
+	f.Reports = f.Reports[max(len(f.Reports)-MaxReports, 0):]
 }
 
 // Delivered removes a report.
@@ -105,9 +103,7 @@ func (f *Fleet) Fail(n Failure) {
 	n.Version, n.Detail, n.Attempt = clip(n.Version), clip(n.Detail), max(n.Attempt, 1)
 	f.Works(n.Release)
 	f.Failures = append(f.Failures, n)
-	if over := len(f.Failures) - maxFailures; over > 0 {
-		f.Failures = slices.Delete(f.Failures, 0, over)
-	}
+	f.Failures = f.Failures[max(len(f.Failures)-maxFailures, 0):]
 }
 
 // Works forgets the failure of a release.

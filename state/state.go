@@ -213,9 +213,7 @@ func (s *State) log(slot, role string, i Image, detail string) {
 		e.Source, e.Signer, e.Seconds = i.Source, i.Signer, i.Seconds
 	}
 	s.History = append(s.History, e)
-	if over := len(s.History) - maxHistory; over > 0 {
-		s.History = slices.Delete(s.History, 0, over)
-	}
+	s.History = s.History[max(len(s.History)-maxHistory, 0):]
 }
 
 func clip(s string) string {

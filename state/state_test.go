@@ -257,6 +257,34 @@ func TestHealFails(t *testing.T) {
 	}
 }
 
+// TestUnfit: a state that cannot be encoded is an error and writes nothing, even as the fallback; a change can make it fit.
+func TestUnfit(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, areaSize))
+	s, err := state.Open(m.Areas()[0], state.State{Floor: 3, Time: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)})
+	do(t, err)
+	for name, err := range map[string]error{"Heal": s.Heal(), "Update": s.Update(func(*state.State) {})} {
+		if _, ok := errors.AsType[*state.Error](err); !ok || m.Writes() != 0 {
+			t.Errorf("%s = %v, and wrote %d sectors", name, err, m.Writes())
+		}
+	}
+	do(t, s.Update(func(s *state.State) { s.Time = day1 }))
+	if got := open(t, m); got.Degraded() != "" || !equal(got.State(), state.State{Floor: 3, Time: day1}) {
+		t.Errorf("the state is %+v, degraded %q", got.State(), got.Degraded())
+	}
+}
+
+// TestForgets: what a change removes is gone when the store is opened again.
+func TestForgets(t *testing.T) {
+	m := boottest.NewMedium(make([]byte, areaSize))
+	do(t, open(t, m).Update(func(s *state.State) {
+		s.Request, s.Damaged, s.Fleet.Installs = &state.Request{Source: "https://host/release.toml"}, map[string]string{"A": "r3"}, 1
+	}))
+	do(t, open(t, m).Update(func(s *state.State) { s.Request, s.Damaged, s.Fleet = nil, nil, state.Fleet{} }))
+	if got := open(t, m).State(); !equal(got, state.State{}) {
+		t.Errorf("the state is %+v", got)
+	}
+}
+
 // TestDisplayedMakesRoom: what is only displayed makes room for what decides, in the records that stay as they are, too.
 func TestDisplayedMakesRoom(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, 8192))

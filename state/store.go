@@ -120,15 +120,9 @@ func (s *Store) Update(change func(*State)) error {
 	next := s.state.Clone()
 	change(&next)
 	next.Floor = max(next.Floor, s.state.Floor)
-	before, err := s.state.marshal(s.room - headerSize)
-	if err != nil {
-		return &Error{Area: s.area.String(), Err: err}
-	}
-	after, err := next.marshal(s.room - headerSize)
-	if err != nil {
-		return &Error{Area: s.area.String(), Err: err}
-	}
-	if s.gen > 0 && bytes.Equal(before, after) {
+	before, _ := s.state.marshal(s.room - headerSize)
+	after, err := next.marshal(s.room - headerSize) // write returns it
+	if err == nil && bytes.Equal(before, after) {
 		return s.Heal()
 	}
 	raised := next.Floor > s.state.Floor || s.gen == 0
