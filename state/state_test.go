@@ -102,6 +102,10 @@ func TestPayloads(t *testing.T) {
 	if s := open(t, boottest.NewMedium(area)); !strings.Contains(s.Lost(), "copy 1 is damaged: its generation is 0; copy 2 is empty") {
 		t.Errorf("generation 0: Lost = %q", s.Lost())
 	}
+	putCopy(area[areaSize/2:], 1, []byte(`[]`))
+	if s := open(t, boottest.NewMedium(area)); !strings.Contains(s.Lost(), "copy 2 cannot be parsed: json: cannot unmarshal array") {
+		t.Errorf("an array: Lost = %q", s.Lost())
+	}
 }
 
 // TestForeignMagic: what has the form of a copy under another name is none.
