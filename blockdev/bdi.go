@@ -19,9 +19,9 @@ const bdiNotes = "/run/updater"
 type bdiLimit struct{ name, value, keep string }
 
 // limitDirty makes the kernel write dirty pages of the disk out early, by strict_limit and max_bytes (Linux 6.2 and later) or a
-// max_ratio of 1 per cent. sysfs is the directory of the disk. restore sets the old values again, as [restoreDirty] does after a run that
-// was killed. Limits that cannot be set are skipped.
-func limitDirty(sysfs string, bytes int64) (restore func() error) {
+// max_ratio of 1 per cent. sysfs is the directory of the disk, notes that of the notes. restore sets the old values again, as
+// [restoreDirty] does after a run that was killed. Limits that cannot be set are skipped.
+func limitDirty(sysfs, notes string, bytes int64) (restore func() error) {
 	bdi := filepath.Join(sysfs, "bdi")
 	// The kernel stores max_bytes as a share of the memory; max_ratio_fine is that share exactly. It refuses a limit above the
 	// global one, which then suffices.
@@ -37,11 +37,9 @@ func limitDirty(sysfs string, bytes int64) (restore func() error) {
 		}
 		fmt.Fprintf(&note, "%s %s\n", l.keep, strings.TrimSpace(string(old)))
 	}
-	path := bdiNote(sysfs)
-	if err := os.MkdirAll(bdiNotes, 0o755); err == nil {
-		if os.WriteFile(path+".new", []byte(note.String()), 0o600) == nil {
-			_ = os.Rename(path+".new", path) // without a note a run that is killed leaves its limits
-		}
+	path := bdiNote(sysfs, notes)
+	if errors.Join(os.MkdirAll(notes, 0o755), os.WriteFile(path+".new", []byte(note.String()), 0o600)) == nil {
+		_ = os.Rename(path+".new", path) // without a note a run that is killed leaves its limits
 	}
 	for _, l := range limits {
 		if os.WriteFile(filepath.Join(bdi, l.name), []byte(l.value), 0) != nil {
@@ -52,19 +50,15 @@ func limitDirty(sysfs string, bytes int64) (restore func() error) {
 }
 
 // restoreDirty sets the limits again that a killed run has left, as its note tells. It does nothing without a note.
-func restoreDirty(sysfs string) error {
-	path := bdiNote(sysfs)
-	note, err := os.ReadFile(path)
-	if err != nil {
-		return nil
-	}
+func restoreDirty(sysfs, notes string) error {
+	path := bdiNote(sysfs, notes)
+	note, _ := os.ReadFile(path)
 	return errors.Join(setNoted(filepath.Join(sysfs, "bdi"), string(note)), removeNote(path))
 }
 
 // bdiNote names the note of a disk. A disk that takes the name of another one has another sequence number (diskseq, Linux 5.15).
-func bdiNote(sysfs string) string {
-	seq, _ := os.ReadFile(filepath.Join(sysfs, "diskseq"))
-	return filepath.Join(bdiNotes, "bdi-"+filepath.Base(sysfs)+"-"+strings.TrimSpace(string(seq)))
+func bdiNote(sysfs, notes string) string {
+	return filepath.Join(notes, "bdi-"+filepath.Base(sysfs)+"-"+sysText(sysfs, "diskseq"))
 }
 
 func removeNote(path string) error {

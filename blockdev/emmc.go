@@ -61,7 +61,7 @@ func (e EMMC) String() string {
 // emmc reads the register of an eMMC, nil if the disk is none or the request fails: only root may read it, and only from the
 // whole disk (drivers/mmc/core/block.c, mmc_blk_check_blkdev).
 func emmc(sysfs string) *EMMC {
-	if kind, _ := os.ReadFile(filepath.Join(sysfs, "device/type")); strings.TrimSpace(string(kind)) != "MMC" {
+	if sysText(sysfs, "device/type") != "MMC" {
 		return nil
 	}
 	f, err := os.OpenFile(filepath.Join("/dev", filepath.Base(sysfs)), unix.O_RDONLY|unix.O_CLOEXEC, 0)

@@ -60,28 +60,24 @@ func (d *Device) Facts() Facts {
 		return f
 	}
 	f.Kind = "block device"
-	text := func(dir, name string) string {
-		b, _ := os.ReadFile(filepath.Join(dir, name))
-		return strings.TrimSpace(string(b))
-	}
 	number := func(name string) int64 {
-		n, _ := strconv.ParseInt(text(d.sysfs, name), 10, 64)
+		n, _ := strconv.ParseInt(sysText(d.sysfs, name), 10, 64)
 		return n
 	}
 	f.LogicalBlock, f.PhysicalBlock = number("queue/logical_block_size"), number("queue/physical_block_size")
-	f.WriteCache, f.FUA = text(d.sysfs, "queue/write_cache"), number("queue/fua") == 1
+	f.WriteCache, f.FUA = sysText(d.sysfs, "queue/write_cache"), number("queue/fua") == 1
 	f.DiscardMax, f.WriteZeroesMax = number("queue/discard_max_bytes"), number("queue/write_zeroes_max_bytes")
 	f.Rotational, f.Removable = number("queue/rotational") == 1, number("removable") == 1
 	f.MaxRatio = number("bdi/max_ratio")
-	f.ReadOnly = text(d.sysfs, "ro") == "1" || text(d.node, "ro") == "1"
+	f.ReadOnly = sysText(d.sysfs, "ro") == "1" || sysText(d.node, "ro") == "1"
 	for _, name := range []string{"device/model", "device/name"} {
 		if f.Model == "" {
-			f.Model = text(d.sysfs, name)
+			f.Model = sysText(d.sysfs, name)
 		}
 	}
 	for _, name := range []string{"device/firmware_rev", "device/fwrev", "device/rev"} {
 		if f.Firmware == "" {
-			f.Firmware = text(d.sysfs, name)
+			f.Firmware = sysText(d.sysfs, name)
 		}
 	}
 	f.EMMC = emmc(d.sysfs)
@@ -92,15 +88,17 @@ func (d *Device) Facts() Facts {
 	return f
 }
 
+// sysText reads an attribute in a folder of sysfs, "" for none.
+func sysText(dir, name string) string {
+	b, _ := os.ReadFile(filepath.Join(dir, name))
+	return strings.TrimSpace(string(b))
+}
+
 // builtIn reports whether a disk is known to be a built-in medium: neither removable, a card, nor on USB, and not made of other disks.
 func builtIn(sysfs string) bool {
-	text := func(name string) string {
-		b, _ := os.ReadFile(filepath.Join(sysfs, name))
-		return strings.TrimSpace(string(b))
-	}
 	slaves, err := os.ReadDir(filepath.Join(sysfs, "slaves"))
-	return err == nil && len(slaves) == 0 && text("removable") == "0" && text("device/removable") != "removable" && text("device/type") != "SD" &&
-		!strings.Contains(sysfs, "/usb")
+	return err == nil && len(slaves) == 0 && sysText(sysfs, "removable") == "0" && sysText(sysfs, "device/removable") != "removable" &&
+		sysText(sysfs, "device/type") != "SD" && !strings.Contains(sysfs, "/usb")
 }
 
 // sysfsOf returns the directories of a block device and of its whole disk in sysfs, "" for none.

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// sysBlock has a directory for every whole disk.
-const sysBlock = "/sys/block"
+// finder looks for disks: where sysfs is, and the device nodes.
+type finder struct{ sys, dev string }
 
 // FindDisk returns the device node of a whole disk by properties that do not depend on the order of detection. spec is
 //
@@ -22,7 +22,11 @@ const sysBlock = "/sys/block"
 // parts are partitions as for [Disk.Find]. It is an error if no disk or several match; FindDisk never chooses. Links below
 // /dev/disk need udev, which an initramfs does not have.
 func FindDisk(spec string, parts []string) (string, error) {
-	nodes, err := wholeDisks()
+	return finder{"/sys", "/dev"}.find(spec, parts)
+}
+
+func (f finder) find(spec string, parts []string) (string, error) {
+	nodes, err := f.wholeDisks()
 	if err != nil {
 		return "", err
 	}
@@ -35,9 +39,9 @@ func FindDisk(spec string, parts []string) (string, error) {
 		found = slices.DeleteFunc(nodes, func(n string) bool { return !hasParts(n, parts) })
 		spec = "with " + strings.Join(parts, ", ")
 	case key == "SERIAL" && tagged && value != "":
-		found = slices.DeleteFunc(nodes, func(n string) bool { return !slices.Contains(serials(n), value) })
+		found = slices.DeleteFunc(nodes, func(n string) bool { return !slices.Contains(f.serials(n), value) })
 	case key == "BUS" && tagged && value != "":
-		found = slices.DeleteFunc(nodes, func(n string) bool { return !onBus(n, value) })
+		found = slices.DeleteFunc(nodes, func(n string) bool { return !f.onBus(n, value) })
 	default:
 		return "", fmt.Errorf("%q does not name a disk; expected SERIAL=, BUS= or a path below /dev", spec)
 	}
@@ -69,19 +73,18 @@ func onlyCopy(path string, nodes, parts []string) (string, error) {
 }
 
 // wholeDisks returns the nodes of all disks with a medium.
-func wholeDisks() ([]string, error) {
-	entries, err := os.ReadDir(sysBlock)
+func (f finder) wholeDisks() ([]string, error) {
+	dir := filepath.Join(f.sys, "block")
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("looking for disks: %w", err)
 	}
 	var nodes []string
 	for _, e := range entries {
 		virtual := slices.ContainsFunc([]string{"ram", "zram", "dm-", "md"}, func(p string) bool { return strings.HasPrefix(e.Name(), p) })
-		size, err := os.ReadFile(filepath.Join(sysBlock, e.Name(), "size"))
-		if virtual || err != nil || strings.TrimSpace(string(size)) == "0" {
-			continue
+		if size := sysText(dir, e.Name()+"/size"); !virtual && size != "" && size != "0" {
+			nodes = append(nodes, filepath.Join(f.dev, strings.ReplaceAll(e.Name(), "!", "/")))
 		}
-		nodes = append(nodes, "/dev/"+strings.ReplaceAll(e.Name(), "!", "/"))
 	}
 	return nodes, nil
 }
@@ -103,35 +106,29 @@ func hasParts(node string, parts []string) bool {
 	return len(parts) > 0
 }
 
-// sysPath returns the directory of a disk below /sys/devices.
-func sysPath(node string) string {
-	dir, err := filepath.EvalSymlinks(filepath.Join(sysBlock, strings.ReplaceAll(strings.TrimPrefix(node, "/dev/"), "/", "!")))
-	if err != nil {
-		return ""
-	}
+// sysPath returns the directory of a disk below /sys/devices, "" for none.
+func (f finder) sysPath(node string) string {
+	dir, _ := filepath.EvalSymlinks(filepath.Join(f.sys, "block", strings.ReplaceAll(strings.TrimPrefix(node, f.dev+"/"), "/", "!")))
 	return dir
 }
 
 // serials returns the serial numbers of a disk: its own (virtio; NVMe and MMC on the device), that of SCSI's vital product data
-// page 0x80, and those of its parents, such as a USB device.
-func serials(node string) []string {
-	var list []string
-	add := func(name string, skip int) {
-		if b, err := os.ReadFile(name); err == nil && len(b) > skip {
-			list = append(list, strings.Trim(string(b[skip:]), " \n\x00"))
-		}
+// page 0x80, and those of its parents, such as a USB device; some may be empty.
+func (f finder) serials(node string) []string {
+	dir := f.sysPath(node)
+	page := sysText(dir, "device/vpd_pg80")
+	list := []string{page[min(4, len(page)):]}
+	for up := dir; strings.HasPrefix(up, f.sys+"/devices/"); up = filepath.Dir(up) {
+		list = append(list, sysText(up, "serial"))
 	}
-	dir := sysPath(node)
-	add(filepath.Join(dir, "serial"), 0)
-	add(filepath.Join(dir, "device/vpd_pg80"), 4)
-	for up := filepath.Dir(dir); strings.HasPrefix(up, "/sys/devices/"); up = filepath.Dir(up) {
-		add(filepath.Join(up, "serial"), 0)
+	for i, s := range list {
+		list[i] = strings.Trim(s, " \n\x00")
 	}
-	return slices.DeleteFunc(list, func(s string) bool { return s == "" })
+	return list
 }
 
-func onBus(node, piece string) bool {
-	return strings.Contains(sysPath(node)+"/", "/"+strings.Trim(piece, "/")+"/")
+func (f finder) onBus(node, piece string) bool {
+	return strings.Contains(f.sysPath(node)+"/", "/"+strings.Trim(piece, "/")+"/")
 }
 
 // ErrNoBootDisk is wrapped if the running root file system is not on a disk, as in an initramfs.

@@ -40,15 +40,6 @@ func TestFindDisk(t *testing.T) {
 	wants("SERIAL=none such", "", "no disk matches: SERIAL=none such")
 	wants("BUS=virtual/block/"+filepath.Base(node), node, "")
 	wants("BUS=virtual/bloc", "", "no disk matches")
-	for _, bad := range []string{"SERIAL=", "BUS=", "LABEL=a", "loop0"} {
-		wants(bad, "", "does not name a disk")
-	}
-	if got, err := blockdev.FindDisk("", append(parts, "PARTLABEL=c")); err == nil {
-		t.Errorf("a disk without one of the partitions was found: %s", got)
-	}
-	if got, err := blockdev.FindDisk("", nil); err == nil {
-		t.Errorf("a disk was found without a partition to look for: %s", got)
-	}
 	copied := filepath.Join(t.TempDir(), "copy.img")
 	data, err := os.ReadFile(image)
 	if err == nil {
@@ -65,6 +56,69 @@ func TestFindDisk(t *testing.T) {
 	wants(node, "", "both have the partitions")
 	wants(copied, copied, "")
 	wants("BUS=virtual/block/"+filepath.Base(second), second, "")
+}
+
+// TestFindDiskBySysfs finds disks of a sysfs that the test makes. Their nodes are disk image files.
+func TestFindDiskBySysfs(t *testing.T) {
+	dir := t.TempDir()
+	sys, dev := filepath.Join(dir, "sys"), filepath.Join(dir, "dev")
+	write := func(path, text string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := blockdev.FindDiskIn(sys, dev, "/dev/vda", nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("FindDisk without a sysfs = %v; want ErrNotExist", err)
+	}
+	twins := string(readAll(t, partitioned(t, 4<<20, "-n1:2048:+1M", "-c1:esp", "-n2:0:+512K", "-c2:slot")))
+	other := string(readAll(t, partitioned(t, 4<<20, "-n1:2048:+64K", "-c1:esp")))
+	for path, disk := range map[string]struct{ size, image string }{
+		"pci0/0000:05/virtio2/block/vda": {"4096", other}, "pci0/usb1/1-1/host0/sda": {"131072", twins}, "soc/mmc0/mmc0:1/mmcblk0": {"9", "no table"},
+		"pci0/raid/cciss!c0d0": {"9", ""}, // these are not looked at:
+		"pci0/ata1/sr0":        {"0", twins}, "virtual/ram0": {"9", twins}, "virtual/zram0": {"9", twins}, "virtual/dm-0": {"9", twins},
+		"virtual/md0": {"9", twins}, "virtual/new": {"", twins},
+	} {
+		name := filepath.Base(path)
+		write(filepath.Join(sys, "devices", path, "size"), disk.size+"\n")
+		if disk.image != "" {
+			write(filepath.Join(dev, name), disk.image)
+		}
+		if err := errors.Join(os.MkdirAll(filepath.Join(sys, "block"), 0o755),
+			os.Symlink(filepath.Join("../devices", path), filepath.Join(sys, "block", name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, text := range map[string]string{"pci0/0000:05/virtio2/block/vda/serial": "disk 1", "pci0/usb1/1-1/serial": "stick 2 \n",
+		"pci0/usb1/1-1/host0/sda/device/vpd_pg80": "\x00\x80\x00\x08    page3\x00", "soc/mmc0/mmc0:1/mmcblk0/device/vpd_pg80": "\x00\x80",
+		"soc/mmc0/mmc0:1/serial": "0x4\n", "serial": "\n", "../serial": "all"} {
+		write(filepath.Join(sys, "devices", path), text)
+	}
+	vda, sda, mmc := filepath.Join(dev, "vda"), filepath.Join(dev, "sda"), filepath.Join(dev, "mmcblk0")
+	for _, tt := range []struct {
+		spec  string
+		parts []string
+		want  string // or the error
+	}{
+		{"SERIAL=disk 1", nil, vda}, {"SERIAL=stick 2", nil, sda}, {"SERIAL=page3", nil, sda}, {"SERIAL=0x4", nil, mmc},
+		{"SERIAL=disk", nil, "no disk matches: SERIAL=disk"}, {"SERIAL=all", nil, "no disk matches"}, {"SERIAL=", nil, "does not name a disk"},
+		{"BUS=pci0/usb1", nil, sda}, {"BUS=/mmcblk0/", nil, mmc}, {"BUS=raid/cciss!c0d0", nil, filepath.Join(dev, "cciss/c0d0")},
+		{"BUS=pci0/usb", nil, "no disk matches"}, {"BUS=pci0", nil, "several disks match"}, {"BUS=virtual", nil, "no disk matches"},
+		{"BUS=", nil, "does not name a disk"}, {"LABEL=a", nil, "does not name a disk"}, {"SERIAL", nil, "does not name a disk"},
+		{"BUS", nil, "does not name a disk"}, {"vda", nil, "does not name a disk"},
+		{"", nil, "no disk matches"}, {"", []string{"PARTLABEL=slot", "PARTLABEL=esp"}, sda}, {"", []string{"PARTLABEL=esp"}, sda + ", " + vda},
+		{"", []string{"PARTLABEL=esp", "PARTLABEL=none"}, "no disk matches: with PARTLABEL=esp, PARTLABEL=none"},
+		{"", []string{"LABEL=esp"}, "no disk matches"},
+		{filepath.Join(dev, "none"), nil, "no disk " + dev}, {filepath.Join(dev, "sr0"), []string{"PARTLABEL=slot"}, filepath.Join(dev, "sr0")},
+	} {
+		got, err := blockdev.FindDiskIn(sys, dev, tt.spec, tt.parts)
+		if got != tt.want && (err == nil || got != "" || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("FindDisk(%q, %q) = %q, %v; want %q", tt.spec, tt.parts, got, err, tt.want)
+		}
+	}
+	if n := openFiles(dir); n != 0 {
+		t.Errorf("%d files are open after the search", n)
+	}
 }
 
 // TestWindowsOfADisk: partitions without nodes are windows of the disk, which is claimed for all of them at once.

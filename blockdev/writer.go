@@ -105,9 +105,9 @@ func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 	if d.sysfs == "" {
 		return w, nil
 	}
-	_ = restoreDirty(d.sysfs) // it would fail again at the end
+	_ = restoreDirty(d.sysfs, bdiNotes) // it would fail again at the end
 	if o.Engine != Direct {
-		w.restore = limitDirty(d.sysfs, dirtyLimit)
+		w.restore = limitDirty(d.sysfs, bdiNotes, dirtyLimit)
 	}
 	return w, nil
 }
