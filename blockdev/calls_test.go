@@ -358,8 +358,9 @@ func TestOpenPathRefuses(t *testing.T) {
 			if c.off == 4000 && mode == blockdev.ReadOnly {
 				continue
 			}
-			if d, err := blockdev.OpenPath(c.path, c.off, c.size, mode); err == nil || isBusy(err) != (c.off == 4000) {
-				t.Errorf("OpenPath(%s, %d, %d) = %v, %v; want an error", c.path, c.off, c.size, d, err)
+			d, err := blockdev.OpenPath(c.path, c.off, c.size, mode)
+			if err == nil || isBusy(err) != (c.off == 4000) || !strings.Contains(err.Error(), c.path) {
+				t.Errorf("OpenPath(%s, %d, %d) = %v, %v; want an error that names it", c.path, c.off, c.size, d, err)
 			}
 		}
 	}
@@ -386,6 +387,59 @@ func TestOpenPathRefuses(t *testing.T) {
 	}
 	if after := openFiles(dir); after != 0 {
 		t.Errorf("%d files are open after Close", after)
+	}
+}
+
+// TestTooManyOpenFiles: wherever an open fails for want of descriptors, that is the error, and nothing stays open.
+func TestTooManyOpenFiles(t *testing.T) {
+	path := newDisk(t)
+	for name, open := range map[string]func() (any, error){
+		"OpenDisk": func() (any, error) {
+			d, err := blockdev.OpenDisk(path)
+			if err != nil {
+				return nil, err
+			}
+			return d.Degraded(), d.Close()
+		},
+		"OpenPath": func() (any, error) {
+			d, err := blockdev.OpenPath(path, 1<<20, 1<<20, blockdev.Exclusive)
+			if err != nil {
+				return nil, err
+			}
+			return d.Features(), d.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) { wantCleanFailures(t, path, open) })
+	}
+}
+
+// wantCleanFailures lowers the limit of open files until open fails. Otherwise it returns what it does without a limit.
+func wantCleanFailures(t *testing.T, dir string, open func() (any, error)) {
+	t.Helper()
+	var usual unix.Rlimit
+	want, err := open() // which starts the poller of the runtime, too
+	if err := errors.Join(err, unix.Getrlimit(unix.RLIMIT_NOFILE, &usual)); err != nil {
+		t.Fatal(err)
+	}
+	before, failed := openFiles(dir), 0
+	for n := uint64(3); ; n++ {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: usual.Max}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := open()
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
+			t.Fatal(err)
+		}
+		if err == nil && got == want {
+			break
+		}
+		failed++
+		if after := openFiles(dir); !errors.Is(err, unix.EMFILE) || after != before {
+			t.Errorf("with %d descriptors: %v, %v, and %d files are open; want EMFILE, and %d", n, got, err, after, before)
+		}
+	}
+	if failed == 0 {
+		t.Error("no limit made it fail")
 	}
 }
 

@@ -155,36 +155,23 @@ func (f *Files) close() error {
 
 // checkWindow reports whether f is a block device. It refuses files without a size, and windows past the end.
 func checkWindow(f *os.File, base, size int64) (block bool, err error) {
-	info, err := f.Stat()
-	if err != nil {
-		return false, err
+	total, block, err := sizeOf(f)
+	if err == nil && base+size > total {
+		err = fmt.Errorf("window of bytes %d to %d ends behind its %d bytes", base, base+size, total)
 	}
-	block = info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0
-	total, err := sizeOf(f, info)
-	if err != nil {
-		return false, err
-	}
-	if base+size > total {
-		return false, fmt.Errorf("window of bytes %d to %d ends behind its %d bytes", base, base+size, total)
-	}
-	return block, nil
+	return block, err
 }
 
 // alignOf returns the alignment in bytes of O_DIRECT offsets and lengths on f: the logical block of a block device, STATX_DIOALIGN
 // of a file (statx(2)), 4096 if the kernel does not report it.
 func alignOf(f *os.File, block bool) int64 {
 	if block {
-		if n, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET); err == nil && n > 0 {
-			return int64(n)
-		}
-		return directAlign
+		n, _ := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
+		return cmp.Or(int64(n), directAlign)
 	}
 	var st unix.Statx_t
-	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st)
-	if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 || st.Dio_offset_align == 0 {
-		return directAlign
-	}
-	return int64(st.Dio_offset_align)
+	_ = unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st) // what it does not report stays 0
+	return cmp.Or(int64(st.Dio_offset_align), directAlign)
 }
 
 // String returns the name that the device was opened by.

@@ -3,7 +3,6 @@ package blockdev
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -38,15 +37,8 @@ func OpenDisk(path string) (_ *Disk, err error) {
 			f.Close()
 		}
 	}()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("opening disk: %w", err)
-	}
-	d := &Disk{path: path, f: f, block: info.Mode().Type() == fs.ModeDevice}
-	if !d.block && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("opening disk %s: neither a block device nor a disk image file", path)
-	}
-	if d.size, err = sizeOf(f, info); err != nil {
+	d := &Disk{path: path, f: f}
+	if d.size, d.block, err = sizeOf(f); err != nil {
 		return nil, fmt.Errorf("opening disk %s: %w", path, err)
 	}
 	if err := d.readTable(); err != nil {
@@ -125,24 +117,24 @@ func pathSize(path string) (int64, error) {
 		return 0, fmt.Errorf("opening: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return 0, fmt.Errorf("opening: %w", err)
-	}
-	return sizeOf(f, info)
+	size, _, err := sizeOf(f)
+	return size, err
 }
 
-// sizeOf returns the size of a regular file or block device in bytes.
-func sizeOf(f *os.File, info fs.FileInfo) (int64, error) {
-	if info.Mode().IsRegular() {
-		return info.Size(), nil
+// sizeOf returns the size of a regular file or block device in bytes, and which of both it is.
+func sizeOf(f *os.File) (size int64, block bool, err error) {
+	info, err := f.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		return info.Size(), false, nil
 	}
-	var size uint64
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size))); errno != 0 {
-		return 0, &os.PathError{Op: "ioctl BLKGETSIZE64", Path: f.Name(), Err: errno}
+	var bytes uint64
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&bytes)))
+	if errno != 0 {
+		err = &os.PathError{Op: "ioctl BLKGETSIZE64", Path: f.Name(), Err: errno}
+		return 0, false, fmt.Errorf("expected a block device or a regular file: %w", err)
 	}
-	if size > 1<<62 {
-		return 0, errors.New("size exceeds 2^62 bytes")
+	if bytes > 1<<62 {
+		return 0, false, errors.New("size exceeds 2^62 bytes")
 	}
-	return int64(size), nil
+	return int64(bytes), true, nil
 }

@@ -139,6 +139,26 @@ func TestFacts(t *testing.T) {
 	}
 }
 
+// TestCheckImageOfSlot: a file system for smaller sectors than those of the slot's disk is refused. A file has no sectors.
+func TestCheckImageOfSlot(t *testing.T) {
+	ext := make([]byte, 2048) // blocks of 1024 bytes
+	ext[1024+56], ext[1024+57] = 0x53, 0xef
+	for _, c := range []struct {
+		d      *Device
+		head   []byte
+		refuse bool
+	}{
+		{&Device{node: "sda1", direct: &kernelFile{}, align: 4096}, ext, true}, {&Device{node: "sda1", direct: &kernelFile{}, align: 1024}, ext, false},
+		{&Device{node: "sda1", align: 4096}, ext, false}, {&Device{direct: &kernelFile{}, align: 4096}, ext, false},
+		{&Device{node: "sda1", direct: &kernelFile{}, align: 4096}, make([]byte, 2048), false},
+	} {
+		err := (&Writer{d: c.d}).CheckImage(c.head, 1<<20)
+		if _, ok := errors.AsType[*SectorSizeError](err); ok != c.refuse || err != nil && !ok {
+			t.Errorf("CheckImage on %q with sectors of %d bytes = %v; want an error: %v", c.d.node, c.d.align, err, c.refuse)
+		}
+	}
+}
+
 // Only media that are known to be built in are read back while they are written.
 func TestBuiltIn(t *testing.T) {
 	for name, c := range map[string]struct {
