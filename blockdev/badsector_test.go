@@ -93,23 +93,28 @@ func TestBadSectorIsRewritten(t *testing.T) {
 // TestBadBlock writes a part of a logical block that cannot be read. An image may fill it; a small area leaves it as it is, since the
 // drive may answer again, and the block may hold another copy.
 func TestBadBlock(t *testing.T) {
-	for _, length := range []int64{100, 700, 5000} {
-		for bad := int64(0); bad < length; bad += 512 {
-			open := func() (*badSector, *blockdev.Device) {
-				disk := &badSector{data: bytes.Repeat([]byte{0xa5}, 64<<10), bad: bad, err: unix.ENODATA}
-				return disk, blockdev.New("slot", blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: disk, Align: 512, Size: 64 << 10})
-			}
-			want := bytes.Repeat([]byte{7}, int(length))
-			disk, d := open()
-			if _, err := d.NewWriter(blockdev.WriterOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := d.WriteAt(want, 0); err != nil || !bytes.Equal(disk.data[:length], want) {
-				t.Errorf("writing %d bytes of an image over the bad sector at %d: %v", length, bad, err)
-			}
-			disk, d = open()
-			if _, err := d.WriteAt(want, 0); bad+512 > length && !errors.Is(err, unix.EIO) || bytes.IndexByte(disk.data, 0) >= 0 {
-				t.Errorf("writing a small area of %d bytes over the bad sector at %d: %v; want EIO, and nothing filled", length, bad, err)
+	for _, align := range []int64{512, 4096} {
+		for _, length := range []int64{100, 700, 5000} {
+			for bad := int64(0); bad < length; bad += 512 {
+				size := (length + align - 1) / align * align // of the device, which ends with the last block
+				open := func() (*badSector, *blockdev.Device) {
+					disk := &badSector{data: bytes.Repeat([]byte{0xa5}, 64<<10), bad: bad, err: unix.ENODATA}
+					return disk, blockdev.New("slot", blockdev.Files{Main: cached{disk}, Sentinel: disk, Direct: disk, Align: align, Size: size})
+				}
+				want := bytes.Repeat([]byte{7}, int(length))
+				part := bad/align*align+align > length // the block is not all written
+				disk, d := open()
+				if _, err := d.NewWriter(blockdev.WriterOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				filled := disk.data[length:size]
+				if _, err := d.WriteAt(want, 0); err != nil || !bytes.Equal(disk.data[:length], want) || part && !bytes.Equal(filled, make([]byte, len(filled))) {
+					t.Errorf("writing %d bytes of an image over the bad sector at %d: %v", length, bad, err)
+				}
+				disk, d = open()
+				if _, err := d.WriteAt(want, 0); part && !errors.Is(err, unix.EIO) || bytes.IndexByte(disk.data, 0) >= 0 {
+					t.Errorf("writing a small area of %d bytes over the bad sector at %d: %v; want EIO, and nothing filled", length, bad, err)
+				}
 			}
 		}
 	}
@@ -128,6 +133,7 @@ func TestBadBlockStays(t *testing.T) {
 		"no O_DIRECT":        {func(f *blockdev.Files) { f.Direct = nil }, 0, 0},
 		"blocks of 8192":     {func(f *blockdev.Files) { f.Align = 8192 }, 0, 0},
 		"other read errors":  {func(f *blockdev.Files) { f.Direct = failing{f.Direct, unix.EPERM} }, 0, 0},
+		"a short read":       {func(f *blockdev.Files) { f.Direct = short{f.Direct.(*badSector)} }, 0, 0},
 		"a write that fails": {func(f *blockdev.Files) { f.Direct = refusing{f.Direct.(*badSector)} }, 0, 0},
 	} {
 		disk := &badSector{data: bytes.Repeat([]byte{0xa5}, 64<<10), bad: tt.bad}
@@ -142,6 +148,16 @@ func TestBadBlockStays(t *testing.T) {
 			t.Errorf("%s: WriteAt = %d, %v; want an error that is final, and nothing written", name, n, err)
 		}
 	}
+}
+
+// short is a descriptor that reads less than a block, as at the end of a file.
+type short struct{ *badSector }
+
+func (s short) Pread(p []byte, off int64) (int, error) {
+	if len(p) > 512 {
+		return s.badSector.Pread(p, off)
+	}
+	return copy(p[:100], s.data[off:]), nil
 }
 
 // TestBadSectorIsZeroed zeros a range whose first part of a page cannot be read.

@@ -354,6 +354,9 @@ func TestBoundsAndNeighbours(t *testing.T) {
 		if n, err := read(make([]byte, 10), d.Size()-4); n != 4 || !errors.Is(err, io.EOF) {
 			t.Errorf("reading over the end = %d, %v; want 4, EOF", n, err)
 		}
+		if n, err := read(make([]byte, 1), d.Size()); n != 0 || !errors.Is(err, io.EOF) {
+			t.Errorf("reading at the end = %d, %v; want 0, EOF", n, err)
+		}
 		for _, off := range []int64{-1, d.Size() + 1} {
 			if _, err := read(make([]byte, 1), off); err == nil || errors.Is(err, io.EOF) {
 				t.Errorf("reading at %d = %v; want an error", off, err)
@@ -557,8 +560,12 @@ func TestWindowOfAnImage(t *testing.T) {
 	if err := os.Rename(path, path+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Open(blockdev.Exclusive); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("opening a partition of an image that is gone = %v; want ErrNotExist", err)
+	_, err := p.Open(blockdev.Exclusive)
+	_, ferr := p.OpenFATFile("grubenv", blockdev.ReadOnly)
+	for _, err := range []error{err, ferr, p.Busy()} {
+		if !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("opening a partition of an image that is gone = %v; want ErrNotExist", err)
+		}
 	}
 }
 
@@ -685,6 +692,19 @@ func TestOpenFATFile(t *testing.T) {
 			for name, want := range map[string]string{"/grub/none": "not exist", "/none/grubenv": "not exist", "/big": "expected at most 1048576"} {
 				if _, err := p.OpenFATFile(name, blockdev.ReadOnly); err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("OpenFATFile(%s) = %v; want %q", name, err, want)
+				}
+			}
+			if c.bits == "12" {
+				wantCleanFailures(t, disk, func() (any, error) {
+					d, err := p.OpenFATFile("/grub/grubenv", blockdev.Exclusive)
+					if err != nil {
+						return nil, err
+					}
+					return d.Size(), d.Close()
+				})
+				change(t, disk, func(b []byte) { clear(b[1<<20 : 1<<20+512]) })
+				if d, err := p.OpenFATFile("/grub/grubenv", blockdev.ReadOnly); err == nil {
+					t.Errorf("OpenFATFile without a file system = %v; want an error", d)
 				}
 			}
 			if n := openFiles(disk); n != 1 {

@@ -144,13 +144,40 @@ func TestPacedCalls(t *testing.T) {
 func TestCallErrors(t *testing.T) {
 	for _, engine := range []string{blockdev.Paced, blockdev.Auto} {
 		for _, fail := range []string{"write 0+4096", "write 4096+4096", "start 0+4096", "start 4096+4096", "wait 0+4096", "flush"} {
-			_, f := tracedFiles(64 << 10)
+			c, f := tracedFiles(64 << 10)
 			f.Main.(*traced).fail, f.Sentinel.(*traced).fail = fail, fail
-			w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Engine: engine, Window: 4096, Checkpoint: 8192})
+			checkpoint := map[bool]int64{true: 8192}[fail == "flush"] // else the default
+			w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Engine: engine, Window: 4096, Checkpoint: checkpoint})
 			if n, err := w.WriteAt(make([]byte, 8192), 0); !errors.Is(err, unix.EIO) {
 				t.Errorf("%s: WriteAt with a failing %s = %d, %v; want EIO", engine, fail, n, err)
 			}
+			c.log = nil
+			if err := w.Flush(); !errors.Is(err, unix.EIO) {
+				t.Errorf("%s: Flush after a failing %s = %v; want EIO", engine, fail, err)
+			}
+			c.want(t, "a flush after a failing "+fail)
 		}
+	}
+	for fail, writes := range map[string][][2]int64{ // offsets and lengths, of which the last one fails
+		"write 100+100": {{100, 100}},            // the rest of a block
+		"write 512+100": {{0, 612}, {8192, 512}}, // the beginning of a block, at a jump
+		"write 0+4096":  {{0, 64 << 10}},         // a buffer, and no more than are in flight are written behind it
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c, f := tracedFiles(128 << 10)
+			f.Main.(*traced).fail, f.Direct.(*traced).fail = fail, fail
+			f.Direct.(*traced).took = func(int) { time.Sleep(time.Second) }
+			w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Engine: blockdev.Direct, Buffer: 4096, InFlight: 1})
+			for i, part := range writes {
+				n, err := w.WriteAt(make([]byte, part[1]), part[0])
+				if last := i == len(writes)-1; err != nil != last || last && !errors.Is(err, unix.EIO) {
+					t.Errorf("direct: WriteAt of %d bytes at %d with a failing %s = %d, %v; want EIO at the end", part[1], part[0], fail, n, err)
+				}
+			}
+			if err := w.Flush(); !errors.Is(err, unix.EIO) || len(c.log) > 5 { // the probe, and four writes
+				t.Errorf("direct: Flush after a failing %s = %v, and %d calls: %q", fail, err, len(c.log), c.log)
+			}
+		})
 	}
 	_, f := tracedFiles(64 << 10)
 	f.Main.(*traced).fail = "wait 4096+4096" // at the end of the first trial
@@ -164,6 +191,15 @@ func TestCallErrors(t *testing.T) {
 		d := blockdev.New("slot", f)
 		if err := d.Zero(512, 8192); !errors.Is(err, unix.EIO) || d.Sync() == nil {
 			t.Errorf("Zero with a failing %s = %v; want EIO, for good", fail, err)
+		}
+	}
+	for i, fail := range []string{"write 512+512", "write 0+4096"} { // one block, and a page that cannot be read either
+		_, f := tracedFiles(64 << 10)
+		f.Main.(*traced).fail, f.Direct.(*traced).fail, f.Direct = fail, fail, failing{f.Direct, unix.EIO}
+		d := blockdev.New("slot", f)
+		newWriter(t, d, blockdev.WriterOptions{})
+		if n, err := d.WriteAt(make([]byte, []int{512, 4096}[i]), []int64{512, 0}[i]); !errors.Is(err, unix.EIO) || d.Sync() == nil {
+			t.Errorf("WriteAt with a failing %s = %d, %v; want EIO, for good", fail, n, err)
 		}
 	}
 	_, f = tracedFiles(64 << 10)
@@ -199,6 +235,13 @@ func TestPieces(t *testing.T) {
 			}
 		}
 	}
+	c.log = nil
+	for _, n := range []int{8192, 8704} { // as long as a direct write may be, and longer
+		if _, err := d.WriteAt(make([]byte, n), 512); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.want(t, "WriteAt", "direct write 512+8192", "main write 512+3584", "main write 4096+4096", "main write 8192+1024")
 	c, f = tracedFiles(64 << 10)
 	f.Zeroing, f.Base, f.Size = 8192, 512, 60<<10
 	d = blockdev.New("slot", f)
@@ -504,6 +547,9 @@ func TestKernelFile(t *testing.T) {
 	err := blockdev.KernelFile(open(path, os.O_RDONLY), false).ZeroOut(0, 4096)
 	if !errors.Is(err, unix.EBADF) || errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("ZeroOut of a file that is open for reading = %v; want EBADF", err)
+	}
+	if n, err := blockdev.KernelFile(open(path, os.O_RDONLY), false).Pwrite([]byte{1}, 0); n != 0 || !errors.Is(err, unix.EBADF) {
+		t.Errorf("Pwrite to a file that is open for reading = %d, %v; want EBADF", n, err)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {

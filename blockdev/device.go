@@ -346,12 +346,17 @@ func (d *Device) check(doing string, off, length int64) error {
 	if off < 0 || length < 0 || off > d.size || length > d.size-off {
 		return fmt.Errorf("%s %s: %d bytes at offset %d are not inside its %d bytes", doing, d.name, length, off, d.size)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.poisoned != nil {
-		return fmt.Errorf("%s %s: device is poisoned by an earlier error: %w", doing, d.name, d.poisoned)
+	if err := d.failure(); err != nil {
+		return fmt.Errorf("%s %s: device is poisoned by an earlier error: %w", doing, d.name, err)
 	}
 	return nil
+}
+
+// failure returns the error that has poisoned the device.
+func (d *Device) failure() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.poisoned
 }
 
 func (d *Device) poison(err error) error {

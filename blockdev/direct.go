@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -21,9 +22,6 @@ type direct struct {
 	off  int64        // offset of its first byte
 	n    int64        // bytes in it
 	wg   sync.WaitGroup
-
-	mu  sync.Mutex
-	err error // the first
 }
 
 func newDirect(d *Device, o WriterOptions, out *atomic.Int64) *direct {
@@ -80,7 +78,7 @@ func (e *direct) write(p []byte, off int64) error {
 			}
 		}
 	}
-	return e.failed()
+	return e.d.failure()
 }
 
 // take waits for a buffer.
@@ -103,7 +101,7 @@ func (e *direct) submit() error {
 		}
 		n, err := pwrite(e.d.direct, (*buf)[:whole], e.d.base+off)
 		if err != nil {
-			e.fail(e.d.poison(fmt.Errorf("writing %s at %d: %w", e.d.name, off+int64(n), err)))
+			_ = e.d.poison(fmt.Errorf("writing %s at %d: %w", e.d.name, off+int64(n), err))
 			return
 		}
 		e.out.Add(whole)
@@ -111,14 +109,12 @@ func (e *direct) submit() error {
 	if len(rest) > 0 {
 		return e.edge(rest, off+whole)
 	}
-	return e.failed()
+	return e.d.failure()
 }
 
 // edge writes a part of a block through the page cache, with no other write in flight. The barrier writes it out.
 func (e *direct) edge(p []byte, off int64) error {
-	if err := e.drain(); err != nil {
-		return err
-	}
+	e.wg.Wait() // one that failed has poisoned the device
 	n, err := e.d.WriteAt(p, off)
 	e.out.Add(int64(n))
 	return err
@@ -138,21 +134,7 @@ func (e *direct) drain() error {
 		err = e.submit()
 	}
 	e.wg.Wait()
-	return errors.Join(err, e.failed())
-}
-
-func (e *direct) fail(err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.err == nil {
-		e.err = err
-	}
-}
-
-func (e *direct) failed() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.err
+	return cmp.Or(e.d.failure(), err)
 }
 
 func (e *direct) name() string { return Direct }

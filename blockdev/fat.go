@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"errors"
 	"fmt"
 
 	"updater/blockdev/fat"
@@ -19,10 +20,7 @@ func (p Partition) OpenFATFile(path string, mode Mode) (*Device, error) {
 		return nil, err
 	}
 	off, size, err := locateFAT(part, path)
-	if cerr := part.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
+	if err := errors.Join(err, part.Close()); err != nil {
 		return nil, fmt.Errorf("locating %s in the FAT file system of %s: %w", path, p, err)
 	}
 	return p.open(fmt.Sprintf("%s:%s", p, path), off, size, mode)

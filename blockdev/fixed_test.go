@@ -98,6 +98,12 @@ func TestOtherDisk(t *testing.T) {
 	if err := restoreDirty(sysfs, notes); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("restoring a limit that is gone = %v; want the error", err)
 	}
+	if err := os.MkdirAll(filepath.Join(bdiNote(sysfs, notes), "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := restoreDirty(sysfs, notes); err == nil {
+		t.Error("a note that cannot be removed is no error")
+	}
 }
 
 // TestFacts reads the facts of a partition and of its disk, and puts them in a line.
@@ -121,6 +127,9 @@ func TestFacts(t *testing.T) {
 	}
 	if got, want := d.Facts().String(), "slot, block device, Disk 2, blocks of 512/4096 bytes, cache write back, held by dm-0"; got != want {
 		t.Errorf("String = %q; want %q", got, want)
+	}
+	if got := (Facts{Name: "image", Kind: "file"}).String(); got != "image, file" {
+		t.Errorf("String of a file = %q", got)
 	}
 	want.EMMC = &EMMC{Used: 10}
 	if got := want.String(); !strings.Contains(got, ", cache write back, eMMC without write reliability 10 % of its life used, held by dm-0") {

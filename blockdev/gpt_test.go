@@ -110,6 +110,10 @@ func TestFitGPT(t *testing.T) {
 			if again, err := fitGPT(t, path, tt.o); err != nil || again.Moved || again.Grown != 0 {
 				t.Errorf("FitGPT again = %+v, %v; want nothing to do", again, err)
 			}
+			change(t, path, func(b []byte) { copy(b[:mib], before) }) // as a power cut leaves it, behind the backup
+			if _, err := fitGPT(t, path, tt.o); err != nil || !bytes.Equal(readAll(t, path), disk) {
+				t.Errorf("FitGPT of a disk with a new backup and the old primary table = %v, or another table", err)
+			}
 		})
 	}
 }
@@ -175,6 +179,7 @@ func TestFitGPTRefuses(t *testing.T) {
 		{"other sectors", func(*testing.T, string) {}, blockdev.GPTOptions{SectorSize: 4096}, "made for sectors of 512 bytes, the disk has 4096"},
 		{"odd sectors", func(*testing.T, string) {}, blockdev.GPTOptions{SectorSize: 520}, "sectors of 520 bytes"},
 		{"disk too small", func(t *testing.T, p string) { truncate(t, p, 12*mib) }, blockdev.GPTOptions{}, "partition 2 ends at sector"},
+		{"disk of two sectors", func(t *testing.T, p string) { truncate(t, p, 1024) }, blockdev.GPTOptions{}, "expected inside the disk of 2 sectors"},
 		{"disk tiny", func(t *testing.T, p string) { truncate(t, p, 4096) }, blockdev.GPTOptions{}, "expected inside the disk of 8 sectors"},
 	}
 	for _, tt := range tests {
@@ -265,6 +270,35 @@ func wantSeen(t *testing.T, path, node, sector string) {
 	defer d.Close()
 	if want := "made for sectors of " + sector + " bytes, the disk has " + other; !strings.Contains(d.Degraded(), want) {
 		t.Errorf("Degraded = %q; want %q", d.Degraded(), want)
+	}
+}
+
+// TestFitGPTFaults: an operation that fails is the error, or the tables are as without it.
+func TestFitGPTFaults(t *testing.T) {
+	content := readAll(t, gptDisk(t, 3*mib, 4*mib, "-n1:2048:+512K"))
+	fit := func(f crashdisk.Fault) (*crashdisk.Disk, error) {
+		disk := crashdisk.New(content, crashdisk.Options{})
+		disk.Inject(f)
+		_, err := blockdev.FitGPT(disk.Device("disk", 0, int64(len(content))), blockdev.GPTOptions{})
+		return disk, err
+	}
+	whole, err := fit(crashdisk.Fault{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []crashdisk.Kind{crashdisk.EIO, crashdisk.ENODATA, crashdisk.FlushKeep} {
+		failed := 0
+		for n := 1; n <= whole.Operations(); n++ {
+			disk, err := fit(crashdisk.Fault{N: n, Kind: kind})
+			if err != nil {
+				failed++
+			} else if !bytes.Equal(disk.Medium(), whole.Medium()) {
+				t.Errorf("%v at operation %d: FitGPT = nil, and the tables are not written", kind, n)
+			}
+		}
+		if failed == 0 {
+			t.Errorf("%v is never an error", kind)
+		}
 	}
 }
 

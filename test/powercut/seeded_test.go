@@ -46,7 +46,7 @@ var seededBugs = []seeded{
 	{"the barrier does not flush", "blockdev/device.go", "if err := d.sentinel.Datasync(); err != nil {",
 		"if SEEDED {\nreturn nil\n}\nif err := d.sentinel.Datasync(); err != nil {", lives},
 	{"the barrier does not see its error", "blockdev/device.go", "if err := d.sentinel.Datasync(); err != nil {", "if err := d.sentinel.Datasync(); err != nil && !SEEDED {", faulty},
-	{"an error of a direct write is dropped", "blockdev/direct.go", "if err != nil {\n\t\t\te.fail(", "if err != nil && !SEEDED {\n\t\t\te.fail(", faulty},
+	{"an error of a direct write is dropped", "blockdev/direct.go", "if err != nil {\n\t\t\t_ = e.d.poison(", "if err != nil && !SEEDED {\n\t\t\t_ = e.d.poison(", faulty},
 	{"an error of sync_file_range is dropped, and the barrier is on the same descriptor", "blockdev/device.go",
 		"if err := d.f.SyncRange(d.base+off, length, flags); err != nil {", "if SEEDED {\nd.sentinel = d.f\n}\nif err := d.f.SyncRange(d.base+off, length, flags); err != nil && !SEEDED {", faulty},
 	{"grub: a slot whose try is spent counts as bootable", "boot/grub/grub.go", `case r.env.get(slot+"_TRY") == "0":`,
