@@ -252,6 +252,12 @@ func TestNewRefuses(t *testing.T) {
 	fills := gpt.Entry{Number: 128, Type: gpt.GUID{1}, First: 34, Last: 34, Name: strings.Repeat("x", 36)}
 	if table, err := gpt.New(68, 512, gpt.GUID{1}, []gpt.Entry{fills}); err != nil || !slices.Equal(table.Entries(), []gpt.Entry{fills}) {
 		t.Errorf("New with one partition that fills the disk = %v", err)
+	} else {
+		m := &memory{data: make([]byte, 68*512)}
+		err := gpt.Write(m, table, gpt.ProtectiveMBR(68))
+		if faults := gpt.Read(m, m.size(), 512).Faults(); err != nil || len(faults) > 0 {
+			t.Errorf("a disk with one usable sector: Write = %v, faults %v", err, faults)
+		}
 	}
 }
 
@@ -358,6 +364,9 @@ func TestFit(t *testing.T) {
 		if err != nil || fit != want || usable != tt.last || table.AlternateLBA() != tt.sectors-1 || ends != max(10000, tt.grown) {
 			t.Errorf("%s: Fit = %+v, %v; want %+v; usable up to %d, partition 2 up to %d", tt.name, fit, err, want, usable, ends)
 		}
+		if again, err := table.Fit(tt.sectors, tt.grow); err != nil || again != (gpt.Fit{OldLBA: want.NewLBA, NewLBA: want.NewLBA}) {
+			t.Errorf("%s: a second Fit = %+v, %v; want nothing changed", tt.name, again, err)
+		}
 	}
 }
 
@@ -403,10 +412,13 @@ func TestPlaces(t *testing.T) {
 		{name: "no primary", at: primary, field: alternate, value: 127, bad: primary, want: "no signature", head: 34, tail: 33},
 		{name: "no backup", at: primary, field: alternate, value: 127, bad: backup, want: "no signature", head: 34, tail: 33},
 		{name: "entries over the MBR", at: primary, field: entries, value: 0, want: "entries are in 32 sectors from 0", head: 34, tail: 33},
+		{name: "entries over the primary header", at: backup, field: entries, value: 1, want: "entries are in 32 sectors from 1", head: 34, tail: 33},
 		{name: "entries over the header", at: backup, field: entries, value: 96, want: "entries are in 32 sectors from 96", head: 34, tail: 33},
 		{name: "entries outside", at: backup, field: entries, value: 97, want: "entries are in 32 sectors from 97", head: 34, tail: 33},
 		{name: "backup of another table", at: backup, field: alternate, value: 2, bad: primary, want: "the other copy is at sector 2, expected 1"},
-		{name: "backup outside", at: primary, field: alternate, value: 128, want: "outside the disk of 128 sectors", head: 34, tail: 32},
+		{name: "backup outside", at: primary, field: alternate, value: 128,
+			want: "sector 128: outside the disk of 128 sectors restoring the backup partition table: the primary one places it", head: 34, tail: 32},
+		{name: "backup in the MBR", at: primary, field: alternate, value: 0, want: "sector 0: outside the disk", head: 34, tail: 128},
 		{name: "backup's entries on a partition", at: primary, field: alternate, value: 92, want: "overlaps partition 2", head: 34, tail: 68},
 		{name: "backup behind a partition", at: primary, field: alternate, value: 93, want: "no signature", head: 34, tail: 67},
 		{name: "backup's header on a partition", at: primary, field: alternate, value: 94, want: "partition 3 (sectors 94-94) overlaps", head: 34, tail: 66},
@@ -434,12 +446,35 @@ func TestPlaces(t *testing.T) {
 		if !strings.Contains(all, tt.want) || (restored != nil) != (err == nil && tt.want != "") {
 			t.Errorf("%s: the errors are %s, and Restored is %v; want %q", tt.name, all, restored != nil, tt.want)
 		}
+		if used, err := tables.Table(); (err == nil) != (tt.head != 0) || (used != nil) != (err == nil) {
+			t.Errorf("%s: Table = %v, %v; want one: %v", tt.name, used != nil, err, tt.head != 0)
+		}
 		if tt.head == 0 {
 			continue
 		}
 		if head, tail := tables.Reach(m); head != tt.head*512 || tail != tt.tail*512 {
 			t.Errorf("%s: Reach = %d, %d sectors; want %d, %d", tt.name, head/512, tail/512, tt.head, tt.tail)
 		}
+	}
+}
+
+// TestEntriesBehindHeader: the entries of a backup may end with the disk, and are restored there, but do not cover its header.
+func TestEntriesBehindHeader(t *testing.T) {
+	m := small(t)
+	tables := gpt.Read(m, m.size(), 512)
+	at := tables.Primary.At(1, 95, 2)
+	at.SetAttributes(1, 1) // the copies differ
+	for _, p := range slices.Concat(tables.Backup.At(95, 1, 96).Pieces(), at.Pieces()) {
+		copy(m.data[p.Offset:], p.Data)
+	}
+	restored, err := gpt.Read(m, m.size(), 512).Restored(m)
+	if err != nil || restored == nil || restored.HeaderLBA() != 95 || restored.EntriesLBA() != 96 {
+		t.Errorf("Restored = %+v, %v; want a backup with its header at sector 95, its entries behind it", restored, err)
+	}
+	header := tables.Backup.At(95, 1, 95).Pieces()[1]
+	copy(m.data[header.Offset:], header.Data)
+	if _, err := gpt.ReadCopy(m, m.size(), 512, 95); err == nil || !strings.Contains(err.Error(), "entries are in 32 sectors from 95") {
+		t.Errorf("ReadCopy with entries from its header on = %v", err)
 	}
 }
 
@@ -455,6 +490,10 @@ func TestSizeInMBR(t *testing.T) {
 		clear(mbr[446:][:16])
 		if got := le.Uint32(gpt.FitMBR(mbr, 1000)[446+16+12:]); got != 999 || le.Uint32(mbr[446+16+12:]) != want {
 			t.Errorf("FitMBR(1000) spans %d sectors, or changed its argument", got)
+		}
+		mbr[446+4], mbr[446+8] = 0xee, 1 // protective, both
+		if !bytes.Equal(gpt.FitMBR(mbr, 1000), mbr) {
+			t.Error("FitMBR changed one of two protective entries")
 		}
 		mbr[446+4] = 0x83
 		if !bytes.Equal(gpt.FitMBR(mbr, 1000), mbr) || !bytes.Equal(gpt.FitMBR(make([]byte, 512), 1000), make([]byte, 512)) {
@@ -490,6 +529,10 @@ func TestBadCopies(t *testing.T) {
 					if how == "unreadable" && !errors.Is(errors.Join(tables.Faults()...), syscall.EIO) {
 						t.Errorf("%s, sector %d: fault %q does not wrap EIO", layout, lba, tables.Faults())
 					}
+					head, tail := tables.Reach(m)
+					if wantHead, wantTail := whole.Reach(good); head != wantHead || tail != wantTail {
+						t.Errorf("%s, sector %d %s: Reach = %d, %d; want %d, %d", layout, lba, how, head, tail, wantHead, wantTail)
+					}
 					restored, err := tables.Restored(m)
 					if err != nil || restored == nil {
 						t.Fatalf("%s, sector %d %s: Restored = %v, %v", layout, lba, how, restored, err)
@@ -522,8 +565,9 @@ func TestFaults(t *testing.T) {
 	}{
 		{"no protective MBR", func(m *memory) { clear(m.data[:512]) }, "MBR does not protect"},
 		{"copies differ", func(m *memory) { reseal(m, func(_, e []byte) { e[48] = 1 }) }, "differs from the primary"},
+		{"headers differ", func(m *memory) { reseal(m, func(h, _ []byte) { h[56] ^= 1 }) }, "differs from the primary"},
 		{"larger disk's table", func(m *memory) {
-			reseal(m, func(h, _ []byte) { le.PutUint64(h[48:], 1<<40) })
+			reseal(m, func(h, _ []byte) { le.PutUint64(h[48:], 40*2048) })
 			copy(m.data[len(m.data)-512:], gpt.Read(m, m.size(), 512).Primary.Mirror().Pieces()[1].Data)
 		}, "Linux ignores the table"},
 		{"partition outside the disk", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[40:], 1<<63) }) },
@@ -536,7 +580,7 @@ func TestFaults(t *testing.T) {
 		{"partitions overlap", func(m *memory) { reseal(m, func(_, e []byte) { le.PutUint64(e[128+32:], 9000) }) }, "error: partition 2 (sectors 9000-"},
 		{"signature", func(m *memory) { m.data[512] = 'e' }, `primary partition table at sector 1: no signature "EFI PART"`},
 		{"header size", func(m *memory) { m.data[512+12] = 91 }, "header size is 91 bytes, expected 92 to 512"},
-		{"header checksum", func(m *memory) { m.data[512+60] ^= 1 }, "checksum of the header is"},
+		{"header checksum", func(m *memory) { m.data[512+24] = 2 }, "checksum of the header is"},
 		{"entries checksum", func(m *memory) { m.data[1024+60] ^= 1 }, "checksum of the entries at sector 2 is"},
 		{"moved header", func(m *memory) { reseal(m, func(h, _ []byte) { h[24] = 2 }) }, "header is made for sector 2"},
 		{"entry size", func(m *memory) { reseal(m, func(h, _ []byte) { h[84] = 96 }) }, "entries have 96 bytes"},
@@ -562,8 +606,14 @@ func TestFaults(t *testing.T) {
 		})
 	}
 	m := &memory{data: make([]byte, mib)}
-	if _, err := gpt.Read(m, m.size(), 512).Table(); !errors.Is(err, gpt.ErrNoSignature) {
-		t.Errorf("Table of an empty disk = %v; want ErrNoSignature", err)
+	if list, err := gpt.Read(m, m.size(), 512).Partitions(); list != nil || !errors.Is(err, gpt.ErrNoSignature) || !gpt.Read(m, m.size(), 512).Absent() {
+		t.Errorf("Partitions of an empty disk = %v, %v; want ErrNoSignature", list, err)
+	}
+	m = small(t)
+	clear(m.data[512:1024])
+	m.data[len(m.data)-500]++
+	if tables := gpt.Read(m, m.size(), 512); tables.Absent() || fmt.Sprint(tables.Faults()[1]) != fmt.Sprint(tables.BackupErr, "\n", tables.PrimaryErr) {
+		t.Errorf("one copy is absent, one damaged: Absent = %v, faults %q", tables.Absent(), tables.Faults())
 	}
 	m = small(t)
 	clear(m.data[512:1024]) // the backup serves
@@ -623,8 +673,8 @@ func TestPlaceIsNotGuessed(t *testing.T) {
 	m := load(t, sgdisk(t, 40*mib, append([]string{"--move-main-table=4096"}, twoParts...)...))
 	clear(m.data[512:2048])
 	m.data[4096*512]++
-	if restored, err := gpt.Read(m, m.size(), 512).Restored(m); err == nil {
-		t.Errorf("Restored places the entries at sector %d; want an error", restored.EntriesLBA())
+	if restored, err := gpt.Read(m, m.size(), 512).Restored(m); err == nil || !strings.Contains(err.Error(), "neither at sector 2 nor at 4096") {
+		t.Errorf("Restored = %v, %v; want an error", restored, err)
 	}
 }
 
@@ -653,13 +703,16 @@ func TestGUID(t *testing.T) {
 	if err != nil || g.String() != text || g[0] != 0x28 {
 		t.Errorf("ParseGUID = %s (% x), %v", g, g[:], err)
 	}
-	for _, bad := range []string{"", text[1:], strings.Replace(text, "-", "x", 1), strings.Replace(text, "a", "g", 1), text + "0"} {
+	for _, bad := range []string{"", text[1:], strings.Replace(text, "a", "g", 1), text + "0", text[:8] + "x" + text[9:],
+		text[:13] + "x" + text[14:], text[:18] + "x" + text[19:], text[:23] + "x" + text[24:]} {
 		if _, err := gpt.ParseGUID(bad); err == nil {
 			t.Errorf("ParseGUID(%q) = nil; want an error", bad)
 		}
 	}
-	if a, b := gpt.NewGUID(), gpt.NewGUID(); a == b || a.String()[14] != '4' {
-		t.Errorf("NewGUID = %s, then %s", a, b)
+	for range 20 {
+		if a, b := gpt.NewGUID(), gpt.NewGUID(); a == b || a.String()[14] != '4' || !strings.Contains("89ab", a.String()[19:20]) {
+			t.Errorf("NewGUID = %s, then %s", a, b)
+		}
 	}
 }
 

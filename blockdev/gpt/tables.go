@@ -139,8 +139,8 @@ func (t *Tables) Restored(r Reader) (*Table, error) {
 // backup. A bad copy counts where it belongs. One copy must be good.
 func (t *Tables) Reach(r Reader) (head, tail int64) {
 	primary, backup := t.Primary, t.Backup
-	if restored, err := t.Restored(r); err == nil && restored != nil && primary == nil {
-		primary = restored
+	if primary == nil {
+		primary, _ = t.Restored(r) // nil where its place is not certain
 	}
 	if primary == nil {
 		primary = backup.At(primaryLBA, backup.HeaderLBA(), primaryLBA+1)
