@@ -105,10 +105,7 @@ func flockHolder(f *os.File) (pid int, shared bool) {
 	if unix.Fstat(int(f.Fd()), &st) != nil {
 		return 0, false
 	}
-	locks, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		return 0, false
-	}
+	locks, _ := os.ReadFile("/proc/locks")
 	want := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
 	for line := range strings.Lines(string(locks)) {
 		// "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"
@@ -125,10 +122,7 @@ const clockTick = time.Second / 100
 
 // processAge returns the run time of a process; 0 is unknown.
 func processAge(pid int) time.Duration {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	// The name in parentheses may contain anything. starttime is the 20th field behind it (proc_pid_stat(5)).
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	var now unix.Timespec
@@ -197,18 +191,15 @@ func busyBlock(name, path string) error {
 
 // heldBy returns the user of the block device of a directory in sysfs: a mount, a mapping, swap; "" if none is known.
 func heldBy(sys string) string {
-	dev, err := os.ReadFile(sys + "/dev")
-	if err != nil {
-		return ""
-	}
+	dev, _ := os.ReadFile(sys + "/dev")
 	if mount, _ := mountOf(strings.TrimSpace(string(dev)), ""); mount != "" {
 		return "mounted on " + mount
 	}
 	if holders, _ := filepath.Glob(sys + "/holders/*"); len(holders) > 0 {
 		return "held by " + filepath.Base(holders[0])
 	}
-	real, err := filepath.EvalSymlinks(sys)
-	if swaps, serr := os.ReadFile("/proc/swaps"); err == nil && serr == nil && strings.Contains("\n"+string(swaps), "\n"+nodeOf(real)+" ") {
+	real, _ := filepath.EvalSymlinks(sys)
+	if swaps, _ := os.ReadFile("/proc/swaps"); strings.Contains("\n"+string(swaps), "\n"+nodeOf(real)+" ") {
 		return "used as swap"
 	}
 	return ""

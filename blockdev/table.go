@@ -48,7 +48,7 @@ func parseTable(read func(sector int64) *gpt.Tables, r mbr.Reader, size, own int
 		_, err := t.Partitions()
 		switch {
 		case err == nil && protective:
-			return gptTable(t, s, own)
+			return gptTable(t, s, own), nil
 		case err == nil && unprotected == nil:
 			unprotected, sector = t, s
 		case err != nil && failed == nil && !t.Absent():
@@ -60,7 +60,7 @@ func parseTable(read func(sector int64) *gpt.Tables, r mbr.Reader, size, own int
 	case err == nil && (len(list) > 0 || unprotected == nil && failed == nil):
 		return mbrTable(list, cmp.Or(own, 512))
 	case unprotected != nil:
-		return gptTable(unprotected, sector, own)
+		return gptTable(unprotected, sector, own), nil
 	case failed != nil:
 		return nil, failed
 	case errors.Is(err, mbr.ErrNone):
@@ -69,11 +69,9 @@ func parseTable(read func(sector int64) *gpt.Tables, r mbr.Reader, size, own int
 	return nil, err
 }
 
-func gptTable(tables *gpt.Tables, sector, own int64) (*table, error) {
-	list, err := tables.Partitions()
-	if err != nil {
-		return nil, err
-	}
+// gptTable takes tables whose partitions are good.
+func gptTable(tables *gpt.Tables, sector, own int64) *table {
+	list, _ := tables.Partitions()
 	t := &table{sector: sector, gpt: tables}
 	for _, e := range list {
 		t.parts = append(t.parts, Partition{Number: e.Number, Label: e.Name, UUID: e.GUID.String(), Offset: e.First * sector,
@@ -85,7 +83,7 @@ func gptTable(tables *gpt.Tables, sector, own int64) (*table, error) {
 	if own != 0 && own != sector {
 		t.faults = append(t.faults, fmt.Sprintf("the partition table is made for sectors of %d bytes, the disk has %d; Linux ignores it", sector, own))
 	}
-	return t, nil
+	return t
 }
 
 func mbrTable(list []mbr.Partition, sector int64) (*table, error) {
@@ -212,20 +210,7 @@ func (d *Disk) replace(p gpt.Piece) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	if _, err := w.WriteAt(p.Data, 0); err != nil {
-		return err
-	}
-	if err := w.Sync(); err != nil {
-		return err
-	}
-	got := make([]byte, len(p.Data))
-	if _, err := w.ReadBackAt(got, 0); err != nil {
-		return err
-	}
-	if !bytes.Equal(got, p.Data) {
-		return fmt.Errorf("reading back %s: %w", w, gpt.ErrNotWritten)
-	}
-	return nil
+	return gpt.WritePieces(w, gpt.Piece{Data: p.Data})
 }
 
 // TableBytes is how much of the beginning of a disk image [ReadTable] looks at.

@@ -7,7 +7,7 @@
 //   - Input is hostile. A number from a header is bounded before it decides about memory or offsets; a copy costs at most
 //     [MaxEntryBytes] and a sector.
 //   - A copy that cannot be read (EIO), is torn, or has a wrong checksum is a bad copy, and the other one serves.
-//   - [Write] writes the backup, flushes, writes the primary, and flushes, so that a power cut leaves one whole copy.
+//   - [Write] writes the backup, flushes, reads it back, and does the same with the primary, so that a power cut leaves one whole copy.
 //
 // What it does not: it neither opens devices nor informs the kernel. Offsets are bytes of the disk, LBAs count logical sectors.
 // Nothing here is safe for concurrent use.

@@ -288,6 +288,8 @@ func TestWriteFails(t *testing.T) {
 			}
 			if m, err := write(0, n); !bytes.Equal(m.data, good.data) && !errors.Is(err, gpt.ErrNotWritten) {
 				t.Errorf("sectors of %d: Write that loses operation %d = %v; want ErrNotWritten", sector, n, err)
+			} else if head := m.data[:40*sector]; n < 7 && err != nil && !bytes.Equal(head, make([]byte, len(head))) {
+				t.Errorf("sectors of %d: Write changes the primary copy although the backup is not on the medium", sector)
 			}
 		}
 	}
@@ -673,6 +675,11 @@ func TestPlaceIsNotGuessed(t *testing.T) {
 	m := load(t, sgdisk(t, 40*mib, append([]string{"--move-main-table=4096"}, twoParts...)...))
 	clear(m.data[512:2048])
 	m.data[4096*512]++
+	usual := small(t)
+	clear(usual.data[512:2048]) // where there is one place, that is no guess
+	if restored, err := gpt.Read(usual, usual.size(), 512).Restored(usual); err != nil || restored.EntriesLBA() != 2 {
+		t.Errorf("Restored of a copy in the only place = %v, %v", restored, err)
+	}
 	if restored, err := gpt.Read(m, m.size(), 512).Restored(m); err == nil || !strings.Contains(err.Error(), "neither at sector 2 nor at 4096") {
 		t.Errorf("Restored = %v, %v; want an error", restored, err)
 	}

@@ -59,27 +59,32 @@ func (t *Table) Mirror() *Table {
 }
 
 // Write writes both copies of a table and the MBR: the backup, a flush, the primary, a flush. A power cut leaves one whole copy,
-// the old or the new one. It returns nil once everything is on stable storage and was read back. An error is final: the medium
-// holds the old or the new bytes.
+// the old or the new one. Each copy is read back behind its flush; the backup is on the medium before the primary changes. It returns nil
+// once everything is on stable storage. An error is final: the medium holds the old or the new bytes.
 func Write(m Medium, primary *Table, mbr []byte) error {
 	sector0 := make([]byte, primary.sector)
 	if err := readFull(m, sector0, 0); err != nil && primary.sector > mbrSize {
 		return err
 	}
 	copy(sector0, mbr)
+	if err := WritePieces(m, primary.Mirror().Pieces()...); err != nil {
+		return err
+	}
 	p := primary.Pieces()
-	first, second := primary.Mirror().Pieces(), []Piece{p[0], {0, sector0}, p[1]}
-	for _, pieces := range [][]Piece{first, second} {
-		for _, p := range pieces {
-			if _, err := m.WriteAt(p.Data, p.Offset); err != nil {
-				return err
-			}
-		}
-		if err := m.Sync(); err != nil {
+	return WritePieces(m, p[0], Piece{0, sector0}, p[1])
+}
+
+// WritePieces writes pieces in their order, flushes, and reads them back. It returns nil once all of them are on stable storage.
+func WritePieces(m Medium, pieces ...Piece) error {
+	for _, p := range pieces {
+		if _, err := m.WriteAt(p.Data, p.Offset); err != nil {
 			return err
 		}
 	}
-	for _, p := range append(first, second...) {
+	if err := m.Sync(); err != nil {
+		return err
+	}
+	for _, p := range pieces {
 		got := make([]byte, len(p.Data))
 		if err := readFull(m, got, p.Offset); err != nil {
 			return err
