@@ -34,7 +34,7 @@ func Fields() []string {
 	return names
 }
 
-// check applies the <Update> element; u is empty if the document has none.
+// check applies the <Update> element, but for its role; u is empty if the document has none.
 func (c Conditions) check(u bmap.Update) error {
 	var missing []string
 	for _, f := range fields {
@@ -46,8 +46,6 @@ func (c Conditions) check(u bmap.Update) error {
 	switch {
 	case u.Product != "" && c.Product != AnyProduct && u.Product != c.Product:
 		return &IncompatibleError{Reason: fmt.Sprintf("the update is for product %q; this device is %q", u.Product, c.Product)}
-	case u.Role != "" && c.Role != "" && u.Role != c.Role:
-		return &IncompatibleError{Reason: fmt.Sprintf("the update is for role %q, expected %q", u.Role, c.Role)}
 	case !c.Held && !u.Expires.IsZero() && now.After(u.Expires):
 		return &ExpiredError{Expires: u.Expires, Now: now}
 	case u.RollbackIndex < c.Floor:

@@ -49,6 +49,7 @@ func TestCopy(t *testing.T) {
 		{"discard", func(j *update.CopyJob) { j.Unmapped = update.UnmappedDiscard }, discarded, "", true},
 		{"everything", func(j *update.CopyJob) { j.Map = nil }, zeroed, "", true},
 		{"everything, in small pieces", func(j *update.CopyJob) { j.Map, j.Sizes = nil, update.Sizes{Chunk: 8192, Held: 65536} }, zeroed, "", true},
+		{"everything, as long as a range may be", func(j *update.CopyJob) { j.Map, j.Sizes = nil, update.Sizes{Held: k.imageSize} }, zeroed, "", true},
 		{"everything that cannot be read", func(j *update.CopyJob) {
 			j.Map, j.Image = nil, breaks{stream{Reader: bytes.NewReader(k.image[:600_000])}}
 		}, nil, "reading the image at 600000: injected", false},
@@ -75,8 +76,8 @@ func TestCopy(t *testing.T) {
 			tt.change(&job)
 			res, err := update.Copy(t.Context(), job)
 			if tt.want == nil {
-				if err == nil || !strings.Contains(err.Error(), tt.msg) {
-					t.Errorf("Copy = %+v, %v; want %q", res, err, tt.msg)
+				if err == nil || !strings.Contains(err.Error(), tt.msg) || tt.msg == "empty" && len(d.journal) > 0 {
+					t.Errorf("Copy = %+v, %v after %q; want %q", res, err, d.journal, tt.msg)
 				}
 				return
 			}
@@ -102,10 +103,12 @@ func TestCopy(t *testing.T) {
 				d.flip = at
 				job := copyJob(k, d, withMap)
 				if withMap == nil { // what was written is all that is known of the image
-					job.Reopen = k.reopen
+					job.Sizes = update.Sizes{Chunk: 8192, Held: 65536}
+					job.Reopen = func(context.Context) (update.ImageCloser, error) { return nil, errors.New("it is opened again") }
 				}
 				_, err := update.Copy(t.Context(), job)
-				if _, ok := errors.AsType[*update.ReadBackError](err); !ok {
+				e, ok := errors.AsType[*update.ReadBackError](err)
+				if !ok || withMap == nil && (len(e.Ranges) != 1 || e.Offset != at/65536*65536 || e.Ranges[0].Length > 65536) {
 					t.Errorf("byte %d is wrong on the medium: Copy = %v", at, err)
 				}
 			}
@@ -221,6 +224,17 @@ func TestCopyEveryFailure(t *testing.T) {
 				t.Fatalf("cancelled at operation %d: Copy = %+v, %v", n, res, err)
 			}
 			cancel(nil)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		d := newDevice(1 << 20)
+		job := copyJob(k, d, withMap)
+		job.Progress = &update.Progress{OnPhase: func(p update.Phase, _ int64, _ update.Share) {
+			if p == update.PhaseFlush {
+				cancel(errInjected)
+			}
+		}}
+		if _, err := update.Copy(ctx, job); !errors.Is(err, errInjected) || slices.Contains(d.journal, "flush") {
+			t.Errorf("cancelled before the flush: Copy = %v after %q", err, d.journal)
 		}
 	}
 }

@@ -257,7 +257,7 @@ func (d *delta) hash(rng bmap.Range, buf []byte) string {
 	sum := d.m.NewHash()
 	for off, end := rng.Offset, rng.Offset+rng.Length; off < end; {
 		p := buf[:min(int64(len(buf)), end-off)]
-		if n, err := d.seed.ReadAt(p, off); n < len(p) && err != nil {
+		if n, _ := d.seed.ReadAt(p, off); n < len(p) {
 			return ""
 		}
 		sum.Write(p)
@@ -284,7 +284,7 @@ func (d *delta) Read(p []byte) (int, error) {
 			return n, nil
 		}
 		n, err := d.seed.ReadAt(p, from+d.at-rng.Offset)
-		if n < len(p) && err != nil {
+		if n < len(p) {
 			return 0, fmt.Errorf("copying from the other slot at %d: %w", from+d.at-rng.Offset, noEOF(err))
 		}
 		d.at, d.lag = d.at+int64(n), d.lag+int64(n)

@@ -171,12 +171,9 @@ func (b *begun) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Skip implements Image.
+// Skip implements Image. Nothing of first is skipped: it is of a range that is wanted.
 func (b *begun) Skip(n int64) error {
 	passed := min(n, b.skip)
 	b.skip -= passed
-	n -= passed
-	held := min(n, int64(len(b.first)))
-	b.first = b.first[held:]
-	return b.Image.Skip(n - held)
+	return b.Image.Skip(n - passed)
 }

@@ -540,6 +540,7 @@ func TestReadBack(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	weak := newKit(t, bmap.CreateOptions{MaxRange: 65536, ChecksumType: "md5"})
+	roled := newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{Role: "rootfs"}})
 	for _, c := range []struct {
 		name    string
 		change  func(j *update.Job, d *device)
@@ -550,6 +551,9 @@ func TestRefusals(t *testing.T) {
 		{name: "other bytes signed", change: func(j *update.Job, _ *device) { j.Document = append(slices.Clone(j.Document), '\n') }, want: "sign"},
 		{name: "zero clock", change: func(j *update.Job, _ *device) { j.Policy.Time = time.Time{} }, want: ""},
 		{name: "weak checksums", change: func(j *update.Job, _ *device) { j.Document, j.Signature, j.Policy = weak.doc, weak.sig, weak.policy }, want: "md5"},
+		{name: "no role", change: func(j *update.Job, _ *device) {
+			j.Document, j.Signature, j.Policy, j.Role = roled.doc, roled.sig, roled.policy, ""
+		}, want: "Role"},
 		{name: "booted slot", change: func(j *update.Job, _ *device) { j.Slot = "A" }, want: "running"},
 		{name: "unknown slot", change: func(j *update.Job, _ *device) { j.Slot = "C" }, want: "not configured"},
 		{name: "slot too small", change: func(_ *update.Job, d *device) { d.size = 699_999 }, want: "does not fit"},
