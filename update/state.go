@@ -83,7 +83,7 @@ func (d *Document) Record(slot, role string, o Outcome, at time.Time) Record {
 // ended records a failed install. It adds nothing to the error, which is reported anyway. A slot that was read back completely stays
 // recorded as installed: only its activation failed.
 func (r *run) ended(err error) {
-	if err != nil && r.noted == OutcomeWriting {
+	if r.noted == OutcomeWriting { // only an error ends an install that is noted so
 		_ = r.record(OutcomeFailed, err.Error())
 	}
 }
