@@ -216,12 +216,7 @@ func (s *State) log(slot, role string, i Image, detail string) {
 	s.History = s.History[max(len(s.History)-maxHistory, 0):]
 }
 
-func clip(s string) string {
-	if len(s) > maxText {
-		s = s[:maxText]
-	}
-	return s
-}
+func clip(s string) string { return s[:min(len(s), maxText)] }
 
 // Clone returns a deep copy, except of Request and of durations, which are replaced and never changed.
 func (s State) Clone() State {
