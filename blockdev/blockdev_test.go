@@ -703,8 +703,8 @@ func TestOpenFATFile(t *testing.T) {
 					return d.Size(), d.Close()
 				})
 				change(t, disk, func(b []byte) { clear(b[1<<20 : 1<<20+512]) })
-				if d, err := p.OpenFATFile("/grub/grubenv", blockdev.ReadOnly); err == nil {
-					t.Errorf("OpenFATFile without a file system = %v; want an error", d)
+				if d, err := p.OpenFATFile("/grub/grubenv", blockdev.ReadOnly); err == nil || !strings.Contains(err.Error(), "locating /grub/grubenv") {
+					t.Errorf("OpenFATFile without a file system = %v, %v; want an error", d, err)
 				}
 			}
 			if n := openFiles(disk); n != 1 {
