@@ -140,6 +140,17 @@ func TestWindowsOfADisk(t *testing.T) {
 		}
 	}
 	p := find(t, disk, parts[1])
+	wantCleanFailures(t, node, func() (any, error) {
+		d, err := blockdev.OpenDisk(node)
+		if err != nil {
+			return nil, err
+		}
+		w, err := find(t, d, parts[1]).Open(blockdev.Exclusive)
+		if err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+		return w.Features(), errors.Join(w.Close(), d.Close())
+	})
 	if err := p.Busy(); err != nil {
 		t.Errorf("Busy of a free partition = %v", err)
 	}
