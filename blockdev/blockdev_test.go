@@ -544,6 +544,10 @@ func TestWindowOfAnImage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		var st unix.Statx_t
+		if unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_DIOALIGN, &st) == nil && st.Dio_offset_align == 512 && !w.Features().Direct {
+			t.Errorf("the window at %d has no O_DIRECT, which the file system has for blocks of 512 bytes", c.at)
+		}
 		data := bytes.Repeat([]byte{byte(i + 1)}, 512)
 		copy(want[p.Offset+c.at:], data)
 		_, err = w.WriteAt(data, 0)

@@ -553,8 +553,13 @@ func TestKernelFile(t *testing.T) {
 	if !errors.Is(err, unix.EBADF) || errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("ZeroOut of a file that is open for reading = %v; want EBADF", err)
 	}
-	if n, err := blockdev.KernelFile(open(path, os.O_RDONLY), false).Pwrite([]byte{1}, 0); n != 0 || !errors.Is(err, unix.EBADF) {
-		t.Errorf("Pwrite to a file that is open for reading = %d, %v; want EBADF", n, err)
+	for name, call := range map[string]func([]byte, int64) (int, error){
+		"Pwrite to a file that is open for reading":  blockdev.KernelFile(open(path, os.O_RDONLY), false).Pwrite,
+		"Pread from a file that is open for writing": blockdev.KernelFile(open(path, os.O_WRONLY), false).Pread,
+	} {
+		if n, err := call([]byte{1}, 0); n != 0 || !errors.Is(err, unix.EBADF) {
+			t.Errorf("%s = %d, %v; want EBADF", name, n, err)
+		}
 	}
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -343,7 +343,7 @@ func (d *Device) check(doing string, off, length int64) error {
 	if d.sentinel == nil {
 		return fmt.Errorf("%s %s: device is open read-only", doing, d.name)
 	}
-	if off < 0 || length < 0 || off > d.size || length > d.size-off {
+	if off < 0 || length < 0 || length > d.size-off {
 		return fmt.Errorf("%s %s: %d bytes at offset %d are not inside its %d bytes", doing, d.name, length, off, d.size)
 	}
 	if err := d.failure(); err != nil {
