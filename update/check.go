@@ -2,6 +2,7 @@ package update
 
 import (
 	"context"
+	"runtime"
 
 	"golang.org/x/sync/errgroup"
 
@@ -52,14 +53,19 @@ func (s Sizes) stream(ctx context.Context, m *bmap.Map, image Image, want select
 		free <- nil // allocated on first use
 	}
 	read, ranges := make(chan chunk, n), make(chan chunk, n)
+	queue := make(chan judged, runtime.GOMAXPROCS(0)) // bounds what is hashed at a time
 	checked := ranges
 	group.Go(func() error {
 		defer close(read)
 		return (&rangeReader{m: m, image: image, want: want, free: free, out: read, size: s.Chunk}).run(ctx)
 	})
 	group.Go(func() error {
+		defer close(queue)
+		return s.judgeRanges(ctx, m, read, queue)
+	})
+	group.Go(func() error {
 		defer close(ranges)
-		return s.checkRanges(ctx, m, read, ranges)
+		return passRanges(ctx, queue, ranges)
 	})
 	if sum := wholeChecksum(m); sum != "" && want == nil {
 		whole := make(chan chunk, n)
@@ -70,5 +76,11 @@ func (s Sizes) stream(ctx context.Context, m *bmap.Map, image Image, want select
 		checked = whole
 	}
 	group.Go(func() error { return take(ctx, checked, free) })
-	return group.Wait()
+	err := group.Wait()
+	for j := range queue { // after an error: until no hash uses a buffer any more
+		if j.judge != nil {
+			<-j.judge
+		}
+	}
+	return err
 }

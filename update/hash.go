@@ -2,9 +2,6 @@ package update
 
 import (
 	"context"
-	"runtime"
-
-	"golang.org/x/sync/errgroup"
 
 	"updater/bmap"
 )
@@ -15,41 +12,26 @@ type judged struct {
 	judge  <-chan error // nil passes them on at once
 }
 
-// checkRanges compares each range with its signed checksum. Ranges of at most Held are hashed, on all cores, before they are
-// passed on in their order. Longer ones, from a foreign bmap, pass through and are judged at their end, which is before the switch.
-func (s Sizes) checkRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, out chan<- chunk) error {
-	group, ctx := errgroup.WithContext(ctx)
-	queue := make(chan judged, runtime.GOMAXPROCS(0)) // bounds what is hashed at a time
-	group.Go(func() error {
-		defer close(queue)
-		return s.judgeRanges(ctx, m, in, queue)
-	})
-	group.Go(func() error {
-		for j := range queue {
-			if j.judge != nil {
-				if err := <-j.judge; err != nil {
-					return err
-				}
-			}
-			for _, c := range j.chunks {
-				if err := send(ctx, out, c); err != nil {
-					return err
-				}
+// passRanges passes each sequence on, in their order, once its range was found right.
+func passRanges(ctx context.Context, queue <-chan judged, out chan<- chunk) error {
+	for j := range queue {
+		if j.judge != nil {
+			if err := <-j.judge; err != nil {
+				return err
 			}
 		}
-		return cancelled(ctx)
-	})
-	err := group.Wait()
-	for j := range queue { // after an error: until no hash uses a buffer any more
-		if j.judge != nil {
-			<-j.judge
+		for _, c := range j.chunks {
+			if err := send(ctx, out, c); err != nil {
+				return err
+			}
 		}
 	}
-	return err
+	return cancelled(ctx)
 }
 
-// judgeRanges collects the chunks of each short range and hashes them in a goroutine; it hashes long ranges itself. The number of
-// buffers bounds the work in flight.
+// judgeRanges compares each range with its signed checksum. Ranges of at most Held are hashed, on all cores, before they are
+// passed on in their order. Longer ones, from a foreign bmap, pass through and are judged at their end, which is before the switch.
+// The number of buffers bounds the work in flight.
 func (s Sizes) judgeRanges(ctx context.Context, m *bmap.Map, in <-chan chunk, queue chan<- judged) error {
 	var held []chunk
 	long := m.NewHash()

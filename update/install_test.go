@@ -594,16 +594,22 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// A changed range is refused before its first byte is written.
+// A changed range is refused before its first byte is written, also where it holds more buffers than the other ranges leave.
 func TestComparedBeforeWritten(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	k.image[70_000] ^= 1
-	d := newDevice(1 << 20)
-	if _, err := update.Install(t.Context(), k.job(d)); err == nil {
-		t.Fatal("a changed image was installed")
-	}
-	if !bytes.Equal(d.data[65536:131072], bytes.Repeat([]byte{0xa5}, 65536)) {
-		t.Error("bytes of a range that does not match were written")
+	for _, held := range []int64{0, 65536} { // more than the range, or as much
+		d := newDevice(1 << 20)
+		job := k.job(d)
+		job.Sizes = update.Sizes{Chunk: 8192, Held: held}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		if _, err := update.Install(ctx, job); !isA[*update.ImageError](err) {
+			t.Errorf("Install = %v; want an ImageError", err)
+		}
+		cancel()
+		if !bytes.Equal(d.data[65536:131072], bytes.Repeat([]byte{0xa5}, 65536)) {
+			t.Error("bytes of a range that does not match were written")
+		}
 	}
 }
 
