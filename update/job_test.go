@@ -309,8 +309,10 @@ func TestProgressOfWrites(t *testing.T) {
 	d.out = 1000 // of an earlier job
 	var late, writes, moves int64
 	d.onOp = func(n int) {
-		_, done, _ := p.Sample()
+		phase, done, _ := p.Sample()
 		switch op := d.journal[n-1]; {
+		case (op == "flush") != (phase == update.PhaseFlush):
+			t.Errorf("%s in phase %s", op, phase)
 		case strings.HasPrefix(op, "write") && writes == 0: // the reader compares the ranges ahead of it
 			writes++
 		case strings.HasPrefix(op, "write"):

@@ -193,22 +193,22 @@ func identityOf(t *testing.T, k *kit) string {
 	return m.records[0].Release
 }
 
-// TestActivationHooks: a hook refuses the activation of an installed slot as it would its installation.
+// TestActivationHooks: a hook refuses the activation of an installed slot as it would its installation, and may be the last moment to
+// cancel it.
 func TestActivationHooks(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
-	for _, post := range []bool{false, true} {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	refuse := func(_ context.Context, p update.Planned) error { return errInjected }
+	cancels := func(context.Context, update.Planned) error { cancel(errInjected); return nil }
+	for i, hooks := range [][2]func(context.Context, update.Planned) error{{refuse, nil}, {nil, refuse}, {nil, cancels}} {
 		d := newDevice(1 << 20)
 		clear(d.medium[:k.imageSize])
 		copy(d.medium, k.image)
 		job, m := k.job(d), &memory{d: d}
 		m.records = []update.Record{{Slot: "B", Outcome: update.OutcomeInstalled, Release: identityOf(t, k)}}
-		job.State = m
-		refuse := func(_ context.Context, p update.Planned) error { return errInjected }
-		if job.PreInstall = refuse; post {
-			job.PreInstall, job.PostInstall = nil, refuse
-		}
-		if _, err := update.Install(t.Context(), job); !errors.Is(err, errInjected) || d.next() != "A" {
-			t.Errorf("post %v: %v, next %s", post, err, d.next())
+		job.State, job.PreInstall, job.PostInstall = m, hooks[0], hooks[1]
+		if _, err := update.Install(ctx, job); !errors.Is(err, errInjected) || d.next() != "A" {
+			t.Errorf("hooks %d: Install = %v, next %s", i, err, d.next())
 		}
 	}
 }

@@ -107,7 +107,8 @@ type consuming struct {
 
 func (c consuming) Consumed() (read, total int64) { return c.read(), -1 }
 
-// TestProgressOfSource: the bytes of the image's file are progress, even when nothing of them can be written yet.
+// TestProgressOfSource: the bytes of the image's file are progress, even when nothing of them can be written yet, and so are those of the
+// second stream of a repair.
 func TestProgressOfSource(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{})
 	d := newDevice(1 << 20)
@@ -125,5 +126,24 @@ func TestProgressOfSource(t *testing.T) {
 	}
 	if _, err := update.Install(t.Context(), j); err != nil || after != before+1 {
 		t.Errorf("Install = %v; Moves %d and %d after a byte was read", err, before, after)
+	}
+	d, p, before = newDevice(1<<20), new(update.Progress), 0
+	d.flip, j.Progress = 70_000, p
+	j.Boot, j.Disk, j.Image = d, d, stream{Reader: bytes.NewReader(k.image)}
+	j.Reopen = func(context.Context) (update.ImageCloser, error) {
+		return consuming{stream{Reader: bytes.NewReader(k.image)}, func() int64 { return read }}, nil
+	}
+	d.onOp = func(n int) {
+		switch op := d.journal[n-1]; {
+		case op == "flush":
+			d.flip = -1
+		case before == 0 && bytes.HasPrefix([]byte(op), []byte("write")) && d.flip < 0:
+			before = p.Moves()
+			read++
+			after = p.Moves()
+		}
+	}
+	if _, err := update.Install(t.Context(), j); err != nil || before == 0 || after != before+1 {
+		t.Errorf("Install = %v; Moves %d and %d after a byte was read for a repair", err, before, after)
 	}
 }

@@ -65,7 +65,7 @@ func (b ReadBack) Compare(ctx context.Context, medium ReadBacker) ([]Mismatch, e
 	return b.compare(ctx, medium, func(context.Context, int64) error { return nil })
 }
 
-// compare is Compare that waits until ready returns nil before it reads up to an offset of the image.
+// compare is Compare that waits until ready returns nil before it reads up to an offset of the image. ready fails only when the context ends.
 func (b ReadBack) compare(ctx context.Context, medium ReadBacker, ready func(ctx context.Context, end int64) error) ([]Mismatch, error) {
 	var mu sync.Mutex
 	var bad []Mismatch
@@ -90,15 +90,10 @@ func (b ReadBack) compare(ctx context.Context, medium ReadBacker, ready func(ctx
 			return nil
 		})
 	}
-	group.Go(func() (err error) {
+	group.Go(func() error {
 		defer close(work)
-		b.each(func(m Mismatch) bool {
-			if err = ready(gctx, m.Offset+m.Length); err == nil {
-				err = send(gctx, work, m)
-			}
-			return err == nil
-		})
-		return err
+		b.each(func(m Mismatch) bool { return ready(gctx, m.Offset+m.Length) == nil && send(gctx, work, m) == nil })
+		return cancelled(gctx)
 	})
 	err := group.Wait()
 	if cause := cancelled(ctx); cause != nil {

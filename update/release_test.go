@@ -131,15 +131,15 @@ func (p *partition) Close() error               { p.s.closed++; return nil }
 type files struct {
 	maps, images map[string][]byte // by role
 	open         map[string]int    // images that are open
-	fail         string            // "map" or "image" that cannot be opened: those of rootfs
+	parts        bool              // their parts can be fetched
 	onRead       func(role string)
 }
 
 func (f files) Map(_ context.Context, i release.Image) ([]byte, error) {
-	if f.fail == "map" && i.Role == "rootfs" {
-		return nil, errInjected
+	if m, ok := f.maps[i.Role]; ok {
+		return m, nil
 	}
-	return f.maps[i.Role], nil
+	return nil, errInjected
 }
 
 // closing is an open image.
@@ -167,10 +167,21 @@ func (f files) begin(role string) closing {
 }
 
 func (f files) Open(_ context.Context, i release.Image) (update.ImageCloser, int64, error) {
-	if f.fail == "image" && i.Role == "rootfs" {
+	data, ok := f.images[i.Role]
+	switch {
+	case !ok:
 		return nil, 0, errInjected
+	case f.parts:
+		return partial{f.begin(i.Role)}, int64(len(data)), nil
 	}
-	return f.begin(i.Role), int64(len(f.images[i.Role])), nil
+	return f.begin(i.Role), int64(len(data)), nil
+}
+
+// partial is an image whose parts can be fetched.
+type partial struct{ closing }
+
+func (p partial) Plan(*bmap.Map, []bmap.Span) (update.Fetch, error) {
+	return update.Fetch{Parts: true}, nil
 }
 
 // leaks reports what an install left open.
@@ -309,6 +320,34 @@ func TestInstallRelease(t *testing.T) {
 	}
 }
 
+// TestReleasePhases: the images of a server are planned in their turn, before they are written.
+func TestReleasePhases(t *testing.T) {
+	k, p := newReleaseKit(t), newPhases()
+	k.parts = true
+	job := k.job(t, newSet())
+	job.Progress = &p.Progress
+	_, err := update.Install(t.Context(), job)
+	if got := strings.Join(p.list, " "); err != nil || got != "check plan write plan write flush readback readback switch" {
+		t.Errorf("Install = %v with the phases %s", err, got)
+	}
+}
+
+// TestReleaseSourceIsGone: what reads back wrong is not repaired when its image cannot be opened again.
+func TestReleaseSourceIsGone(t *testing.T) {
+	k, s := newReleaseKit(t), newSet()
+	flips(s, k.files)
+	job := k.job(t, s)
+	flip := s.onOp
+	s.onOp = func(n int) {
+		if flip(n); s.journal[n-1] == "flush rootfs" {
+			delete(k.images, "rootfs")
+		}
+	}
+	if _, err := update.Install(t.Context(), job); !isA[*update.SourceError](err) || !errors.Is(err, errInjected) || s.next() != "A" || k.leaks(s.device) {
+		t.Errorf("Install = %v, next %s; want a SourceError and A", err, s.next())
+	}
+}
+
 // TestInstallFile: room for a file is taken before the slot is invalidated, and the file gets its name after every role was read back,
 // before the install is recorded.
 func TestInstallFile(t *testing.T) {
@@ -395,8 +434,8 @@ func TestReleaseRefused(t *testing.T) {
 		{"an image too long", func(k *releaseKit, _ *update.Job) { k.images["rootfs"] = append(slices.Clone(k.image), 0) }, ofImage[*update.ImageError]},
 		{"an empty image", func(k *releaseKit, _ *update.Job) { k.images["rootfs"] = nil }, ofImage[*update.ImageError]},
 		{"other hardware", func(_ *releaseKit, j *update.Job) { j.Hardware = []string{"rev1"} }, isA[*update.HardwareError]},
-		{"no map", func(k *releaseKit, j *update.Job) { k.fail = "map"; j.Images = k.files }, func(err error) bool { return errors.Is(err, errInjected) }},
-		{"no image", func(k *releaseKit, j *update.Job) { k.fail = "image"; j.Images = k.files },
+		{"no map", func(k *releaseKit, _ *update.Job) { delete(k.maps, "rootfs") }, func(err error) bool { return errors.Is(err, errInjected) }},
+		{"no image", func(k *releaseKit, _ *update.Job) { delete(k.images, "rootfs") },
 			func(err error) bool {
 				return errors.Is(err, errInjected) && strings.HasPrefix(err.Error(), "image rootfs.img: ")
 			}},
@@ -562,6 +601,7 @@ func TestReleaseHeld(t *testing.T) {
 		}, true, nil},
 		{"a partition cannot be opened", func(s *set) { s.failAt = 1 }, false, errInjected},
 		{"a partition cannot be read", func(s *set) { s.failAt = 2 }, true, nil},
+		{"the size of a partition cannot be read once", func(s *set) { s.unsized = 2 }, false, errInjected},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSet()

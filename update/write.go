@@ -22,12 +22,12 @@ type chunk struct {
 	end   bool  // no data: the image ended properly and all of it matched
 }
 
-// recycle returns the buffer to the reader.
+// recycle returns the buffer to the reader, whose channel has room for all buffers. Its error is the cause of a cancelled context.
 func (c chunk) recycle(ctx context.Context, free chan<- []byte) error {
-	if c.end {
-		return nil
+	if !c.end {
+		free <- c.buf[:cap(c.buf)]
 	}
-	return send(ctx, free, c.buf[:cap(c.buf)])
+	return cancelled(ctx)
 }
 
 // write streams the image into the target; device, decoder and hash run at the same time. Ranges that the target already holds are
