@@ -92,6 +92,20 @@ func TestCheckImage(t *testing.T) {
 	if err := update.Pieces(t.Context(), m, stream{Reader: bytes.NewReader(k.image)}, fail); !errors.Is(err, errInjected) || calls != 1 {
 		t.Errorf("Pieces = %v after %d calls that fail", err, calls)
 	}
+	for _, at := range []int64{0, 696_320} { // the first piece, and the last one
+		ctx, cancel := context.WithCancelCause(t.Context())
+		got := int64(-1)
+		take := func(_ []byte, off int64) error {
+			if got = off; off == at {
+				time.Sleep(5 * time.Millisecond) // the other stages end, if they can
+				cancel(errInjected)
+			}
+			return nil
+		}
+		if err := update.Pieces(ctx, m, stream{Reader: bytes.NewReader(k.image)}, take); !errors.Is(err, errInjected) || got != at {
+			t.Errorf("Pieces = %v after the piece at %d, cancelled at that of %d", err, got, at)
+		}
+	}
 	ended, end := context.WithCancelCause(t.Context())
 	end(errInjected)
 	if err := update.CheckImage(ended, m, stream{Reader: bytes.NewReader(k.image)}); !errors.Is(err, errInjected) {

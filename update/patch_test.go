@@ -288,22 +288,21 @@ func TestPatchWithoutImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := func(int) bool { return true }
 	wrong := bytes.Clone(k.image)
 	wrong[m.Range(0).Offset]++
+	wrong[m.Range(1).Offset]++
 	for name, reopen := range map[string]func(context.Context) (update.ImageCloser, error){
 		"gone":  func(context.Context) (update.ImageCloser, error) { return nil, errInjected },
 		"wrong": func(context.Context) (update.ImageCloser, error) { return &stream{Reader: bytes.NewReader(wrong)}, nil },
 	} {
-		d := newDevice(1 << 20)
-		job, img, _ := k.sparse(t, d, nil)
-		job.Image = &patchedStream{sparseStream: *img, patch: &fakePatch{t: t, k: k, m: m, makes: all, wrong: all}}
-		job.Reopen = reopen
-		_, err := update.Install(t.Context(), job)
-		_, isSource := errors.AsType[*update.SourceError](err)
-		_, isImage := errors.AsType[*update.ImageError](err)
-		if !isSource && !isImage || d.next() == "B" {
-			t.Errorf("%s: %v, %s boots next", name, err, d.next())
+		for bad := range 2 { // the range that the patch makes wrong: the first one, or another one
+			d := newDevice(1 << 20)
+			job, img, _ := k.sparse(t, d, nil)
+			job.Image = &patchedStream{sparseStream: *img, patch: &fakePatch{t: t, k: k, m: m, makes: func(int) bool { return true }, wrong: func(i int) bool { return i == bad }}}
+			job.Reopen = reopen
+			if _, err := update.Install(t.Context(), job); !isA[*update.SourceError](err) && !isA[*update.ImageError](err) || d.next() == "B" {
+				t.Errorf("%s, range %d: Install = %v, %s boots next", name, bad, err, d.next())
+			}
 		}
 	}
 }

@@ -446,6 +446,7 @@ func TestReleaseRefused(t *testing.T) {
 			k.contents.Expires, k.contents.Hardware = k.policy.Time.Add(time.Hour), []string{"rev2", "rev3"}
 			job := k.job(t, s)
 			job.Hardware = []string{"rev1", "rev3"}
+			job.PreInstall = func(context.Context, update.Planned) error { t.Error("the hook is called"); return nil }
 			c.spoil(k, &job)
 			if _, err := update.Install(t.Context(), job); !c.is(err) {
 				t.Errorf("Install = %v", err)
