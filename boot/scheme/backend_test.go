@@ -196,3 +196,14 @@ func TestState(t *testing.T) {
 		}
 	}
 }
+
+// TestTriesOfGood: a good slot has tries only where its boots are counted.
+func TestTriesOfGood(t *testing.T) {
+	for counts, tries := range map[bool]int{true: 2, false: -1} {
+		m := &memory{rules: scheme.Rules{MaxTries: 3, CountsGood: counts}, table: map[string]scheme.Entry{"A": {Priority: 5, Tries: 2, Good: true}}}
+		want := boot.SlotState{Name: "A", Priority: 1, Good: true, Bootable: true, TriesLeft: tries}
+		if st, err := open(t, m).State(t.Context()); err != nil || st.Slots[0] != want {
+			t.Errorf("boots counted %v: State = %+v, %v; want %+v", counts, st.Slots[0], err, want)
+		}
+	}
+}
