@@ -122,6 +122,9 @@ func TestRepair(t *testing.T) {
 				if _, err := backend("B").State(t.Context()); !errors.Is(err, boot.ErrState) || !strings.Contains(err.Error(), "doctor --repair") {
 					t.Errorf("State = %v; want ErrState with the remedy", err)
 				}
+				if err := boot.RequestRecovery(t.Context(), backend("B")); !errors.Is(err, boot.ErrState) || m.Writes() > 0 {
+					t.Errorf("RequestRecovery = %v, %d writes; want ErrState and none", err, m.Writes())
+				}
 				if err := backend("").Repair(t.Context()); !errors.Is(err, boot.ErrState) || m.Writes() > 0 || created != nil {
 					t.Errorf("Repair with no slot running = %v, %d writes; want ErrState and none", err, m.Writes())
 				}
@@ -409,20 +412,26 @@ func TestRepairAmbiguous(t *testing.T) {
 	marks := []string{"x=y", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0"}
 	for _, c := range []struct {
 		name, booted string
+		dialect      grub.Dialect
 		first, last  string
 		want         []string
 	}{
-		{"repeated", "", "ORDER=A", "ORDER=B A", append([]string{"ORDER=B A"}, marks...)},
-		{"name with NUL", "", "ORDER\x00X=B A", "z=", append(append([]string{"ORDER=B A"}, marks...), "z=")},
-		{"hidden", "A", "junk\nORDER=B A", "z=", []string{"B_TRY=0", "B_OK=0", "A_TRY=0", "A_OK=1", "ORDER=A", "x=y", "z="}},
+		{"repeated", "", grub.RAUC, "ORDER=A", "ORDER=B A", append([]string{"ORDER=B A"}, marks...)},
+		{"repeated tries", "", grub.Tries, "B_LEFT=1", "B_LEFT=2", append([]string{"B_LEFT=2"}, marks...)},
+		{"name with NUL", "", grub.RAUC, "ORDER\x00X=B A", "z=", append(append([]string{"ORDER=B A"}, marks...), "z=")},
+		{"hidden", "A", grub.RAUC, "junk\nORDER=B A", "z=", []string{"B_TRY=0", "B_OK=0", "A_TRY=0", "A_OK=1", "ORDER=A", "x=y", "z="}},
 	} {
 		m := boottest.NewMedium(env(1024, append(append([]string{c.first}, marks...), c.last)...))
-		b, err := open(m.Areas()[0], c.booted)
+		o := grub.Options{Area: m.Areas()[0], Slots: []string{"A", "B"}, Dialect: c.dialect}
+		b, err := grub.New(o, c.booted)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := b.State(t.Context()); !errors.Is(err, boot.ErrState) {
 			t.Errorf("%s: State = %v; want ErrState", c.name, err)
+		}
+		if elsewhere, err := grub.New(o, ""); err != nil || c.booted != "" && !errors.Is(elsewhere.Repair(t.Context()), boot.ErrState) {
+			t.Errorf("%s: Repair without a slot that runs is no error, or New = %v", c.name, err)
 		}
 		if err := b.Repair(t.Context()); err != nil {
 			t.Fatal(err)
@@ -455,7 +464,7 @@ func TestBadIsExplicit(t *testing.T) {
 	}{
 		{grub.RAUC, []string{"A_OK=1", "A_TRY=0"}, false, "\nB_OK=0\n"},
 		{grub.RAUC, []string{"ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=1"}, true, "\nB_OK=0\n"},
-		{grub.Tries, []string{"A_LEFT=g"}, false, "\nB_LEFT=0\n"},
+		{grub.Tries, []string{"A_LEFT=g", "B_OK=1"}, false, "\nB_LEFT=0\n"},
 	} {
 		m := boottest.NewMedium(env(512, c.lines...))
 		b, err := grub.New(grub.Options{Area: m.Areas()[0], Slots: []string{"A", "B"}, Dialect: c.dialect}, "A")
