@@ -457,7 +457,10 @@ func TestExclusive(t *testing.T) {
 	})
 	t.Run("loop over the file", func(t *testing.T) {
 		path := newDisk(t)
-		disk := openDisk(t, path)
+		if err := os.Symlink(path, path+".link"); err != nil {
+			t.Fatal(err)
+		}
+		disk := openDisk(t, path+".link")
 		loop(t, path, 64<<20)
 		if _, err := find(t, disk, "PARTLABEL=rootfs_b").Open(blockdev.Exclusive); !isBusy(err) {
 			t.Errorf("opening a file behind a loop device = %v; want a BusyError", err)
@@ -476,9 +479,24 @@ func isBusy(err error) bool {
 func TestLock(t *testing.T) {
 	path := newDisk(t)
 	first, second := openDisk(t, path), openDisk(t, path)
+	others := func(at int64) { // other locks of this disk, and shared ones of other files, which /proc/locks lists, too
+		for i := range int64(8) {
+			f, err := os.Create(filepath.Join(t.TempDir(), "other"))
+			if err == nil {
+				err = unix.Flock(int(f.Fd()), unix.LOCK_SH)
+			}
+			w, werr := blockdev.OpenPath(path, at+i*512, 512, blockdev.Exclusive)
+			if err := errors.Join(err, werr); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = errors.Join(f.Close(), w.Close()) })
+		}
+	}
+	others(0)
 	if err := first.Lock(0); err != nil {
 		t.Fatal(err)
 	}
+	others(mib)
 	start := time.Now()
 	err := second.Lock(0)
 	if took := time.Since(start); took >= 10*time.Second {
@@ -539,7 +557,7 @@ func TestWindowOfAnImage(t *testing.T) {
 		}
 	}
 	before := openFiles(path)
-	for i, c := range []struct{ off, at int64 }{{0, 0}, {512, 512}, {-4096, p.Size - 4096}, {p.Size - 8192, p.Size - 8192}} {
+	for i, c := range []struct{ off, at int64 }{{0, 0}, {512, 512}, {-4096, p.Size - 4096}, {p.Size - 8192, p.Size - 8192}, {-512, p.Size - 512}} {
 		w, err := p.OpenWindow(c.off, 512, blockdev.Exclusive)
 		if err != nil {
 			t.Fatal(err)

@@ -148,7 +148,7 @@ func TestCallErrors(t *testing.T) {
 			f.Main.(*traced).fail, f.Sentinel.(*traced).fail = fail, fail
 			checkpoint := map[bool]int64{true: 8192}[fail == "flush"] // else the default
 			w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Engine: engine, Window: 4096, Checkpoint: checkpoint})
-			if n, err := w.WriteAt(make([]byte, 8192), 0); !errors.Is(err, unix.EIO) {
+			if n, err := w.WriteAt(make([]byte, 8192), 0); !errors.Is(err, unix.EIO) || strings.Contains(err.Error(), "earlier error") {
 				t.Errorf("%s: WriteAt with a failing %s = %d, %v; want EIO", engine, fail, n, err)
 			}
 			c.log = nil
@@ -183,6 +183,38 @@ func TestCallErrors(t *testing.T) {
 				t.Errorf("direct: Flush after a failing %s = %v, and %d calls: %q", fail, err, len(c.log), c.log)
 			}
 		})
+	}
+	for _, fail := range []string{"start 4096+904", "wait 0+4096", "wait 4096+904", "flush", "direct write 0+512"} { // of Flush, and of Zero
+		_, f := tracedFiles(64 << 10)
+		engine, length := blockdev.Paced, 5000
+		if write, ok := strings.CutPrefix(fail, "direct "); ok {
+			engine, length, fail = blockdev.Direct, 512, write
+		}
+		f.Main.(*traced).fail, f.Sentinel.(*traced).fail, f.Direct.(*traced).fail = fail, fail, fail
+		w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Engine: engine, Window: 4096})
+		_, err := w.WriteAt(make([]byte, length), 0)
+		if err == nil && engine == blockdev.Direct {
+			err = w.Zero(1024, 512)
+		} else if err == nil {
+			err = w.Flush()
+		}
+		if !errors.Is(err, unix.EIO) || strings.Contains(err.Error(), "earlier error") {
+			t.Errorf("a failing %s = %v; want EIO", fail, err)
+		}
+	}
+	_, g := tracedFiles(64 << 10) // without sync_file_range each window is flushed
+	g.Main, g.Sentinel.(*traced).fail = noSyncRange{g.Main, unix.ENOSYS, new(int)}, "flush"
+	window := newWriter(t, blockdev.New("slot", g), blockdev.WriterOptions{Engine: blockdev.Paced, Window: 4096})
+	if n, err := window.WriteAt(make([]byte, 4096), 0); !errors.Is(err, unix.EIO) || window.WrittenOut() != 0 {
+		t.Errorf("WriteAt with a failing flush = %d, %v, %d bytes written out; want EIO, and none", n, err, window.WrittenOut())
+	}
+	for _, engine := range []string{blockdev.Paced, blockdev.Direct, blockdev.Auto} { // what is not inside the window is not queued
+		c, f := tracedFiles(64 << 10)
+		f.Size = 32 << 10
+		w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Engine: engine})
+		if _, err := w.WriteAt(make([]byte, 1024), 32<<10-512); err == nil || w.Flush() != nil || strings.Contains(fmt.Sprint(c.log), " write ") {
+			t.Errorf("%s: WriteAt past the end of the window = %v, the calls are %q", engine, err, c.log)
+		}
 	}
 	_, f := tracedFiles(64 << 10)
 	f.Main.(*traced).fail = "wait 4096+4096" // at the end of the first trial
@@ -226,6 +258,10 @@ func TestPieces(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.want(t, "Zero", "main zero 0+8192", "main zero 8192+8192", "main zero 16384+4096")
+	if err := d.Zero(100, 4000); err != nil {
+		t.Fatal(err)
+	}
+	c.want(t, "Zero of no whole page", "main write 100+3996", "main write 4096+4")
 	copy(c.data, bytes.Repeat([]byte{1, 2, 3, 5, 7}, 5000))
 	for _, part := range []struct{ skip, off int }{{0, 0}, {1, 0}, {0, 512}, {0, 100}} { // 1 is memory that is not aligned
 		c.log = nil
@@ -412,7 +448,10 @@ func TestOpenPathRefuses(t *testing.T) {
 			}
 		}
 	}
-	for path, want := range map[string]string{path: "partition table", fifo: "expected a block device", dir: "expected a block device"} {
+	empty := filepath.Join(dir, "empty")
+	truncate(t, empty, 0)
+	for path, want := range map[string]string{path: "partition table", fifo: "expected a block device", dir: "expected a block device",
+		empty: "window of 0 bytes"} {
 		if d, err := blockdev.OpenDisk(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("OpenDisk(%s) = %v, %v; want %q", path, d, err, want)
 		}
@@ -506,11 +545,11 @@ func TestShrunkFile(t *testing.T) {
 	}
 	cached := blockdev.New("cached", blockdev.Files{Main: blockdev.KernelFile(f, false), Size: 16384})
 	defer cached.Close()
-	truncate(t, path, 4096)
+	truncate(t, path, 4100) // 4 bytes of a block
 	for name, read := range map[string]func([]byte, int64) (int, error){
 		"ReadAt": d.ReadAt, "ReadBackAt": d.ReadBackAt, "without O_DIRECT": cached.ReadBackAt,
 	} {
-		for _, off := range []int64{4096, 8192, 4097} {
+		for _, off := range []int64{4100, 8192, 4101} {
 			if n, err := read(make([]byte, 4096), off); n != 0 || !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("%s at %d = %d, %v; want ErrUnexpectedEOF", name, off, n, err)
 			}

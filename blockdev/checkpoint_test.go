@@ -32,6 +32,7 @@ func TestCheckpointAdapts(t *testing.T) {
 		{10 * time.Millisecond, 100 * time.Millisecond, 0, 1 + 1 + 3}, // after 32, 96, 224, 352 and 480 MiB
 		{10 * time.Millisecond, 60 * time.Millisecond, 0, 1 + 7},      // after 32, then every 64 MiB
 		{10 * time.Millisecond, 100 * time.Millisecond, 64 << 20, 8},
+		{7 * time.Millisecond, 32 * time.Millisecond, 0, 16}, // an eighth, not more
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			syncs := 0

@@ -148,6 +148,9 @@ func TestWithoutSyncFileRange(t *testing.T) {
 		if err := w.Flush(); err != nil || !bytes.Equal(disk.Medium()[:len(data)], data) {
 			t.Errorf("%v: Flush = %v, or the medium is not what was written", errno, err)
 		}
+		if syncs = 0; w.Flush() != nil || syncs != 1 {
+			t.Errorf("%v: Flush of nothing does %d flushes", errno, syncs)
+		}
 		got := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{}).Engine()
 		if got != "paced (fdatasync every 4096 KiB), read-back after dropping the page cache" || w.Barriers() != 0 {
 			t.Errorf("Engine = %q, %d barriers are counted; want none without O_DIRECT", got, w.Barriers())

@@ -1,12 +1,18 @@
 package blockdev
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"updater/blockdev/gpt"
 )
 
 // TestDirtyLimits: all limits are set, or those before one that cannot be, and what was there comes back, where the kernel knows it.
@@ -164,6 +170,100 @@ func TestCheckImageOfSlot(t *testing.T) {
 		err := (&Writer{d: c.d}).CheckImage(c.head, 1<<20)
 		if _, ok := errors.AsType[*SectorSizeError](err); ok != c.refuse || err != nil && !ok {
 			t.Errorf("CheckImage on %q with sectors of %d bytes = %v; want an error: %v", c.d.node, c.d.align, err, c.refuse)
+		}
+	}
+}
+
+// TestHeldBy finds a mount or a holder of a block device by its folder in sysfs. /proc stands for a device that is mounted.
+func TestHeldBy(t *testing.T) {
+	var proc unix.Stat_t
+	if err := unix.Stat("/proc", &proc); err != nil {
+		t.Fatal(err)
+	}
+	dev := fmt.Sprintf("%d:%d", unix.Major(proc.Dev), unix.Minor(proc.Dev))
+	for want, files := range map[string]map[string]string{
+		"":                 {"dev": "0:0", "x": ""},
+		"held by dm-0":     {"dev": "0:0", "holders/dm-0": ""},
+		"mounted on /proc": {"dev": dev, "holders/dm-0": ""},
+	} {
+		dir := t.TempDir()
+		for file, text := range files {
+			path := filepath.Join(dir, file)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text+"\n"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := heldBy(dir); got != want {
+			t.Errorf("heldBy = %q; want %q", got, want)
+		}
+	}
+	for root, want := range map[string]string{"": "/proc", "/": "/proc", "/none": ""} {
+		if got, err := mountOf(dev, root); got != want || err != nil {
+			t.Errorf("mountOf(%s, %q) = %q, %v; want %q", dev, root, got, err, want)
+		}
+	}
+	if err := busyBlock("slot", "/proc"); err.Error() != "slot is busy: held by another program" {
+		t.Errorf("busyBlock of a device that nobody is known to use = %v", err)
+	}
+}
+
+// TestOtherSectors: a table for sectors of another size than those of the disk is used, with a fault.
+func TestOtherSectors(t *testing.T) {
+	table, err := gpt.New(128, 512, gpt.GUID{1}, []gpt.Entry{{Number: 1, Type: gpt.GUID{1}, First: 40, Last: 50}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := make([]byte, 128*512)
+	copy(head, gpt.ProtectiveMBR(128))
+	for _, p := range append(table.Pieces(), table.Mirror().Pieces()...) {
+		copy(head[p.Offset:], p.Data)
+	}
+	r := headReader{bytes.NewReader(head)}
+	for own, want := range map[int64]string{0: "", 512: "", 4096: "made for sectors of 512 bytes, the disk has 4096"} {
+		got, err := parseTable(func(sector int64) *gpt.Tables { return gpt.Read(r, 128*512, sector) }, r, 128*512, own)
+		if err != nil || len(got.parts) != 1 || (len(got.faults) > 0) != (want != "") || !strings.Contains(fmt.Sprint(got.faults), want) {
+			t.Errorf("a disk with sectors of %d bytes: %+v, %v; want a fault with %q", own, got, err, want)
+		}
+	}
+}
+
+// TestSectorsOfTheDisk: of two damaged tables the error is that of the one for the disk's own sectors.
+func TestSectorsOfTheDisk(t *testing.T) {
+	image := make([]byte, 128*512)
+	copy(image, gpt.ProtectiveMBR(128))
+	copy(image[512:], "EFI PART")
+	copy(image[4096:], "EFI PART")
+	image[4096+12] = 92
+	r := headReader{bytes.NewReader(image)}
+	for own, want := range map[int64]string{512: "header size is 0 bytes", 4096: "checksum of the header"} {
+		_, err := parseTable(func(sector int64) *gpt.Tables { return gpt.Read(r, 128*512, sector) }, r, 128*512, own)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a disk with sectors of %d bytes: %v; want %q", own, err, want)
+		}
+	}
+}
+
+// TestWriterLimitsDirty: a writer through the page cache limits the dirty pages of its disk until Close, a direct one does not.
+func TestWriterLimitsDirty(t *testing.T) {
+	for engine, want := range map[string]string{Paced: "1", Auto: "1", Direct: "50"} {
+		sysfs := filepath.Join(t.TempDir(), fmt.Sprint("test", os.Getpid())) // no other note has its name
+		ratio := filepath.Join(sysfs, "bdi/max_ratio")
+		f, err := os.Create(filepath.Join(t.TempDir(), "slot"))
+		if err := errors.Join(err, f.Truncate(8192), os.MkdirAll(filepath.Dir(ratio), 0o755), os.WriteFile(ratio, []byte("50"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		file := KernelFile(f, false)
+		d := New("slot", Files{Main: file, Direct: file, Size: 8192})
+		d.sysfs = sysfs
+		w, err := d.NewWriter(WriterOptions{Engine: engine})
+		if err != nil {
+			t.Fatal(err)
+		}
+		during, _ := os.ReadFile(ratio)
+		_ = w.Close() // notes need root
+		after, _ := os.ReadFile(ratio)
+		if string(during) != want || strings.TrimSpace(string(after)) != "50" {
+			t.Errorf("%s: the limit is %s under a writer and %s afterwards; want %s and 50", engine, during, after, want)
 		}
 	}
 }

@@ -63,9 +63,11 @@ const probing = 10 * time.Second
 func lockInstall(path string, f *os.File, patience time.Duration) error {
 	err := filelock.LockFor(f, patience)
 	if errors.Is(err, filelock.ErrHeld) {
+		var wait time.Duration // a lock that nobody holds any more was released since
 		if _, shared := flockHolder(f); shared {
-			err = filelock.LockFor(f, probing)
+			wait = probing
 		}
+		err = filelock.LockFor(f, wait)
 	}
 	err = locked(path, err)
 	if held, ok := errors.AsType[*LockedError](err); ok {
@@ -151,10 +153,7 @@ func lockWindow(name string, f *os.File, base, size int64) error {
 
 // loopOf returns the loop device that uses f, "" for none.
 func loopOf(f *os.File) string {
-	abs, err := filepath.Abs(f.Name())
-	if err != nil {
-		return ""
-	}
+	abs, _ := filepath.Abs(f.Name())
 	if real, err := filepath.EvalSymlinks(abs); err == nil {
 		abs = real
 	}

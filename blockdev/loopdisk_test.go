@@ -228,6 +228,41 @@ func TestDiskLocks(t *testing.T) {
 	if _, err := blockdev.LockDisk("/dev/none", 0); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("LockDisk of nothing = %v", err)
 	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.LockBoot(0); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("LockBoot of a disk that is gone = %v", err)
+	}
+}
+
+// TestNoBlockDevice: what only a block device has is an error of anything else, and nothing stays open.
+func TestNoBlockDevice(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	truncate(t, file, mib)
+	null := openFiles("/dev/null")
+	calls := map[string]func(path string) error{
+		"MountPoint":   func(path string) error { _, err := blockdev.MountPoint(path); return err },
+		"IsWholeDisk":  func(path string) error { _, err := blockdev.IsWholeDisk(path); return err },
+		"SectorSize":   func(path string) error { _, err := blockdev.SectorSize(path); return err },
+		"RereadTable":  func(path string) error { _, err := blockdev.RereadTable(path, 0); return err },
+		"AddPartition": func(path string) error { return blockdev.AddPartition(path, 1, mib, mib) },
+	}
+	for name, call := range calls {
+		if err := call("/dev/none"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s of nothing = %v; want ErrNotExist", name, err)
+		}
+		refused := name == "SectorSize" || name == "AddPartition"
+		if err := call(file); errors.Is(err, unix.ENOTTY) != refused || (err == nil) == refused {
+			t.Errorf("%s of a file = %v; want ENOTTY: %v", name, err, refused)
+		}
+	}
+	if nodes, err := blockdev.RereadTable("/dev/null", 0); !nodes || !errors.Is(err, unix.ENOTTY) {
+		t.Errorf("RereadTable of a character device = %v, %v; want ENOTTY", nodes, err)
+	}
+	if n := openFiles(file) + openFiles("/dev/null") - null; n != 0 {
+		t.Errorf("%d files are open", n)
+	}
 }
 
 // TestRereadTable: the kernel reads the table of a disk with partition nodes again, unless one of them is in use.
@@ -324,7 +359,15 @@ func TestMountPoint(t *testing.T) {
 
 // TestRootPartition: the disk that booted holds the root partition, or both are unknown.
 func TestRootPartition(t *testing.T) {
+	var root unix.Stat_t
+	if err := unix.Stat("/", &root); err != nil {
+		t.Fatal(err)
+	}
+	_, none := os.Stat(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(root.Dev), unix.Minor(root.Dev)))
 	disk, err := blockdev.BootDisk()
+	if errors.Is(err, blockdev.ErrNoBootDisk) != (none != nil) {
+		t.Errorf("BootDisk = %v, the root file system is on no block device: %v", err, none)
+	}
 	part, perr := blockdev.RootPartition()
 	if (err == nil) != (perr == nil) || err == nil && (!strings.HasPrefix(part, disk) || part == disk) {
 		t.Errorf("BootDisk = %q, %v; RootPartition = %q, %v", disk, err, part, perr)

@@ -199,6 +199,26 @@ func TestRepairTable(t *testing.T) {
 	}
 }
 
+// TestRepairTableFails returns the error of a copy that is in use, and of a disk that is gone, and leaves nothing open.
+func TestRepairTableFails(t *testing.T) {
+	path := newDisk(t)
+	change(t, path, func(b []byte) { b[600] ^= 1 })
+	d, want := openDisk(t, path), readAll(t, path)
+	used, err := blockdev.OpenPath(path, 1024, 512, blockdev.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.RepairTable(); !isBusy(err) || !bytes.Equal(readAll(t, path), want) {
+		t.Errorf("RepairTable of entries in use = %v, or it wrote; want a BusyError", err)
+	}
+	if err := errors.Join(used.Close(), os.Rename(path, path+".away")); err != nil {
+		t.Fatal(err)
+	}
+	if repaired, err := d.RepairTable(); repaired || !errors.Is(err, os.ErrNotExist) || openFiles(path) != 1 {
+		t.Errorf("RepairTable of a disk that is gone = %v, %v, %d files are open; want ErrNotExist, and the disk", repaired, err, openFiles(path))
+	}
+}
+
 // TestRepairTableRefuses leaves a disk alone whose table names no place for its backup.
 func TestRepairTableRefuses(t *testing.T) {
 	path := newDisk(t)

@@ -183,6 +183,9 @@ func TestWrite(t *testing.T) {
 		if err != nil || !slices.Equal(got, want) || len(tables.Faults()) > 0 {
 			t.Errorf("Partitions = %v, %v; want %v; faults %v", got, err, want, tables.Faults())
 		}
+		if rev := binary.LittleEndian.Uint32(m.data[sector+8:]); rev != 0x10000 || tables.Primary.DiskGUID() != id {
+			t.Errorf("revision %#x, DiskGUID %s; want 1.0 and %s", rev, tables.Primary.DiskGUID(), id)
+		}
 		if rest := m.data[512:sector]; bytes.Count(rest, []byte{0xa5}) != len(rest) {
 			t.Error("Write changed the bytes behind the MBR")
 		}

@@ -178,7 +178,7 @@ func (t *Tables) primaryEntries(r Reader) (int64, error) {
 	behind := b.lbaAt(offFirst) - b.EntrySectors()
 	for _, at := range []int64{behind, usual} { // a tool that moves the entries may leave the old ones behind
 		found := make([]byte, len(b.entries))
-		if at >= usual && at <= t.sectors-b.EntrySectors() && readFull(r, found, at*b.sector) == nil && string(found) == string(b.entries) {
+		if readFull(r, found, at*b.sector) == nil && string(found) == string(b.entries) {
 			return at, nil
 		}
 	}
