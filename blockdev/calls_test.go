@@ -247,6 +247,10 @@ func TestCallErrors(t *testing.T) {
 			t.Errorf("a read that fails = %d, %v; want EIO", n, err)
 		}
 	}
+	f.Direct.(*traced).fail = "read 0+512"
+	if n, err := d.ReadBackAt(make([]byte, 100), 100); n != 0 || !errors.Is(err, unix.EIO) {
+		t.Errorf("a read of a part of a block that fails = %d, %v; want EIO", n, err)
+	}
 }
 
 // TestPieces: commands that cannot be interrupted, and direct reads, are bounded; zeroing and discarding skip no piece.

@@ -227,6 +227,51 @@ func TestOtherSectors(t *testing.T) {
 	}
 }
 
+// TestNodesAndWindows: a node finds its partition, and the node of the disk none of its windows. A window is opened exclusively under a claim
+// on the whole disk; a partition with a node needs none.
+func TestNodesAndWindows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(path, make([]byte, 8192), 0o600), os.WriteFile(path+"1", make([]byte, 4096), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d := &Disk{path: path, block: true}
+	d.table.gpt = &gpt.Tables{}
+	window, node := Partition{Number: 2, Path: "/dev/zero", Size: 4096, window: true, disk: d}, Partition{Number: 1, Path: "/dev/null", Size: 4096, disk: d}
+	d.table.parts = []Partition{node, window}
+	if p, err := d.Find("/dev/null"); err != nil || p.Number != 1 {
+		t.Errorf("Find of a node = %v, %v; want partition 1", p, err)
+	}
+	for _, none := range []string{"/dev/zero", "/dev/none"} {
+		if p, err := d.Find(none); err == nil || errors.Is(err, os.ErrNotExist) != (none == "/dev/none") {
+			t.Errorf("Find(%s) = %v, %v; want an error", none, p, err)
+		}
+	}
+	window.Path, node.Path = path, path+"1"
+	for _, mode := range []Mode{ReadOnly, Shared, Exclusive} {
+		w, err := window.Open(mode)
+		if err != nil || (d.claim != nil) != (mode == Exclusive) {
+			t.Fatalf("opening a window in mode %d = %v, claimed: %v", mode, err, d.claim != nil)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.claim.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.claim, d.path = nil, "/dev/none" // which cannot be claimed
+	if w, err := window.Open(Exclusive); w != nil || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("opening a window of a disk that cannot be claimed = %v, %v; want an error", w, err)
+	}
+	n, err := node.Open(Exclusive)
+	if err != nil {
+		t.Fatalf("opening a node of a disk that cannot be claimed = %v", err)
+	}
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSectorsOfTheDisk: of two damaged tables the error is that of the one for the disk's own sectors.
 func TestSectorsOfTheDisk(t *testing.T) {
 	image := make([]byte, 128*512)

@@ -216,6 +216,9 @@ func TestDiskLocks(t *testing.T) {
 	if err := second.Lock(0); !held(err) {
 		t.Errorf("a second install lock = %v; want a LockedError", err)
 	}
+	if _, err := blockdev.LockDisk(path, 0); !held(err) {
+		t.Errorf("a third install lock = %v; want a LockedError", err)
+	}
 	if err := errors.Join(unlock(), install.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -233,6 +236,9 @@ func TestDiskLocks(t *testing.T) {
 	}
 	if _, err := first.LockBoot(0); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("LockBoot of a disk that is gone = %v", err)
+	}
+	if err := first.Close(); err != nil || first.Lock(0) == nil {
+		t.Errorf("Lock of a closed disk = nil, Close = %v", err)
 	}
 }
 
