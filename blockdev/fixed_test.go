@@ -236,13 +236,15 @@ func TestNodesAndWindows(t *testing.T) {
 	}
 	d := &Disk{path: path, block: true}
 	d.table.gpt = &gpt.Tables{}
-	window, node := Partition{Number: 2, Path: "/dev/zero", Size: 4096, window: true, disk: d}, Partition{Number: 1, Path: "/dev/null", Size: 4096, disk: d}
+	node := Partition{Number: 1, Path: "/dev/null", Size: 4096, disk: d}
+	window := Partition{Number: 2, Path: "/dev/zero", Size: 4096, window: true, disk: d}
 	d.table.parts = []Partition{node, window}
 	if p, err := d.Find("/dev/null"); err != nil || p.Number != 1 {
 		t.Errorf("Find of a node = %v, %v; want partition 1", p, err)
 	}
 	for _, none := range []string{"/dev/zero", "/dev/none"} {
-		if p, err := d.Find(none); err == nil || errors.Is(err, os.ErrNotExist) != (none == "/dev/none") {
+		p, err := d.Find(none)
+		if err == nil || errors.Is(err, os.ErrNotExist) != (none == "/dev/none") || strings.Contains(err.Error(), "ambiguous") {
 			t.Errorf("Find(%s) = %v, %v; want an error", none, p, err)
 		}
 	}
@@ -262,6 +264,14 @@ func TestNodesAndWindows(t *testing.T) {
 	d.claim, d.path = nil, "/dev/none" // which cannot be claimed
 	if w, err := window.Open(Exclusive); w != nil || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("opening a window of a disk that cannot be claimed = %v, %v; want an error", w, err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := (&Disk{path: path, f: f, size: 8192, block: true}).readTable(); !errors.Is(err, unix.ENOTTY) {
+		t.Errorf("reading the table of a disk whose sectors are unknown = %v; want ENOTTY", err)
 	}
 	n, err := node.Open(Exclusive)
 	if err != nil {

@@ -160,8 +160,8 @@ func (d *Disk) partitionNodes() map[int]string {
 	nodes := map[int]string{}
 	names, _ := filepath.Glob(fmt.Sprintf("/sys/dev/block/%d:%d/*/partition", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))))
 	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if n, bad := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && bad == nil {
+		b, _ := os.ReadFile(name)
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
 			nodes[n] = nodeOf(filepath.Dir(name))
 		}
 	}

@@ -262,6 +262,10 @@ func TestLargeSectors(t *testing.T) {
 	} else if repaired, err := d.RepairTable(); !repaired || err != nil || openDisk(t, path).Degraded() != "" {
 		t.Errorf("RepairTable = %v, %v", repaired, err)
 	}
+	node := loop(t, newDisk(t), 64*mib, "-b", "4096")
+	if d := openDisk(t, node); !strings.Contains(d.Degraded(), "made for sectors of 512 bytes, the disk has 4096") {
+		t.Errorf("Degraded = %q for a table that was made for other sectors", d.Degraded())
+	}
 }
 
 // TestOpenDiskMemory opens a disk whose header, with a right checksum, asks for 2 GiB of entries.
