@@ -214,18 +214,30 @@ func TestOverlappedFailureEndsWriting(t *testing.T) {
 	}
 }
 
-// A target is closed when no read of it is under way any more, whatever has ended the install.
+// A target is closed when no read of it is under way any more, whatever has ended the install, or the copy.
 func TestOverlappedReadEndsBeforeClose(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 8192})
-	job, f := followedJob(t, k)
-	f.slow = true
-	f.d.onOp = func(n int) {
-		if f.d.journal[n-1] == "write 696320" {
-			f.d.failAt = n
-		}
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := update.Install(t.Context(), job); !errors.Is(err, errInjected) || len(f.tooSoon) > 0 || f.d.closed != 1 {
-		t.Errorf("Install = %v; closed %d times, during a read: %v", err, f.d.closed, f.tooSoon)
+	for _, copies := range []bool{false, true} {
+		job, f := followedJob(t, k)
+		f.slow = true
+		f.d.onOp = func(n int) {
+			if f.d.journal[n-1] == "write 696320" {
+				f.d.failAt = n
+			}
+		}
+		if copies {
+			_, err = update.Copy(t.Context(), update.CopyJob{Map: m, Image: job.Image, Target: f, Rewrite: true})
+			f.Close()
+		} else {
+			_, err = update.Install(t.Context(), job)
+		}
+		if !errors.Is(err, errInjected) || len(f.tooSoon) > 0 || f.d.closed != 1 {
+			t.Errorf("copies %v: %v; closed %d times, during a read: %v", copies, err, f.d.closed, f.tooSoon)
+		}
 	}
 }
 

@@ -13,14 +13,7 @@ import (
 // range matches m, the size is right and the container ends properly. Errors: [ImageError], [SourceError], the cause of a cancelled
 // context.
 func CheckImage(ctx context.Context, m *bmap.Map, image Image) error {
-	return Sizes{}.stream(ctx, m, image, nil, func(ctx context.Context, in <-chan chunk, free chan<- []byte) error {
-		for c := range in {
-			if err := c.recycle(ctx, free); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return Pieces(ctx, m, image, func([]byte, int64) error { return nil })
 }
 
 // CheckSlot compares a slot with the document of the image that was installed into it, as an install does before it switches.

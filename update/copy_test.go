@@ -90,6 +90,9 @@ func TestCopy(t *testing.T) {
 			if job.Map == nil && job.Chunk != 0 != slices.Contains(d.journal, "zero 8192") {
 				t.Errorf("chunks of zeros: %q", d.journal)
 			}
+			if _, timed := res.Seconds[update.PhaseWrite]; !timed {
+				t.Errorf("the phases took %v", res.Seconds)
+			}
 			if reads := strings.Contains(strings.Join(d.journal, ","), "read back"); reads != tt.reads || res.ReadBack != tt.reads ||
 				res.ImageBytes != k.imageSize {
 				t.Errorf("read back: %v; result %+v", reads, res)
@@ -199,7 +202,9 @@ func TestCopyEveryFailure(t *testing.T) {
 		for n := 1; ; n++ {
 			d := newDevice(1 << 20)
 			d.failAt = n
-			_, err := update.Copy(t.Context(), copyJob(k, d, withMap))
+			job := copyJob(k, d, withMap)
+			job.Sizes = update.Sizes{Chunk: 16384} // more of them than buffers
+			_, err := update.Copy(t.Context(), job)
 			if len(d.journal) < n {
 				if err != nil || n < 4 {
 					t.Fatalf("%d operations, none failed, Copy = %v", n-1, err)
@@ -220,7 +225,9 @@ func TestCopyEveryFailure(t *testing.T) {
 					cancel(errInjected)
 				}
 			}
-			if res, err := update.Copy(ctx, copyJob(k, d, withMap)); !errors.Is(err, errInjected) {
+			job = copyJob(k, d, withMap)
+			job.Sizes = update.Sizes{Chunk: 16384}
+			if res, err := update.Copy(ctx, job); !errors.Is(err, errInjected) {
 				t.Fatalf("cancelled at operation %d: Copy = %+v, %v", n, res, err)
 			}
 			cancel(nil)

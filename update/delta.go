@@ -138,7 +138,7 @@ func (d *delta) plan(ctx context.Context, patches []*patch, lacks []bool) (*Fetc
 func (d *delta) choose(ctx context.Context, patches []*patch, want []int, fetch *Fetch) error {
 	for _, h := range patches {
 		of, err := h.plan(ctx, d.m, want)
-		if err != nil || of.Made == 0 && of.Index {
+		if of.Made == 0 && of.Index {
 			_ = h.Close() // it was only read
 		} else {
 			d.closePatch()
@@ -210,9 +210,7 @@ func (d *delta) find(ctx context.Context, lacks []bool, progress *Progress) erro
 	}
 	for i, rng := range d.m.Ranges() {
 		for _, w := range wanted[sums[i]] {
-			if d.from[w] < 0 || w == i {
-				d.from[w] = rng.Offset
-			}
+			d.from[w] = rng.Offset
 		}
 	}
 	return nil
@@ -267,35 +265,28 @@ func (d *delta) hash(rng bmap.Range, buf []byte) string {
 }
 
 // Read implements io.Reader. The bytes that are asked for are of one range.
-func (d *delta) Read(p []byte) (int, error) {
-	for d.index < d.m.Len() {
-		rng := d.m.Range(d.index)
-		if d.at >= rng.Offset+rng.Length {
-			d.index++
-			continue
+func (d *delta) Read(p []byte) (n int, err error) {
+	rng := d.m.Range(d.index)
+	for ; d.at >= rng.Offset+rng.Length; rng = d.m.Range(d.index) {
+		d.index++
+	}
+	switch from := d.from[d.index]; from {
+	case fetched:
+		if err := d.catchUp(); err != nil {
+			return 0, err
 		}
-		from := d.from[d.index]
-		if d.at < rng.Offset || from == fetched {
-			break
-		}
-		if from == made {
-			n := copy(p, d.patch.data[d.at-rng.Offset:])
-			d.at, d.lag = d.at+int64(n), d.lag+int64(n)
-			return n, nil
-		}
-		n, err := d.seed.ReadAt(p, from+d.at-rng.Offset)
-		if n < len(p) {
+		n, err = d.image.Read(p)
+		d.at += int64(n)
+		return n, err
+	case made:
+		n = copy(p, d.patch.data[d.at-rng.Offset:])
+	default:
+		if n, err = d.seed.ReadAt(p, from+d.at-rng.Offset); n < len(p) {
 			return 0, fmt.Errorf("copying from the other slot at %d: %w", from+d.at-rng.Offset, noEOF(err))
 		}
-		d.at, d.lag = d.at+int64(n), d.lag+int64(n)
-		return n, nil
 	}
-	if err := d.catchUp(); err != nil {
-		return 0, err
-	}
-	n, err := d.image.Read(p)
-	d.at += int64(n)
-	return n, err
+	d.at, d.lag = d.at+int64(n), d.lag+int64(n)
+	return n, nil
 }
 
 // failed lists the ranges that the patch could not make.

@@ -21,6 +21,7 @@ type sparseStream struct {
 	stream
 	t       *testing.T
 	planned []bmap.Span
+	asked   bool // Plan was called
 	read    int64
 	plan    func() error
 	whole   bool   // the file can be fetched only whole
@@ -36,7 +37,7 @@ func (s *sparseStream) Close() error {
 }
 
 func (s *sparseStream) Plan(_ *bmap.Map, want []bmap.Span) (update.Fetch, error) {
-	s.planned = want
+	s.planned, s.asked = want, true
 	if s.plan != nil {
 		if err := s.plan(); err != nil {
 			return update.Fetch{}, err
@@ -152,7 +153,8 @@ func TestDelta(t *testing.T) {
 				copy(d.medium, c.target)
 			}
 			job, img, s := k.sparse(t, d, c.other)
-			job.Held = 16 << 10
+			job.Held = 16 << 10 // a range that is as long is not read twice
+			job.Reopen = func(context.Context) (update.ImageCloser, error) { return nil, errInjected }
 			if c.other == nil {
 				job.Seed = nil
 			}
@@ -263,10 +265,12 @@ func TestDeltaFails(t *testing.T) {
 		}
 	})
 	t.Run("the image ends early", func(t *testing.T) {
-		for _, wanted := range []int{697_000, 70_000} { // in a range that is wanted, or behind all of them
+		for _, c := range []struct{ size, wanted, also int }{
+			{81_920, 70_000, 697_000}, {81_920, 70_000, 70_000}, {75_000, 5, 70_000}, // before a range that is wanted, behind all of them, within one
+		} {
 			err := run(t, t.Context(), func(_ *update.Job, img *sparseStream, s *seed) {
-				img.Reader = bytes.NewReader(k.image[:300_000])
-				s.data[wanted] ^= 1
+				img.Reader = bytes.NewReader(k.image[:c.size])
+				s.data[c.wanted], s.data[c.also] = ^k.image[c.wanted], ^k.image[c.also]
 			})
 			if !isA[*update.SourceError](err) {
 				t.Errorf("error is %v; want a SourceError", err)
@@ -288,9 +292,12 @@ func TestDeltaFails(t *testing.T) {
 		}
 	})
 	stop := errors.New("stopped")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one reader searches: all but its last read come before the plan
 	for n := int64(1); n <= 20; n += 4 {
+		var image *sparseStream
 		ctx, cancel := context.WithCancelCause(t.Context())
-		err := run(t, ctx, func(_ *update.Job, _ *sparseStream, s *seed) {
+		err := run(t, ctx, func(_ *update.Job, img *sparseStream, s *seed) {
+			image = img
 			s.onRead = func(i int64) error {
 				if i == n {
 					cancel(stop)
@@ -298,10 +305,17 @@ func TestDeltaFails(t *testing.T) {
 				return nil
 			}
 		})
-		if !errors.Is(err, stop) {
-			t.Errorf("cancelled at read %d of the other slot: %v", n, err)
+		if !errors.Is(err, stop) || n < 10 && image.asked {
+			t.Errorf("cancelled at read %d of the other slot: %v; the image was planned: %v", n, err, image.asked)
 		}
 		cancel(nil)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	d := newDevice(1 << 20)
+	job, img, s := k.sparse(t, d, k.image)
+	d.onOp = func(int) { cancel(stop) }
+	if _, err := update.Install(ctx, job); !errors.Is(err, stop) || s.closed > 0 || img.asked {
+		t.Errorf("cancelled before the slot is compared: Install = %v; the other slot was opened %d times", err, s.closed)
 	}
 }
 

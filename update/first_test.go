@@ -28,6 +28,7 @@ func TestFirstRangeBeforeInvalidate(t *testing.T) {
 	}{
 		{"nothing held", 0, m.Range(0).Offset, "update.ImageError"},
 		{"cut", 0, -1, "update.SourceError"},
+		{"cut before the only one that is missing", m.Len() - 1, -1, "update.SourceError"},
 		{"one held", 1, m.Range(1).Offset + 7, "update.ImageError"},
 		{"one held, that one bad", 1, 3, ""},
 		{"two held", 2, m.Range(2).Offset, "update.ImageError"},
@@ -43,7 +44,7 @@ func TestFirstRangeBeforeInvalidate(t *testing.T) {
 			job := k.job(d)
 			switch {
 			case tc.bad < 0:
-				job.Image = stream{Reader: bytes.NewReader(k.image[:10])}
+				job.Image = stream{Reader: bytes.NewReader(k.image[:8000])}
 			default:
 				k.image[tc.bad] ^= 1
 			}
@@ -82,7 +83,7 @@ func TestLongFirstRange(t *testing.T) {
 	}{
 		{"right", 9 << 20, -1, true, "", false},
 		{"wrong at its end", 9 << 20, 9<<20 - 1, true, "bmap says", true},
-		{"cut behind what is held", 8 << 20, -1, true, "ends there", true},
+		{"cut behind what is held", 8 << 20, -1, true, "reading the image at 8388608: it ends there", true},
 		{"wrong, and no second stream", 9 << 20, 9<<20 - 1, false, "bmap says", false},
 		{"cut at its beginning, and no second stream", 3 << 20, -1, false, "ends there", true},
 	} {

@@ -574,6 +574,7 @@ func TestRefusals(t *testing.T) {
 		{name: "booted slot", change: func(j *update.Job, _ *device) { j.Slot = "A" }, want: "running"},
 		{name: "unknown slot", change: func(j *update.Job, _ *device) { j.Slot = "C" }, want: "not configured"},
 		{name: "slot too small", change: func(_ *update.Job, d *device) { d.size = 699_999 }, want: "does not fit"},
+		{name: "slot without a size", change: func(j *update.Job, d *device) { j.Disk = unsized{d} }, want: "injected"},
 		{name: "known size differs", change: func(j *update.Job, _ *device) { j.ImageSize = 699_999 }, want: "the bmap says"},
 		{name: "image ends early", touched: true, change: func(j *update.Job, _ *device) {
 			j.Image = stream{Reader: bytes.NewReader(k.image[:500_000])}
@@ -611,6 +612,11 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// unsized is a disk whose sizes cannot be read.
+type unsized struct{ *device }
+
+func (unsized) SlotSize(string, string) (int64, error) { return 0, errInjected }
+
 // A changed range is refused before its first byte is written, also where it holds more buffers than the other ranges leave.
 func TestComparedBeforeWritten(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
@@ -619,6 +625,20 @@ func TestComparedBeforeWritten(t *testing.T) {
 		d := newDevice(1 << 20)
 		job := k.job(d)
 		job.Sizes = update.Sizes{Chunk: 8192, Held: held}
+		image, wrote := stream{Reader: bytes.NewReader(k.image)}, make(chan struct{})
+		job.Image = sampled{consuming{image, func() int64 { return 0 }}, func() {
+			if image.Size()-int64(image.Len()) == 131072-8192 { // the writer has time for what precedes the last chunk
+				select {
+				case <-wrote:
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+		}}
+		d.onOp = func(n int) {
+			if d.journal[n-1] == "write 65536" {
+				close(wrote)
+			}
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if _, err := update.Install(ctx, job); !isA[*update.ImageError](err) {
 			t.Errorf("Install = %v; want an ImageError", err)

@@ -168,6 +168,24 @@ func TestPatch(t *testing.T) {
 	}
 }
 
+// A delta beside a file, of which no parts are fetched, makes what it can, too.
+func TestPatchOfFile(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDevice(1 << 20)
+	job, img, _ := k.sparse(t, d, bytes.Repeat([]byte{0x5a}, 700_000))
+	img.whole = true
+	patch := &fakePatch{t: t, k: k, m: m, makes: func(i int) bool { return i%2 == 1 }, wrong: func(int) bool { return false }}
+	job.Image, job.Reopen = struct{ update.Patched }{&patchedStream{sparseStream: *img, patch: patch}}, k.reopen
+	res, err := update.Install(t.Context(), job)
+	if err != nil || !bytes.Equal(d.medium[:len(k.image)], k.image) || !res.Fetch.Parts || res.Fetch.Bytes != 0 || res.Fetch.Delta.Made == 0 {
+		t.Errorf("Install = %+v, %v", res, err)
+	}
+}
+
 func wrongOf(made []int, wrong func(int) bool) []int {
 	return slices.DeleteFunc(slices.Clone(made), func(i int) bool { return !wrong(i) })
 }
@@ -220,6 +238,7 @@ func TestChoice(t *testing.T) {
 		{"a file that is whole, a larger delta", all, nil, 11, true, false, false, nil, 0, "delta", mapped},
 		{"a file that is whole, a delta of some", but0, nil, 1, true, false, false, nil, 0, "delta", mapped},
 		{"a delta that cannot be planned", all, all, 10, false, false, false, errInjected, 0, "", 0},
+		{"a delta that cannot be planned at all", none, all, 10, false, false, false, errInjected, 0, "", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := newDevice(1 << 20)

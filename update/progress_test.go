@@ -151,4 +151,37 @@ func TestProgressOfSource(t *testing.T) {
 	if _, err := update.Install(t.Context(), j); err != nil || before <= opened || after != before+1 {
 		t.Errorf("Install = %v; Moves %d, then %d before and %d after a byte was read for a repair", err, opened, before, after)
 	}
+	// A second stream counts while it is read, for the first range.
+	const much = 1 << 40
+	d = newDevice(1 << 20)
+	j = k.job(d)
+	j.Progress, j.Held = p, 4096
+	j.Image = consuming{j.Image.(stream), func() int64 { return 1 }}
+	j.Reopen = func(context.Context) (update.ImageCloser, error) {
+		again := consuming{stream{Reader: bytes.NewReader(k.image)}, func() int64 { return much }}
+		return sampled{again, func() {
+			if before = p.Moves(); before < much {
+				t.Errorf("Moves is %d while the second stream is read", before)
+			}
+		}}, nil
+	}
+	d.onOp = func(n int) {
+		if d.journal[n-1] == "write 0" && p.Moves() >= much {
+			t.Error("Moves counts the second stream while the first one is written")
+		}
+	}
+	if _, err := update.Install(t.Context(), j); err != nil || before < much {
+		t.Errorf("Install = %v; Moves was %d", err, before)
+	}
+}
+
+// sampled is an image whose reads are known.
+type sampled struct {
+	consuming
+	onRead func()
+}
+
+func (s sampled) Read(b []byte) (int, error) {
+	s.onRead()
+	return s.consuming.Read(b)
 }
