@@ -446,12 +446,9 @@ func newTimer(p *Progress) *timer {
 }
 
 // phase ends the current phase and begins p, whose amount of work is unknown.
-func (t *timer) phase(p Phase) { t.phaseOf(p, 0) }
+func (t *timer) phase(p Phase) { t.phaseOfShare(p, 0, Share{}) }
 
-// phaseOf ends the current phase and begins p, which processes total bytes.
-func (t *timer) phaseOf(p Phase, total int64) { t.phaseOfShare(p, total, Share{}) }
-
-// phaseOfShare is phaseOf for one of several images.
+// phaseOfShare ends the current phase and begins p, which processes total bytes, of one of several images.
 func (t *timer) phaseOfShare(p Phase, total int64, of Share) {
 	now := time.Now()
 	if t.current != "" {
@@ -471,6 +468,6 @@ func (t *timer) soFar() Timings {
 }
 
 func (t *timer) stop() Timings {
-	t.phaseOf("", 0)
+	t.phase("")
 	return t.spent
 }

@@ -94,24 +94,23 @@ func (r *run) openImages(ctx context.Context) error {
 func (r *run) writeImages(ctx context.Context) error {
 	s, isStream := r.Images.(Stream)
 	if !isStream {
-		return r.each(func(p *part) error {
-			defer p.closeImage()
-			p.follow(ctx)
-			return p.write(ctx)
-		})
+		return r.each(func(p *part) error { return p.writeImage(ctx) })
 	}
-	for p := r.next; p != nil; p = r.next {
-		p.follow(ctx)
-		err := p.write(ctx)
-		p.closeImage()
-		if err == nil {
-			err = r.openNext(ctx, s)
+	for r.next != nil {
+		if err := r.next.writeImage(ctx); err != nil {
+			return err
 		}
-		if err != nil {
+		if err := r.openNext(ctx, s); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (p *part) writeImage(ctx context.Context) error {
+	defer p.closeImage()
+	p.follow(ctx)
+	return p.write(ctx)
 }
 
 // openNext opens the next image of a stream that is for the slot, and skips the others; next is nil after the last one.
@@ -172,7 +171,7 @@ func (p *part) ofFile(err error) error {
 // phaseOf begins a phase of this image, which processes total bytes.
 func (p *part) phaseOf(phase Phase, total int64) {
 	if len(p.parts) < 2 {
-		p.run.phaseOf(phase, total)
+		p.phaseOfShare(phase, total, Share{})
 		return
 	}
 	if p.passed == nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"testing"
 
 	"updater/bmap"
@@ -35,35 +36,51 @@ func (b *blank) Engine() string             { return "blank" }
 func (b *blank) Close() error               { return nil }
 
 // TestProgressOfHoles: a large hole is zeroed in pieces, each of which is progress, and an install that is cancelled ends with the piece
-// under way.
+// under way. So does a repair.
 func TestProgressOfHoles(t *testing.T) {
 	sum := sha256.Sum256(make([]byte, 4096))
-	const size = 300 << 20
+	const size = 4096 + 256<<20 // the last piece is whole
 	m, err := bmap.FromRanges(size, "sha256", []bmap.Range{{Length: 4096, Checksum: hex.EncodeToString(sum[:])}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	job := func(b *blank) update.CopyJob {
-		p := new(update.Progress)
-		b.moves = p.Moves
-		return update.CopyJob{Map: m, Image: new(endless), Target: b, SkipReadBack: true, Progress: p}
-	}
-	var zeroed int64
-	b := &blank{onZero: func(n int64) error {
-		if zeroed += n; n > 64<<20 {
-			t.Errorf("%d bytes were zeroed at once", n)
-		}
-		return nil
-	}}
-	if _, err := update.Copy(t.Context(), job(b)); err != nil || zeroed != size-4096 {
-		t.Errorf("Copy = %v with %d bytes zeroed", err, zeroed)
-	}
-	for i := range b.seen[1:] {
-		if b.seen[i+1] == b.seen[i] {
-			t.Errorf("Moves stays %d from piece %d to the next", b.seen[i], i)
+	hole := slices.Collect(m.Gaps())[0]
+	copies := func(unmapped string) func(context.Context, *blank) error {
+		return func(ctx context.Context, b *blank) error {
+			p := new(update.Progress)
+			b.moves = p.Moves
+			_, err := update.Copy(ctx, update.CopyJob{Map: m, Unmapped: unmapped, Image: new(endless), Target: b, SkipReadBack: true, Progress: p})
+			return err
 		}
 	}
-	for _, unmapped := range []string{update.UnmappedZero, update.UnmappedDiscard} {
+	for name, do := range map[string]func(context.Context, *blank) error{
+		"a copy that zeroes": copies(update.UnmappedZero), "a copy that discards": copies(update.UnmappedDiscard),
+		"a repair": func(ctx context.Context, b *blank) error {
+			moves := int64(0)
+			b.moves = func() int64 { return moves }
+			back := update.ReadBack{Map: m, Unmapped: update.UnmappedZero, Progress: func(int64) { moves++ }}
+			err := back.Repair(ctx, b, []update.Mismatch{{Span: hole, Index: -1}}, func(context.Context) (update.ImageCloser, error) { return new(endless), nil })
+			if isA[*update.ReadBackError](err) { // it reads as before
+				return nil
+			}
+			return err
+		},
+	} {
+		var zeroed int64
+		b := &blank{onZero: func(n int64) error {
+			if zeroed += n; n <= 0 || n > 64<<20 {
+				t.Errorf("%s: %d bytes at once", name, n)
+			}
+			return nil
+		}}
+		if err := do(t.Context(), b); err != nil || zeroed != hole.Length {
+			t.Errorf("%s = %v with %d bytes", name, err, zeroed)
+		}
+		for i := range b.seen[1:] {
+			if b.seen[i+1] == b.seen[i] {
+				t.Errorf("%s: Moves stays %d from piece %d to the next", name, b.seen[i], i)
+			}
+		}
 		ctx, stop := context.WithCancelCause(t.Context())
 		b = &blank{onZero: func(int64) error {
 			if len(b.seen) == 2 { // of the pieces behind the last chunk
@@ -71,11 +88,8 @@ func TestProgressOfHoles(t *testing.T) {
 			}
 			return nil
 		}}
-		j := job(b)
-		j.Unmapped = unmapped
-		_, err = update.Copy(ctx, j)
-		if _, isWrite := errors.AsType[*update.WriteError](err); !errors.Is(err, errInjected) || isWrite || len(b.seen) != 2 {
-			t.Errorf("%s: a cancelled Copy = %v after %d pieces; want its cause after 2", unmapped, err, len(b.seen))
+		if err := do(ctx, b); !errors.Is(err, errInjected) || isA[*update.WriteError](err) || len(b.seen) != 2 {
+			t.Errorf("%s that is cancelled = %v after %d pieces; want its cause after 2", name, err, len(b.seen))
 		}
 	}
 }

@@ -2,7 +2,6 @@ package update
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"sort"
@@ -11,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"updater/bmap"
-	"updater/verify"
 )
 
 // MaxRepair is the largest number of mismatches that are repaired. More are not an accident of the medium.
@@ -41,7 +39,7 @@ type ReadBack struct {
 	Offset   int64         // of the image on the medium, bytes
 	Readers  int           // goroutines that read at a time; 0 is 1
 	Sizes    Sizes         // zero is the default
-	Progress func(n int64) // counts the bytes read; called from every reader; may be nil
+	Progress func(n int64) // counts the bytes read, 0 for a piece of a hole that is zeroed; called from every reader; may be nil
 }
 
 // Mismatch is a range of the image, or a hole, that the medium does not hold.
@@ -191,12 +189,16 @@ func (b ReadBack) read(ctx context.Context, s bmap.Span, medium ReadBacker, buf 
 			return &ReadBackError{Offset: off, Err: err}
 		}
 		take(p, off)
-		if b.Progress != nil {
-			b.Progress(int64(len(p)))
-		}
+		b.count(int64(len(p)))
 		off += int64(len(p))
 	}
 	return nil
+}
+
+func (b ReadBack) count(n int64) {
+	if b.Progress != nil {
+		b.Progress(n)
+	}
 }
 
 // rewrite zeroes the holes and streams the ranges.
@@ -210,8 +212,8 @@ func (b ReadBack) rewrite(ctx context.Context, medium Medium, bad []Mismatch, re
 	for _, m := range bad {
 		if m.Index >= 0 {
 			wanted[m.Index] = true
-		} else if err := medium.Zero(b.Offset+m.Offset, m.Length); err != nil {
-			return &WriteError{Err: err}
+		} else if err := b.zero(ctx, medium, b.Offset+m.Offset, m.Length); err != nil {
+			return err
 		}
 	}
 	if len(wanted) == 0 {
@@ -234,6 +236,20 @@ func (b ReadBack) rewrite(ctx context.Context, medium Medium, bad []Mismatch, re
 	})
 }
 
+// zero zeroes a hole in pieces, each of which is progress.
+func (b ReadBack) zero(ctx context.Context, medium Medium, off, length int64) error {
+	for piece := b.Sizes.orDefault().Piece; length > 0; off, length = off+piece, length-piece {
+		if err := cancelled(ctx); err != nil {
+			return err
+		}
+		if err := medium.Zero(off, min(piece, length)); err != nil {
+			return &WriteError{Err: err}
+		}
+		b.count(0)
+	}
+	return nil
+}
+
 // mismatch is the error for what differs.
 func (b ReadBack) mismatch(bad []Mismatch) error {
 	e := &ReadBackError{Offset: b.Offset + bad[0].Offset, Err: bad[0].Err}
@@ -245,7 +261,6 @@ func (b ReadBack) mismatch(bad []Mismatch) error {
 
 // checkWhole compares the medium with the map's <ImageChecksum>, which is over the image with zeros in its holes.
 func (b ReadBack) checkWhole(ctx context.Context, medium ReadBacker) error {
-	want := wholeChecksum(b.Map)
 	sum, buf := b.Map.NewHash(), b.buffer()
 	var at int64
 	for _, rng := range b.Map.Ranges() {
@@ -257,11 +272,5 @@ func (b ReadBack) checkWhole(ctx context.Context, medium ReadBacker) error {
 		at = rng.Offset + rng.Length
 	}
 	hashZeros(sum, b.Map.ImageSize()-at)
-	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
-		// Every range is what was signed, so the document contradicts itself.
-		return &ImageError{Err: &verify.MismatchError{
-			Object: "the whole image", Length: b.Map.ImageSize(), Type: b.Map.ChecksumType(), Got: got, Want: want,
-		}}
-	}
-	return nil
+	return compareWhole(sum, b.Map, wholeChecksum(b.Map)) // every range is what was signed: after an error the document contradicts itself
 }

@@ -108,6 +108,12 @@ func TestHolesAreReadWhole(t *testing.T) {
 	if bad, err := (update.ReadBack{Map: m, Unmapped: update.UnmappedZero}).Compare(ctx, medium); !errors.Is(err, errInjected) || reads != 2 {
 		t.Errorf("Compare = %v, %v after %d reads; want the cause after the second one", bad, err, reads)
 	}
+	d := newDevice(size)
+	bad := []update.Mismatch{{Span: slices.Collect(m.Gaps())[0], Index: -1}}
+	reopen := func(context.Context) (update.ImageCloser, error) { return new(endless), nil }
+	if err := (update.ReadBack{Map: m}).Repair(ctx, &target{d}, bad, reopen); !errors.Is(err, errInjected) || len(d.journal) > 0 {
+		t.Errorf("Repair = %v after %q; want the cause before anything is zeroed", err, d.journal)
+	}
 }
 
 // watched is a medium whose reads are seen.

@@ -17,8 +17,8 @@ func checkWhole(ctx context.Context, m *bmap.Map, want string, in <-chan chunk, 
 	for c := range in {
 		if c.end {
 			hashZeros(sum, m.ImageSize()-at)
-			if got := hex.EncodeToString(sum.Sum(nil)); got != want {
-				return &ImageError{Err: &verify.MismatchError{Object: "the whole image", Length: m.ImageSize(), Type: m.ChecksumType(), Got: got, Want: want}}
+			if err := compareWhole(sum, m, want); err != nil {
+				return err
 			}
 		} else {
 			hashZeros(sum, c.off-at)
@@ -30,6 +30,14 @@ func checkWhole(ctx context.Context, m *bmap.Map, want string, in <-chan chunk, 
 		}
 	}
 	return cancelled(ctx)
+}
+
+// compareWhole compares the hash of a whole image with its signed checksum.
+func compareWhole(sum hash.Hash, m *bmap.Map, want string) error {
+	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
+		return &ImageError{Err: &verify.MismatchError{Object: "the whole image", Length: m.ImageSize(), Type: m.ChecksumType(), Got: got, Want: want}}
+	}
+	return nil
 }
 
 // wholeChecksum is the signed checksum of the whole image, "" if the document has none.
