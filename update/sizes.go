@@ -13,14 +13,14 @@ type Sizes struct {
 	Held   int64 // ranges of at most this length are compared before their first byte is written, at least 4096; 4 MiB
 	Gap    int64 // unit of the image in which holes are zeroed before data is written, since zeroing drops cached pages; 8 MiB
 	Piece  int64 // what is zeroed, or discarded, between two looks at the context; 64 MiB
-	Read   int64 // one read of the medium, each reader has one such buffer; 256 KiB, which stay in a processor's cache until they are hashed
+	Read   int64 // one read of the medium, each reader has one such buffer; 512 KiB, of which three keep a fast disk busy
 	Budget int64 // bytes that are compared in vain, beyond those found equal, before comparing is given up; 16 MiB
 }
 
 func (s Sizes) orDefault() Sizes {
 	return Sizes{
 		Chunk: cmp.Or(s.Chunk, 256<<10), Held: cmp.Or(s.Held, bmap.HeldRange), Gap: cmp.Or(s.Gap, 8<<20), Piece: cmp.Or(s.Piece, 64<<20),
-		Read: cmp.Or(s.Read, 256<<10), Budget: cmp.Or(s.Budget, 16<<20),
+		Read: cmp.Or(s.Read, 512<<10), Budget: cmp.Or(s.Budget, 16<<20),
 	}
 }
 
