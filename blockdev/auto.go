@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// directLead is the factor by which direct must outrun paced to be chosen.
-const directLead = 1.1
+// pacedLead is the factor by which paced must outrun direct to be chosen: while a slot is read back, writes through the page cache become
+// slower and direct ones do not.
+const pacedLead = 1.1
 
-// auto writes the first bytes with each engine in turn and continues with the faster one. It measures the time inside the
-// engine only, so a slow source does not matter.
+// auto writes the first bytes with each engine in turn and continues with direct unless paced is clearly faster. It measures the time inside
+// the engine only, so a slow source does not matter.
 type auto struct {
 	engines []engine // paced, direct
 	trial   int64    // bytes written with each before the choice
@@ -51,7 +52,7 @@ func (a *auto) judge() {
 		return
 	}
 	a.chosen = true
-	if a.rate[1] < directLead*a.rate[0] {
+	if a.rate[0] >= pacedLead*a.rate[1] {
 		a.now = 0
 	}
 	a.engines[1-a.now] = nil // frees its buffers
