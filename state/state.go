@@ -347,9 +347,7 @@ func unmarshal(payload []byte) (State, error) {
 	if s.Floor < 0 {
 		return State{}, errors.New("floor is negative")
 	}
-	if len(all) > 0 {
-		s.unknown = all
-	}
+	s.unknown = all
 	s.joinReleases()
 	return s, nil
 }

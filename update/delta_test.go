@@ -24,6 +24,7 @@ type sparseStream struct {
 	asked   bool // Plan was called
 	read    int64
 	plan    func() error
+	skips   int    // the number of a Skip that fails, of those that skip anything, from 1; 0 none
 	whole   bool   // the file can be fetched only whole
 	onClose func() // may be nil
 	closed  int
@@ -34,6 +35,15 @@ func (s *sparseStream) Close() error {
 		s.onClose()
 	}
 	return nil
+}
+
+func (s *sparseStream) Skip(n int64) error {
+	if n > 0 {
+		if s.skips--; s.skips == 0 {
+			return errInjected
+		}
+	}
+	return s.stream.Skip(n)
 }
 
 func (s *sparseStream) Plan(_ *bmap.Map, want []bmap.Span) (update.Fetch, error) {
@@ -274,6 +284,16 @@ func TestDeltaFails(t *testing.T) {
 			})
 			if !isA[*update.SourceError](err) {
 				t.Errorf("error is %v; want a SourceError", err)
+			}
+		}
+	})
+	t.Run("the image cannot be skipped", func(t *testing.T) {
+		for n := 1; n <= 2; n++ { // to the first range, and to the second one
+			err := run(t, t.Context(), func(_ *update.Job, img *sparseStream, s *seed) {
+				img.skips, s.data[70_000], s.data[697_000] = n, ^k.image[70_000], ^k.image[697_000]
+			})
+			if !isA[*update.SourceError](err) || !errors.Is(err, errInjected) {
+				t.Errorf("the error of skip %d is %v; want a SourceError", n, err)
 			}
 		}
 	})

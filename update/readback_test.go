@@ -100,7 +100,7 @@ func TestHolesAreReadWhole(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reads := 0
-	medium := watched{make([]byte, size), func() {
+	medium := watched{make([]byte, size), func(int64) {
 		if reads++; reads == 2 { // the first one of the hole
 			cancel(errInjected)
 		}
@@ -116,14 +116,36 @@ func TestHolesAreReadWhole(t *testing.T) {
 	}
 }
 
+// TestMismatchesAscend: what differs comes in the order of the image, whichever reader is first.
+func TestMismatchesAscend(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 4096})
+	m, err := bmap.Parse(k.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := make(chan struct{})
+	medium := watched{make([]byte, len(k.image)), func(off int64) {
+		switch off {
+		case m.Range(0).Offset:
+			<-third
+		case m.Range(2).Offset: // the other reader is done with the second range
+			close(third)
+		}
+	}}
+	bad, err := update.ReadBack{Map: m, Readers: 2}.Compare(t.Context(), medium)
+	if err != nil || len(bad) < 3 || !slices.IsSortedFunc(bad, func(a, b update.Mismatch) int { return int(a.Offset - b.Offset) }) {
+		t.Errorf("Compare = %v, %v; want ascending offsets", bad, err)
+	}
+}
+
 // watched is a medium whose reads are seen.
 type watched struct {
 	disk
-	onRead func()
+	onRead func(off int64)
 }
 
 func (w watched) ReadBackAt(p []byte, off int64) (int, error) {
-	w.onRead()
+	w.onRead(off)
 	return w.disk.ReadBackAt(p, off)
 }
 

@@ -167,6 +167,7 @@ func TestDetached(t *testing.T) {
 		{name: "trailing packet", sig: join(good, []byte{0xca, 3, 'P', 'G', 'P'}), want: "not a signature"},
 		{name: "bytes too many in the packet", sig: join([]byte{good[0], good[1] + 1}, good[2:], []byte{0}), want: "too many"},
 		{name: "empty signature", sig: []byte{}, want: "signature file is empty"},
+		{name: "signature packet without bytes", sig: []byte{0xc2, 0}, want: "EOF"},
 		{name: "empty document", doc: []byte{}, sig: l.sign(t, "alice", jan2025, nil), want: "document is empty"},
 		{name: "no signature", want: "document is not signed"},
 		{name: "junk", sig: []byte("hello"), want: "does not begin an OpenPGP packet"},
