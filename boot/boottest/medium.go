@@ -11,7 +11,9 @@ import (
 	"io/fs"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"testing"
 
 	"updater/boot"
 )
@@ -355,4 +357,14 @@ func (v Vars) Delete(name string) error {
 	}
 	v.M.record(event{flush: true})
 	return nil
+}
+
+// OpenFiles is the number of open files of the process.
+func OpenFiles(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -228,11 +227,7 @@ func TestOpenOtherDevice(t *testing.T) {
 				t.Errorf("Open(%s) = %v, %v; want %v", path, d, err, want)
 			}
 		}
-		list, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		open[i] = len(list)
+		open[i] = boottest.OpenFiles(t)
 	}
 	if open[1] != open[4] {
 		t.Errorf("open files grow: %v", open)

@@ -43,13 +43,13 @@ func TestFolderFails(t *testing.T) {
 	open := func(name string) func() error { return func() error { _, err := f.Open(name); return err } }
 	free := func() error { _, err := f.Free(); return err }
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it closes files
-	before := openFiles(t)
+	before := boottest.OpenFiles(t)
 	fails := func(what string, do func() error, words string) {
 		t.Helper()
 		if err := do(); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%s = %v; want %q", what, err, words)
 		}
-		if n := openFiles(t); n != before {
+		if n := boottest.OpenFiles(t); n != before {
 			t.Errorf("%s: %d files are open; want %d", what, n, before)
 		}
 	}
@@ -70,21 +70,11 @@ func TestFolderFails(t *testing.T) {
 	fails("Sync of a link", f.Sync, "loader/entries: path escapes")
 	become(func() error { return os.Mkdir(entries, 0o700) })
 	for what, do := range map[string]func() error{"List": list, "Sync": f.Sync, "Free": free} {
-		if err := do(); err != nil || openFiles(t) != before {
-			t.Errorf("%s = %v, and %d files are open; want %d", what, err, openFiles(t), before)
+		if err := do(); err != nil || boottest.OpenFiles(t) != before {
+			t.Errorf("%s = %v, and %d files are open; want %d", what, err, boottest.OpenFiles(t), before)
 		}
 	}
 	f.Close()
-	before = openFiles(t)
+	before = boottest.OpenFiles(t)
 	fails("Free of a closed folder", free, "closed")
-}
-
-// openFiles is the number of open files of the process.
-func openFiles(t *testing.T) int {
-	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
 }

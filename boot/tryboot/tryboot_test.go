@@ -139,11 +139,7 @@ func TestOtherDevice(t *testing.T) {
 		if _, err := (tryboot.Mailbox{Path: "/dev/null"}).Get(); err == nil || !strings.Contains(fmt.Sprint(err), "ioctl") {
 			t.Errorf("Get on another device = %v; want an ioctl error", err)
 		}
-		list, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		open[i] = len(list)
+		open[i] = boottest.OpenFiles(t)
 	}
 	if open[1] != open[4] {
 		t.Errorf("open files grow: %v", open)
