@@ -192,10 +192,10 @@ func TestStallNotice(t *testing.T) {
 		var errs bytes.Buffer
 		env := Env{Stdout: &errs, Stderr: &errs}
 		p, stop := newReport(env, false).Progress()
-		read := make(chan time.Duration)
+		read := make(chan time.Duration) // of 512 KiB each
 		ended := make(chan error, 1)
 		go func() {
-			ended <- update.CheckSlot(t.Context(), oneRange(t, 1<<20), reading(func() { time.Sleep(<-read) }), p)
+			ended <- update.CheckSlot(t.Context(), oneRange(t, 2<<20), reading(func() { time.Sleep(<-read) }), p)
 		}()
 		for _, takes := range []time.Duration{59 * time.Second, 150 * time.Second, 59 * time.Second, 61 * time.Second} {
 			read <- takes
