@@ -188,8 +188,7 @@ func busyBlock(name, path string) error {
 
 // heldBy returns the user of the block device of a directory in sysfs: a mount, a mapping, swap; "" if none is known.
 func heldBy(sys string) string {
-	dev, _ := os.ReadFile(sys + "/dev")
-	if mount, _ := mountOf(strings.TrimSpace(string(dev)), ""); mount != "" {
+	if mount, _ := mountOf(sysText(sys, "dev"), ""); mount != "" {
 		return "mounted on " + mount
 	}
 	if holders, _ := filepath.Glob(sys + "/holders/*"); len(holders) > 0 {

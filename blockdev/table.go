@@ -160,9 +160,9 @@ func (d *Disk) partitionNodes() map[int]string {
 	nodes := map[int]string{}
 	names, _ := filepath.Glob(fmt.Sprintf("/sys/dev/block/%d:%d/*/partition", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))))
 	for _, name := range names {
-		b, _ := os.ReadFile(name)
-		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
-			nodes[n] = nodeOf(filepath.Dir(name))
+		dir := filepath.Dir(name)
+		if n, err := strconv.Atoi(sysText(dir, "partition")); err == nil {
+			nodes[n] = nodeOf(dir)
 		}
 	}
 	return nodes

@@ -13,8 +13,8 @@ const (
 	Paced = "paced"
 	// Direct writes with O_DIRECT, a few writes at a time. Each reports its own error.
 	Direct = "direct"
-	// Auto tries both on the first windows and continues with Direct unless Paced is clearly faster. Without O_DIRECT, or if the image is shorter
-	// than the trial, it is Paced.
+	// Auto tries both on the first windows and continues with Direct unless Paced is clearly faster. Without O_DIRECT, or if the
+	// image is shorter than the trial, it is Paced.
 	Auto = "auto"
 )
 
