@@ -14,6 +14,7 @@ import (
 	"math"
 	"os"
 
+	"updater/blockdev"
 	"updater/bmap"
 	"updater/delta"
 	"updater/internal/atomicfile"
@@ -66,13 +67,48 @@ func packMap(ctx context.Context, name string, image *os.File) (*bmap.Map, error
 	if err != nil {
 		return nil, err
 	}
-	if info, err := image.Stat(); err != nil {
+	if err := sameSize(image, m.Map); err != nil {
 		return nil, err
-	} else if info.Mode().IsRegular() && info.Size() != m.ImageSize() {
-		return nil, &update.ImageError{Err: fmt.Errorf("%s has %d bytes, the bmap says %d", image.Name(), info.Size(), m.ImageSize())}
 	}
 	return m.Map, bmap.Verify(ctx, m.Map, image, nil)
 }
+
+// sameSize compares the size of a regular file with the map.
+func sameSize(image *os.File, m *bmap.Map) error {
+	info, err := image.Stat()
+	if err == nil && info.Mode().IsRegular() && info.Size() != m.ImageSize() {
+		err = &update.ImageError{Err: fmt.Errorf("%s has %d bytes, the bmap says %d", image.Name(), info.Size(), m.ImageSize())}
+	}
+	return err
+}
+
+// CompareRaw compares a raw image, or a device that it was written to, with a map. A device is read from its medium, past the page cache, which
+// may hold what the medium lost. The errors are those of [bmap.Verify], and an *update.ImageError for a file of another size.
+func CompareRaw(ctx context.Context, m *bmap.Map, path string, progress func(done, total int64)) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := sameSize(f, m); err != nil {
+		return err
+	}
+	var image io.ReaderAt = f
+	if info, err := f.Stat(); err == nil && info.Mode()&fs.ModeType == fs.ModeDevice {
+		d, err := blockdev.OpenPath(path, 0, 0, blockdev.ReadOnly)
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		image = medium{d}
+	}
+	return bmap.Verify(ctx, m, image, progress)
+}
+
+// medium reads a device past the page cache.
+type medium struct{ *blockdev.Device }
+
+func (m medium) ReadAt(p []byte, off int64) (int, error) { return m.ReadBackAt(p, off) }
 
 // MappedImage is a raw image that matches its block map. Close it.
 type MappedImage struct {

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,9 +40,10 @@ func newBmapVerify(env Env) *cobra.Command {
 		Use:   "verify [flags] BMAP IMAGE|DEVICE",
 		Short: "Compare an image or a device with a bmap; does not check its signature",
 		Long: `verify reads every mapped range of an image, or of a device that it was written to,
-on all CPUs, and lists each one that differs. A compressed image is decoded, and the
-first bad range ends the run. Unmapped blocks are not looked at. A disk whose backup
-GPT was moved by bmap copy differs where its partition table is.`,
+on all CPUs, and lists each one that differs. A device is read past the page cache. A
+compressed image is decoded, and the first bad range ends the run. Unmapped blocks are
+not looked at. A disk whose backup GPT was moved by bmap copy differs where its
+partition table is.`,
 		Args: argsN(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := newReport(env, asJSON)
@@ -99,7 +98,7 @@ func mismatches(err error) []*bmap.MismatchError {
 func compareImage(ctx context.Context, m *bmap.Map, path string, env Env, out *report) error {
 	from := install.NewOrigins(env.bench(), env.inputs(out.Warn), time.Time{})
 	defer from.Close()
-	img, size, err := from.Open(ctx, path)
+	img, _, err := from.Open(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -110,15 +109,7 @@ func compareImage(ctx context.Context, m *bmap.Map, path string, env Env, out *r
 		}
 		return update.CheckImage(ctx, m, img)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && size != m.ImageSize() {
-		return &update.ImageError{Err: fmt.Errorf("%s has %d bytes, the bmap says %d", path, size, m.ImageSize())}
-	}
 	progress, stop := out.Meter("comparing")
 	defer stop()
-	return bmap.Verify(ctx, m, f, progress)
+	return install.CompareRaw(ctx, m, path, progress)
 }
