@@ -646,3 +646,33 @@ func TestProvisionPlan(t *testing.T) {
 		t.Error(errs)
 	}
 }
+
+// TestProvisionMBR checks a whole-disk image with an MBR: the disk passes with its table, and fails once that is changed.
+func TestProvisionMBR(t *testing.T) {
+	b := newBench(t)
+	b.sh(`truncate -s 40M disk.img; printf 'label: dos\nstart=1MiB,size=8MiB\nstart=9MiB,size=16MiB\n' | sfdisk -q disk.img
+		dd if=root/data of=disk.img bs=1M seek=1 conv=notrunc status=none`)
+	b.run(ExitDone, "bmap", "create", "--product", "acme-gw", "--version", "2026.1", "-o", b.path("disk.img.bmap"), b.path("disk.img"))
+	b.sh("gpg -q --batch -u release@example.com --armor --detach-sign disk.img.bmap; gpgconf --kill all 2>/dev/null || true")
+	b.write("plan.toml", `name = "card"
+product = "acme-gw"
+keyring = ["release.asc"]
+[image]
+path = "disk.img"
+[record]
+spool = "spool"
+station = "bench 1"
+key = "station.pem"
+`)
+	node := b.loop("card", 60)
+	b.results(ExitDone, "--target", node)
+	if got, want := b.sh("sfdisk -d card | grep start="), b.sh("sfdisk -d disk.img | grep start= | sed s/disk.img/card/"); got != want {
+		t.Errorf("the card has the partitions\n%s, want\n%s", got, want)
+	}
+	b.results(ExitDone, "--check", "--target", node)
+	b.sh("printf x | dd of=" + node + " bs=1 seek=450 conv=notrunc,fsync status=none")
+	r := b.results(ExitWrite, "--check", "--target", node)[node]
+	if r.Verdict != record.Quarantine || !strings.Contains(r.Error, "comparing: the medium differs from the image in the 4096 bytes at 0") {
+		t.Errorf("with a changed table: %+v", r)
+	}
+}

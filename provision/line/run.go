@@ -250,11 +250,19 @@ func (r *run) write(ctx context.Context, i int) {
 		case err != nil:
 			r.settle(ctx, u, err)
 		case out.Err != nil:
-			r.settle(ctx, u, u.device().Fail("writing", out.Err))
+			r.settle(ctx, u, u.device().Fail(r.streaming(), out.Err))
 		default:
 			r.advance(u, i+1)
 		}
 	}
+}
+
+// streaming is what a run does with the stream of an image.
+func (r *run) streaming() string {
+	if r.Check {
+		return "comparing"
+	}
+	return "writing"
 }
 
 // outOf is the unit's place in the fan of the image that it needs.
@@ -276,10 +284,10 @@ func (r *run) resume(_ context.Context, u *unit) error {
 	out := u.out
 	if !out.Wait(r.Stall) {
 		u.device().GiveUp()
-		return u.device().Fail("writing", medium.ErrStalled)
+		return u.device().Fail(r.streaming(), medium.ErrStalled)
 	}
 	if out.Err != nil {
-		return u.device().Fail("writing", out.Err)
+		return u.device().Fail(r.streaming(), out.Err)
 	}
 	u.retry("behind", out.At, errors.New("target fell behind; retrying separately"))
 	u.out, u.at = nil, out.At

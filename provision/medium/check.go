@@ -15,7 +15,7 @@ import (
 const gptEntries = 16384
 
 // Checker is a sink that compares an image with the medium and writes nothing. It skips what differs once a device is provisioned: the
-// partition tables, the identity, and what the plan lists.
+// copies of a GPT, the identity, and what the plan lists.
 func (m *Medium) Checker(p *plan.Plan, pl *Payload) (fan.Sink, error) {
 	base, _, err := m.place(pl.Partition)
 	c := &checker{m: m, base: base, buf: make([]byte, readBackBuffer)}
@@ -24,7 +24,7 @@ func (m *Medium) Checker(p *plan.Plan, pl *Payload) (fan.Sink, error) {
 			c.skip = append(c.skip, bmap.Span{Offset: part.Offset - base, Length: part.Length})
 		}
 	}
-	if pl.Partition == "" {
+	if pl.Partition == "" && len(m.parts) > 0 {
 		table := int64(2*m.sector + gptEntries) // at the front, at the end of the image, and at the end of the disk
 		for _, off := range []int64{0, pl.Doc.Map.ImageSize() - table, m.Size() - table} {
 			c.skip = append(c.skip, bmap.Span{Offset: off, Length: table})

@@ -61,7 +61,9 @@ func (m *Medium) Fit(p *plan.Plan, images []*Payload, written bool) (err error) 
 	case p.Image == nil:
 		m.parts, err = p.Place(m.unit, m.Size())
 	case written:
-		m.parts, err = target.ReadTable(m, m.sector)
+		if m.parts, err = target.ReadTable(m, m.sector); errors.Is(err, target.ErrNoGPT) {
+			err = nil // an MBR or no table; a GPT that is gone differs from the image
+		}
 	default:
 		err = p.Disk.Admit(m.unit, m.Size())
 	}

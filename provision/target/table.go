@@ -106,6 +106,9 @@ func same(got, want plan.Placed) bool {
 		got.Offset == want.Offset && got.Length == want.Length && (want.GUID == "" || strings.EqualFold(got.GUID, want.GUID))
 }
 
+// ErrNoGPT is wrapped by the error of [ReadTable] on a disk without a GUID partition table.
+var ErrNoGPT = gpt.ErrNoSignature
+
 // ReadTable reads the partitions of a disk from the copy of the table that is good, the primary one if both are.
 func ReadTable(m Medium, sector int) ([]plan.Placed, error) {
 	return placed(gpt.Read(m, m.Size(), int64(sector)), sector)
