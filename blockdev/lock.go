@@ -159,8 +159,8 @@ func loopOf(f *os.File) string {
 	}
 	names, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, name := range names {
-		if b, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(b)) == abs {
-			return "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(name)))
+		if dir := filepath.Dir(name); sysText(dir, "backing_file") == abs {
+			return "/dev/" + filepath.Base(filepath.Dir(dir))
 		}
 	}
 	return ""
