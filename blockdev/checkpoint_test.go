@@ -8,35 +8,49 @@ import (
 	"updater/blockdev"
 )
 
-// drain takes everything at once; its flush takes a time.
+// drain takes everything at once; every flush, or every second one, takes a time.
 type drain struct {
 	blockdev.File
-	flush time.Duration
-	syncs *int
+	flush  time.Duration
+	second bool
+	syncs  *int
 }
 
 func (d drain) Pwrite(p []byte, _ int64) (int, error)            { return len(p), nil }
 func (d drain) SyncRange(int64, int64, blockdev.SyncFlags) error { return nil }
 func (d drain) DropCache(int64, int64)                           {}
 func (d drain) Close() error                                     { return nil }
-func (d drain) Datasync() error                                  { time.Sleep(d.flush); *d.syncs++; return nil }
+func (d drain) Datasync() error {
+	if *d.syncs++; !d.second || *d.syncs%2 == 0 {
+		time.Sleep(d.flush)
+	}
+	return nil
+}
 
-// A checkpoint is 32 MiB, and up to 128 MiB where a flush takes more than an eighth of the time. One that was asked for stays.
+// A checkpoint has 8 MiB on a slow device and 32 MiB on a fast one, more where two flushes in a row take a larger share of the time than it has of
+// 256 MiB, and at most 128 MiB. A given one stays.
 func TestCheckpointAdapts(t *testing.T) {
 	for _, c := range []struct {
 		write, flush time.Duration // of 1 MiB; of a flush
+		second       bool
 		checkpoint   int64
 		barriers     int // in 512 MiB
 	}{
-		{10 * time.Millisecond, 30 * time.Millisecond, 0, 16},
-		{10 * time.Millisecond, 100 * time.Millisecond, 0, 1 + 1 + 3}, // after 32, 96, 224, 352 and 480 MiB
-		{10 * time.Millisecond, 60 * time.Millisecond, 0, 1 + 7},      // after 32, then every 64 MiB
-		{10 * time.Millisecond, 100 * time.Millisecond, 64 << 20, 8},
-		{7 * time.Millisecond, 32 * time.Millisecond, 0, 16}, // an eighth, not more
+		{25 * time.Millisecond, time.Millisecond, false, 0, 64},
+		{12500 * time.Microsecond, 0, false, 0, 64},
+		{12 * time.Millisecond, 0, false, 0, 2 + 31}, // after 8 and 16 MiB, then every 16
+		{25 * time.Millisecond, 10 * time.Millisecond, false, 0, 2 + 31},
+		{25 * time.Millisecond, 30 * time.Millisecond, false, 0, 4 + 14}, // after 8, 16, 32 and 48 MiB, then every 32
+		{time.Millisecond, 0, false, 0, 4 + 14},
+		{7 * time.Millisecond, 32 * time.Millisecond, false, 0, 4 + 14},  // an eighth, not more
+		{10 * time.Millisecond, 60 * time.Millisecond, false, 0, 6 + 6},  // two each of 8, 16 and 32, then every 64 MiB
+		{10 * time.Millisecond, 300 * time.Millisecond, false, 0, 8 + 2}, // two each of 8, 16, 32 and 64, then every 128 MiB
+		{10 * time.Millisecond, 100 * time.Millisecond, false, 64 << 20, 8},
+		{25 * time.Millisecond, 150 * time.Millisecond, true, 0, 64},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			syncs := 0
-			d := drain{flush: c.flush, syncs: &syncs}
+			d := drain{flush: c.flush, second: c.second, syncs: &syncs}
 			w, err := blockdev.New("slot", blockdev.Files{Main: d, Sentinel: d, Direct: d, Size: 1 << 30, Fixed: true}).NewWriter(
 				blockdev.WriterOptions{Engine: blockdev.Paced, Checkpoint: c.checkpoint})
 			if err != nil {

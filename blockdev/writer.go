@@ -18,16 +18,22 @@ const (
 	Auto = "auto"
 )
 
-// The defaults of [WriterOptions], chosen by measurement: windows of 4 to 8 MiB reach full speed with the least dirty memory. A flush takes
-// 1 to 90 ms, longer where it queues behind the reads of the read-back: a checkpoint is 32 MiB, so that read-back stays close behind, and is
-// doubled where its flush takes longer than an eighth of the time between two, up to 128 MiB. A slow drive would lose more by read-back
-// that follows from afar than by its flushes.
+// The defaults of [WriterOptions], chosen by measurement: windows of 4 to 8 MiB reach full speed with the least dirty memory.
 const (
-	DefaultWindow     = 4 << 20
-	DefaultCheckpoint = 32 << 20
-	maxCheckpoint     = 128 << 20
-	flushShare        = 8
-	DefaultInFlight   = 3
+	DefaultWindow   = 4 << 20
+	DefaultInFlight = 3
+)
+
+// The checkpoint adapts: a flush takes 1 to 90 ms, longer where it queues behind reads, and the read-back, two checkpoints behind, reads the
+// last two when everything was written. It begins with 8 MiB and is doubled, up to 32 MiB, on a fast device, where each stop to flush
+// counts. It is doubled, up to 128 MiB, while its flush takes a larger share of the time than it has of 256 MiB: near this size both costs
+// together are least for an image of 700 MiB. One slow flush is an accident, two in a row are the device.
+const (
+	minCheckpoint  = 8 << 20
+	fastCheckpoint = 32 << 20
+	maxCheckpoint  = 128 << 20
+	flushShare     = 256 << 20
+	fast           = 100 * time.Millisecond // a device that takes less for a checkpoint
 )
 
 // dirtyLimit bounds the dirty bytes of the disk in the kernel. It is large enough not to slow two windows down.
@@ -37,7 +43,7 @@ const dirtyLimit = 8 * DefaultWindow
 type WriterOptions struct {
 	Engine     string // Paced, Direct or Auto; "" is Auto
 	Window     int64  // bytes written between two write-outs; 0 is DefaultWindow
-	Checkpoint int64  // bytes written between two flushes; 0 begins with DefaultCheckpoint and grows where flushes are slow
+	Checkpoint int64  // bytes written between two flushes; 0 adapts from 8 to 128 MiB
 	InFlight   int    // direct writes at a time; 0 is DefaultInFlight
 	Buffer     int64  // bytes of one direct write, whole pages; 0 is 512 KiB
 }
@@ -52,6 +58,7 @@ type Writer struct {
 	barriers int       // completed
 	last     time.Time // of the last barrier
 	grows    bool      // the checkpoint adapts to the time of a flush
+	outgrown int       // checkpoints in a row that were too small
 	out      atomic.Int64
 	restore  func() error // sets the kernel's old limit on dirty pages
 }
@@ -76,7 +83,7 @@ func (d *Device) NewWriter(o WriterOptions) (*Writer, error) {
 	}
 	grows := o.Checkpoint <= 0
 	if grows {
-		o.Checkpoint = DefaultCheckpoint
+		o.Checkpoint = minCheckpoint
 	}
 	if o.InFlight <= 0 {
 		o.InFlight = DefaultInFlight
@@ -151,11 +158,23 @@ func (w *Writer) Flush() error {
 	}
 	w.barriers++
 	end := time.Now()
-	if w.grows && end.Sub(start)*flushShare > end.Sub(w.last) {
-		w.o.Checkpoint = min(2*w.o.Checkpoint, maxCheckpoint)
+	if w.grows {
+		w.grow(end.Sub(w.last), end.Sub(start))
 	}
 	w.last = end
 	return nil
+}
+
+// grow doubles the checkpoint after two that were too small, by the time of the last one and of its flush.
+func (w *Writer) grow(took, flush time.Duration) {
+	size := w.o.Checkpoint
+	if size >= maxCheckpoint || (size >= fastCheckpoint || took >= fast) && flush*time.Duration(flushShare/size) <= took {
+		w.outgrown = 0
+		return
+	}
+	if w.outgrown++; w.outgrown == 2 {
+		w.o.Checkpoint, w.outgrown = 2*size, 0
+	}
 }
 
 // Barriers counts the completed flushes of a writer on a built-in medium with direct read-back. It stays 0 on every other: removable
