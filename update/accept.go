@@ -140,7 +140,7 @@ func (r *run) accept() error {
 	return r.asked()
 }
 
-// asked refuses another release than the one that was asked for.
+// asked refuses a release other than the one that was asked for.
 func (r *run) asked() error {
 	if got := r.release.Identity(); r.Identity != "" && got != r.Identity {
 		return &IncompatibleError{Reason: fmt.Sprintf("the release is another one than was requested: its identity is %.16s, expected %.16s", got, r.Identity)}
@@ -148,7 +148,7 @@ func (r *run) asked() error {
 	return nil
 }
 
-// plan accepts the block map of every image for the slot, and that it fits.
+// plan accepts the block map of every image for the slot, and checks that it fits.
 func (r *run) plan(ctx context.Context) error {
 	r.passed = nil
 	if r.Images != nil {
@@ -221,7 +221,7 @@ func AcceptRelease(doc, signature []byte, c Conditions) (*release.Opened, error)
 	return opened, nil
 }
 
-// checkRelease applies what a release says of itself.
+// checkRelease applies the conditions to a release.
 func (c Conditions) checkRelease(r *release.Release) error {
 	index, device := r.Order().RollbackIndex, c.Product != AnyProduct
 	switch {
@@ -237,7 +237,7 @@ func (c Conditions) checkRelease(r *release.Release) error {
 	return nil
 }
 
-// isHardware reports whether the device is one of the revisions; none is every one.
+// isHardware reports whether the device is one of the revisions; an empty list means all.
 func (c Conditions) isHardware(revisions []string) bool {
 	return len(revisions) == 0 || slices.ContainsFunc(c.Hardware, func(own string) bool { return own == AnyHardware || slices.Contains(revisions, own) })
 }

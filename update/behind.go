@@ -21,11 +21,11 @@ type behind struct {
 	err    error
 
 	barriers int   // of the target
-	written  int64 // up to this offset of the image everything was handed to the target
-	covered  int64 // and up to this one before the last barrier began
+	written  int64 // offset of the image up to which everything was handed to the target
+	covered  int64 // the same before the last barrier began
 
 	mu    sync.Mutex
-	ready int64         // and up to this one before the barrier in front of that began
+	ready int64         // the same before the barrier in front of that one began
 	moved chan struct{} // closed when ready grows
 }
 
@@ -47,7 +47,7 @@ func (p *part) follow(ctx context.Context) {
 	}()
 }
 
-// passed takes note that everything before an offset of the image was written, and of the barriers so far: a new one covers what was
+// passed records that everything before an offset of the image was written, and the barriers so far: a new one covers the bytes
 // written before the last call. It returns the error of a read-back that has failed.
 func (b *behind) passed(written int64, barriers int) error {
 	if b == nil {

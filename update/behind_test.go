@@ -27,7 +27,7 @@ type followed struct {
 	fail    error         // of every early read
 	wrong   []int64       // bytes that read wrong
 	slow    bool          // a read takes its time
-	yields  bool          // what may be read is read before the next write
+	yields  bool          // every allowed read ends before the next write
 	reading int           // reads under way
 }
 
@@ -172,7 +172,7 @@ func TestReadBackOverlaps(t *testing.T) {
 	}
 }
 
-// What the overlapped read-back finds different is repaired, once everything was written.
+// Mismatches that the overlapped read-back finds are repaired once everything was written.
 func TestOverlappedMismatch(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 8192})
 	job, f := followedJob(t, k)
@@ -214,7 +214,7 @@ func TestOverlappedFailureEndsWriting(t *testing.T) {
 	}
 }
 
-// A target is closed when no read of it is under way any more, whatever has ended the install, or the copy.
+// A target is closed only when no read of it is under way, whatever ended the install or the copy.
 func TestOverlappedReadEndsBeforeClose(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 8192})
 	m, err := bmap.Parse(k.doc)

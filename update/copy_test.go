@@ -105,7 +105,7 @@ func TestCopy(t *testing.T) {
 				d := newDevice(1 << 20)
 				d.flip = at
 				job := copyJob(k, d, withMap)
-				if withMap == nil { // what was written is all that is known of the image
+				if withMap == nil { // the written bytes are all that is known of the image
 					job.Sizes = update.Sizes{Chunk: 8192, Held: 65536}
 					job.Reopen = func(context.Context) (update.ImageCloser, error) { return nil, errors.New("it is opened again") }
 				}
@@ -130,7 +130,7 @@ func (b breaks) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A copy resumes, rewrites and repairs as an install does. Without a read-back nothing is read, and its progress is what was written.
+// A copy resumes, rewrites and repairs as an install does. Without a read-back nothing is read, and its progress counts the written bytes.
 func TestCopyAgain(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	m, err := bmap.Parse(k.doc)
@@ -191,7 +191,7 @@ func TestCopyAgain(t *testing.T) {
 	}
 }
 
-// Whatever operation of a copy fails, or is the last one before it is cancelled, the copy is no success.
+// A copy is no success if any operation of it fails, or is the last one before it is cancelled.
 func TestCopyEveryFailure(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	m, err := bmap.Parse(k.doc)

@@ -32,11 +32,11 @@ type Fetch struct {
 	Held   int64 `json:"held"`
 	Copied int64 `json:"copied"`
 	Saved  int64 `json:"saved"` // bytes of the file that are not fetched, less those of the delta
-	// Delta is what is made out of the other slot and a delta, or the index of the image; nil without one.
+	// Delta describes the ranges made out of the other slot with a delta, or with the index of the image; nil without one.
 	Delta *PatchFetch `json:"delta,omitempty"`
 }
 
-// save counts what is saved.
+// save sets Saved.
 func (f *Fetch) save() {
 	if f.Saved = 0; f.Parts {
 		f.Saved = f.Whole - f.Bytes
@@ -60,7 +60,7 @@ const seedBudget = 64 << 20
 
 // planFetch decides the source of every range before anything is fetched: the target if it holds the range, else the other slot, at
 // the same place or another one, else a delta against the other slot, else blocks that moved in it, else the image itself. The returned
-// image reads each range from its source. Whatever the source, a range is compared with its signed checksum.
+// image reads each range from its source. Every range is compared with its signed checksum, whatever its source.
 func (p *part) planFetch(ctx context.Context, image Image) (*delta, selection, error) {
 	p.phaseOf(PhasePlan, p.Map.MappedBytes())
 	lacks := make([]bool, p.Map.Len())
@@ -94,7 +94,7 @@ func (p *part) planFetch(ctx context.Context, image Image) (*delta, selection, e
 	}, nil
 }
 
-// plan plans what the first patch that makes anything, and the image, are for.
+// plan divides the missing ranges between the first patch that makes any of them and the image.
 func (d *delta) plan(ctx context.Context, patches []*patch, lacks []bool) (*Fetch, error) {
 	fetch := new(Fetch)
 	var want []int
@@ -151,7 +151,7 @@ func (d *delta) choose(ctx context.Context, patches []*patch, want []int, fetch 
 	return nil
 }
 
-// decide chooses between the delta and a file that can be fetched only whole. Where a part of the file is needed, all of it comes anyway, and a
+// decide chooses between the delta and a file that can be fetched only whole. If a part of the file is needed, all of it comes anyway, and a
 // delta of more than a twentieth would cost too much if it turned out wrong.
 func (d *delta) decide(plan *Fetch) {
 	if d.unread && plan.Delta.Bytes <= plan.Whole/20 {
@@ -264,7 +264,7 @@ func (d *delta) hash(rng bmap.Range, buf []byte) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// Read implements io.Reader. The bytes that are asked for are of one range.
+// Read implements io.Reader. One call asks for bytes of one range.
 func (d *delta) Read(p []byte) (n int, err error) {
 	rng := d.m.Range(d.index)
 	for ; d.at >= rng.Offset+rng.Length; rng = d.m.Range(d.index) {

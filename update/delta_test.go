@@ -127,12 +127,12 @@ func (k *kit) sparse(t *testing.T, d *device, other []byte) (update.Job, *sparse
 func TestDelta(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
 	moved := make([]byte, len(k.image))
-	copy(moved[81920:], k.image[65536:81920]) // a range where another is, and all else is other
+	copy(moved[81920:], k.image[65536:81920]) // a range in the place of another; everything else differs
 	changed := bytes.Clone(k.image)
 	changed[70_000] ^= 1
 	changed[697_000] ^= 1
 	short := bytes.Clone(k.image[:100_000])
-	both := bytes.Clone(k.image) // a range, and a copy of it where another is
+	both := bytes.Clone(k.image) // a range, and a copy of it in the place of another
 	copy(both[81920:98304], k.image[65536:81920])
 	mapped := int64(0)
 	m, err := bmap.Parse(k.doc)
@@ -142,7 +142,7 @@ func TestDelta(t *testing.T) {
 	mapped = m.MappedBytes()
 	for _, c := range []struct {
 		name   string
-		target []byte // what the target holds, nil: nothing of it
+		target []byte // content of the target; nil: nothing of the image
 		other  []byte // nil: there is no other slot
 		held   bool   // everything is in the target
 		fetch  int64  // bytes of the image that are fetched; -1 some, but not all
@@ -163,7 +163,7 @@ func TestDelta(t *testing.T) {
 				copy(d.medium, c.target)
 			}
 			job, img, s := k.sparse(t, d, c.other)
-			job.Held = 16 << 10 // a range that is as long is not read twice
+			job.Held = 16 << 10 // a range of this length is not read twice
 			job.Reopen = func(context.Context) (update.ImageCloser, error) { return nil, errInjected }
 			if c.other == nil {
 				job.Seed = nil
@@ -226,7 +226,7 @@ func TestCopiedTwice(t *testing.T) {
 	}
 }
 
-// What comes from the other slot is compared like everything else, and no failure there ends in a switch.
+// Ranges from the other slot are compared like all others, and no failure there ends in a switch.
 func TestDeltaFails(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
 	run := func(t *testing.T, ctx context.Context, change func(job *update.Job, img *sparseStream, s *seed)) error {
@@ -339,7 +339,7 @@ func TestDeltaFails(t *testing.T) {
 	}
 }
 
-// A rewrite copies nothing, since the other slot may be what is wrong.
+// A rewrite copies nothing, since the other slot may be at fault.
 func TestRewriteFetchesAll(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
 	d := newDevice(1 << 20)
@@ -418,7 +418,7 @@ func TestBoundsBeforeInvalidate(t *testing.T) {
 	if n, most := v.read.Load(), int64(68*mib+4*mib*runtime.GOMAXPROCS(0)); n < 64*mib || n > most {
 		t.Errorf("%d bytes of the other slot were read; want 64 MiB", n)
 	}
-	// What is found pays for what is not. With one reader its order is known: up to 64 MiB in vain is within the bound, more is not.
+	// Ranges that are found pay for those that are not. With one reader the order is known: up to 64 MiB in vain is within the bound, more is not.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	var ranges []bmap.Range
 	size := int64(0)

@@ -11,7 +11,7 @@ import (
 // Held says why a slot makes an install unnecessary.
 type Held string
 
-// What a slot holds.
+// The reasons.
 const (
 	HeldRunning Held = "running" // the release, and it is running
 	HeldNext    Held = "next"    // the release, and it boots next
@@ -23,7 +23,7 @@ const (
 // NothingError reports that a slot holds the release already, so that the install changed nothing.
 type NothingError struct {
 	Slot    string
-	Version string // of what the slot holds
+	Version string // of the release that the slot holds
 	Held    Held
 }
 
@@ -74,7 +74,7 @@ func (e *HardwareError) Error() string {
 	return fmt.Sprintf("the release is for hardware %s; this device is %s", strings.Join(e.Want, ", "), strings.Join(e.Got, ", "))
 }
 
-// Hint says what to do next.
+// Hint returns the next action.
 func (e *HardwareError) Hint() string {
 	if len(e.Got) == 0 {
 		return "set hardware in the configuration to the revision of the device"

@@ -41,8 +41,7 @@ func (p *part) prepare(ctx context.Context) (missing bool, err error) {
 	return false, nil
 }
 
-// prepareDelta is prepare for an image of which only some ranges are read. Where a delta makes the first one, but wrongly, it is the image that
-// must have it.
+// prepareDelta is prepare for an image of which only some ranges are read. If a delta makes the first one wrong, the image must have it.
 func (p *part) prepareDelta(ctx context.Context) (missing bool, err error) {
 	d, want, err := p.planFetch(ctx, p.image)
 	if err != nil {
@@ -81,7 +80,7 @@ func (p *part) prepareDelta(ctx context.Context) (missing bool, err error) {
 const checkedRange = 64 << 20
 
 // fetchFirst reads a range of an image that is at its beginning, and compares it with its signed checksum. The returned image hands the bytes
-// out again. A longer range than Held is compared in a second stream; where there is none, its beginning has to be there at least.
+// out again. A range longer than Held is compared in a second stream; without one, at least its beginning has to be there.
 func (p *part) fetchFirst(ctx context.Context, image Image, index int, rng bmap.Range) (Image, error) {
 	n := rng.Length
 	if n > p.Held {
@@ -117,8 +116,7 @@ func (p *part) checkOther(ctx context.Context, index int, rng bmap.Range) ([]byt
 	return p.readFirst(other, index, rng, rng.Length)
 }
 
-// readFirst reads n bytes of a range of an image that is at its beginning, and returns the first ones of them. If it is the whole range, it is
-// compared.
+// readFirst reads n bytes of a range of an image that is at its beginning, and returns the first of them. A range read whole is compared.
 func (p *part) readFirst(image Image, index int, rng bmap.Range, n int64) ([]byte, error) {
 	if err := image.Skip(rng.Offset); err != nil {
 		return nil, &SourceError{Err: err}
@@ -143,7 +141,7 @@ func (p *part) readFirst(image Image, index int, rng bmap.Range, n int64) ([]byt
 	return first, p.judge(rng, first)
 }
 
-// judge has the target refuse an image by the beginning of a range, if that is the image's.
+// judge lets the target refuse an image by a range at its beginning.
 func (p *part) judge(rng bmap.Range, first []byte) error {
 	if judge, ok := p.target.(Judge); ok && rng.Offset == 0 {
 		if err := judge.CheckImage(first, p.Map.ImageSize()); err != nil {
@@ -153,7 +151,7 @@ func (p *part) judge(rng bmap.Range, first []byte) error {
 	return nil
 }
 
-// begun is an image of which some bytes were read before: skip bytes at its beginning were skipped, first follows them.
+// begun is an image of which some bytes were read before: skip bytes at its beginning were skipped, and first follows them.
 type begun struct {
 	Image
 	skip  int64
@@ -163,7 +161,7 @@ type begun struct {
 // Read implements io.Reader.
 func (b *begun) Read(p []byte) (int, error) {
 	if len(b.first) == 0 {
-		b.first = nil // its memory
+		b.first = nil // frees its memory
 		return b.Image.Read(p)
 	}
 	n := copy(p, b.first)
@@ -171,7 +169,7 @@ func (b *begun) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Skip implements Image. Nothing of first is skipped: it is of a range that is wanted.
+// Skip implements Image. Nothing of first is skipped: it belongs to a wanted range.
 func (b *begun) Skip(n int64) error {
 	passed := min(n, b.skip)
 	b.skip -= passed

@@ -78,7 +78,7 @@ func TestLongFirstRange(t *testing.T) {
 		size   int64 // that the source has
 		bad    int64 // byte that is wrong, -1 none
 		reopen bool
-		want   string // what the error contains
+		want   string // part of the error
 		spared bool   // the slot stays bootable
 	}{
 		{"right", 9 << 20, -1, true, "", false},
@@ -160,7 +160,7 @@ func TestFirstRangeOfRelease(t *testing.T) {
 	}
 }
 
-// judging is a disk that takes no image with these first bytes.
+// judging is a disk that refuses images with these first bytes.
 type judging struct {
 	*device
 	head []byte
@@ -221,7 +221,7 @@ func TestImageIsJudged(t *testing.T) {
 	}
 }
 
-// Only the beginning of an image is judged, not that of another range which is the first one that is missing.
+// Only the beginning of an image is judged, not that of a later range which is the first missing one.
 func TestBeginningIsJudged(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	d := newDevice(1 << 20)

@@ -12,7 +12,7 @@ type judged struct {
 	judge  <-chan error // nil passes them on at once
 }
 
-// passRanges passes each sequence on, in their order, once its range was found right.
+// passRanges passes the sequences on in order, each once its range was found right.
 func passRanges(ctx context.Context, queue <-chan judged, out chan<- chunk) error {
 	for j := range queue {
 		if j.judge != nil {

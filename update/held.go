@@ -13,7 +13,8 @@ import (
 // an interrupted install resumes: no record of it is kept. Equal ranges are flushed and read back like all others. A slot with
 // other content costs Budget of reading once; after an interrupted install everything before the cut is found, since writing ascends.
 //
-// What cannot be read differs: many media answer a read error until the sector is written, and a medium that takes no write either fails then.
+// A range that cannot be read counts as different: many media report a read error until the sector is written, and a medium that accepts no
+// write either fails then.
 type held struct {
 	Sizes
 	m      *bmap.Map
@@ -23,7 +24,7 @@ type held struct {
 	equal  atomic.Int64 // mapped bytes found equal
 	vain   atomic.Int64 // bytes read that differed, less those found equal
 	off    bool         // nothing is compared
-	read   func()       // is called with every piece that is read
+	read   func()       // called for every piece that is read
 }
 
 func (p *part) newHeld(off bool) *held {

@@ -33,7 +33,7 @@ func written(d *device) []string {
 	})
 }
 
-// An install that was interrupted writes only what is missing, and one that was complete writes nothing.
+// An install that was interrupted writes only the missing ranges, and one that was complete writes nothing.
 func TestResume(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	d := newDevice(1 << 20)
@@ -109,7 +109,7 @@ func (b *badSectors) ReadBackAt(p []byte, off int64) (int, error) {
 	return b.target.ReadBackAt(p, off)
 }
 
-// TestUnreadable: what cannot be read is written, in mapped ranges of any length and in holes; what the target holds beside it stays.
+// TestUnreadable: unreadable sectors are written, in mapped ranges of any length and in holes; the content beside them stays.
 func TestUnreadable(t *testing.T) {
 	for _, longest := range []int64{65536, -1} { // with the sizes of the job the second ones are compared while they stream
 		k := newKit(t, bmap.CreateOptions{MaxRange: longest})
@@ -134,7 +134,7 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-// Long ranges are compared in pieces, and comparing stops where it finds nothing.
+// Long ranges are compared in pieces, and comparing stops if it finds nothing.
 func TestComparingIsBounded(t *testing.T) {
 	sizes := update.Sizes{Chunk: 8 << 10, Held: 16 << 10, Read: 16 << 10, Budget: 256 << 10}
 	image := make([]byte, 640<<10)
@@ -177,7 +177,7 @@ func TestComparingIsBounded(t *testing.T) {
 	}
 }
 
-// Equal ranges extend the budget for differing ones: of a slot two thirds of which are right, all of that is found.
+// Equal ranges extend the budget for differing ones: if two thirds of a slot are right, all of them are found.
 func TestEqualPaysForDifferent(t *testing.T) {
 	image := make([]byte, 640<<10)
 	rand.NewChaCha8([32]byte{9}).Read(image)
@@ -201,7 +201,7 @@ func TestEqualPaysForDifferent(t *testing.T) {
 	}
 }
 
-// What cannot be read, and holes that are not zero, cost the budget as well.
+// Unreadable ranges, and holes that are not zero, are charged to the budget as well.
 func TestVainReadsAreBounded(t *testing.T) {
 	image := make([]byte, 640<<10)
 	rand.NewChaCha8([32]byte{9}).Read(image)
@@ -272,8 +272,7 @@ func (v vainTarget) ReadBackAt(p []byte, off int64) (int, error) {
 	return v.target.ReadBackAt(p, off)
 }
 
-// What reads back wrong is written once more; where that does not help, or there is no second source, the error
-// names every range.
+// Ranges that read back wrong are written once more; if that does not help, or there is no second source, the error names every range.
 func TestRepair(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	reopen := func(context.Context) (update.ImageCloser, error) {
@@ -345,8 +344,8 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestRepairEveryFailure: whatever operation after the first flush fails, or is the last one before the install is cancelled, nothing is
-// tried again, and there is no switch. The repair needs a second stream, which is closed.
+// TestRepairEveryFailure: if any operation after the first flush fails, or is the last one before the install is cancelled, nothing is
+// retried, and there is no switch. The repair needs a second stream, which is closed.
 func TestRepairEveryFailure(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	for _, cancels := range []bool{false, true} {
@@ -455,7 +454,7 @@ func TestGapsComeFirst(t *testing.T) {
 	}
 }
 
-// sign makes the kit one of another image.
+// sign gives the kit another image.
 func (k *kit) sign(t *testing.T, image []byte, o bmap.CreateOptions) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "image"))

@@ -44,9 +44,9 @@ type Disk interface {
 type Target interface {
 	Medium
 	Discard(off, length int64) error // the bytes may read as anything
-	WrittenOut() int64               // bytes written that the device has taken
-	// Barriers counts the completed flushes, those of the target's own included, where the medium may be read back while it is written:
-	// see docs/durability.md. Elsewhere it stays 0, and everything is read after the last flush.
+	WrittenOut() int64               // bytes written out to the device
+	// Barriers counts the completed flushes, including the target's own, if the medium may be read back while it is written: see
+	// docs/durability.md. Otherwise it stays 0, and everything is read after the last flush.
 	Barriers() int
 	Engine() string // how it writes, for the result
 	Close() error
@@ -57,7 +57,7 @@ type FileTarget interface {
 	Target
 	// Reserve takes room for size bytes, durably. It is called before every other method, and before the slot is invalidated.
 	Reserve(size int64) error
-	// Named opens the file under its name instead, to be read back and not written. It fails if the file has not size bytes.
+	// Named opens the file under its name instead, to be read back and not written. It fails if the file does not have size bytes.
 	Named(size int64) error
 	// Commit gives the file its name, durably. It is called once, after Flush and the read-back.
 	Commit() error
@@ -82,19 +82,19 @@ type ImageCloser interface {
 	io.Closer
 }
 
-// Images hands over what a release names.
+// Images provides the files that a release names.
 type Images interface {
 	// Map reads the block map of an image. Nothing of it is trusted.
 	Map(ctx context.Context, i release.Image) ([]byte, error)
 	// Open opens an image from its beginning, and returns its decoded size in bytes, -1 if that is unknown before the end. It may
-	// be called again, to repair what reads back wrong.
+	// be called again, to repair ranges that read back wrong.
 	Open(ctx context.Context, i release.Image) (image ImageCloser, size int64, err error)
 }
 
 // Stream is a release whose images come in one pass.
 type Stream interface {
 	Images
-	// Next opens the image that comes next. It returns io.EOF when all of the release came, and nothing else did.
+	// Next opens the image that comes next. It returns io.EOF when all of the release came and nothing else.
 	Next(ctx context.Context) (StreamImage, error)
 }
 
@@ -127,10 +127,10 @@ type Job struct {
 	Image     Image // of a bmap
 	ImageSize int64 // decoded size in bytes, -1 if it is unknown before the end
 	// Narrow derives the map of Image from the accepted map of something larger, such as a whole disk. It must not return a range
-	// that the accepted map does not cover. It may be nil. Part names what it takes; the identity of the release covers it.
+	// that the accepted map does not cover. It may be nil. Part names the part that it takes; the identity of the release covers it.
 	Narrow func(ctx context.Context, m *bmap.Map) (*bmap.Map, error)
 	Part   string
-	// Reopen opens the image again from its beginning to repair what reads back wrong. Nil repairs nothing.
+	// Reopen opens the image again from its beginning to repair ranges that read back wrong. Nil repairs nothing.
 	Reopen func(ctx context.Context) (ImageCloser, error)
 
 	// Seed opens the same partition of a slot other than the one that is written, to copy ranges from. It is used if Image is a
@@ -142,11 +142,11 @@ type Job struct {
 	Tries    int
 	Unmapped string // policy for unmapped blocks if the signed document has none; "" is UnmappedZero
 	Rewrite  bool   // also write ranges that the slot already holds, and a release that is installed already
-	IfNewer  bool   // install only what is newer than the releases of the running and of the next slot
+	IfNewer  bool   // install only a release newer than those of the running and of the next slot
 	// DownloadOnly ends after the read-back, without a switch. The slot stays marked bad until it is activated.
 	DownloadOnly bool
-	// Restore, instead of the switch, makes the slot the fallback whose release a scrub found damaged: the slot held the release before,
-	// so that neither its expiry nor the floor counts. Nil installs.
+	// Restore replaces the switch: it makes a slot whose release a scrub found damaged the fallback. The slot held the release before,
+	// so neither its expiry nor the floor counts. Nil installs.
 	Restore func(ctx context.Context, slot string) error
 	// ForceFromBad installs although the running slot was not marked good. If the new slot fails, too, there may be no fallback.
 	ForceFromBad bool
@@ -218,9 +218,9 @@ type ImageResult struct {
 // Timings are the durations of the phases of an install, in seconds.
 type Timings map[Phase]float64
 
-// Install runs the steps of the package comment, in that order. A nil error means that the slot holds every image of the release,
-// read back from the medium, and is the boot loader's next choice unless it was only downloaded, all durably. Errors: [NothingError], [ActiveError], [NotGoodError],
-// [IncompatibleError], [ExpiredError], [RollbackError], [ImageError], [SourceError], [WriteError], [ReadBackError], [BootError],
+// Install runs the steps of the package comment, in that order. A nil error means that the slot holds every image of the release, read back from the
+// medium, and is the boot loader's next choice unless it was only downloaded, all of it durably. Errors: [NothingError], [ActiveError],
+// [NotGoodError], [IncompatibleError], [ExpiredError], [RollbackError], [ImageError], [SourceError], [WriteError], [ReadBackError], [BootError],
 // [verify.SignatureError], [bmap.SyntaxError], those of package release, the State and the hooks, and the cause of a cancelled context.
 func Install(ctx context.Context, job Job) (_ *Result, err error) {
 	run := &run{Job: job, timer: newTimer(job.Progress)}
@@ -329,8 +329,8 @@ func (r *run) each(step func(p *part) error) error {
 	return nil
 }
 
-// fetchFirst prepares images up to the first one of which a range is missing, which is fetched and checked. The others are prepared in
-// their turn: each decoder takes memory.
+// fetchFirst prepares images up to the first one that lacks a range, which is fetched and checked. The others are prepared in their
+// turn: each decoder takes memory.
 func (r *run) fetchFirst(ctx context.Context) error {
 	if r.next != nil { // no other image of a stream is open
 		_, err := r.next.prepare(ctx)

@@ -37,7 +37,7 @@ type device struct {
 	slots   []update.Slot
 	size    int64
 	data    []byte // of the slot
-	medium  []byte // what a flush has made durable
+	medium  []byte // bytes that a flush has made durable
 	failAt  int    // operation index from 1; 0 never
 	onOp    func(n int)
 	flip    int64 // byte that the medium corrupts; -1 none
@@ -47,7 +47,7 @@ type device struct {
 	opened  int   // targets
 	closed  int
 
-	every, writes, barriers int   // a barrier before the next write after so many, if it is not 0; what happened so far
+	every, writes, barriers int   // every: writes between two barriers, 0 is none; the others are counts
 	out                     int64 // bytes that were written, those of an earlier job included
 }
 
@@ -58,7 +58,7 @@ func newDevice(size int64) *device {
 	}
 }
 
-// op records an operation and says whether it fails.
+// op records an operation and reports whether it fails.
 func (d *device) op(format string, a ...any) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -342,7 +342,7 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// A range longer than what is held is written as it streams, and judged before the switch.
+// A range too long to be held is written as it streams, and judged before the switch.
 func TestLongRanges(t *testing.T) {
 	image := make([]byte, 11<<20)
 	rng := rand.NewChaCha8([32]byte{9})
@@ -368,8 +368,8 @@ func TestLongRanges(t *testing.T) {
 	}
 }
 
-// Whatever operation fails: an error that names the class, nothing after it that changes anything, the old choice, and a new slot that cannot
-// be booted once it was touched.
+// If any operation fails, the error names its class, nothing after it changes anything, the old choice stays, and the new slot cannot boot
+// once it was touched.
 func TestEveryFailure(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	k = newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{ImageChecksum: wholeSum(k.image)}})
@@ -430,7 +430,7 @@ func classOf(op string, err error) bool {
 	return true
 }
 
-// Cancelled at any operation, an install is never a success, unless the switch has begun, and it ends soon.
+// An install that is cancelled at any operation ends soon, and is never a success unless the switch has begun.
 func TestEveryCancel(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	ended, end := context.WithCancelCause(t.Context())
@@ -523,7 +523,7 @@ func TestWholeChecksum(t *testing.T) {
 	}
 }
 
-// TestSwitchIsReadBack: an install whose switch the boot state does not hold, or which cannot be read before or after it, is no success.
+// TestSwitchIsReadBack: an install is no success if the boot state does not hold the switch, or cannot be read before or after it.
 func TestSwitchIsReadBack(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{})
 	for unread, doing := range []string{"reading the switch back", "reading it", "reading the switch back"} {
@@ -536,7 +536,7 @@ func TestSwitchIsReadBack(t *testing.T) {
 	}
 }
 
-// A medium that does not hold what it was given is found out wherever the byte is, mapped or not.
+// A medium that does not hold the bytes it was given is detected wherever the wrong byte is, mapped or not.
 func TestReadBack(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	for _, flip := range []int64{0, 8191, 8192, 65535, 65536, 300_000, 400_000, 699_999} {
@@ -688,7 +688,7 @@ func TestInactiveSlot(t *testing.T) {
 	}
 }
 
-// The running slot is what the device falls back to: unless it was marked good nothing is installed.
+// The device falls back to the running slot: nothing is installed unless that was marked good.
 func TestRunningSlotMustBeGood(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{})
 	for _, c := range []struct {

@@ -16,8 +16,7 @@ import (
 	"updater/update"
 )
 
-// TestIdentity: another release than the one that is asked for, and one that lacks what the device requires, is refused before anything is
-// opened.
+// TestIdentity: a release other than the one asked for, and one that lacks a field the device requires, is refused before anything is opened.
 func TestIdentity(t *testing.T) {
 	k := newReleaseKit(t)
 	r, err := release.New(k.contents)
@@ -56,7 +55,7 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// TestNarrow: a part of a larger accepted map is installed. What is taken belongs to the identity of the release.
+// TestNarrow: a part of a larger accepted map is installed. The part that is taken belongs to the identity of the release.
 func TestNarrow(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	const from, size = 65536, 131072
@@ -205,7 +204,7 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-// phases records the phases of an install and how far the last one came that ended before a hook.
+// phases records the phases of an install and how far the last one got that ended before a hook.
 type phases struct {
 	update.Progress
 	list []string

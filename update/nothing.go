@@ -7,11 +7,10 @@ import (
 	"updater/release"
 )
 
-// held reports whether a slot holds the release already and needs no more than its activation; the slot is Slot then, and was read
-// back. A [NothingError] says that it does not need even that. Which slot holds what is known by the state alone, so that without
-// one nothing is held.
+// held reports whether a slot holds the release already and needs no more than its activation; the slot is Slot then, and was read back.
+// A [NothingError] says that it does not need even that. Only the state knows the release of a slot, so without one nothing is held.
 //
-// A slot that runs, or that boots next while another one runs, is believed. Any other one is read back: it may have been written since,
+// A slot that runs, or that boots next while another one runs, is not read. Any other one is read back: it may have been written since,
 // and a person who starts a recovery may do so because the next choice does not work.
 func (r *run) held(ctx context.Context, slots []Slot) (bool, error) {
 	if r.State == nil || r.Rewrite || r.Restore != nil {
@@ -91,7 +90,7 @@ func (r *run) readsBack(ctx context.Context, slot string) (same bool, err error)
 		}
 		bad, err := p.readBackOf().Compare(ctx, p.target)
 		if err != nil || len(bad) > 0 {
-			return false, cancelled(ctx) // what cannot be read is written
+			return false, cancelled(ctx) // a slot that cannot be read is written
 		}
 		p.held = p.newHeld(false)
 		p.held.found(p.Map.MappedBytes())

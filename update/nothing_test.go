@@ -13,8 +13,8 @@ import (
 	"updater/update"
 )
 
-// TestNothingToDo: what a slot holds by the state and the boot loader decides whether anything is done. An install is one that opens
-// a slot for writing and marks it bad; an activation only reads and switches.
+// TestNothingToDo: the state and the boot loader's view of a slot decide whether anything is done. An install is one that opens a
+// slot for writing and marks it bad; an activation only reads and switches.
 func TestNothingToDo(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{Version: "7", RollbackIndex: 7}})
 	for _, c := range []struct {
@@ -88,8 +88,8 @@ func TestNothingToDo(t *testing.T) {
 	}
 }
 
-// TestIfNewer: with IfNewer what runs or boots next has to be older, and what failed is not tried again. A slot that is asked for is the only
-// one that counts.
+// TestIfNewer: with IfNewer the releases that run or boot next have to be older, and a release that failed is not retried. If a slot is asked
+// for, only that one counts.
 func TestIfNewer(t *testing.T) {
 	created := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{Version: "7", RollbackIndex: 7, Created: created}})
@@ -171,7 +171,7 @@ func TestIfNewer(t *testing.T) {
 			}
 		})
 	}
-	// Without an index and a time no order is known; what is not known to be older does not count as newer.
+	// Without an index and a time no order is known; a release does not count as newer than one that is not known to be older.
 	k = newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	d := newDevice(1 << 20)
 	job := k.job(d)

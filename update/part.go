@@ -32,7 +32,7 @@ type part struct {
 	overlap           int64 // bytes that were read back while others were written
 }
 
-// open opens the partition for writing, or takes the room for the file.
+// open opens the partition for writing, or reserves the room for the file.
 func (p *part) open() error { return p.openAs(FileTarget.Reserve) }
 
 // openHeld opens what the slot holds.
@@ -68,7 +68,7 @@ func (p *part) close() {
 	p.closeImage()
 }
 
-// closeImage gives the memory of its decoder back before the next image is read, and the slot that was copied from.
+// closeImage releases the decoder's memory, and the slot that was copied from, before the next image is read.
 func (p *part) closeImage() {
 	if p.closer != nil {
 		_ = p.closer()
@@ -232,7 +232,7 @@ func (p *part) readBack(ctx context.Context) error {
 	return p.checkWhole(ctx, b, p.target)
 }
 
-// again opens the image anew, as progress sees it; nil if it cannot be.
+// again returns a function that reopens the image and counts its progress; nil if it cannot be reopened.
 func (p *part) again() func(ctx context.Context) (ImageCloser, error) {
 	if p.reopen == nil {
 		return nil
@@ -265,7 +265,7 @@ func (p *part) inSlot(err error) error {
 
 func (p *part) result() ImageResult {
 	if p.fetch != nil {
-		p.fetch.save() // what was fetched again counts now
+		p.fetch.save() // bytes that were fetched again count now
 	}
 	res := ImageResult{
 		Role: p.role, ImageBytes: p.Map.ImageSize(), MappedBytes: p.Map.MappedBytes(), Unmapped: p.Unmapped, Engine: p.target.Engine(),

@@ -11,15 +11,16 @@ import (
 // Patched is an image that may be made, in part, out of another slot and a delta.
 type Patched interface {
 	Image
-	// Patch opens the delta from what the seed holds to the image of an accepted map with this checksum. A nil Patch without an error is none.
+	// Patch opens the delta from what the seed holds to the image of an accepted map with this checksum. A nil Patch without an error means
+	// that there is none.
 	Patch(ctx context.Context, seed Seed, m *bmap.Map, checksum string) (Patch, error)
 }
 
 // Indexed is an image that may be made, in part, out of blocks that moved in another slot, without a delta.
 type Indexed interface {
 	Sparse
-	// Moved returns what finds the blocks of an accepted map in the seed. It plans nothing if the image has no index. progress is called from
-	// several goroutines with the bytes of the seed that were read since.
+	// Moved returns the Patch that finds the blocks of an accepted map in the seed. It plans nothing if the image has no index. progress is
+	// called from several goroutines with the bytes of the seed that were read since.
 	Moved(seed Seed, m *bmap.Map, progress func(n int64)) Patch
 }
 
@@ -47,7 +48,7 @@ type PatchFetch struct {
 	Reason   string `json:"reason,omitempty"`
 }
 
-// patch is what one part makes with a Patch.
+// patch is a Patch with the ranges that one part makes with it.
 type patch struct {
 	Patch
 	made   map[int]bool
@@ -96,7 +97,7 @@ func (h *patch) make(ctx context.Context, i int) bool {
 	return h.data != nil
 }
 
-// refetch writes the ranges that could not be made, from a second stream of the image. Their checksums are compared before.
+// refetch writes the ranges that could not be made, from a second stream of the image. Their checksums are compared first.
 func (p *part) refetch(ctx context.Context, failed []int) error {
 	p.closeImage()
 	var want []bmap.Span

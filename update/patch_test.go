@@ -83,7 +83,7 @@ func (f *fakePatch) Range(context.Context) []byte {
 
 func (f *fakePatch) Close() error { f.closed++; return nil }
 
-// A patch makes what it can; what it makes wrong is written from a second stream, which fetches that alone.
+// A patch makes the ranges it can; those it makes wrong are written from a second stream, which fetches them alone.
 func TestPatch(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
 	m, err := bmap.Parse(k.doc)
@@ -168,7 +168,7 @@ func TestPatch(t *testing.T) {
 	}
 }
 
-// A delta beside a file, of which no parts are fetched, makes what it can, too.
+// A delta beside a file of which no parts are fetched makes the ranges it can, too.
 func TestPatchOfFile(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
 	m, err := bmap.Parse(k.doc)
@@ -205,8 +205,8 @@ func (s *indexedStream) Moved(_ update.Seed, _ *bmap.Map, progress func(int64)) 
 	return s.moved
 }
 
-// TestChoice: what makes ranges is the delta, else the index of the image. A file that can be fetched only whole is, unless a small delta
-// makes all that is missing.
+// TestChoice: the delta makes ranges, else the index of the image. A file that can be fetched only whole is fetched, unless a small delta
+// makes all missing ranges.
 func TestChoice(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
 	m, err := bmap.Parse(k.doc)
@@ -218,14 +218,14 @@ func TestChoice(t *testing.T) {
 	mapped := m.MappedBytes()
 	for _, c := range []struct {
 		name         string
-		delta, index func(int) bool // what they make; nil is none of them
-		bytes        int64          // of what is used
+		delta, index func(int) bool // the ranges they make; nil: none
+		bytes        int64          // of the one that is used
 		whole        bool
 		noReopen     bool
 		noSeed       bool
 		err          error // of the delta's plan
 		made         int64
-		shown        string // what the result shows: delta, index or nothing
+		shown        string // in the result: delta, index or nothing
 		fetched      int64
 	}{
 		{"a delta of all", all, all, 10, false, false, false, nil, mapped, "delta", 0},
@@ -345,7 +345,7 @@ func TestPatchPlansAgain(t *testing.T) {
 	}
 }
 
-// Whatever operation fails, the slot does not boot next, and the next install goes on from what it holds.
+// The slot does not boot next if any operation fails, and the next install continues from the ranges that it holds.
 func TestPatchEveryOperationFails(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 16 << 10})
 	m, err := bmap.Parse(k.doc)

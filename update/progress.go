@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// Phase is a part of an install, as it is shown to people.
+// Phase is a part of an install, as shown to people.
 type Phase string
 
 // The phases, in their order.
@@ -59,7 +59,7 @@ func (p *Progress) Moves() int64 {
 func (p *Progress) reads(i Image) {
 	if c, ok := i.(consumed); ok {
 		p.image.Store(&c)
-		p.move() // the bytes of the image before may have been as many
+		p.move() // the previous image may have had as many bytes
 	}
 }
 

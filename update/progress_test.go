@@ -94,7 +94,7 @@ func TestProgressOfHoles(t *testing.T) {
 	}
 }
 
-// TestProgressOfComparing: every piece of what the slot holds already is progress.
+// TestProgressOfComparing: every piece that the slot already holds is progress.
 func TestProgressOfComparing(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	d, p := newDevice(1<<20), new(update.Progress)

@@ -49,7 +49,7 @@ type Mismatch struct {
 	Err       error // a *verify.MismatchError, or the first byte of the hole that is not zero
 }
 
-// Bytes is what Compare reads.
+// Bytes is the number of bytes that Compare reads.
 func (b ReadBack) Bytes() int64 {
 	if b.Unmapped == UnmappedZero {
 		return b.Map.ImageSize()
@@ -104,10 +104,9 @@ func (b ReadBack) compare(ctx context.Context, medium ReadBacker, ready func(ctx
 	return bad, nil
 }
 
-// Repair writes what differs once more, from a second stream of the image whose checksums are checked before, flushes, and
-// compares it again. A nil error means that the medium holds it now. Errors: [ReadBackError] if anything still differs, if
-// reopen is nil or if there are more than [MaxRepair] mismatches; [SourceError], [ImageError], [WriteError], the cause of a
-// cancelled context.
+// Repair writes the mismatches once more, from a second stream of the image whose checksums are checked before, flushes, and compares
+// them again. A nil error means that the medium holds the image now. Errors: [ReadBackError] if anything still differs, if reopen is
+// nil or if there are more than [MaxRepair] mismatches; [SourceError], [ImageError], [WriteError], the cause of a cancelled context.
 func (b ReadBack) Repair(ctx context.Context, medium Medium, bad []Mismatch, reopen func(context.Context) (ImageCloser, error)) error {
 	if !repairable(bad, reopen) {
 		return b.mismatch(bad)

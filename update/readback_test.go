@@ -116,7 +116,7 @@ func TestHolesAreReadWhole(t *testing.T) {
 	}
 }
 
-// TestMismatchesAscend: what differs comes in the order of the image, whichever reader is first.
+// TestMismatchesAscend: mismatches come in the order of the image, whichever reader is first.
 func TestMismatchesAscend(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 4096})
 	m, err := bmap.Parse(k.doc)

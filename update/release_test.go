@@ -33,10 +33,10 @@ type partition struct {
 	s            *set
 	role         string
 	data, medium []byte
-	barriers     int           // with set.every: a barrier after every write
-	end          int64         // then everything before it was written
+	barriers     int           // completed; with set.every one after every write
+	end          int64         // with set.every: everything before it was written
 	waited       int           // reads that the flush has waited for
-	early        chan struct{} // then gets a value for every read of that, until the flush, which waits for four of them
+	early        chan struct{} // gets a value for every read before end until the flush, which waits for four of them
 }
 
 func newSet() *set {
@@ -332,7 +332,7 @@ func TestReleasePhases(t *testing.T) {
 	}
 }
 
-// TestReleaseSourceIsGone: what reads back wrong is not repaired when its image cannot be opened again.
+// TestReleaseSourceIsGone: ranges that read back wrong are not repaired if their image cannot be opened again.
 func TestReleaseSourceIsGone(t *testing.T) {
 	k, s := newReleaseKit(t), newSet()
 	flips(s, k.files)
@@ -387,7 +387,7 @@ func everyFailure(t *testing.T, file string) {
 			t.Fatalf("operation %d failed: open are %v, %d targets were opened, %d closed", n, k.open, s.opened, s.closed)
 		}
 		if n <= len(s.journal) && strings.HasPrefix(s.journal[n-1], "read back") && !slices.ContainsFunc(s.journal[:n], isFlush) {
-			if err != nil || !k.holds(s) || s.next() != "B" { // what the slot held is compared only: it is written then
+			if err != nil || !k.holds(s) || s.next() != "B" { // a comparison with the old content failed: the range is written
 				t.Fatalf("operation %d failed to read what the slot held; Install = %v, slot %s boots next", n, err, s.next())
 			}
 			continue
@@ -415,7 +415,7 @@ func everyFailure(t *testing.T, file string) {
 
 func isFlush(op string) bool { return strings.HasPrefix(op, "flush") }
 
-// TestReleaseRefused: what is wrong with a release is refused before anything is opened for writing.
+// TestReleaseRefused: a release that is wrong in any way is refused before anything is opened for writing.
 func TestReleaseRefused(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -553,7 +553,7 @@ func releaseResult(t *testing.T, isStream bool) {
 	if res.Unmapped != "" || res.Images[0].Unmapped != "zero" || res.Images[1].Unmapped != "keep" || res.Images[1].ZeroedBytes != 0 {
 		t.Errorf("holes: %q of %+v", res.Unmapped, res.Images)
 	}
-	for _, of := range p.of[update.PhaseReadBack] { // the whole of boot, and what is mapped of rootfs twice
+	for _, of := range p.of[update.PhaseReadBack] { // all of boot, and the mapped bytes of rootfs twice
 		if of.All != k.imageSize+2*res.Images[1].MappedBytes {
 			t.Errorf("the share of the read-back is %+v", of)
 		}
@@ -575,8 +575,8 @@ func releaseResult(t *testing.T, isStream bool) {
 	}
 }
 
-// TestReleaseHeld: a release that the state has in a slot is activated if every image reads back, files under their names included. One
-// that is missing, unreadable or another one is written.
+// TestReleaseHeld: a release that the state has in a slot is activated if every image reads back, files under their names included. An
+// image that is missing, unreadable or different is written.
 func TestReleaseHeld(t *testing.T) {
 	k := newReleaseKit(t)
 	r, err := release.New(k.contents)
@@ -659,8 +659,8 @@ func (o *oneWay) Next(context.Context) (update.StreamImage, error) {
 	return image, nil
 }
 
-// TestStream: the images of a stream are written in its order. One that does not end after them ends without a switch, and what reads back
-// wrong is repaired only where an image can be opened again.
+// TestStream: the images of a stream are written in its order. A stream that does not end after them ends without a switch, and ranges
+// that read back wrong are repaired only if their image can be opened again.
 func TestStream(t *testing.T) {
 	k := newReleaseKit(t)
 	surplus := &release.ArchiveError{Name: "surplus", Msg: "follows the last image"}

@@ -12,7 +12,7 @@ type Sizes struct {
 	Chunk  int64 // of one buffer of the image stream; 256 KiB
 	Held   int64 // ranges of at most this length are compared before their first byte is written, at least 4096; 4 MiB
 	Gap    int64 // unit of the image in which holes are zeroed before data is written, since zeroing drops cached pages; 8 MiB
-	Piece  int64 // what is zeroed, or discarded, between two looks at the context; 64 MiB
+	Piece  int64 // bytes zeroed or discarded between two checks of the context; 64 MiB
 	Read   int64 // one read of the medium, each reader has one such buffer; 512 KiB, of which three keep a fast disk busy
 	Budget int64 // bytes that are compared in vain, beyond those found equal, before comparing is given up; 16 MiB
 }

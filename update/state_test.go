@@ -52,7 +52,7 @@ func (m *memory) outcomes() string {
 	return strings.Join(list, " ")
 }
 
-// TestRemembered: what is about to be written is noted before anything changes, and that it is whole before the switch.
+// TestRemembered: the release is recorded as being written before anything changes, and as whole before the switch.
 func TestRemembered(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{Product: "demo", Version: "7", RollbackIndex: 7}})
 	d := newDevice(1 << 20)
@@ -79,8 +79,8 @@ func TestRemembered(t *testing.T) {
 	}
 }
 
-// TestRememberedFailures: whatever fails, an install that began ends as failed; one that cannot be noted does not begin;
-// and a slot that was read back whole stays noted as whole.
+// TestRememberedFailures: an install that began is recorded as failed if any operation fails; one that cannot be recorded does
+// not begin; and a slot that was read back whole stays recorded as whole.
 func TestRememberedFailures(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	for n := 1; ; n++ {
@@ -98,7 +98,7 @@ func TestRememberedFailures(t *testing.T) {
 		}
 		failed := d.journal[n-1]
 		if strings.HasPrefix(failed, "discard") {
-			continue // advice; its error is no matter
+			continue // advice; its error does not matter
 		}
 		if d.compares(n) {
 			if err != nil || m.outcomes() != "writing installed" {
