@@ -120,8 +120,8 @@ func TestBadBlock(t *testing.T) {
 	}
 }
 
-// TestBadBlockStays: a part of an unreadable block is an error, and nothing becomes zero, where the block reaches out of the window, where
-// blocks cannot be written alone, and where they cannot be read for another reason or written.
+// TestBadBlockStays: a part of an unreadable block is an error, and nothing becomes zero, if the block reaches out of the window, if
+// blocks cannot be written alone, and if they cannot be written, or cannot be read for another reason.
 func TestBadBlockStays(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(f *blockdev.Files)

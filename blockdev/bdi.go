@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// bdiNotes is where the limits that a run has changed are noted, for the next run if this one is killed. It ends with the kernel's limits:
-// at the next boot.
+// bdiNotes is the folder where a run notes the limits that it has changed, for the next run if this one is killed. Like the kernel's
+// limits, the notes end with the next boot.
 const bdiNotes = "/run/updater"
 
-// bdiLimit is a value in the folder of a backing device (Documentation/ABI/testing/sysfs-class-bdi), and the one that is kept of it:
+// bdiLimit is a value in the folder of a backing device (Documentation/ABI/testing/sysfs-class-bdi), and the value that is saved:
 // the same limit in the finest unit.
 type bdiLimit struct{ name, value, keep string }
 
 // limitDirty makes the kernel write dirty pages of the disk out early, by strict_limit and max_bytes (Linux 6.2 and later) or a
-// max_ratio of 1 per cent. sysfs is the directory of the disk, notes that of the notes. restore sets the old values again, as
+// max_ratio of 1 per cent. sysfs is the directory of the disk, notes the one of the notes. restore sets the old values again, as
 // [restoreDirty] does after a run that was killed. Limits that cannot be set are skipped.
 func limitDirty(sysfs, notes string, bytes int64) (restore func() error) {
 	bdi := filepath.Join(sysfs, "bdi")
@@ -49,14 +49,14 @@ func limitDirty(sysfs, notes string, bytes int64) (restore func() error) {
 	return func() error { return errors.Join(setNoted(bdi, note.String()), removeNote(path)) }
 }
 
-// restoreDirty sets the limits again that a killed run has left, as its note tells. It does nothing without a note.
+// restoreDirty restores the limits that a killed run has changed, by its note. It does nothing without a note.
 func restoreDirty(sysfs, notes string) error {
 	path := bdiNote(sysfs, notes)
 	note, _ := os.ReadFile(path)
 	return errors.Join(setNoted(filepath.Join(sysfs, "bdi"), string(note)), removeNote(path))
 }
 
-// bdiNote names the note of a disk. A disk that takes the name of another one has another sequence number (diskseq, Linux 5.15).
+// bdiNote names the note of a disk. A disk that gets the name of another one has another sequence number (diskseq, Linux 5.15).
 func bdiNote(sysfs, notes string) string {
 	return filepath.Join(notes, "bdi-"+filepath.Base(sysfs)+"-"+sysText(sysfs, "diskseq"))
 }

@@ -17,12 +17,11 @@ import (
 	"updater/update"
 )
 
-// benchBytes is what each engine and each peer writes.
+// benchBytes is the number of bytes that each engine and each peer writes.
 const benchBytes = 256 << 20
 
-// BenchmarkWrite writes the same bytes with every engine and with what people use instead, each up to durable, on one
-// loop device with direct I/O, in turn. It reports MB/s, the ratio to `dd bs=4M oflag=direct` and to `dd bs=4M
-// conv=fsync`, and the peak of dirty pages.
+// BenchmarkWrite writes the same bytes with every engine and with common tools, each until they are durable, on one loop device with
+// direct I/O, in turn. It reports MB/s, the ratio to `dd bs=4M oflag=direct` and to `dd bs=4M conv=fsync`, and the peak of dirty pages.
 func BenchmarkWrite(b *testing.B) {
 	image, node, data := benchDevice(b)
 	tool := func(name string, args ...string) func() error {
@@ -170,7 +169,7 @@ func engine(node, name string, data []byte) error {
 	return w.Close()
 }
 
-// peakDirty samples the dirty pages and those under write-out of the machine, less what there was at first, in bytes.
+// peakDirty samples the dirty pages and those under write-out of the machine, less those at the start, in bytes.
 func peakDirty(done <-chan struct{}) (peak int64) {
 	sample := func() (n int64) {
 		text, _ := os.ReadFile("/proc/meminfo")

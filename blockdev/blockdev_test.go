@@ -39,7 +39,7 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// began is when the process did, or a little later.
+// began is the time when the process began, or a little later.
 var began = time.Now()
 
 // newDisk makes a disk image of 64 MiB with three partitions, one label used twice.
@@ -299,8 +299,8 @@ func TestWriteFlushReadBack(t *testing.T) {
 	}
 }
 
-// TestReadBackCopiesNothing holds that a page-aligned read goes straight into the caller's memory: a buffer in
-// between, as large as the read, costs a copy and has the collector run without end below a memory limit.
+// TestReadBackCopiesNothing checks that a page-aligned read goes straight into the caller's memory: a buffer in between, as large
+// as the read, costs a copy and has the collector run without end below a memory limit.
 func TestReadBackCopiesNothing(t *testing.T) {
 	d := open(t, find(t, openDisk(t, newDisk(t)), "PARTLABEL=rootfs_b"))
 	if !d.ReadBackDirect() {

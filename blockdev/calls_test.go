@@ -208,7 +208,7 @@ func TestCallErrors(t *testing.T) {
 	if n, err := window.WriteAt(make([]byte, 4096), 0); !errors.Is(err, unix.EIO) || window.WrittenOut() != 0 {
 		t.Errorf("WriteAt with a failing flush = %d, %v, %d bytes written out; want EIO, and none", n, err, window.WrittenOut())
 	}
-	for _, engine := range []string{blockdev.Paced, blockdev.Direct, blockdev.Auto} { // what is not inside the window is not queued
+	for _, engine := range []string{blockdev.Paced, blockdev.Direct, blockdev.Auto} { // bytes outside the window are not queued
 		c, f := tracedFiles(64 << 10)
 		f.Size = 32 << 10
 		w := newWriter(t, blockdev.New("slot", f), blockdev.WriterOptions{Engine: engine})
@@ -424,7 +424,7 @@ type failing struct {
 
 func (f failing) Pread([]byte, int64) (int, error) { return 0, f.err }
 
-// TestOpenPathRefuses: a window that is not inside the file is refused, and nothing stays open. So is a write to what is open for reading.
+// TestOpenPathRefuses: a window that is not inside the file is refused, and nothing stays open. So is a write to a device that is open for reading.
 func TestOpenPathRefuses(t *testing.T) {
 	dir := t.TempDir()
 	path, fifo := filepath.Join(dir, "file"), filepath.Join(dir, "fifo")
@@ -481,7 +481,7 @@ func TestOpenPathRefuses(t *testing.T) {
 	}
 }
 
-// TestTooManyOpenFiles: wherever an open fails for want of descriptors, that is the error, and nothing stays open.
+// TestTooManyOpenFiles: an open that fails for want of descriptors, at any step, returns that error, and nothing stays open.
 func TestTooManyOpenFiles(t *testing.T) {
 	path := newDisk(t)
 	for name, open := range map[string]func() (any, error){
@@ -504,7 +504,7 @@ func TestTooManyOpenFiles(t *testing.T) {
 	}
 }
 
-// wantCleanFailures lowers the limit of open files until open fails. Otherwise it returns what it does without a limit.
+// wantCleanFailures lowers the limit of open files until open fails. Otherwise it returns the result without a limit.
 func wantCleanFailures(t *testing.T, dir string, open func() (any, error)) {
 	t.Helper()
 	var usual unix.Rlimit
@@ -561,7 +561,7 @@ func TestShrunkFile(t *testing.T) {
 	}
 }
 
-// TestKernelFile: what a kernel or a file system has no command for is unsupported, any other error is not.
+// TestKernelFile: a request that a kernel or a file system has no command for is unsupported, any other error is not.
 func TestKernelFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(path, bytes.Repeat([]byte{7}, 16384), 0o600); err != nil {
@@ -616,7 +616,7 @@ func TestKernelFile(t *testing.T) {
 	if err := rw.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	now := func() error { // what is in the page cache is read at once
+	now := func() error { // cached pages are read at once
 		_, err := unix.Preadv2(int(rw.Fd()), [][]byte{make([]byte, 4096)}, 0, unix.RWF_NOWAIT)
 		return err
 	}

@@ -54,7 +54,7 @@ type Device struct {
 	chunk    int    // largest single O_DIRECT read
 	zeroing  int64  // largest single ZeroOut or Discard
 	paced    bool   // sync_file_range works
-	fills    bool   // the blocks belong to one image: what cannot be read beside a write may become zero
+	fills    bool   // the blocks belong to one image: unreadable bytes beside a write may become zero
 	node     string // folder of the block device in sysfs; "" for a file
 	sysfs    string // folder of its whole disk
 	fixed    bool   // a partition of a built-in medium
@@ -170,7 +170,7 @@ func alignOf(f *os.File, block bool) int64 {
 		return cmp.Or(int64(n), directAlign)
 	}
 	var st unix.Statx_t
-	_ = unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st) // what it does not report stays 0
+	_ = unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st) // fields that it does not report stay 0
 	return cmp.Or(int64(st.Dio_offset_align), directAlign)
 }
 
@@ -208,11 +208,11 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// WriteAt writes p at off. It is durable after [Device.Sync]. Whole pages go through the page cache. Other runs of whole logical
-// blocks, up to 1 MiB, are written with O_DIRECT if possible: the page cache would first read the rest of the page, and fail on an
-// unreadable sector that the write would have rewritten. So are parts of a block whose page cannot be read, if the block can. Once the
-// device has a [Writer], the rest of an unreadable block becomes zero; before, the write fails: the rest may be another copy of the boot
-// state, on a drive that will answer again. A write past the end writes nothing. An error poisons the device.
+// WriteAt writes p at off. It is durable after [Device.Sync]. Whole pages go through the page cache. Other runs of whole logical blocks,
+// up to 1 MiB, are written with O_DIRECT if possible: the page cache would first read the rest of the page, and fail on an unreadable
+// sector that the write would have rewritten. So are parts of a block whose page cannot be read, if the block can. Once the device has a
+// [Writer], the rest of an unreadable block becomes zero; before that, the write fails: the rest may be another copy of the boot state,
+// on a drive that will answer again. A write past the end writes nothing. An error poisons the device.
 func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.check("writing", off, int64(len(p))); err != nil {
 		return 0, err
@@ -262,9 +262,9 @@ func (d *Device) writeBlocks(p []byte, off int64) (int, error) {
 // isBadSector reports whether a read failed because of the medium (block/blk-core.c, blk_errors).
 func isBadSector(err error) bool { return errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODATA) }
 
-// writeAround writes a part of a page whose rest the page cache could not read, as unread says. It writes whole logical blocks with
-// O_DIRECT. The other bytes in them stay. Where they cannot be read they become zero on a device of one image, else nothing is written.
-// If the page can be read, it was the write that failed, and that is final.
+// writeAround writes a part of a page whose rest the page cache could not read, with the error unread. It writes whole logical blocks
+// with O_DIRECT. The other bytes in them stay. If they cannot be read, they become zero on a device of one image, else nothing is
+// written. If the page can be read, it was the write that failed, and that is final.
 func (d *Device) writeAround(p []byte, off int64, unread error) (int, error) {
 	if d.direct == nil || d.align > directAlign {
 		return 0, unread

@@ -32,8 +32,8 @@ func newDirect(d *Device, o WriterOptions, out *atomic.Int64) *direct {
 	return e
 }
 
-// canWriteDirect probes O_DIRECT with a read. The error is the reason why it cannot be used. A read error of the medium is none: a write
-// may repair the sector.
+// canWriteDirect probes O_DIRECT with a read. The error is the reason why it cannot be used. A read error of the medium is no reason: a
+// write may repair the sector.
 func (d *Device) canWriteDirect() error {
 	switch {
 	case d.direct == nil:
@@ -114,7 +114,7 @@ func (e *direct) submit() error {
 
 // edge writes a part of a block through the page cache, with no other write in flight. The barrier writes it out.
 func (e *direct) edge(p []byte, off int64) error {
-	e.wg.Wait() // one that failed has poisoned the device
+	e.wg.Wait() // a failed one has poisoned the device
 	n, err := e.d.WriteAt(p, off)
 	e.out.Add(int64(n))
 	return err

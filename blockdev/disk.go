@@ -121,7 +121,7 @@ func pathSize(path string) (int64, error) {
 	return size, err
 }
 
-// sizeOf returns the size of a regular file or block device in bytes, and which of both it is.
+// sizeOf returns the size of a regular file or block device in bytes, and which of the two it is.
 func sizeOf(f *os.File) (size int64, block bool, err error) {
 	info, err := f.Stat()
 	if err == nil && info.Mode().IsRegular() {

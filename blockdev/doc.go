@@ -1,9 +1,9 @@
 // Package blockdev opens disks, partitions and windows of disk image files, and writes them durably.
 //
-// What it guarantees:
+// The package guarantees:
 //
 //   - A [Device] opened with [Exclusive] has no other user: a block device is opened with O_EXCL, so that a mounted or claimed one
-//     is a [BusyError]; of a disk image file exactly the bytes of the window are locked.
+//     is a [BusyError]; in a disk image file exactly the bytes of the window are locked.
 //   - [Device.Sync] returns nil only if all data written before is on stable storage and the drive's cache was flushed. It flushes a
 //     sentinel descriptor that was opened before the first write: sync_file_range advances the error cursor of its own
 //     descriptor, on which a later fdatasync would report nothing (mm/filemap.c, file_check_and_advance_wb_err).
@@ -13,11 +13,11 @@
 //   - A sector that cannot be read is rewritten by a write that covers it, and never read for the sake of its neighbours.
 //   - Partition tables and file systems are hostile input: reading them takes bounded memory and time.
 //
-// What it does not: [SyncRange] paces writes and detects errors early; it never makes data durable. A drive that lies about its
+// The package does not make data durable by [SyncRange], which paces writes and detects errors early. A drive that lies about its
 // cache is detected only by a read-back after a power cycle.
 //
 // All offsets and sizes are int64 bytes. The nodes of a partition and of its whole disk have separate page caches
 // (block/bdev.c), so a partition is read and written through its own node only.
 //
-// Package gpt is the codec of GUID partition tables, mbr reads MBR ones, fat finds files in FAT file systems.
+// Package gpt is the codec of GUID partition tables, mbr reads MBR partition tables, fat finds files in FAT file systems.
 package blockdev

@@ -77,7 +77,7 @@ func TestEngines(t *testing.T) {
 	}
 }
 
-// aligned is a descriptor with O_DIRECT that refuses other memory than whole pages begin with.
+// aligned is a descriptor with O_DIRECT that refuses memory that does not begin at a page.
 type aligned struct{ blockdev.File }
 
 func (f aligned) Pread(p []byte, off int64) (int, error) {
@@ -186,7 +186,7 @@ func TestFactsAndLimits(t *testing.T) {
 	}
 	bdi := filepath.Join("/sys/block", filepath.Base(node), "bdi")
 	defaults := func() {
-		for name, value := range map[string]string{"strict_limit": "0", "max_ratio": "100"} { // what loop devices start with
+		for name, value := range map[string]string{"strict_limit": "0", "max_ratio": "100"} { // the values of a new loop device
 			_ = os.WriteFile(filepath.Join(bdi, name), []byte(value), 0)
 		}
 	}
@@ -224,7 +224,7 @@ func TestFactsAndLimits(t *testing.T) {
 	if during == before {
 		t.Logf("this kernel lets no limit be set: %s", before)
 	}
-	for share, want := range map[string]string{"7000": "7000", "0": "1000000"} { // one of somebody else, and one under which all writes wait
+	for share, want := range map[string]string{"7000": "7000", "0": "1000000"} { // a limit set by another program, and one under which all writes wait
 		fine := filepath.Join(bdi, "max_ratio_fine")
 		if os.WriteFile(fine, []byte(share), 0) != nil {
 			continue
@@ -335,8 +335,8 @@ func TestExtCSD(t *testing.T) {
 	}
 }
 
-// TestFailureIsFinal: after a write or a flush that failed nothing succeeds any more, although the drive would take it: the kernel has
-// dropped what it could not write, and a second flush would report nothing.
+// TestFailureIsFinal: nothing succeeds after a failed write or flush, although the drive would accept it: the kernel has dropped the
+// pages that it could not write, and a second flush would report nothing.
 func TestFailureIsFinal(t *testing.T) {
 	for _, kind := range []crashdisk.Kind{crashdisk.FlushKeep, crashdisk.EIO, crashdisk.ShortWrite} {
 		for _, engine := range []string{blockdev.Paced, blockdev.Direct, blockdev.Auto} {
@@ -371,7 +371,7 @@ func TestFailureIsFinal(t *testing.T) {
 	}
 }
 
-// TestZeroingFailureIsFinal: the same holds after zeroing or discarding that failed.
+// TestZeroingFailureIsFinal: the same holds after a failed zeroing or discard.
 func TestZeroingFailureIsFinal(t *testing.T) {
 	for name, change := range map[string]func(w *blockdev.Writer) error{
 		"Zero":    func(w *blockdev.Writer) error { return w.Zero(0, 8192) },
@@ -390,7 +390,7 @@ func TestZeroingFailureIsFinal(t *testing.T) {
 	}
 }
 
-// ordered is a descriptor that writes down where its writes went, as they end.
+// ordered is a descriptor that records the offsets of its writes, as they end.
 type ordered struct {
 	*badSector
 	mu  *sync.Mutex
@@ -407,8 +407,8 @@ func (o ordered) Pwrite(p []byte, off int64) (int, error) {
 	return o.badSector.Pwrite(p, off)
 }
 
-// TestDirectSettles: a hole that is not whole pages is zeroed when no direct write is in flight: they may share a page, and the page cache
-// would write its old content over the new one.
+// TestDirectSettles: a hole that is not whole pages is zeroed only when no direct write is in flight: they may share a page, and the page
+// cache would write its old content over the new one.
 func TestDirectSettles(t *testing.T) {
 	for _, hole := range []struct {
 		off, length int64
@@ -449,7 +449,7 @@ func TestDirectSettles(t *testing.T) {
 	}
 }
 
-// TestEdgeWaits: a part of a block is written when no direct write is in flight, for the same reason.
+// TestEdgeWaits: a part of a block is written only when no direct write is in flight, for the same reason.
 func TestEdgeWaits(t *testing.T) {
 	var mu sync.Mutex
 	var log []int64
@@ -469,7 +469,7 @@ func TestEdgeWaits(t *testing.T) {
 	}
 }
 
-// TestZeroWithoutCommand: where the kernel has no command for zeros they are written, all of them and no more.
+// TestZeroWithoutCommand: if the kernel has no command for zeros, they are written, all of them and no more.
 func TestZeroWithoutCommand(t *testing.T) {
 	before := bytes.Repeat([]byte{0xa5}, 2<<20)
 	for _, span := range [][2]int{{0, 2 << 20}, {100, 900_000}, {4096, 8192}, {5000, 5100}} {

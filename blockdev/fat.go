@@ -7,7 +7,7 @@ import (
 	"updater/blockdev/fat"
 )
 
-// maxFATFile bounds what [Partition.OpenFATFile] takes: boot state is a few KiB.
+// maxFATFile is the largest file that [Partition.OpenFATFile] accepts: boot state is a few KiB.
 const maxFATFile = 1 << 20
 
 // OpenFATFile opens the blocks of a file inside the partition's FAT file system as a fixed-size device, without mounting it:

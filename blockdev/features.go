@@ -27,7 +27,7 @@ func (d *Device) Features() Features {
 }
 
 // Busy returns a [BusyError] if the partition is mounted, held or locked. It claims the device for a moment, so hold the disk's
-// lock: an install that opens it at that moment would find it busy.
+// lock: an install that opens the device at that moment would find it busy.
 func (p Partition) Busy() error {
 	if p.window && !p.disk.block {
 		f, err := os.Open(p.Path)

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// finder looks for disks: where sysfs is, and the device nodes.
+// finder looks for disks, by the folders of sysfs and of the device nodes.
 type finder struct{ sys, dev string }
 
 // FindDisk returns the device node of a whole disk by properties that do not depend on the order of detection. spec is
@@ -54,7 +54,7 @@ func (f finder) find(spec string, parts []string) (string, error) {
 	return "", fmt.Errorf("several disks match (%s): %s; unplug all but one, or name one by SERIAL= or BUS=", strings.Join(found, ", "), spec)
 }
 
-// onlyCopy returns path, unless another disk has the same partitions. An image file may have those of any disk.
+// onlyCopy returns path, unless another disk has the same partitions. An image file may have the partitions of any disk.
 func onlyCopy(path string, nodes, parts []string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -89,7 +89,7 @@ func (f finder) wholeDisks() ([]string, error) {
 	return nodes, nil
 }
 
-// hasParts reports whether a disk has all of the partitions, some perhaps twice, which the later lookup refuses. A disk that
+// hasParts reports whether a disk has all of the partitions; some may be there twice, which the later lookup refuses. A disk that
 // cannot be read has none.
 func hasParts(node string, parts []string) bool {
 	d, err := OpenDisk(node)
@@ -131,5 +131,5 @@ func (f finder) onBus(node, piece string) bool {
 	return strings.Contains(f.sysPath(node)+"/", "/"+strings.Trim(piece, "/")+"/")
 }
 
-// ErrNoBootDisk is wrapped if the running root file system is not on a disk, as in an initramfs.
+// ErrNoBootDisk is wrapped by the error if the running root file system is not on a disk, as in an initramfs.
 var ErrNoBootDisk = errors.New("the root file system is not on a partition of a disk")

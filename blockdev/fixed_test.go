@@ -15,7 +15,7 @@ import (
 	"updater/blockdev/gpt"
 )
 
-// TestDirtyLimits: all limits are set, or those before one that cannot be, and what was there comes back, where the kernel knows it.
+// TestDirtyLimits: all limits are set, or those before one that cannot be, and the old values come back, where the kernel knows them.
 func TestDirtyLimits(t *testing.T) {
 	for name, c := range map[string]struct {
 		before, during, after map[string]string
@@ -227,8 +227,8 @@ func TestOtherSectors(t *testing.T) {
 	}
 }
 
-// TestNodesAndWindows: a node finds its partition, and the node of the disk none of its windows. A window is opened exclusively under a claim
-// on the whole disk; a partition with a node needs none.
+// TestNodesAndWindows: a node finds its partition, and the node of the disk finds none of its windows. A window is opened exclusively under a
+// claim on the whole disk; a partition with a node needs none.
 func TestNodesAndWindows(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := errors.Join(os.WriteFile(path, make([]byte, 8192), 0o600), os.WriteFile(path+"1", make([]byte, 4096), 0o600)); err != nil {
@@ -282,7 +282,7 @@ func TestNodesAndWindows(t *testing.T) {
 	}
 }
 
-// TestSectorsOfTheDisk: of two damaged tables the error is that of the one for the disk's own sectors.
+// TestSectorsOfTheDisk: if two tables are damaged, the error is that of the one for the disk's own sectors.
 func TestSectorsOfTheDisk(t *testing.T) {
 	image := make([]byte, 128*512)
 	copy(image, gpt.ProtectiveMBR(128))

@@ -13,7 +13,7 @@ import (
 
 // GPTOptions are the options of [FitGPT] and [CheckImage].
 type GPTOptions struct {
-	// SectorSize is the disk's logical sector in bytes, see [SectorSize]; 0 takes the one that the table was made for.
+	// SectorSize is the disk's logical sector in bytes, see [SectorSize]; 0 is the one that the table was made for.
 	SectorSize int64
 	// GrowLast lets the last partition reach to the end of the disk, in whole MiB. Its file system does not grow. A disk
 	// without a GPT is then an error.
@@ -50,14 +50,14 @@ func (e *SectorSizeError) Error() string {
 	return fmt.Sprintf("made for sectors of %d bytes, the disk has %d", e.Table, e.Disk)
 }
 
-// FitGPT makes the GUID partition table of a disk fit its size, after an image that was made for a smaller disk was
-// written to it: the backup table moves to the last sectors, the last usable sector follows, both headers and the
-// protective MBR name the new places, and all checksums are right (UEFI 2.10, 5.3). A disk without a GPT is left alone,
-// and so is one whose tables fit already. A table that cannot be fitted, such as a damaged primary one, is a [GPTError].
+// FitGPT makes the GUID partition table of a disk fit its size, after an image that was made for a smaller disk was written to
+// it: the backup table moves to the last sectors, the last usable sector follows, both headers and the protective MBR name the
+// new places, and all checksums are updated (UEFI 2.10, 5.3). A disk without a GPT is left alone, and so is one whose tables fit
+// already. A table that cannot be fitted, such as a damaged primary one, is a [GPTError].
 //
-// The backup is written and flushed before the primary, so that a power cut leaves one valid table. Everything is durable
-// and read back when it returns nil. What lies at the old place of the backup stays there; no header names it any more.
-// d is the whole disk, opened exclusively. [CheckImage] finds the same errors in an image, before it is written.
+// The backup is written and flushed before the primary, so that a power cut leaves one valid table. Everything is durable and
+// read back when it returns nil. The bytes at the old place of the backup stay there; no header names them any more. d is the
+// whole disk, opened exclusively. [CheckImage] finds the same errors in an image, before it is written.
 func FitGPT(d *Device, o GPTOptions) (GPTFit, error) {
 	t, err := primaryFor(d, d.Size(), o)
 	if err != nil {
@@ -125,8 +125,8 @@ func primaryFor(r gpt.Reader, size int64, o GPTOptions) (*gpt.Table, error) {
 	return nil, errors.New("no partition table found, expected a GUID partition table to grow its last partition")
 }
 
-// otherSectors is the sector in bytes that an image without a GPT was made for, 0 if that may be own: a file system whose sectors are
-// smaller, or an MBR whose partitions lie inside the image only when they count in sectors of 512 bytes.
+// otherSectors is the sector in bytes that an image without a GPT was made for, 0 if that may be own: that of a file system with
+// smaller sectors, or 512 for an MBR whose partitions lie inside the image only in sectors of that size.
 func otherSectors(r gpt.Reader, size, own int64) int64 {
 	if own <= 512 {
 		return 0
@@ -157,8 +157,8 @@ func fileSystemSector(r gpt.Reader, size int64) int64 {
 	return 0
 }
 
-// CheckImage returns a [SectorSizeError] for a file system that Linux does not mount on the device, whose sectors are larger. head is the
-// beginning of an image of size bytes.
+// CheckImage returns a [SectorSizeError] for a file system that Linux does not mount on the device because its sectors are larger. head
+// is the beginning of an image of size bytes.
 func (w *Writer) CheckImage(head []byte, size int64) error {
 	if w.d.node == "" || w.d.direct == nil { // a file has no sectors
 		return nil

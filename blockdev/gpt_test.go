@@ -211,7 +211,7 @@ func TestFitGPTHybrid(t *testing.T) {
 	}
 }
 
-// TestFitGPTDevice does it on block devices with sectors of both sizes.
+// TestFitGPTDevice fits tables on block devices with sectors of both sizes.
 func TestFitGPTDevice(t *testing.T) {
 	for _, sector := range []string{"512", "4096"} {
 		t.Run(sector, func(t *testing.T) {
@@ -273,7 +273,7 @@ func wantSeen(t *testing.T, path, node, sector string) {
 	}
 }
 
-// TestFitGPTFaults: an operation that fails is the error, or the tables are as without it.
+// TestFitGPTFaults: an operation that fails is the error, or the tables are as if it had not failed.
 func TestFitGPTFaults(t *testing.T) {
 	content := readAll(t, gptDisk(t, 3*mib, 4*mib, "-n1:2048:+512K"))
 	fit := func(f crashdisk.Fault) (*crashdisk.Disk, error) {

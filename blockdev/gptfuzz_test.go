@@ -25,7 +25,7 @@ func tableIsWhole(disk []byte, at int64) bool {
 	return entries+n <= uint64(len(disk)) && crc32.ChecksumIEEE(disk[entries:entries+n]) == binary.LittleEndian.Uint32(h[88:])
 }
 
-// reseal puts the checksums of the table whose header is at an offset of the disk right, where it has a place for entries.
+// reseal corrects the checksums of the table whose header is at an offset of the disk, if it has a place for entries.
 func reseal(disk []byte, at int) {
 	h := disk[at : at+92]
 	first, n := binary.LittleEndian.Uint64(h[72:]), uint64(binary.LittleEndian.Uint32(h[80:]))*uint64(binary.LittleEndian.Uint32(h[84:]))

@@ -45,7 +45,7 @@ func (e *LockedError) Error() string {
 // end of the process release it. Errors: [LockedError].
 func (d *Disk) Lock(patience time.Duration) error { return lockInstall(d.path, d.f, patience) }
 
-// LockDisk takes the install lock of a disk by its path, also of one without a partition table. Closing the result releases it.
+// LockDisk takes the install lock of a disk by its path; the disk needs no partition table. Closing the result releases it.
 func LockDisk(path string, patience time.Duration) (io.Closer, error) {
 	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -57,13 +57,13 @@ func LockDisk(path string, patience time.Duration) (io.Closer, error) {
 	return f, nil
 }
 
-// probing is the time that udev gets, whose lock is a shared one: a mark-good makes it probe, which takes seconds on a busy machine.
+// probing is the time that udev gets, whose lock is shared: a mark-good makes it probe, which takes seconds on a busy machine.
 const probing = 10 * time.Second
 
 func lockInstall(path string, f *os.File, patience time.Duration) error {
 	err := filelock.LockFor(f, patience)
 	if errors.Is(err, filelock.ErrHeld) {
-		var wait time.Duration // a lock that nobody holds any more was released since
+		var wait time.Duration // a lock without a holder was released since
 		if _, shared := flockHolder(f); shared {
 			wait = probing
 		}
@@ -93,7 +93,7 @@ func (d *Disk) LockBoot(patience time.Duration) (unlock func() error, err error)
 	return f.Close, nil
 }
 
-// locked makes a lock that another process holds one of a disk.
+// locked adds the disk to the error for a lock that another process holds.
 func locked(path string, err error) error {
 	if errors.Is(err, filelock.ErrHeld) {
 		return &LockedError{Disk: path}
@@ -170,7 +170,7 @@ func loopOf(f *os.File) string {
 func busyBlock(name, path string) error {
 	busy := &BusyError{Device: name, By: "held by another program"}
 	var st unix.Stat_t
-	_ = unix.Stat(path, &st) // of an error: device 0:0, which nobody holds
+	_ = unix.Stat(path, &st) // after an error: device 0:0, which nobody holds
 	dir := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))
 	if by := heldBy(dir); by != "" {
 		busy.By = by

@@ -58,7 +58,7 @@ func TestFindDisk(t *testing.T) {
 	wants("BUS=virtual/block/"+filepath.Base(second), second, "")
 }
 
-// TestFindDiskBySysfs finds disks of a sysfs that the test makes. Their nodes are disk image files.
+// TestFindDiskBySysfs finds disks in a sysfs that the test makes. Their nodes are disk image files.
 func TestFindDiskBySysfs(t *testing.T) {
 	dir := t.TempDir()
 	sys, dev := filepath.Join(dir, "sys"), filepath.Join(dir, "dev")
@@ -194,7 +194,7 @@ func TestWindowsOfADisk(t *testing.T) {
 	}
 }
 
-// TestDiskLocks: the install lock, the lock of the boot state and those of another process exclude their own kind only.
+// TestDiskLocks: the install lock and the lock of the boot state exclude only their own kind, also in another process.
 func TestDiskLocks(t *testing.T) {
 	path := newDisk(t)
 	first, second := openDisk(t, path), openDisk(t, path)
@@ -242,7 +242,7 @@ func TestDiskLocks(t *testing.T) {
 	}
 }
 
-// TestNoBlockDevice: what only a block device has is an error of anything else, and nothing stays open.
+// TestNoBlockDevice: operations that only a block device has are an error on anything else, and nothing stays open.
 func TestNoBlockDevice(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	truncate(t, file, mib)
@@ -318,7 +318,7 @@ func TestRereadTable(t *testing.T) {
 	}
 }
 
-// TestMountPoint names where a device is mounted, whatever is in the name of the folder.
+// TestMountPoint finds the folder where a device is mounted, whatever its name contains.
 func TestMountPoint(t *testing.T) {
 	need(t, "mke2fs")
 	image := filepath.Join(t.TempDir(), "fs.img")

@@ -28,7 +28,7 @@ type table struct {
 	head, tail int64 // bytes of the disk that a GPT occupies at its beginning and end
 }
 
-// sectorSizes are those that a GPT may be made for. The one of the disk comes first, so that its error is the one reported.
+// sectorSizes returns the sizes that a GPT may be made for. The disk's own comes first, so that its error is the one reported.
 func sectorSizes(own int64) []int64 {
 	if own == 4096 {
 		return []int64{4096, 512}
@@ -37,8 +37,7 @@ func sectorSizes(own int64) []int64 {
 }
 
 // parseTable reads the table that Linux would use: a GPT that its MBR protects, else an MBR (block/partitions/core.c, check_part).
-// A GPT without a protective MBR is taken, with a fault, where there is no MBR. own is the sector of the disk in bytes, 0 for
-// an image.
+// A GPT without a protective MBR is used, with a fault, if there is no MBR. own is the sector of the disk in bytes, 0 for an image.
 func parseTable(read func(sector int64) *gpt.Tables, r mbr.Reader, size, own int64) (*table, error) {
 	var unprotected *gpt.Tables
 	var failed error
@@ -69,7 +68,7 @@ func parseTable(read func(sector int64) *gpt.Tables, r mbr.Reader, size, own int
 	return nil, err
 }
 
-// gptTable takes tables whose partitions are good.
+// gptTable converts tables whose partitions are good.
 func gptTable(tables *gpt.Tables, sector, own int64) *table {
 	list, _ := tables.Partitions()
 	t := &table{sector: sector, gpt: tables}
@@ -179,9 +178,8 @@ func (d *Disk) TableAreas() (primary, backup int64, err error) {
 // Degraded describes the faults of the partition table, "" for none. [Disk.RepairTable] restores a damaged copy.
 func (d *Disk) Degraded() string { return strings.Join(d.table.faults, "; ") }
 
-// RepairTable restores the copy of a GPT that is damaged, unreadable or different, from the one that counts, and reports
-// whether it wrote. The copy is durable and was read back when it returns nil. Partitions may be in use. [Disk.Degraded] keeps
-// describing the disk as it was opened.
+// RepairTable restores the copy of a GPT that is damaged, unreadable or different, out of the one that counts, and reports whether it wrote. The
+// copy is durable and was read back when it returns nil. Partitions may be in use. [Disk.Degraded] keeps describing the disk as it was opened.
 func (d *Disk) RepairTable() (repaired bool, err error) {
 	if d.table.gpt == nil {
 		return false, nil
@@ -213,7 +211,7 @@ func (d *Disk) replace(p gpt.Piece) (err error) {
 	return gpt.WritePieces(w, gpt.Piece{Data: p.Data})
 }
 
-// TableBytes is how much of the beginning of a disk image [ReadTable] looks at.
+// TableBytes is the length of the beginning of a disk image that [ReadTable] reads.
 const TableBytes = 64 << 10
 
 // ReadTable finds a partition by the table in head, the first bytes of a disk image of size bytes, which need not be a file:
@@ -237,7 +235,7 @@ func headTable(head []byte, size int64) (*table, error) {
 // headReader is the beginning of an image.
 type headReader struct{ *bytes.Reader }
 
-// errBeyond is wrapped where a table is not all in the beginning of an image.
+// errBeyond is wrapped by the error for a table that is not all in the beginning of an image.
 var errBeyond = errors.New("beyond the beginning of the image that is looked at")
 
 // ReadBackAt implements [gpt.Reader].

@@ -287,7 +287,7 @@ func TestOpenDiskMemory(t *testing.T) {
 	}
 }
 
-// TestCheckImage finds before writing what FitGPT finds afterwards.
+// TestCheckImage finds the errors before writing that FitGPT finds afterwards.
 func TestCheckImage(t *testing.T) {
 	gptImage, mbrImage := readAll(t, newDisk(t)), readAll(t, mbrDisk(t))
 	long := readAll(t, partitioned(t, 64<<20, "-S1024", "-n1:2048:+8M"))
@@ -362,7 +362,7 @@ func TestCheckImageSectors(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := newWriter(t, d, blockdev.WriterOptions{})
-		for name, image := range map[string][]byte{"FAT": fat, "ext": ext, "MBR": table} { // a table inside a slot is nobody's
+		for name, image := range map[string][]byte{"FAT": fat, "ext": ext, "MBR": table} { // a table inside a slot is ignored
 			err := w.CheckImage(image[:4096], int64(len(image)))
 			if _, ok := errors.AsType[*blockdev.SectorSizeError](err); ok != (sector == "4096" && name != "MBR") {
 				t.Errorf("%s on a slot with sectors of %s bytes: CheckImage = %v", name, sector, err)
@@ -374,8 +374,8 @@ func TestCheckImageSectors(t *testing.T) {
 	}
 }
 
-// FuzzOpenDisk puts a header and entries, an MBR and a logical record on a disk. What opens has partitions inside it that
-// do not overlap.
+// FuzzOpenDisk puts a header and entries, an MBR and a logical record on a disk. The partitions of a disk that opens lie inside
+// it and do not overlap.
 func FuzzOpenDisk(f *testing.F) {
 	const sectors = 128
 	table, err := gpt.New(sectors, 512, gpt.GUID{1}, []gpt.Entry{{Number: 1, Type: gpt.GUID{1}, First: 40, Last: 50, Name: "x"}})

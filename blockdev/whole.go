@@ -37,7 +37,7 @@ func SectorSize(path string) (int64, error) {
 }
 
 // BootDisk returns the node of the whole disk that holds the running root file system. It is an error if the root is not a plain
-// partition, and wraps [ErrNoBootDisk] if it is on no disk, as in an initramfs.
+// partition; the error wraps [ErrNoBootDisk] if the root is on no disk, as in an initramfs.
 func BootDisk() (string, error) {
 	sys, err := rootPartition()
 	if err != nil {

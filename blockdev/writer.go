@@ -73,7 +73,7 @@ type engine interface {
 	name() string
 }
 
-// ErrNoDirect is wrapped by the error of [Device.NewWriter] if the direct engine was requested and cannot work.
+// ErrNoDirect is wrapped by the error of [Device.NewWriter] if the direct engine was requested but cannot work.
 var ErrNoDirect = errors.New("direct engine not available")
 
 // NewWriter returns a writer on d, which owns d. Until Close it limits the dirty pages of the device if the kernel can.

@@ -1,15 +1,13 @@
 // Package bmap reads, writes, creates and verifies block maps: XML files that list the blocks of an image with data, and a
 // checksum for each range of them.
 //
-// What it guarantees. [Parse] returns a Map only if the file is a complete and consistent map: one root element of a
-// known version, no duplicate or missing element, no DOCTYPE, plain decimal integers, ranges ascending, disjoint and
-// inside the image, every count equal to what it counts, and the file's own checksum (in all versions but 1.2)
-// correct over the raw bytes. A Map never changes after that. [Create] returns a Map only if the image did not change
-// while it was read and every unmapped byte read as zero. [Verify] returns nil only if every range was read completely and
-// matched.
+// [Parse] returns a Map only if the file is a complete and consistent map: one root element of a known version, no duplicate or missing element,
+// no DOCTYPE, plain decimal integers, ranges ascending, disjoint and inside the image, every count equal to what it counts, and the file's own
+// checksum (in all versions but 1.2) correct over the raw bytes. A Map never changes after that. [Create] returns a Map only if the image did
+// not change while it was read and every unmapped byte read as zero. [Verify] returns nil only if every range was read completely and matched.
 //
-// What it does not. It does not judge trust: a map may be unsigned, use a weak hash (sha1, md5) or lack range checksums. The
-// installer decides on those before it acts on a Map. No checksum of the map covers the bytes of unmapped blocks.
+// The package does not judge trust: a map may be unsigned, use a weak hash (sha1, md5) or lack range checksums. The installer
+// decides on those before it acts on a Map. No checksum of the map covers the bytes of unmapped blocks.
 //
 // Offsets and lengths are bytes in int64; block numbers have block in their name. The format is the one of bmaptool:
 // versions 1.2, 1.3, 1.4 and 2.x are read, 2.0 is written.

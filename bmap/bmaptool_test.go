@@ -106,7 +106,7 @@ BmapHelpers.get_block_size = lambda f: int(sys.argv[3])
 BmapCreate.BmapCreate(sys.argv[1], sys.argv[2], "sha256").generate(True)
 `
 
-// TestWeReadBmaptools compares the map bmaptool makes with ours, for every block size.
+// TestWeReadBmaptools compares the map that bmaptool makes with ours, for every block size.
 func TestWeReadBmaptools(t *testing.T) {
 	needTool(t, "bmaptool")
 	python := "/usr/bin/python3" // where Debian's package is

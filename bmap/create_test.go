@@ -106,7 +106,7 @@ func wantSound(t *testing.T, m *bmap.Map, path string) {
 	}
 }
 
-// TestCreateAllocation plays what fallocate(2) can do to a file. It needs a file system with FIEMAP.
+// TestCreateAllocation covers what fallocate(2) can do to a file. It needs a file system with FIEMAP.
 func TestCreateAllocation(t *testing.T) {
 	path := sparseImage(t, t.TempDir(), mib)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)

@@ -13,8 +13,7 @@ import (
 	"updater/bmap"
 )
 
-// expatReader reads maps, one JSON string in a line, as bmaptool does: with expat, by Python. It prints what the map says, or why it
-// is no XML.
+// expatReader reads maps, one JSON string in a line, as bmaptool does: with expat, by Python. It prints the content of the map, or why it is no XML.
 const expatReader = `import json, sys, xml.etree.ElementTree as E
 for line in sys.stdin:
     try:
@@ -50,8 +49,8 @@ const expatSeed = `<?xml version="1.0" encoding="UTF-8" standalone="yes" ?>
 </bmap>
 `
 
-// TestMutatedMaps: a map that Parse accepts is XML for expat, which bmaptool reads with, and says the same there. The XML declaration is
-// left out: Parse does not read its attributes.
+// TestMutatedMaps: a map that Parse accepts is XML for expat, which bmaptool uses, and has the same content there. The XML declaration
+// is left out: Parse does not read its attributes.
 func TestMutatedMaps(t *testing.T) {
 	needTool(t, "python3")
 	pieces := []string{"<", ">", "/>", "</", "<!--", "-->", "<![CDATA[", "]]>", "&amp;", "&#0;", "&#x41;", "&foo;", "<!DOCTYPE x [<!ENTITY a '1'>]>", "<?pi x?>",

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestFiemapOddities plays what file systems answer that the ones at hand do not: see Documentation/filesystems/fiemap.rst.
+// TestFiemapOddities covers answers that the file systems at hand do not give: see Documentation/filesystems/fiemap.rst.
 func TestFiemapOddities(t *testing.T) {
 	const last, delalloc, inline, unwritten = 1, 4, 0x200, 0x800
 	type answer []fiemapExtent

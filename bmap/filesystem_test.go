@@ -93,7 +93,7 @@ func mountOrSkip(t *testing.T, name string, args ...string) {
 type shape struct {
 	name string
 	make func(t *testing.T, f *os.File) bool
-	data []bmap.Span // must be mapped, whatever the options
+	data []bmap.Span // must be mapped with any options
 	both bool        // compare with bmaptool, which takes its time
 }
 

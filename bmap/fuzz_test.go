@@ -25,8 +25,8 @@ func addSeeds(f *testing.F) {
 	f.Add([]byte("<!DOCTYPE a [<!ENTITY b 'c'>]><bmap/>"))
 }
 
-// FuzzParse checks what holds of any map that Parse accepts. Input without the right file checksum is mostly refused
-// there, so it is tried a second time with the checksum put right.
+// FuzzParse checks the properties of every map that Parse accepts. Input without the right file checksum is mostly refused there,
+// so it is tried a second time with the checksum put right.
 func FuzzParse(f *testing.F) {
 	addSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -80,7 +80,7 @@ func wantSameXML(t *testing.T, m *bmap.Map, data []byte) {
 	}
 }
 
-// FuzzRoundTrip checks that what we write of a map is the same map.
+// FuzzRoundTrip checks that an encoded map is read back as the same map.
 func FuzzRoundTrip(f *testing.F) {
 	addSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {

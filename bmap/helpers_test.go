@@ -16,7 +16,7 @@ import (
 	"updater/bmap"
 )
 
-// SUM stands in a template for the digits of the file checksum.
+// sumMark stands in a template for the digits of the file checksum.
 const sumMark = "@SUM@"
 
 // seal puts the right file checksum of the given hash at the mark, if there is one.

@@ -90,7 +90,7 @@ func wantSyntaxError(t *testing.T, err error, line int, element, msg string) {
 	}
 }
 
-// TestParseAccepts holds what other tools write and we must read.
+// TestParseAccepts lists maps that other tools write and we must read.
 func TestParseAccepts(t *testing.T) {
 	tests := []struct{ name, old, new string }{
 		{"no declaration", `<?xml version="1.0" ?>` + "\n", ""},

@@ -7,8 +7,8 @@ import (
 	"updater/bmap"
 )
 
-// TestParseRefuses mutates a valid file, one fault at a time, and puts the file checksum right again, so that the check
-// that fires is the one meant. The numbered lines are those of valid.
+// TestParseRefuses mutates a valid file, one fault at a time, and puts the file checksum right again, so that the intended check
+// fires. The numbered lines are those of valid.
 func TestParseRefuses(t *testing.T) {
 	tests := []struct {
 		name     string
@@ -179,7 +179,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// TestParseRefusesOther holds faults that are not one replacement in valid.
+// TestParseRefusesOther lists faults that are not one replacement in valid.
 func TestParseRefusesOther(t *testing.T) {
 	v13 := `<bmap version="1.3">
 <ImageSize>4096</ImageSize><BlockSize>4096</BlockSize><BlocksCount>1</BlocksCount><MappedBlocksCount>1</MappedBlocksCount>

@@ -49,7 +49,7 @@ func TestStub(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := f.Sync(); err != nil { // delayed blocks do not count yet everywhere
+	if err := f.Sync(); err != nil { // some file systems do not count delayed blocks yet
 		t.Fatal(err)
 	}
 	check := func() error {

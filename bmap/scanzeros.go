@@ -36,8 +36,8 @@ func scanZeros(ctx context.Context, r io.ReaderAt, size, blockSize int64, m *met
 	return all, nil
 }
 
-// appendNonZero appends the runs of blocks in data, at offset of the image, that have a nonzero byte. Of a block larger than data
-// only the part in data counts; toBlocks rounds outwards.
+// appendNonZero appends the runs of blocks in data, at offset of the image, that have a nonzero byte. If a block is larger than
+// data, only its part in data counts; toBlocks rounds outwards.
 func appendNonZero(spans []Span, offset int64, data []byte, blockSize int64) []Span {
 	for len(data) > 0 {
 		n := min(int64(len(data)), blockSize-offset%blockSize)

@@ -68,7 +68,7 @@ func (l *lexer) token() (tokenKind, error) {
 	return tokenStart, l.startTag(rest)
 }
 
-// until ends the token behind the first end in what follows open.
+// until ends the token behind the first end after open.
 func (l *lexer) until(rest []byte, open, end, what string) error {
 	n := bytes.Index(rest[len(open):], []byte(end))
 	if n < 0 {

@@ -55,7 +55,7 @@ func updateFields() []updateField {
 	}
 }
 
-// checkUpdate checks what involves more than one value. The error names the field.
+// checkUpdate checks the rules over more than one value. The error names the field.
 func checkUpdate(u *Update, a algorithm) (field string, err error) {
 	if n := len(u.ImageChecksum); n != 0 && n != 2*a.size {
 		return "ImageChecksum", fmt.Errorf("has %d hex digits, expected %d (%s)", n, 2*a.size, a.name)

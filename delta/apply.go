@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Sound reports for each window whether the old image still has its bytes. It reads on GOMAXPROCS goroutines; what cannot be read is not sound.
-// want selects windows; nil selects all. The error is the cause of a cancelled context.
+// Sound reports for each window whether the old image still has its bytes. It reads on GOMAXPROCS goroutines; a window that cannot be read is
+// not sound. want selects windows; nil selects all. The error is the cause of a cancelled context.
 func (t *Table) Sound(ctx context.Context, old io.ReaderAt, want []bool, progress func(n int64)) ([]bool, error) {
 	sound := make([]bool, len(t.Windows))
 	var next atomic.Int64
@@ -97,7 +97,7 @@ func (d *decoder) decode(t *Table, f Frame, old io.ReaderAt, packed, buf []byte)
 }
 
 const (
-	// gap is how many bytes between two frames are fetched as well, rather than beginning another request.
+	// gap is the longest gap between two frames, in bytes, that is fetched as well rather than beginning another request.
 	gap = 64 << 10
 	// batchSize is the most bytes of a request for several frames.
 	batchSize = 256 << 10
@@ -136,7 +136,7 @@ func plan(frames []Frame, size int64) []*batch {
 	return all
 }
 
-// Cost returns how many bytes are fetched for ascending frames, in how many requests.
+// Cost returns how many bytes are fetched for ascending frames, and in how many requests.
 func Cost(frames []Frame) (bytes int64, requests int) {
 	all := plan(frames, batchSize)
 	for _, b := range all {
@@ -155,14 +155,14 @@ type Group struct {
 	buf  []byte
 }
 
-// Source is what a [Reader] makes groups from.
+// Source is the input of a [Reader].
 type Source struct {
 	File, Old io.ReaderAt // the delta and the old image; they are read from several goroutines at a time
 	Frames    []Frame     // ascending
 	// Check accepts the bytes of a group, on the goroutine that has decoded them; nil accepts all.
 	Check func(Frame, []byte) error
 	// Budget is how many bytes of the file may be fetched before any group is right; 0 is no limit. Each group that is right adds its Worth:
-	// what need not be fetched elsewhere then. So a delta costs at most Budget, whatever it contains.
+	// the bytes that need not be fetched elsewhere then. So a delta costs at most Budget, whatever it contains.
 	Budget int64
 	Worth  func(Frame) int64
 }
@@ -214,7 +214,7 @@ func (r *Reader) fetch(ctx context.Context, all []*batch, fetched chan<- *batch)
 	defer close(fetched)
 	budget, underWay := r.from.Budget, 0
 	for i, b := range all {
-		all[i] = nil // what is decoded is not kept
+		all[i] = nil // decoded batches are not kept
 		budget -= b.to - b.from
 		for r.from.Budget > 0 && budget < 0 {
 			if underWay == 0 {
@@ -260,7 +260,7 @@ func (r *Reader) decode(ctx context.Context, fetched <-chan *batch) {
 			r.queue <- g // as many as there are buffers
 		}
 		if b.err != nil {
-			return // what follows cannot be fetched either
+			return // later batches cannot be fetched either
 		}
 	}
 }

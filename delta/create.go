@@ -18,7 +18,7 @@ type Images struct {
 	Identity
 	Old, New             io.ReaderAt
 	OldRanges, NewRanges []pack.Range  // that hold data, ascending and disjoint
-	Progress             func(n int64) // is told the bytes of the new image that were encoded; may be nil
+	Progress             func(n int64) // called with the bytes of the new image that were encoded; may be nil
 }
 
 // Write writes the delta from one image to another. It encodes on GOMAXPROCS goroutines, of 90 MiB each, and has ended them when it returns. After

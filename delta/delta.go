@@ -3,10 +3,10 @@
 //
 // # Format, version 1
 //
-// A file is zstd frames (RFC 8878) one behind the other, and a skippable frame, magic 0x184D2A5D, with the table: sha256 of the block maps of both
-// images, size of the old one, the windows in use, each with the CRC-32C of its bytes, and for each group its packed length, its length and its
-// windows. Numbers are varints, positions are relative to the one before. The table ends with its length, its CRC-32C, the version and a magic, 16
-// bytes in all. A dictionary is its windows in ascending order; the frame names none, so that zstd -D decodes it.
+// A file is zstd frames (RFC 8878) one behind the other, and a skippable frame, magic 0x184D2A5D, with the table: the sha256 of the block maps of
+// both images, the size of the old one, the windows in use, each with the CRC-32C of its bytes, and for each group its packed length, its length
+// and its windows. Numbers are varints, positions are relative to the one before. The table ends with its length, its CRC-32C, the version and a
+// magic, 16 bytes in all. A dictionary is its windows in ascending order; the frame names none, so that zstd -D decodes it.
 //
 // # Guarantees
 //
@@ -14,7 +14,7 @@
 //   - [ReadTable] reads no more than the table, and no table longer than the ranges of the new image allow; memory is in proportion to it.
 //   - Decoding a group takes at most [MaxDictionary], twice [MaxRange] and the state of the decoder, whatever the frame contains.
 //
-// # What it does not do
+// # Limits
 //
 // Nothing in a delta is signed, and the old image may have changed: compare every range that a delta makes with its signed checksum.
 package delta

@@ -38,7 +38,7 @@ func text(seed uint64, n int) []byte {
 	return out[:n]
 }
 
-// pair is an old image, and a new one in which content moved by odd distances, changed and came anew, with gaps between the ranges.
+// pair is an old image, and a new one with moved (by odd distances), changed and new content, and gaps between the ranges.
 type pair struct {
 	old, new []byte
 	images   delta.Images
@@ -128,13 +128,13 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("a frame does not hold on the old image: %v", err)
 		}
 	}
-	// What is new is 60 kB of text, about a third of it when compressed alone.
+	// The new content is 60 kB of text, about a third of that when compressed alone.
 	if len(file) > 40_000 {
 		t.Errorf("the delta has %d bytes", len(file))
 	}
 }
 
-// The bytes do not depend on how many cores there are.
+// The bytes do not depend on the number of cores.
 func TestReproducible(t *testing.T) {
 	p := newPair()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
@@ -156,7 +156,7 @@ func TestLongRange(t *testing.T) {
 	}
 }
 
-// An old image that has changed spoils the frames that use the changed windows: Holds tells which.
+// An old image that has changed spoils the frames that use the changed windows: Holds reports which.
 func TestChangedBase(t *testing.T) {
 	p := newPair()
 	file, table := p.write(t)
@@ -414,7 +414,7 @@ func TestZstdProgram(t *testing.T) {
 	}
 }
 
-// FuzzReadTable checks what holds of any table that is accepted, and that its frames make nothing wrong.
+// FuzzReadTable checks the properties of every accepted table, and that its frames make no wrong group.
 func FuzzReadTable(f *testing.F) {
 	p := newPair()
 	p.images.NewRanges = p.images.NewRanges[2:4]

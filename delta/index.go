@@ -13,10 +13,10 @@ import (
 	"updater/pack"
 )
 
-// Anchors are places that depend on content alone: a rolling hash of the last 64 bytes has anchorBits zeros. What moved by any number of bytes
-// keeps its anchors.
+// Anchors are places that depend on content alone: a rolling hash of the last 64 bytes has anchorBits zeros. Content that moved by any number
+// of bytes keeps its anchors.
 const (
-	anchorMask = (1<<9 - 1) << 55 // the bits that the most bytes have reached
+	anchorMask = (1<<9 - 1) << 55 // the bits that most bytes have reached
 	gearBytes  = 64
 	maxPlaces  = 8 // windows of one anchor that are considered
 )
@@ -115,8 +115,8 @@ func (x index) places(anchor uint64) []place {
 	return x[from:to]
 }
 
-// choose returns the windows of a dictionary for content, ascending: again and again the one that holds most of the anchors that no window
-// before it holds.
+// choose returns the windows of a dictionary for content, ascending. It adds the window with the most anchors that no chosen one holds,
+// again and again.
 func (x index) choose(content []byte) []uint32 {
 	found := anchors(nil, content)
 	slices.Sort(found)

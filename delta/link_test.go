@@ -20,7 +20,7 @@ type link struct {
 
 	mu            sync.Mutex
 	free          time.Time // when the line is free
-	open, most, n int       // requests now, at a time, and in all
+	open, most, n int       // requests under way, the most of them at a time, and all
 }
 
 func (l *link) ReadAt(p []byte, off int64) (int, error) {

@@ -2,7 +2,7 @@ package delta
 
 import "encoding/hex"
 
-// Summary is a delta for people and machines.
+// Summary describes a delta to people and machines.
 type Summary struct {
 	Base        string `json:"base"`   // sha256 of the bmap of the old image, hex
 	Target      string `json:"target"` // of the new one

@@ -23,7 +23,7 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Identity says which images a delta is between.
+// Identity names the two images of a delta.
 type Identity struct {
 	Base, Target [32]byte // sha256 of the block map of the old and the new image, as signed
 	BaseSize     int64    // of the old image, bytes
@@ -64,8 +64,8 @@ func (t *Table) Dictionary(f Frame) []Window {
 	return windows
 }
 
-// ReadTable reads the table of a delta of size bytes, for a new image with the given ranges. It is bounded by them, and unverified. Errors:
-// [ErrNotDelta], errors of r, and others for an invalid table.
+// ReadTable reads the table of a delta of size bytes, for a new image with the given ranges. The table is bounded by them, and unverified.
+// Errors: [ErrNotDelta], errors of r, and others for an invalid table.
 func ReadTable(r io.ReaderAt, size int64, ranges []pack.Range) (*Table, error) {
 	var footer [footerSize]byte
 	if size < headSize+footerSize {

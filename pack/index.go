@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The index of blocks is the last frame of a packed image, a skippable one of no length in the seek table: version, then of each block of
-// BlockSize bytes of each range the first 5 bytes of its sha256. The last block of a range may be shorter.
+// The index of blocks is the last frame of a packed image, a skippable one of no length in the seek table: the version, then the first 5
+// bytes of the sha256 of each block of BlockSize bytes in each range. The last block of a range may be shorter.
 const (
 	// BlockSize is the length of a block in bytes. A block is found in another image where it begins at a multiple of it.
 	BlockSize = 4096
-	// MaxBlocks is the most blocks of an image with an index, 4 GiB: finding them takes 17 bytes of memory for each.
+	// MaxBlocks is the largest number of blocks of an image with an index, 4 GiB: finding them takes 17 bytes of memory for each.
 	MaxBlocks = 1 << 20
 
 	indexMagic   = 0x184D2A5C
@@ -50,7 +50,7 @@ func index(sums []byte) []byte {
 	return append(binary.LittleEndian.AppendUint32(out, indexVersion), sums...)
 }
 
-// Index finds the blocks of an image in another one. Nothing in it is trusted: compare what is made of blocks with signed checksums.
+// Index finds the blocks of an image in another one. Nothing in it is trusted: compare ranges made of blocks with signed checksums.
 type Index struct {
 	ranges []Range
 	first  []int  // block of each range
@@ -97,9 +97,8 @@ func key(sum []byte) uint64 {
 	return uint64(binary.BigEndian.Uint32(sum))<<32 | uint64(sum[4])<<24
 }
 
-// Find reads an old image of size bytes and looks for the blocks of the ranges that are wanted, on at most two goroutines. What cannot be read
-// holds no block. It is called once. progress, which may be nil, is called with the bytes read since. The error is the cause of a cancelled
-// context.
+// Find reads an old image of size bytes and looks for the blocks of the ranges that are wanted, on at most two goroutines. Unreadable bytes hold
+// no block. It is called once. progress, which may be nil, is called with the bytes read since. The error is the cause of a cancelled context.
 func (x *Index) Find(ctx context.Context, old io.ReaderAt, size int64, want []int, progress func(n int64)) error {
 	keys := make([]uint64, 0, len(x.sums)/sumSize) // checksum and ordinal of a block
 	for _, i := range want {
@@ -138,7 +137,7 @@ func (x *Index) Find(ctx context.Context, old io.ReaderAt, size int64, want []in
 
 func ordinal(key uint64) int { return int(key & (1<<ordinalBits - 1)) }
 
-// look looks up the blocks of data, which is at an offset of the old image. Of equal blocks the first one gets a place.
+// look looks up the blocks of data, which is at an offset of the old image. Only the first of equal blocks gets a place.
 func (x *Index) look(keys []uint64, data []byte, at int64) {
 	for ; len(data) >= BlockSize; data, at = data[BlockSize:], at+BlockSize {
 		sum := sha256.Sum256(data[:BlockSize])
@@ -153,7 +152,7 @@ func (x *Index) look(keys []uint64, data []byte, at int64) {
 // Piece is a part of a range, in bytes of the image. From is its place in the old image, -1 if it has to be fetched.
 type Piece struct{ Offset, Length, From int64 }
 
-// Pieces divides a range. A block that has to be fetched lies in a frame that does; so do all blocks of that frame.
+// Pieces divides a range. If a block has to be fetched, all blocks of its frame are.
 func (x *Index) Pieces(frames []Frame, i int) (pieces []Piece) {
 	r := x.ranges[i]
 	for n := sort.Search(len(frames), func(n int) bool { return frames[n].Offset+frames[n].Length > r.Offset }); n < len(frames); n++ {

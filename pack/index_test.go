@@ -33,7 +33,7 @@ func newIndexed(t testing.TB, size int64, ranges []pack.Range) indexed {
 
 func (x indexed) last() pack.Frame { return x.frames[len(x.frames)-1] }
 
-// find looks for all ranges in an old image, and returns what the pieces make of it and of the image, and how much of the image they need.
+// find looks for all ranges in an old image, and returns the ranges made of it and of the image, and how many bytes of the image they need.
 func (x indexed) find(t testing.TB, file, old []byte) (made []byte, fetched int64, err error) {
 	t.Helper()
 	if pack.IndexSize(x.frames, x.ranges) == 0 {
@@ -77,7 +77,7 @@ func (x indexed) find(t testing.TB, file, old []byte) (made []byte, fetched int6
 	return made, fetched, nil
 }
 
-// What moved by whole blocks is found; a frame with a block that is nowhere is fetched, and no other one is.
+// Content that moved by whole blocks is found; a frame with a block that is nowhere is fetched, and no other one is.
 func TestIndex(t *testing.T) {
 	for _, s := range shapes {
 		x := newIndexed(t, s.size, s.ranges)
@@ -87,7 +87,7 @@ func TestIndex(t *testing.T) {
 			}
 			continue
 		}
-		tail := int64(0) // of blocks that are shorter, which are not found
+		tail := int64(0) // bytes of shorter blocks, which are not found
 		for _, r := range s.ranges {
 			if r.Length%pack.BlockSize != 0 {
 				tail += r.Length % pack.MaxFrame
@@ -112,7 +112,7 @@ func TestIndex(t *testing.T) {
 	}
 }
 
-// An index that is cut or whose header is damaged is refused, one of other ranges is none, and wrong checksums find something else within the
+// An index that is cut or whose header is damaged is refused, one for other ranges is ignored, and wrong checksums find other blocks of the
 // old image.
 func TestHostileIndex(t *testing.T) {
 	x := newIndexed(t, 256<<10, []pack.Range{{0, 100_000}, {128 << 10, 8192}})
@@ -147,7 +147,7 @@ func TestHostileIndex(t *testing.T) {
 	}
 }
 
-// FuzzIndex: whatever an index and a seek table claim, the pieces of a range are the range.
+// FuzzIndex: the pieces of a range are the range, whatever an index and a seek table claim.
 func FuzzIndex(f *testing.F) {
 	x := newIndexed(f, 1<<20, []pack.Range{{0, 20_000}, {64 << 10, 8192}})
 	f.Add(x.file[x.last().At:][:x.last().Packed], []byte("\x01\x10\xff"))

@@ -1,6 +1,6 @@
-// Package pack writes packed images: zstd files with a separate frame for each range of a bmap and a seek table at the end (the
-// zstd seekable format), before which an index of its blocks stands. Frames can be fetched alone and decoded in parallel; other programs read the
-// file as an ordinary .zst.
+// Package pack writes packed images: zstd files with a separate frame for each range of a bmap and a seek table at the end (the zstd seekable
+// format), with an index of its blocks before the table. Frames can be fetched alone and decoded in parallel; other programs read the file as an
+// ordinary .zst.
 //
 // # Guarantees
 //
@@ -9,10 +9,9 @@
 //   - [ReadTable] reads no more than the table, refuses one that does not account for every byte of the file, and uses memory
 //     in proportion to a number of frames given by the caller.
 //
-// # What it does not do
+// # Limits
 //
-// Write does not compare the image with the checksums of the bmap. A seek table is not signed: compare what the frames decode to
-// with signed checksums.
+// Write does not compare the image with the checksums of the bmap. A seek table is not signed: compare the decoded frames with signed checksums.
 package pack
 
 import (
@@ -25,11 +24,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// MaxFrame is the most bytes of the image per frame. A frame that a device has in other places is not fetched: shorter frames are found more often,
-// and compress less (docs/performance.md has the measurement).
+// MaxFrame is the largest content of a frame in bytes. A frame that a device has in other places is not fetched: shorter frames are found more
+// often, and compress less (docs/performance.md has the measurement).
 const MaxFrame = 32 << 10
 
-// maxZeros is the most bytes per frame of zeros.
+// maxZeros is the largest content of a frame of zeros in bytes.
 const maxZeros = 1 << 30
 
 // Range is a range of the image, in bytes.

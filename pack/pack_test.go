@@ -89,7 +89,7 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// The bytes do not depend on how many cores there are.
+// The bytes do not depend on the number of cores.
 func TestReproducible(t *testing.T) {
 	s := shapes[2]
 	data := image(s.size, s.ranges)
@@ -173,7 +173,7 @@ func (c *countdown) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// The limit of a map admits what Write makes of it.
+// The limit of a map admits every file that Write makes of it.
 func TestFrames(t *testing.T) {
 	for _, s := range shapes {
 		if limit := pack.Frames(s.size, len(s.ranges)); s.frames > limit {

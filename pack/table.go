@@ -18,7 +18,7 @@ const (
 	entrySize   = 8
 )
 
-// maxFrames is the most frames of a file that Write writes: 4 Mi ranges, the limit of a bmap, and the gaps between them.
+// maxFrames is the largest number of frames in a file that Write writes: 4 Mi ranges, the limit of a bmap, and the gaps between them.
 const maxFrames = 8 << 20
 
 // Frames returns how many frames a packed image of size bytes with so many ranges of data may have: those of [Write], with the index.
@@ -36,9 +36,8 @@ type Frame struct {
 var ErrNoTable = errors.New("no seek table at the end of the file")
 
 // ReadTable reads the seek table of a file of size bytes. The frames it returns are adjacent and cover the file from its start to
-// the table. A table of more than limit frames is refused before it is read: use [Frames] of the signed map. Memory is at most 44
-// bytes per frame. The table is unsigned, so what the frames decode to has to be verified. Errors: [ErrNoTable], errors of r, and
-// others for an invalid table.
+// the table. A table of more than limit frames is refused before it is read: use [Frames] of the signed map. Memory is at most 44 bytes per
+// frame. The table is unsigned, so the decoded frames have to be verified. Errors: [ErrNoTable], errors of r, and others for an invalid table.
 func ReadTable(r io.ReaderAt, size int64, limit int) ([]Frame, error) {
 	var footer [footerSize]byte
 	if size < headSize+footerSize {

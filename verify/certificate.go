@@ -35,7 +35,7 @@ type revocation struct {
 	reason string
 }
 
-// readCertificate reads one copy: a primary key packet and what follows it up to the next one.
+// readCertificate reads one copy: a primary key packet and all packets up to the next one.
 func readCertificate(packets []rawPacket) (*certificate, error) {
 	var raw []byte
 	for _, p := range packets {
@@ -61,7 +61,7 @@ func readCertificate(packets []rawPacket) (*certificate, error) {
 	return c, nil
 }
 
-// fingerprint is that of a public key packet, "" of one that cannot be read.
+// fingerprint returns the fingerprint of a public key packet, "" if it cannot be read.
 func (p rawPacket) fingerprint() string {
 	parsed, _ := p.parse()
 	if key, ok := parsed.(*packet.PublicKey); ok {
@@ -105,7 +105,7 @@ func (c *certificate) readRevocations(primary *packet.PublicKey, packets []rawPa
 			id = subkey.KeyId
 			err = primary.VerifySubkeyRevocationSignature(sig, subkey)
 		default:
-			continue // of a user ID, and readable: the library judges it
+			continue // a readable one of a user ID: the library judges it
 		}
 		if err != nil {
 			return fmt.Errorf("byte %d: a revocation cannot be checked: %w", p.offset, err)

@@ -207,7 +207,7 @@ func TestOneSignerHasManyKeys(t *testing.T) {
 	}
 }
 
-// TestCopies: copies of a certificate count together in any order, and of several self-signatures the newest one.
+// TestCopies: copies of a certificate count together in any order, and the newest of several self-signatures counts.
 func TestCopies(t *testing.T) {
 	for name, c := range map[string]struct {
 		older, newer func(t *testing.T, e *openpgp.Entity) // edits of the two copies; nil: as it is
@@ -302,8 +302,8 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// TestRevocationPackets: a revocation that cannot be checked makes its certificate unusable, in any place; one of a key that this program
-// cannot read does not matter.
+// TestRevocationPackets: a revocation that cannot be checked makes its certificate unusable, in any place; the revocation of a key that
+// this program cannot read does not matter.
 func TestRevocationPackets(t *testing.T) {
 	e := certOf(t, ed, ed)
 	whole := packets(t, goExport(t, e)) // key, user ID, certification, subkey, binding
@@ -352,7 +352,7 @@ func TestRevocationPackets(t *testing.T) {
 	}
 }
 
-// TestForeignPackets: what does not belong into a certificate is refused, gpg's private packets are skipped, and no key is in two certificates.
+// TestForeignPackets: packets that do not belong in a certificate are refused, gpg's private packets are skipped, and no key is in two certificates.
 func TestForeignPackets(t *testing.T) {
 	e, other := certOf(t, ed, ed), certOf(t, ed)
 	cert, trust := goExport(t, e), []byte{0xc0 | 12, 2, 6, 0}
@@ -396,7 +396,7 @@ func binaryFill(n int) []byte {
 	return append([]byte{0xc0 | 12, 255, byte(body >> 24), byte(body >> 16), byte(body >> 8), byte(body)}, make([]byte, body)...)
 }
 
-// TestKeys: each certificate is judged by the key of it that can sign the longest.
+// TestKeys: each certificate is judged by its key that can sign the longest.
 func TestKeys(t *testing.T) {
 	primary := func(change func(s *packet.Signature)) func(*testing.T, *openpgp.Entity) {
 		return func(t *testing.T, e *openpgp.Entity) { recertify(t, e, change) }

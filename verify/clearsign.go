@@ -29,8 +29,8 @@ type clearsigned struct {
 // control characters, no blanks at the end of a line, a dash escape exactly where one is needed, one document, nothing
 // before or after it. gpg, and go-crypto, write this for every text that has no such blanks and controls itself.
 //
-// Whether the text had a final newline before it was signed is not recorded by the format: gpg leaves it out of the
-// signature, and text always ends with one. (go-crypto's encoder adds a newline of its own, also after a final one.)
+// The format does not record whether the text had a final newline before it was signed: gpg leaves it out of the signature, and
+// text always ends with one. (go-crypto's encoder adds a newline of its own, also after a final one.)
 func parseClearsigned(doc []byte) (*clearsigned, error) {
 	if i := bytes.IndexFunc(doc, isControl); i >= 0 {
 		return nil, fmt.Errorf("line %d holds the control character %#02x", lineAt(doc, i), doc[i])

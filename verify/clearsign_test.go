@@ -120,7 +120,7 @@ func inlay(doc, armor []byte) []byte {
 	return append(bytes.Clone(doc[:bytes.Index(doc, []byte("-----BEGIN PGP SIGNATURE"))]), armor...)
 }
 
-// gpgvText returns what gpgv takes for the signed text of a clearsigned document.
+// gpgvText returns the signed text of a clearsigned document as gpgv reads it.
 func (l *lab) gpgvText(t *testing.T, ring, doc []byte) []byte {
 	t.Helper()
 	dir := t.TempDir()

@@ -66,9 +66,9 @@ func onlyUnhashed(t *testing.T, a, b []byte) bool {
 	return !bytes.Equal(a, b) && bytes.Equal(hashed(a), hashed(b))
 }
 
-// TestMutatedSignatures: what is accepted of mutated signatures and clearsigned documents, gpgv accepts too, and reads the same text. No
-// other document is accepted. One class is left to the difference: subpackets that no signature covers, by which gpgv looks for the key;
-// there nothing but those may have changed.
+// TestMutatedSignatures: gpgv accepts every mutated signature and clearsigned document that Verify accepts, and reads the same text. No
+// other document is accepted. One class may differ: subpackets that no signature covers, by which gpgv looks for the key; there nothing
+// but those may have changed.
 func TestMutatedSignatures(t *testing.T) {
 	l := newLab(t)
 	doc := []byte("a\n- b\n\n-- c\nFrom d\n \xc3\xa4\tb\nend\n")

@@ -27,10 +27,9 @@
 //   - A revoked key or subkey is refused whatever the reason, whatever the dates: a thief of the key can choose the date.
 //   - A signature more than [MaxClockSkew] ahead of the clock is refused, unless the clock is only a lower bound.
 //
-// # What it does not do
+// # Limits
 //
-// A good signature proves who made the document, not that it is new, meant for this device, or lists every byte of an image:
-// product, expiry and rollback protection are read from the signed document by others. The holder of the secret key can
-// choose the date in a signature. The web of trust, trust signatures and designated revokers are not used; a keyring is
-// trusted as it is, and must come from a place that an attacker cannot write.
+// A good signature proves who made the document, not that it is new, meant for this device, or lists every byte of an image: other packages read
+// product, expiry and rollback index from the signed document. The holder of the secret key can choose the date in a signature. The web of trust,
+// trust signatures and designated revokers are not used; a keyring is trusted as it is, and must come from a place that an attacker cannot write.
 package verify

@@ -12,7 +12,7 @@ import (
 	"updater/verify"
 )
 
-// FuzzDetached holds that only the document that was signed is accepted, and that nothing panics.
+// FuzzDetached checks that only the document that was signed is accepted, and that nothing panics.
 func FuzzDetached(f *testing.F) {
 	e := goKey(f, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
 	other := goKey(f, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
@@ -45,7 +45,7 @@ func FuzzDetached(f *testing.F) {
 	})
 }
 
-// FuzzClearsigned holds that an accepted document has the text that was signed, as another reader sees it too.
+// FuzzClearsigned checks that an accepted document has the text that was signed, as another reader sees it too.
 func FuzzClearsigned(f *testing.F) {
 	e := goKey(f, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
 	doc := []byte("a\n- b\n\n-- c\nFrom d\n")
@@ -72,7 +72,7 @@ func FuzzClearsigned(f *testing.F) {
 	})
 }
 
-// FuzzKeyring holds that no keyring file panics, and that what loads has a key.
+// FuzzKeyring checks that no keyring file panics, and that every keyring that loads has a key.
 func FuzzKeyring(f *testing.F) {
 	e := goKey(f, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
 	sig := goSign(f, e, testDoc)

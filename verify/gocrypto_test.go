@@ -113,7 +113,7 @@ func armored(t testing.TB, sig []byte) []byte {
 	return b.Bytes()
 }
 
-// signBy makes a detached signature of testDoc by any key at any time, as who has the secret key can.
+// signBy makes a detached signature of testDoc by any key at any time, as the holder of the secret key can.
 func signBy(t testing.TB, key *packet.PrivateKey, made time.Time) []byte {
 	t.Helper()
 	return signAs(t, key, &packet.Signature{SigType: packet.SigTypeBinary, Hash: crypto.SHA512, CreationTime: made}, testDoc)
@@ -132,7 +132,7 @@ func signAs(t testing.TB, key *packet.PrivateKey, sig *packet.Signature, doc []b
 	return b.Bytes()
 }
 
-// TestSignedWhileInvalid: gpg refuses to make these signatures, who has the key can.
+// TestSignedWhileInvalid: gpg refuses to make these signatures; the holder of the key can.
 func TestSignedWhileInvalid(t *testing.T) {
 	at := func(year int) func() time.Time {
 		return func() time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) }

@@ -127,7 +127,7 @@ func (l *lab) gpgv(t testing.TB, ring, doc, sig []byte) string {
 	}
 	cmd := exec.Command("gpgv", "--homedir", l.home, "--status-fd", "1", "--keyring", filepath.Join(dir, "ring"), filepath.Join(dir, "sig"),
 		filepath.Join(dir, "doc"))
-	out, _ := cmd.Output() // the status words tell
+	out, _ := cmd.Output() // the status words have the result
 	var words []string
 	for line := range strings.Lines(string(out)) {
 		if f := strings.Fields(line); len(f) > 1 && strings.HasSuffix(f[1], "SIG") && f[1] != "VALIDSIG" && f[1] != "NEWSIG" {

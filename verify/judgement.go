@@ -23,7 +23,7 @@ type judgement struct {
 	key     *packet.PublicKey // made the signature
 	subkey  *openpgp.Subkey   // the same; nil for the primary key
 
-	// Set by binding: the self-signatures that govern the primary key, the direct one if there is one, and that which binds the subkey.
+	// Set by binding: the self-signatures that govern the primary key, the direct one if there is one, and the one that binds the subkey.
 	primary, direct, bound *packet.Signature
 }
 

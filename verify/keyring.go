@@ -25,15 +25,14 @@ func emptyKeyring() *Keyring {
 	return &Keyring{certificates: map[string]*certificate{}, byKeyID: map[uint64]*certificate{}, bad: map[string]error{}}
 }
 
-// LoadKeyring reads certificates from files and directories. A file is binary or armored, of one or several blocks, as
-// `gpg --export` writes it. Of a directory every regular file (or link to one) is read, sorted by name, except hidden ones
-// (.name); its subdirectories are not.
+// LoadKeyring reads certificates from files and directories. A file is binary or armored, of one or several blocks, as `gpg --export` writes
+// it. In a directory every regular file (or link to one) is read, sorted by name, except hidden ones (.name); subdirectories are not.
 //
-// Nothing is skipped, because a skipped file could be the one with a revocation: a path that cannot be read, an empty file
-// or directory, a secret key, a lone revocation and anything that is not a certificate are errors that name the path. A certificate with an
-// unreadable key or revocation is not trusted, in none of its copies, and [Keyring.Problems] says why; when no other one is left, it is an
-// error. A call without paths is an error too. Copies of one certificate are merged, and a
-// revocation in any of them counts. Keys that are expired, revoked or too weak do load; they are refused when used.
+// Nothing is skipped, because a skipped file could be the one with a revocation: a path that cannot be read, an empty file or directory, a
+// secret key, a lone revocation and anything that is not a certificate are errors that name the path. A certificate with an unreadable key
+// or revocation is not trusted in any of its copies, and [Keyring.Problems] gives the reason; if no other one is left, it is an error. A
+// call without paths is an error too. Copies of one certificate are merged, and a revocation in any of them counts. Keys that are expired,
+// revoked or too weak do load; they are refused when used.
 func LoadKeyring(paths ...string) (*Keyring, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("no keyring: no file or directory is configured, so nothing can be trusted")
@@ -62,7 +61,7 @@ func LoadKeyring(paths ...string) (*Keyring, error) {
 	return k, nil
 }
 
-// dropBad removes the certificates of which a copy cannot be read. The error is that of one of them when no other one is left.
+// dropBad removes the certificates of which a copy cannot be read. The error is that of one of them if no other one is left.
 func (k *Keyring) dropBad() error {
 	var last error
 	for name, err := range k.bad {

@@ -115,7 +115,7 @@ func TestLoadKeyring(t *testing.T) {
 	}
 }
 
-// A certificate that cannot be read is not trusted, in none of its copies; the others are, and the keyring is never empty.
+// A certificate that cannot be read is not trusted in any of its copies; the others are, and the keyring is never empty.
 func TestBadCertificate(t *testing.T) {
 	l := newLab(t)
 	alice, bob := l.export(t, "alice"), l.export(t, "bob")

@@ -124,7 +124,7 @@ func (p Policy) judgeOne(sig *packet.Signature, m message) (*Signer, error) {
 	}
 	key, subkey := findKey(entity, *sig.IssuerKeyId)
 	if key == nil || !sig.CheckKeyIdOrFingerprint(key) {
-		return nil, nil // only the short key ID is that of one of ours
+		return nil, nil // only the short key ID is that of one of our keys
 	}
 	j := judgement{policy: p, sig: sig, cert: c, entity: entity, key: key, subkey: subkey, message: m}
 	j.config = p.config(sig)

@@ -60,7 +60,7 @@ func checkVerdict(t *testing.T, got *verify.Signed, err error, data []byte, want
 	}
 }
 
-// TestDetached verifies signatures made by gpg. gpgv tells well-formed ones.
+// TestDetached verifies signatures made by gpg. gpgv identifies well-formed ones.
 func TestDetached(t *testing.T) {
 	l := newLab(t)
 	l.newKey(t, "rsa3072", "rsa3072", "sign", "never")

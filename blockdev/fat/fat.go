@@ -45,7 +45,7 @@ type FS struct {
 	sectorAt int64
 }
 
-// extent is a run of clusters by its chain, or the fixed root directory by its place.
+// extent is a chain of clusters, or the place of the fixed root directory.
 type extent struct {
 	first       int64 // cluster; 0 is the root
 	off, length int64 // bytes, of the fixed root directory
@@ -73,7 +73,7 @@ func Open(r Reader, size int64) (*FS, error) {
 	if perFAT == 0 {
 		f.bits, perFAT = 32, int64(le.Uint32(b[36:]))
 		f.root.first = int64(le.Uint32(b[44:]))
-		if flags := le.Uint16(b[40:]); flags&0x80 != 0 { // one FAT is active, the others are not kept
+		if flags := le.Uint16(b[40:]); flags&0x80 != 0 { // one FAT is active, the others are not updated
 			f.fat += int64(flags&0xf) % fats * perFAT * sector
 		}
 	}
@@ -206,7 +206,7 @@ func (f *FS) ReadFile(path string, limit int64) ([]byte, error) {
 }
 
 // Names lists the files and directories in a directory, "" is the root, in their order: the long name of each, else the short
-// one. More than limit are an error.
+// one. More than limit of them are an error.
 func (f *FS) Names(path string, limit int) ([]string, error) {
 	dir, err := f.find(path)
 	if err != nil {

@@ -232,7 +232,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestActiveFAT: a mark selects the FAT that is kept, and both halves of a cluster's number count.
+// TestActiveFAT: a mark selects the FAT that is updated, and both halves of a cluster's number count.
 func TestActiveFAT(t *testing.T) {
 	le := binary.LittleEndian
 	good, content := format(t, 40*mib, []string{"-F32", "-s1"}, "/a/file")
@@ -272,8 +272,8 @@ func TestActiveFAT(t *testing.T) {
 	}
 }
 
-// tiny makes a file system with clusters of a sector, and a file F in its root directory, which is a sector, at the end of which another
-// file E is empty. next is the FAT behind the chain's last cluster.
+// tiny makes a file system with clusters of a sector, and a file F in its root directory, which is one sector and ends with an empty
+// file E. next is the FAT entry of the chain's last cluster.
 func tiny(bits, clusters, perFAT int, chain []int, next, size int) (m memory, content []byte) {
 	le := binary.LittleEndian
 	data := (2 + perFAT) * 512
@@ -368,7 +368,7 @@ func TestClusters(t *testing.T) {
 	}
 }
 
-// TestRecords: what a directory holds behind its end, deleted files, labels and stray pieces of long names do not count.
+// TestRecords: records behind the end of a directory, deleted files, labels and stray pieces of long names do not count.
 func TestRecords(t *testing.T) {
 	le := binary.LittleEndian
 	m, _ := tiny(12, 100, 1, []int{5, 6, 7}, 0xfff, 1536)

@@ -1,6 +1,6 @@
 // Package gpt reads and writes GUID partition tables (UEFI specification 2.10, section 5.3).
 //
-// What it guarantees:
+// The package guarantees:
 //
 //   - It accepts any legal table: any number and place of entries, entry sizes of 128 bytes and its doublings, headers up to a
 //     sector, logical sectors of 512 and 4096 bytes. Unknown parts of a header are kept.
@@ -9,8 +9,8 @@
 //   - A copy that cannot be read (EIO), is torn, or has a wrong checksum is a bad copy, and the other one serves.
 //   - [Write] writes the backup, flushes, reads it back, and does the same with the primary, so that a power cut leaves one whole copy.
 //
-// What it does not: it neither opens devices nor informs the kernel. Offsets are bytes of the disk, LBAs count logical sectors.
-// Nothing here is safe for concurrent use.
+// The package does not open devices or inform the kernel. Offsets are bytes of the disk, LBAs count logical sectors. Nothing here
+// is safe for concurrent use.
 package gpt
 
 // Reader reads from the medium, past the page cache.

@@ -6,7 +6,7 @@ import (
 	"unicode/utf16"
 )
 
-// An entry (UEFI 2.10, table 5.6). A longer one has reserved bytes behind these.
+// The fields of an entry (UEFI 2.10, table 5.6). A longer one has reserved bytes behind them.
 const (
 	minEntry      = 128
 	offPartGUID   = 16
@@ -54,8 +54,8 @@ func (t *Table) Entries() []Entry {
 	return list
 }
 
-// Partitions lists the used entries in their order. It is an error when one is not inside a disk of so many sectors, or
-// overlaps another one or this copy of the table.
+// Partitions lists the used entries in their order. An entry that is not inside a disk of so many sectors, or overlaps another
+// one or this copy of the table, is an error.
 func (t *Table) Partitions(sectors int64) ([]Entry, error) {
 	list := t.Entries()
 	for _, e := range list {
@@ -75,7 +75,7 @@ func (t *Table) places() []Entry {
 	}
 }
 
-// overlap finds two ranges that share a sector. Those without a number are named by Name.
+// overlap finds two ranges that share a sector. Its error names ranges without a number by Name.
 func overlap(ranges []Entry) error {
 	name := func(e Entry) string {
 		if e.Number == 0 {
@@ -84,7 +84,7 @@ func overlap(ranges []Entry) error {
 		return e.String()
 	}
 	sort.SliceStable(ranges, func(i, j int) bool { return ranges[i].First < ranges[j].First })
-	for i := range len(ranges) - 1 { // sorted by First: the last one so far that ends is enough
+	for i := range len(ranges) - 1 { // sorted by First, so comparing neighbours is enough
 		if a, b := ranges[i], ranges[i+1]; b.First <= a.Last {
 			return fmt.Errorf("%s overlaps %s", name(b), name(a))
 		}

@@ -9,12 +9,11 @@ type Fit struct {
 	GrownFrom, GrownTo int64 // its size in bytes
 }
 
-// Fit makes a primary copy, in memory, one of a disk of so many sectors: the backup goes to the last sectors, and the last usable
-// sector follows. grow lets the partition that ends last reach to the end of the disk, in whole MiB. It is an error when a
-// partition does not fit.
+// Fit changes a primary copy, in memory, to one of a disk of so many sectors: the backup goes to the last sectors, and the last usable sector
+// follows. grow lets the partition that ends last reach to the end of the disk, in whole MiB. A partition that does not fit is an error.
 func (t *Table) Fit(sectors int64, grow bool) (Fit, error) {
 	fit := Fit{OldLBA: t.AlternateLBA(), NewLBA: sectors - 1}
-	end := sectors - 1 - t.EntrySectors() // of what partitions may use
+	end := sectors - 1 - t.EntrySectors() // of the sectors that partitions may use
 	var last Entry
 	for _, e := range t.Entries() {
 		if e.Last > last.Last {

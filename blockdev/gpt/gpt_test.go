@@ -149,7 +149,7 @@ func wantRoundTrip(t *testing.T, m *memory, copies ...*gpt.Table) {
 	}
 }
 
-// TestWrite has sgdisk, and sfdisk for both sizes of sectors, read what New and Write made.
+// TestWrite has sgdisk, and sfdisk for both sizes of sectors, read the tables that New and Write made.
 func TestWrite(t *testing.T) {
 	for _, sector := range []int64{512, 4096} {
 		m := &memory{data: bytes.Repeat([]byte{0xa5}, 32*mib)}
@@ -298,7 +298,7 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-// TestFit makes a table of 16384 sectors, whose partitions end at sector 10000, fit other disks.
+// TestFit fits a table of 16384 sectors, whose partitions end at sector 10000, to other disks.
 func TestFit(t *testing.T) {
 	const first, last, place = 40, 48, 72 // usable sectors, entries
 	for _, tt := range []struct {
@@ -375,7 +375,7 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// TestEntryBounds holds how many entries of which size are read, and that Linux reads one size only.
+// TestEntryBounds checks how many entries of which size are read, and that Linux reads one size only.
 func TestEntryBounds(t *testing.T) {
 	le := binary.LittleEndian
 	for _, tt := range []struct {
@@ -550,7 +550,7 @@ func TestBadCopies(t *testing.T) {
 	}
 }
 
-// reseal changes a good disk's primary copy, and puts its checksums right.
+// reseal changes a good disk's primary copy, and corrects its checksums.
 func reseal(m *memory, change func(header, entries []byte)) {
 	h, e := m.data[512:1024], m.data[1024:1024+16384]
 	change(h, e)
@@ -679,7 +679,7 @@ func TestPlaceIsNotGuessed(t *testing.T) {
 	clear(m.data[512:2048])
 	m.data[4096*512]++
 	usual := small(t)
-	clear(usual.data[512:2048]) // where there is one place, that is no guess
+	clear(usual.data[512:2048]) // with only one place, this is no guess
 	if restored, err := gpt.Read(usual, usual.size(), 512).Restored(usual); err != nil || restored.EntriesLBA() != 2 {
 		t.Errorf("Restored of a copy in the only place = %v, %v", restored, err)
 	}
@@ -807,7 +807,7 @@ func btoi(b bool) int {
 	return 0
 }
 
-// seal puts the checksums of the header at a byte of the disk right.
+// seal corrects the checksums of the header at a byte of the disk.
 func seal(disk []byte, at int) {
 	le := binary.LittleEndian
 	h := disk[at : at+512]

@@ -29,7 +29,7 @@ func protective(mbr []byte) (entry []byte, alone bool) {
 	return entry, alone
 }
 
-// Protective reports whether the MBR of a disk has an entry of type 0xee from sector 1, without which Linux ignores a GPT. One
+// Protective reports whether the MBR of a disk has an entry of type 0xee from sector 1, without which Linux ignores a GPT. An MBR
 // that cannot be read has none.
 func Protective(r Reader) bool {
 	mbr := make([]byte, mbrSize)

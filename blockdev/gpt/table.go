@@ -33,13 +33,13 @@ var signature = []byte("EFI PART")
 // le is the byte order of everything in a table.
 var le = binary.LittleEndian
 
-// ErrNoSignature is wrapped by the error of an absent copy: its sector does not begin with "EFI PART".
+// ErrNoSignature is wrapped by the error for an absent copy: its sector does not begin with "EFI PART".
 var ErrNoSignature = errors.New(`no signature "EFI PART"`)
 
 // Table is one copy of a partition table, the primary or the backup.
 type Table struct {
 	sector  int64
-	header  []byte // as long as it says
+	header  []byte // as long as its own length field
 	entries []byte
 }
 
@@ -88,7 +88,7 @@ func (t *Table) read(r Reader, sectors, lba int64) error {
 	return nil
 }
 
-// parseHeader checks a header as Linux does (block/partitions/efi.c, is_gpt_valid), but takes entries of every legal size.
+// parseHeader checks a header as Linux does (block/partitions/efi.c, is_gpt_valid), but accepts entries of every legal size.
 func (t *Table) parseHeader(raw []byte, lba int64) error {
 	if !bytes.HasPrefix(raw, signature) {
 		return ErrNoSignature
@@ -134,7 +134,7 @@ func readFull(r Reader, p []byte, off int64) error {
 
 func sectorsOf(length, sector int64) int64 { return (length + sector - 1) / sector }
 
-// lbaAt is a sector number of the header. One past int64 is past any disk.
+// lbaAt is a sector number of the header. A number past int64 is past any disk.
 func (t *Table) lbaAt(at int) int64 { return int64(min(le.Uint64(t.header[at:]), 1<<62)) }
 
 func (t *Table) put(at int, lba int64) { le.PutUint64(t.header[at:], uint64(lba)) }

@@ -9,7 +9,7 @@ import (
 // primaryLBA is the sector of the primary header.
 const primaryLBA = 1
 
-// Tables are both copies of the table of a disk, as far as they are good.
+// Tables are the good copies of the table of a disk.
 type Tables struct {
 	Primary, Backup       *Table // nil is a bad copy
 	PrimaryErr, BackupErr error  // why the copy is bad
@@ -48,8 +48,7 @@ func ReadHead(r Reader, size, sector int64) *Tables {
 	return t
 }
 
-// Table is the copy that counts: the primary, else the backup. The error has the reasons of both; it wraps [ErrNoSignature] when
-// neither copy is there.
+// Table is the copy that counts: the primary, else the backup. The error has the reasons of both; it wraps [ErrNoSignature] if neither copy is there.
 func (t *Tables) Table() (*Table, error) {
 	switch {
 	case t.Primary != nil:
@@ -58,14 +57,14 @@ func (t *Tables) Table() (*Table, error) {
 		return t.Backup, nil
 	case t.Absent():
 		return nil, fmt.Errorf("no GUID partition table: %w in sectors 1 and %d", ErrNoSignature, t.sectors-1)
-	case errors.Is(t.PrimaryErr, ErrNoSignature): // the more telling reason first
+	case errors.Is(t.PrimaryErr, ErrNoSignature): // the more useful reason first
 		return nil, errors.Join(t.BackupErr, t.PrimaryErr)
 	}
 	return nil, errors.Join(t.PrimaryErr, t.BackupErr)
 }
 
-// Partitions lists the used entries of the copy that counts. It is an error when one is not inside the disk, or overlaps
-// another one or a good copy of the table.
+// Partitions lists the used entries of the copy that counts. An entry that is not inside the disk, or overlaps another one or a
+// good copy of the table, is an error.
 func (t *Tables) Partitions() ([]Entry, error) {
 	used, err := t.Table()
 	if err != nil {
@@ -109,8 +108,8 @@ func (t *Tables) Faults() (list []error) {
 	return list
 }
 
-// Restored is the copy that replaces a bad or different one, nil when both are good and alike. The primary counts when they
-// differ. It is an error if the place of the copy is not certain, or overlaps a partition or the other copy.
+// Restored is the copy that replaces a bad or different one, nil if both are good and equal. The primary counts if they differ.
+// It is an error if the place of the copy is not certain, or overlaps a partition or the other copy.
 func (t *Tables) Restored(r Reader) (*Table, error) {
 	used, err := t.Table()
 	switch {
@@ -136,7 +135,7 @@ func (t *Tables) Restored(r Reader) (*Table, error) {
 }
 
 // Reach returns the bytes at the beginning of the disk that hold the MBR and the primary copy, and those at its end that hold the
-// backup. A bad copy counts where it belongs. One copy must be good.
+// backup. A bad copy counts at its proper place. One copy must be good.
 func (t *Tables) Reach(r Reader) (head, tail int64) {
 	primary, backup := t.Primary, t.Backup
 	if primary == nil {

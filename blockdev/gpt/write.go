@@ -10,10 +10,10 @@ import (
 type Medium interface {
 	Reader
 	WriteAt(p []byte, off int64) (n int, err error)
-	Sync() error // what was written is on stable storage once it returns nil
+	Sync() error // earlier writes are on stable storage once it returns nil
 }
 
-// ErrNotWritten is wrapped if the medium does not hold what was written to it.
+// ErrNotWritten is wrapped by the error if the medium does not hold the bytes that were written to it.
 var ErrNotWritten = errors.New("the medium does not hold what was written")
 
 const (

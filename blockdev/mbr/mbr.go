@@ -18,7 +18,7 @@ type Reader interface {
 	ReadBackAt(p []byte, off int64) (n int, err error)
 }
 
-// ErrNone is wrapped when a disk has no MBR, or one that only protects a GUID partition table.
+// ErrNone is wrapped by the error if a disk has no MBR, or one that only protects a GUID partition table.
 var ErrNone = errors.New("no MBR partition table")
 
 // Partition is a primary or logical partition. An extended one is not listed: it only holds others.
@@ -36,7 +36,7 @@ const (
 	entryLen   = 16
 	recordLen  = 512
 	protective = 0xee
-	maxLogical = 256 // the partitions that Linux takes of a disk
+	maxLogical = 256 // the partitions of a disk that Linux reads
 )
 
 // entry is one of the four of a record. Sectors are relative.
@@ -111,7 +111,7 @@ type chain struct {
 	logical      int
 }
 
-// add takes a partition whose first sector counts from base.
+// add appends a partition whose first sector counts from base.
 func (c *chain) add(number int, e entry, base int64) error {
 	off, size := (base+e.first)*c.sector, e.count*c.sector
 	if off == 0 || off > c.size-size {

@@ -56,7 +56,7 @@ func sfdisk(t *testing.T, script string) (path string, m memory) {
 const raspberryPi = "label: dos\nlabel-id: 0x1234abcd\nstart=1MiB,size=33MiB,type=c,bootable\nsize=20MiB,type=c\nsize=20MiB,type=c\nsize=+,type=f\n" +
 	"size=20MiB,type=83\nsize=20MiB,type=83\nsize=4MiB,type=82\n"
 
-// TestReadAgreesWithSfdisk compares numbers, places and types with what sfdisk lists.
+// TestReadAgreesWithSfdisk compares numbers, places and types with those that sfdisk lists.
 func TestReadAgreesWithSfdisk(t *testing.T) {
 	for name, script := range map[string]string{
 		"Raspberry Pi":        raspberryPi,
@@ -187,7 +187,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestRecords takes what Linux takes of odd records.
+// TestRecords reads odd records as Linux does.
 func TestRecords(t *testing.T) {
 	entry := func(m memory, record, i int, kind byte, first, count uint32) {
 		e := m[record*512+446+16*i:]
@@ -264,7 +264,7 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-// TestLongChain bounds a chain that never returns.
+// TestLongChain: a chain that never ends is bounded.
 func TestLongChain(t *testing.T) {
 	for _, links := range []int{256, 257} {
 		m := make(memory, 2000*512)
