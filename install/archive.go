@@ -25,7 +25,7 @@ type archive struct {
 	maps map[string][]byte
 }
 
-// openArchive fills in the document of a release in a tar stream, which is also where the job gets its images from.
+// openArchive fills in the document of a release in a tar stream, from which the job also gets its images.
 func (r Request) openArchive(ctx context.Context, from *Origins, job *update.Job) (closeImage func() error, err error) {
 	a := &archive{from: from, maps: map[string][]byte{}}
 	closeImage = func() error { return nil }
@@ -54,7 +54,7 @@ func (r Request) openArchive(ctx context.Context, from *Origins, job *update.Job
 	return closeImage, nil
 }
 
-// streamError marks what the stream itself has wrong as an error of the source.
+// streamError marks errors of the stream itself as errors of the source.
 func streamError(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return &update.SourceError{Err: err}

@@ -26,9 +26,8 @@ type ChannelVerdict struct {
 	TrustedTime time.Time // the clock that it was judged by
 }
 
-// VerifyChannel checks a channel document, and the document of every release in it that is not withdrawn: its signature, and
-// that it is what the channel says. Errors: those of [release.Trust.OpenChannel], [release.Trust.OpenRelease] and
-// [release.Channel.Check], update.ExpiredError.
+// VerifyChannel checks a channel document, and the document of every release in it that is not withdrawn: its signature, and that it matches
+// the channel. Errors: those of [release.Trust.OpenChannel], [release.Trust.OpenRelease] and [release.Channel.Check], update.ExpiredError.
 func VerifyChannel(ctx context.Context, r VerifyChannelRequest, in Inputs) (*ChannelVerdict, error) {
 	policy, err := r.Config.Policy(r.Keyring, time.Time{})
 	if err != nil {

@@ -20,20 +20,20 @@ type CopyRequest struct {
 	Documents   Documents // Unsigned accepts a bmap without a signature; one that exists is checked all the same
 	NoBmap      bool      // copy everything, with Documents.Unsigned only
 	Image, Dest string
-	Unmapped    string // what unmapped blocks become; "" is what the bmap says, else zero
+	Unmapped    string // policy for unmapped blocks; "" is that of the bmap, else zero
 	NoReadBack  bool
-	Rewrite     bool // write every block, also what Dest holds already
+	Rewrite     bool // write every block, also those that Dest already holds
 	GrowLast    bool // let the last partition of a whole disk reach to its end
 }
 
-// CopyResult is what a copy did.
+// CopyResult reports a copy.
 type CopyResult struct {
 	*update.CopyResult
 	Signers []verify.Signer `json:"signers"`
 	GPT     *TableChange    `json:"gpt,omitempty"` // when the partition table was changed
 }
 
-// TableChange is what a copy changed in the partition table of a whole disk.
+// TableChange is the change of the partition table of a whole disk by a copy.
 type TableChange struct {
 	BackupSector int64 `json:"backup_sector"` // where the backup header is now
 	OldSector    int64 `json:"old_sector"`    // where the image had it
@@ -118,8 +118,8 @@ func (r CopyRequest) Check() error {
 	return nil
 }
 
-// Remembered is what the state store of the device holds, read without any lock. Without one the result is that of a new device, with a
-// warning when one is configured.
+// Remembered returns the content of the device's state store, read without any lock. Without a store the result is that of a new
+// device, with a warning if one is configured.
 func Remembered(c *config.Config, warn func(format string, a ...any)) state.State {
 	return remembered(c, warn).State
 }
@@ -142,7 +142,7 @@ func remembered(c *config.Config, warn func(format string, a ...any)) device.Kno
 	return *known
 }
 
-// trusted is what a request trusts, with a warning for a kept keyring that does not count.
+// trusted returns the policy of a request, with a warning for a kept keyring that does not count.
 func trusted(c *config.Config, keyring []string, known device.Known, warn func(format string, a ...any)) (device.Trust, error) {
 	t, err := device.TrustOf(c, keyring, known)
 	if t.Warning != "" {
@@ -151,7 +151,7 @@ func trusted(c *config.Config, keyring []string, known device.Known, warn func(f
 	return t, err
 }
 
-// copyPlan is what a copy may do, after the trust in the bmap was decided.
+// copyPlan is the plan of a copy once the trust in the bmap was decided.
 type copyPlan struct {
 	m        *bmap.Map // nil copies everything
 	signers  []verify.Signer
@@ -199,7 +199,7 @@ func (r CopyRequest) plan(ctx context.Context, known device.Known, from *Origins
 	return r.withUnmapped(&copyPlan{m: doc.Map, signers: doc.Signers})
 }
 
-// withUnmapped combines what the bmap and the request want of unmapped blocks.
+// withUnmapped combines the policies of the bmap and of the request for unmapped blocks.
 func (r CopyRequest) withUnmapped(p *copyPlan) (*copyPlan, error) {
 	signed, asked := "", r.Unmapped
 	if u := p.m.Update(); u != nil {

@@ -69,8 +69,8 @@ func wantText(t *testing.T, text, want string) {
 	}
 }
 
-// TestCopyToDisk writes a disk image to larger block devices: the backup GPT moves, the last partition grows on request,
-// unmapped blocks become what was asked for, and a disk in use is refused.
+// TestCopyToDisk writes a disk image to larger block devices: the backup GPT moves, the last partition grows on request, unmapped
+// blocks follow the requested policy, and a disk in use is refused.
 func TestCopyToDisk(t *testing.T) {
 	l := newCopyLab(t)
 	image := filepath.Join(l.dir, "image")
@@ -123,7 +123,7 @@ func TestCopyRefusesSmallDevice(t *testing.T) {
 	}
 }
 
-// TestCopyRefusesTables changes nothing on a disk whose sectors the image is not made for, or on which no partition can grow.
+// TestCopyRefusesTables changes nothing on a disk with sectors that the image is not made for, or on which no partition can grow.
 func TestCopyRefusesTables(t *testing.T) {
 	l := newCopyLab(t)
 	l.sh(`truncate -s 40M gpt mbr none; sgdisk -n1:2048:+8M gpt >/dev/null; printf 'label: dos\nstart=1MiB,size=8MiB\n' | sfdisk -q mbr
@@ -149,14 +149,14 @@ func TestCopyRefusesTables(t *testing.T) {
 	}
 }
 
-// TestLimitsComeBack interrupts a copy in its middle: the kernel's limits on dirty pages are what they were. After a copy that was killed
-// they are that with the next one.
+// TestLimitsComeBack interrupts a copy in its middle: the kernel's limits on dirty pages are restored. After a copy that was killed, the
+// next one restores them.
 func TestLimitsComeBack(t *testing.T) {
 	l := newCopyLab(t)
 	l.sh(`head -c 24M /dev/urandom > image`)
 	node := l.device("24M")
 	bdi := filepath.Join("/sys/block", filepath.Base(node), "bdi")
-	l.sh(`cd ` + bdi + `; echo 100 > max_ratio; [ ! -e strict_limit ] || echo 0 > strict_limit`) // what loop devices start with
+	l.sh(`cd ` + bdi + `; echo 100 > max_ratio; [ ! -e strict_limit ] || echo 0 > strict_limit`) // the values of a new loop device
 	limits := func() string {
 		return l.sh(`cd ` + bdi + `; cat max_ratio; cat strict_limit max_ratio_fine 2>/dev/null || true`)
 	}

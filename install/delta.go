@@ -25,7 +25,7 @@ type patched struct {
 	name string
 }
 
-// planned gives an image what update plans with: parts, if it is on a server, and deltas.
+// planned gives an image the interfaces that update plans with: parts, if it is on a server, and deltas.
 func (o *Origins) planned(img *source.Image, name string) update.ImageCloser {
 	p := patched{img, o, name}
 	if _, remote, _ := source.ParseURL(name); remote {
@@ -83,7 +83,7 @@ func (p patched) openDelta(ctx context.Context, ext string) (deltaFile, error) {
 func (p patched) Patch(ctx context.Context, seed update.Seed, m *bmap.Map, checksum string) (update.Patch, error) {
 	id, err := identity(seed.Map(), checksum)
 	if err != nil {
-		return nil, nil // what the other slot holds is unknown
+		return nil, nil // the content of the other slot is unknown
 	}
 	file, err := p.openDelta(ctx, delta.Name("", id.Base))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -155,7 +155,7 @@ type patch struct {
 	group  *delta.Group // of the range returned last
 }
 
-// maxWaste is the part of the image's file by which a delta may cost more than no delta.
+// maxWaste bounds the extra cost of a delta over none: 1/maxWaste of the image's file.
 const maxWaste = 20
 
 // Plan implements update.Patch.
@@ -204,7 +204,7 @@ func (p *patch) Plan(ctx context.Context, want []int, check func(index int, data
 	return made, fetch, err
 }
 
-// worth is what a group saves of the image's file.
+// worth returns the number of bytes of the image's file that a group saves.
 func (p *patch) worth(wanted []bool) func(delta.Frame) int64 {
 	return func(f delta.Frame) (n int64) {
 		for i := f.First; i < f.First+f.Count && p.costs != nil; i++ {

@@ -204,7 +204,7 @@ func TestPatch(t *testing.T) {
 	for _, c := range []struct {
 		name, image string // "" is the packed image on the server
 		damage      string // script
-		made        bool   // all is made of the delta
+		made        bool   // all of it is made of the delta
 		crafted     bool   // the delta is a valid one to other content
 		check       func(t *testing.T, f update.Fetch)
 	}{
@@ -315,8 +315,8 @@ func (k *patchKit) reindex(change func(sums []byte)) {
 	}
 }
 
-// TestMoved installs an image without a delta of which most blocks moved in the running slot. Whatever its index claims, the slot holds the image,
-// and no more is fetched than the file and a twentieth.
+// TestMoved installs an image without a delta, most of whose blocks moved in the running slot. The slot holds the image whatever its index
+// claims, and no more is fetched than the file and a twentieth.
 func TestMoved(t *testing.T) {
 	kit := newPatchKit(t)
 	kit.sh("cp shifted.img.zst sound.zst")

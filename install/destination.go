@@ -16,7 +16,7 @@ import (
 	"updater/update"
 )
 
-// destination is what a copy writes to: a block device, or a file that gets its name only once it is complete.
+// destination is the target of a copy: a block device, or a file that gets its name only once it is complete.
 type destination struct {
 	name  string
 	dev   *blockdev.Device
@@ -26,8 +26,8 @@ type destination struct {
 	mode  os.FileMode      // of the file
 }
 
-// openDestination opens a device exclusively, or creates a temporary file beside name. size is that of the image, -1 when
-// it is not known; others are files that must not be overwritten.
+// openDestination opens a device exclusively, or creates a temporary file beside name. size is that of the image, -1 if it is not
+// known; others are files that must not be overwritten.
 func openDestination(name string, size int64, others ...string) (*destination, error) {
 	info, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,7 +78,7 @@ func underDev(name string) bool {
 	return strings.HasPrefix(abs, "/dev/") && !strings.HasPrefix(abs, "/dev/shm/")
 }
 
-// maxUnknownFile is the largest file of an image of unknown size, below what file systems can hold.
+// maxUnknownFile is the largest file of an image of unknown size, below the limits of file systems.
 const maxUnknownFile = 8 << 40
 
 func newFile(name string, size int64, mode os.FileMode) (*destination, error) {
@@ -132,8 +132,8 @@ func (d *destination) openWriter(engine string) (err error) {
 	return err
 }
 
-// fitTable moves the backup GPT of a whole disk to its end. A table that cannot be fitted is worth a warning only, unless a partition was to
-// grow: the image itself is on the disk.
+// fitTable moves the backup GPT of a whole disk to its end. A table that cannot be fitted is only a warning, unless a partition was to grow:
+// the image itself is on the disk.
 func (d *destination) fitTable(grow bool, warn func(format string, a ...any)) (*TableChange, error) {
 	if !d.whole {
 		return nil, nil
@@ -156,13 +156,13 @@ func (d *destination) fitTable(grow bool, warn func(format string, a ...any)) (*
 // CopyError is a copy that failed after its destination was opened.
 type CopyError struct {
 	Err  error
-	Left string // what the destination holds, and what to do about it
+	Left string // content of the destination, and the next action
 }
 
 func (e *CopyError) Error() string { return e.Err.Error() }
 func (e *CopyError) Unwrap() error { return e.Err }
 
-// explain adds what an error has left behind.
+// explain adds to an error what the destination holds.
 func (d *destination) explain(err error) error {
 	if d.file != nil {
 		return &CopyError{Err: err, Left: d.name + " was not changed"}

@@ -2,6 +2,6 @@
 // at a workbench ([Copy]). It opens what a request names (documents, images, addresses, partitions of disk images, hooks) and hands it to
 // package update, which holds the order of the steps.
 //
-// What it guarantees: nothing that it opens is trusted before update has accepted the signed documents, and no device is opened for writing
-// before that. What it does not do: it prints nothing; progress and warnings go to [Events].
+// The package guarantees that nothing it opens is trusted before update has accepted the signed documents, and that no device is opened for
+// writing before that. The package does not print; progress and warnings go to [Events].
 package install

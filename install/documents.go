@@ -9,7 +9,7 @@ import (
 	"updater/verify"
 )
 
-// Documents say where the signed document of an image is. An empty field means the file beside the image.
+// Documents name the signed document of an image. An empty field means the file beside the image.
 type Documents struct {
 	Bmap      string // path or address
 	Signature string // detached; path or address
@@ -21,7 +21,7 @@ type Signed struct{ UnverifiedBmap, UnverifiedSig []byte }
 
 // Find reads the signature of a bmap and then the bmap; the signature is nil for a clearsigned bmap. A detached signature that no key of
 // from.Trust can have made is refused before the bmap is read. The bmap is bounded by from.Trust. Errors: [config.RequestError],
-// [verify.SignatureError], also when there is no signature, source.FetchError.
+// [verify.SignatureError], also if there is no signature, source.FetchError.
 func (d Documents) Find(ctx context.Context, image string, from *Origins) (files Signed, err error) {
 	err = from.mirrored(image, func(at string) (err error) { files, err = d.find(ctx, at, from); return err })
 	return files, err

@@ -13,7 +13,7 @@ import (
 	"updater/update"
 )
 
-// HandedOver says that the recovery installs the release at the next boot: a device with one slot does not write it while it runs.
+// HandedOver reports that the recovery installs the release at the next boot: a device with one slot does not write it while it runs.
 type HandedOver struct{ Slot, Version, Source string }
 
 func (e *HandedOver) Error() string {
@@ -23,8 +23,8 @@ func (e *HandedOver) Error() string {
 // maxAddress bounds an address in the state store, in bytes.
 const maxAddress = 2 << 10
 
-// handOver accepts the documents of a release and has the recovery install it. The error is a [HandedOver] when it succeeded,
-// update.NothingError when the slot holds the release.
+// handOver accepts the documents of a release and has the recovery install it. The error is a [HandedOver] if it succeeded,
+// update.NothingError if the slot holds the release.
 func (r Request) handOver(ctx context.Context, dev *device.Device, from *Origins) error {
 	_, remote, err := source.ParseURL(r.Image)
 	if err != nil || !remote || len(r.Image) > maxAddress || r.Partition != "" || r.Documents != (Documents{}) || len(r.Keyring) > 0 {

@@ -24,7 +24,7 @@ type HookError struct {
 func (e *HookError) Error() string { return fmt.Sprintf("the %s hook: %v", e.Hook, e.Err) }
 func (e *HookError) Unwrap() error { return e.Err }
 
-// Hint says what to do next.
+// Hint returns the next action.
 func (e *HookError) Hint() string {
 	if e.Switched {
 		return "the new slot boots next all the same; do by hand what the hook was for, or run updater rollback"

@@ -143,7 +143,7 @@ func TestDeltaFromHTTP(t *testing.T) {
 	if !bytes.Equal(slot, image) {
 		t.Error("the slot does not hold the image")
 	}
-	// Again: everything is there already, nothing but that is fetched.
+	// Again: everything is there already; only the beginning of the file and its seek table are fetched.
 	sent.Store(0)
 	out = run("install", "--json", "--config", config, "--slot", "B", web.URL+"/new.img.zst")
 	if !strings.Contains(out, `"ev":"fetch"`) || !strings.Contains(out, `"parts":true,"bytes":0,"requests":0`) || sent.Load() > (128+20)<<10 {

@@ -13,8 +13,8 @@ import (
 	"updater/update"
 )
 
-// releaseDocument returns the document of a release that an argument names: the file, release.toml in a folder, or the address of either.
-// It is false for an image.
+// releaseDocument returns the release document that an argument names: the file, release.toml in a folder, or the address of either;
+// false for an image.
 func releaseDocument(name string) (string, bool) {
 	if u, remote, err := source.ParseURL(name); err == nil && remote {
 		if strings.HasSuffix(u.Path, "/") {
@@ -36,7 +36,7 @@ func (r Request) isArchive() bool {
 	return r.Image == "-" && r.Documents.Bmap == "" && r.Partition == "" || path.Ext(r.Image) == ".tar"
 }
 
-// images opens what a release names, beside its document. It implements update.Images and keeps the block maps that it has read.
+// images opens the files that a release names, beside its document. It implements update.Images and keeps the block maps that it has read.
 type images struct {
 	from     *Origins
 	document string

@@ -18,14 +18,14 @@ import (
 // Request is one install. Config and Image are required.
 type Request struct {
 	Config    *config.Config
-	Keyring   []string // instead of the configured one; empty takes that
+	Keyring   []string // instead of the configured one; empty is that one
 	Documents Documents
 	Image     string // path, address, or "-" for standard input
 	Partition string // install this partition of a disk image, PARTLABEL=NAME or PARTUUID=UUID; "" is all of it
 
-	Slot, Role, Booted string // "" is the inactive slot, the only role, what the kernel command line says
-	Rewrite            bool   // write every block, also what the slot holds already, and a release that is installed already
-	IfNewer            bool   // install only what is newer than the releases of the running and of the next slot
+	Slot, Role, Booted string // "" is the inactive slot, the only role, the slot on the kernel command line
+	Rewrite            bool   // write every block, also those that the slot already holds, and a release that is already installed
+	IfNewer            bool   // install only a release newer than those of the running and of the next slot
 	ForceFromBad       bool   // although the running slot was not marked good
 	Initramfs          bool   // this is the recovery: hooks of the running system are not called, and the only slot may be written
 	Identity           string // of the only release that is accepted; "" accepts every one
@@ -36,9 +36,9 @@ type Request struct {
 	Confirm      func(ctx context.Context) error // may refuse the switch after the read-back; nil accepts
 }
 
-// Run installs a release, or the signed image of a slot with one role, into the inactive slot. The order of the steps is that of
-// update.Install. An update.NothingError says that the release is installed already. A result with an error is an install that succeeded, and whose last hook failed: the new slot boots next. Errors: those
-// of update.Install, of [device.Open], [HookError], [config.RequestError].
+// Run installs a release, or the signed image of a slot with one role, into the inactive slot. The order of the steps is that of update.Install. An
+// update.NothingError means that the release is already installed. A result with an error is an install that succeeded and whose last hook failed:
+// the new slot boots next. Errors: those of update.Install, of [device.Open], [HookError], [config.RequestError].
 func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Result, error) {
 	document, isRelease := releaseDocument(r.Image)
 	if err := r.check(isRelease || r.isArchive()); err != nil {
@@ -109,7 +109,7 @@ func Run(ctx context.Context, r Request, in Inputs, events Events) (*update.Resu
 	return res, hooks.activated(ctx, res)
 }
 
-// jobOf is a job with all that the device decides.
+// jobOf returns a job with the fields that the device decides.
 func jobOf(dev *device.Device, trust verify.Policy) update.Job {
 	c := dev.Config
 	return update.Job{
@@ -187,7 +187,7 @@ func (r Request) hooks(dev *device.Device, events Events) hooks {
 	return h
 }
 
-// openRelease fills in the document of a release and where the job gets its images from. update closes them.
+// openRelease fills in the document of a release and the source of its images. update closes them.
 func (r Request) openRelease(dev *device.Device, document string) func(context.Context, *Origins, *update.Job) (func() error, error) {
 	return func(ctx context.Context, from *Origins, job *update.Job) (closeImage func() error, err error) {
 		job.Images = &images{from: from, document: document, maps: map[string][]byte{}}
@@ -199,7 +199,7 @@ func (r Request) openRelease(dev *device.Device, document string) func(context.C
 	}
 }
 
-// openImage fills in the signed bmap and where the job gets its image from, and returns what closes the image.
+// openImage fills in the signed bmap and the source of the image, and returns a function that closes the image.
 func (r Request) openImage(ctx context.Context, from *Origins, job *update.Job) (closeImage func() error, err error) {
 	if job.Role, err = r.Config.Role(r.Role); err != nil {
 		return nil, err

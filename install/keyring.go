@@ -12,7 +12,7 @@ import (
 	"updater/verify"
 )
 
-// Keyring installs a keyring document, a path or an address, as the next one that the device trusts. installed is false when it
+// Keyring installs a keyring document, a path or an address, as the next one that the device trusts. installed is false if it
 // counts already. Errors: those of [device.Device.InstallKeyring] and of fetching it.
 func Keyring(ctx context.Context, dev *device.Device, path, signature string, in Inputs) (now device.Trust, installed bool, err error) {
 	if now, err = dev.Trust(nil); err != nil {
@@ -28,7 +28,7 @@ func Keyring(ctx context.Context, dev *device.Device, path, signature string, in
 	return dev.InstallKeyring(doc, sig)
 }
 
-// followKeyring follows the keyring of a release, which must satisfy that one too. Nothing is fetched for a release that is not accepted before.
+// followKeyring follows the keyring of a release, which must satisfy that keyring too. Nothing is fetched for a release that is not accepted before.
 func followKeyring(ctx context.Context, dev *device.Device, from *Origins, document string, job *update.Job) error {
 	trust, err := dev.Trust(nil)
 	if err != nil {
@@ -47,7 +47,7 @@ func followKeyring(ctx context.Context, dev *device.Device, from *Origins, docum
 	return nil
 }
 
-// FollowKeyring installs the keyring that a signed document was published with, when the device has an older one, and makes from trust it.
+// FollowKeyring installs the keyring that a signed document was published with, if the device has an older one, and makes from trust it.
 // The caller then opens the document again. document is its path or address. Errors: those of [Keyring], verify.SignatureError.
 func FollowKeyring(ctx context.Context, dev *device.Device, from *Origins, document string, ref release.KeyringRef) (followed bool, err error) {
 	trust, err := dev.Trust(nil)

@@ -10,8 +10,8 @@ import (
 	"updater/update"
 )
 
-// moved makes ranges out of blocks of the seed, which the image's index of blocks finds, and of the frames that have others. It implements
-// update.Patch.
+// moved makes ranges out of blocks of the seed, which the image's index of blocks finds, and out of the frames with other blocks. It
+// implements update.Patch.
 type moved struct {
 	image  patched
 	seed   update.Seed
@@ -79,7 +79,7 @@ func (p *moved) Plan(ctx context.Context, want []int, check func(index int, data
 	return made, fetch, nil
 }
 
-// without is the cause of a cancelled context: without an index the image is fetched.
+// without returns the cause of a cancelled context: without an index the image is fetched.
 func (p *moved) without(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() == nil {
 		p.image.from.in.Warn("%v; the index is not used", err)
@@ -102,7 +102,7 @@ func (p *moved) Range(context.Context) []byte {
 	return nil
 }
 
-// read reads the pieces of a range. What is missing of it afterwards is fetched from the image.
+// read reads the pieces of a range. Bytes that are missing afterwards are fetched from the image.
 func (p *moved) read(i int) error {
 	r := p.ranges[i]
 	if int64(cap(p.data)) < r.Length {
@@ -121,7 +121,7 @@ func (p *moved) read(i int) error {
 			return err
 		}
 		if _, err := io.ReadFull(p.parts, data); err != nil {
-			p.budget = -1 // nothing that follows can be fetched either
+			p.budget = -1 // no later piece can be fetched either
 			return err
 		}
 	}

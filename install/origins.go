@@ -23,8 +23,8 @@ import (
 	"updater/verify"
 )
 
-// Origins opens what a request names: a path, an address, or standard input. The client for addresses is created at the first one, so that a
-// missing certificate file does not matter to a stick. Not safe for concurrent use, but for what it opened.
+// Origins opens the inputs that a request names: a path, an address, or standard input. The client for addresses is created at the first
+// one, so that a missing certificate file does not matter to a stick. Not safe for concurrent use, except for the inputs it opened.
 type Origins struct {
 	config   *config.Config
 	in       Inputs
@@ -106,8 +106,8 @@ func (o *Origins) Read(ctx context.Context, name string, limit int64) (data []by
 	return ReadFile(name, limit)
 }
 
-// mirrored calls fetch with an address and, while it cannot be had, with its places on the other mirrors: those of an address below the folder of
-// channel.url or of one of channel.mirrors. The channel itself has none, since its caller judges what each mirror has.
+// mirrored calls fetch with an address and, while it cannot be fetched, with its places on the other mirrors: those of an address below the
+// folder of channel.url or of one of channel.mirrors. The channel itself has none, since its caller judges the channel of each mirror.
 func (o *Origins) mirrored(name string, fetch func(at string) error) error {
 	err := fetch(name)
 	for _, at := range o.mirrors(name) {
@@ -168,7 +168,7 @@ func (o *Origins) findBmap(ctx context.Context, image string, limit int64, befor
 	return name, data, err
 }
 
-// signature reads the detached signature of a document that is not read yet: the one at named, or else the one beside the document; nil
+// signature reads the detached signature of a document that is not read yet: the one at named, else the one beside the document; nil
 // without one. A signature that no trusted key can have made is refused. Errors: [verify.SignatureError], source.FetchError.
 func (o *Origins) signature(ctx context.Context, kind release.Type, doc, named string) (sig []byte, err error) {
 	if named != "" {
@@ -182,7 +182,7 @@ func (o *Origins) signature(ctx context.Context, kind release.Type, doc, named s
 	case sig == nil || o.Trust.Policy.Keyring == nil:
 	case kind == release.TypeMap:
 		err = o.Trust.CheckSignature(kind, sig)
-	default: // the document is small, and whether it is of this type is the better answer
+	default: // the document is small, and its wrong type is the better error
 		_, err = o.Trust.Policy.Claimed(sig)
 	}
 	return sig, err
@@ -235,8 +235,8 @@ func (o *Origins) limits() source.Limits {
 	return source.Limits{ZstdWindow: int64(o.config.Source.ZstdWindow), XZDict: int64(o.config.Source.XZDict)}
 }
 
-// limitMemory sets the heap limit to the budget of docs/design.md: buffers, what the codec needs, and the map, which takes less than its
-// text. GOMEMLIMIT, if set, takes precedence.
+// limitMemory sets the heap limit to the budget of docs/design.md: buffers, the needs of the codec, and the map, which takes less than
+// its text. GOMEMLIMIT, if set, takes precedence.
 func (o *Origins) limitMemory(codec string, l source.Limits) {
 	limit := 18<<20 + o.docs // below this the collector never rests
 	switch codec {
@@ -276,7 +276,7 @@ func isFetch(err error) bool {
 // ReadFile reads a regular file of at most limit bytes, as [source.ReadFile] does: a FIFO or a device cannot block it.
 func ReadFile(path string, limit int64) ([]byte, error) { return source.ReadFile(path, limit) }
 
-// ImageName is what is remembered of where an image came from. An address loses what may be a secret: user, password and query.
+// ImageName returns the origin of an image as it is recorded. An address loses the parts that may be secret: user, password and query.
 func ImageName(image string) string {
 	if image == "-" {
 		return "standard input"

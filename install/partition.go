@@ -70,7 +70,7 @@ func (p *partition) again(context.Context) (update.ImageCloser, error) {
 	return again, nil
 }
 
-// readHead reads where the partition table is. Unmapped blocks there are zero by definition.
+// readHead reads the part with the partition table. Unmapped blocks there are zero by definition.
 func (p *partition) readHead(m *bmap.Map) ([]byte, error) {
 	img, err := p.open()
 	if err != nil {
@@ -89,8 +89,8 @@ func (p *partition) readHead(m *bmap.Map) ([]byte, error) {
 	return head, nil
 }
 
-// compare reads the ranges that the table lies in, and those across the partition's borders, and compares them
-// with the map. It returns the checksum of what is inside the partition of the latter, by their index.
+// compare reads the ranges that the table lies in, and those across the partition's borders, and compares them with the map. It
+// returns the checksums of the latter's bytes inside the partition, by index.
 func (p *partition) compare(ctx context.Context, m *bmap.Map, head []byte) (inner map[int]string, err error) {
 	img, err := p.open()
 	if err != nil {
@@ -161,7 +161,7 @@ func (p *partition) Skip(n int64) error {
 	return p.img.Skip(n)
 }
 
-// End implements update.Image. What follows the partition in the image is not read.
+// End implements update.Image. The bytes behind the partition in the image are not read.
 func (p *partition) End() error {
 	if p.moved < p.size {
 		return &source.TrailingError{Name: p.spec, Offset: p.moved}

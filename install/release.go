@@ -15,7 +15,7 @@ import (
 	"updater/verify"
 )
 
-// VerifyReleaseRequest is one check of a release on a host or of what a device would take.
+// VerifyReleaseRequest is one check of a release, on a host or as a device would judge it.
 type VerifyReleaseRequest struct {
 	Config    *config.Config // of a host: the zero value
 	Device    bool           // Config is that of the device that the release is for: its product, slots and floor count
@@ -89,8 +89,8 @@ func ReadDocument(path string, kind release.Type) ([]byte, error) {
 	return data, nil
 }
 
-// Document reads an unverified document, from a file or an address, and its detached signature, which is nil for a clearsigned one. An empty
-// signature is looked for beside the document. The signature is read and judged first, see signature.
+// Document reads an unverified document, from a file or an address, and its detached signature, which is nil for a clearsigned one.
+// An empty signature means the one beside the document. The signature is read and judged first, see signature.
 func (o *Origins) Document(ctx context.Context, kind release.Type, path, signature string) (doc, sig []byte, err error) {
 	err = o.mirrored(path, func(at string) (err error) { doc, sig, err = o.document(ctx, kind, at, signature); return err })
 	return doc, sig, err
@@ -132,7 +132,7 @@ func Beside(document, name string) string {
 	return filepath.Join(filepath.Dir(document), filepath.FromSlash(name))
 }
 
-// FitsSlots refuses a release that is not for the slots of the device. Errors: release.SlotError.
+// FitsSlots refuses a release that does not fit the slots of the device. Errors: release.SlotError.
 func FitsSlots(r *release.Release, c *config.Config) error {
 	l := c.Layout()
 	for _, slot := range l.Slots {

@@ -11,8 +11,8 @@ import (
 	"updater/update"
 )
 
-// Scrub compares the slots with what was installed, see [device.Scrub]. With repair, a damaged slot that was good is written again by its kept
-// documents, from the running slot where that holds the same ranges, else from where it was installed from; then it is the fallback again.
+// Scrub compares the slots with the installed releases, see [device.Scrub]. With repair, a damaged slot that was good is written again by its
+// kept documents, from the running slot if that holds the same ranges, else from its recorded source; then it is the fallback again.
 func Scrub(ctx context.Context, c *config.Config, repair bool, in Inputs) ([]device.Scrubbed, error) {
 	if !repair {
 		return device.Scrub(ctx, c, nil)

@@ -15,8 +15,8 @@ type Set struct {
 	document string
 }
 
-// FindRelease reads a release document, from a file, the folder that holds it, or the address of either. An empty signature is looked for
-// beside the document. Errors: [verify.SignatureError] when there is no signature, source.FetchError.
+// FindRelease reads a release document, from a file, the folder that holds it, or the address of either. An empty signature means the
+// one beside the document. Errors: [verify.SignatureError] if there is no signature, source.FetchError.
 func (o *Origins) FindRelease(ctx context.Context, name, signature string) (*Set, error) {
 	document, _ := releaseDocument(name)
 	doc, sig, err := o.Document(ctx, release.TypeRelease, document, signature)

@@ -61,7 +61,7 @@ func (d ubootDevice) installed(r *rig.Rig, slot, order string) {
 
 func (d ubootDevice) markGood(r *rig.Rig, slot string) { d.set(r, "BOOT_"+slot+"_LEFT", "3") }
 
-// boot is contrib/uboot.sh of RAUC: the first slot of BOOT_ORDER with boots left loses one; without one all get 3 again.
+// boot is contrib/uboot.sh of RAUC: the first slot of BOOT_ORDER with boots left loses one; if there is none, all slots get 3 again.
 func (d ubootDevice) boot(r *rig.Rig) string {
 	get := func(name string) string {
 		for line := range strings.Lines(d.vars(r)) {
@@ -84,7 +84,7 @@ func (d ubootDevice) boot(r *rig.Rig) string {
 }
 
 // TestTakeover: a device that RAUC updates gets this program with its next bundle and goes on with releases. Boot script and variables stay; the
-// state store is a file, as no partition is free. What RAUC would do with the variables afterwards still works.
+// state store is a file, as no partition is free. RAUC's own changes of the variables afterwards still work.
 func TestTakeover(t *testing.T) {
 	for backend, d := range map[string]raucDevice{"grub": grubDevice{}, "uboot": ubootDevice{}} {
 		t.Run(backend, func(t *testing.T) {

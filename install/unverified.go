@@ -12,7 +12,7 @@ import (
 	"updater/verify"
 )
 
-// ParseUnverified reads a document of at most the size that one of its type may have, and parses what is signed of it. It does not check the
+// ParseUnverified reads a document of at most the size that one of its type may have, and parses its signed bytes. It does not check the
 // signature, and is for a publisher's machine.
 func ParseUnverified[T any](path string, kind release.Type, parse func([]byte) (T, error)) (parsed T, err error) {
 	text, err := ReadDocument(path, kind)
@@ -31,7 +31,7 @@ func ParseUnverified[T any](path string, kind release.Type, parse func([]byte) (
 // UnverifiedMap is a block map whose signature was not checked.
 type UnverifiedMap struct {
 	*bmap.Map
-	Text        []byte // what is signed
+	Text        []byte // the signed bytes
 	Clearsigned bool
 }
 

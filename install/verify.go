@@ -17,7 +17,7 @@ type VerifyRequest struct {
 	Keyring   []string
 	Documents Documents
 	Image     string // "" checks the document alone
-	Role      string // "" is what the document says
+	Role      string // "" is that of the document
 }
 
 // Verdict is a document that was accepted.

@@ -23,7 +23,7 @@ import (
 	"updater/update"
 )
 
-// writeFile replaces a file by what write writes, durably.
+// writeFile replaces a file by the bytes that write writes, durably.
 func writeFile(path string, write func(w io.Writer) error) error {
 	return atomicfile.WriteFunc(path, 0o644, func(out io.Writer) error {
 		w := bufio.NewWriterSize(out, 256<<10)
@@ -35,7 +35,7 @@ func writeFile(path string, write func(w io.Writer) error) error {
 }
 
 // Pack packs the ranges of a raw image into a zstd file. mapPath is the image's block map, with which the image is compared; "" is the one
-// beside the image, which is made if it is not there. Errors: update.ImageError, those of the files.
+// beside the image, which is created if it does not exist. Errors: update.ImageError, those of the files.
 func Pack(ctx context.Context, image, mapPath, output string, level int) (*bmap.Map, error) {
 	f, err := os.Open(image)
 	if err != nil {
@@ -154,8 +154,7 @@ func OpenMapped(ctx context.Context, path, mapPath string) (*MappedImage, error)
 	return i, nil
 }
 
-// CreateDelta writes the delta from one image to another. progress is called with the bytes of the new image that were encoded since; nil is
-// allowed.
+// CreateDelta writes the delta from one image to another. progress is called with the bytes of the new image that were encoded since; it may be nil.
 func CreateDelta(ctx context.Context, from, to *MappedImage, output string, progress func(n int64)) (t *delta.Table, err error) {
 	in := delta.Images{
 		Identity: delta.Identity{Base: from.Sum, Target: to.Sum, BaseSize: from.ImageSize()},

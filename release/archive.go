@@ -20,7 +20,7 @@ const DocumentName = "release.toml"
 // maxFolders is how many folder members of an archive are skipped; they hold nothing.
 const maxFolders = 1024
 
-// ArchiveError says that a tar stream is no archive of a release.
+// ArchiveError reports a tar stream that is not an archive of a release.
 type ArchiveError struct {
 	Name string // of the member; "" at the end of the stream
 	Msg  string
@@ -39,7 +39,7 @@ func (e *ArchiveError) Error() string {
 type Archive struct {
 	Opened
 	Document  []byte // as it came
-	Signature []byte // detached; nil of a clearsigned document
+	Signature []byte // detached; nil for a clearsigned document
 
 	maps    map[string][]byte // by file
 	tar     *tar.Reader

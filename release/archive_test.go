@@ -264,7 +264,7 @@ func TestArchiveRefusesSparseMembers(t *testing.T) {
 	}
 }
 
-// fixChecksum makes the checksum of a tar header right.
+// fixChecksum corrects the checksum of a tar header.
 func fixChecksum(header []byte) {
 	copy(header[148:156], "        ")
 	sum := 0

@@ -20,13 +20,13 @@ import (
 	"updater/verify"
 )
 
-// Part is one image that a release is built of.
+// Part is one image for [Build].
 type Part struct {
 	Role, Slot string
 	Image      string // file, raw or packed
 }
 
-// BuildOptions says how [Build] makes a release.
+// BuildOptions are the options of [Build].
 type BuildOptions struct {
 	Contents Contents // all but the images
 	Dir      string   // folder of the release document; every file must be below it
@@ -50,10 +50,9 @@ var packings = []string{".zst", ".gz", ".xz", ".lz4", ".bz2"}
 // Build makes a release of image files, several at a time. It writes nothing.
 //
 // The block map of an image is the file beside it: IMAGE.bmap, or for a packed image IMAGE.bmap without the ending of the
-// packing. An existing map is taken, and compared with the raw image if that exists: every range, and zeros in all unmapped
-// blocks unless the map says keep. A missing map is made from the raw image, see [bmap.Create]; it has no update element, so
-// that an unchanged image has the same map in every release. The same files and contents give the
-// same release.
+// packing. An existing map is used, and compared with the raw image if that exists: every range, and zeros in all unmapped blocks
+// unless the map says keep. A missing map is made from the raw image, see [bmap.Create]; it has no update element, so that an
+// unchanged image has the same map in every release. The same files and contents give the same release.
 //
 // Errors name the image. They are those of [New], [Release.Map], [bmap.Create] and [bmap.Verify].
 func Build(ctx context.Context, o BuildOptions) (*Built, error) {
@@ -160,7 +159,7 @@ func unpacked(image string) string {
 	return image
 }
 
-// mapPath is where the block map of an image is, or is to be.
+// mapPath returns the path of the block map of an image, which may not exist yet.
 func mapPath(image string) string {
 	if beside := image + ".bmap"; unpacked(image) == image || isThere(beside) {
 		return beside
@@ -270,7 +269,7 @@ func readMap(name string) ([]byte, error) {
 	return data, nil
 }
 
-// sameFile makes sure that name still is the file that was read.
+// sameFile checks that name still is the file that was read.
 func sameFile(f *os.File, name string) error {
 	opened, err := f.Stat()
 	if err != nil {
@@ -282,7 +281,7 @@ func sameFile(f *os.File, name string) error {
 	return nil
 }
 
-// compare compares an image with a map that was there: size, ranges, and zeros in all that is not mapped.
+// compare compares an image with a map that was there: size, ranges, and zeros in all unmapped blocks.
 func compare(ctx context.Context, data []byte, f *os.File, progress func(done, total int64)) error {
 	m, err := bmap.Parse(data)
 	if err != nil {
@@ -320,7 +319,7 @@ func compare(ctx context.Context, data []byte, f *os.File, progress func(done, t
 	return nil
 }
 
-// meter adds the progress of several images up.
+// meter adds up the progress of several images.
 type meter struct {
 	mu          sync.Mutex
 	done, total []int64

@@ -50,7 +50,7 @@ func buildOptions(dir string, parts ...string) release.BuildOptions {
 	return o
 }
 
-// mapFile makes the map of an image of a folder as somebody else has made it.
+// mapFile makes the map of an image of a folder as another program would.
 func mapFile(t testing.TB, dir, image, name string, o bmap.CreateOptions) []byte {
 	t.Helper()
 	f, err := os.Open(filepath.Join(dir, image))
@@ -123,7 +123,7 @@ func TestBuildOneImageForTwoSlots(t *testing.T) {
 	}
 }
 
-// A map of another program with a range that devices write before they compare it is worth a warning.
+// A map of another program with a range that devices write before they compare it gets a warning.
 func TestBuildWarnsOfLongRanges(t *testing.T) {
 	dir := folder(t, map[string]int{"short.img": 4})
 	writeFile(t, filepath.Join(dir, "long.img"), bytes.Repeat([]byte("data"), 5<<20/4))
@@ -183,7 +183,7 @@ func TestBuildRefuses(t *testing.T) {
 	}
 }
 
-// A map that leaves unmapped blocks alone says nothing of what they hold.
+// A map that leaves unmapped blocks alone implies nothing about their content.
 func TestBuildKeepsUnmapped(t *testing.T) {
 	dir := folder(t, map[string]int{"a.img": 4})
 	mapFile(t, dir, "a.img", "a.img.bmap", bmap.CreateOptions{Update: &bmap.Update{Unmapped: bmap.UnmappedKeep}})

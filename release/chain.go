@@ -22,9 +22,9 @@ type Link struct {
 	Document, Signature []byte
 }
 
-// Succeed opens the keyring that follows keyring number, and returns the trust that it gives. The document must be signed by enough keys
-// that may sign keyrings under t, and by enough under its own policy; so no keyring takes effect that could not be replaced. What the
-// configuration asks of every document, such as MinSigners, stays the least. Errors: those of [Trust.OpenKeyring], [verify.SignatureError].
+// Succeed opens the keyring that follows keyring number, and returns the trust that it gives. The document must be signed by enough keys that
+// may sign keyrings under t, and by enough under its own policy, so no keyring takes effect that could not be replaced. The requirements of
+// the configuration for every document, such as MinSigners, stay the minimum. Errors: those of [Trust.OpenKeyring], [verify.SignatureError].
 func (t Trust) Succeed(l Link, number int64) (Trust, *Keyring, error) {
 	k, _, err := t.OpenKeyring(l.Document, l.Signature)
 	if err != nil {
@@ -62,7 +62,7 @@ func (t Trust) Follow(chain []Link, number int64) (Trust, int64, error) {
 	return t, number, nil
 }
 
-// policy is that of a device whose keyring this is.
+// policy returns the policy of a device with this keyring.
 func (c *KeyringContents) policy(base verify.Policy) (verify.Policy, error) {
 	refuse := func(err error) (verify.Policy, error) {
 		return base, &verify.SignatureError{Reason: fmt.Sprintf("the certificates of keyring %d", c.Number), Err: err, Advice: "make the keyring again"}

@@ -22,16 +22,16 @@ type Entry struct {
 	RollbackIndex int64    `json:"rollback_index"`
 	Path          string   `json:"path"`       // of the release document, relative to the channel
 	FromIndex     int64    `json:"from_index"` // devices whose rollback index is below it take an earlier entry first
-	Attempt       int64    `json:"attempt"`    // from 1; raised, devices on which the release failed may try it again
+	Attempt       int64    `json:"attempt"`    // from 1; if raised, devices on which the release failed may try it again
 	Withdrawn     bool     `json:"withdrawn"`
 	Rollout       *Rollout `json:"rollout,omitempty"` // nil: all devices at once
 }
 
-// Rollout is how the share of devices that may take a release grows.
+// Rollout describes how the share of devices that may take a release grows.
 type Rollout struct {
 	Start   time.Time `json:"start"`
 	Percent int64     `json:"percent"` // of the devices at the start, 0 to 100
-	Hours   int64     `json:"hours"`   // in which it grows to 100 percent; 0 holds it
+	Hours   int64     `json:"hours"`   // in which the share grows to 100 percent; 0 keeps it
 }
 
 // maxRolloutHours is ten years.

@@ -1,18 +1,16 @@
-// Package release reads, writes and opens the signed documents that say what a device runs: releases, channels and
-// keyrings. They are TOML; a bare block map (package bmap) is the release of its one image.
+// Package release reads, writes and opens the signed documents that decide what a device runs: releases, channels and keyrings.
+// They are TOML; a bare block map (package bmap) is the release of its one image.
 //
-// Guarantees. [Parse], [ParseChannel] and [ParseKeyring] return a value only for a complete and consistent document: its type
-// comes first, every key is known and appears once, every value is in range, every file name is relative and stays below the
-// document, each role of a release appears once without a slot or once for each slot. A value is immutable. Encode writes it
-// in one canonical spelling, which parses to an equal value. A document that requires an unknown feature is an
-// [UnsupportedError] before its other keys are read.
+// [Parse], [ParseChannel] and [ParseKeyring] return a value only for a complete and consistent document: its type comes first, every
+// key is known and appears once, every value is in range, every file name is relative and stays below the document, each role of a
+// release appears once without a slot or once for each slot. A value is immutable. Encode writes it in one canonical spelling, which
+// parses to an equal value. A document that requires an unknown feature is an [UnsupportedError] before its other keys are read.
 //
 // [Trust] opens every signed document in the same order: size, signature, type, keys allowed for that type, content, keys
 // allowed for each role. It parses exactly the signed bytes, and only after the signature was accepted.
 //
-// Not covered. Package update decides whether a document is for this device, fresh and above the floor; the device's fleet
-// logic selects the next release of a channel. Only [Build] and [WriteArchive] read files; nothing here writes a file or reads
-// the clock.
+// The package does not decide whether a document is for this device, fresh and above the floor: package update does. The device's fleet
+// logic selects the next release of a channel. Only [Build] and [WriteArchive] read files; nothing here writes a file or reads the clock.
 //
 // # The spelling of TOML
 //

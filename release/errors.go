@@ -25,8 +25,8 @@ func (e *SyntaxError) Error() string {
 	return b.String()
 }
 
-// TypeError reports a signed document of another type than the required one. That is a failure of trust: a key may be allowed
-// to sign one type and not the other.
+// TypeError reports a signed document of another type than the required one. This is a failure of trust: a key may be allowed to
+// sign one type and not the other.
 type TypeError struct {
 	Got  Type // "" when the document does not begin with a type
 	Want Type
@@ -39,9 +39,9 @@ func (e *TypeError) Error() string {
 	return fmt.Sprintf("document is of type %q, expected %s", string(e.Got), e.Want.describe())
 }
 
-// UnsupportedError says that a document needs a newer updater.
+// UnsupportedError reports a document that needs a newer updater.
 type UnsupportedError struct {
-	Format   int64    // of the document, when it is not the one that is known
+	Format   int64    // of the document, if it is not the known one
 	Features []string // names in requires that are not known
 }
 
@@ -52,7 +52,7 @@ func (e *UnsupportedError) Error() string {
 	return fmt.Sprintf("document needs a newer updater: its format is %d, expected %d", e.Format, format)
 }
 
-// SlotError says that the images of a release are not those of a device's slots.
+// SlotError reports a release whose images are not those of a device's slots.
 type SlotError struct {
 	Slot     string   // the slot that was asked for
 	NoSlot   bool     // it is not configured
@@ -77,7 +77,7 @@ func (e *SlotError) Error() string {
 	return fmt.Sprintf("release does not fit slot %s: it %s", e.Slot, strings.Join(parts, "; it "))
 }
 
-// PinError says that a block map is not the one that the signed release pins.
+// PinError reports a block map that is not the one that the signed release pins.
 type PinError struct {
 	File      string // as the release names it
 	Got, Want string // hex sha256
@@ -87,7 +87,7 @@ func (e *PinError) Error() string {
 	return fmt.Sprintf("block map %q: sha256 is %s, the release says %s", e.File, e.Got, e.Want)
 }
 
-// MapError says that the update element of a block map contradicts its release.
+// MapError reports a block map whose update element contradicts its release.
 type MapError struct {
 	File      string // as the release names it; "" for a bare block map
 	Field     string // of the update element, such as "Product"

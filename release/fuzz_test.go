@@ -12,11 +12,11 @@ import (
 	"updater/release"
 )
 
-// encoder is what every document can do.
+// encoder is the interface of every document.
 type encoder interface{ Encode() []byte }
 
-// fuzz holds, for one type of document, that nothing panics, that every refusal is typed, that an accepted document is
-// TOML which another reader understands in the same way, and that its canonical spelling is stable.
+// fuzz checks, for one type of document, that nothing panics, that every refusal is typed, that an accepted document is TOML
+// which another reader understands in the same way, and that its canonical spelling is stable.
 func fuzz(f *testing.F, parse func([]byte) (encoder, error)) {
 	f.Helper()
 	for _, name := range []string{"release.toml", "release.golden", "channel.toml", "channel.golden", "keyring.toml"} {
@@ -43,7 +43,7 @@ func fuzz(f *testing.F, parse func([]byte) (encoder, error)) {
 	})
 }
 
-// oracle is what BurntSushi/toml reads, without what has the value that it has when it is absent.
+// oracle returns the values that BurntSushi/toml reads, without those that equal an absent value.
 func oracle(t *testing.T, data []byte) map[string]any {
 	var v map[string]any
 	if _, err := toml.Decode(string(data), &v); err != nil {
@@ -110,7 +110,7 @@ func FuzzKeyring(f *testing.F) {
 	})
 }
 
-// FuzzArchive holds that only the signed release and its maps come out of a tar stream, each image once, and that nothing panics.
+// FuzzArchive checks that only the signed release and its maps come out of a tar stream, each image once, and that nothing panics.
 func FuzzArchive(f *testing.F) {
 	l := newLab(f, "alice")
 	document, r := published(f, l)

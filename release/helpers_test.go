@@ -40,7 +40,7 @@ type lab struct {
 	ring *verify.Keyring
 }
 
-// signedAt is when the lab signs.
+// signedAt is the time when the lab signs.
 var signedAt = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func labConfig() *packet.Config {

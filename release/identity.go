@@ -9,14 +9,13 @@ import (
 	"strconv"
 )
 
-// Identity returns the name of what the release installs, as 64 lower-case hex digits. Rollout, history, reports and the
-// question whether there is anything to do use it, never the checksum of the document: another expires, note or file name
-// leaves it as it is, and so does the order of the images.
+// Identity returns the name of the content that the release installs, as 64 lower-case hex digits. Rollout, history, reports and
+// the question whether there is anything to do use it, never the checksum of the document: another expires, note or file name
+// leaves it unchanged, and so does the order of the images.
 //
 // It is the sha256 of a sequence of strings, each written as its length in bytes as a decimal number, a colon, its bytes
-// and a comma (a netstring): "release identity 1", the product, the version, the rollback index as a decimal number, and
-// for each image the role, the slot ("" when it is for every slot) and the sha256 of its block map as hex digits. The
-// images are sorted by these three, as bytes.
+// and a comma (a netstring): "release identity 1", the product, the version, the rollback index as a decimal number, and for each image the
+// role, the slot ("" if it is for every slot) and the sha256 of its block map as hex digits. The images are sorted by these three, as bytes.
 func (r *Release) Identity() string { return r.identity }
 
 func (c *Contents) identity() string {

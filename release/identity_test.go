@@ -10,7 +10,7 @@ import (
 	"updater/release"
 )
 
-// The golden bytes are the definition: a change here is another identity for every release in the field.
+// The golden bytes are the definition: a change here changes the identity of every release in the field.
 func TestIdentityGolden(t *testing.T) {
 	r := parse(t, string(readFile(t, "release.toml")))
 	one, two, three := strings.Repeat("1", 64), strings.Repeat("2", 64), strings.Repeat("3", 64)

@@ -19,7 +19,7 @@ type KeyringContents struct {
 	Roles        []RoleRule
 }
 
-// Certificate is one OpenPGP certificate with its revocations, and what it may sign.
+// Certificate is one OpenPGP certificate with its revocations, and the roles and documents that it may sign.
 type Certificate struct {
 	Fingerprint string   // of the primary key, upper-case hex; not compared with OpenPGP here
 	Roles       []string // that it may sign for; none is every role

@@ -11,9 +11,8 @@ import (
 	"updater/verify"
 )
 
-// Bare returns the release that a bare block map stands for: one image of a role, for every slot. m is the map, and sha256
-// the checksum of the bytes it was parsed from, as hex digits. Fields that the map lacks are empty. The error is a [MapError]
-// when the map is for another role.
+// Bare returns the release that a bare block map stands for: one image of a role, for every slot. m is the map, and sha256 the checksum of
+// the bytes it was parsed from, as hex digits. Fields that the map lacks are empty. The error is a [MapError] if the map is for another role.
 func Bare(m *bmap.Map, sha256, role string) (*Release, error) {
 	var u bmap.Update
 	if p := m.Update(); p != nil {
@@ -54,7 +53,7 @@ func (r *Release) Map(i Image, data []byte) (*bmap.Map, error) {
 	return m, nil
 }
 
-// agrees refuses a map whose update element contradicts the release. Fields that it lacks come from the release.
+// agrees refuses a map whose update element contradicts the release. Fields that the element lacks come from the release.
 func (r *Release) agrees(i Image, m *bmap.Map) error {
 	u := m.Update()
 	if u == nil {

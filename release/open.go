@@ -16,7 +16,7 @@ import (
 // DefaultMaxMap is the largest unsigned block map that is read unless [Trust] sets another limit, in bytes.
 const DefaultMaxMap = 4 << 20
 
-// Trust is what a device asks of every signed document. It is a value; its methods may be called concurrently.
+// Trust holds the requirements of a device for every signed document. It is a value; its methods may be called concurrently.
 type Trust struct {
 	Policy verify.Policy
 	MaxMap int64 // largest block map, in bytes; 0 is DefaultMaxMap, and verify.MaxDocumentSize the most
@@ -29,7 +29,7 @@ type Signed struct {
 	Signers []verify.Signer // distinct keys that may sign this type, at least Policy.MinSigners
 }
 
-// Limit returns how many bytes of a file an unsigned document of a type may have. A clearsigned one brings its signature.
+// Limit returns how many bytes of a file an unsigned document of a type may have. A clearsigned one includes its signature.
 func (t Trust) Limit(kind Type) int64 { return t.maxSize(kind) + verify.MaxSignatureSize }
 
 func (t Trust) maxSize(kind Type) int64 {
@@ -68,9 +68,8 @@ func (t Trust) CheckSignature(kind Type, signature []byte) error {
 }
 
 // Open checks, in this order, the size of a document, its signatures, its type, and that enough of the keys may sign this
-// type. signature is nil for a clearsigned document. It parses only the type and returns exactly the signed
-// bytes. Before a trusted key was found it takes memory for two copies of a clearsigned document, and none for another.
-// Errors: [verify.SignatureError], [TypeError].
+// type. signature is nil for a clearsigned document. It parses only the type and returns exactly the signed bytes. Before a trusted key
+// is found it takes memory for two copies of a clearsigned document, and none for others. Errors: [verify.SignatureError], [TypeError].
 func (t Trust) Open(kind Type, doc, signature []byte) (*Signed, error) {
 	limit := t.maxSize(kind)
 	if signature == nil {
@@ -163,8 +162,8 @@ func (t Trust) permit(o *Opened, signers []verify.Signer) (*Opened, error) {
 	return o, nil
 }
 
-// OpenChannel opens a channel document. One that was created more than 24 hours after one of its signatures was not made
-// by then, and is refused. Errors: those of [Trust.Open] and of [ParseChannel].
+// OpenChannel opens a channel document. A channel created more than 24 hours after one of its signatures did not exist when it
+// was signed, and is refused. Errors: those of [Trust.Open] and of [ParseChannel].
 func (t Trust) OpenChannel(doc, signature []byte) (*Channel, *Signed, error) {
 	signed, err := t.Open(TypeChannel, doc, signature)
 	if err != nil {

@@ -230,7 +230,7 @@ type errReader struct{ err error }
 
 func (e errReader) Read([]byte) (int, error) { return 0, e.err }
 
-// What nobody trusted signed must not cost memory beyond a few copies of the limit.
+// A document without a trusted signature must not cost memory beyond a few copies of the limit.
 func TestUnsignedMemory(t *testing.T) {
 	l := newLab(t, "alice")
 	l.key("mallory")

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// EntryError reports a channel that contradicts the release that it names. That is a failure of trust: devices select by the
+// EntryError reports a channel that contradicts the release that it names. This is a failure of trust: devices select by the
 // channel and install by the release.
 type EntryError struct {
 	Field     string // such as "version"
@@ -34,7 +34,7 @@ func (c *Channel) Check(e Entry, r *Release) error {
 	return nil
 }
 
-// Publication says how a channel offers a release. A zero field keeps its value in an existing entry.
+// Publication describes how a channel offers a release. A zero field keeps its value in an existing entry.
 type Publication struct {
 	Path      string // of the release document, relative to the channel
 	FromIndex int64
@@ -70,7 +70,7 @@ func (c *Channel) With(r *Release, p Publication) (*Channel, error) {
 	return NewChannel(contents)
 }
 
-// Withdraw returns the channel with every release withdrawn that has this identity or version, and how many these are.
+// Withdraw returns the channel with every release of this identity or version withdrawn, and the number of these.
 func (c *Channel) Withdraw(name string) (_ *Channel, n int, err error) {
 	contents := c.Contents()
 	for i := range contents.Releases {

@@ -115,7 +115,7 @@ func (r *Release) Roles() []string {
 // Meta returns the strings for hooks and reports.
 func (r *Release) Meta() map[string]string { return maps.Clone(r.contents.Meta) }
 
-// Keyring returns the keyring that the release was published with; its Number is 0 when it names none.
+// Keyring returns the keyring that the release was published with; its Number is 0 if it names none.
 func (r *Release) Keyring() KeyringRef { return r.contents.Keyring }
 
 // Order is the place of a release among those of its product.

@@ -7,9 +7,8 @@ type Layout struct {
 	Slots, Roles []string
 }
 
-// ForSlot returns the images for one slot, one for each role, in the order of the document. A release must name every role
-// of the layout and no other, and a role with variants must have one for every slot of the layout and no other; anything
-// else is a [SlotError] that names all that is wrong.
+// ForSlot returns the images for one slot, one for each role, in the order of the document. A release must name every role of the layout and no
+// other, and a role with variants must have one for every slot of the layout and no other; anything else is a [SlotError] that names every fault.
 func (r *Release) ForSlot(slot string, l Layout) ([]Image, error) {
 	e := &SlotError{Slot: slot, NoSlot: !slices.Contains(l.Slots, slot)}
 	var images []Image

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// field is one key of a table: how its value is checked, kept and written. An optional field that is absent has the zero
-// value, which no document can give it in another way.
+// field is one key of a table: how its value is checked, kept and written. An absent optional field has the zero value, which no
+// document can give it in another way.
 type field struct {
 	name     string
 	optional bool
@@ -266,7 +266,7 @@ func isTyped(err error) bool {
 	return ofType || unsupported
 }
 
-// setFree keeps a key that the document may name as it likes.
+// setFree keeps a key of any name.
 func setFree(free map[string]string, st statement) error {
 	if len(free) == maxMeta {
 		return fmt.Errorf("is one too many, expected at most %d keys", maxMeta)
@@ -325,7 +325,7 @@ func (e *encoder) fields(fields []field) {
 	}
 }
 
-// free writes keys of any name, sorted. One that is not bare is quoted, and so refused by the reader.
+// free writes keys of any name, sorted. A key that is not bare is quoted, and so refused by the reader.
 func (e *encoder) free(header string, values map[string]string) {
 	if len(values) == 0 {
 		return

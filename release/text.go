@@ -16,7 +16,7 @@ const format = 1
 // MaxSize limits a document, in bytes, without its signature.
 const MaxSize = 1 << 20
 
-// Limits on what a document may hold. Lengths are in bytes.
+// Limits on the content of a document. Lengths are in bytes.
 const (
 	maxName   = 64   // a role, a slot, a key of [meta]
 	maxLabel  = 255  // product, version, a hardware revision
@@ -54,7 +54,7 @@ func plain(limit int) func(string) error {
 	}
 }
 
-// name accepts what may name a role or a slot on a command line, in a path and in an address.
+// name accepts names that a role or a slot may have on a command line, in a path and in an address.
 func name(s string) error {
 	if len(s) > maxName || !isBare(strings.ReplaceAll(s, ".", "_")) || s[0] == '.' || s[0] == '-' {
 		return fmt.Errorf("is %.80q, expected up to %d letters, digits, '_', '-' and '.'", s, maxName)

@@ -19,8 +19,8 @@ type statement struct {
 	value  any // string, int64, bool, time.Time, []string
 }
 
-// scanner reads the plain spelling of TOML 1.0 that the package documentation names, a statement at a time. It knows
-// nothing of which keys and tables a document has.
+// scanner reads the plain spelling of TOML 1.0 that the package documentation names, a statement at a time. It does not know the
+// keys and tables of a document.
 type scanner struct {
 	text string // what is left
 	line int    // number of the last line that was cut off, from 1
@@ -128,7 +128,7 @@ func (s *scanner) assignment(line string, st *statement) error {
 	return s.end(rest)
 }
 
-// value reads the value that text begins with, and returns what follows it on its last line.
+// value reads the value that text begins with, and returns the rest of its last line.
 func (s *scanner) value(text string) (value any, rest string, err error) {
 	switch {
 	case strings.HasPrefix(text, "["):
@@ -225,7 +225,7 @@ func (s *scanner) str(text string) (value string, rest string, err error) {
 		switch text = text[n:]; {
 		case strings.HasPrefix(text, quote):
 			return b.String(), text[1:], nil
-		case quote == "'": // a backslash means itself
+		case quote == "'": // a backslash stands for itself
 			b.WriteByte('\\')
 			text = text[1:]
 		default:

@@ -24,8 +24,7 @@ func (t Type) describe() string {
 	return fmt.Sprintf("type = %q on its first line", string(t))
 }
 
-// typeOf returns the type that a document begins with, "" when it begins with none, as XML does. It reads no more than the
-// first statement.
+// typeOf returns the type that a document begins with, "" if it begins with none, as XML does. It reads no more than the first statement.
 func typeOf(data []byte) Type {
 	if len(data) > MaxSize || bytes.HasPrefix(data, []byte("<")) {
 		return ""

@@ -17,7 +17,7 @@ func (e *SchemeError) Error() string {
 	return fmt.Sprintf("%s: addresses are not supported, %s", e.Scheme, expected)
 }
 
-// schemes are refused even without // after the colon; a file of such a name is written ./ssh:x.
+// schemes are refused even without // after the colon; a file with such a name is written ./ssh:x.
 var schemes = []string{
 	"ssh", "scp", "sftp", "ftp", "ftps", "tftp", "rsync", "nfs", "smb", "cifs", "s3", "gs", "oci", "docker", "data", "mtp", "http", "https",
 }

@@ -6,8 +6,8 @@ import (
 	"updater/pack"
 )
 
-// FuzzChoose: whatever the table and the wishes, the parts hold every frame that a wish touches, ascend, do not
-// overlap, and begin and end where frames do.
+// FuzzChoose: for any table and any wishes, the parts hold every frame that a wish touches, ascend, do not overlap, and begin and
+// end where frames do.
 func FuzzChoose(f *testing.F) {
 	f.Add([]byte{1, 2, 3, 4, 5, 6, 7, 8}, []byte{0, 1, 4, 2})
 	f.Add([]byte{255, 0, 255, 1, 255, 255}, []byte{10, 200, 0, 1, 0, 0})

@@ -97,7 +97,7 @@ func TestContainers(t *testing.T) {
 	}
 }
 
-// What a slot may hold is no container.
+// Formats that a slot may hold are no containers.
 func TestNoContainers(t *testing.T) {
 	dir := t.TempDir()
 	for name, args := range map[string][]string{

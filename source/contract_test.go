@@ -96,7 +96,7 @@ func TestRefusedEnds(t *testing.T) {
 	}
 }
 
-// An error of the origin is told from damage.
+// An error of the origin is distinguished from damage.
 func TestOriginErrors(t *testing.T) {
 	data := sample(1 << 20)
 	for _, c := range []string{"gzip", "zstd", "xz", "lz4", "bzip2", "cat"} {
@@ -239,7 +239,7 @@ func TestOpenNamesTheKind(t *testing.T) {
 	}
 }
 
-// FuzzChunks: what is read does not depend on how the bytes come.
+// FuzzChunks: the bytes read do not depend on how they arrive.
 func FuzzChunks(f *testing.F) {
 	data := sample(500)
 	for _, c := range []string{"gzip", "zstd", "xz", "lz4", "bzip2"} {

@@ -10,8 +10,8 @@ import (
 )
 
 // FindBmap returns the path of the bmap beside an image. Like bmaptool it tries IMAGE.bmap, then removes one extension after
-// another: a.img.zst.bmap, a.img.bmap, a.bmap. A file without permission counts as found, so that opening it reports the cause.
-// Image may be a file: address. Standard input, "-", has no bmap beside it. The error lists the names tried, or is that of an image that is not there.
+// another: a.img.zst.bmap, a.img.bmap, a.bmap. A file without permission counts as found, so that opening it reports the cause. Image may be a file:
+// address. Standard input, "-", has no bmap beside it. The error lists the names tried, or reports that the image is not there.
 func FindBmap(image string) (string, error) {
 	if image == "-" {
 		return "", errors.New("no bmap beside standard input; name it")

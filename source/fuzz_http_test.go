@@ -11,7 +11,7 @@ import (
 	"updater/source"
 )
 
-// Whatever bytes a server answers with, a download ends in time, within its limits and without a panic.
+// A download ends in time, within its limits and without a panic, whatever bytes a server answers with.
 func FuzzHTTPAnswer(f *testing.F) {
 	for _, seed := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",

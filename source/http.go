@@ -64,9 +64,9 @@ func setDefault[T ~int64](option *T, value T) {
 // A Client downloads files and posts messages over HTTP/1.1. It is safe for concurrent use. Close it after the images it opened.
 //
 // A download survives broken connections, busy servers and servers that implement ranges badly: it asks for parts, then for the
-// rest without If-Range, then for the whole file, of which it drops what it has. It therefore may combine bytes of two versions of
-// a file of the same size; a signed map detects that. Redirects are followed within limits: never from https to http, and to
-// loopback and link-local addresses only from one of those. Token and client certificate are sent to the first host only.
+// rest without If-Range, then for the whole file, of which it drops the bytes that it has. It therefore may combine bytes of two
+// versions of a file of the same size; a signed map detects that. Redirects are followed within limits: never from https to http,
+// and to loopback and link-local addresses only from one of those. Token and client certificate are sent to the first host only.
 type Client struct {
 	o     HTTPOptions
 	http  *http.Client
@@ -165,7 +165,7 @@ func (c *Client) authorize(req *http.Request) {
 	}
 }
 
-// origin is what redirects of a request are judged by.
+// origin is the basis for judging redirects of a request.
 type origin struct {
 	host  string // of the first address, with port
 	local bool   // whether it is a loopback or link-local address

@@ -74,8 +74,7 @@ func client(t testing.TB, o source.HTTPOptions) *source.Client {
 	return c
 }
 
-// server is a hostile one: it serves data as every good one does, but answer may take over the n-th request,
-// from 1, and says whether it has.
+// server is hostile: it serves data as every good one does, but answer may take over the n-th request, from 1, and reports whether it has.
 type server struct {
 	*httptest.Server
 	requests atomic.Int64
@@ -100,7 +99,7 @@ func serve(t testing.TB, data []byte, answer func(n int, w http.ResponseWriter, 
 	return s
 }
 
-// cutAfter sends the whole answer's head and n of its bytes, and then breaks the connection.
+// cutAfter sends the head of the whole answer and n of its bytes, and then breaks the connection.
 func cutAfter(w http.ResponseWriter, r *http.Request, data []byte, n int) bool {
 	rec := httptest.NewRecorder()
 	maps.Copy(rec.Header(), w.Header())
@@ -509,7 +508,7 @@ func TestHTTPS(t *testing.T) {
 	}
 }
 
-// membersOnly is a TLS server for those that have the certificate.
+// membersOnly is a TLS server for clients that have the certificate.
 func membersOnly(t testing.TB, pair tls.Certificate, handler http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(handler)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// resource describes a file according to the answers so far. The streams of an image share it.
+// resource describes a file by the answers so far. The streams of an image share it.
 type resource struct {
 	size     int64  // bytes, -1 unknown
 	etag     string // "" none
@@ -35,8 +35,8 @@ func (r *resource) validator() string {
 	return ""
 }
 
-// update compares an answer with the previous ones. Another size is another file. Another ETag or date is not: each node behind a load
-// balancer may have its own, and the signed map detects wrong bytes.
+// update compares an answer with the previous ones. Another size means another file. Another ETag or date does not: each node behind a
+// load balancer may have its own, and the signed map detects wrong bytes.
 func (r *resource) update(resp *http.Response, size int64) error {
 	if r.size >= 0 && size >= 0 && r.size != size {
 		return refusef("the file has changed: its size was %d bytes and is %d", r.size, size)
@@ -52,7 +52,7 @@ func (r *resource) update(resp *http.Response, size int64) error {
 	return nil
 }
 
-// asked is what a request asked for.
+// asked describes a request.
 type asked struct {
 	ranged  bool // a range
 	ifRange bool // under the condition that the file has not changed
@@ -98,8 +98,8 @@ func (s *stream) judgeWhole(resp *http.Response, a asked) error {
 // errNoRanges ends the streams that need ranges.
 var errNoRanges = refusef("the server serves no ranges")
 
-// judgePart judges an answer with a part of the file. It begins where it was asked to, or with the file, but may be shorter or
-// longer than asked for.
+// judgePart judges an answer with a part of the file. The part begins at the requested offset, or at the start of the file, but
+// may be shorter or longer than requested.
 func (s *stream) judgePart(resp *http.Response, a asked) error {
 	from, to, size, ok := contentRange(resp.Header.Get("Content-Range"))
 	length := resp.ContentLength

@@ -117,7 +117,7 @@ func isHTML(head []byte) bool {
 	return false
 }
 
-// fetchTries is how often a document is downloaded that changes during the download.
+// fetchTries is how often a document that changes during the download is downloaded.
 const fetchTries = 3
 
 // Fetch downloads a document of at most limit bytes. It does not combine two versions of it, unless the server claims on every try

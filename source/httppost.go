@@ -19,7 +19,7 @@ type Message struct {
 	Limit  int64             // largest answer to accept, in bytes; 0 is 1 MiB
 }
 
-// verb is what a [FetchError] says of a message, by whether it only reads.
+// verb is the Op of a [FetchError] about a message, by whether the message only reads.
 var verb = map[bool]string{true: "fetching", false: "posting to"}
 
 // defaultAnswer is the default of Message.Limit.

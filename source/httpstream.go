@@ -15,7 +15,7 @@ import (
 // maxRetryDelay is the longest delay between two requests, unless the server asks for a longer one.
 const maxRetryDelay = 30 * time.Second
 
-// jumpAtLeast is how many bytes have to be skipped for a new request to be cheaper than reading them.
+// jumpAtLeast is the smallest skip, in bytes, for which a new request is cheaper than reading.
 const jumpAtLeast = 1 << 20
 
 // probeBytes is the length of the first range requested of an image. It suffices to detect the codec, and leaves time for a plan
@@ -176,7 +176,7 @@ func (s *stream) complete() bool {
 	return s.next == s.end
 }
 
-// begin sends the request for what is missing and judges the answer.
+// begin sends the request for the missing bytes and judges the answer.
 func (s *stream) begin() (err error) {
 	ctx, abandon := context.WithCancelCause(s.ctx)
 	s.request, s.abandon = ctx, abandon

@@ -25,7 +25,7 @@ type Image struct {
 	jump    func(n int64) error // skips n bytes within size without reading, or nil
 	offset  int64
 	sniffed bool   // the first decoded bytes were checked
-	prefix  []byte // of them, to return before what dec returns
+	prefix  []byte // of them, to return before those of dec
 	err     error  // sticky
 }
 
@@ -166,7 +166,7 @@ func (i *Image) Skip(n int64) error {
 	return err
 }
 
-// pass skips what the decoder can skip without decoding, and returns how many bytes.
+// pass skips the bytes that the decoder can skip without decoding, and returns their number.
 func (i *Image) pass(n int64) int64 {
 	s, ok := i.dec.(interface {
 		Skip(n int64) (passed int64, err error)

@@ -18,7 +18,7 @@ import (
 	"updater/source"
 )
 
-// nginx starts the real server on a folder, with TLS, and returns its https address and what trusts it.
+// nginx starts the real server on a folder, with TLS, and returns its https address and the certificate to trust.
 func nginx(t *testing.T, dir, extra string) (address, ca string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -81,7 +81,7 @@ http {
 
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
-// link is a bad link to a server: each connection lets so many bytes through, and then breaks or goes dead.
+// link is a bad link to a server: each connection lets some bytes through, and then breaks or goes dead.
 type link struct {
 	net.Listener
 	target string
@@ -173,8 +173,7 @@ func TestNginx(t *testing.T) {
 	}
 }
 
-// The device gets another address in the middle of a transfer, as a modem does: nobody tells the old connection,
-// which is silent for ever.
+// The device gets another address in the middle of a transfer, as a modem does: the old connection is not closed, but silent for ever.
 func TestAddressChange(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("a network namespace needs root")

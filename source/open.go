@@ -75,7 +75,7 @@ func (e *KindError) Error() string {
 	return fmt.Sprintf("%s is %s, expected %s", e.Path, e.Kind, e.Expected)
 }
 
-// A TooLongError reports a file that is longer than it may be.
+// A TooLongError reports a file above its size limit.
 type TooLongError struct {
 	Path  string
 	Limit int64 // bytes

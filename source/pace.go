@@ -11,7 +11,7 @@ type Pace struct {
 	Rate int64 // bytes per second; 0 is no limit
 
 	mu   sync.Mutex
-	free time.Time // when the bytes so far may have come
+	free time.Time // when the rate allows the next byte
 }
 
 // Most bounds one read or write of n bytes to a tenth of a second of the rate, so that the bytes come evenly.
@@ -22,7 +22,7 @@ func (p *Pace) Most(n int64) int64 {
 	return min(n, max(p.Rate/10, 512))
 }
 
-// maxDebt is how much time without bytes is made up for, such as that of a busy machine.
+// maxDebt is the longest time without bytes that is made up for, such as that of a busy machine.
 const maxDebt = time.Second
 
 // Spend waits until n more bytes may have come.

@@ -59,8 +59,7 @@ func TestPackedReadsAndSkips(t *testing.T) {
 	}
 }
 
-// What is cut or damaged is an error, wherever it is, also while frames are decoded ahead of it; so is a medium
-// that fails.
+// A cut or damaged file is an error, wherever the fault is, also while frames are decoded ahead of it; so is a medium that fails.
 func TestPackedDamage(t *testing.T) {
 	noLeak(t)
 	image, file := packed(t)
@@ -101,7 +100,7 @@ func TestPackedDamage(t *testing.T) {
 
 var errBroken = errors.New("broken")
 
-// A frame whose head promises another length than it has, and one that is longer compressed than it may be.
+// A frame whose head has a wrong length, and one that is too long compressed, are errors.
 func TestFrameLies(t *testing.T) {
 	_, file := packed(t)
 	frames, err := pack.ReadTable(bytes.NewReader(file), int64(len(file)), 1000)

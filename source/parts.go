@@ -24,7 +24,7 @@ type Plan struct {
 	Reason   string // why the whole file is fetched; "" if Parts is set
 }
 
-// Cost is what the parts cost, in bytes: a request counts as some.
+// Cost is the cost of the parts in bytes: a request counts as some.
 func (p Plan) Cost() int64 { return p.Bytes + int64(p.Requests)*requestCost }
 
 // part is a range of the file that one request fetches; to is exclusive.
@@ -302,7 +302,7 @@ func (s *splice) fill() {
 	}
 }
 
-// Read implements io.Reader. What cannot be fetched ahead, as from a server that serves ranges no more, is read from a stream.
+// Read implements io.Reader. Parts that cannot be fetched ahead, as from a server that no longer serves ranges, are read from a stream.
 func (s *splice) Read(p []byte) (int, error) {
 	for len(s.parts) > 0 {
 		s.fill()

@@ -110,7 +110,7 @@ func TestPlanFetchesParts(t *testing.T) {
 	}
 }
 
-// Short parts are fetched four at a time, also over a link that breaks in each of them, and from a server that serves no ranges any more.
+// Short parts are fetched four at a time, also over a link that breaks in each of them, and from a server that no longer serves ranges.
 func TestPartsAhead(t *testing.T) {
 	noLeak(t)
 	image, file := manyFrames(t)
@@ -201,7 +201,7 @@ func TestCosts(t *testing.T) {
 	}
 }
 
-// What was not planned cannot be read, and a file that has no table, or a server without ranges, is fetched whole.
+// Bytes that were not planned cannot be read, and a file without a table, or on a server without ranges, is fetched whole.
 func TestPlanFallsBack(t *testing.T) {
 	noLeak(t)
 	image, file := manyFrames(t)
@@ -256,8 +256,7 @@ func TestPlanFallsBack(t *testing.T) {
 	}
 }
 
-// The file changes between the plan and a part. Another ETag alone is no other file; another size is, and so are bytes that do not
-// decode.
+// The file changes between the plan and a part. Another ETag alone does not mean another file; another size does, and so do bytes that do not decode.
 func TestPlanNoticesChange(t *testing.T) {
 	noLeak(t)
 	_, file := manyFrames(t)
@@ -307,7 +306,7 @@ func TestPlanNoticesChange(t *testing.T) {
 	}
 }
 
-// The signed map bounds the seek table, which nobody signed.
+// The signed map bounds the seek table, which is not signed.
 func TestLimitFrames(t *testing.T) {
 	_, file := manyFrames(t)
 	s := serve(t, file, nil)

@@ -22,8 +22,9 @@ func (f *RemoteFile) Size() int64 { return f.size }
 // Close ends the requests under way.
 func (f *RemoteFile) Close() error { f.cancel(); return nil }
 
-// OpenBeside opens the file beside the one at an http:// or https:// address whose escaped name has ext at its end. It asks the server for the first
-// byte. An error that wraps [os.ErrNotExist] says that the server has none, or refuses it; others are a [FetchError], also of a server without ranges.
+// OpenBeside opens the file beside the one at an http:// or https:// address whose escaped name has ext appended. It asks the server for the first
+// byte. An error that wraps [os.ErrNotExist] means that the server has none, or refuses it; others are a [FetchError], also for a server without
+// ranges.
 func (c *Client) OpenBeside(ctx context.Context, name, ext string) (*RemoteFile, error) {
 	u, err := httpURL(name)
 	if err != nil {

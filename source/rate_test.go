@@ -10,7 +10,7 @@ import (
 	"updater/source"
 )
 
-// A server that drips is given up after the window, though it is never silent; a reader that takes its time is not its fault.
+// A server that drips is given up after the window, though it is never silent; a slow reader does not count against the server.
 func TestMinRate(t *testing.T) {
 	noLeak(t)
 	data := sample(1 << 20)

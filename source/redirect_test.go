@@ -15,7 +15,7 @@ import (
 	"updater/source"
 )
 
-// A client certificate is shown to the host of the first address, and to no host that it redirects to.
+// A client certificate is sent to the host of the first address, and to no host that it redirects to.
 func TestRedirectKeepsClientCertificate(t *testing.T) {
 	noLeak(t)
 	cert, key, pair := selfSigned(t, t.TempDir(), "127.0.0.1")

@@ -23,7 +23,7 @@ import (
 	"updater/source"
 )
 
-// answer is what a good server would answer to a request. A quirk changes it.
+// answer is the answer of a good server to a request. A quirk changes it.
 type answer struct {
 	r        *http.Request
 	n        int // of the request, from 1
@@ -150,7 +150,7 @@ func nodes(etag, date, honour bool) func(a *answer) {
 	}
 }
 
-// quirks are the ways of servers, proxies and load balancers. With each of them every byte comes through.
+// quirks are peculiarities of servers, proxies and load balancers. With each of them every byte comes through.
 var quirks = map[string]func(a *answer){
 	"none":                              func(*answer) {},
 	"no ranges":                         func(a *answer) { a.whole(); a.header.Del("Accept-Ranges") },
@@ -222,7 +222,7 @@ func redirected(code int) func(a *answer) {
 	}
 }
 
-// quirky serves a file. With cut, the n-th answer breaks after n times so many bytes.
+// quirky serves a file. The n-th answer breaks after n times cut bytes; 0 breaks none.
 func quirky(t *testing.T, file []byte, quirk func(a *answer), cut int) string {
 	t.Helper()
 	var requests atomic.Int64
@@ -302,7 +302,7 @@ func getRanges(t *testing.T, c *source.Client, address string, data []byte, rang
 	return nil
 }
 
-// What a download may not survive: these are answers of another file, or of none.
+// A download fails on answers with another file, or with none.
 func TestServersRefused(t *testing.T) {
 	noLeak(t)
 	data := sample(600_000)
@@ -333,7 +333,7 @@ func TestServersRefused(t *testing.T) {
 	}
 }
 
-// A name that is only tried does not end the search, whatever the server answers.
+// No answer to a name that is only tried ends the search.
 func TestFindOnServers(t *testing.T) {
 	noLeak(t)
 	absent := map[string]func(a *answer){
@@ -378,7 +378,7 @@ func TestFindOnServers(t *testing.T) {
 	}
 }
 
-// BusyBox httpd says text/html of every part.
+// BusyBox httpd sends every part as text/html.
 func TestBusyBox(t *testing.T) {
 	path, err := exec.LookPath("busybox")
 	if err != nil {

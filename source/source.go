@@ -8,17 +8,17 @@
 //
 //   - [Image.Read] returns io.EOF only after the proper end of the container: its end mark, its checksum, and nothing behind it. A
 //     truncated image is an error at every byte. Concatenated gzip members, zstd and lz4 frames (including skippable ones), xz streams
-//     (with padding) and bzip2 streams are one image; a file cut exactly between two of them cannot be told from a whole one.
-//   - Memory is bounded by [Limits], whatever the container asks for. What is accepted does not depend on cores or memory.
+//     (with padding) and bzip2 streams are one image; a file cut exactly between two of them cannot be distinguished from a whole one.
+//   - Memory is bounded by [Limits], whatever the container asks for. Which files are accepted does not depend on cores or memory.
 //   - Containers that are not supported, such as zip, tar or Android sparse images, are refused by name, also within a compression.
 //   - A [Client] delivers a file over as many requests as a bad link and a peculiar server take. Credentials go to the first host
 //     only. Messages contain no user information and no queries.
 //   - Opening a local file never blocks; FIFOs, terminals and other devices are refused.
 //
-// # What it does not do
+// # Limits
 //
 // The checksum of a codec is not a signature, and a raw image has none. Over HTTP the bytes may even be those of two versions of a
-// file. The caller compares what it reads with signed checksums. The decoded length is not limited; the caller knows it from the
+// file. The caller compares all bytes with signed checksums. The decoded length is not limited; the caller knows it from the
 // signed map. A raw image that begins with the magic of a codec or a container is taken for it: compress it.
 package source
 

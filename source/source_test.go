@@ -126,8 +126,8 @@ func TestTools(t *testing.T) {
 	}
 }
 
-// lean are options that change nothing of a container but the memory that decoding it takes: a dictionary of
-// 64 KiB, and blocks of 100 kB. Tests that decode at every byte would do little but clear memory without.
+// lean returns options that reduce only the memory that decoding a container takes: a dictionary of 64 KiB, and blocks of 100 kB.
+// Without them, tests that decode at every byte would mostly clear memory.
 func lean(args []string) []string {
 	switch args[0] {
 	case "xz":
@@ -167,7 +167,7 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
-// An lz4 file cut exactly behind a block has no end mark, which the library alone does not miss.
+// An lz4 file cut exactly behind a block has no end mark, which the library alone does not notice.
 func TestTruncatedBehindBlock(t *testing.T) {
 	packed := compress(t, sample(400_000), "lz4", "-c", "-B4", "--no-frame-crc")
 	cuts := 0
@@ -203,7 +203,7 @@ func TestBitFlips(t *testing.T) {
 	}
 }
 
-// Memory is bounded: windows and dictionaries beyond the limit are refused with what to do, and a bomb streams.
+// Memory is bounded: windows and dictionaries beyond the limit are refused with advice, and a bomb streams.
 func TestMemory(t *testing.T) {
 	data := sample(1 << 20)
 	long := compress(t, append(bytes.Repeat(data, 20), data...), "zstd", "-c", "--long=27")

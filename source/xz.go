@@ -26,7 +26,7 @@ func openXZ(r *bufio.Reader, l Limits) (io.Reader, func(), error) {
 	return z, z.close, z.err
 }
 
-// parallelXZMemory is the memory of a machine needed for parallel decoding, which takes 64 MiB.
+// parallelXZMemory is the memory that a machine needs for parallel decoding, which takes 64 MiB.
 const parallelXZMemory = 512 << 20
 
 func totalMemory() uint64 {

@@ -69,7 +69,7 @@ func TestXZBlocks(t *testing.T) {
 	}
 }
 
-// Blocks of which two fill what may be decoded ahead, and blocks that are too long, packed, for two at a time.
+// Two blocks that fill the read-ahead decode, and so do blocks too long, packed, for two at a time.
 func TestXZLongBlocks(t *testing.T) {
 	noLeak(t)
 	random := make([]byte, 18<<20)
@@ -86,7 +86,7 @@ func TestXZLongBlocks(t *testing.T) {
 	}
 }
 
-// A block that does not fit the parallel decoder, behind one that does, and the other way round: on one core and on several.
+// A block that does not fit the parallel decoder decodes behind one that does, and the other way round, on one core and on several.
 func TestXZMixedBlocks(t *testing.T) {
 	noLeak(t)
 	data := make([]byte, 45<<20) // compresses to nothing, and then not at all

@@ -153,7 +153,7 @@ func (z *zstdFile) peek() bool {
 	return z.next
 }
 
-// short reports whether to decode the frame whole. A window beyond the limit is left to the stream decoder, which refuses it.
+// short reports whether the frame is decoded whole. A window beyond the limit is left to the stream decoder, which refuses it.
 func (z *zstdFile) short() bool {
 	h := &z.frame.head
 	return h.HasFCS && h.FrameContentSize <= wholeFrame && (h.SingleSegment || h.WindowSize <= uint64(z.limits.ZstdWindow))

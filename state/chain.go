@@ -7,13 +7,13 @@ import (
 	"fmt"
 )
 
-// Chain keeps a few bytes in two places of a store's area, behind its second copy, which are written in turn: a power cut leaves the old
-// bytes or the new ones, never none. Not safe for concurrent use. Hold the lock of the boot state.
+// Chain keeps a few bytes in two places of a store's area, behind its second copy. The places are written in turn: a power cut leaves
+// the old bytes or the new ones, never none. Not safe for concurrent use. Hold the lock of the boot state.
 type Chain struct{ places *Documents }
 
 var chainKeys = []string{"keyring/0", "keyring/1"}
 
-// OpenChain is nil, which keeps nothing, without room for 64 KiB in each place.
+// OpenChain returns nil, which keeps nothing, if there is no room for 64 KiB in each place.
 func OpenChain(area Area) *Chain {
 	half := area.Size() / 2 &^ (align - 1)
 	d := divide(area, half+maxCopy, area.Size(), chainKeys)
@@ -23,7 +23,7 @@ func OpenChain(area Area) *Chain {
 	return &Chain{d}
 }
 
-// Get returns what was kept last, nil if nothing was, or if it cannot be read.
+// Get returns the bytes kept last, nil if there are none or if they cannot be read.
 func (c *Chain) Get() []byte {
 	data, _, _ := c.newest()
 	return data

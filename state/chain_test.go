@@ -50,8 +50,8 @@ func TestChainVolatileCache(t *testing.T) {
 	}
 }
 
-// TestChain: the newest bytes count, and the older ones while those are damaged; what is kept next replaces the damaged or the older ones. A failure
-// of the medium is an error and leaves the old bytes or the new ones.
+// TestChain: the newest bytes count, and the older ones while those are damaged; the next bytes replace the damaged or the older ones. A failure of
+// the medium is an error and leaves the old bytes or the new ones.
 func TestChain(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, documentArea))
 	put := func(text string) {

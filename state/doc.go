@@ -1,7 +1,7 @@
 // Package state stores the installed image of each slot with its result, the floor of the rollback index, and the last trusted
 // time. The store has two copies in a small fixed-size [Area].
 //
-// What it guarantees:
+// The package guarantees:
 //
 //   - A change is old or new. It is written to the older copy, flushed, and read back from the medium before
 //     [Store.Update] returns nil; the newer copy is not written. A power cut leaves the old state or the new one.
@@ -12,7 +12,7 @@
 //     device must continue to boot and update.
 //   - A copy in a later format is never overwritten: [Open] refuses it.
 //
-// What it does not: the checksum is a CRC32C, which detects damage, not forgery. A program with root access can rewrite the
+// The package does not detect forgery: the checksum is a CRC32C, which detects damage. A program with root access can rewrite the
 // store; the floor is as safe as the medium.
 //
 // # Format

@@ -19,7 +19,7 @@ type Documents struct {
 	room int64 // bytes for each
 }
 
-// One document: magic, CRC32C of all that follows, lengths of key, document and signature, and those.
+// One document: magic, CRC32C of all bytes behind it, lengths of key, document and signature, and those.
 const (
 	documentMagic  = "UPDMAPS1"
 	documentHeader = 24
@@ -27,11 +27,11 @@ const (
 	maxRoom        = 4 << 20
 )
 
-// ErrNoDocument is wrapped if no complete document is kept under a key.
+// ErrNoDocument is wrapped by the error if no complete document is kept under a key.
 var ErrNoDocument = errors.New("no signed document is kept of it")
 
-// OpenDocuments divides the free part of a store's area among the keys. It is nil, which keeps nothing, without
-// room for 64 KiB each. Other keys, or another order, lose the documents.
+// OpenDocuments divides the free part of a store's area among the keys. It returns nil, which keeps nothing, if there is no room
+// for 64 KiB each. Other keys, or another order, lose the documents.
 func OpenDocuments(area Area, keys []string) *Documents {
 	return divide(area, maxCopy, area.Size()/2, keys)
 }

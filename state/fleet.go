@@ -11,7 +11,7 @@ const (
 	MaxReports  = 8
 )
 
-// Fleet is what a device that follows a channel remembers.
+// Fleet is the state of a device that follows a channel.
 type Fleet struct {
 	Seen     Seen      `json:"seen,omitzero"`
 	Installs int64     `json:"installs,omitempty"` // that began to write
@@ -34,8 +34,8 @@ type Trial struct {
 	Slot    string `json:"slot"`
 	Release string `json:"release"`           // identity
 	Attempt int64  `json:"attempt,omitempty"` // of the channel; 0 for an install by a person
-	Lost    int    `json:"lost,omitempty"`    // times that it did not come up and the boot loader's state does not tell why
-	Ended   bool   `json:"ended,omitempty"`   // it is no choice now; only Lost counts
+	Lost    int    `json:"lost,omitempty"`    // times that it did not come up for a reason unknown to the boot loader's state
+	Ended   bool   `json:"ended,omitempty"`   // it is not the choice now; only Lost counts
 }
 
 // Rollback is a rollback that was begun. Its report is true once the slot is the next choice.
@@ -53,7 +53,7 @@ type Failure struct {
 	Detail  string    `json:"detail,omitempty"`
 }
 
-// Outcome is what a [Report] tells.
+// Outcome is the outcome that a [Report] has.
 type Outcome string
 
 // The outcomes.
@@ -77,12 +77,12 @@ type Report struct {
 	At            time.Time `json:"at,omitzero"`       // trusted time
 }
 
-// Same reports whether two reports tell the same outcome of the same install.
+// Same reports whether two reports are of the same outcome of the same install.
 func (r Report) Same(o Report) bool {
 	return r.Outcome == o.Outcome && r.Install == o.Install && r.Release == o.Release
 }
 
-// Queue adds a report, unless it waits already or was the last one that was delivered. The oldest one makes room.
+// Queue adds a report, unless it is already waiting or was the last one delivered. The oldest one makes room.
 func (f *Fleet) Queue(r Report) {
 	if r.Same(f.Reported) || slices.ContainsFunc(f.Reports, r.Same) {
 		return
@@ -116,7 +116,7 @@ func (f Fleet) clone() Fleet {
 	return f
 }
 
-// shorten drops the oldest report, without one the oldest failure but the last, and reports whether there was any.
+// shorten drops the oldest report, or, without reports, the oldest failure but the last, and reports whether there was any.
 func (f *Fleet) shorten() bool {
 	switch {
 	case len(f.Reports) > 0:

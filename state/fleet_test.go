@@ -9,7 +9,7 @@ import (
 	"updater/state"
 )
 
-// Reports wait once each, at most 8; what was delivered does not wait again. Failures are bounded, and one of them for a release.
+// Reports wait once each, at most 8; a delivered one does not wait again. Failures are bounded, and one of them for a release.
 func TestFleetIsBounded(t *testing.T) {
 	var f state.Fleet
 	for n := range 100 {
@@ -39,7 +39,7 @@ func TestFleetIsBounded(t *testing.T) {
 	}
 }
 
-// Reports tell the same if outcome, install and release agree; what is delivered is remembered without its text, and nothing else is dropped.
+// Reports are the same if outcome, install and release agree; a delivered one is remembered without its text, and nothing else is dropped.
 func TestReports(t *testing.T) {
 	r := state.Report{Outcome: state.ReportGood, Install: 1, Release: "r", Version: strings.Repeat("1", 256), Detail: strings.Repeat("2", 256), Slot: "A", At: day1}
 	outcome, install, release := r, r, r
@@ -68,7 +68,7 @@ func TestReports(t *testing.T) {
 	}
 }
 
-// Reports make room for what decides, in the smallest store too.
+// Reports make room for members that decide, in the smallest store too.
 func TestReportsMakeRoom(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, 8192))
 	s := open(t, m)

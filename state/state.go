@@ -21,7 +21,7 @@ type State struct {
 	Time    time.Time       // the last trusted time, UTC; zero is none
 	Slots   map[string]Slot // by name
 	History []Event         // the newest last, bounded
-	Request *Request        // what the recovery is asked to install; nil is nothing
+	Request *Request        // the install that the recovery is asked for; nil is none
 	Fleet   Fleet           // of a device that follows a channel
 	// Damaged are the slots that were good until a scrub found a range changed, with the identity of the release that makes them the
 	// fallback again.
@@ -68,8 +68,8 @@ type Image struct {
 	Seconds map[string]float64 `json:"seconds,omitempty"`
 }
 
-// partOf is what the payload keeps of an image's release. It counts only for the image that it was written for: a version that does not know
-// it may have installed another one since.
+// partOf is the part of an image's release that the payload keeps. It counts only for the image that it was written for: a version that does
+// not know it may have installed another one since.
 type partOf struct {
 	Identity      string    `json:"identity"`
 	Created       time.Time `json:"created,omitzero"`
@@ -170,8 +170,8 @@ func (s *State) MarkGood(slot string, at time.Time) {
 	}
 }
 
-// Damage records that a slot was marked bad because its content is damaged. One that was good can be restored, until a person marks it bad
-// or another release is written there.
+// Damage records that a slot was marked bad because its content is damaged. A slot that was good can be restored until a person marks it
+// bad or another release is written there.
 func (s *State) Damage(slot string, at time.Time) {
 	identity := s.Damaged[slot]
 	for _, image := range s.Slots[slot] {

@@ -108,7 +108,7 @@ func TestPayloads(t *testing.T) {
 	}
 }
 
-// TestForeignMagic: what has the form of a copy under another name is none.
+// TestForeignMagic: bytes with the form of a copy under another name are none.
 func TestForeignMagic(t *testing.T) {
 	area := make([]byte, areaSize)
 	putCopy(area, 1, []byte(`{"floor":4,"history":[],"slots":{},"time":"2026-01-01T00:00:00Z"}`))
@@ -277,7 +277,7 @@ func TestUnfit(t *testing.T) {
 	}
 }
 
-// TestForgets: what a change removes is gone when the store is opened again.
+// TestForgets: a member that a change removes is gone when the store is opened again.
 func TestForgets(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, areaSize))
 	do(t, open(t, m).Update(func(s *state.State) {
@@ -289,7 +289,7 @@ func TestForgets(t *testing.T) {
 	}
 }
 
-// TestDisplayedMakesRoom: what is only displayed makes room for what decides, in the records that stay as they are, too.
+// TestDisplayedMakesRoom: members that are only displayed make room for those that decide, also in the records that stay as they are.
 func TestDisplayedMakesRoom(t *testing.T) {
 	text := string(make([]byte, 200))
 	for _, described := range []state.Image{{Source: text}, {Signer: text}, {Source: text, Signer: text}} {

@@ -110,7 +110,7 @@ func TestLife(t *testing.T) {
 	}
 }
 
-// TestFloor: it rises at mark-good of a whole image with a higher index, and never otherwise.
+// TestFloor: the floor rises at mark-good of a whole image with a higher index, and never otherwise.
 func TestFloor(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -406,7 +406,7 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// FuzzOpen: no content of the medium panics, and what opens can be changed and opened again.
+// FuzzOpen: no content of the medium panics, and a store that opens can be changed and opened again.
 func FuzzOpen(f *testing.F) {
 	m := boottest.NewMedium(make([]byte, 8192))
 	s, err := state.Open(m.Areas()[0], state.State{})
@@ -430,7 +430,7 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		if err := s.Update(func(s *state.State) { s.Put("A", "rootfs", image(1, state.Writing), "") }); err != nil {
-			return // what was there may leave no room
+			return // the content may leave no room
 		}
 		again, err := state.Open(m.Areas()[0], state.State{})
 		if err != nil || !equal(again.State(), s.State()) {
@@ -439,7 +439,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// What is kept for people makes room for what decides: a small store that is full of it still takes a floor.
+// Texts for people make room for members that decide: a small store that is full of them still accepts a floor.
 func TestDescriptionsMakeRoom(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, 8<<10))
 	s := open(t, m)
@@ -457,7 +457,7 @@ func TestDescriptionsMakeRoom(t *testing.T) {
 	}
 }
 
-// TestOrderOfRoom: events make room first, from the oldest on, then what is only displayed, then reports, then failures; a payload of the largest
+// TestOrderOfRoom: events make room first, from the oldest on, then the displayed members, then reports, then failures; a payload of the largest
 // size loses nothing.
 func TestOrderOfRoom(t *testing.T) {
 	const room = 4096 - 32

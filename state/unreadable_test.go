@@ -69,8 +69,8 @@ func TestUnreadableSector(t *testing.T) {
 	}
 }
 
-// TestUnreadableCopies: without a copy that can be read the store is refused, for either may hold a higher floor; beside an unreadable one a
-// blank one is no new store, and a change repairs both.
+// TestUnreadableCopies: without a copy that can be read the store is refused, for either may hold a higher floor; a blank copy beside an
+// unreadable one is no new store, and a change repairs both.
 func TestUnreadableCopies(t *testing.T) {
 	medium := boottest.NewMedium(make([]byte, areaSize)).Areas()[0]
 	if s, err := state.Open(&unreadable{&unreadable{medium, 0}, areaSize / 2}, state.State{}); !errors.Is(err, syscall.EIO) {
@@ -110,7 +110,7 @@ func (l *lossy) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// TestLostSectors: a change, and a document, of which the medium lost any sector is not stored.
+// TestLostSectors: a change or a document is not stored if the medium lost any sector of it.
 func TestLostSectors(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, documentArea))
 	s := open(t, m)
@@ -161,7 +161,7 @@ func TestEndOfArea(t *testing.T) {
 	}
 }
 
-// TestUnreadableDocument is one that is not kept; keeping one again rewrites it.
+// TestUnreadableDocument: an unreadable document counts as missing; keeping one again rewrites it.
 func TestUnreadableDocument(t *testing.T) {
 	area := &unreadable{boottest.NewMedium(make([]byte, documentArea)).Areas()[0], -1}
 	d := state.OpenDocuments(area, parts)

@@ -53,7 +53,7 @@ func version01(t *testing.T, m *boottest.Medium, change func(slots map[string]ma
 	return boottest.NewMedium(area)
 }
 
-// TestVersion01: what version 0.1 does not know survives its changes, and counts no longer for an image that it installed.
+// TestVersion01: members that version 0.1 does not know survive its changes, and no longer count for an image that it installed.
 func TestVersion01(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, areaSize))
 	request := state.Request{Source: "https://host/release.toml", Identity: "r9", Version: "9", At: day1}
