@@ -537,7 +537,7 @@ func TestLockWaitsForProbing(t *testing.T) {
 	}
 }
 
-// TestWindowOfAnImage opens parts of a partition of a disk image file, and refuses what is not inside it.
+// TestWindowOfAnImage opens parts of a partition of a disk image file, and refuses windows that are not inside it.
 func TestWindowOfAnImage(t *testing.T) {
 	path := newDisk(t)
 	disk := openDisk(t, path)

@@ -27,7 +27,7 @@ type calls struct {
 	data []byte
 }
 
-// traced is a descriptor that notes its calls, and takes a time for each write.
+// traced is a descriptor that notes its calls, and takes time for each write.
 type traced struct {
 	*calls
 	name     string

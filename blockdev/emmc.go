@@ -58,8 +58,8 @@ func (e EMMC) String() string {
 	return strings.Join(words, " ")
 }
 
-// emmc reads the register of an eMMC, nil if the disk is none or the request fails: only root may read it, and only from the
-// whole disk (drivers/mmc/core/block.c, mmc_blk_check_blkdev).
+// emmc reads the register of an eMMC, nil if the disk is not an eMMC or the request fails: only root may read it, and only from
+// the whole disk (drivers/mmc/core/block.c, mmc_blk_check_blkdev).
 func emmc(sysfs string) *EMMC {
 	if sysText(sysfs, "device/type") != "MMC" {
 		return nil

@@ -173,7 +173,7 @@ func TestDirectIsRefusedWhereItCannotWork(t *testing.T) {
 	}
 }
 
-// The facts of a loop device, and the kernel's limits on dirty pages, which are put back.
+// The facts of a loop device, and the kernel's limits on dirty pages, which are restored.
 func TestFactsAndLimits(t *testing.T) {
 	node := loop(t, filepath.Join(t.TempDir(), "loop.img"), 16<<20)
 	d, err := blockdev.OpenPath(node, 0, 0, blockdev.Exclusive)
@@ -296,7 +296,7 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
-// TestExtCSD holds the bytes of the register that JESD84-B51 names. No eMMC is at hand: the request itself is not tested.
+// TestExtCSD parses a register with the bytes that JESD84-B51 names. No eMMC is at hand: the request itself is not tested.
 func TestExtCSD(t *testing.T) {
 	b := make([]byte, 512)
 	set := func(at int, v ...byte) { copy(b[at:], v) }

@@ -174,7 +174,7 @@ func TestCheckImageOfSlot(t *testing.T) {
 	}
 }
 
-// TestHeldBy finds a mount or a holder of a block device by its folder in sysfs. /proc stands for a device that is mounted.
+// TestHeldBy finds a mount or a holder of a block device by its folder in sysfs. /proc serves as a mounted device.
 func TestHeldBy(t *testing.T) {
 	var proc unix.Stat_t
 	if err := unix.Stat("/proc", &proc); err != nil {
@@ -207,7 +207,7 @@ func TestHeldBy(t *testing.T) {
 	}
 }
 
-// TestOtherSectors: a table for sectors of another size than those of the disk is used, with a fault.
+// TestOtherSectors: a table for sectors of a size other than the disk's is used, with a fault.
 func TestOtherSectors(t *testing.T) {
 	table, err := gpt.New(128, 512, gpt.GUID{1}, []gpt.Entry{{Number: 1, Type: gpt.GUID{1}, First: 40, Last: 50}})
 	if err != nil {

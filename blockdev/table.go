@@ -137,7 +137,7 @@ func (d *Disk) readTable() error {
 	return nil
 }
 
-// take makes t the table of the disk. Partitions without a node are windows of the disk.
+// take sets t as the table of the disk. Partitions without a node are windows of the disk.
 func (d *Disk) take(t *table, nodes map[int]string) {
 	for i := range t.parts {
 		p := &t.parts[i]

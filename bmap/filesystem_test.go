@@ -94,7 +94,7 @@ type shape struct {
 	name string
 	make func(t *testing.T, f *os.File) bool
 	data []bmap.Span // must be mapped with any options
-	both bool        // compare with bmaptool, which takes its time
+	both bool        // compare with bmaptool, which is slow
 }
 
 const shapeSize = 8*mib + 100

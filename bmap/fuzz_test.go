@@ -26,7 +26,7 @@ func addSeeds(f *testing.F) {
 }
 
 // FuzzParse checks the properties of every map that Parse accepts. Input without the right file checksum is mostly refused there,
-// so it is tried a second time with the checksum put right.
+// so it is tried a second time with the right checksum.
 func FuzzParse(f *testing.F) {
 	addSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {

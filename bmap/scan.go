@@ -100,8 +100,8 @@ func (s *scanner) children(name string, start func(tag) error) error {
 }
 
 // text reads the plain text of the element called name, whose start tag was read last, up to its end tag. It returns
-// the text without the white space around it, and where that stands in the file. Nothing may split or encode the text,
-// neither a comment nor CDATA nor an entity: other readers disagree on what such a value is.
+// the text without the white space around it, and where that stands in the file. Nothing may split or encode the text, neither a
+// comment nor CDATA nor an entity: other readers disagree on such values.
 func (s *scanner) text(name string) ([]byte, span, error) {
 	line, lineFrom, from, plain := s.line, s.lineFrom, s.at.to, true
 	for {

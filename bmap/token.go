@@ -20,9 +20,8 @@ const (
 )
 
 // A lexer splits the file into tokens with their line and exact byte span. It reads the subset of XML 1.0 in UTF-8 that a bmap needs
-// and all readers parse alike: no DOCTYPE, no processing instruction, no name space, no duplicate attribute, only predefined
-// entities. encoding/xml takes ten times as long for a large map, and does not report the position of values; the tests
-// compare the two.
+// and all readers parse alike: no DOCTYPE, no processing instruction, no name space, no duplicate attribute, only predefined entities.
+// encoding/xml takes ten times as long on a large map, and does not report the position of values; the tests compare the two.
 type lexer struct {
 	data     []byte
 	at       span // bytes of the last token

@@ -309,7 +309,7 @@ func (c *counted) ReadAt(p []byte, off int64) (int, error) {
 	return c.ReaderAt.ReadAt(p, off)
 }
 
-// A delta never costs more than its budget and what its right groups are worth, with what is fetched ahead.
+// A delta never costs more than its budget, the worth of its right groups, and the bytes fetched ahead.
 func TestBudget(t *testing.T) {
 	const groups, size = 10, 300 << 10
 	noise := make([]byte, groups*size)

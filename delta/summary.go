@@ -16,7 +16,7 @@ type Summary struct {
 	Dictionary  int64  `json:"dictionary_bytes"`
 }
 
-// Summary counts what the delta needs and makes.
+// Summary counts the inputs and the output of the delta.
 func (t *Table) Summary() Summary {
 	s := Summary{
 		Base: hex.EncodeToString(t.Base[:]), Target: hex.EncodeToString(t.Target[:]), BaseBytes: t.BaseSize,

@@ -113,7 +113,7 @@ func (p patched) Patch(ctx context.Context, seed update.Seed, m *bmap.Map, check
 	return h, nil
 }
 
-// capped is a file of which only so many bytes can be read.
+// capped is a file of which only a limited number of bytes can be read.
 type capped struct {
 	io.ReaderAt
 	left int64

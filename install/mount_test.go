@@ -10,8 +10,8 @@ import (
 	"updater/internal/rig"
 )
 
-// A post_install hook finds the new slot mounted read-only, also one whose journal wants to be replayed, and the slot stays what was signed:
-// on a disk image file, and on a block device whose partition is held.
+// A post_install hook finds the new slot mounted read-only, also one whose journal needs a replay, and the slot keeps its signed content: on
+// a disk image file, and on a block device whose partition is held.
 func TestHookFindsSlotMounted(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting needs root")

@@ -77,7 +77,7 @@ func RefToKeyring(document, path string) (ref release.KeyringRef, err error) {
 	return ref, err
 }
 
-// Certificates reads the certificates of a file for a keyring document. Each may sign what may says.
+// Certificates reads the certificates of a file for a keyring document. may limits the roles and documents that each may sign.
 func Certificates(path string, may release.Certificate) ([]release.Certificate, error) {
 	ring, err := verify.LoadKeyring(path)
 	if err != nil {

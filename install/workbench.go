@@ -83,7 +83,7 @@ func sameSize(image *os.File, m *bmap.Map) error {
 }
 
 // CompareRaw compares a raw image, or a device that it was written to, with a map. A device is read from its medium, past the page cache, which
-// may hold what the medium lost. The errors are those of [bmap.Verify], and an *update.ImageError for a file of another size.
+// may hold bytes that the medium lost. The errors are those of [bmap.Verify], and an *update.ImageError for a file of another size.
 func CompareRaw(ctx context.Context, m *bmap.Map, path string, progress func(done, total int64)) error {
 	f, err := os.Open(path)
 	if err != nil {

@@ -25,8 +25,8 @@ func (e *SyntaxError) Error() string {
 	return b.String()
 }
 
-// TypeError reports a signed document of another type than the required one. This is a failure of trust: a key may be allowed to
-// sign one type and not the other.
+// TypeError reports a signed document that is not of the required type. This is a failure of trust: a key may be allowed to sign
+// one type and not the other.
 type TypeError struct {
 	Got  Type // "" when the document does not begin with a type
 	Want Type

@@ -195,7 +195,7 @@ func TestCheckSignature(t *testing.T) {
 	}
 }
 
-// endless never ends; it counts what is read.
+// endless never ends; it counts the bytes read.
 type endless struct{ read int64 }
 
 func (e *endless) Read(p []byte) (int, error) {

@@ -22,7 +22,7 @@ type statement struct {
 // scanner reads the plain spelling of TOML 1.0 that the package documentation names, a statement at a time. It does not know the
 // keys and tables of a document.
 type scanner struct {
-	text string // what is left
+	text string // the rest
 	line int    // number of the last line that was cut off, from 1
 }
 

@@ -459,7 +459,7 @@ func TestHTTPFind(t *testing.T) {
 	}
 }
 
-// trust writes what a client must trust to reach a test server.
+// trust writes the certificate that a client must trust to reach a test server.
 func trust(t *testing.T, s *httptest.Server) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ca.pem")

@@ -82,7 +82,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	return 0, s.err
 }
 
-// rate measures how fast a download is while somebody waits for it.
+// rate measures the speed of a download while a reader waits for it.
 type rate struct {
 	waited time.Duration // in calls of Read that have returned
 	bytes  int64

@@ -116,8 +116,8 @@ func (i *Image) Parts(want []pack.Range) (*Image, Plan, error) {
 	return other, plan, other.read(p)
 }
 
-// Index returns the frames of a packed image for which Costs has answered, and reads its index of blocks, of at most so many bytes; nil without
-// one. Errors: [FetchError], and those of pack.ReadIndex.
+// Index returns the frames of a packed image for which Costs has answered, and reads its index of blocks, of at most that many bytes; nil
+// without one. Errors: [FetchError], and those of pack.ReadIndex.
 func (i *Image) Index(all []pack.Range, most int64) ([]pack.Frame, *pack.Index, error) {
 	frames := i.remote.frames
 	if size := pack.IndexSize(frames, all); size == 0 || size > most {
@@ -245,7 +245,7 @@ func (t *tail) ReadAt(p []byte, off int64) (int, error) {
 	return copy(p, data), err
 }
 
-// fetch fetches a part in one request, or in as many as a broken link takes.
+// fetch fetches a part in one request, or in as many as a broken link needs.
 func (r *remote) fetch(ctx context.Context, res *resource, p part) ([]byte, error) {
 	s := r.c.newStream(ctx, r.url, res, p.from, p.to)
 	s.parts = true

@@ -58,7 +58,7 @@ func TestPlanFetchesParts(t *testing.T) {
 		name   string
 		want   []pack.Range
 		parts  bool
-		most   int64 // bytes that the server sends, with what was under way of the whole file
+		most   int64 // bytes that the server sends, with those of the whole file that were under way
 		reason string
 	}{
 		{"a few", want(t, file, 40), true, 1 << 20, ""},

@@ -142,7 +142,7 @@ func TestDocumentFailures(t *testing.T) {
 	}
 }
 
-// TestRoom: documents and chain have room from 64 KiB each on, and documents no more than 4 MiB.
+// TestRoom: documents and chain are kept if each has 64 KiB or more, and documents have at most 4 MiB.
 func TestRoom(t *testing.T) {
 	const least = 2 * (32<<10 + 2*64<<10)
 	for size, ok := range map[int]bool{least: true, least - 8192: false} {

@@ -61,7 +61,7 @@ const (
 	ReportGood     Outcome = "good"      // it ran and was marked good
 	ReportFellBack Outcome = "fell-back" // it did not prove itself
 	ReportFailed   Outcome = "failed"    // its install ended with an error
-	ReportDamaged  Outcome = "damaged"   // a slot does not hold it any more as it was installed
+	ReportDamaged  Outcome = "damaged"   // a slot no longer holds it as it was installed
 )
 
 // Report is an outcome for the server of a fleet.

@@ -18,7 +18,7 @@ import (
 	"updater/state"
 )
 
-// TestHistory: an event has what was recorded, and the cause and origin of an installation only.
+// TestHistory: an event has the recorded fields, and only those of an installation have a cause and an origin.
 func TestHistory(t *testing.T) {
 	i := image(3, state.Installed)
 	i.Source, i.Signer, i.Seconds = "http://host/image", "key", map[string]float64{"write": 2}
@@ -108,7 +108,7 @@ func TestPayloads(t *testing.T) {
 	}
 }
 
-// TestForeignMagic: bytes with the form of a copy under another name are none.
+// TestForeignMagic: bytes with the form of a copy under another magic are no copy.
 func TestForeignMagic(t *testing.T) {
 	area := make([]byte, areaSize)
 	putCopy(area, 1, []byte(`{"floor":4,"history":[],"slots":{},"time":"2026-01-01T00:00:00Z"}`))

@@ -92,7 +92,7 @@ func TestUnreadableCopies(t *testing.T) {
 	}
 }
 
-// lossy is an area that loses what is written to one sector.
+// lossy is an area that loses the bytes written to one sector.
 type lossy struct {
 	boot.Area
 	sector int64

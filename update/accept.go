@@ -27,7 +27,7 @@ const (
 	UnmappedDiscard = "discard"
 )
 
-// Conditions are what a device requires of a signed bmap.
+// Conditions are the requirements of a device for a signed bmap.
 type Conditions struct {
 	Policy  verify.Policy
 	Product string   // the device's; AnyProduct on a host; "" if the configuration names none

@@ -46,7 +46,7 @@ func (s Sizes) stream(ctx context.Context, m *bmap.Map, image Image, want select
 		free <- nil // allocated on first use
 	}
 	read, ranges := make(chan chunk, n), make(chan chunk, n)
-	queue := make(chan judged, runtime.GOMAXPROCS(0)) // bounds what is hashed at a time
+	queue := make(chan judged, runtime.GOMAXPROCS(0)) // bounds the ranges hashed at a time
 	checked := ranges
 	group.Go(func() error {
 		defer close(read)

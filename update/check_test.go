@@ -180,7 +180,7 @@ func TestRecordOfDocument(t *testing.T) {
 	}
 }
 
-// TestErrorTexts: an error says what was found, what was expected, and where.
+// TestErrorTexts: an error names the value found, the value expected, and the place.
 func TestErrorTexts(t *testing.T) {
 	many := make([]bmap.Span, 9)
 	for i := range many {

@@ -34,7 +34,7 @@ func Fields() []string {
 	return names
 }
 
-// check applies the <Update> element, but for its role; u is empty if the document has none.
+// check applies the <Update> element except for its role; u is empty if the document has none.
 func (c Conditions) check(u bmap.Update) error {
 	var missing []string
 	for _, f := range fields {

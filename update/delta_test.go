@@ -204,7 +204,8 @@ func TestDelta(t *testing.T) {
 	}
 }
 
-// A range of the other slot is copied to every place where the image has it, unless it is longer than what is compared before it is written.
+// A range of the other slot is copied to every place where the image has it, unless it is longer than the ranges that are compared before
+// they are written.
 func TestCopiedTwice(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{})
 	image := bytes.Clone(k.image)

@@ -10,9 +10,9 @@
 //     release that another slot holds by the state is read back and activated: steps 6 and 7.
 //  2. Choose the inactive slot, never the booted one, and accept every block map and size. Nothing has been opened for writing; every
 //     refusal up to here changes nothing.
-//  3. Open the slot exclusively, allocate the files of roles that are files, compare the slot with the image, and fetch and check the
-//     first missing range, up to 64 MiB. Record in the device's state what will be written, and mark the slot bad in the boot state, durably. From here
-//     on the boot loader cannot choose the slot, whatever is in it.
+//  3. Open the slot exclusively, allocate the files of roles that are files, compare the slot with the image, and fetch and check the first missing
+//     range, up to 64 MiB. Record the release in the device's state, and mark the slot bad in the boot state, durably. From here on the boot loader
+//     cannot choose the slot, whatever is in it.
 //  4. Write: in each part of the image the holes are zeroed, then the ranges are written. Every range is hashed, and a range of at
 //     most 4 MiB is compared with its signed checksum before its first byte is written. Ranges that the slot already holds are
 //     skipped: they are read from the medium, which is also how an interrupted install resumes.

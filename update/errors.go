@@ -8,7 +8,7 @@ import (
 	"updater/bmap"
 )
 
-// Held says why a slot makes an install unnecessary.
+// Held is the reason why a slot makes an install unnecessary.
 type Held string
 
 // The reasons.
@@ -134,7 +134,7 @@ func (e *WriteError) Error() string {
 
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// ReadBackError reports a medium that does not hold what was written, or that cannot be read. The slot stays marked bad.
+// ReadBackError reports a medium that does not hold the written bytes, or that cannot be read. The slot stays marked bad.
 type ReadBackError struct {
 	Offset int64       // of the first mismatch on the medium, bytes
 	Ranges []bmap.Span // all mismatches on the medium; empty if a read failed

@@ -178,7 +178,7 @@ type Result struct {
 	Index    int64           `json:"rollback_index,omitempty"`
 	Signers  []verify.Signer `json:"signers"`
 	Tries    int             `json:"tries"`
-	// Downloaded says that the slot was not switched to, see Job.DownloadOnly.
+	// Downloaded reports that there was no switch to the slot, see Job.DownloadOnly.
 	Downloaded bool     `json:"downloaded,omitempty"`
 	Warnings   []string `json:"warnings,omitempty"`
 	Seconds    Timings  `json:"seconds"`
@@ -344,7 +344,7 @@ func (r *run) fetchFirst(ctx context.Context) error {
 	return nil
 }
 
-// close ends the read-backs and closes what was opened.
+// close ends the read-backs and closes all targets and images.
 func (r *run) close() {
 	for _, p := range r.parts {
 		p.close()

@@ -120,7 +120,7 @@ func (d *device) OpenSlot(slot, role string) (update.Target, error) {
 	return &target{d}, err
 }
 
-// compares reports whether operation n, from 1, only compares what the target held before the job: its failure costs a write and no more.
+// compares reports whether operation n, from 1, only compares the old content of the target: its failure costs a write and no more.
 func (d *device) compares(n int) bool {
 	return d.journal[n-1] == "read back" && !slices.Contains(d.journal[:n], "flush")
 }
@@ -140,7 +140,7 @@ func (t *target) WriteAt(p []byte, off int64) (int, error) {
 	if err := t.d.op("write %d", off); err != nil {
 		return 0, err
 	}
-	if t.d.every > 0 && t.d.writes > 0 && t.d.writes%t.d.every == 0 { // it covers what was written before
+	if t.d.every > 0 && t.d.writes > 0 && t.d.writes%t.d.every == 0 { // it covers the earlier writes
 		if err := t.d.op("barrier"); err != nil {
 			return 0, err
 		}
@@ -627,7 +627,7 @@ func TestComparedBeforeWritten(t *testing.T) {
 		job.Sizes = update.Sizes{Chunk: 8192, Held: held}
 		image, wrote := stream{Reader: bytes.NewReader(k.image)}, make(chan struct{})
 		job.Image = sampled{consuming{image, func() int64 { return 0 }}, func() {
-			if image.Size()-int64(image.Len()) == 131072-8192 { // the writer has time for what precedes the last chunk
+			if image.Size()-int64(image.Len()) == 131072-8192 { // the writer has time for the chunks before the last one
 				select {
 				case <-wrote:
 				case <-time.After(50 * time.Millisecond):

@@ -108,7 +108,7 @@ func TestNarrow(t *testing.T) {
 	}
 }
 
-// TestHooks: each hook learns what is installed, the first one before the slot is opened, the second one after the read-back. Its error
+// TestHooks: each hook gets the planned install, the first one before the slot is opened, the second one after the read-back. Its error
 // ends the install there.
 func TestHooks(t *testing.T) {
 	k, s := newReleaseKit(t), newSet()
@@ -222,7 +222,7 @@ func newPhases() *phases {
 	return p
 }
 
-// TestPhases: the phases come in their order with what they process, and each one comes to its end.
+// TestPhases: the phases come in order with their amounts, and each one comes to its end.
 func TestPhases(t *testing.T) {
 	plain := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	whole := newKit(t, bmap.CreateOptions{MaxRange: 65536, Update: &bmap.Update{ImageChecksum: wholeSum(plain.image)}})

@@ -8,7 +8,7 @@ import (
 )
 
 // held reports whether a slot holds the release already and needs no more than its activation; the slot is Slot then, and was read back.
-// A [NothingError] says that it does not need even that. Only the state knows the release of a slot, so without one nothing is held.
+// A [NothingError] means that it does not need even that. Only the state knows the release of a slot, so without one nothing is held.
 //
 // A slot that runs, or that boots next while another one runs, is not read. Any other one is read back: it may have been written since,
 // and a person who starts a recovery may do so because the next choice does not work.
@@ -49,7 +49,7 @@ func (r *run) held(ctx context.Context, slots []Slot) (bool, error) {
 
 func (r *run) same(rec Record) bool { return rec.Release == r.release.Identity() }
 
-// heldBy says why a slot with a record makes the install unnecessary, "" if it does not.
+// heldBy returns the reason why a slot with a record makes the install unnecessary, "" if it does not.
 func (r *run) heldBy(s Slot, rec Record) Held {
 	active := s.Booted || s.Next
 	switch {

@@ -149,7 +149,7 @@ func TestIfNewer(t *testing.T) {
 			if c.change != nil {
 				c.change(&job)
 			}
-			for i, rec := range []update.Record{c.a, c.b, c.b} { // C holds what B holds, if that is whole
+			for i, rec := range []update.Record{c.a, c.b, c.b} { // C holds the release of B, if that is whole
 				if rec.Slot = d.slots[i].Name; i < 2 || reflect.DeepEqual(c.b, same) && job.Slot != "C" {
 					m.records = append(m.records, rec)
 				}
@@ -181,7 +181,7 @@ func TestIfNewer(t *testing.T) {
 	}
 }
 
-// identityOf is what an install of the kit's image records.
+// identityOf returns the identity that an install of the kit's image records.
 func identityOf(t *testing.T, k *kit) string {
 	t.Helper()
 	d := newDevice(1 << 20)

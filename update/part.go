@@ -35,7 +35,7 @@ type part struct {
 // open opens the partition for writing, or reserves the room for the file.
 func (p *part) open() error { return p.openAs(FileTarget.Reserve) }
 
-// openHeld opens what the slot holds.
+// openHeld opens the installed image of the slot.
 func (p *part) openHeld() error { return p.openAs(FileTarget.Named) }
 
 func (p *part) openAs(file func(t FileTarget, size int64) error) error {

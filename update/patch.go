@@ -11,8 +11,8 @@ import (
 // Patched is an image that may be made, in part, out of another slot and a delta.
 type Patched interface {
 	Image
-	// Patch opens the delta from what the seed holds to the image of an accepted map with this checksum. A nil Patch without an error means
-	// that there is none.
+	// Patch opens the delta from the content of the seed to the image of an accepted map with this checksum. A nil Patch without an error
+	// means that there is none.
 	Patch(ctx context.Context, seed Seed, m *bmap.Map, checksum string) (Patch, error)
 }
 
@@ -36,7 +36,7 @@ type Patch interface {
 	Close() error
 }
 
-// PatchFetch describes what is fetched of a delta, or of an image whose index says which blocks are in the other slot.
+// PatchFetch describes the fetched part of a delta, or of an image whose index lists the blocks in the other slot.
 type PatchFetch struct {
 	Index    bool   `json:"index,omitempty"` // by the index, without a delta
 	Bytes    int64  `json:"bytes"`           // of the delta, with its table

@@ -41,7 +41,7 @@ type fakePatch struct {
 	closed  int
 	next    func(i int) // is called for every range that is made
 	err     error       // of Plan
-	list    []int       // what Plan returned
+	list    []int       // the result of Plan
 	bytes   int64       // 0 is 10
 	index   bool
 	planned bool
@@ -244,7 +244,7 @@ func TestChoice(t *testing.T) {
 			d := newDevice(1 << 20)
 			other := bytes.Repeat([]byte{0x5a}, 700_000)
 			held := m.Range(2)
-			copy(other[held.Offset:], k.image[held.Offset:held.Offset+held.Length]) // copied, whatever else
+			copy(other[held.Offset:], k.image[held.Offset:held.Offset+held.Length]) // copied in any case
 			job, img, s := k.sparse(t, d, other)
 			img.whole = c.whole
 			delta := &fakePatch{t: t, k: k, m: m, wrong: none, makes: c.delta, bytes: c.bytes, err: c.err}

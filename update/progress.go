@@ -34,8 +34,8 @@ type Progress struct {
 	image atomic.Pointer[consumed]
 }
 
-// Share says which of several images a phase works on, and what the same phase does for all of them. It is zero for one image, and for a
-// phase of the whole install.
+// Share names the image that a phase works on, one of several, and its place in the work of that phase. It is zero for one image, and
+// for a phase of the whole install.
 type Share struct {
 	Role        string
 	Before, All int64 // bytes: of the images before this one, and of all images

@@ -13,7 +13,7 @@ import (
 	"updater/update"
 )
 
-// blank is a target of any size that holds 0xff and counts what is zeroed.
+// blank is a target of any size that holds 0xff and counts the zeroed bytes.
 type blank struct {
 	onZero func(n int64) error
 	moves  func() int64

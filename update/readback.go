@@ -24,7 +24,7 @@ type ReadBacker interface {
 	ReadBackAt(p []byte, off int64) (n int, err error)
 }
 
-// Medium is what a repair reads and writes. Any error poisons it: nothing is retried.
+// Medium is the medium that a repair reads and writes. Any error poisons it: nothing is retried.
 type Medium interface {
 	ReadBacker
 	io.WriterAt
@@ -57,8 +57,8 @@ func (b ReadBack) Bytes() int64 {
 	return b.Map.MappedBytes()
 }
 
-// Compare reads the image back from the medium and returns what differs from the map, in ascending order. The error is a
-// [ReadBackError] if the medium cannot be read, or the cause of a cancelled context.
+// Compare reads the image back from the medium and returns the mismatches, in ascending order. The error is a [ReadBackError] if
+// the medium cannot be read, or the cause of a cancelled context.
 func (b ReadBack) Compare(ctx context.Context, medium ReadBacker) ([]Mismatch, error) {
 	return b.compare(ctx, medium, func(context.Context, int64) error { return nil })
 }
@@ -124,7 +124,7 @@ func (b ReadBack) Repair(ctx context.Context, medium Medium, bad []Mismatch, reo
 	return err
 }
 
-// recheck compares what was written again and returns what still differs.
+// recheck compares the rewritten ranges and holes and returns the remaining mismatches.
 func (b ReadBack) recheck(ctx context.Context, medium ReadBacker, again []Mismatch) (still []Mismatch, err error) {
 	buf := b.buffer()
 	for _, m := range again {
@@ -144,7 +144,7 @@ func repairable(bad []Mismatch, reopen func(context.Context) (ImageCloser, error
 
 func (b ReadBack) buffer() []byte { return make([]byte, b.Sizes.orDefault().Read) }
 
-// each yields what has to be compared, ascending.
+// each yields the ranges and holes to compare, ascending.
 func (b ReadBack) each(yield func(Mismatch) bool) {
 	at := int64(0)
 	hole := func(end int64) bool {
@@ -249,7 +249,7 @@ func (b ReadBack) zero(ctx context.Context, medium Medium, off, length int64) er
 	return nil
 }
 
-// mismatch is the error for what differs.
+// mismatch returns the error for mismatches.
 func (b ReadBack) mismatch(bad []Mismatch) error {
 	e := &ReadBackError{Offset: b.Offset + bad[0].Offset, Err: bad[0].Err}
 	for _, m := range bad {
@@ -271,5 +271,5 @@ func (b ReadBack) checkWhole(ctx context.Context, medium ReadBacker) error {
 		at = rng.Offset + rng.Length
 	}
 	hashZeros(sum, b.Map.ImageSize()-at)
-	return compareWhole(sum, b.Map, wholeChecksum(b.Map)) // every range is what was signed: after an error the document contradicts itself
+	return compareWhole(sum, b.Map, wholeChecksum(b.Map)) // every range matched: after an error the document contradicts itself
 }

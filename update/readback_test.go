@@ -21,8 +21,7 @@ func (k *kit) reopen(context.Context) (update.ImageCloser, error) {
 	return stream{Reader: bytes.NewReader(k.image)}, nil
 }
 
-// TestReadBackAt compares an image that begins somewhere on a medium, with buffers of any size and any number of readers,
-// and repairs what differs.
+// TestReadBackAt compares an image that begins somewhere on a medium, with buffers of any size and any number of readers, and repairs the mismatches.
 func TestReadBackAt(t *testing.T) {
 	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
 	m, err := bmap.Parse(k.doc)

@@ -184,7 +184,7 @@ func (p partial) Plan(*bmap.Map, []bmap.Span) (update.Fetch, error) {
 	return update.Fetch{Parts: true}, nil
 }
 
-// leaks reports what an install left open.
+// leaks reports whether an install left anything open.
 func (f files) leaks(d *device) bool {
 	for _, n := range f.open {
 		if n != 0 {
@@ -223,7 +223,7 @@ func newReleaseKit(t *testing.T) *releaseKit {
 	return k
 }
 
-// resummed puts the right checksum of the file itself into a bmap.
+// resummed corrects the checksum of a bmap over itself.
 func resummed(text string) []byte {
 	const field = "<BmapFileChecksum>"
 	at := strings.Index(text, field) + len(field)
@@ -348,8 +348,8 @@ func TestReleaseSourceIsGone(t *testing.T) {
 	}
 }
 
-// TestInstallFile: room for a file is taken before the slot is invalidated, and the file gets its name after every role was read back,
-// before the install is recorded.
+// TestInstallFile: room for a file is reserved before the slot is invalidated, and the file gets its name after every role was read
+// back, before the install is recorded.
 func TestInstallFile(t *testing.T) {
 	k, s := newReleaseKit(t), newSet()
 	s.file = "boot"
@@ -515,7 +515,7 @@ func TestReleaseConditions(t *testing.T) {
 	}
 }
 
-// TestReleaseResult: the result adds up what was done for each image. Here one of them resumes, is repaired, is read back while it is
+// TestReleaseResult: the result adds up the work on each image. Here one of them resumes, is repaired, is read back while it is
 // written and keeps its holes.
 func TestReleaseResult(t *testing.T) {
 	for _, isStream := range []bool{false, true} {

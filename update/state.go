@@ -2,14 +2,14 @@ package update
 
 import "time"
 
-// State is what a device remembers between installs. A nil State remembers nothing and has a floor of 0.
+// State is the data that a device keeps between installs. A nil State remembers nothing and has a floor of 0.
 type State interface {
 	// Floor is the lowest rollback index that may be installed. An install never changes it.
 	Floor() int64
 	// Release describes the release that was installed completely into every role of a slot. Its Outcome is OutcomeInstalled, or
 	// OutcomeBad if the slot was marked bad since. The record is zero when the slot holds no such release.
 	Release(slot string) Record
-	// Record notes what the partitions of a slot hold, in one change. It is on stable storage once Record returns nil.
+	// Record notes the content of the partitions of a slot, in one change. It is on stable storage once Record returns nil.
 	Record(records ...Record) error
 }
 
@@ -24,7 +24,7 @@ const (
 	OutcomeBad       Outcome = "bad"       // it was installed, and marked bad since
 )
 
-// Record is what a State keeps of an install.
+// Record describes one install in a State.
 type Record struct {
 	Slot, Role    string
 	Outcome       Outcome

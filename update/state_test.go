@@ -102,7 +102,7 @@ func TestRememberedFailures(t *testing.T) {
 		}
 		if d.compares(n) {
 			if err != nil || m.outcomes() != "writing installed" {
-				t.Fatalf("what the slot held cannot be read: Install() = %v, remembered is %q", err, m.outcomes())
+				t.Fatalf("the old content cannot be read: Install() = %v, remembered is %q", err, m.outcomes())
 			}
 			continue
 		}

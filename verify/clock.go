@@ -7,7 +7,7 @@ const (
 	// wrong by up to 14 hours.
 	MaxClockSkew = 24 * time.Hour
 
-	// MaxClockLead is how far [Recordable] lets the system clock be ahead of what signatures attest.
+	// MaxClockLead is how far [Recordable] lets the system clock be ahead of the times that signatures attest.
 	MaxClockLead = 366 * 24 * time.Hour
 )
 

@@ -9,7 +9,7 @@ import (
 )
 
 func TestTrustedClock(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // the clock stands
+	synctest.Test(t, func(t *testing.T) { // the clock stands still
 		now := time.Now()
 		past, future := now.AddDate(-3, 0, 0), now.AddDate(3, 0, 0)
 		for _, tc := range []struct {

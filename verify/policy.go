@@ -115,7 +115,7 @@ func (p Policy) PermitDocument(signers []Signer, kind string) ([]Signer, error) 
 	})
 }
 
-// permit returns the signers that may sign; allowed returns what a key may sign for, and whether this is included.
+// permit returns the signers that may sign; allowed returns the uses that a key may sign for, and whether this one is included.
 func permit(signers []Signer, need int, what string, allowed func(fingerprint string) (list []string, ok bool)) ([]Signer, error) {
 	var may []Signer
 	var refused []string

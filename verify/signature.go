@@ -162,7 +162,7 @@ func (p Policy) effectiveTime(sig *packet.Signature) time.Time {
 	return p.Time
 }
 
-// config holds what the library needs to judge self-signatures: the time, and which hashes are refused. It knows no
+// config returns the settings by which the library judges self-signatures: the time, and the refused hashes. It knows no
 // notation, so a critical one makes a self-signature invalid. Keys are judged by weakness.
 func (p Policy) config(sig *packet.Signature) *packet.Config {
 	weak := map[crypto.Hash]bool{crypto.MD5: true, crypto.SHA1: true, crypto.RIPEMD160: true, crypto.SHA224: true}

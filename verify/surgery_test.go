@@ -131,7 +131,7 @@ func signWith(t testing.TB, e *openpgp.Entity, subpackets ...byte) []byte {
 	return signKind(t, e, packet.SigTypeBinary, testDoc, subpackets...)
 }
 
-// signKind makes any kind of signature, as signWith does, of what it covers.
+// signKind makes any kind of signature of the covered bytes, as signWith does.
 func signKind(t testing.TB, e *openpgp.Entity, kind packet.SignatureType, covered []byte, subpackets ...byte) []byte {
 	t.Helper()
 	key := e.PrivateKey
@@ -185,8 +185,8 @@ func TestHashedSubpackets(t *testing.T) {
 	}
 }
 
-// TestPacketLengths: a certificate is the same whatever form the lengths of its packets have (RFC 9580, section 4.2), except those of unknown
-// length; one that ends inside a length or a body is refused.
+// TestPacketLengths: a certificate is the same with every form of packet length (RFC 9580, section 4.2), except an unknown length; one that
+// ends inside a length or a body is refused.
 func TestPacketLengths(t *testing.T) {
 	e, err := openpgp.NewEntity("a "+strings.Repeat("release ", 24), "", "release@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
 	if err != nil {

@@ -85,7 +85,7 @@ func open(t *testing.T, m memory) *fat.FS {
 	return f
 }
 
-// TestAgreesWithMtools reads what mkfs.vfat and mtools wrote.
+// TestAgreesWithMtools reads file systems that mkfs.vfat and mtools wrote.
 func TestAgreesWithMtools(t *testing.T) {
 	for _, tt := range []struct {
 		name string

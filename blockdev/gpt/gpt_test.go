@@ -673,7 +673,7 @@ func TestLongHeader(t *testing.T) {
 	wantRoundTrip(t, m, tables.Primary)
 }
 
-// TestPlaceIsNotGuessed: where a boot loader lies between header and entries, both of which are damaged, nothing is restored.
+// TestPlaceIsNotGuessed: if a boot loader lies between header and entries, and both are damaged, nothing is restored.
 func TestPlaceIsNotGuessed(t *testing.T) {
 	m := load(t, sgdisk(t, 40*mib, append([]string{"--move-main-table=4096"}, twoParts...)...))
 	clear(m.data[512:2048])

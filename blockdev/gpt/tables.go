@@ -18,8 +18,8 @@ type Tables struct {
 	unprotected   bool  // the MBR was read, and has no protective entry
 }
 
-// Read reads the MBR and both copies from a disk of size bytes. The backup is looked for where the primary says, else in the last
-// sector. It never fails: a copy that cannot be read is a bad copy.
+// Read reads the MBR and both copies from a disk of size bytes. The backup is looked for in the sector that the primary names,
+// else in the last one. It never fails: a copy that cannot be read is a bad copy.
 func Read(r Reader, size, sector int64) *Tables {
 	t := ReadCopies(r, size, sector)
 	t.unprotected = !Protective(r)
