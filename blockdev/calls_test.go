@@ -164,7 +164,7 @@ func TestCallErrors(t *testing.T) {
 	}{
 		"write 100+412": {[][2]int64{{100, 2000}}, 1},           // the rest of a block
 		"write 512+100": {[][2]int64{{0, 612}, {8192, 512}}, 2}, // the beginning of a block, at a jump
-		"write 0+4096":  {[][2]int64{{0, 64 << 10}}, 4},         // a buffer, and no more than are in flight are written behind it
+		"write 0+4096":  {[][2]int64{{0, 64 << 10}}, 4},         // a buffer, and no more than are in flight are written after it
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c, f := tracedFiles(128 << 10)

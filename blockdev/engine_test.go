@@ -423,7 +423,7 @@ func TestDirectSettles(t *testing.T) {
 			Main: ordered{disk, &mu, &log}, Sentinel: disk, Direct: ordered{disk, &mu, &log}, Align: 512, Base: hole.base, Size: 63 << 10,
 		})
 		w := newWriter(t, d, blockdev.WriterOptions{Engine: hole.engine, Window: 4096})
-		if hole.engine == blockdev.Auto { // the direct engine is tried behind the paced one
+		if hole.engine == blockdev.Auto { // the direct engine is tried after the paced one
 			if _, err := w.WriteAt(make([]byte, 8192), 32<<10); err != nil {
 				t.Fatal(err)
 			}

@@ -110,7 +110,7 @@ func TestFitGPT(t *testing.T) {
 			if again, err := fitGPT(t, path, tt.o); err != nil || again.Moved || again.Grown != 0 {
 				t.Errorf("FitGPT again = %+v, %v; want nothing to do", again, err)
 			}
-			change(t, path, func(b []byte) { copy(b[:mib], before) }) // as a power cut leaves it, behind the backup
+			change(t, path, func(b []byte) { copy(b[:mib], before) }) // as a power cut leaves it, after the backup
 			if _, err := fitGPT(t, path, tt.o); err != nil || !bytes.Equal(readAll(t, path), disk) {
 				t.Errorf("FitGPT of a disk with a new backup and the old primary table = %v, or another table", err)
 			}

@@ -125,7 +125,7 @@ const clockTick = time.Second / 100
 // processAge returns the run time of a process; 0 is unknown.
 func processAge(pid int) time.Duration {
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	// The name in parentheses may contain anything. starttime is the 20th field behind it (proc_pid_stat(5)).
+	// The name in parentheses may contain anything. starttime is the 20th field after it (proc_pid_stat(5)).
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	var now unix.Timespec
 	if len(fields) < 20 || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {

@@ -29,7 +29,7 @@ type lexer struct {
 	lineFrom int  // offset that line was counted up to
 	tag      tag  // of the last tokenStart or tokenClose
 	unclosed bool // the last tag was <a/>, whose end is still to come
-	start    int  // offset behind a byte order mark
+	start    int  // offset after a byte order mark
 }
 
 func newLexer(data []byte) lexer {
@@ -67,7 +67,7 @@ func (l *lexer) token() (tokenKind, error) {
 	return tokenStart, l.startTag(rest)
 }
 
-// until ends the token behind the first end after open.
+// until ends the token after the first end after open.
 func (l *lexer) until(rest []byte, open, end, what string) error {
 	n := bytes.Index(rest[len(open):], []byte(end))
 	if n < 0 {

@@ -145,7 +145,7 @@ func Cost(frames []Frame) (bytes int64, requests int) {
 	return bytes, len(all)
 }
 
-// Group is the bytes of the ranges of a frame, one behind the other.
+// Group is the bytes of the ranges of a frame, one after the other.
 type Group struct {
 	Frame
 	Data []byte // nil after an error; valid until the next call of Next

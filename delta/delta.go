@@ -3,7 +3,7 @@
 //
 // # Format, version 1
 //
-// A file is zstd frames (RFC 8878) one behind the other, and a skippable frame, magic 0x184D2A5D, with the table: the sha256 of the block maps of
+// A file is zstd frames (RFC 8878) one after the other, and a skippable frame, magic 0x184D2A5D, with the table: the sha256 of the block maps of
 // both images, the size of the old one, the windows in use, each with the CRC-32C of its bytes, and for each group its packed length, its length
 // and its windows. Numbers are varints, positions are relative to the one before. The table ends with its length, its CRC-32C, the version and a
 // magic, 16 bytes in all. A dictionary is its windows in ascending order; the frame names none, so that zstd -D decodes it.

@@ -161,7 +161,7 @@ func (p *partition) Skip(n int64) error {
 	return p.img.Skip(n)
 }
 
-// End implements update.Image. The bytes behind the partition in the image are not read.
+// End implements update.Image. The bytes after the partition in the image are not read.
 func (p *partition) End() error {
 	if p.moved < p.size {
 		return &source.TrailingError{Name: p.spec, Offset: p.moved}

@@ -90,7 +90,7 @@ func addOnce(list []string, s string) []string {
 	return append(list, s)
 }
 
-// open reads the document and its signature, and nothing behind them.
+// open reads the document and its signature, and nothing after them.
 func (a *Archive) open(t Trust) error {
 	name, err := a.expect(DocumentName+" as the first member", DocumentName)
 	if err != nil {
@@ -153,7 +153,7 @@ func (a *Archive) expect(what string, names ...string) (string, error) {
 	return name, nil
 }
 
-// end refuses a member behind the last image.
+// end refuses a member after the last image.
 func (a *Archive) end() error {
 	name, err := a.member()
 	switch {

@@ -105,7 +105,7 @@ func isBare(key string) bool {
 	return key != "" && strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
 }
 
-// end refuses anything but a comment behind a statement.
+// end refuses anything but a comment after a statement.
 func (s *scanner) end(rest string) error {
 	if rest = trim(rest); rest != "" && rest[0] != '#' {
 		return s.errorf("%.40q follows the statement, expected the end of the line", rest)
@@ -178,7 +178,7 @@ func parseTime(s string) (time.Time, error) {
 	return t.UTC(), err
 }
 
-// array reads the strings behind the opening bracket. They may be on several lines, with comments.
+// array reads the strings after the opening bracket. They may be on several lines, with comments.
 func (s *scanner) array(text string) (value any, rest string, err error) {
 	list := []string{}
 	for comma := true; ; {

@@ -56,7 +56,7 @@ func detect(head []byte) (codec, error) {
 	return codec{name: raw}, nil
 }
 
-// skipFrames returns the bytes behind the skippable frames at the start of head, which zstd and lz4 files have in common.
+// skipFrames returns the bytes after the skippable frames at the start of head, which zstd and lz4 files have in common.
 func skipFrames(head []byte) []byte {
 	for len(head) >= 8 && head[0]&0xf0 == 0x50 && string(head[1:4]) == "\x2a\x4d\x18" {
 		n := 8 + int64(binary.LittleEndian.Uint32(head[4:]))

@@ -22,7 +22,7 @@ import (
 // members are files of several frames, blocks or streams, each small enough to be cut at every byte.
 func members(t *testing.T) []struct {
 	name   string
-	pieces [][]byte // a file may end behind each of them
+	pieces [][]byte // a file may end after each of them
 } {
 	data := sample(700)
 	named := filepath.Join(t.TempDir(), "name.img")

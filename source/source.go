@@ -6,7 +6,7 @@
 //
 // # Guarantees
 //
-//   - [Image.Read] returns io.EOF only after the proper end of the container: its end mark, its checksum, and nothing behind it. A
+//   - [Image.Read] returns io.EOF only after the proper end of the container: its end mark, its checksum, and nothing after it. A
 //     truncated image is an error at every byte. Concatenated gzip members, zstd and lz4 frames (including skippable ones), xz streams
 //     (with padding) and bzip2 streams are one image; a file cut exactly between two of them cannot be distinguished from a whole one.
 //   - Memory is bounded by [Limits], whatever the container asks for. Which files are accepted does not depend on cores or memory.

@@ -167,7 +167,7 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
-// An lz4 file cut exactly behind a block has no end mark, which the library alone does not notice.
+// An lz4 file cut exactly after a block has no end mark, which the library alone does not notice.
 func TestTruncatedBehindBlock(t *testing.T) {
 	packed := compress(t, sample(400_000), "lz4", "-c", "-B4", "--no-frame-crc")
 	cuts := 0

@@ -86,7 +86,7 @@ func TestXZLongBlocks(t *testing.T) {
 	}
 }
 
-// A block that does not fit the parallel decoder decodes behind one that does, and the other way round, on one core and on several.
+// A block that does not fit the parallel decoder decodes after one that does, and the other way round, on one core and on several.
 func TestXZMixedBlocks(t *testing.T) {
 	noLeak(t)
 	data := make([]byte, 45<<20) // compresses to nothing, and then not at all

@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// Chain keeps a few bytes in two places of a store's area, behind its second copy. The places are written in turn: a power cut leaves
+// Chain keeps a few bytes in two places of a store's area, after its second copy. The places are written in turn: a power cut leaves
 // the old bytes or the new ones, never none. Not safe for concurrent use. Hold the lock of the boot state.
 type Chain struct{ places *Documents }
 

@@ -31,7 +31,7 @@ var (
 
 func unreadable(err error) bool { return errors.Is(err, errUnreadable) }
 
-// readOne reads one copy from the medium: the header, then the payload. It reads no more, so a bad sector behind the payload does
+// readOne reads one copy from the medium: the header, then the payload. It reads no more, so a bad sector after the payload does
 // not matter.
 func readOne(area Area, off int64, room int) readCopy {
 	c := readCopy{offset: off}

@@ -19,7 +19,7 @@ type Documents struct {
 	room int64 // bytes for each
 }
 
-// One document: magic, CRC32C of all bytes behind it, lengths of key, document and signature, and those.
+// One document: magic, CRC32C of all bytes after it, lengths of key, document and signature, and those.
 const (
 	documentMagic  = "UPDMAPS1"
 	documentHeader = 24

@@ -121,7 +121,7 @@ func TestForeignMagic(t *testing.T) {
 	}
 }
 
-// TestEveryByte: a change of any byte of a copy is a finding, and the other copy counts; the bytes behind it do not matter.
+// TestEveryByte: a change of any byte of a copy is a finding, and the other copy counts; the bytes after it do not matter.
 func TestEveryByte(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, areaSize))
 	do(t, open(t, m).Update(func(s *state.State) { s.Floor = 4 }))

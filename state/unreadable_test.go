@@ -37,7 +37,7 @@ func (u *unreadable) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // TestUnreadableSector makes every sector of the area unreadable in turn. The state is known, an unreadable copy is one finding,
-// and the next changes rewrite it. A sector behind a payload harms nothing.
+// and the next changes rewrite it. A sector after a payload harms nothing.
 func TestUnreadableSector(t *testing.T) {
 	m := boottest.NewMedium(make([]byte, areaSize))
 	s := open(t, m)

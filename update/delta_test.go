@@ -277,7 +277,7 @@ func TestDeltaFails(t *testing.T) {
 	})
 	t.Run("the image ends early", func(t *testing.T) {
 		for _, c := range []struct{ size, wanted, also int }{
-			{81_920, 70_000, 697_000}, {81_920, 70_000, 70_000}, {75_000, 5, 70_000}, // before a range that is wanted, behind all of them, within one
+			{81_920, 70_000, 697_000}, {81_920, 70_000, 70_000}, {75_000, 5, 70_000}, // before a range that is wanted, after all of them, within one
 		} {
 			err := run(t, t.Context(), func(_ *update.Job, img *sparseStream, s *seed) {
 				img.Reader = bytes.NewReader(k.image[:c.size])

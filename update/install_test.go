@@ -474,7 +474,7 @@ func everyCancel(t *testing.T, k *kit, held bool) {
 		if op == "record writing" && len(rest) > 0 && rest[0] == "invalidate B" { // both are one step
 			rest = rest[1:]
 		}
-		most := 2 // the hole that was compared, and the chunk behind it
+		most := 2 // the hole that was compared, and the chunk after it
 		if held || strings.HasPrefix(op, "write") {
 			most = 0
 		}

@@ -83,7 +83,7 @@ func TestProgressOfHoles(t *testing.T) {
 		}
 		ctx, stop := context.WithCancelCause(t.Context())
 		b = &blank{onZero: func(int64) error {
-			if len(b.seen) == 2 { // of the pieces behind the last chunk
+			if len(b.seen) == 2 { // of the pieces after the last chunk
 				stop(errInjected)
 			}
 			return nil

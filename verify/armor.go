@@ -28,7 +28,7 @@ func nextLine(b []byte) (line, rest []byte) {
 	return bytes.TrimSuffix(line, []byte("\r")), rest
 }
 
-// dearmor decodes the ASCII armor (RFC 9580 section 6.2) that b starts with, and returns its type, its content and the bytes behind it, without
+// dearmor decodes the ASCII armor (RFC 9580 section 6.2) that b starts with, and returns its type, its content and the bytes after it, without
 // blank lines. It is stricter than the standard: nothing before the armor, whole lines, strict base64, and a checksum, if present, must match.
 func dearmor(b []byte) (kind string, data, rest []byte, err error) {
 	first, rest := nextLine(b)

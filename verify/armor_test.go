@@ -36,7 +36,7 @@ func checksum(data []byte) string {
 	return "=" + base64.StdEncoding.EncodeToString([]byte{byte(crc >> 16), byte(crc >> 8), byte(crc)})
 }
 
-// TestArmor: one spelling of armor is accepted, with optional headers, checksum and blank lines behind it; every other one is refused.
+// TestArmor: one spelling of armor is accepted, with optional headers, checksum and blank lines after it; every other one is refused.
 func TestArmor(t *testing.T) {
 	e := goKey(t, packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
 	sig := goSign(t, e, testDoc)

@@ -114,7 +114,7 @@ func (f *FS) valid(cluster int64) bool {
 // offset is where a cluster begins, in bytes.
 func (f *FS) offset(cluster int64) int64 { return f.data + (cluster-firstCluster)*f.cluster }
 
-// next is the cluster behind a valid one in its chain, 0 at the end.
+// next is the cluster after a valid one in its chain, 0 at the end.
 func (f *FS) next(cluster int64) (int64, error) {
 	at, width := cluster*f.bits/8, 2
 	if f.bits == 32 {

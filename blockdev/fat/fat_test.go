@@ -311,7 +311,7 @@ func tiny(bits, clusters, perFAT int, chain []int, next, size int) (m memory, co
 	return m, content[:min(size, len(content))]
 }
 
-// ghost has a root directory of nine sectors without a file, and a record behind it.
+// ghost has a root directory of nine sectors without a file, and a record after it.
 func ghost() memory {
 	m, _ := tiny(12, 100, 1, []int{5}, 0xfff, 512)
 	m[17] = 144
@@ -368,7 +368,7 @@ func TestClusters(t *testing.T) {
 	}
 }
 
-// TestRecords: records behind the end of a directory, deleted files, labels and stray pieces of long names do not count.
+// TestRecords: records after the end of a directory, deleted files, labels and stray pieces of long names do not count.
 func TestRecords(t *testing.T) {
 	le := binary.LittleEndian
 	m, _ := tiny(12, 100, 1, []int{5, 6, 7}, 0xfff, 1536)
@@ -418,7 +418,7 @@ func TestRecords(t *testing.T) {
 		record("SHORT      ", 0)
 	}
 	rest = dir[1024:]
-	record("OLD        ", 0) // behind the end
+	record("OLD        ", 0) // after the end
 	got, err := open(t, m).Names("F", 100)
 	want := []string{"lower.txt", "\xe5MEGA", "right", "SHORT2", "SHORT", "SHORT", "SHORT", "SHORT", "SHORT", "SHORT"}
 	if err != nil || !slices.Equal(got, want) {

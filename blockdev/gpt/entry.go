@@ -6,7 +6,7 @@ import (
 	"unicode/utf16"
 )
 
-// The fields of an entry (UEFI 2.10, table 5.6). A longer one has reserved bytes behind them.
+// The fields of an entry (UEFI 2.10, table 5.6). A longer one has reserved bytes after them.
 const (
 	minEntry      = 128
 	offPartGUID   = 16

@@ -659,7 +659,7 @@ func TestProtective(t *testing.T) {
 	}
 }
 
-// TestLongHeader checks that bytes behind the 92 of the specification are kept, up to the whole sector.
+// TestLongHeader checks that bytes after the 92 of the specification are kept, up to the whole sector.
 func TestLongHeader(t *testing.T) {
 	m := small(t)
 	reseal(m, func(h, _ []byte) {

@@ -165,7 +165,7 @@ func (t *Tables) free(stays, c *Table) (*Table, error) {
 }
 
 // primaryEntries finds the place of the entries of a bad primary copy: where its header says, if the header is good; where the
-// same entries stand already, directly before the first usable sector or behind the header; or behind the header, if the first
+// same entries stand already, directly before the first usable sector or after the header; or after the header, if the first
 // usable sector leaves no other place. A boot loader may lie between header and entries, so no place is guessed.
 func (t *Tables) primaryEntries(r Reader) (int64, error) {
 	b := t.Backup

@@ -59,7 +59,7 @@ func (t *Table) Mirror() *Table {
 }
 
 // Write writes both copies of a table and the MBR: the backup, a flush, the primary, a flush. A power cut leaves one whole copy,
-// the old or the new one. Each copy is read back behind its flush; the backup is on the medium before the primary changes. It returns nil
+// the old or the new one. Each copy is read back after its flush; the backup is on the medium before the primary changes. It returns nil
 // once everything is on stable storage. An error is final: the medium holds the old or the new bytes.
 func Write(m Medium, primary *Table, mbr []byte) error {
 	sector0 := make([]byte, primary.sector)

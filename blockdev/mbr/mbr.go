@@ -31,7 +31,7 @@ type Partition struct {
 }
 
 const (
-	bootCode   = 440 // behind it the signature of the disk
+	bootCode   = 440 // the signature of the disk follows
 	entries    = 446
 	entryLen   = 16
 	recordLen  = 512
