@@ -67,7 +67,7 @@ func (l *lexer) token() (tokenKind, error) {
 	return tokenStart, l.startTag(rest)
 }
 
-// until ends the token after the first end after open.
+// until ends the token with the first end that follows open.
 func (l *lexer) until(rest []byte, open, end, what string) error {
 	n := bytes.Index(rest[len(open):], []byte(end))
 	if n < 0 {
