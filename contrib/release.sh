@@ -4,11 +4,11 @@
 #
 #   release.sh OUTPUT-FOLDER ROLE[@SLOT]=IMAGE...
 #
-# UPDATER, UPDATER_KEYRING, UPDATER_GPG_KEY and GNUPGHOME are those of release-image.sh, and
+# UPDATER, UPDATER_KEYRING, UPDATER_GPG_KEY and GNUPGHOME are those of release-image.sh; further variables:
 #   UPDATER_CREATE       options of updater release create, such as "--product acme-gw --version 2.1 --rollback-index 17"
 #   UPDATER_DELTA_FROM   folders of older releases, whose images have the same names: a delta from each
 #
-# OUTPUT-FOLDER must not exist; it gets its name when all is complete. The same images, options and SOURCE_DATE_EPOCH give the same bytes.
+# OUTPUT-FOLDER must not exist; it gets its name when it is complete. The same images, options and SOURCE_DATE_EPOCH give the same bytes.
 set -eu
 out=${1:?usage: release.sh OUTPUT-FOLDER ROLE[@SLOT]=IMAGE...}
 shift

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes meta-updater/recipes-updater/updater/updater-modules.inc anew: what BitBake's fetcher downloads so that do_compile needs no network, each
-file with its sha256, and the licences of the modules. Run it after a change of go.mod; --check compares. Go checks every module with go.sum here,
+"""Rewrites meta-updater/recipes-updater/updater/updater-modules.inc: the files that BitBake's fetcher downloads so that do_compile needs no network,
+each with its sha256, and the licences of the modules. Run it after a change of go.mod; --check compares. Go checks every module with go.sum here,
 and once more when BitBake compiles."""
 import hashlib, json, os, re, subprocess, sys, tempfile, zipfile
 from pathlib import Path
@@ -10,7 +10,7 @@ inc = here / "meta-updater/recipes-updater/updater/updater-modules.inc"
 programs = ["./cmd/updater", "./cmd/mkinitramfs", "github.com/u-root/u-root/cmds/core/init"]
 go = lambda env, *args: subprocess.run(["go", *args], cwd=here.parent.parent, env=env, check=True, text=True, stdout=subprocess.PIPE).stdout
 
-# The words by which a licence text is known; the first that are all found name it.
+# The words that identify a licence text: the first entry whose words are all found names it.
 known = [
     ("MPL-2.0", ["Mozilla Public License", "2.0"]),
     ("Apache-2.0", ["Apache License", "Version 2.0"]),

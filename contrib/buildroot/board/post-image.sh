@@ -3,7 +3,7 @@
 # the folder of the images; genimage, grub-editenv and updater are those of the host folder.
 #
 #   UPDATER_CMDLINE   more of the kernel's command line, such as console=ttyS0
-#   and what contrib/release.sh takes: UPDATER_GPG_KEY, UPDATER_KEYRING, UPDATER_CREATE, UPDATER_DELTA_FROM, GNUPGHOME
+#   and the variables of contrib/release.sh: UPDATER_GPG_KEY, UPDATER_KEYRING, UPDATER_CREATE, UPDATER_DELTA_FROM, GNUPGHOME
 set -eu
 images=${1:?Buildroot gives the folder of the images}
 here=$(realpath "$(dirname "$0")") contrib=$(realpath "$(dirname "$0")/../..")
@@ -11,7 +11,7 @@ export PATH="${HOST_DIR:+$HOST_DIR/bin:$HOST_DIR/sbin:}$PATH"
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
-# The boot loader's files and its first state: slot B is no choice before an update has filled it.
+# The boot loader's files and its first state: slot B is not bootable before an update has filled it.
 boot=$images/updater-boot
 mkdir -p "$boot"
 sed "s|panic=10|& rootwait ${UPDATER_CMDLINE:-}|" "$contrib/../examples/boot/grub/grub.cfg" >"$boot/grub.cfg"

@@ -7,7 +7,7 @@
 UPDATER_VERSION = 0.0
 UPDATER_SITE = $(BR2_EXTERNAL_UPDATER_PATH)/../..
 UPDATER_SITE_METHOD = local
-# What is built in the tree stays there.
+# Build outputs in the tree stay there.
 UPDATER_EXCLUSIONS = bin build dist
 UPDATER_LICENSE = Apache-2.0
 UPDATER_LICENSE_FILES = LICENSE
@@ -17,7 +17,7 @@ HOST_UPDATER_DEPENDENCIES = host-go
 # The Makefile has the flags that keep the program small and reproducible. Go fetches the modules that go.sum names; a tree
 # with a vendor folder (go mod vendor) needs no network.
 UPDATER_GOFLAGS = $(if $(wildcard $(UPDATER_SITE)/vendor),-mod=vendor,-mod=mod -modcacherw)
-# go.mod asks for Go 1.26. Where Buildroot has an older one (2025.11), that fetches the one of go.mod from the same proxy.
+# go.mod asks for Go 1.26. An older Go of Buildroot (2025.11) fetches the version of go.mod from the same proxy.
 UPDATER_GO_ENV = CGO_ENABLED=0 GOTOOLCHAIN=auto GOFLAGS="$(UPDATER_GOFLAGS)" GOPROXY="$(or $(GOPROXY),https://proxy.golang.org)"
 UPDATER_STAMP = $(shell git -C $(UPDATER_SITE) log -1 --format=%cI 2>/dev/null)
 

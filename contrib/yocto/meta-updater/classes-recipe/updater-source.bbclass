@@ -11,7 +11,7 @@ SRC_URI = "${UPDATER_REPO};nobranch=1;destsuffix=updater"
 PV = "0.2.0+git"
 S = "${UNPACKDIR}/updater"
 
-# The modules, fetched by BitBake with checksums of their own and laid out as Go's proxy serves them, which scarthgap can do, too.
+# The modules, fetched by BitBake with checksums of their own and laid out as Go's proxy serves them. This works in scarthgap, too.
 UPDATER_LICENSES = "${UNPACKDIR}/licenses"
 require recipes-updater/updater/updater-modules.inc
 def updater_modules(d):
@@ -21,7 +21,7 @@ def updater_modules(d):
     return ' '.join(uris)
 SRC_URI += "${@updater_modules(d)}"
 
-# blacksail wants SPDX expressions, which the releases before it do not know.
+# blacksail requires SPDX expressions, which earlier releases do not know.
 LICENSE = "${@(' AND ' if 'blacksail' in d.getVar('LAYERSERIES_CORENAMES') else ' & ').join(d.getVar('UPDATER_LICENSE').split())}"
 # Their texts, for LIC_FILES_CHKSUM, license.manifest and SPDX.
 python updater_unpack_licenses() {

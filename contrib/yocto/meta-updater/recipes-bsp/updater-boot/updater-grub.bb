@@ -11,7 +11,7 @@ inherit deploy nopackages
 FILESEXTRAPATHS:prepend := "${UPDATER_TREE}/examples/boot/grub:"
 SRC_URI = "file://grub.cfg file://tries.cfg"
 S = "${UNPACKDIR}"
-# Slot B is empty at first, and no choice.
+# Slot B is empty at first, and not bootable.
 UPDATER_GRUBENV ?= "ORDER='A B' A_LEFT=g B_LEFT=0"
 # More of the kernel's command line, such as a console.
 UPDATER_CMDLINE ?= ""

@@ -17,7 +17,7 @@ do_compile[depends] += "virtual/bootloader:do_deploy"
 do_compile[cleandirs] = "${B}"
 do_compile() {
 	grep -q '^ab_go=' ${UPDATER_UBOOT_ENV} || bbfatal "U-Boot was built without the slot choice: see recipes-bsp/u-boot"
-	# Of a name that is set twice the last one counts.
+	# If a name is set twice, the last entry counts.
 	awk -F= '/=/ { line[$1] = $0 } END { for (name in line) print line[name] }' ${UPDATER_UBOOT_ENV} | sort >${B}/env.txt
 	mkenvimage -r -s ${UPDATER_UBOOT_ENV_SIZE} -o ${B}/uboot.env ${B}/env.txt
 }

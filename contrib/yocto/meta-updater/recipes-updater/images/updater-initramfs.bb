@@ -9,7 +9,7 @@ UPDATER_INITRAMFS_MODULES ?= "virtio,storage,usb-storage,net,input,fs,watchdog"
 UPDATER_CONFIG ?= ""
 UPDATER_KEYRING ?= ""
 
-# The modules come from the kernel's tarball, so that this cannot be bundled into the kernel's image itself.
+# The modules come from the kernel's tarball, so the initramfs cannot be bundled into the kernel's image itself.
 do_compile[depends] += "virtual/kernel:do_deploy"
 do_compile[file-checksums] = "${@' '.join(f + ':True' for f in (d.getVar('UPDATER_CONFIG') + ' ' + d.getVar('UPDATER_KEYRING')).split())}"
 do_compile() {

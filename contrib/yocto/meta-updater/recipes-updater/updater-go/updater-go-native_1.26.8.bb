@@ -8,7 +8,7 @@ CVE_PRODUCT = "golang:go"
 
 inherit goarch native
 
-# go mod download -json golang.org/toolchain@v0.0.1-go1.26.8.linux-amd64 compares the file with sum.golang.org; these are sha256sum's.
+# go mod download -json golang.org/toolchain@v0.0.1-go1.26.8.linux-amd64 compares the file with sum.golang.org; these sums are from sha256sum.
 UPDATER_GO = "v0.0.1-go${PV}.${BUILD_GOOS}-${BUILD_GOARCH}"
 SRC_URI = "https://proxy.golang.org/golang.org/toolchain/@v/${UPDATER_GO}.zip;name=${BUILD_GOARCH};downloadfilename=golang-toolchain-${UPDATER_GO}.zip;subdir=go"
 SRC_URI[amd64.sha256sum] = "30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7"

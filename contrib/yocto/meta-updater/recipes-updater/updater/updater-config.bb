@@ -4,7 +4,7 @@ LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/Apache-2.0;md5=89aea4e17d99a7ca
 PACKAGE_ARCH = "${MACHINE_ARCH}"
 INHIBIT_DEFAULT_DEPS = "1"
 
-# Files: docs/config.md has every key; the certificates are those that may sign updates (gpg --export).
+# Files: docs/config.md has every key; the certificates of the keys that may sign updates (gpg --export).
 UPDATER_CONFIG ?= ""
 UPDATER_KEYRING ?= ""
 
