@@ -22,10 +22,10 @@ pgp() {
 	rm -r "$home"
 }
 
-# root runs a command whose files belong to root.
+# root runs a command that sees the files as root's.
 root() { if [ "$(id -u)" = 0 ]; then "$@"; else unshare --map-root-user "$@"; fi; }
 
-# begin sends what the tools print to build.log, so that the script's output is its steps, and builds the program, for this machine and for the board.
+# begin sends the output of the tools to build.log, so that the script prints only its steps, and builds the program, for this machine and the board.
 begin() {
 	exec 3>&1 >build.log
 	step "the program, for this machine and for the board"
@@ -34,8 +34,8 @@ begin() {
 }
 step() { echo "build.sh: $*" >&3; }
 
-# packages_for_arm64 OPTION... gives apt a state of its own, for arm64 alone: the host's packages and lists stay as they are, and nothing of arm64
-# runs here. The options for apt-get are in the array apt afterwards.
+# packages_for_arm64 OPTION... gives apt a state of its own, for arm64 only: the host's packages and lists stay as they are, and no arm64
+# program runs here. The options for apt-get are in the array apt afterwards.
 packages_for_arm64() {
 	mkdir -p "$debian"/apt/{lists,cache/archives}/partial
 	: >"$debian/apt/status"

@@ -14,14 +14,14 @@ board=$(basename "$here")
 OUT=${OUT:-$top/build/boards/$board}
 CHANNEL=${CHANNEL:-http://updates.example.com/$board/channel.toml}
 args="panic=10 quiet console=tty0 console=ttyS0,115200 ${ARGS:-}"
-base=${BASE:-$(dirname "$OUT")/x86-debian} # the unpacked Debian, which all versions of both boards begin with
+base=${BASE:-$(dirname "$OUT")/x86-debian} # the unpacked Debian, from which all versions of both boards are made
 updater=$top/bin/updater
 version=${1:?usage: build.sh VERSION, which is a number}
 PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$OUT/$version"
 
-# debian unpacks Debian once: systemd, udev, a kernel and its initramfs, which has drivers of disks only. Documentation and udev's names of hardware
-# stay out.
+# debian unpacks Debian once: systemd, udev, a kernel and its initramfs, which has only disk drivers, without documentation and udev's names of
+# hardware.
 debian() {
 	[ ! -e "$base" ] || return 0
 	rm -rf "$base.tmp"
@@ -38,7 +38,7 @@ debian() {
 	mv "$base.tmp" "$base"
 }
 
-# modules keeps the kernel's modules that a gateway needs, and those that they depend on: a quarter of what Debian's kernel has.
+# modules keeps the kernel's modules that a gateway needs, and their dependencies: a quarter of the modules of Debian's kernel.
 modules() {
 	local kernel
 	kernel=$(basename "$1"/lib/modules/*)
@@ -63,8 +63,8 @@ key() {
 }
 sign() { gpg -q --batch --yes --armor --detach-sign "$1"; }
 
-# config prints the configuration of the device: the shipped one of the boot loader, with the disk's state, the channel, and what the key may sign.
-# The version tells what the slot of the factory's disk holds, which no install has recorded.
+# config prints the configuration of the device: the shipped one of the boot loader, with the disk's state, the channel, and the key's documents.
+# The version is that of the slot of the factory's disk, which no install has recorded.
 config() {
 	local fingerprint
 	fingerprint=$(gpg --with-colons --list-keys | awk -F: '$1 == "fpr" { print $10; exit }')
@@ -93,7 +93,7 @@ rootfs() {
 	systemctl --quiet --root "$r" enable systemd-networkd updater-mark-good updater-health@health.d updater-update.timer
 	systemctl --quiet --root "$r" mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer
 	[ -z "${OVERLAY:-}" ] || cp -r "$OVERLAY/." "$r"
-	# GRUB 2.06 reads neither metadata_csum_seed nor orphan_file. Without a journal nothing of a read-only file system ever changes.
+	# GRUB 2.06 reads neither metadata_csum_seed nor orphan_file. Without a journal a read-only file system never changes.
 	rm -f "$1"
 	mke2fs -q -t ext4 -O ^has_journal,^metadata_csum_seed,^orphan_file -m 0 -b 4096 -d "$r" "$1" 320M
 	rm -rf "$r"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes two devices out of two empty card images by examples/factory/minimal.toml: keys, images, plan, run, records. No root, no device.
+# Makes two devices from two empty card images with examples/factory/minimal.toml: keys, images, plan, run, records. No root, no device.
 # Run: examples/factory/minimal.sh [--keep DIR] [--disk /dev/sdX]... [UPDATER]
 #      --keep DIR     DIR, which must not exist, keeps everything to go on with
 #      --disk DEVICE  writes this disk instead of the images; it needs root, and everything on the disk is lost
@@ -80,7 +80,7 @@ echo "serial on the disk: $found"
 S
 cat >steps/fuse <<S
 #!/bin/sh -e
-# Blows a fuse once: a run may be repeated, so the fuse that is blown already is compared. Here a file is the fuse.
+# Blows a fuse once: a run may be repeated, so a fuse that is already blown is compared. Here a file is the fuse.
 fuse=$work/otp/\$(basename "\$1")
 [ -e "\$fuse" ] || echo "\$2" >"\$fuse"
 [ "\$(cat "\$fuse")" = "\$2" ] || { echo "the fuse holds \$(cat "\$fuse")"; exit 1; }
@@ -99,7 +99,7 @@ if [ ${#disks[@]} = 0 ]; then
 fi
 step "$updater" provision --plan plan.toml --operator eve --plain "${disks[@]/#/--target=}"
 
-# 5. The records: verified by anybody who has the station's public key.
+# 5. The records: anybody with the station's public key can verify them.
 step "$updater" provision records verify --spool spool --key station.pub
 step "$updater" provision records list --spool spool --key station.pub
 echo; echo "\$ grep -o ... spool/00000001.json     # what the functional test printed"

@@ -1,7 +1,7 @@
 # U-Boot's script on the partition "loader". It chooses the slot or the recovery.
 #
 # The environment has two copies of 16 KiB in U-Boot's redundant format: CRC-32 (little endian), flag, variables. The script reads and saves
-# them itself, because Debian's U-Boot keeps its own environment in flash, without a second copy. A U-Boot that is built with
+# them itself, because Debian's U-Boot keeps its own environment in flash, without a second copy. A U-Boot built with
 # CONFIG_ENV_REDUNDANT does this before its bootcmd; such a board begins below at "choose".
 #
 # RAM: copy 1 at 0x50000000, copy 2 at 0x50010000, a checksum at 0x50020000 and, with its bytes reversed, at 0x50020004.
@@ -16,7 +16,7 @@ setenv ok2 0; setenv copy 5001; run sum; if cmp.b 50020004 50010000 4; then sete
 setexpr.b flag1 *50000004
 setexpr.b flag2 *50010004
 
-# The copy with the higher flag counts; 0 follows 0xff. The other copy is the one to save to.
+# The copy with the higher flag counts; 0 follows 0xff. The other copy is saved next.
 setenv use 1
 if itest ${flag2} > ${flag1}; then setenv use 2; fi
 if itest ${flag1} == 0 && itest ${flag2} == ff; then setenv use 1; fi

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Makes a whole device for QEMU's "virt" machine (arm64) from this source tree and Debian packages, and what updates it:
+# Makes a whole device for QEMU's "virt" machine (arm64) from this source tree and Debian packages, and its updates:
 #
 #   debian/           packages of arm64: kernel, busybox; kept between runs
 #   keys/ gnupg/      the certificates that the device trusts, and the keys that sign
-#   www/              what a web server offers: the releases 1 to 4, a delta from 1 to 2, the channel
+#   www/              the files of a web server: the releases 1 to 4, a delta from 1 to 2, the channel
 #   recovery          initramfs with keyring and configuration sealed in
 #   disk.img          loader | env1 | env2 | state | boot_A | boot_B | rootfs_A | rootfs_B, with release 1 in slot A
 #   stick.img         USB stick with release 4, for the recovery
@@ -49,7 +49,7 @@ version=${kernel#*/vmlinuz-}
 busybox=$debian/root/bin/busybox
 
 step "keys and configuration"
-if ! [ -e keys ]; then # one key for what is installed, which stays offline, and one on the server, which signs channels only
+if ! [ -e keys ]; then # an offline key, which signs releases, and one on the server, which signs channels only
 	mkdir -p -m 700 gnupg
 	mkdir -p keys.new
 	for key in release channel; do
@@ -150,7 +150,7 @@ printf 'BOOT_ORDER=B\nBOOT_A_LEFT=0\nBOOT_B_LEFT=1\nrecovery=0\nserial#=QEMU-000
 place env 2
 place env 3
 
-# Release 1 is installed as every later one, by the program. The state store then knows what slot A holds, which the first delta needs. The bench
+# The program installs release 1 as every later one. The state store then records what slot A holds, which the first delta needs. The bench
 # counts as the running system in slot B until A is good; then B, which is empty, is marked bad.
 { cat config.toml; printf '[disk]\npath = "%s"\n' "$out/disk.img"; } >bench.toml
 bench() { "$updater" "$@" --config bench.toml; }

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Makes a card for the Raspberry Pi 4 and 5 from packages of arm64, and what updates it:
+# Makes a card for the Raspberry Pi 4 and 5 from packages of arm64, and its updates:
 #
-#   debian/           packages, unpacked; kept between runs. Nothing of arm64 runs here.
+#   debian/           packages, unpacked; kept between runs. No arm64 program runs here.
 #   keys/ gnupg/      the certificate that the device trusts, and the key that signs; that of a product stays offline
 #   www/1 www/2       two releases, each with a boot partition for either slot and a root file system
 #   card.img          autoboot | boot A | boot B | rootfs A | rootfs B | state | data, with release 1 in slot A and release 2 as files in data;
@@ -10,9 +10,9 @@
 #
 # Run: examples/boards/raspberry-pi/build.sh [FOLDER]       # build/boards/raspberry-pi; needs neither root nor loop devices
 #
-# KERNEL=FILE.deb is the kernel, such as linux-image-*-rpi-v8 of archive.raspberrypi.com. Without it, Debian's is taken: that one boots a
-# Raspberry Pi 4, but has neither /dev/vcio, by which an update switches, nor the SD card of a Raspberry Pi 5. It is here so that everything but
-# the board can be tried. DEBIAN is a folder for the packages. No board has run this card yet: docs/boot/tryboot.md has the checklist for one.
+# KERNEL=FILE.deb is the kernel, such as linux-image-*-rpi-v8 of archive.raspberrypi.com. Without it, Debian's is used: it boots a
+# Raspberry Pi 4, but has neither /dev/vcio, by which an update switches, nor a driver for the SD card of a Raspberry Pi 5. It serves to try everything
+# but the board. DEBIAN is a folder for the packages. No board has run this card yet: docs/boot/tryboot.md has the checklist for one.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../arm64.sh
 . "$(dirname "$0")/../arm64.sh"
@@ -49,7 +49,7 @@ fi
 cp "$here/config.toml" .
 
 # boot RELEASE SLOT makes the image of the role boot for one slot, which cmdline.txt names: firmware, kernel, device trees, initramfs. The
-# kernel's modules are in the initramfs, so that kernel and modules are always of one build. What is built into the kernel is left out.
+# kernel's modules are in the initramfs, so that kernel and modules are always of one build. Drivers that are built into the kernel are left out.
 boot() {
 	rm -rf tmp && mkdir -p tmp/{bin,dev,proc,sys,root}
 	cp "$busybox" tmp/bin/busybox
@@ -122,8 +122,8 @@ mkfs.vfat -F 16 -n DATA data.img >/dev/null
 mcopy -i data.img www/2/* ::
 place data.img 349
 
-# Release 1 is installed as every later one, by the program, so that the state store knows what slot A holds. The bench counts as the running
-# system in slot B until A is good; then B, which is empty, is marked bad. What a board's firmware would do is in docs/boot/tryboot.md.
+# The program installs release 1 as every later one, so that the state store records what slot A holds. The bench counts as the running
+# system in slot B until A is good; then B, which is empty, is marked bad. docs/boot/tryboot.md describes what a board's firmware would do.
 sed '/^\[boot\]/i [disk]\npath = "card.img"\n' config.toml >bench.toml
 bench() { "$updater" "$@" --config bench.toml; }
 bench install --booted B --force-from-bad www/1

@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../x86.sh
 . "$(dirname "$0")/../x86.sh"
 
-# keys makes the keys of Secure Boot: PK owns the machine, KEK may change db, db signs programs. The .auth files are what the firmware takes.
+# keys makes the keys of Secure Boot: PK owns the machine, KEK may change db, db signs programs. The firmware enrols the .auth files.
 keys() {
 	local k=$OUT/secureboot name by
 	[ ! -e "$k/db.auth" ] || return 0
@@ -29,7 +29,7 @@ efi_sign() {
 	fi
 }
 
-# uki ID INITRAMFS CMDLINE OUT. systemd-boot sorts by ID: the recovery's comes after that of the slots, so that it starts when no slot is left.
+# uki ID INITRAMFS CMDLINE OUT. systemd-boot sorts by ID: the recovery's ID sorts after that of the slots, so that it starts when no slot is left.
 uki() {
 	ID=$1 "$top/scripts/uki.sh" amd64 "$base/boot/vmlinuz" "$2" "$3 $args" "$4"
 	efi_sign "$4" "$4"
