@@ -1,5 +1,5 @@
 #!/bin/sh
-# After an installation or an upgrade of the package. No unit is enabled: marking a boot good is a decision of the integrator.
+# Runs after an installation or an upgrade of the package. No unit is enabled: the integrator decides whether a boot is marked good.
 [ ! -d /run/systemd/system ] || systemctl daemon-reload || true
 [ -e /etc/updater/config.toml ] || cat <<'T'
 updater is installed, and nothing of it runs yet. As root:

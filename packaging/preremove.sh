@@ -1,5 +1,5 @@
 #!/bin/sh
-# Before the package is removed; upgrades leave the units as they are.
+# Runs before the package is removed; upgrades leave the units as they are.
 case ${1:-0} in
 upgrade | 1) exit 0 ;;
 esac

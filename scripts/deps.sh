@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs the Debian packages that the tests and the demo need; for other users than root it prints the command. build/python gets the
+# Installs the Debian packages that the tests and the demo need; for users other than root it prints the command. build/python gets the
 # library of a client that the tests call, from PyPI; without it they skip.
 set -euo pipefail
 cd "$(dirname "$0")/.."

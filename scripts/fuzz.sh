@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs every fuzz target for the given time (default 15s). Minimizing an interesting input is kept short: it may take the whole time, and
-# then nothing is fuzzed. Where a worker is still busy when the time is over, go test may fail with "context deadline exceeded" and no input
+# Runs every fuzz target for the given time (default 15s). Minimizing an interesting input is kept short: it could take the whole time, and
+# then nothing is fuzzed. If a worker is still busy when the time is over, go test may fail with "context deadline exceeded" and no input
 # (go.dev/issue/48591): such a target runs once more.
 set -euo pipefail
 log=$(mktemp)

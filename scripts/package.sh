@@ -1,6 +1,6 @@
 #!/bin/bash
 # Builds a release in dist/: .deb, .rpm, .apk, a tarball and the packed program for each of ARCHES, a release document of the programs, an SBOM, and
-# SHA256SUMS; document and sums are signed where KEY is set.
+# SHA256SUMS; document and sums are signed if KEY is set.
 # The same commit gives the same bytes. The version is that of cmd/updater/version.go; make package sets COMMIT and STAMP.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +19,7 @@ tool nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
 tool cyclonedx-gomod github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 go build -o build/tools/updater ./cmd/updater # of this host
 go run -tags docs ./cmd/updater man-pages build/package
-# What every package has in /usr/share/doc/updater. Modes and times are those of the release, whatever the umask of the tree is.
+# The files of every package in /usr/share/doc/updater. Modes and times are those of the release, independent of the umask of the tree.
 doc=build/package/doc
 mkdir "$doc"
 cp -r README.md CHANGELOG.md SECURITY.md docs examples "$doc"
@@ -36,7 +36,7 @@ for arch in $ARCHES; do
 	cp -rp "$doc" "$stage/doc"
 	name=$arch; [ "$arch" = arm ] && name=arm7
 	for format in deb rpm apk; do
-		# What sorts before 0.2.0 is 0.2.0~pre to dpkg and rpm, and 0.2.0_pre to apk.
+		# The version that sorts before 0.2.0 is 0.2.0~pre for dpkg and rpm, and 0.2.0_pre for apk.
 		separator='~'; [ $format = apk ] && separator=_
 		ARCH=$name VERSION=${version/-/$separator} build/tools/nfpm package --config packaging/nfpm.yaml --packager $format --target dist/ >build/package/log || { cat build/package/log >&2; exit 1; }
 	done
@@ -49,7 +49,7 @@ for arch in $ARCHES; do
 done
 # The linked modules, read from the program.
 build/tools/cyclonedx-gomod bin -json -noserial -notimestamp -version "$version" -output "dist/updater-$version.cdx.json" build/package/updater 2>/dev/null
-# The release document of the programs: each is the image of the role of its architecture. The rollback index is the version, 0.2.0 as 200.
+# The release document of the programs: each is the image of a role named after its architecture. The rollback index is the version, 0.2.0 as 200.
 programs=()
 IFS=.- read -r major minor patch _ <<<"$version"
 for arch in $ARCHES; do

@@ -16,7 +16,7 @@ LCONF_VERSION = "7"
 BBPATH = "\${TOPDIR}"
 BBFILES ?= ""
 BBLAYERS = "$oecore/meta $work/source/contrib/yocto/meta-updater"
-# Of OE-core's recipes only images and boot loaders: parsing all of them takes minutes and does not test this layer.
+# Only the images and boot loaders of OE-core's recipes: parsing all of them takes minutes and does not test this layer.
 BBMASK = "/meta/recipes-(?!core/images|bsp/(u-boot|grub))"
 C
 as=(env)
@@ -59,6 +59,6 @@ C
 		environment "$layer/$recipe.bb"
 	done
 done
-# Only a target gets what is appended to its recipe; its compiler is masked, which is an error after its environment.
+# Only a target recipe gets the appended lines; its compiler is masked, which is an error after its environment.
 bb -e u-boot >"$work/env" 2>&1 || true
 has u-boot '^SRC_URI=.*file://updater-ab.cfg' '>>.*/board/emulation/qemu-arm/updater.env|>>\$board/updater.env' 'CONFIG_ENV_FAT_INTERFACE='

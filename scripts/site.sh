@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes build/site of all Markdown pages: static, searchable, without tracking and without anything from other servers, so that it also
-# works from its folder. The generator is Sphinx, pinned in tools/site/requirements.txt. A warning, such as a broken link, fails.
+# Makes build/site from all Markdown pages: static, searchable, without tracking and without anything from other servers, so that it also
+# works from its folder. The generator is Sphinx, pinned in tools/site/requirements.txt. A warning, such as a broken link, is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=build/site-tools pages=build/site-pages

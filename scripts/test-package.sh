@@ -172,7 +172,7 @@ in_root bash -euo pipefail -s "$version" <<-'S' || die "the installed program do
 	printf 'changed!' | dd of=image.img bs=1 seek=700000 conv=notrunc status=none
 	rc=0; updater verify --keyring /etc/updater/keys image.img 2>err || rc=$?
 	[ $rc = 10 ] || { echo "a changed image: exit $rc"; cat err; exit 1; }
-	# The sample configuration is read as it stands: what is missing is the disk, not a key (exit 2).
+	# The sample configuration is read as it stands: the disk is missing, not a key (exit 2).
 	cp /usr/share/doc/updater/examples/config.toml /etc/updater/config.toml
 	rc=0; updater status 2>err || rc=$?
 	[ $rc != 0 ] && [ $rc != 2 ] || { echo "the sample configuration: exit $rc"; cat err; exit 1; }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# uki.sh ARCH KERNEL INITRAMFS CMDLINE OUT: a unified kernel image, the sections that systemd-stub(7) reads.
+# uki.sh ARCH KERNEL INITRAMFS CMDLINE OUT makes a unified kernel image with the sections that systemd-stub(7) reads.
 set -euo pipefail
 [ $# = 5 ] && [ -f "$2" ] || { echo "uki: KERNEL=IMAGE is missing (usage: uki.sh ARCH KERNEL INITRAMFS CMDLINE OUT)" >&2; exit 2; }
 case $1 in
@@ -13,7 +13,7 @@ stub=${STUB:-/usr/lib/systemd/boot/efi/linux$efi.efi.stub}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 printf '%s' "$4" >"$work/cmdline"
-id=${ID:-updater} # systemd-boot sorts by it
+id=${ID:-updater} # by which systemd-boot sorts
 printf 'ID=%s\nNAME=%s\n' "$id" "$id" >"$work/osrel"
 # After the stub's last section, each on its own page.
 next=0

@@ -3,7 +3,7 @@ set -euo pipefail
 cd "$BENCH_WORK"
 updater=$BENCH_WORK/updater
 
-# best COMMAND... is the least of three times in seconds.
+# best COMMAND... prints the shortest of three times in seconds.
 best() {
 	local t best=
 	for _ in 1 2 3; do

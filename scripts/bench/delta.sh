@@ -1,4 +1,4 @@
-# What an update fetches: a Debian root file system, and the same with the security updates of today, made anew and updated in place: the
+# Bytes that an update fetches: a Debian root file system, and the same with the security updates of today, made anew and updated in place: the
 # index of packed images, RAUC's (computed), updater delta, zstd --patch-from, xdelta3. BENCH_OLD and BENCH_NEW name archives of other ones.
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "the owners of files need root; left out"; exit 0; }
