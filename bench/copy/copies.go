@@ -14,7 +14,7 @@ import (
 	"updater/bmap"
 )
 
-// forms are how an image is compressed.
+// forms are the compressed forms of an image.
 var forms = map[string]struct{ ending, tool, script string }{
 	"raw":     {"", "", ""},
 	"gz":      {".gz", "gzip", `gzip -6 -c "$1"`},
@@ -26,7 +26,7 @@ var forms = map[string]struct{ ending, tool, script string }{
 	"xzmulti": {".multi.xz", "xz", `xz -6 -T2 -c "$1"`},
 }
 
-// job is one command that is measured.
+// job is one measured command.
 type job struct {
 	name string
 	argv []string
@@ -111,7 +111,7 @@ func watch(pid int) []int64 {
 	}
 }
 
-// jobs are the commands for a form, the peer that counts as 1 first.
+// jobs returns the commands for a form, first the peer that counts as 1.
 func (b *bench) jobs(form, img, loop string, m *bmap.Map) ([]job, error) {
 	f, ok := forms[form]
 	if !ok {

@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// delta prints what an update from one root file system to another would fetch, by the index of blocks, by RAUC's, and by deltas: for a new
-// image that was made anew, for one that was updated in place, and for erofs.
+// delta prints the bytes that an update from one root file system to another would fetch, by the index of blocks, by RAUC's, and by deltas: for a
+// new image that was made anew, for one that was updated in place, and for erofs.
 func (b *bench) delta(oldTar, newTar string) error {
 	oldImg, err := b.image(oldTar, "old.img")
 	if err != nil {
@@ -55,7 +55,7 @@ func (b *bench) erofs(oldTar, newTar string) error {
 	return b.compare(oldImg, newImg, info.Size())
 }
 
-// updated makes a copy of the old image and writes the files into it that differ in the new one.
+// updated makes a copy of the old image and writes into it the files that differ in the new one.
 func (b *bench) updated(oldImg, newImg string) (string, error) {
 	path := filepath.Join(b.dir, "updated.img")
 	return path, b.sh(`[ -e "$1" ] && exit; mkdir -p from to; cp --sparse=always "$2" "$1.part"
@@ -77,7 +77,7 @@ func (b *bench) fetches(how, oldImg, newImg string) error {
 	return b.compare(oldImg, newImg, plain.Size())
 }
 
-// compare prints the tables of a pair whose new image takes plain bytes.
+// compare prints the tables of a pair whose new image has plain bytes as one .zst stream.
 func (b *bench) compare(oldImg, newImg string, plain int64) error {
 	fmt.Print("| index | index MB | packed MB | found in the old image | fetched MB | of the new image | requests |\n|---|--:|--:|--:|--:|--:|--:|\n")
 	if err := blocks(oldImg, newImg, plain); err != nil {

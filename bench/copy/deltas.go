@@ -12,7 +12,7 @@ import (
 	"updater/install"
 )
 
-// deltas prints what programs that compare whole images make of a pair, and how fast this program makes the new image.
+// deltas prints the delta sizes of programs that compare whole images, for a pair, and how fast this program makes the new image.
 func (b *bench) deltas(oldImg, newImg string, plain int64) error {
 	if err := b.run(b.updater, "bmap", "create", "-o", oldImg+".bmap", oldImg); err != nil {
 		return err

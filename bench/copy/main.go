@@ -82,7 +82,7 @@ func (b *bench) sh(script string, args ...string) error {
 	return nil
 }
 
-// image makes an image of a root file system, the same bytes from the same archive: erofs if the name ends so, else ext4.
+// image makes an image of a root file system, the same bytes from the same archive: erofs if the name ends in erofs, else ext4.
 func (b *bench) image(tar, name string) (string, error) {
 	path := filepath.Join(b.dir, name)
 	if _, err := os.Stat(path); err == nil {

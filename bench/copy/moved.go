@@ -13,7 +13,7 @@ import (
 	"updater/source"
 )
 
-// moved prints what this program fetches of a packed image by its index of blocks, from a server.
+// moved prints the bytes of a packed image that this program fetches from a server by its index of blocks.
 func (b *bench) moved(oldImg, newImg string, plain int64) error {
 	packed := newImg + ".packed.zst"
 	if err := b.run(b.updater, "bmap", "create", "-o", newImg+".bmap", newImg); err != nil {

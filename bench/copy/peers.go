@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 )
 
-// updaters adds the jobs of the peers that install bundles: rauc, which packs with squashfs, and swupdate, which knows
-// the raw, the zlib and the zstd form. Both check the signature of the bundle, as bmaptool and updater do not here.
+// updaters adds the jobs of the peers that install bundles: rauc, which packs with squashfs, and swupdate, which reads
+// the raw, the zlib and the zstd form. Both check the signature of the bundle, unlike bmaptool and updater here.
 func (b *bench) updaters(form, file, loop string, add func(tool, name string, argv ...string)) error {
 	compressed := map[string]string{"raw": "", "gz": "zlib", "zst3": "zstd", "zst19": "zstd"}
 	kind, ok := compressed[form]

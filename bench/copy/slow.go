@@ -11,7 +11,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// slowRate is what the slow device reads and writes, each, in bytes a second: an eMMC.
+// slowRate is the rate of reads and of writes of the slow device, in bytes a second: that of an eMMC.
 const slowRate = 40_000_000
 
 // mountSlow serves a file as dir/disk at slowRate.

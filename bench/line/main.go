@@ -1,5 +1,5 @@
 // Command line measures the cost of more targets of `updater provision`: one throttled disk against several, in turns. Every
-// disk is a loop device over a FUSE file with a limited rate, as a card has. It needs root.
+// disk is a loop device over a FUSE file with a limited rate, like a card's. It needs root.
 package main
 
 import (
@@ -135,10 +135,10 @@ type file struct {
 	size, rate int64
 
 	mu   sync.Mutex
-	free time.Time // when the disk has done all so far
+	free time.Time // when the disk has served all requests so far
 }
 
-// pace waits until the disk has done n bytes more.
+// pace waits until the disk has served n more bytes.
 func (f *file) pace(n int) {
 	f.mu.Lock()
 	if now := time.Now(); f.free.Before(now) {
