@@ -1,7 +1,7 @@
 // Package abdisk builds the artefacts of an A/B device on a Debian host: a kernel with its modules, root file systems for the slots, signing
 // keys, the disk with GRUB, and the update stick.
 //
-// It uses no loop devices and leaves the host's system alone: all files stay below Builder.Dir. Each artefact has a stamp of its inputs and is
+// It uses no loop devices and changes nothing else on the host: all files stay below Builder.Dir. Each artefact has a stamp of its inputs and is
 // rebuilt only when they change, so that a second run takes seconds.
 //
 // The package is for tests and the demo. It calls host tools; Missing lists the packages that are not installed.

@@ -22,7 +22,7 @@ func (b *Builder) DebianRoot(ctx context.Context) (string, error) {
 	return tar, b.cached(tar, func() error { return b.mmdebstrap(ctx, debianScript, tar) }, debianScript)
 }
 
-// rootScript unpacks packages and what they depend on, without configuring them.
+// rootScript unpacks packages and their dependencies, without configuring them.
 const rootScript = `
 tar=$1
 rm -f "$tar.tmp.tar"
@@ -32,7 +32,7 @@ mv "$tar.tmp.tar" "$tar"
 `
 
 // Root unpacks Debian packages, separated by commas, with their dependencies for slots of the kind Bare, and returns the path of the tar
-// archive. No maintainer script runs: users, links and enabled units are left to the slot. It needs what DebianRoot needs.
+// archive. No maintainer script runs: users, links and enabled units are left to the slot. Its requirements are those of DebianRoot.
 func (b *Builder) Root(ctx context.Context, name, packages string) (string, error) {
 	tar := b.path("root-" + name + ".tar")
 	return tar, b.cached(tar, func() error { return b.mmdebstrap(ctx, rootScript, tar, packages) }, rootScript, packages)
@@ -83,7 +83,7 @@ ExecStart=/usr/lib/demo/act
 [Install]
 WantedBy=multi-user.target
 `
-	// The driver replaces GRUB's countdown by that of systemd: a hang of PID 1 or of the kernel still ends in a reset.
+	// The driver replaces GRUB's countdown with systemd's: a hang of PID 1 or of the kernel still ends in a reset.
 	confWatchdog = "[Manager]\nRuntimeWatchdogSec=30\nRebootWatchdogSec=2min\n"
 	confJournal  = "[Journal]\nStorage=volatile\n"
 	confModules  = "lpc_ich\niTCO_wdt\n"

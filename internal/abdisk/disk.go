@@ -35,12 +35,12 @@ type DiskConfig struct {
 	SlotA           string        // image in slot A, which counts as good and boots first
 	SlotB           string        // image in slot B; empty: B is not bootable and holds FillB
 	AppA            string        // image of slot A's second role, see [SlotConfig.App]; optional
-	FillB           byte          // what fills an empty slot B: anything but zero shows whether an update zeroes the holes of its images
+	FillB           byte          // fill byte of an empty slot B: anything but zero shows whether an update zeroes the holes of its images
 	RecoveryKernel  string        // kernel of the recovery entry
 	Recovery        string        // our initramfs
 	Append          string        // further kernel arguments of the slots, for example "demo.act=reboot"
 	RecoveryAppend  string        // further kernel arguments of the recovery
-	Blank           bool          // no slot counts as good: a factory line sets that up
+	Blank           bool          // no slot counts as good: a factory line sets it good
 	WatchdogTimeout time.Duration // from GRUB to the reset of a slot that hangs; 0 means 90 s, at most 20 min
 }
 
@@ -97,7 +97,7 @@ func (b *Builder) disk(ctx context.Context, c DiskConfig) error {
 	return f.Close()
 }
 
-// slots writes what the slots hold.
+// slots writes the content of the slots.
 func (c DiskConfig) slots(f *os.File) error {
 	if err := place(f, c.SlotA, slotAStart, slotMiB); err != nil {
 		return err
@@ -220,7 +220,7 @@ func (b *Builder) makeFAT(ctx context.Context, path, label string, sizeMiB int64
 }
 
 // Stick makes the image of an update stick: a FAT file system without partition table, labelled UPDATER, with the given files of the host in
-// its folder updater/, under their names as keys, as Update and Release return them. Its size is what they need.
+// its folder updater/, under their names as keys, as Update and Release return them. It is as large as they need.
 func (b *Builder) Stick(ctx context.Context, path string, files map[string]string) error {
 	t, size := tree{}, int64(0)
 	for name, from := range files {

@@ -185,7 +185,7 @@ func TestSign(t *testing.T) {
 	}
 }
 
-// What Update makes is what bmaptool and zstd read; bmaptool also stands for our binary here.
+// bmaptool and zstd read the files that Update makes; bmaptool also replaces our binary here.
 func TestUpdate(t *testing.T) {
 	need(t)
 	if _, err := exec.LookPath("bmaptool"); err != nil {

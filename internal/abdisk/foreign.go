@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// foreign are Debian's kernels of other architectures: Debian's name of it, and the package that depends on the newest.
+// foreign lists Debian's kernels of other architectures: Debian's name of the architecture, and the package that depends on the newest kernel.
 var foreign = map[string][2]string{
 	"arm64": {"arm64", "linux-image-cloud-arm64"},
 	"arm":   {"armhf", "linux-image-armmp"},
@@ -56,7 +56,7 @@ APT::Architecture "%[2]s"; APT::Architectures { "%[2]s"; }; APT::Sandbox::User "
 		return err
 	}
 	c := command{dir: root, env: []string{"APT_CONFIG=" + file}}
-	// A mirror that is half way through an update is good enough when it has the kernel.
+	// A mirror in the middle of an update is good enough if it has the kernel.
 	if _, err := c.run(ctx, "apt-get", "-q", "update"); err != nil && b.Log != nil {
 		fmt.Fprintln(b.Log, err)
 	}

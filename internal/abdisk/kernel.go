@@ -77,7 +77,7 @@ var slotModules = []string{
 	"lpc_ich", "iTCO_wdt", "virtio_net",
 }
 
-// closure returns the files (relative to ModulesDir) of the named modules with all that they depend on, each after its dependencies.
+// closure returns the files (relative to ModulesDir) of the named modules and of all their dependencies, each after its dependencies.
 func (k Kernel) closure(names []string) ([]string, error) {
 	f, err := os.Open(filepath.Join(k.ModulesDir(), "modules.dep"))
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Kind is what a slot image holds.
+// Kind is the kind of system in a slot image.
 type Kind string
 
 // The kinds of slot images. All carry Debian's kernel, a small initramfs of their own and our binary, and mount their root read-only.
@@ -19,7 +19,7 @@ const (
 	Debian Kind = "debian" // Debian bookworm with systemd: a unit runs `updater mark good`; systemd takes the watchdog over
 	Small  Kind = "small"  // busybox and our binary: the same lines on the console in a fraction of the time
 	Hang   Kind = "hang"   // the kernel boots, then PID 1 sleeps for ever without feeding the watchdog
-	Bare   Kind = "bare"   // what Base holds, and nothing of the demo: Files, Scripts and Setup make a system of it
+	Bare   Kind = "bare"   // the content of Base, and nothing of the demo: Files, Scripts and Setup make a system of it
 )
 
 // SlotConfig describes one slot image.
@@ -59,9 +59,9 @@ var Config string
 //go:embed files/config-app.toml
 var AppConfig string
 
-// Slot builds a slot's file system image (ext4, raw, sparse) and returns its path. What the guest prints, and the order, is the same for
+// Slot builds a slot's file system image (ext4, raw, sparse) and returns its path. The guest prints the same lines in the same order for
 // Debian and Small: the output of `updater mark good` and `updater status`, "DEMO mark-good exit=0", then "DEMO slot=B version=2 up". With
-// demo.act=reboot (or poweroff) on the kernel command line it does that afterwards. Hang prints "DEMO slot=A version=3 hangs".
+// demo.act=reboot (or poweroff) on the kernel command line it then reboots (or powers off). Hang prints "DEMO slot=A version=3 hangs".
 func (b *Builder) Slot(ctx context.Context, c SlotConfig) (string, error) {
 	if c.SizeMiB == 0 {
 		c.SizeMiB = 64
@@ -137,7 +137,7 @@ func (b *Builder) makeExt4(ctx context.Context, image string, sizeMiB int64, set
 	return b.asRoot(ctx, makeExt4, append(args, overlay)...)
 }
 
-// slotTree collects what is put into (or, for Debian, over) a slot's root.
+// slotTree collects the files that go into (or, for Debian, over) a slot's root.
 func (b *Builder) slotTree(ctx context.Context, c SlotConfig) (tree, error) {
 	k, err := b.Kernel(ctx)
 	if err != nil {

@@ -55,7 +55,7 @@ func (t tree) copyDir(name, from string) error {
 	return nil
 }
 
-// names returns every path with its parents, sorted, so that a folder precedes what is in it.
+// names returns every path with its parents, sorted, so that a folder precedes its entries.
 func (t tree) names() []string {
 	all := map[string]bool{}
 	for n := range t {

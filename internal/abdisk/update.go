@@ -80,7 +80,7 @@ func (b *Builder) Release(ctx context.Context, dir string, flags []string, image
 	return files, err
 }
 
-// replace runs a tool that writes PATH.tmp, then puts that in the place of PATH.
+// replace runs a tool that writes PATH.tmp, then renames that to PATH.
 func replace(ctx context.Context, path string, name string, args ...string) error {
 	os.Remove(path + ".tmp")
 	if _, err := (command{}).run(ctx, name, args...); err != nil {

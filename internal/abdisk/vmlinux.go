@@ -50,7 +50,7 @@ func unpackBzImage(image []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	elf, err := io.ReadAll(r) // what follows the stream, its size, is an error after the last byte
+	elf, err := io.ReadAll(r) // the size behind the stream is an error after the last byte
 	if len(elf) < 1<<20 || !bytes.HasPrefix(elf, []byte("\x7fELF")) {
 		return nil, fmt.Errorf("the payload is no xz-compressed ELF file: %w", err)
 	}

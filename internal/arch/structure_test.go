@@ -65,7 +65,7 @@ func measure(t *testing.T, p pkg) shape {
 		at[name], parsed = i, append(parsed, f)
 	}
 	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
-	conf := types.Config{Importer: nothing{}, Error: func(error) {}} // what other packages define is unknown here, and an error
+	conf := types.Config{Importer: nothing{}, Error: func(error) {}} // names of other packages are unknown here, and an error
 	self, _ := conf.Check(p.ImportPath, fset, parsed, info)
 	uses := make([]map[int]bool, len(parsed))
 	for i := range uses {
@@ -102,8 +102,8 @@ func (nothing) Import(name string) (*types.Package, error) {
 	return p, nil
 }
 
-// order puts users before what they use, with few ties that climb: files that use no other left file go to the end, files that no other
-// one uses go to the front, and of the rest the one whose uses exceed its users the most (Eades, Lin and Smyth, 1993).
+// order puts users before the files that they use, with few ties that climb: files that use no other remaining file go to the end, files that no
+// other one uses go to the front, then the one whose uses exceed its users the most (Eades, Lin and Smyth, 1993).
 func order(uses []map[int]bool) []int {
 	left := map[int]bool{}
 	for i := range uses {

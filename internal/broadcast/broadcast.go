@@ -1,4 +1,4 @@
-// Package broadcast hands the events of a job to any number of readers. No reader delays the job: one that is slow misses the oldest events.
+// Package broadcast passes the events of a job to any number of readers. No reader delays the job: a slow one misses the oldest events.
 package broadcast
 
 import (
@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// backlog is how many events wait for a reader.
+// backlog is the number of events that wait for a reader.
 const backlog = 64
 
 // Events is a writer of events, one a Write. The zero value is ready. Safe for concurrent use.
@@ -42,7 +42,7 @@ func push(r chan []byte, event []byte) {
 	}
 }
 
-// Read returns the events from now on, after the last one that was written, if any, until stop is called. Nobody may change their bytes.
+// Read returns the last event that was written, if any, and all later ones until stop is called. Nobody may change their bytes.
 func (e *Events) Read() (events <-chan []byte, stop func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

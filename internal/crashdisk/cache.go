@@ -30,7 +30,7 @@ func (e *errseq) sample() cursor {
 
 func (e *errseq) record() { e.n, e.seen = e.n+1, false }
 
-// check returns an error that the descriptor has not reported yet.
+// check returns the error that the descriptor has not reported yet.
 func (e *errseq) check(c *cursor) error {
 	if int(*c) == e.n {
 		return nil

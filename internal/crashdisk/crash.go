@@ -29,7 +29,7 @@ type Plan struct {
 // State is one possible content of the medium after a power cut.
 type State struct {
 	At    int      // step of the record at which the power failed
-	Image []byte   // what the medium holds; valid during the call only, not to be changed
+	Image []byte   // content of the medium; valid during the call only, not to be changed
 	Marks []string // the marks that were passed
 }
 
@@ -42,7 +42,7 @@ type Violation struct {
 	At     int
 	States int    // tried up to and with this one
 	Trace  []Op   // every operation up to the cut
-	Lost   []Loss // what the cut took, shrunk to what is needed for the violation
+	Lost   []Loss // lost writes, shrunk to those that the violation needs
 }
 
 // Loss is a write that did not reach the medium completely.

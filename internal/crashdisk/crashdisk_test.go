@@ -47,7 +47,7 @@ const (
 	bwa = blockdev.WriteAndWait
 )
 
-// What Linux was seen to do after one failed write-out: reported once per descriptor, for any range; a buffered
+// Linux's behaviour after one failed write-out: the error is reported once per descriptor, for any range; a buffered
 // read shows the data that was never written; the sentinel still gets the error.
 func TestErrorOfTheWriteOut(t *testing.T) {
 	d := newDisk(crashdisk.Options{MaxIO: 1 << 16})

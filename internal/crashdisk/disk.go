@@ -17,7 +17,7 @@ const pageSize = 4096
 type Options struct {
 	Sector int64  // bytes that are written whole or not at all, 512 (the default) or 4096
 	MaxIO  int64  // largest write command in bytes, a multiple of a page; 0 is 64 KiB
-	Seed   uint64 // of everything that is left to chance
+	Seed   uint64 // of every random choice
 	Name   string // in errors
 
 	// Damage reports whether a power cut or a failed write may leave the sector at an offset unreadable. An unreadable sector holds
@@ -40,8 +40,8 @@ type Disk struct {
 
 	mu      sync.Mutex
 	rng     *rand.Rand
-	drive   []byte   // what a read command returns: the medium with the write cache over it
-	medium  []byte   // what is on stable storage
+	drive   []byte   // content that read commands return: the medium with the write cache over it
+	medium  []byte   // content of stable storage
 	pending []*Write // completed or under way, not yet on stable storage, in their order
 	clock   int      // of the record
 	log     []event
@@ -82,7 +82,7 @@ type Write struct {
 	issued  int // it may be on the medium from here on
 	done    int // a flush that is issued later covers it
 	durable int // it is on the medium for good
-	gone    int // it can no longer come to the medium: it failed, or the drive dropped it
+	gone    int // it can no longer reach the medium: it failed, or the drive dropped it
 }
 
 func (w *Write) end() int64 { return w.Off + int64(len(w.Data)) }
@@ -90,7 +90,7 @@ func (w *Write) end() int64 { return w.Off + int64(len(w.Data)) }
 // Size is the size of the disk in bytes.
 func (d *Disk) Size() int64 { return int64(len(d.start)) }
 
-// Content returns a copy of what read commands return now, volatile writes included.
+// Content returns a copy of the content that read commands return now, volatile writes included.
 func (d *Disk) Content() []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -198,7 +198,7 @@ func (d *Disk) complete(w *Write, name string) (n int64, err error) {
 		w.gone = d.clock
 		return n, nil
 	case Misdirected:
-		// The place is another one of the same size, in the window of the writer as well as outside of it.
+		// The new place has the same size and lies in the window of the writer or outside it.
 		d.clock++
 		w.gone = d.clock
 		at := d.rng.Int64N((d.Size()-n)/d.o.Sector+1) * d.o.Sector
@@ -237,7 +237,7 @@ func (d *Disk) fail(w *Write, f Kind) (int64, error) {
 	return 0, f.errno()
 }
 
-// land records what a failed write has left in the drive.
+// land records the bytes that a failed write has left in the drive.
 func (d *Disk) land(w *Write) {
 	if len(w.Data) > 0 {
 		d.log = append(d.log, event{at: d.clock, write: w})

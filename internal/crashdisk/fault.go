@@ -15,10 +15,10 @@ type Kind int
 // The kinds of fault.
 const (
 	NoFault     Kind = iota
-	EIO              // the operation fails; of a write any part may have been carried out
+	EIO              // the operation fails; any part of a write may have been carried out
 	ENOSPC           // the same for a write to thin storage that is full
 	ENODATA          // a read of a bad sector
-	ShortWrite       // a write takes half and reports that
+	ShortWrite       // a write stores half and reports that
 	FlushKeep        // a flush fails, and the drive keeps its cache
 	FlushDrop        // a flush fails, and the drive has lost its cache
 	BitFlip          // a read returns one wrong bit
@@ -27,7 +27,7 @@ const (
 	LyingFlush       // a flush loses one write of the cache, without an error
 	EmptyFlush       // a flush is confirmed and does nothing: later writes may become durable before earlier ones
 	Misdirected      // a write goes to another place of the disk, without an error
-	StaleRead        // a read returns what was durable at the last flush
+	StaleRead        // a read returns the content that was durable at the last flush
 )
 
 var kindNames = [...]string{

@@ -99,18 +99,18 @@ func TestDataAcrossUpdates(t *testing.T) {
 	d.expect("A", "mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/app && /usr/lib/updater/updater-data check || echo unhealthy",
 		"updater-data: /var/lib/app: bound failed\nunhealthy") // the data is hidden
 
-	// B begins with a copy of what A has, and changes it; A, by a fallback, finds its own.
+	// B begins with a copy of A's data, and changes it; A, by a fallback, finds its own.
 	d.release("B", "2")
 	d.expect("B", "cat /etc/hostname /var/lib/app/db /var/lib/app/made; echo two >/var/lib/app/db; "+identity, "gw-7\none\nmade by 1\n"+first)
 	d.expect("B", "cat /var/lib/app/db", "two") // its second try
 	d.expect("A", "cat /var/lib/app/db; echo one more >/var/lib/app/db; "+identity, "one\n"+first)
 
-	// Tried again, B begins anew: what its failed trial left is not taken for good, and A went on meanwhile.
+	// Tried again, B begins anew: the data of its failed trial is not used, and A went on meanwhile.
 	d.expect("B", "cat /var/lib/app/db; echo two >/var/lib/app/db; "+good, "one more")
 	d.expect("A", "cat /var/lib/app/db", "one more")
 	d.expect("B", "cat /var/lib/app/db; "+identity, "two\n"+first)
 
-	// A -> B -> A: the third release begins with what B has.
+	// A -> B -> A: the third release begins with B's data.
 	d.release("A", "3")
 	d.expect("A", "cat /etc/hostname /var/lib/app/db; "+identity, "gw-7\ntwo\n"+first)
 
@@ -131,7 +131,7 @@ func TestDataAcrossUpdates(t *testing.T) {
 	d.expect("A", "cat /etc/os-release /var/lib/app/db", "VERSION_ID=6\ntwo")
 }
 
-// TestDataFails: without its data the system starts all the same, and the health check fails, so that the slot is not marked good.
+// TestDataFails: without its data the system still starts, and the health check fails, so the slot is not marked good.
 func TestDataFails(t *testing.T) {
 	d := newDataDevice(t)
 	d.release("A", "1")

@@ -105,7 +105,7 @@ func words(n ast.Node, source []byte) string {
 	return b.String()
 }
 
-// anchor adds the name that code hosts give a heading: lower-case letters, digits, hyphens for blanks; the second heading with a
+// anchor adds the name that code hosts give a heading: lower-case letters, digits, hyphens for blanks; the second heading of a
 // name gets -1.
 func (p *Page) anchor(heading string) {
 	name := strings.Map(func(r rune) rune {
@@ -126,7 +126,7 @@ func (p *Page) anchor(heading string) {
 
 var continued = regexp.MustCompile(`\s*\\\n\s*`)
 
-// Commands are the commands of a page that begin with the given word, each as its arguments. In a block of code with
+// Commands returns the commands of a page that begin with the given word, each as its arguments. In a block of code with
 // prompts only the lines with a prompt are commands.
 func (c Code) Commands(name string) [][]string {
 	var found [][]string

@@ -108,7 +108,7 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// TestDrawings: every drawing was made of its source, and a page shows it.
+// TestDrawings: every drawing was made from its source, and a page shows it.
 func TestDrawings(t *testing.T) {
 	shown := map[string]bool{}
 	for _, p := range pages(t) {

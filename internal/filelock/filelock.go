@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrHeld reports a lock that another holder kept until patience was over.
+// ErrHeld reports a lock that another holder kept until patience ran out.
 var ErrHeld = errors.New("locked by another process")
 
 // retryInterval is the time between two attempts to take a lock.

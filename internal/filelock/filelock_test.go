@@ -52,7 +52,7 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestPatience: a lock that is held is an error once patience is over, and is taken when its holder closes the file in time. The lock of
+// TestPatience: a held lock is an error once patience runs out, and is taken when its holder closes the file in time. The lock of
 // the file and that of its bytes exclude only their own kind.
 func TestPatience(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "disk")

@@ -1,5 +1,5 @@
-// Package httpd answers HTTP requests, one on each connection: http.Server with all that it can do would take 170 KiB of the budget. The number of
-// connections, the headers and the time of a request are bounded.
+// Package httpd answers HTTP requests, one on each connection: http.Server would take 170 KiB of the budget. The number of connections, the headers
+// and the time of a request are bounded.
 package httpd
 
 import (
@@ -17,7 +17,7 @@ import (
 // Limits of a client.
 const (
 	headerTime = 10 * time.Second
-	// PieceTime is how long a client has for the body of a small request, and for every piece of an answer.
+	// PieceTime is the time that a client has for the body of a small request, and for every piece of an answer.
 	PieceTime = 30 * time.Second
 	// MaxHead bounds the headers, in bytes.
 	MaxHead = 8 << 10
@@ -26,8 +26,8 @@ const (
 // Limits bound the connections at a time: of all clients, and of one address, where 0 is no limit.
 type Limits struct{ Clients, Each int }
 
-// Serve calls route with each request until ctx ends. Connections beyond the limit of an address are closed, and further ones wait in the kernel's
-// queue. The answer ends with route.
+// Serve calls route with each request until ctx ends. Connections beyond the limit of one address are closed, and others wait in the kernel's
+// queue. The answer ends when route returns.
 func Serve(ctx context.Context, l net.Listener, limits Limits, route func(w *Response, r *http.Request)) error {
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	var mu sync.Mutex
@@ -59,7 +59,7 @@ func Serve(ctx context.Context, l net.Listener, limits Limits, route func(w *Res
 	}
 }
 
-// lingering is how long a connection is read after its answer: closing it at once would take the answer from a client that still sends.
+// lingering is how long a connection is read after its answer: if it were closed at once, a client that still sends would lose the answer.
 const lingering = 2 * time.Second
 
 func serve(ctx context.Context, conn net.Conn, route func(w *Response, r *http.Request)) {
@@ -96,7 +96,7 @@ type Response struct {
 // Set adds a header before Begin.
 func (w *Response) Set(name, value string) { w.headers += name + ": " + value + "\r\n" }
 
-// Begin writes the status and the headers. Nothing is cached or framed, and a page loads and reaches nothing but what is on its server.
+// Begin writes the status and the headers. Nothing is cached or framed, and a page can load from and connect to its own server only.
 func (w *Response) Begin(code int, kind string) {
 	fmt.Fprintf(w, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: %s\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"+
 		"Referrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "+

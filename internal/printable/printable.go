@@ -1,10 +1,10 @@
-// Package printable keeps text from outside harmless where people read it: a file name, a disk model, a server's answer or a user ID must
+// Package printable makes text from outside harmless where people read it: a file name, a disk model, a server's answer or a user ID must
 // not move a terminal's cursor, change the order of its characters, or begin a line of its own.
 //
 // Guarantees: after [Line] and [Fprintf] no byte of an argument begins a line; after [Text] and [Writer] no control character but line feed and tab, no
 // bidirectional control and no line separator reaches the output, and the output is valid UTF-8.
 //
-// It does not judge words: a printable lie stays what it is.
+// The package does not judge words: a printable lie passes.
 package printable
 
 import (
@@ -18,10 +18,10 @@ import (
 	"unicode/utf8"
 )
 
-// substitute stands for every character that is not printable.
+// substitute replaces every character that is not printable.
 const substitute = '?'
 
-// Line returns s on one line: line feeds, as between joined errors, become "; ", every other character that is not printable a question mark.
+// Line returns s on one line: line feeds, as between joined errors, become "; ", and every other character that is not printable a question mark.
 func Line(s string) string {
 	return strings.Map(keep, strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "; "))
 }
@@ -64,7 +64,7 @@ func (a argument) Format(s fmt.State, verb rune) {
 }
 
 // Writer replaces, on the way to another writer, every character that is not printable; line feeds and tabs pass. A character that is split
-// between two writes is whole. It is safe for concurrent use.
+// between two writes is handled as a whole. It is safe for concurrent use.
 type Writer struct {
 	mu    sync.Mutex
 	w     io.Writer
@@ -99,7 +99,7 @@ func (p *Writer) Write(b []byte) (int, error) {
 }
 
 // JSON escapes every character of encoded JSON that is not printable. encoding/json escapes C0 and the line separators only, not DEL, C1 and the
-// bidirectional controls. Such characters stand in strings only, where the escape means the same.
+// bidirectional controls. Such characters occur in strings only, where the escape means the same.
 func JSON(encoded []byte) []byte {
 	var b bytes.Buffer
 	for _, r := range string(encoded) {

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// Owned refuses a program that somebody else than root or the user of this process could have put in its place: the program, what links to
+// Owned refuses a program that a user other than root and the user of this process could have put in its place: the program, the links to
 // it, and every folder above must belong to one of the two, and nobody else may write them. Others may write a sticky folder, such as /tmp.
 func Owned(name string) error {
 	real, err := filepath.EvalSymlinks(name)

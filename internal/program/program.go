@@ -1,5 +1,5 @@
-// Package program starts another program: one that an integrator has configured, by absolute path, without a shell and
-// with an environment of its own. No step of an install needs one.
+// Package program starts programs that an integrator has configured, by absolute path, without a shell and with an
+// environment of their own. No step of an install needs one.
 package program
 
 import (
@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// DefaultLimit is how long a program may take that has no limit of its own.
+// DefaultLimit is how long a program without a limit of its own may take.
 const DefaultLimit = 60 * time.Second
 
-// maxOutput bounds what is kept or handed on of a program's output, in bytes.
+// maxOutput bounds the part of a program's output that is kept or passed on, in bytes.
 const maxOutput = 64 << 10
 
-// linger is how long what a program has left behind may go on printing.
+// linger is how long processes that a program has left behind may go on printing.
 const linger = time.Second
 
 // Command is one run of a program.
@@ -27,14 +27,14 @@ type Command struct {
 	Argv  []string      // the first is its absolute path
 	Env   []string      // beside PATH and LC_ALL
 	Limit time.Duration // 0 is DefaultLimit
-	// Line, unless nil, is told every line that the program prints to either output, up to 64 KiB in all; the rest is
-	// dropped. Where it is nil, standard output is the result of Run and standard error is that of this process.
+	// Line, unless nil, gets every line that the program prints to either output, up to 64 KiB in all; the rest is
+	// dropped. If it is nil, standard output is the result of Run and standard error is that of this process.
 	Line func(line string)
 }
 
-// Run refuses a program that others than root and the user of this process may write, see docs/security.md. It starts it with no input, waits for it, and returns what it printed. One that takes longer than its limit,
-// or than ctx, is killed with everything that it has started and not put into another process group. An error names the
-// program, and how it ended.
+// Run refuses a program that others than root and the user of this process may write, see docs/security.md. It starts the program with no input,
+// waits for it, and returns its output. A program that takes longer than its limit, or than ctx, is killed with all processes that it has started
+// and not put into another process group. An error names the program, and how it ended.
 func Run(ctx context.Context, c Command) ([]byte, error) {
 	if c.Limit == 0 {
 		c.Limit = DefaultLimit
@@ -61,7 +61,7 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 	}
 	p, err := os.StartProcess(name, c.Argv, &os.ProcAttr{
 		Dir: "/", Env: append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}, c.Env...), Files: []*os.File{null, w, errs},
-		Sys: &syscall.SysProcAttr{Setpgid: true}, // so that what it starts can be ended with it
+		Sys: &syscall.SysProcAttr{Setpgid: true}, // so that its child processes can be ended with it
 	})
 	w.Close()
 	if err != nil {
@@ -104,7 +104,7 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 	return out, nil
 }
 
-// hand passes lines on until the output ends, and drops what is too much.
+// hand passes lines on until the output ends, and drops the part above the limit.
 func hand(r io.Reader, line func(string)) {
 	buf, kept, room := make([]byte, 4096), []byte(nil), maxOutput
 	flush := func(b []byte) {

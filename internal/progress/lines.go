@@ -11,7 +11,7 @@ import (
 	"updater/update"
 )
 
-// Style is how much is printed for people.
+// Style selects how much is printed for people.
 type Style struct {
 	Quiet   bool // warnings and hooks only
 	Silent  bool // neither phases nor their progress
@@ -31,11 +31,11 @@ func ForPeople(w io.Writer, s Style, plain bool) Sink {
 type lines struct {
 	w io.Writer
 	Style
-	told  time.Time // the last line about the phase
+	told  time.Time // of the last line about the phase
 	steps int64     // of plainStep that were printed
 }
 
-// plainStep and plainEvery are how much must be done, in percent, or how long it must take, for another line.
+// plainStep is the progress, in percent, and plainEvery the time after which another line is printed.
 const (
 	plainStep  = 5
 	plainEvery = 10 * time.Second
@@ -138,7 +138,7 @@ func (b *bars) aside(tell func()) {
 }
 
 func (b *bars) Phase(p Begin) {
-	if p.Phase != "" { // the phase before has done its work, whatever the last sample was
+	if p.Phase != "" { // the phase before is complete, even if its last sample was not
 		b.last.Done = b.last.Total
 	}
 	b.finish(p.Took)
@@ -167,7 +167,7 @@ func (b *bars) finish(took time.Duration) {
 
 func (b *bars) Close() {}
 
-// draw draws the bar of the current image and, where there are several, that of all below it.
+// draw draws the bar of the current image and, if there are several, that of all images below it.
 func (b *bars) draw() {
 	s := b.last
 	if s.Total <= 0 {

@@ -1,5 +1,5 @@
-// Package progress shows how a job goes: it samples the counters of an install or a copy, and hands what happens to sinks, which print lines,
-// draw bars, or tell a splash screen or a program.
+// Package progress shows the progress of a job: it samples the counters of an install or a copy, and passes events to sinks, which print lines,
+// draw bars, or inform a splash screen or a program.
 package progress
 
 import (
@@ -18,9 +18,9 @@ type Sink interface {
 	Warn(text string)
 	Device(f device.Facts)  // before it is written
 	Fetch(f update.Fetch)   // how an image on a server is fetched, before it is
-	Hook(name, line string) // that a hook has printed
+	Hook(name, line string) // a hook has printed a line
 	Phase(p Begin)          // a phase begins, and the one before it has ended
-	Sample(s Sample)        // some of the phase is done
+	Sample(s Sample)        // the phase has made progress
 	Close()                 // the last phase has ended
 }
 
@@ -33,14 +33,14 @@ type Begin struct {
 	Took   time.Duration
 }
 
-// Sample is what is done of a phase.
+// Sample is the progress of a phase.
 type Sample struct {
 	update.Phase
 	terminal.Bar
 	Of update.Share // of several images
 }
 
-// All is what is done of the phase for all images, in bytes.
+// All is the progress of the phase for all images, in bytes.
 func (s Sample) All() (done, total int64) {
 	if s.Of.All == 0 {
 		return s.Done, s.Total
@@ -48,7 +48,7 @@ func (s Sample) All() (done, total int64) {
 	return s.Of.Before + s.Done, s.Of.All
 }
 
-// StallNotice is after how long without progress a person is told.
+// StallNotice is the time without progress after which a person is told.
 const StallNotice = 60 * time.Second
 
 // Events implements install.Events. Safe for concurrent use, once the sinks are chosen.
@@ -116,13 +116,13 @@ func (r *Events) Progress() (p *update.Progress, stop func()) {
 	return p, sync.OnceFunc(func() {
 		close(ended)
 		done.Wait()
-		r.sample(p.Sample()) // what the last tick has missed
+		r.sample(p.Sample()) // the progress since the last tick
 		r.phase("", 0, update.Share{})
 		r.Each(Sink.Close)
 	})
 }
 
-// stall notices that the moves of a job stay the same.
+// stall detects that the moves of a job stay the same.
 type stall struct {
 	moves int64
 	since time.Time // of the last change
@@ -177,7 +177,7 @@ func (r *Events) Meter(doing string) (progress func(done, total int64), stop fun
 	}, func() { bars.finish(time.Since(began)) }
 }
 
-// phaseWords are what people read.
+// phaseWords are the names of the phases for people.
 var phaseWords = map[update.Phase]string{
 	update.PhaseCheck:    "checking the signature",
 	update.PhasePlan:     "comparing the slots",
@@ -188,7 +188,7 @@ var phaseWords = map[update.Phase]string{
 	update.PhaseSwitch:   "switching the boot slot",
 }
 
-// doing is what people read of a phase, with the role of one of several images.
+// doing returns the name of a phase for people, with the role if there are several images.
 func doing(p update.Phase, of update.Share) string {
 	if of.Role == "" {
 		return phaseWords[p]

@@ -42,7 +42,7 @@ func job(r *Events, halfway func()) {
 	r.phase("", 0, update.Share{})
 }
 
-// TestBars: at every width the bars end at 100 %, each on one line, with nothing of an earlier state left; in the middle they show the current
+// TestBars: at every width the bars end at 100 %, each on one line, without remains of an earlier state; in the middle they show the current
 // image and all of them.
 func TestBars(t *testing.T) {
 	for _, c := range []struct {

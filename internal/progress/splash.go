@@ -10,7 +10,7 @@ import (
 	"updater/update"
 )
 
-// splash is the sink for psplash. It never waits: a splash screen that does not read misses something, and a missing one is no fault.
+// splash is the sink for psplash. It never waits: a splash screen that does not read misses messages, and a missing one is no fault.
 type splash struct {
 	fd   int
 	last int64 // percent

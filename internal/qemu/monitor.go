@@ -35,7 +35,7 @@ func monitorPair() (ours net.Conn, theirs *os.File, err error) {
 	return ours, theirs, nil
 }
 
-// answer is what QEMU sends: an event, or the result of a command.
+// answer is a message of QEMU: an event, or the result of a command.
 type answer struct {
 	event
 	ID     int             `json:"id"`
@@ -97,7 +97,7 @@ func (m *Machine) QMP(command string, args map[string]any) (json.RawMessage, err
 	}
 }
 
-// PlugUSB plugs an image file in as a USB stick, which Config.Args must have a controller for ("-device", "qemu-xhci"). id names it for Unplug.
+// PlugUSB plugs an image file in as a USB stick; Config.Args must have a controller for it ("-device", "qemu-xhci"). id names it for Unplug.
 func (m *Machine) PlugUSB(id, path string) error {
 	file := map[string]any{"driver": "file", "filename": path}
 	_, err := m.QMP("blockdev-add", map[string]any{"node-name": id, "driver": "raw", "read-only": true, "file": file})
@@ -107,7 +107,7 @@ func (m *Machine) PlugUSB(id, path string) error {
 	return err
 }
 
-// Unplug pulls out what PlugUSB plugged in.
+// Unplug pulls out the stick that PlugUSB plugged in.
 func (m *Machine) Unplug(id string) error {
 	_, err := m.QMP("device_del", map[string]any{"id": "dev-" + id})
 	return err
@@ -119,7 +119,7 @@ func (m *Machine) Type(text string) error {
 	return err
 }
 
-// endOf reads the cause of the end out of the events: a watchdog announces itself before the reset that it causes.
+// endOf reads the cause of the end from the events: a watchdog announces itself before the reset that it causes.
 func endOf(events []event) End {
 	end := Killed
 	for _, e := range events {

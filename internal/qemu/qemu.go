@@ -108,7 +108,7 @@ func (c Config) args() ([]string, error) {
 
 var bootIndex = regexp.MustCompile(`^(.*drive=d\d+),bootindex=\d+`)
 
-// buses are the devices by bus; %d is the number of the disk. A USB disk needs a controller, which Config.Args brings.
+// buses are the devices by bus; %d is the number of the disk. A USB disk needs a controller in Config.Args.
 var buses = map[string][]string{
 	"virtio": {"-device", "virtio-blk-pci,drive=d%d,bootindex=%d"},
 	"nvme":   {"-device", "nvme,drive=d%d,bootindex=%d"},

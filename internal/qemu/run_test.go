@@ -13,7 +13,7 @@ import (
 	"updater/internal/qemu"
 )
 
-// firmware is a machine in which OVMF finds nothing to boot and stays at its shell.
+// firmware is a machine on which OVMF finds nothing to boot and stays in its shell.
 func firmware(ctx context.Context, t *testing.T, timeout time.Duration) *qemu.Machine {
 	t.Helper()
 	if err := qemu.Available(); err != nil {

@@ -3,7 +3,7 @@
 // A machine is one boot: a guest reboot, a watchdog reset and a power-off all end QEMU (-no-reboot). The disks and the firmware's variable
 // file carry the state to the next Start, as on a device. End returns how a machine ended.
 //
-// PowerCut kills QEMU, so that everything the guest has written stays: it is no test of lost caches. The package runs no commands in the
+// PowerCut kills QEMU, so all writes of the guest stay: it is no test of lost caches. The package does not run commands in the
 // guest; the content of the disks decides what a machine does.
 package qemu
 
@@ -40,7 +40,7 @@ type Config struct {
 // Disk is a raw image file as a disk.
 type Disk struct {
 	Path     string
-	Serial   string // what the guest finds in /sys/block/vdX/serial; optional
+	Serial   string // content of the guest's /sys/block/vdX/serial; optional
 	ReadOnly bool
 	Bus      string // virtio, nvme, ahci, scsi, usb or sd; "" is virtio
 }
@@ -77,7 +77,7 @@ type Machine struct {
 	input    *os.File // its serial console
 	monitor  net.Conn
 	commands int                 // sent on the monitor
-	answers  map[int]chan answer // that are waited for
+	answers  map[int]chan answer // of commands that wait for one
 }
 
 var errPowerCut = errors.New("power cut")
@@ -177,7 +177,7 @@ func (m *Machine) Ended(d time.Duration) bool {
 	}
 }
 
-// PowerCut kills the machine at once and waits for its end. What the guest wrote to its disks before stays written.
+// PowerCut kills the machine at once and waits for its end. Earlier writes of the guest to its disks stay.
 func (m *Machine) PowerCut() {
 	m.cancel(errPowerCut)
 	<-m.done

@@ -14,7 +14,7 @@ import (
 
 // FaultyFiles mounts a folder with files of size bytes for loop devices: "slow" delays each write, "fails" has an
 // error in its second half, and "lies" confirms writes and flushes but keeps only the writes to its tables at both ends. It
-// returns "" where FUSE does not work.
+// returns "" if FUSE does not work.
 func FaultyFiles(t *testing.T, size int64) string {
 	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil || os.Getuid() != 0 {

@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// shared is what all tests of a process copy or run, made once.
+// shared are the fixtures and programs of all tests of a process, made once.
 var shared struct {
 	fixtures, program sync.Once
 	dir               string // of the fixtures
@@ -76,11 +76,11 @@ func (c cleanly) Run() int {
 type Rig struct {
 	*testing.T
 	Dir     string
-	Env     []string // of everything that it runs
-	Program string   // that it runs
+	Env     []string // of every program that it runs
+	Program string   // path of the program that it runs
 }
 
-// New makes a device. It skips the test where a tool of the host is missing.
+// New makes a device. It skips the test if a tool of the host is missing.
 func New(t *testing.T) *Rig {
 	t.Helper()
 	for _, tool := range []string{"sgdisk", "mkfs.vfat", "mcopy", "grub-editenv", "mkenvimage", "gpg"} {

@@ -7,7 +7,7 @@ import (
 	"unsafe"
 )
 
-// base has a monotonic reading, which the times of a testing/synctest bubble have not.
+// base has a monotonic reading, which the times of a testing/synctest bubble lack.
 var base = time.Now()
 
 // Clock is a clock that tests step. Safe for concurrent use.

@@ -8,7 +8,7 @@ import (
 	"updater/internal/steppedclock"
 )
 
-// TestClock: a step changes the wall clock alone.
+// TestClock: a step changes only the wall clock.
 func TestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, step := range []time.Duration{time.Hour, -time.Hour} {

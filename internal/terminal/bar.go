@@ -24,7 +24,7 @@ func (b Bar) At(spent time.Duration) Bar {
 	return b
 }
 
-// Percent is what is done, from 0 to 100.
+// Percent is the work done, from 0 to 100.
 func (b Bar) Percent() int64 {
 	if b.Total <= 0 {
 		return 0
@@ -40,7 +40,7 @@ const (
 )
 
 // Line draws the bar in at most width cells. A narrow line leaves out first the amount, then the rate, then the bar, then the remaining
-// time; label and percentage stay. The layout does not depend on what is done.
+// time; label and percentage stay. The layout does not depend on the work done.
 func (b Bar) Line(width int) string {
 	fields := []struct {
 		text  string
@@ -92,7 +92,7 @@ func perSecond(rate int64) string {
 	return Bytes(rate) + "/s"
 }
 
-// Meter is the bar alone, of so many cells.
+// Meter is the bar alone, with a width in cells.
 func Meter(done, total int64, cells int) string {
 	full := 0
 	if total > 0 {

@@ -1,6 +1,6 @@
 // Package terminal draws on terminals: blocks of lines that are redrawn in place, and bars that fit a width.
 //
-// Guarantees: a line is never wider than the terminal, so that none wraps; a block that was drawn before a resize is replaced as a whole on
+// Guarantees: a line is never wider than the terminal, so none wraps; a block that was drawn before a resize is replaced as a whole on
 // terminals that reflow lines. Text from outside has to be printable (package printable); only SGR sequences may be in a line.
 package terminal
 
@@ -32,7 +32,7 @@ func Paint(colour, text string, width int) string {
 	return colour + text + "\x1b[0m"
 }
 
-// Colours reports whether w is a terminal that shows colours, and nobody has asked for none (no-color.org).
+// Colours reports whether w is a terminal that shows colours, and the user has not turned them off (no-color.org).
 func Colours(w io.Writer) bool {
 	return os.Getenv("NO_COLOR") == "" && Is(w)
 }
@@ -80,10 +80,10 @@ func Direct(w io.Writer) io.Writer {
 // Live redraws a block of lines in place. It is not safe for concurrent use.
 type Live struct {
 	W     io.Writer
-	drawn []int // cells of the lines that stand on the terminal
+	drawn []int // cells of the lines on the terminal
 }
 
-// Draw replaces the block, and erases what stands below it, such as an echoed ^C.
+// Draw replaces the block, and erases everything below it, such as an echoed ^C.
 func (l *Live) Draw(lines ...string) {
 	width, _ := Size(l.W)
 	var b strings.Builder
@@ -105,7 +105,7 @@ func (l *Live) Draw(lines ...string) {
 	_, _ = io.WriteString(Direct(l.W), b.String())
 }
 
-// Keep leaves the block on the terminal; what is drawn next goes below it.
+// Keep leaves the block on the terminal; the next one goes below it.
 func (l *Live) Keep() { l.drawn = nil }
 
 // Clip cuts a line to a number of cells. SGR sequences take none and stay; every other character takes one.
@@ -139,7 +139,7 @@ func Cells(line string) int {
 // sequence is whether a line is inside an SGR sequence.
 type sequence bool
 
-// has takes the next character and reports whether it belongs to a sequence.
+// has reads the next character and reports whether it belongs to a sequence.
 func (s *sequence) has(r rune) bool {
 	was := *s
 	*s = r == '\x1b' || was && r != 'm'

@@ -103,7 +103,7 @@ func TestModelIsTheKernel(t *testing.T) {
 	}
 }
 
-// alignedBuffer is memory that O_DIRECT takes.
+// alignedBuffer is memory that O_DIRECT accepts.
 func alignedBuffer(n int) []byte {
 	p, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {

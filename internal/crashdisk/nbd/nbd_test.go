@@ -13,7 +13,7 @@ import (
 	"updater/internal/crashdisk/nbd"
 )
 
-// client speaks the protocol as its document has it, apart from the server.
+// client implements the protocol from its document, independently of the server.
 type client struct {
 	t *testing.T
 	c net.Conn

@@ -15,13 +15,13 @@ type Screen struct {
 	lines         []line // the last rows are visible
 	x, y          int    // of the cursor; y counts all lines
 	escape        string // a sequence that has not ended
-	other         bool   // the other screen is shown, which neither keeps what scrolls away nor reflows
+	other         bool   // the other screen is shown, which neither keeps scrolled lines nor reflows
 	Unknown       []string
 }
 
 type line struct {
 	cells   []rune
-	wrapped bool // it goes on in the next one
+	wrapped bool // the line goes on in the next one
 }
 
 // New returns an empty screen.
@@ -29,7 +29,7 @@ func New(columns, rows int) *Screen {
 	return &Screen{columns: columns, rows: rows, lines: make([]line, 1)}
 }
 
-// Size is what package terminal asks for.
+// Size implements the sizer of package terminal.
 func (s *Screen) Size() (columns, rows int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,7 +144,7 @@ func (s *Screen) control(seq string) {
 	}
 }
 
-// Text is everything that was shown, with what has scrolled away, without blanks at the ends.
+// Text returns all lines that were shown, including those that have scrolled away, without blanks at the ends.
 func (s *Screen) Text() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
