@@ -30,7 +30,7 @@ func (b *board) arm64(t *testing.T, args ...string) *qemu.Machine {
 }
 
 // TestArm64: release 1 follows the channel to release 2 by the delta; release 3 does not come up, twice, and the board is back at release 2, which
-// the recovery replaces by release 4 from a stick.
+// the recovery replaces with release 4 from a stick.
 func TestArm64(t *testing.T) {
 	b := newBoard(t, "qemu-arm64", "qemu-system-aarch64", uBoot, "apt-get", "mkimage")
 	good := func(slot, version string) report { return report{"QEMU-0001", "good", slot, version} }
@@ -73,8 +73,8 @@ func TestArm64(t *testing.T) {
 	t.Run("environment", b.environment)
 }
 
-// environment: of two copies of its environment U-Boot takes the same one as the program, for every kind of pair of flags; a damaged copy is
-// skipped, and written again by the next boot; without any copy the recovery boots.
+// environment: U-Boot and the program choose the same of two copies of the environment, for every kind of pair of flags; a damaged copy is
+// skipped, and rewritten by the next boot; without any copy the recovery boots.
 func (b *board) environment(t *testing.T) {
 	disk, err := os.OpenFile(filepath.Join(b.dir, "disk.img"), os.O_RDWR, 0)
 	if err != nil {
@@ -116,7 +116,7 @@ func (b *board) environment(t *testing.T) {
 			t.Errorf("flags %x: after a boot of slot %s the state is %+v, %v; want 2 tries left", flags, before.Next, after, err)
 		}
 	}
-	// The last pair chose copy 2, so copy 1 is the one that U-Boot saved.
+	// The last pair chose copy 2, so U-Boot saved copy 1.
 	write(0, []byte("spoiled"))
 	boots("slot B, tries left: A 3, B 2")
 	write(1, []byte("spoiled"))

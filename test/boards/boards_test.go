@@ -23,7 +23,7 @@ import (
 // board is a device that a script of examples/boards has built, and the web server that the device follows.
 type board struct {
 	script, dir string
-	www         string // what the server offers
+	www         string // files of the server
 	env         []string
 	server      *httptest.Server
 
@@ -40,8 +40,9 @@ type report struct {
 	Version    string `json:"version"`
 }
 
-// newBoard skips the test where a program or file of the host is missing. It runs examples/boards/NAME/build.sh with a folder for its output, with SERVER, the address that the guest reaches the host's web server
-// by, and with DEBIAN, a folder that keeps packages between runs. The server offers the folder www of the output and takes reports.
+// newBoard skips the test if a program or file of the host is missing. It runs examples/boards/NAME/build.sh with a folder for its output, with
+// SERVER, the address by which the guest reaches the host's web server, and with DEBIAN, a folder that keeps packages between runs. The server
+// offers the folder www of the output and accepts reports.
 func newBoard(t *testing.T, name string, needs ...string) *board {
 	t.Helper()
 	for _, need := range needs {
@@ -64,7 +65,7 @@ func newBoard(t *testing.T, name string, needs ...string) *board {
 	return b
 }
 
-// serve begins a board: its server, and the address that the guest reaches it by.
+// serve begins a board: its server, and the address by which the guest reaches it.
 func serve(t *testing.T, name, dir, www string) (b *board, address string) {
 	t.Helper()
 	script, err := filepath.Abs(filepath.Join("../../examples/boards", name, "build.sh"))
@@ -78,7 +79,7 @@ func serve(t *testing.T, name, dir, www string) (b *board, address string) {
 	return b, "http://10.0.2.2:" + port
 }
 
-// run runs a program of the host in the board's folder and returns what it printed.
+// run runs a program of the host in the board's folder and returns its output.
 func (b *board) run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
@@ -119,7 +120,7 @@ func (c counter) Write(p []byte) (int, error) {
 	return c.ResponseWriter.Write(p)
 }
 
-// fetched is how many bytes the device has fetched of files whose path matches.
+// fetched returns how many bytes the device has fetched of files whose path matches.
 func (b *board) fetched(re string) (n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

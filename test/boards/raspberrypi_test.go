@@ -15,7 +15,7 @@ import (
 	"updater/boot/boottest"
 )
 
-// card is the card of examples/boards/raspberry-pi as an image file, with a firmware played by the rule of the loader model.
+// card is the card of examples/boards/raspberry-pi as an image file, with firmware that follows the rule of the loader model.
 type card struct {
 	t        *testing.T
 	dir, bin string
@@ -25,7 +25,7 @@ type card struct {
 var cardStart = map[string]int{"autoboot": 1, "boot A": 17, "boot B": 113, "rootfs A": 210, "rootfs B": 275, "data": 349} // MiB
 
 // TestRaspberryPi: the script makes a card from packages of arm64; on the image file, release 2 is installed and tried once, falls back without a
-// good mark, stays with one, and a flag that a power cut loses leaves the old slot. Each slot holds what the firmware asks for.
+// good mark, stays with one, and a flag that a power cut loses leaves the old slot. Each slot holds the files that the firmware asks for.
 func TestRaspberryPi(t *testing.T) {
 	cache, err := filepath.Abs(cmp.Or(os.Getenv("UPDATER_VM_DIR"), "../../build/vm"))
 	if err != nil {
@@ -82,7 +82,7 @@ func TestRaspberryPi(t *testing.T) {
 	c.boots("B", "2")
 }
 
-// boots restarts the card by the firmware's rule and checks what the firmware finds in the partition of its choice.
+// boots restarts the card by the firmware's rule and checks the files in the partition of its choice.
 func (c *card) boots(slot, release string) {
 	c.t.Helper()
 	flag, set := filepath.Join(c.dir, "card.img.tryboot"), "\x00"

@@ -30,7 +30,7 @@ type x86Board struct {
 	*board
 	t      *testing.T
 	secure bool
-	lose   string // shell commands that leave no slot bootable in the disk $1
+	lose   string // shell commands that leave no slot bootable on the disk $1
 }
 
 // newX86 prepares a folder for a board and serves it.
@@ -58,7 +58,7 @@ func newX86(t *testing.T, name, lose string, env ...string) *x86Board {
 		t.Fatal(err)
 	}
 	made, address := serve(t, name, dir, dir)
-	args := "ARGS=mitigations=off cryptomgr.notests no_timer_check" // without KVM half a minute less, and no panic where the host is late
+	args := "ARGS=mitigations=off cryptomgr.notests no_timer_check" // without KVM half a minute less, and no panic if the host is late
 	made.env = append(os.Environ(), "OUT="+dir, "CHANNEL="+address+"/channel.toml", args)
 	made.env = append(made.env, env...)
 	b := &x86Board{board: made, t: t, lose: lose}
@@ -128,7 +128,7 @@ func (b *x86Board) restarts(stick string, patterns ...string) {
 	restarts(b.t, b.boot(stick, patterns...))
 }
 
-// up is boot of a slot that is and stays good; then the power fails.
+// up is boot of a slot that was good before and stays so; then the power fails.
 func (b *x86Board) up(slot string, patterns ...string) {
 	b.t.Helper()
 	b.boot("", append([]string{fmt.Sprintf("running slot %s, boots next slot %[1]s", slot)}, patterns...)...).PowerCut()
@@ -169,8 +169,8 @@ func TestX86SystemdBoot(t *testing.T) {
 	newX86(t, "x86-systemd-boot", `mdel -i "$1@@1M" '::/EFI/Linux/updater-*'`).life()
 }
 
-// TestX86SecureBoot: a firmware in setup mode takes the keys of the product at the first boot. Then signed images start, and one that was changed on
-// the ESP does not: the slot that is good does.
+// TestX86SecureBoot: firmware in setup mode enrols the keys of the product at the first boot. Then signed images start; if one was changed on the
+// ESP, the good slot starts instead.
 func TestX86SecureBoot(t *testing.T) {
 	for _, tool := range []string{"sbsign", "sign-efi-sig-list"} {
 		if _, err := exec.LookPath(tool); err != nil {

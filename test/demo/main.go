@@ -25,7 +25,7 @@ func main() {
 	}
 }
 
-// tell plays the story and prints it. The artefacts stay in build/demo, so that a second run is quick.
+// tell runs the story and prints it. The artefacts stay in build/demo, so that a second run is quick.
 func tell(ctx context.Context, w io.Writer) error {
 	if missing := abdisk.Missing(); missing != nil {
 		return fmt.Errorf("missing Debian packages: apt-get install %s", strings.Join(missing, " "))

@@ -13,7 +13,7 @@ import (
 	"updater/internal/qemu"
 )
 
-// TestRoundTrip plays the story of the demo and looks at the disk after every boot: the slots byte for byte,
+// TestRoundTrip runs the story of the demo and checks the disk after every boot: the slots byte for byte,
 // the boot state with grub-editenv, the partition table with sgdisk.
 func TestRoundTrip(t *testing.T) {
 	if err := qemu.Available(); err != nil {

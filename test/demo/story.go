@@ -1,10 +1,10 @@
-// Command demo plays, in QEMU, the life of an A/B device whose slots have two partitions, a root file system and an
+// Command demo simulates, in QEMU, the life of an A/B device whose slots have two partitions, a root file system and an
 // app: GRUB boots slot A; the recovery's u-root initramfs installs a signed release, a Debian and its app, from a
-// stick into slot B, where the power fails between the two images and A still boots; the second try goes on from
+// stick into slot B; the power fails between the two images, and A still boots; the second try goes on from
 // there, B comes up with both and marks itself good; another release hangs at boot, the watchdog resets the
 // machine, and GRUB falls back to B.
 //
-// The round-trip test (build tag vm) plays the same story. Only the hardware is simulated.
+// The round-trip test (build tag vm) runs the same story. Only the hardware is simulated.
 package main
 
 import (
@@ -46,7 +46,7 @@ type step struct {
 	took           time.Duration
 }
 
-// recoveryModules are the drivers of the recovery: the virtual disk, and what a stick needs.
+// recoveryModules are the drivers of the recovery: those of the virtual disk and of a stick.
 const recoveryModules = "virtio_pci,virtio_blk,vfat,nls_cp437,nls_iso8859-1,nls_ascii,ext4"
 
 // prepare builds everything: images, keys, signed releases, initramfs, disk and sticks.
@@ -84,7 +84,7 @@ func (s *story) prepare(ctx context.Context) error {
 	})
 }
 
-// images builds what a slot holds.
+// images builds the images of a slot.
 func (s *story) images(ctx context.Context, kind abdisk.Kind, version string) (u update, err error) {
 	if u.rootfs, err = s.builder.Slot(ctx, abdisk.SlotConfig{Kind: kind, Version: version, App: true}); err == nil {
 		u.app, err = s.builder.App(ctx, version)
@@ -128,7 +128,7 @@ func (s *story) start(ctx context.Context, what, stick string) (*qemu.Machine, e
 	})
 }
 
-// boot runs the machine once, with the stick when it is not "", until it ends, and wants every
+// boot runs the machine once, with the stick when it is not "", until it ends, and expects every
 // pattern in turn and that end.
 func (s *story) boot(ctx context.Context, what, stick string, end qemu.End, patterns ...string) error {
 	start := time.Now()

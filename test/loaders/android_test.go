@@ -14,7 +14,7 @@ import (
 	"updater/boot/uboot"
 )
 
-// TestUBootAndroid: U-Boot's ab_select reads what the backend writes into misc, spends its tries, and falls back.
+// TestUBootAndroid: U-Boot's ab_select reads the state that the backend writes into misc, spends its tries, and falls back.
 func TestUBootAndroid(t *testing.T) {
 	r := newUBoot(t, uboot.RAUC, "bootdelay=0\nbootcmd=ab_select slot mmc 0#misc; echo CHOICE ${slot}; reset\n")
 	sh(t, r.dir, `sgdisk -a 8 -n1:4096:+64K -c1:misc sd.img >/dev/null`)

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestBootManagerPowerCuts cuts the power inside the firmware's variable store: QEMU records what is written to its flash while Linux activates B,
+// TestBootManagerPowerCuts cuts the power inside the firmware's variable store: QEMU records the writes to its flash while Linux activates B,
 // the firmware consumes BootNext, and Linux marks B good. From a sample of the prefixes the firmware boots again, and a
 // slot comes up: this is OVMF's fault tolerant write. UPDATER_VM_CUTS is the number of cuts for each recording.
 func TestBootManagerPowerCuts(t *testing.T) {
@@ -25,7 +25,7 @@ func TestBootManagerPowerCuts(t *testing.T) {
 	for i, part := range []struct {
 		what  string
 		write func()
-		end   string // what boots without a cut
+		end   string // slot that boots without a cut
 	}{
 		{"activate", func() { m.linux(t, "A", [2]string{"activate B", "B A A / B A"}) }, "B"},
 		{"BootNext", func() { m.choose(t, "B") }, "A"},
@@ -67,7 +67,7 @@ func TestBootManagerPowerCuts(t *testing.T) {
 	}
 }
 
-// recordedFlash has QEMU log what is written to the firmware's variables.
+// recordedFlash has QEMU log the writes to the firmware's variables.
 func recordedFlash(vars, log string) []string {
 	return []string{
 		"-machine", "q35,pflash0=code,pflash1=vars", "-blockdev", "driver=file,node-name=code,read-only=on,filename=" + ovmfCode,

@@ -20,14 +20,14 @@ import (
 	"updater/boot/uboot"
 )
 
-// A sample is generated boot states that the backend accepts, each as generated and after a change, with the forecast of three boots.
+// A sample is a list of generated boot states that the backend accepts, each as generated and after a change, with the forecast of three boots.
 type sample struct {
 	states    [][]byte
 	forecasts []string
 	refused   int
 }
 
-// add takes a state of the areas if the backend accepts it.
+// add appends a state of the areas if the backend accepts it.
 func (s *sample) add(t *testing.T, open func(areas []boot.Area) (boot.Backend, error), rng *rand.Rand, areas ...[]byte) {
 	t.Helper()
 	m := boottest.NewMedium(areas...)
@@ -84,7 +84,7 @@ func matching(lines []string, prefix string) []string {
 	return slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return !strings.HasPrefix(l, prefix) })
 }
 
-// genStates is how many states the short form generates.
+// genStates is the number of states that the short form generates.
 const genStates = 60
 
 // TestUBootGenerated: U-Boot imports generated environments as it does at boot, and chooses three times what the backend forecasts.

@@ -79,7 +79,7 @@ func (r *grubRig) area(t *testing.T) boot.Area {
 	return a
 }
 
-// as does something with the backend, and closes the disk again.
+// as calls a function with the backend, and closes the disk again.
 func (r *grubRig) as(t *testing.T, booted string, do func(b boot.Backend) error) {
 	t.Helper()
 	t.Run("as "+booted, func(t *testing.T) {

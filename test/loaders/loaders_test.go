@@ -24,7 +24,7 @@ const (
 	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 )
 
-// need skips the test where a tool or file is missing.
+// need skips the test if a tool or file is missing.
 func need(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -38,7 +38,7 @@ func need(t *testing.T, names ...string) {
 	}
 }
 
-// run runs a host tool in dir and returns what it printed.
+// run runs a host tool in dir and returns its output.
 func run(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)

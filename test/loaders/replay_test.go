@@ -11,7 +11,7 @@ import (
 )
 
 // replay applies the writes of a log to base, sector by sector, and calls visit with the number of sectors
-// after each that changes something: every state in which the power may be cut when the medium keeps the order.
+// after each that changes something: every state that a power cut may leave when the medium keeps the order.
 func replay(t *testing.T, base, log string, visit func(n int)) (sectors int) {
 	t.Helper()
 	data, err := os.ReadFile(log)

@@ -109,11 +109,11 @@ func (e esp) Remove(name string) error {
 // Sync implements [sdboot.Dir].
 func (e esp) Sync() error { return nil }
 
-// sdbootPrefix is long enough that the name of an entry takes one more place in its folder when the loader counts it down:
+// sdbootPrefix is long enough that the name of an entry needs one more place in its folder when the loader counts it down:
 // the firmware cannot reuse the place of the old name.
 const sdbootPrefix = "acme-gateway-1"
 
-// sdbootRig is a disk with systemd-boot, and what its entries are.
+// sdbootRig is a disk with systemd-boot, and the kind of its entries.
 type sdbootRig struct{ dir, disk, entryDir, ext string }
 
 // payload makes EFI programs A.efi and B.efi that print their name and switch the machine off.
@@ -183,7 +183,7 @@ func (r *sdbootRig) boot(t *testing.T, want string, disk ...string) {
 	}
 }
 
-// entries wants these entries, such as 10-B+0-2, on the ESP.
+// entries expects these entries, such as 10-B+0-2, on the ESP.
 func (r *sdbootRig) entries(t *testing.T, want ...string) {
 	t.Helper()
 	names, err := esp{t, r.disk}.List()
@@ -220,7 +220,7 @@ func TestSystemdBootImages(t *testing.T) {
 	}
 }
 
-// life is boot counting down to the fallback, and mark-good; after every sector that the firmware's FAT driver writes
+// life tests boot counting down to the fallback, and mark-good; after every sector that the firmware's FAT driver writes
 // for a counted boot, a slot boots. Generation 10 sorts after 9.
 func (r *sdbootRig) life(t *testing.T) {
 	r.boot(t, "A", disk(r.disk)...)

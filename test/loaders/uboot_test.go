@@ -96,7 +96,7 @@ func (r *ubootRig) boot(t *testing.T, want string) {
 	}
 }
 
-// tool compares variables with what fw_printenv reads.
+// tool compares variables with those that fw_printenv reads.
 func (r *ubootRig) tool(t *testing.T, want ...string) {
 	t.Helper()
 	got := strings.Split(run(t, r.dir, "fw_printenv", "-c", "fw_env.config"), "\n")
@@ -182,7 +182,7 @@ func TestUBootRecovery(t *testing.T) {
 	}
 }
 
-// TestUBootCopies: the flag byte wraps around, and a bad copy is skipped; U-Boot reads what Repair restores.
+// TestUBootCopies: the flag byte wraps around, and a bad copy is skipped; U-Boot reads the copy that Repair restores.
 func TestUBootCopies(t *testing.T) {
 	r := newUBoot(t, uboot.RAUC, environment(t, "uboot/rauc.env", "slot"))
 	set := func(off int64, p ...byte) {

@@ -58,7 +58,7 @@ done
 // and U-Boot's.
 type ubootLife struct {
 	*ubootRig
-	disk   *crashdisk.Disk // what the recordings made of it
+	disk   *crashdisk.Disk // with the recordings replayed on it
 	images map[string][]byte
 }
 

@@ -1,12 +1,12 @@
-// Command mutate measures how well the tests of the dangerous core hold it in place: it changes the code in one place at a time and
+// Command mutate measures how well the tests cover the dangerous core: it changes the code in one place at a time and
 // reports the changes that no test notices.
 //
 // Operators: negated and shifted comparisons, && for ||, ignored and unreturned errors, dropped statements, neighbours in the other order.
 // All mutants of a package are compiled at once, and each runs the tests that reach it, the fastest first, until one fails or a time limit
-// is over. The tests of a package are its own. Mutated programs run as nobody: they must not write to a disk of this machine.
+// expires. The tests of a package are its own. Mutated programs run as nobody: they must not write to a disk of this machine.
 //
 // Survivors are listed in a file, one a line, with the reason why they may survive: KEY => REASON. A survivor that is not in the file fails
-// the run. A budget bounds the time; which mutants it leaves out depends on the seed.
+// the run. A budget bounds the time; the seed decides which mutants it leaves out.
 package main
 
 import (
@@ -32,7 +32,7 @@ import (
 // module is the prefix of the packages.
 const module = "updater/"
 
-// nobody is the user of mutated programs, and their bound of memory in KiB of address space: a loop may append for ever.
+// nobody is the user of mutated programs, and their memory limit in KiB of address space: a loop may append for ever.
 const (
 	nobody    = 65534
 	maxMemory = 8 << 20
@@ -41,7 +41,7 @@ const (
 // maxTrial bounds the processor time that the tests of one mutant take without it: a busy machine leaves out no more than a quiet one.
 const maxTrial = 20 * time.Second
 
-// testedBy names the packages whose tests count for a package whose own are not all that hold it.
+// testedBy names further packages whose tests count for a package.
 var testedBy = map[string][]string{
 	"boot":        {"boot", "boot/grub", "boot/uboot", "boot/android"},
 	"boot/grub":   {"boot/grub", "boot"},
@@ -124,7 +124,7 @@ func run(packages []string, o options) error {
 	return report(packages, all, known)
 }
 
-// order makes a sequence of mutants that depends on nothing but the seed.
+// order makes a sequence of mutants that depends only on the seed.
 func order(seed string, t *trial) uint64 {
 	h := fnv.New64a()
 	fmt.Fprint(h, seed, t.key)
@@ -194,7 +194,7 @@ type trial struct {
 	result string // killed, survived; "" is left out
 }
 
-// run runs the tests until one of them fails, or those that are left take too long.
+// run runs the tests until one of them fails, or the remaining ones take too long.
 func (t *trial) run() {
 	t.result = "killed"
 	slices.SortFunc(t.tests, func(a, b test) int { return cmp.Compare(a.cpu, b.cpu) })
@@ -211,7 +211,7 @@ func (t *trial) run() {
 }
 
 // run runs the test as nobody and returns its processor time. Both limits are generous: one ends a loop, the other one a wait, and a busy
-// machine must not look like either. The test ends with everything that it has started.
+// machine must not look like either. All processes that the test has started end with it.
 func (t test) run(maxCPU, maxWait time.Duration, env ...string) (cpu time.Duration, err error) {
 	ctx, stop := context.WithTimeout(context.Background(), maxWait)
 	defer stop()
@@ -240,7 +240,7 @@ func (t test) run(maxCPU, maxWait time.Duration, env ...string) (cpu time.Durati
 	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
 }
 
-// prepare compiles a package with all its mutants, and runs every test once without any, which finds those it reaches.
+// prepare compiles a package with all its mutants, and runs every test once without any, to find the mutants that it reaches.
 func prepare(pkg, tmp string) ([]*trial, error) {
 	listed, err := exec.Command("go", "list", "-json=Dir,GoFiles", module+pkg).Output()
 	if err != nil {

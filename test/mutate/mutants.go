@@ -127,7 +127,7 @@ func (m *mutator) list(list []ast.Stmt) {
 	}
 }
 
-// droppable reports whether the code compiles without a statement, whatever it is.
+// droppable reports whether the code compiles without a statement of any kind.
 func droppable(s ast.Stmt) bool {
 	switch s := s.(type) {
 	case *ast.ExprStmt:
@@ -141,7 +141,7 @@ func droppable(s ast.Stmt) bool {
 	return false
 }
 
-// movable reports whether a statement is a step whose place may matter: one that can fail, or a call for its effect. Steps that fill a
+// movable reports whether a statement is a step whose position may matter: one that can fail, or a call for its effect. Steps that fill a
 // buffer commute.
 func movable(s ast.Stmt) bool {
 	switch s := s.(type) {
@@ -200,7 +200,7 @@ func (m *mutator) insert(at token.Pos, text string, tail bool) {
 	m.ins = append(m.ins, insertion{int(at - m.base), tail, len(m.ins), text})
 }
 
-// apply inserts: at one place first what closes, the innermost first, then what opens, the outermost first.
+// apply inserts texts: at one place first the closing ones, the innermost first, then the opening ones, the outermost first.
 func (m *mutator) apply() []byte {
 	slices.SortFunc(m.ins, func(a, b insertion) int {
 		switch {
@@ -225,7 +225,7 @@ func (m *mutator) apply() []byte {
 	return append(out, m.src[at:]...)
 }
 
-// runtime selects the mutant of the environment, and writes down which ones are reached.
+// runtime selects the mutant of the environment, and records the mutants that are reached.
 const runtime = `package %s
 
 import (

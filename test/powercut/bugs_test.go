@@ -13,9 +13,9 @@ import (
 	"updater/update"
 )
 
-// The proof has teeth: mistakes that others have made are planted, one at a time, through hooks that exist in these
-// tests only, and each has to be found within 1000 states. Where a second defence would hide a mistake, that one is
-// taken away too, and the test says so.
+// The proof finds mistakes: those that others have made are planted, one at a time, through hooks that exist in these
+// tests only, and each has to be found within 1000 states. If a second defence would hide a mistake, that one is
+// removed too, and the test says so.
 
 const stateLimit = 1000
 
@@ -90,7 +90,7 @@ func (t *target) ReadBackAt(p []byte, off int64) (int, error) {
 	return t.Target.ReadBackAt(p, off)
 }
 
-// keepsSlot is a boot state that forgets to mark the target bad.
+// keepsSlot is a boot state that does not mark the target bad.
 type keepsSlot struct{ update.Boot }
 
 func (keepsSlot) Invalidate(context.Context, string) error { return nil }
@@ -226,7 +226,7 @@ func bugs() []bug {
 	}...)
 }
 
-// TestSeededBugs holds that each is found, and that the same hunt finds nothing without it.
+// TestSeededBugs: each mistake is found, and the same hunt finds nothing without it.
 func TestSeededBugs(t *testing.T) {
 	start := time.Now()
 	for _, b := range bugs() {
@@ -409,7 +409,7 @@ func writesAfterFlush(t update.Target) update.Target {
 	}
 }
 
-// trustsRecord: an install keeps a record of how far it has written, before the flush; the power fails; the next one
+// trustsRecord: an install keeps a record of its progress, before the flush; the power fails; the next one
 // starts at the record. No record exists in this program: the medium itself is read.
 func trustsRecord(t *testing.T, d *device, seed uint64) (int, error) {
 	img := d.images[2]
@@ -470,7 +470,7 @@ func staleCompare(t *testing.T, d *device, seed uint64) (int, error) {
 	return d.finish(t, img)
 }
 
-// believe is a read-back that takes the image's word for some blocks.
+// believe is a read-back that returns the image's bytes for some blocks.
 func believe(w update.Target, img *image, trusted func(off int64) bool) func([]byte, int64) (int, error) {
 	return func(p []byte, off int64) (int, error) {
 		n, err := w.ReadBackAt(p, off)

@@ -27,7 +27,7 @@ const (
 
 func slotOffset(name string) int64 { return slotsAt + int64(slices.Index(slotNames, name))*slotSize }
 
-// device is an A/B device: a disk with a boot loader, and what its slots may hold.
+// device is an A/B device: a disk with a boot loader, and the images that its slots may hold.
 type device struct {
 	loader   *loader
 	policy   verify.Policy
@@ -41,7 +41,7 @@ type device struct {
 	booted   string
 	delta    bool  // of one role: the image comes as a delta against the running slot
 	fixed    bool  // the medium is built in: it is read back while it is written
-	early    int64 // bytes that were
+	early    int64 // bytes read back so
 	roles    int   // of each slot
 	file     bool  // the first of several roles is a file
 	hooks    hooks
@@ -75,7 +75,7 @@ func newDevice(t testing.TB, l *loader, seed uint64) *device {
 	slices.SortFunc(d.images, func(a, b *image) int { return int(a.index - b.index) }) // the floor rises
 	d.o = crashdisk.Options{Sector: []int64{512, 4096}[rng.IntN(2)], MaxIO: int64(4096 << rng.IntN(3)), Seed: seed}
 	engines := []string{blockdev.Paced, blockdev.Direct, blockdev.Auto}
-	switch rng.IntN(8) { // what a kernel or a file system may lack
+	switch rng.IntN(8) { // features that a kernel or a file system may lack
 	case 0:
 		d.o.NoDirect, engines = true, []string{blockdev.Paced, blockdev.Auto}
 	case 1:
@@ -126,7 +126,7 @@ func (d *device) damaged(off int64) bool {
 	return off < diskSize && len(survives[d.loader.name]) > 0 && d.o.Sector == boot.Sector
 }
 
-// newGoodDevice is a device whose running slot was marked good, as an install asks for.
+// newGoodDevice is a device whose running slot was marked good, as an install requires.
 func newGoodDevice(t testing.TB, l *loader, seed uint64) *device {
 	t.Helper()
 	d := newDevice(t, l, seed)
@@ -137,7 +137,7 @@ func newGoodDevice(t testing.TB, l *loader, seed uint64) *device {
 	return d
 }
 
-// power switches the device on with what its medium holds.
+// power switches the device on with the content of its medium.
 func (d *device) power(content []byte) { d.disk = crashdisk.New(content, d.o) }
 
 func (d *device) backend() (boot.Backend, error) {
@@ -245,7 +245,7 @@ func (d *device) holds(disk []byte, slot string) string {
 	return ""
 }
 
-// promise is what a mark in the record says: from then on the loader's choice is this slot with this image.
+// promise is the meaning of a mark in the record: from then on the loader's choice is this slot with this image.
 func promise(slot string, img *image) string { return "slot " + slot + " holds " + img.name }
 
 // check is the invariant: the loader finds a slot, every slot that it would ever choose holds a complete image, and

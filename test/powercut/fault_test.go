@@ -23,7 +23,7 @@ var (
 		{Kind: crashdisk.LostWrite}, {Kind: crashdisk.LostWrite, Sticky: true}, {Kind: crashdisk.LyingFlush},
 		{Kind: crashdisk.EmptyFlush}, {Kind: crashdisk.Misdirected}, {Kind: crashdisk.StaleRead}, {Kind: crashdisk.StaleRead, Sticky: true},
 	}
-	// beyond are the lies after which software cannot promise what a power cut leaves, nor what lies outside of the slot.
+	// beyond are the lies after which software cannot guarantee what a power cut leaves, nor the bytes outside of the slot.
 	beyond = []crashdisk.Kind{crashdisk.LyingFlush, crashdisk.EmptyFlush, crashdisk.Misdirected}
 )
 
@@ -37,7 +37,7 @@ func TestEveryFault(t *testing.T) {
 		t.Run(l.name, func(t *testing.T) {
 			engines, step := []string{blockdev.Paced, blockdev.Direct}, 1
 			short := scale("UPDATER_PROOF_SEEDS", 200) <= 200
-			if k >= 2 { // the data takes the same way with every loader
+			if k >= 2 { // the data path is the same with every loader
 				engines = engines[:1]
 				if short {
 					step = 3
@@ -97,7 +97,7 @@ func (d *device) faulty(t *testing.T, f crashdisk.Fault) (reached bool, states i
 	return true, states
 }
 
-// judge says what is wrong about the end of an install in which f happened.
+// judge returns what is wrong about the end of an install in which f happened.
 func (d *device) judge(f crashdisk.Fault, err error) error {
 	isSilent := slices.ContainsFunc(silent, func(s crashdisk.Fault) bool { return s.Kind == f.Kind })
 	content := d.disk.Medium()
@@ -119,13 +119,13 @@ func (d *device) judge(f crashdisk.Fault, err error) error {
 	return nil
 }
 
-// onlyReadsFailed reports whether every failed operation is a read, which another copy, or writing what could not be compared, may
-// make up for, or a write into the page cache, which reaches no drive: writing whole blocks with O_DIRECT makes up for that.
+// onlyReadsFailed reports whether every failed operation is a read, which another copy, or writing the range that could not be compared,
+// may make up for, or a write into the page cache, which reaches no drive: writing whole blocks with O_DIRECT makes up for that.
 func (d *device) onlyReadsFailed() bool {
 	return !slices.ContainsFunc(d.disk.Trace(), func(o crashdisk.Op) bool { return o.Err != nil && o.Name != "read" && o.Name != "pwrite" })
 }
 
-// TestUnreadableSector installs into a slot in which one sector cannot be read until it is rewritten: wherever it lies, with every
+// TestUnreadableSector installs into a slot in which one sector cannot be read until it is rewritten: for every place of it and every
 // engine, the install succeeds and the medium holds the image.
 func TestUnreadableSector(t *testing.T) {
 	for _, roles := range []int{1, 3} {

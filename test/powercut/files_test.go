@@ -56,7 +56,7 @@ func unpackCells(area []byte) (files map[string]string, at map[string]int64) {
 	return files, at
 }
 
-// packCells is the area of these files; those that are in old keep their cells.
+// packCells returns the area of these files; those that are in old keep their cells.
 func packCells(files map[string]string, old []byte) []byte {
 	out := make([]byte, cellsSize)
 	_, at := unpackCells(old)
@@ -70,7 +70,7 @@ func packCells(files map[string]string, old []byte) []byte {
 	return out
 }
 
-// freeCell is the first cell that no file is in.
+// freeCell returns the first cell without a file.
 func freeCell(at map[string]int64) int64 {
 	off := int64(0)
 	for slices.Contains(slices.Collect(maps.Values(at)), off) {
@@ -201,7 +201,7 @@ func fileLoader(name string, fresh boottest.Disk, choose func(*boottest.Disk) st
 		return slot
 	}
 	l.open = func(a []boot.Area, booted string) (boot.Backend, error) { return open(cells{a[0]}, a[1:], booted) }
-	l.canon = func(areas [][]byte) { // where a file lies, and how high the generations have counted, changes nothing
+	l.canon = func(areas [][]byte) { // the cell of a file and the height of the generations change nothing
 		files, _ := unpackCells(areas[0])
 		areas[0] = packCells(lowered(files), nil)
 	}
@@ -210,7 +210,7 @@ func fileLoader(name string, fresh boottest.Disk, choose func(*boottest.Disk) st
 
 var generationOf = regexp.MustCompile(`((?:loader/entries|EFI/Linux)/updater-)(\d+)(-.*)`)
 
-// lowered are files with the generations of the entries of systemd-boot as low as their order allows.
+// lowered returns files with the generations of the entries of systemd-boot as low as their order allows.
 func lowered(files map[string]string) map[string]string {
 	var all []int
 	for name := range files {
@@ -248,7 +248,7 @@ func efiLoader() *loader {
 	})
 }
 
-// trybootLoader keeps the flag over a power cut, which the firmware does not: more states, and what State says of them holds.
+// trybootLoader keeps the flag over a power cut, unlike the firmware: more states, and State is right about them.
 func trybootLoader() *loader {
 	fresh := boottest.Disk{Areas: [][]byte{[]byte(boottest.Autoboot)}, Files: map[string]string{"tryboot": "\x00"}}
 	return fileLoader("tryboot", fresh, boottest.Tryboot, func(c cells, a []boot.Area, booted string) (boot.Backend, error) {
@@ -281,7 +281,7 @@ func bareboxLoader() *loader {
 	}
 }
 
-// sdbootLoader is systemd-boot: the highest generation that has boots left, one of which it takes off in the name.
+// sdbootLoader is systemd-boot: the highest generation that has boots left, one of which it subtracts in the name.
 func sdbootLoader() *loader {
 	files := map[string]string{"loader/loader.conf": "timeout 0\n"}
 	for i, s := range []string{"B", "A"} {
@@ -335,7 +335,7 @@ func sdbootImagesLoader() *loader {
 	})
 }
 
-// bootcountLoader is U-Boot's boot counting with an altbootcmd that goes back to the other slot.
+// bootcountLoader is U-Boot's boot counting with an altbootcmd that falls back to the other slot.
 func bootcountLoader() *loader {
 	other := map[string]string{"A": "B", "B": "A"}
 	vars := []string{"altbootcmd=run back", "active=A", "upgrade_available=0", "bootcount=0", "bootlimit=1", "last=x=y"}

@@ -23,9 +23,9 @@ import (
 	"updater/state"
 )
 
-// The boot state in files of Linux's own file systems: what vfat and ext4 wrote is recorded, and every state that a power cut may leave is
-// read by the loader's rule, as it lies there and after fsck. The state store is a file on another file system of the kind. A superblock of
-// ext4 does not survive a tear, so that its sectors are as large as its blocks; those of vfat have 512 bytes.
+// The boot state in files of Linux's own file systems: the writes of vfat and ext4 are recorded, and every state that a power cut may leave is
+// read by the loader's rule, as it is and after fsck. The state store is a file on another file system of the same kind. A superblock of
+// ext4 does not survive a torn write, so its sectors are as large as its blocks; those of vfat have 512 bytes.
 
 // The disk of a case: boot partition, slots of 1 MiB, data partition. Offsets in bytes.
 const (
@@ -61,7 +61,7 @@ func (c *fileCase) files() map[string]string {
 	return files
 }
 
-// chain is what the loader boots with these files, in turn.
+// chain returns the slots that the loader boots with these files, in turn.
 func (c *fileCase) chain(files map[string]string) []string {
 	last := c.loader.areas[len(c.loader.areas)-1]
 	disk := make([]byte, last.off+last.size)
@@ -180,7 +180,7 @@ func repair(fileSystem, image string) error {
 }
 
 // check is the invariant on a disk after a power cut: the loader boots a whole image, before and after fsck, and the new one once the install
-// had reported success; the state store is read and knows of it.
+// had reported success; the state store can be read and records it.
 func (c *fileCase) check(b *bench, dir string, s *crashdisk.State) error {
 	image := filepath.Join(dir, "boot")
 	if err := os.WriteFile(image, s.Image[bootAt:][:bootSize], 0o600); err != nil {
@@ -236,7 +236,7 @@ func (c *fileCase) remembered(dir string, s *crashdisk.State) error {
 	}
 	text := files["state"]
 	if text == "" && !s.Has("install") {
-		return nil // the install makes it; vfat gives it its name before its size
+		return nil // the install makes it; vfat writes its name before its size
 	}
 	store, err := state.Open(medium(text), state.State{})
 	if err != nil {
@@ -329,7 +329,7 @@ func (m *machine) record(t *testing.T, cases []*fileCase) {
 	}
 }
 
-// TestFileSystems installs and marks good in a machine, and reads what a power cut leaves of its file systems.
+// TestFileSystems installs and marks good in a machine, and reads its file systems as a power cut may leave them.
 func TestFileSystems(t *testing.T) {
 	for _, tool := range []string{"mkfs.ext4", "debugfs", "e2fsck", "fsck.fat", "mcopy", "cpio"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -345,7 +345,7 @@ func TestFileSystems(t *testing.T) {
 	}
 	m.overlay(t, cases)
 	m.record(t, cases)
-	every := uint32(4) // fsck takes its time: in short only some states
+	every := uint32(4) // fsck is slow: the short form checks only some states
 	if scale("UPDATER_PROOF_VM", 1) > 1 {
 		every = 1
 	}

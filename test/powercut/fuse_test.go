@@ -20,7 +20,7 @@ import (
 
 // The same model behind FUSE and a loop device: the real program, the real page cache, real ioctls.
 
-// bench is a disk with a partition table, and what the program needs to install on it.
+// bench is a disk with a partition table, and the files that the program needs to install on it.
 type bench struct {
 	dir     string // with the program, the image, its bmap and signature, the key, the configuration
 	disk    []byte
@@ -128,7 +128,7 @@ partitions = { rootfs = "PARTLABEL=rootfs_b" }
 `, keyring, node, engine, boot)
 }
 
-// install runs the program on the disk behind a loop device, and returns its exit code and what it said.
+// install runs the program on the disk behind a loop device, and returns its exit code and output.
 func (b *bench) install(t *testing.T, d *crashdisk.Disk, engine string) (code int, said string) {
 	t.Helper()
 	mount, err := os.MkdirTemp(b.dir, "mnt")
@@ -180,8 +180,8 @@ func (b *bench) check(disk []byte, updated string) error {
 	return nil
 }
 
-// run is one install on a disk that fails at an operation, a look at what a power cut leaves, and a second install on
-// that, which succeeds.
+// run is one install on a disk that fails at an operation, a check of the state that a power cut leaves, and a second
+// install on that, which succeeds.
 func (b *bench) run(t *testing.T, seed uint64) error {
 	rng := rand.New(rand.NewPCG(seed, 0x66757365))
 	engine := []string{"paced", "direct", "auto"}[rng.IntN(3)]
@@ -193,7 +193,7 @@ func (b *bench) run(t *testing.T, seed uint64) error {
 	fail := func(format string, a ...any) error {
 		return fmt.Errorf("%s, seed %d, revision %s, engine %s, %v (happened %d times): %s\n%s\n%v", b.loader.name, seed, revision(), engine, f, d.Fired(), fmt.Sprintf(format, a...), said, d.Trace())
 	}
-	// A read of the kernel's own, or one that is tried again, may fail without harm: then the result must hold.
+	// A read by the kernel itself, or one that is retried, may fail without harm: then the result must hold.
 	if code == 0 && d.Fired() > 0 && f.Sticky {
 		return fail("success on a dead drive")
 	}

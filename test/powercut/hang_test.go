@@ -98,7 +98,7 @@ func (d *device) stalling(s *stall) {
 	}
 }
 
-// watched installs under a watch as the recovery has it. It returns as soon as the work is overdue, with power off then.
+// watched installs under a watch as the recovery does. It returns as soon as the work is overdue, with the power off.
 func (d *device) watched(s *stall) (late bool, err error) {
 	work := new(initramfs.Work)
 	d.progress = new(update.Progress)
@@ -126,8 +126,8 @@ func (d *device) watched(s *stall) (late bool, err error) {
 	}
 }
 
-// TestHang: whatever operation of an install never ends, the watch notices it, no sooner than its bound, and what the reset by the watchdog
-// leaves boots. A drive that is slow in everything it does is no reason.
+// TestHang: if any operation of an install never ends, the watch notices it, no sooner than its bound, and a slot boots after the watchdog's
+// reset. A drive that is slow in every operation does not trigger it.
 func TestHang(t *testing.T) {
 	start := time.Now()
 	var hangs, states int

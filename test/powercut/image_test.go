@@ -57,12 +57,12 @@ var images struct {
 	sync.Once
 	list   []*image
 	policy verify.Policy
-	cert   []byte // whom to trust, as a file
+	cert   []byte // the trusted certificate, as a file
 	signer *openpgp.Entity
 	err    error
 }
 
-// pool returns images of different sizes, holes and ranges, and whom to trust.
+// pool returns images of different sizes, holes and ranges, and the trusted certificate.
 func pool(t testing.TB) ([]*image, verify.Policy) {
 	t.Helper()
 	images.Do(func() { images.err = makeImages(t) })

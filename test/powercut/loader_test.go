@@ -14,14 +14,14 @@ import (
 	"updater/boot/uboot"
 )
 
-// loader is a boot loader: where its state is, and how it chooses. The choice is written from the loader's
-// script, apart from our backend.
+// loader is a boot loader: the place of its state, and how it chooses. The choice is written from the loader's
+// script, independently of our backend.
 type loader struct {
 	name  string
 	areas []area               // in the disk; each begins a page
 	unit  int                  // bytes of an area that the loader itself writes before it flushes; 0 is the area
 	canon func(areas [][]byte) // replaces a state by one that every loader and backend treats the same; nil changes nothing
-	long  bool                 // its changes are long: a seed has as many states as several of the others, or takes as long
+	long  bool                 // its changes are long: a seed has as many states, or takes as long, as several seeds of the others
 	fresh func() [][]byte
 	// boot chooses a slot, spends its try in place and returns its name, "" for none.
 	boot func(areas [][]byte) string
@@ -63,7 +63,7 @@ const ubootSize = 2048
 // ubootLoader is RAUC's boot script on U-Boot with a redundant environment.
 func ubootLoader() *loader { return ubootWith(true) }
 
-// ubootWith can leave the checksum out, as a loader that trusts whatever has the higher flag.
+// ubootWith can leave the checksum out, as a loader that trusts any copy with the higher flag.
 func ubootWith(checksum bool) *loader {
 	// The filler moves the variables of the choice over the border of a sector.
 	vars := []string{"aa=" + strings.Repeat("x", 485), "BOOT_ORDER=A B", "BOOT_A_LEFT=3", "BOOT_B_LEFT=3", "zz=y"}
@@ -120,7 +120,7 @@ func ubootScript(name string, fresh []string, checksum bool, o uboot.Options, sc
 	return &loader{
 		name:  name,
 		areas: []area{{0, ubootSize}, {8192, ubootSize}},
-		canon: func(areas [][]byte) { // the flags count up for ever, and only which is newer matters; nothing in a copy without its checksum does
+		canon: func(areas [][]byte) { // the flags count up for ever, and only their order matters; a copy without a valid checksum does not matter
 			flags := [2]byte{1, 1}
 			if valid(areas[0]) && valid(areas[1]) {
 				for i := range flags {
@@ -180,7 +180,7 @@ func newer(a, b byte) bool {
 	return a > b
 }
 
-// read takes the boot state out of a disk.
+// read reads the boot state from a disk.
 func (l *loader) read(disk []byte) [][]byte {
 	var areas [][]byte
 	for _, a := range l.areas {
@@ -189,7 +189,7 @@ func (l *loader) read(disk []byte) [][]byte {
 	return areas
 }
 
-// chain is what the loader would boot when no system ever comes up, in turn.
+// chain returns the slots that the loader would boot when no system ever comes up, in turn.
 func (l *loader) chain(disk []byte) []string {
 	areas := l.read(disk)
 	var list []string

@@ -72,7 +72,7 @@ func androidLoader() *loader {
 		boot: func(areas [][]byte) string {
 			a := areas[0]
 			if binary.LittleEndian.Uint32(a[28:]) != crc32.ChecksumIEEE(a[:28]) {
-				return "A" // every slot counts again, whatever is in it: the check of the slot finds that out
+				return "A" // every slot counts again, with any content: the check of the slot finds that out
 			}
 			best, at := uint16(0), -1
 			for i := range 2 {

@@ -19,9 +19,9 @@ import (
 // The model of the switch protocol. Its transitions are the code: the real backends, the real install and the models of the
 // boot loaders run on a small disk in memory, so the model cannot differ from them. From the fresh device it visits every
 // state that a boot, an install, a mark, an activation, a repair, a reset, a power cut, a failed operation and a damaged sector
-// can lead to, breadth first, with at most so many faults on a path.
+// can lead to, breadth first, with a limited number of faults on a path.
 
-// content is what a slot holds.
+// content is the content of a slot.
 type content byte
 
 const (
@@ -34,7 +34,7 @@ const (
 type damage struct {
 	name  string
 	unit  int64 // bytes that one fault damages, aligned on the disk; 0 is none
-	decay bool  // at any time, not only in what is written when the power fails
+	decay bool  // at any time, not only in bytes being written when the power fails
 }
 
 // damages are the classes of the table in docs/durability.md.
@@ -47,7 +47,7 @@ var damages = []damage{
 }
 
 // survives is the table in docs/durability.md: the damage that each layout of the boot state survives, by the names of damages. Every
-// layout survives none. The others keep their state once.
+// layout survives "none". The layouts that are not listed keep a single copy of their state.
 var survives = map[string][]string{
 	"uboot":            {"torn sector", "decayed sector", "4 KiB"},
 	"uboot, bootcount": {"torn sector", "decayed sector", "4 KiB"},
@@ -76,7 +76,7 @@ type modelState struct {
 	running int  // slot; -1 is off
 	marked  bool // the running slot was marked good since it was booted
 	promise int  // slot that boots next, as an operation that succeeded has promised; -1 is none, -2 is the old or the new one
-	faults  int  // that may still happen
+	faults  int  // number that may still happen
 	from    *modelState
 	by      string // the transition that led here
 }
@@ -110,7 +110,7 @@ func (p *protocol) fail(s *modelState, format string, a ...any) error {
 	return fmt.Errorf("%s, damage %s: %s\nafter\n  %s", p.l.name, p.damage.name, fmt.Sprintf(format, a...), s.path())
 }
 
-// explore visits every state with at most so many faults on a path.
+// explore visits every state with a limited number of faults on a path.
 func (p *protocol) explore(faults int) error {
 	p.add(&modelState{areas: p.l.fresh(), slots: [2]content{proven, proven}, running: -1, promise: 0, faults: faults})
 	for i := 0; i < len(p.states); i++ {
@@ -140,7 +140,7 @@ func (p *protocol) add(s *modelState) {
 	}
 }
 
-// off checks what the boot loader will do, and starts the device: it comes up, hangs, or loses power while the loader writes.
+// off checks the choices of the boot loader, and starts the device: it comes up, hangs, or loses power while the loader writes.
 func (p *protocol) off(s *modelState) error {
 	chain := p.l.chainOf(s.areas)
 	back := false
@@ -180,15 +180,15 @@ func (p *protocol) off(s *modelState) error {
 	return nil
 }
 
-// operation is what a running system does to the boot state.
+// operation is a change of the boot state by a running system.
 type operation struct {
 	name string
 	do   func(b boot.Backend, r *record) error
-	done func(s *modelState) // what holds once it succeeded
+	done func(s *modelState) // records the effect of its success
 	must bool                // it may not fail without a fault
 }
 
-// on checks what the program says, and runs every operation, with every fault.
+// on checks State, and runs every operation, with every fault.
 func (p *protocol) on(s *modelState) error {
 	self, other := slotNames[s.running], slotNames[1-s.running]
 	b, err := p.l.open(newRecord(p, s).list(), self)
@@ -225,10 +225,10 @@ func (p *protocol) operations(s *modelState, self, other string, caps boot.Caps)
 		}
 	}
 	list := []operation{{"mark good " + self, func(b boot.Backend, _ *record) error { return b.MarkGood(ctx, self) }, good, true}}
-	if s.slots[s.running] == proven { // as Repair takes for granted
+	if s.slots[s.running] == proven { // as Repair assumes
 		list = append(list, operation{"repair", func(b boot.Backend, _ *record) error { return b.Repair(ctx) }, func(*modelState) {}, true})
 	}
-	if s.marked { // a person may take the fallback away
+	if s.marked { // a person may mark the fallback bad
 		list = append(list, operation{"mark bad " + other, func(b boot.Backend, _ *record) error { return b.MarkBad(ctx, other) }, func(s *modelState) {
 			s.promise = -1
 		}, false})
@@ -308,7 +308,7 @@ func (p *protocol) run(s *modelState, o operation) error {
 	return nil
 }
 
-// decay makes each sector unreadable, where the class of damage has that. Only one fault is in the boot state at a time.
+// decay makes each sector unreadable, if the class of damage has that. Only one fault is in the boot state at a time.
 func (p *protocol) decay(s *modelState) {
 	if !p.damage.decay || s.faults == 0 || len(s.bad) > 0 {
 		return
@@ -381,7 +381,7 @@ func (p *protocol) spoil(s *modelState, sector int) {
 	slices.Sort(s.bad)
 }
 
-// cuts adds the states after a power cut at every step of a record: any selection of what was not flushed, and then damage
+// cuts adds the states after a power cut at every step of a record: any selection of the unflushed writes, and then damage
 // around the newest write. change completes a state that was cut after n events.
 func (p *protocol) cuts(s *modelState, r *record, by string, change func(c *modelState, n int)) {
 	if s.faults == 0 {
@@ -523,7 +523,7 @@ func (r *record) op() error {
 	return nil
 }
 
-// replace writes the sectors of an area that differ, in ascending order, as a boot loader does that writes one area, or one unit of
+// replace writes the differing sectors of an area in ascending order, like a boot loader that writes one area, or one unit of
 // it, after the other.
 func (r *record) replace(area int, data []byte) {
 	old := bytes.Clone(r.now.areas[area])
@@ -674,7 +674,7 @@ func (l *loader) chainOf(areas [][]byte) []string {
 	return list
 }
 
-// TestModel explores the switch protocol of every boot loader, and holds the table of damage.
+// TestModel explores the switch protocol of every boot loader, and checks the table of damage.
 func TestModel(t *testing.T) {
 	list, policy := pool(t)
 	faults := scale("UPDATER_PROOF_FAULTS", 1)

@@ -39,8 +39,8 @@ func touching(d *device, inspect func() error) (touched *int) {
 	return touched
 }
 
-// bootable is an error when the boot loader would ever choose the slot, whether the drive keeps only what it must or
-// also some of what it may lose.
+// bootable returns an error when the boot loader would ever choose the slot, if the drive keeps only the flushed writes
+// or also some of those that it may lose.
 func (d *device) bootable(slot string) error {
 	for _, disk := range [][]byte{d.disk.Medium(), d.disk.Cut(1), d.disk.Cut(2)} {
 		if chain := d.loader.chain(disk); slices.Contains(chain, slot) {
@@ -51,7 +51,7 @@ func (d *device) bootable(slot string) error {
 }
 
 // A real install on each loader's state: when the first byte of the slot is about to change, and at every later
-// change, the medium already says that the slot cannot be booted, whatever the drive's cache loses.
+// change, the slot is already unbootable on the medium, for any loss of the drive's cache.
 func TestInvalidateBeforeFirstByte(t *testing.T) {
 	for _, l := range loaders() {
 		t.Run(l.name, func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestInvalidateBeforeFirstByte(t *testing.T) {
 	}
 }
 
-// The test above has teeth: an install whose boot state says that it marked the slot bad, and did not, fails it.
+// The test above finds the mistake: an install whose boot state claims to have marked the slot bad, and has not, fails it.
 func TestInvalidateBeforeFirstByteFindsTheMistake(t *testing.T) {
 	d := newGoodDevice(t, grubLoader(), 1)
 	d.hooks.boot = func(b update.Boot) update.Boot { return keepsSlot{b} }

@@ -9,8 +9,8 @@ import (
 	"updater/update"
 )
 
-// TestResumeWritesOneWindowTwice cuts the power at every operation of an install, loses all that the drive had not
-// flushed, and installs again: what was written before the last checkpoint is not written again.
+// TestResumeWritesOneWindowTwice cuts the power at every operation of an install, loses all unflushed writes of the
+// drive, and installs again: bytes that were written before the last checkpoint are not written again.
 func TestResumeWritesOneWindowTwice(t *testing.T) {
 	const checkpoint, window, longestRange = 16 << 10, 4 << 10, 16 << 10
 	worst, runs := int64(0), 0
@@ -39,7 +39,7 @@ func TestResumeWritesOneWindowTwice(t *testing.T) {
 						twice++
 					}
 				}
-				// A checkpoint's bytes, what the engine had not handed over by then, and the rest of the range.
+				// A checkpoint's bytes, those that the engine had not issued by then, and the rest of the range.
 				if limit := int64(checkpoint + 2*window + longestRange); twice > limit {
 					t.Errorf("%s, seed %d, cut at %d: %d bytes were written twice; want at most %d\n%v", engine, seed, n, twice, limit, d.disk.Trace())
 				}
@@ -50,7 +50,7 @@ func TestResumeWritesOneWindowTwice(t *testing.T) {
 	t.Logf("%d cuts; at most %d bytes written twice, with a checkpoint every %d", runs, worst, checkpoint)
 }
 
-// wrote tells of each byte of a slot whether a command wrote it since the device was switched on.
+// wrote reports for each byte of a slot whether a command wrote it since the device was switched on.
 func (d *device) wrote(slot string) []bool {
 	out := make([]bool, slotSize)
 	for _, op := range d.disk.Trace() {

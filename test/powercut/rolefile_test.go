@@ -77,7 +77,7 @@ func (f *roleFile) write(name string, extent int, size int64) error {
 	return err
 }
 
-// Reserve implements update.FileTarget: an unfinished file is written on, else a free extent is taken.
+// Reserve implements update.FileTarget: an unfinished file is continued, else a free extent is allocated.
 func (f *roleFile) Reserve(size int64) error {
 	disk := f.d.disk.Medium()
 	f.size = size
@@ -189,7 +189,7 @@ func (m medium) Size() int64                                 { return int64(len(
 func (m medium) Sync() error                                 { return errors.ErrUnsupported }
 func (m medium) String() string                              { return "state store" }
 
-// remembered is the invariant of the state store: a slot that it calls one whole release holds that release, and the floor leaves
+// remembered is the invariant of the state store: a slot that it records as one whole release holds that release, and the floor allows
 // the boot loader's choice.
 func (d *device) remembered(disk []byte, choice string) error {
 	area := disk[storeAt:][:storeSize]

@@ -13,14 +13,14 @@ import (
 )
 
 // Mistakes in the product's own code. The test builds this package once more, with a copy of the program in which every mistake
-// below lies behind a switch, and runs one test for each mistake, which has to fail.
+// below is behind a switch, and runs one test for each mistake, which has to fail.
 
-// seeded is one mistake: new stands in the place of old, which is once in the file. SEEDED in new is true when the mistake is on.
+// seeded is one mistake: new replaces old, which occurs once in the file. SEEDED in new is true when the mistake is on.
 type seeded struct {
 	name     string
 	file     string
 	old, new string
-	test     string // that has to find it: one of this package, or the folder and name of another one
+	test     string // test that has to find it: one of this package, or the folder and name of another one
 }
 
 const (
@@ -115,7 +115,7 @@ func jsonOf(v any) string {
 	return string(data)
 }
 
-// TestSeededProduct holds that every mistake in the product's code is found.
+// TestSeededProduct: every mistake in the product's code is found.
 func TestSeededProduct(t *testing.T) {
 	if testing.Short() || os.Getenv("SEEDED") != "" {
 		t.Skip("runs the other tests")

@@ -14,7 +14,7 @@ import (
 
 // Mistakes that only a slot of several roles, or one with a file, can show.
 
-// firstPart calls after behind the first flush of an install, which is that of its first role.
+// firstPart calls after when the first flush of an install, that of its first role, is done.
 func firstPart(d *device, after func() error) {
 	parts := 0
 	d.hooks.target = func(t update.Target) update.Target {
@@ -25,7 +25,7 @@ func firstPart(d *device, after func() error) {
 	}
 }
 
-// lateBoot is a boot state that invalidates when it is told to.
+// lateBoot is a boot state that invalidates only when asked.
 type lateBoot struct {
 	update.Boot
 	invalidate *func() error
@@ -36,7 +36,7 @@ func (b lateBoot) Invalidate(ctx context.Context, slot string) error {
 	return nil
 }
 
-// earlyState records the outcome of a whole slot when it is told to.
+// earlyState records the outcome of a whole slot when asked.
 type earlyState struct {
 	update.State
 	installed *func() error

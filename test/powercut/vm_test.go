@@ -18,7 +18,7 @@ import (
 	"updater/internal/qemu"
 )
 
-// The same model as the disk of a virtual machine, and a recording by another hand: Debian's kernel, our initramfs.
+// The same model as the disk of a virtual machine, and a recording by QEMU: Debian's kernel, our initramfs.
 
 // machine boots the initramfs, which installs from a stick.
 type machine struct {
@@ -111,7 +111,7 @@ func (m *machine) onNBD(t *testing.T, d *crashdisk.Disk, cutAt int) (slot string
 	return slot, s.Commands()
 }
 
-// TestVMCuts cuts the power of a machine while its initramfs installs, boots what is left by the loader's rule, and
+// TestVMCuts cuts the power of a machine while its initramfs installs, boots the disk by the loader's rule, and
 // installs again on it.
 func TestVMCuts(t *testing.T) {
 	m := newMachine(t, 8)
@@ -145,7 +145,7 @@ func TestVMCuts(t *testing.T) {
 		installed, _ := m.onNBD(t, d, at)
 		tally(d, installed)
 		after := crashdisk.New(d.Cut(uint64(i)), crashdisk.Options{Seed: uint64(i)})
-		again, _ := m.onNBD(t, after, 0) // into A when B was switched to already
+		again, _ := m.onNBD(t, after, 0) // into A if the switch to B was done
 		if again == "" {
 			t.Fatalf("cut at command %d of %d: the install on what is left failed", at, commands)
 		}

@@ -48,7 +48,7 @@ func newRig(t *testing.T) *rig {
 	}
 }
 
-// placeholder builds a program that stands for the updater in tests of GRUB and the slots.
+// placeholder builds a program that replaces the updater in tests of GRUB and the slots.
 func placeholder(t *testing.T, dir string) string {
 	src, bin := filepath.Join(t.TempDir(), "main.go"), filepath.Join(dir, "placeholder")
 	const text = "package main\n\nimport (\n\t\"fmt\"\n\t\"os\"\n)\n\nfunc main() { fmt.Println(\"PLACEHOLDER\", os.Args[1:]) }\n"

@@ -12,7 +12,7 @@ import (
 )
 
 // TestHealthReturnsToTheOldSlot: a new slot boots and one of its health checks fails. The slot marks itself bad and restarts,
-// and GRUB boots the old slot. It runs BusyBox init with the example for it.
+// and GRUB boots the old slot. The slot runs BusyBox init with the example for it.
 func TestHealthReturnsToTheOldSlot(t *testing.T) {
 	r := newRig(t)
 	r.builder.Updater = filepath.Join(t.TempDir(), "updater")

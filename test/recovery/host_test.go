@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// tool runs a program of the host and returns what it printed.
+// tool runs a program of the host and returns its output.
 func tool(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)

@@ -351,7 +351,7 @@ func TestRecoveryBuses(t *testing.T) {
 	}
 }
 
-// The power fails twice in the middle of a recovery; the third time it is left alone.
+// The power fails twice in the middle of a recovery; the third run is undisturbed.
 func TestRecoveryPowerCuts(t *testing.T) {
 	h := newHelper(t, anyDisk, allSets)
 	image := h.image(t, "image", 24, 4)

@@ -46,7 +46,7 @@ func (h *helper) medium(t *testing.T, kind string, files map[string]string) stri
 		loop := strings.TrimSpace(run(t, "losetup", "-f", "--show", path)) // FUSE mounts no file
 		done := false
 		t.Cleanup(func() {
-			if !done { // after that it may be somebody else's
+			if !done { // after that it may belong to another process
 				_ = exec.Command("umount", mount).Run()
 				_ = exec.Command("losetup", "-d", loop).Run()
 			}
@@ -62,8 +62,8 @@ func (h *helper) medium(t *testing.T, kind string, files map[string]string) stri
 	return path
 }
 
-// A device whose clock says 1970 takes an update from media of every file system. What is below the floor is refused in
-// words, from whichever it comes.
+// A device whose clock says 1970 installs an update from media of every file system. An update below the floor is refused
+// with a message, from every one of them.
 func TestRecoveryMedia(t *testing.T) {
 	h := newHelper(t, anyDisk+"\n[release]\nrollback_index = 5\n", allSets)
 	old := h.update(t, h.image(t, "old", 4, 11), "--rollback-index", "4")

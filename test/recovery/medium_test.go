@@ -22,17 +22,17 @@ const (
 	envSize = 1024
 )
 
-// medium is what a recorded disk holds: what is flushed, and what a power cut may take or leave, sector by sector. Only
-// the regions that may be written are kept; a write elsewhere is an error.
+// medium is the content of a recorded disk: the flushed bytes, and the writes that a power cut may lose or keep, sector by
+// sector. Only the regions that may be written are kept; a write elsewhere is an error.
 type medium struct {
 	regions          []*region // the pages of the environment block first
-	env              int64     // where in them it is
+	env              int64     // its offset in them
 	chains           map[string][]string
 	sectors, entries int
 }
 
 // region is a part of the disk. A slot's has images: it is complete for every selection of the open sectors when
-// neither what is flushed nor any open sector differs from the same image.
+// neither a flushed nor an open sector differs from the same image.
 type region struct {
 	name   string
 	off    int64
@@ -46,7 +46,7 @@ type openSector struct {
 	data []byte
 }
 
-// candidate is an image that a slot may hold, with how many sectors, flushed and open, differ from it.
+// candidate is an image that a slot may hold, with the number of sectors, flushed and open, that differ from it.
 type candidate struct {
 	data               []byte
 	flushed, unflushed int
@@ -186,8 +186,8 @@ func (m *medium) flush() {
 	}
 }
 
-// check looks at every state that a power cut now may leave: whatever the environment block is, every slot that GRUB
-// would choose is complete, for every selection of what was not flushed; where only the recovery is left, it finds one.
+// check looks at every state that a power cut now may leave: for every environment block, every slot that GRUB would
+// choose is complete, for every selection of the unflushed sectors; if only the recovery is left, it finds one.
 func (m *medium) check() error {
 	for _, env := range m.envs() {
 		chain, ok := m.chains[env]
@@ -214,7 +214,7 @@ func (r *region) complete() bool {
 	return slices.ContainsFunc(r.images, func(c *candidate) bool { return c.flushed+c.unflushed == 0 })
 }
 
-// envs are the environment blocks that a power cut may leave: of each sector what is flushed or any open write.
+// envs are the environment blocks that a power cut may leave: each sector as flushed or as any open write left it.
 func (m *medium) envs() []string {
 	r := m.regions[0]
 	list := []string{string(r.have[m.env : m.env+envSize])}
@@ -232,7 +232,7 @@ func (m *medium) envs() []string {
 	return list
 }
 
-// grubChain is what the demo's grub.cfg boots in turn when no system ever comes up, with "" for the recovery at the end.
+// grubChain returns the slots that the demo's grub.cfg boots in turn when no system ever comes up, with "" for the recovery at the end.
 // The backend must read the same.
 func grubChain(env string) ([]string, error) {
 	b, err := grub.New(grub.Options{Area: boottest.NewMedium([]byte(env)).Areas()[0], Slots: []string{"A", "B"}}, "")

@@ -59,7 +59,7 @@ func authority(t *testing.T, dir, name string) (ca, cert, key string) {
 	return save("-ca.pem", "CERTIFICATE", rootDER), save(".pem", "CERTIFICATE", leafDER), save(".key", "PRIVATE KEY", keyDER)
 }
 
-// freePort finds a port of the loopback that nothing listens on.
+// freePort finds a port of the loopback without a listener.
 func freePort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -153,7 +153,7 @@ func badLink(t *testing.T, to int, bytes int64) (port int, cuts func() int) {
 	return l.Addr().(*net.TCPAddr).Port, func() int { n := <-count; count <- n; return n }
 }
 
-// strange are servers as they are met in the field.
+// strange are servers as they occur in the field.
 func strange(t *testing.T, files map[string]string) int {
 	t.Helper()
 	serve := func(w http.ResponseWriter, r *http.Request) string { return files[filepath.Base(r.URL.Path)] }
@@ -163,7 +163,7 @@ func strange(t *testing.T, files map[string]string) int {
 		w.Header().Set("Content-Type", "text/html")
 		fmt.Fprint(w, "<!DOCTYPE html><html><body>Please accept the terms</body></html>")
 	})
-	// One that knows no ranges, and whose connection breaks in the middle.
+	// A server without ranges, whose connection breaks in the middle.
 	mux.HandleFunc("/norange/", func(w http.ResponseWriter, r *http.Request) {
 		name := serve(w, r)
 		if name == "" {
@@ -195,7 +195,7 @@ func strange(t *testing.T, files map[string]string) int {
 }
 
 // A device with nothing to boot and no stick finds its update at the last of four addresses, over HTTPS with a private authority and a
-// link that breaks again and again; what is wrong with the others is said.
+// link that breaks again and again; the faults of the others are reported.
 func TestRecoveryOnline(t *testing.T) {
 	dir := t.TempDir()
 	ca, cert, key := authority(t, dir, "own")

@@ -29,8 +29,8 @@ import (
 	"updater/provision/record"
 )
 
-// vmPlan makes a device of a blank disk: GRUB, both slots, an identity with a certificate. BASE is where the line's
-// server is, SERIAL where the serial comes from.
+// vmPlan makes a device of a blank disk: GRUB, both slots, an identity with a certificate. BASE is the address of the
+// line's server, SERIAL the source of the serial.
 const vmPlan = `type = "plan"
 rollback_index = 1
 created = 2020-01-01T00:00:00Z
@@ -85,7 +85,7 @@ http = true
 factory_key = "/etc/updater/factory.pub"
 `
 
-// factory is the server of a line, and what it was asked.
+// factory is the server of a line, with the requests that it got.
 type factory struct {
 	dir  string // of the spool, as the server keeps it
 	www  string

@@ -11,7 +11,7 @@ import (
 	"updater/internal/qemu"
 )
 
-// No slot is bootable any more, and there is no medium. A slot that holds what was signed for it is found to be whole, and
+// No slot is bootable any more, and there is no medium. A slot that equals its signed documents is found to be whole, and
 // boots; one in which a byte has changed does not.
 func TestRecoveryReactivates(t *testing.T) {
 	h := newHelper(t, "state = \"PARTLABEL=state\"\n"+anyDisk, "virtio,fs,watchdog")
@@ -53,7 +53,7 @@ func TestRecoveryReactivates(t *testing.T) {
 	}
 	m = h.start(t, recover)
 	expect(t, m, `comparing the slots`, `slot B: rootfs: reading back`, `trying again in`, `7  power off`)
-	if err := m.Type("5\r"); err != nil { // a person's wish does not help it either
+	if err := m.Type("5\r"); err != nil { // a person's request does not change that
 		t.Fatal(err)
 	}
 	expect(t, m, `booting it once: it is marked bad and not known to be complete`)

@@ -17,10 +17,10 @@ import (
 	"updater/internal/qemu"
 )
 
-// chapter is one start of the machine, with the log of what it wrote.
+// chapter is one start of the machine, with the log of its writes.
 type chapter struct {
 	name, log string
-	next      string // the slot that boots next at its end, whatever a cut takes then
+	next      string // the slot that boots next at its end, after any power cut
 }
 
 // life is a device whose disk QEMU records: one log for each start, in their order.
@@ -72,9 +72,9 @@ func (l *life) boot(t *testing.T, end qemu.End, next string, patterns ...string)
 		append([]string{`GRUB: booting slot ` + slot}, patterns...)...)
 }
 
-// TestVMRecordedLife has QEMU record all that is written to a device's disk in a life: the initramfs installs into B,
+// TestVMRecordedLife has QEMU record all writes to a device's disk in its life: the initramfs installs into B,
 // GRUB spends the try and boots it, it marks itself good; an update into A does not load, and GRUB falls back. Then the
-// power is cut after every sector of the recording, with any selection of what was not flushed by then.
+// power is cut after every sector of the recording, with any selection of the sectors that were not flushed by then.
 func TestVMRecordedLife(t *testing.T) {
 	h := newHelper(t, anyDisk, "virtio,fs,watchdog")
 	small := func(version string) string {
@@ -116,7 +116,7 @@ func (l *life) cuts(t *testing.T, base string, images map[string][]string) {
 	m.same(t, l.disk)
 	m.tools(t)
 
-	// The check sees what it is for.
+	// The check finds the mistake.
 	for name, spoil := range map[string]func(*crashdisk.LogEntry){
 		"no flush":             func(e *crashdisk.LogEntry) { e.Flush = false },
 		"a write of B is lost": spoilOnce("B"),
@@ -157,7 +157,7 @@ func (m *medium) tools(t *testing.T) {
 	}
 }
 
-// same compares what was replayed with the disk that QEMU left.
+// same compares the replayed disk with the one that QEMU left.
 func (m *medium) same(t *testing.T, disk string) {
 	t.Helper()
 	f, err := os.Open(disk)

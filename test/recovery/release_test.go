@@ -71,8 +71,8 @@ func (r *releases) online(t *testing.T, version string) *qemu.Machine {
 }
 
 // TestRecoveryRelease: the power fails while the second image of a release comes from a server; the next recovery goes on from a stick. Both
-// images boot, and the same release again has nothing to do. Of a release in which only the second image is new, the first is copied. Of one
-// in which the first is made anew, a delta is fetched. Releases from the server are installed in 128 MiB of memory.
+// images boot, and the same release again has nothing to do. If only the second image of a release is new, the first is copied. If the first
+// was made anew, a delta is fetched. Releases from the server are installed in 128 MiB of memory.
 func TestRecoveryRelease(t *testing.T) {
 	r := &releases{helper: newHelper(t, abdisk.AppConfig, "virtio,fs,watchdog")}
 	r.disk = filepath.Join(r.dir, "device.disk")

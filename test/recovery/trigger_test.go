@@ -9,7 +9,7 @@ import (
 	"updater/internal/qemu"
 )
 
-// A person holds a key down while the machine starts, which would show its slots: it becomes a recovery.
+// A person holds a key down while the machine starts: instead of showing its slots, it becomes a recovery.
 func TestRecoveryKey(t *testing.T) {
 	h := newHelper(t, anyDisk+"\n[recovery]\nkey = \"f8\"\nmode = \"status\"\n", "virtio,input,fs,watchdog")
 	disk := h.disk(t, "device")

@@ -14,7 +14,7 @@ import (
 	"updater/internal/qemu"
 )
 
-// Scripts of the slots of TestUKILife: a slot is marked good, says which image and root it runs, and installs what a second disk holds.
+// Scripts of the slots of TestUKILife: a slot is marked good, prints the image and root that it runs, and installs the release on a second disk.
 const (
 	ukiMarkGood = `#!/bin/sh
 exec >/dev/console 2>&1

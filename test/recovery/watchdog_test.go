@@ -9,7 +9,7 @@ import (
 	"updater/internal/qemu"
 )
 
-// The kernel dies in the middle of a recovery, and stays there: the watchdog, which was armed from the start, resets the
+// The kernel panics in the middle of a recovery, and stays there: the watchdog, which was armed from the start, resets the
 // machine.
 func TestRecoveryWatchdog(t *testing.T) {
 	long(t)

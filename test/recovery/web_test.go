@@ -60,7 +60,7 @@ func (p *page) release(t *testing.T, image string) []string {
 	return list
 }
 
-// TestRecoveryWeb: the page takes a release from a client and the device restarts into it; without the code it takes nothing.
+// TestRecoveryWeb: the page accepts a release from a client and the device restarts into it; without the code it accepts nothing.
 func TestRecoveryWeb(t *testing.T) {
 	p := newPage(t)
 	image := p.image(t, "good", 8, 1)

@@ -11,7 +11,7 @@ import (
 	"updater/internal/rig"
 )
 
-// TestKeyCeremony runs the commands of docs/security.md as they stand there. Only a wrapper around gpg answers for the
+// TestKeyCeremony runs the commands of docs/security.md as they stand there. Only a wrapper around gpg replaces the
 // person who would type a passphrase.
 func TestKeyCeremony(t *testing.T) {
 	r := rig.New(t)
@@ -42,7 +42,7 @@ func TestKeyCeremony(t *testing.T) {
 	script.WriteString("set -eux\ncd " + dir + "\ncp " + r.Path("image.img.bmap") + " .\nmkdir bin\n" +
 		"printf '#!/bin/sh\\nexec " + gpg + " --batch --yes --no-tty --pinentry-mode loopback --passphrase \"\" \"$@\"\\n' > bin/gpg\nchmod +x bin/gpg\nPATH=$PWD/bin:$PATH\n")
 	for _, b := range blocks {
-		// "! command" does not end a script with -e when it fails to fail.
+		// "! command" does not end a script with -e when the command succeeds.
 		script.WriteString(regexp.MustCompile(`(?m)^! (.*)$`).ReplaceAllString(b[1], "if $1; then exit 9; fi"))
 	}
 	cmd := exec.Command("bash", "-c", script.String())

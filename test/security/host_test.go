@@ -69,7 +69,7 @@ func TestS18OnlyTheConfigurationIsTrusted(t *testing.T) {
 	r.Bmap("forged.bmap", []string{"other"}, "--product", "demo", "--rollback-index", "9")
 	r.Bmap("old.bmap", rig.Release, "--product", "demo", "--rollback-index", "4")
 
-	// A stick that brings its own trust.
+	// A stick with a keyring and a configuration of its own.
 	r.Sh(`mkdir -p stick/updater/keys stick/etc/updater; cp image.img stick/updater/; cp forged.bmap stick/updater/image.img.bmap; cp forged.bmap.sig stick/updater/image.img.bmap.sig
 		cp other.asc stick/updater/keys/; cp other.asc stick/updater/; cp other.asc stick/etc/updater/
 		printf 'keyring = ["keys"]\nproduct = "demo"\n' > stick/updater/config.toml; cp stick/updater/config.toml stick/`)
@@ -97,7 +97,7 @@ func TestS18OnlyTheConfigurationIsTrusted(t *testing.T) {
 	r.Install(0, "slot B boots next", "--bmap", "good.bmap", "image.img")
 }
 
-// TestKernelCommandLine: no updater.* parameter says anything about trust; what is not understood is told and ignored.
+// TestKernelCommandLine: no updater.* parameter changes trust; unknown parameters are reported and ignored.
 func TestKernelCommandLine(t *testing.T) {
 	weaken := []string{
 		"keyring=/run/media/keys", "key=ABCD", "config=/run/media/config.toml", "insecure=1", "verify=0", "noverify", "floor=0",
@@ -118,7 +118,7 @@ func TestKernelCommandLine(t *testing.T) {
 	}
 }
 
-// TestSecondInstall: it is told who holds the disk and for how long, at once; the first one is unharmed; and a lock does
+// TestSecondInstall: it reports at once who holds the disk and for how long; the first one is unharmed; and a lock does
 // not outlive its process.
 func TestSecondInstall(t *testing.T) {
 	r := rig.New(t)
@@ -150,8 +150,8 @@ func TestSecondInstall(t *testing.T) {
 	r.Install(0, "slot B boots next", "image.img")
 }
 
-// TestClock: a board whose clock is behind installs what is valid, and refuses what expired before it was built or before
-// the last install; a clock that is far ahead does not lock it out.
+// TestClock: a board whose clock is behind installs valid documents, and refuses those that expired before it was built or
+// before the last install; a clock that is far ahead does not lock it out.
 func TestClock(t *testing.T) {
 	r := rig.New(t)
 	r.Configure(`state = "PARTLABEL=state"`, "")

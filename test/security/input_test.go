@@ -19,7 +19,7 @@ import (
 	"updater/internal/rig"
 )
 
-// TestS01OneBuffer: the document is read once, and what was hashed is what is parsed and written.
+// TestS01OneBuffer: the document is read once, and the hashed bytes are the ones that are parsed and written.
 func TestS01OneBuffer(t *testing.T) {
 	r := rig.New(t)
 	// The server has the attacker's documents for every request but the first.
@@ -55,7 +55,7 @@ func TestS01OneBuffer(t *testing.T) {
 	}
 }
 
-// TestS02Sizes: lengths around 2 and 4 GiB are what the signature says.
+// TestS02Sizes: lengths around 2 and 4 GiB are those of the signed map.
 func TestS02Sizes(t *testing.T) {
 	r := rig.New(t)
 	for _, size := range []int64{1<<31 - 1, 1<<31 + 1, 1<<32 - 1, 1<<32 + 1} {
@@ -105,7 +105,7 @@ func sparseBmap(size int64, begin, end string) string {
 `, size, last+1, 0, sha256.Sum256(first), sha256.Sum256(tail), last))
 }
 
-// linked lists what the device's program is made of.
+// linked lists the packages of the device's program.
 func linked(t *testing.T) []string {
 	t.Helper()
 	out, err := exec.Command("go", "list", "-deps", ".").Output()
@@ -115,7 +115,7 @@ func linked(t *testing.T) []string {
 	return strings.Fields(string(out))
 }
 
-// TestS11NoArchives: no archive format is on the way of an install, and hostile tables and environments are refused.
+// TestS11NoArchives: an install reads no archive format, and hostile tables and environments are refused.
 func TestS11NoArchives(t *testing.T) {
 	for _, dep := range linked(t) {
 		for _, no := range []string{"archive/", "/cpio", "/tar", "/zip", "/squashfs"} {
@@ -220,7 +220,7 @@ func TestS16Bombs(t *testing.T) {
 		{"bomb.zst", []int{10, 13}},
 		{"window.zst", []int{10, 13}},
 	} {
-		// A program that wants more memory than this fails otherwise than it should. With cgo, each thread has a stack of ulimit -s in it.
+		// A program that needs more memory than this does not fail as it should. With cgo, each thread has a stack of ulimit -s in it.
 		cmd := exec.Command("bash", "-c", `ulimit -s 1024; ulimit -d 131072; exec updater install --config config.toml --bmap image.img.bmap "$0"`, tc.image)
 		cmd.Dir, cmd.Env = r.Dir, r.Env
 		out, _ := cmd.CombinedOutput()
@@ -247,7 +247,7 @@ func (w *droppingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// TestS17TransportIsNotTrusted: whatever a server answers, only the signed image is switched to.
+// TestS17TransportIsNotTrusted: a slot is activated only with the signed image, for any answer of a server.
 func TestS17TransportIsNotTrusted(t *testing.T) {
 	r := rig.New(t)
 	image := r.Read("image.img")
@@ -269,7 +269,7 @@ func TestS17TransportIsNotTrusted(t *testing.T) {
 			_, _ = w.Write(data)
 		}
 	}
-	// cut serves a first look as it should be, then drops the connection behind a MiB; what follows is asked for anew.
+	// cut serves a first look correctly, then drops the connection behind a MiB; the rest is asked for anew.
 	cut := func(then func(w http.ResponseWriter, q *http.Request)) func(http.ResponseWriter, *http.Request) {
 		dropped := false
 		return func(w http.ResponseWriter, q *http.Request) {
@@ -302,7 +302,7 @@ func TestS17TransportIsNotTrusted(t *testing.T) {
 	}
 	r.Configure("", "\n[source]\ngive_up = \"1s\"\nstall_timeout = \"2s\"\n")
 	r.Sh("cp --sparse=always disk.img disk.orig")
-	fresh := func() { r.Sh("cp --sparse=always disk.orig disk.img") } // what one run has written, the next need not fetch
+	fresh := func() { r.Sh("cp --sparse=always disk.orig disk.img") } // without the ranges that the last run has written
 	for name, a := range map[string]func(http.ResponseWriter, *http.Request){
 		"a changed byte":                full(flipped),
 		"truncated":                     full(image[:len(image)-4096]),

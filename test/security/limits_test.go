@@ -20,7 +20,7 @@ import (
 	"updater/pack"
 )
 
-// The budget of everything that is done for input nobody signed.
+// The budget for handling unsigned input.
 const (
 	peakMemory = 48 << 10 // KiB resident
 	// KiB of private writable memory; Go's runtime reserves more addresses than that when it starts. 32 MiB are the entropy source's buffer of
@@ -132,7 +132,7 @@ func TestUnsignedDocuments(t *testing.T) {
 	}
 }
 
-// TestUnsignedFiles: neither do the other files that are read before, or without, a look at a signature.
+// TestUnsignedFiles: nor do the other files that are read before, or without, a check of a signature.
 func TestUnsignedFiles(t *testing.T) {
 	r := rig.New(t)
 	const huge = 16 << 20
@@ -354,7 +354,7 @@ func TestHostileIndex(t *testing.T) {
 	}
 }
 
-// TestBootStateBeforeNetwork: what the boot state refuses is refused before a server is asked.
+// TestBootStateBeforeNetwork: an install that the boot state forbids is refused before a server is asked.
 func TestBootStateBeforeNetwork(t *testing.T) {
 	r := rig.New(t)
 	asked := 0
@@ -426,7 +426,7 @@ func TestNothingBlocks(t *testing.T) {
 	r.Pristine()
 }
 
-// TestSecretsOfAddresses: no message names the user, the password or the query of an address, whatever goes wrong.
+// TestSecretsOfAddresses: no error message has the user, the password or the query of an address.
 func TestSecretsOfAddresses(t *testing.T) {
 	r := rig.New(t)
 	r.Configure("", "[source]\ngive_up = \"1s\"\n")

@@ -20,7 +20,7 @@ func newSet(t *testing.T) *rig.Rig {
 	return r
 }
 
-// TestS19OneReleaseOneSet: what boots is one set from one signed document. No part of it can be exchanged, left out or added, and nothing
+// TestS19OneReleaseOneSet: a slot boots one set from one signed document. No part of it can be exchanged, left out or added, and nothing
 // is written before all of it is accepted.
 func TestS19OneReleaseOneSet(t *testing.T) {
 	r := newSet(t)

@@ -13,8 +13,8 @@ import (
 	"updater/internal/rig"
 )
 
-// TestS01 to TestS19 are the requirements that the incidents of other updaters taught. They run the program on a disk
-// image. This file has those about trust; security_input_test.go those about hostile input, security_host_test.go those
+// TestS01 to TestS19 are the requirements from incidents of other updaters. They run the program on a disk
+// image. This file has those about trust; input_test.go those about hostile input, host_test.go those
 // about the device itself.
 
 // TestS03EveryByteIsNamed: nothing is consumed that the signed document does not name, once, with a checksum.
@@ -105,7 +105,7 @@ func TestS05FailClosed(t *testing.T) {
 	}
 }
 
-// expectRefusal wants exit 10, or 1 for a signature that is too large to be read at all.
+// expectRefusal expects exit 10, or 1 for a signature that is too large to be read at all.
 func expectRefusal(r *rig.Rig, words string, args ...string) {
 	r.Helper()
 	code, out, errs := r.Run(append([]string{"install", "--config", "config.toml"}, args...)...)
@@ -168,7 +168,7 @@ func TestS06PinnedKeys(t *testing.T) {
 	}
 }
 
-// TestS07NoOtherProgram: a gpg in the way is not asked, and its home is not read.
+// TestS07NoOtherProgram: a gpg in PATH is not run, and its home is not read.
 func TestS07NoOtherProgram(t *testing.T) {
 	r := rig.New(t)
 	r.Sh(`mkdir bin; for p in gpg gpgv gpg2 sh dd fw_setenv grub-editenv; do printf '#!/bin/bash\ntouch "%s/ran"\necho "[GNUPG:] GOODSIG"\n' "$PWD" > bin/$p; chmod +x bin/$p; done`)
@@ -184,7 +184,7 @@ func TestS07NoOtherProgram(t *testing.T) {
 	}
 }
 
-// TestS08Clearsign: what is parsed is what was signed; every byte around it and every other spelling is refused.
+// TestS08Clearsign: only the signed text is parsed; every byte around it and every other spelling is refused.
 func TestS08Clearsign(t *testing.T) {
 	r := rig.New(t)
 	good := string(r.Read("clear.bmap"))
@@ -223,7 +223,7 @@ func TestS08Clearsign(t *testing.T) {
 	r.Install(0, "", "--bmap", "clear.bmap", "image.img")
 }
 
-// TestS09Algorithms: what is weak, obsolete or not understood is refused, and the floors only go up, but for one key.
+// TestS09Algorithms: weak, obsolete and unknown algorithms are refused, and the configuration only raises the minimum, with one exception.
 func TestS09Algorithms(t *testing.T) {
 	r := rig.New(t)
 	r.Sh(`for a in rsa2048 rsa3072; do
@@ -266,7 +266,7 @@ func TestS09Algorithms(t *testing.T) {
 	}
 }
 
-// TestS14FreshAndForThisDevice: product, role, expiry and rollback index are obeyed; the floor rises only when a slot is
+// TestS14FreshAndForThisDevice: product, role, expiry and rollback index are enforced; the floor rises only when a slot is
 // marked good, and survives the loss of either copy.
 func TestS14FreshAndForThisDevice(t *testing.T) {
 	r := rig.New(t)
@@ -348,7 +348,7 @@ func TestS14FreshAndForThisDevice(t *testing.T) {
 	wantFloor(6, "after it was written again")
 }
 
-// TestRequiredFields: by default a plain bmap is taken with a warning; the configuration can require more.
+// TestRequiredFields: by default a plain bmap is accepted with a warning; the configuration can require more.
 func TestRequiredFields(t *testing.T) {
 	r := rig.New(t)
 	r.Bmap("full.bmap", rig.Release, "--product", "demo", "--version", "7", "--rollback-index", "7", "--role", "rootfs", "--expires", "2090-01-01T00:00:00Z")
@@ -396,7 +396,7 @@ func TestWholeImageChecksum(t *testing.T) {
 	r.Expect(2, "needs a --checksum of", "bmap", "create", "--checksum", "sha1", "--image-checksum", "image.img")
 }
 
-// TestVerdict: verify tells which key signed, when, and why not, as text and as JSON, and touches nothing.
+// TestVerdict: verify reports the key and time of a signature, and the reason of a refusal, as text and as JSON, and changes nothing.
 func TestVerdict(t *testing.T) {
 	r := rig.New(t)
 	before := r.Files()

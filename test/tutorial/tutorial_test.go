@@ -14,7 +14,7 @@ import (
 )
 
 // TestTutorial runs the commands of the numbered parts in their order, as they stand there, in one shell. Part 6 boots QEMU and needs the build
-// tag vm, part 7 needs root. What a part must lead to is checked between the parts.
+// tag vm, part 7 needs root. The result of each part is checked before the next one.
 func TestTutorial(t *testing.T) {
 	for _, tool := range []string{"sgdisk", "mkfs.vfat", "mcopy", "mke2fs", "grub-editenv", "gpg", "zstd", "openssl"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -72,7 +72,7 @@ export HOME='%s'
 cd '%s'
 `
 
-// results are what the commands of a part print, as regular expressions.
+// results are the expected output of the commands of a part, as regular expressions.
 var results = map[string][]string{
 	"1": {`(?m)^slot B +good +1 try left +next`, "no state store is configured"},
 	"2": {`(?m)^ORDER=B A$`, `(?m)^slot B +trying .*running`, `(?m)^slot B +good .*running, next`},

@@ -26,10 +26,10 @@ import (
 type device struct {
 	*testing.T
 	builder *abdisk.Builder
-	dir     string // what the server serves, the disks
+	dir     string // files of the server, and disks
 	url     string // of the server, as the guest sees it
 	reports chan fleet.Report
-	refuse  atomic.Int32 // so many further reports are answered by 503
+	refuse  atomic.Int32 // number of further reports that are answered by 503
 }
 
 // newDevice starts the server, with a channel that lists nothing.
@@ -75,7 +75,7 @@ func newDevice(t *testing.T) *device {
 	return d
 }
 
-// run runs a program of the host in the device's folder and returns what it printed.
+// run runs a program of the host in the device's folder and returns its output.
 func (d *device) run(name string, args ...string) string {
 	d.Helper()
 	cmd := exec.Command(name, args...)
@@ -218,7 +218,7 @@ func (m *machine) restarts() {
 	}
 }
 
-// reported waits for the next report, and checks what it says.
+// reported waits for the next report, and checks its content.
 func (m *machine) reported(version, outcome string) fleet.Report {
 	m.d.Helper()
 	for ended := false; ; ended = m.Ended(100 * time.Millisecond) {

@@ -30,7 +30,7 @@ func (d *device) common(inittab string) abdisk.SlotConfig {
 // healthOf3 fails in version 3.
 const healthOf3 = "#!/bin/sh\nread -r v </etc/demo-version\necho \"app of version $v\"\n[ \"$v\" != 3 ]\n"
 
-// soon is a machine-id for which the script of the examples does not wait.
+// soon is a machine-id with which the script of the examples does not wait.
 func soon() string {
 	for n := 0; ; n++ {
 		id := fmt.Sprintf("%032x\n", n)

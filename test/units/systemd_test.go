@@ -15,7 +15,7 @@ import (
 	"updater/internal/abdisk"
 )
 
-// systemdPackages are what a slot with systemd unpacks; ssh-keygen is what the data script makes identities with.
+// systemdPackages are the packages that a slot with systemd unpacks; the data script makes identities with ssh-keygen.
 const systemdPackages = "systemd-sysv,kmod,dbus,dash,coreutils,grep,sed,base-files,busybox-static,openssh-client,socat"
 
 // systemdFiles are the files of a slot beside those of the package: a network without DHCP, and a journal that is copied to the console.
@@ -51,7 +51,7 @@ ExecStart=/usr/lib/test/probe
 [Install]
 WantedBy=multi-user.target
 `
-	// systemdSetup enables the units as an integrator does, and leaves out what costs time and is of no use to a slot without login.
+	// systemdSetup enables the units as an integrator does, and leaves out units that cost time and are of no use to a slot without login.
 	systemdSetup = `
 rm -rf usr/bin/dpkg* usr/bin/sftp usr/bin/scp usr/lib/systemd/systemd-networkd usr/lib/*/libp11-kit* usr/share/doc usr/share/man usr/share/info usr/share/locale usr/share/perl5 usr/share/i18n usr/lib/*/gconv usr/lib/openssh usr/lib/*/libdb-5.3.so
 for f in ssh ssh-add ssh-agent ssh-keyscan tar; do rm -f usr/bin/$f; done
@@ -70,7 +70,7 @@ systemctl --quiet mask systemd-tmpfiles-setup.service systemd-tmpfiles-setup-dev
 `
 )
 
-// systemdSlot is what all versions have: the package's units where the package puts them, the health checks and the data script of the examples.
+// systemdSlot has the files of all versions: the package's units where the package puts them, the health checks and the data script of the examples.
 func (d *device) systemdSlot() abdisk.SlotConfig {
 	d.Helper()
 	base, err := d.builder.Root(d.Context(), "systemd", systemdPackages)
@@ -162,8 +162,8 @@ done
 	m.PowerCut()
 }
 
-// TestSystemdServices: what the story above leaves out, on one device: the socket, the scrub, the inhibitor, a time limit that progress extends, a
-// server that is gone, and what systemd-analyze has to say.
+// TestSystemdServices tests the parts that the story above leaves out, on one device: the socket, the scrub, the inhibitor, a time limit that
+// progress extends, a server that is down, and the verdict of systemd-analyze.
 func TestSystemdServices(t *testing.T) {
 	long(t)
 	d := newDevice(t)

@@ -1,5 +1,5 @@
 // Command mtdprobe is the /init of a test guest: it keeps U-Boot's environment in the flash that the kernel
-// simulates, with boot/mtd and boot/uboot, and prints what it reads back.
+// simulates, with boot/mtd and boot/uboot, and prints the environment that it reads back.
 package main
 
 import (
