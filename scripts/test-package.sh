@@ -126,7 +126,7 @@ in_root apt-get -qq -o APT::Sandbox::User=root install /tmp/updater.deb >"$work/
 in_root dpkg --verify updater || die "dpkg finds changed files"
 for unit in "$payload"/usr/lib/systemd/system/*; do # a service that a timer starts is not enabled
 	name=$(basename "$unit" .service); grep -q '^\[Install\]' "$unit" || continue
-	grep -q "systemctl enable ${name/@/@.*}" "$work/said" || die "the package does not tell of $name: $(cat "$work/said")"
+	grep -q "systemctl enable ${name/@/@.*}" "$work/said" || die "the package does not mention $name: $(cat "$work/said")"
 done
 for file in docs/config.schema.json docs/operation.md examples/boot/grub/tries.cfg examples/boot/uboot/rauc.env examples/data/updater-data CHANGELOG.md; do
 	cmp "$root/usr/share/doc/updater/$file" "$file" || die "$file is missing"

@@ -33,7 +33,7 @@ var tools = [...][2]string{
 	{"gpg", "gnupg"}, {"zstd", "zstd"}, {"tar", "tar"}, {"qemu-system-x86_64", "qemu-system-x86"},
 }
 
-// files are files that stand for packages without a program.
+// files are files by which packages without a program are found.
 var files = [...][2]string{
 	{"/usr/lib/grub/x86_64-efi/normal.mod", "grub-efi-amd64-bin"}, {"/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"}, {busybox, "busybox-static"},
 }

@@ -165,7 +165,7 @@ func (r *Events) sample(p update.Phase, done, total int64) {
 	r.Each(func(to Sink) { to.Sample(s) })
 }
 
-// Meter draws one step that reports its own progress, until stop. progress is nil where nobody would see it.
+// Meter draws one step that reports its own progress, until stop. progress is nil if nobody would see it.
 func (r *Events) Meter(doing string) (progress func(done, total int64), stop func()) {
 	bars, ok := r.Sinks[0].(*bars)
 	if !ok {

@@ -56,7 +56,7 @@ type sizer interface {
 	Size() (columns, rows int)
 }
 
-// Size returns the columns and rows of a terminal, 80 and 24 where they are unknown.
+// Size returns the columns and rows of a terminal, 80 and 24 if they are unknown.
 func Size(w io.Writer) (columns, rows int) {
 	switch t := Direct(w).(type) {
 	case sizer:

@@ -483,7 +483,7 @@ func believe(w update.Target, img *image, trusted func(off int64) bool) func([]b
 	}
 }
 
-// finish installs, promises success where there was any, and tries the states.
+// finish installs, promises success if there was any, and tries the states.
 func (d *device) finish(t *testing.T, img *image) (int, error) {
 	if _, err := d.install(t.Context(), img); err != nil {
 		return 1, nil
@@ -496,7 +496,7 @@ func (d *device) finish(t *testing.T, img *image) (int, error) {
 	return d.crashes(crashdisk.Plan{Limit: 20})
 }
 
-// noFolderSync: a record is replaced by a new file, whose folder is not synced. The disk stands for the file system:
+// noFolderSync: a record is replaced by a new file, whose folder is not synced. The disk represents the file system:
 // one block of data for each file, and the folder's block, which says which file counts.
 func noFolderSync(_ *testing.T, d *device, _ uint64) (int, error) {
 	disk := crashdisk.New(make([]byte, 64<<10), d.o)

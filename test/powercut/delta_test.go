@@ -49,7 +49,7 @@ func deltaOf(ctx context.Context, from, to *image, ranges []pack.Range) ([]byte,
 	return out.Bytes(), err
 }
 
-// byDelta makes the job one with a delta, where the running slot holds an image.
+// byDelta makes the job one with a delta, if the running slot holds an image.
 func (d *device) byDelta(job *update.Job, img *image) error {
 	name := d.holds(d.disk.Medium(), d.booted)
 	i := slices.IndexFunc(d.images, func(i *image) bool { return i.name == name })

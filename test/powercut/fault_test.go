@@ -29,7 +29,7 @@ var (
 
 // TestEveryFault makes every operation of an install fail in every way. A fault that the drive reports never ends in
 // success. An install with an unreported fault may succeed only if the medium holds the image. Every state after a power
-// cut boots, except where the fault is one of beyond.
+// cut boots, unless the fault is one of beyond.
 func TestEveryFault(t *testing.T) {
 	start := time.Now()
 	var runs, states atomic.Int64

@@ -48,7 +48,7 @@ var namedBugs = []seeded{
 		"return (len(bad) <= MaxRepair || SEEDED) && reopen != nil", "update TestRepairIsBounded$"},
 	{"the checksum of the whole is not read back", "update/part.go", "return p.checkWhole(ctx, b, p.target)",
 		"if SEEDED {\nreturn nil\n}\nreturn p.checkWhole(ctx, b, p.target)", "update TestWholeChecksum$"},
-	{"what cannot be read counts as equal", "update/held.go", "err != nil || !bytes.Equal(h.cmp[:n], c.buf) {",
+	{"an unreadable range counts as equal", "update/held.go", "err != nil || !bytes.Equal(h.cmp[:n], c.buf) {",
 		"err != nil && !SEEDED || !bytes.Equal(h.cmp[:n], c.buf) && (err == nil || !SEEDED) {", "update TestUnreadable$"},
 	{"only the first piece of a gap is compared", "update/held.go", "\t\th.read()\n\t\toff += int64(len(p))\n\t}\n\treturn true, nil\n}\n\n// FirstNonZero",
 		"\t\th.read()\n\t\tif SEEDED {\n\t\t\tbreak\n\t\t}\n\t\toff += int64(len(p))\n\t}\n\treturn true, nil\n}\n\n// FirstNonZero", "update TestHoleThatIsPartlyZero$"},

@@ -39,7 +39,7 @@ var seededBugs = []seeded{
 	{"nothing is read back", "update/install.go", "return p.readBack(ctx) }); err != nil {", "if SEEDED {\nreturn nil\n}\nreturn p.readBack(ctx) }); err != nil {", faulty},
 	{"a range is read back before its barrier has completed", "update/behind.go", "if barriers > b.barriers {",
 		"if SEEDED {\nb.allow(written)\n} else if barriers > b.barriers {", faulty},
-	{"what the repair has written is not read again", "update/readback.go", "still, err := b.recheck(ctx, medium, bad)",
+	{"repaired ranges are not read again", "update/readback.go", "still, err := b.recheck(ctx, medium, bad)",
 		"if SEEDED {\nbad = nil\n}\nstill, err := b.recheck(ctx, medium, bad)", faulty},
 	{"a range that a delta made wrong is not read after it was written", "update/behind.go", "still, err := p.readBackWith(nil).recheck(",
 		"if SEEDED {\np.late = nil\n}\nstill, err := p.readBackWith(nil).recheck(", faulty},

@@ -76,7 +76,7 @@ func measure(file string) int {
 // claims is a signature that names a trusted key and is over another document.
 func claims(r *rig.Rig) []byte { return r.Read("image.sig") }
 
-// TestUnsignedDocuments: a document that nobody trusted signed costs little, however large it is and whatever its signature claims.
+// TestUnsignedDocuments: a document without a trusted signature costs little, for any size and any claim of its signature.
 func TestUnsignedDocuments(t *testing.T) {
 	r := rig.New(t)
 	const huge = 64 << 20
