@@ -167,7 +167,7 @@ func TestWriteChanged(t *testing.T) {
 	}
 }
 
-// spanned is an area that notes what is written to it.
+// spanned is an area that records its writes.
 type spanned struct {
 	boot.Area
 	spans *[][2]int64

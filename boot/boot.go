@@ -1,6 +1,6 @@
 // Package boot selects the slot that boots next, in the on-disk format of the boot loader. Each boot loader has its own
-// sub-package, written in pure Go; none runs another program except boot/custom. Package boot/scheme holds what the
-// boot loaders share that keep a priority, a number of tries and a good mark for each slot.
+// sub-package, written in pure Go; none runs another program except boot/custom. Package boot/scheme is the common part
+// of those that keep a priority, a number of tries and a good mark for each slot.
 //
 // It guarantees, for every backend except boot/custom:
 //

@@ -15,8 +15,8 @@ const (
 // Finding is one observation about the boot state.
 type Finding struct {
 	Severity Severity `json:"severity"`
-	Evidence string   `json:"evidence"` // what was found, and in which object
-	Remedy   string   `json:"remedy"`   // what to do about it; "" if nothing needs to be done
+	Evidence string   `json:"evidence"` // observation, and the object it is about
+	Remedy   string   `json:"remedy"`   // action to take; "" if nothing needs to be done
 }
 
 // RemedyRepair is the remedy of every finding that [Backend.Repair] repairs.

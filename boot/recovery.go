@@ -31,7 +31,7 @@ func SpendTry(ctx context.Context, b Backend, slot string) error {
 // LastInvalidator is a [Backend] whose boot loader starts the recovery when no slot is bootable.
 type LastInvalidator interface {
 	// InvalidateLast makes the only configured slot unbootable before its first byte changes. Only the recovery may call it: from
-	// then on it is all that boots. It is durable and was read back when it returns nil.
+	// then on nothing else boots. It is durable and was read back when it returns nil.
 	InvalidateLast(ctx context.Context, slot string) error
 }
 
@@ -53,9 +53,9 @@ func RequestRecovery(ctx context.Context, b Backend) error {
 
 // Restorer is a [Backend] that can make a slot the fallback without a switch.
 type Restorer interface {
-	// RestoreFallback makes a slot bootable and good again that worked before it was marked bad, behind every slot that boots before it
-	// now. Its content was repaired and read back. It refuses the running slot, the one that boots next, and every slot while none boots
-	// next. One atomic change; it is durable and was read back when it returns nil.
+	// RestoreFallback makes a slot that worked before it was marked bad bootable and good again, behind every other bootable slot. The
+	// caller has repaired its content and read it back. It refuses the running slot, the one that boots next, and every slot while none
+	// boots next. The change is atomic; it is durable and was read back when it returns nil.
 	RestoreFallback(ctx context.Context, slot string) error
 }
 
@@ -72,7 +72,7 @@ func RestoreFallback(ctx context.Context, b Backend, slot string) error {
 	return fmt.Errorf("%w: this boot loader cannot make slot %s the fallback without a switch; an install activates it", ErrRefused, slot)
 }
 
-// unsynced is the backend that [SyncFirst] wraps, else b.
+// unsynced returns the backend that [SyncFirst] wraps, or b itself.
 func unsynced(b Backend) Backend {
 	if s, ok := b.(*synced); ok {
 		return s.Backend

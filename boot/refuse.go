@@ -31,7 +31,7 @@ func RefuseUnknown(slot string, slots []string) error {
 	return nil
 }
 
-// RefuseNoFallback refuses a slot that is not behind another one: next boots next.
+// RefuseNoFallback refuses a slot that is not behind another one; next is the slot that boots next.
 func RefuseNoFallback(slot, next string) error {
 	if next == "" || next == slot {
 		return fmt.Errorf("%w: slot %s is no fallback while slot %q boots next; activate it instead", ErrRefused, slot, next)

@@ -87,8 +87,8 @@ func ByRoot(spec string, slots []SlotRoot) string {
 	return ""
 }
 
-// bySuffix returns the slot that an Android suffix such as "_a" names: the only slot that is called so or ends in it, ""
-// if there is none or more than one.
+// bySuffix returns the slot that an Android suffix such as "_a" names: the only slot named a, or whose name ends in _a;
+// "" if there is none or more than one.
 func bySuffix(suffix string, slots []SlotRoot) string {
 	letter := strings.TrimPrefix(suffix, "_")
 	slot := ""

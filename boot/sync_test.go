@@ -104,7 +104,7 @@ func TestForecastsOfGood(t *testing.T) {
 	}
 }
 
-// TestDisagreements: what is wrong between the running slot and the boot loader's choice, and nothing else, is found.
+// TestDisagreements: every disagreement between the running slot and the boot loader's choice is found, and nothing else.
 func TestDisagreements(t *testing.T) {
 	on := func(name string) boot.SlotState { return boot.SlotState{Name: name, Bootable: true, Priority: 1} }
 	for _, c := range []struct {

@@ -10,7 +10,7 @@ type Forecast struct {
 	Because   string `json:"because,omitempty"` // slot that was not marked good, so that this one follows
 }
 
-// Forecasts describes the boots in State.Boots: what the boot loader does if no slot is marked good or bad in between.
+// Forecasts describes the boots in State.Boots, which assume that no slot is marked good or bad in between.
 func Forecasts(st State) []Forecast {
 	left := map[string]int{"": -1}
 	good := map[string]bool{}

@@ -152,13 +152,13 @@ func check(data []byte) error {
 
 type record struct {
 	*store
-	data []byte // the sector; what follows the structure is not written
+	data []byte // the sector; the bytes after the structure are not written
 }
 
 func (r *record) slot(i int) uint16 { return binary.LittleEndian.Uint16(r.data[offSlots+2*i:]) }
 
-// Entry implements [scheme.Record]. Of equal priorities a successful slot comes first, then the one with more tries, and a
-// priority of 0 is the lowest one, not none (U-Boot, boot/android_ab.c, ab_compare_slots and ab_select_slot).
+// Entry implements [scheme.Record]. Among equal priorities a successful slot comes first, then the one with more tries,
+// and a priority of 0 is the lowest one, not none (U-Boot, boot/android_ab.c, ab_compare_slots and ab_select_slot).
 func (r *record) Entry(slot string) scheme.Entry {
 	v := r.slot(slices.Index(r.Slots, slot))
 	if v&corrupted != 0 || v&0xff == 0 {
@@ -174,7 +174,7 @@ func (r *record) Save(t *scheme.Table) error {
 	prio := scheme.Place(t, func(s string) int { return int(r.slot(slices.Index(r.Slots, s)) & 15) }, 15)
 	for i, s := range r.Slots {
 		v := r.slot(i) &^ 0xff
-		if t.Get(s) != r.Entry(s) { // what was corrupted was written again, or runs
+		if t.Get(s) != r.Entry(s) { // a corrupted slot was rewritten, or is running
 			v &^= corrupted
 		}
 		v |= uint16(prio[s]) | uint16(t.Get(s).Tries)<<4

@@ -245,7 +245,7 @@ func TestBadStructures(t *testing.T) {
 	}
 }
 
-// TestCopies: a copy that is bad, or that differs, is found and restored from the one that U-Boot uses; what lies behind it stays.
+// TestCopies: a copy that is bad, or that differs, is found and restored from the one that U-Boot uses; the bytes behind it stay.
 func TestCopies(t *testing.T) {
 	for name, c := range map[string]struct {
 		damage func(main, backup []byte)
@@ -313,7 +313,7 @@ func TestSlotFindings(t *testing.T) {
 	}
 }
 
-// noted is an area that notes that it is written.
+// noted is an area that records its writes.
 type noted struct {
 	boot.Area
 	log *[]string

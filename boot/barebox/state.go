@@ -96,7 +96,7 @@ func (s *store) Load() (scheme.Record, []boot.Finding, error) {
 	return r, found, nil
 }
 
-// content is what a bucket with valid checksums holds.
+// content is the parsed content of a bucket with valid checksums.
 type content struct {
 	data   []byte
 	legacy bool // without the bucket's own header
@@ -147,7 +147,7 @@ func (s *store) read(off, n int64) ([]byte, error) {
 	return p, nil
 }
 
-// usable refuses what barebox reads, but this package cannot write.
+// usable refuses content that barebox reads but this package cannot write.
 func (s *store) usable(c content) error {
 	if c.legacy {
 		return errors.New("has the format of an old barebox; save the state in barebox")

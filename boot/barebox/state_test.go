@@ -316,7 +316,7 @@ func TestAttempts(t *testing.T) {
 	}
 }
 
-// TestRecognize: three buckets of one stride are a state, and anything else is none.
+// TestRecognize: three buckets of one stride are a state, and nothing else is.
 func TestRecognize(t *testing.T) {
 	spread := func(stride int) []byte {
 		out := make([]byte, 3*stride+boottest.BucketStride)

@@ -352,8 +352,8 @@ func (r Rig) recoveryRequest(t *testing.T) {
 	}
 }
 
-// restored checks that a restored slot is good and the fallback, that no power cut on the way changes the slot that boots next, and what is
-// refused.
+// restored checks that a restored slot is good and the fallback, that no power cut on the way changes the slot that boots next, and which
+// requests are refused.
 func (r Rig) restored(t *testing.T) {
 	restore := func(b boot.Backend, slot string) error { return boot.RestoreFallback(t.Context(), b, slot) }
 	m := New(r.Fresh(t))

@@ -15,7 +15,7 @@ const page = 4096
 type VolatileDisk interface {
 	// Area opens a window of the disk, in bytes.
 	Area(name string, off, size int64) boot.Area
-	// Medium is what the disk holds once both caches are written back.
+	// Medium is the content of the disk once both caches are written back.
 	Medium() []byte
 	// Crashes calls check with every content that a power cut can leave, and returns their number. It stops at
 	// the first error. The image is only valid during the call.

@@ -1,6 +1,6 @@
 // Package custom delegates the slot choice to programs of the running system, for boot loaders without a package of their
 // own. Each operation is an argument vector, run without a shell. The backend runs the state program after every change
-// and checks the result. It cannot check durability: what a power cut leaves is up to the program.
+// and checks the result. It cannot check durability: the state after a power cut is up to the program.
 //
 // The state program prints one line for each slot: the name; good, bad or trying; for trying, the number of boots left; and
 // "next" on the line of the slot that boots next:

@@ -154,7 +154,7 @@ func TestMarkGoodIsIdempotent(t *testing.T) {
 	}
 }
 
-// TestState: what the state program prints is what the boot loader does.
+// TestState: the boot loader does what the state program prints.
 func TestState(t *testing.T) {
 	path := script(t)
 	for text, want := range map[string]string{

@@ -140,7 +140,7 @@ func TestRepeatedOptions(t *testing.T) {
 	}
 }
 
-// A path may be spread over several nodes, and what follows the end of the device path does not count.
+// A path may be spread over several nodes, and nodes after the end of the device path do not count.
 func TestDevicePaths(t *testing.T) {
 	node := func(path string) string {
 		out := []byte{4, 4, byte(4 + 2*len(path) + 2), 0}
@@ -361,7 +361,7 @@ type failing struct{ boottest.Vars }
 
 func (failing) Get(string) ([]byte, error) { return nil, boottest.ErrInjected }
 
-// TestFirmware: what the firmware fails to do is an error.
+// TestFirmware: an operation that the firmware does not carry out is an error.
 func TestFirmware(t *testing.T) {
 	d := boottest.Disk{Files: boottest.UEFIVars()}
 	d.Files["BootNext"] = "\x02\x0a"
@@ -394,7 +394,7 @@ func TestFirmware(t *testing.T) {
 	}
 }
 
-// TestFindings: an option that boots before the slots, or next, is found; one that the firmware skips is none.
+// TestFindings: an option that boots before the slots, or next, is found; one that the firmware skips is not.
 func TestFindings(t *testing.T) {
 	for _, c := range []struct{ name, order, next, want string }{
 		{"behind the slots", "\x03\x00\x05\x00", "", ""},

@@ -40,8 +40,7 @@ func (o *Options) ReadBackAt(p []byte, off int64) (int, error) {
 	return a.ReadBackAt(p, at)
 }
 
-// write writes a piece of a table, durably, and reads it back: the sectors in which it differs from old, all of it where old is
-// nil.
+// write writes a piece of a table durably and reads it back: the sectors that differ from old, or all of it if old is nil.
 func (o *Options) write(p gpt.Piece, old []byte) error {
 	a, at, err := o.area(p.Offset, int64(len(p.Data)))
 	if err != nil {

@@ -1,10 +1,10 @@
 // Package gpt keeps the slot choice in the attributes of GPT partitions, as ChromeOS and Flatcar do: bits 48-51 are the
-// priority, 52-55 the tries, 56 is set after a successful boot. The loader takes the partition with the highest priority that is
-// successful or has tries left, and spends one of the tries of one that is not successful (vboot, firmware/lib/cgptlib). A good
-// boot writes nothing.
+// priority, 52-55 the tries, 56 is set after a successful boot. The loader boots the partition with the highest priority that is
+// successful or has tries left, and spends a try of one that is not successful (vboot, firmware/lib/cgptlib). A good boot writes
+// nothing.
 //
 // The table has two copies. A change is four writes of a sector each, flushed one by one: the backup's entries, the backup's
-// header, the primary's entries, the primary's header. Readers take the primary while it is whole: they see the old state
+// header, the primary's entries, the primary's header. Readers use the primary while it is whole: they see the old state
 // through the first two writes, the backup's new state after the third, and the new state at the end, so the change is
 // old-or-new. After the third write Linux finds no partitions unless gpt is on its command line; loaders do. A copy that is
 // damaged or cannot be read is restored from the other one before anything else is changed.
@@ -19,7 +19,7 @@ import (
 	"updater/boot/scheme"
 )
 
-// Options are what the backend needs.
+// Options configure the backend.
 type Options struct {
 	Primary   boot.Area      // the beginning of the disk, up to the end of the primary entries
 	Backup    boot.Area      // the end of the disk, from the backup entries or further in front
@@ -100,7 +100,7 @@ func (s *store) Repair(string) error {
 type record struct {
 	*store
 	primary, backup *gpt.Table // as they are on the disk, or will be after repair
-	used            *gpt.Table // the copy that readers take
+	used            *gpt.Table // the copy that readers use
 	restored        *gpt.Table // replaces a bad copy; nil when both are good and alike
 }
 
@@ -117,7 +117,7 @@ func (r *record) repair() error {
 }
 
 // change makes a copy hold the attributes of entries: first the entries, then the header, each durable and read back. In between
-// the copy is bad, and readers take the other one.
+// the copy is bad, and readers use the other one.
 func (r *record) change(old, entries *gpt.Table) error {
 	before := old.Pieces()
 	for i, p := range entries.At(old.HeaderLBA(), old.AlternateLBA(), old.EntriesLBA()).Pieces() {

@@ -26,8 +26,8 @@ const (
 	diskSize = 4 << 20
 )
 
-// vboot is the choice of vboot's cgptlib on the two copies, written apart from the backend: the primary while
-// its checksums are right, else the backup; tries of an unsuccessful choice are taken off in both.
+// vboot models vboot's cgptlib, written independently of the backend: it uses the primary while its checksums are
+// right, otherwise the backup, and spends a try of an unsuccessful choice in both.
 func vboot(d *boottest.Disk) string {
 	valid := func(h, e []byte) bool {
 		c := bytes.Clone(h[:92])
@@ -151,7 +151,7 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// After every operation cgpt and sgdisk read what we mean, and the table verifies.
+// After every operation cgpt and sgdisk read the intended state, and the table verifies.
 func TestTools(t *testing.T) {
 	path := image(t)
 	data, err := os.ReadFile(path)
@@ -266,7 +266,7 @@ func TestUnreadableSectors(t *testing.T) {
 	})
 }
 
-// logged is an area that notes what is written to it and when it is flushed.
+// logged is an area that records its writes and flushes.
 type logged struct {
 	boot.Area
 	log *[]string
@@ -358,7 +358,7 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// TestRestoringFails: whichever operation fails while a damaged copy is restored, slot B boots next, and no error means a whole table.
+// TestRestoringFails: slot B boots next if any operation fails while a damaged copy is restored; without an error the table is whole.
 func TestRestoringFails(t *testing.T) {
 	now := activated(t)
 	for name, areas := range map[string][][]byte{"primary": {torn(now[0], 9000), now[1]}, "backup": {now[0], torn(now[1], 9000)}} {
@@ -409,7 +409,7 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// TestCopyOutsideTheAreas: a copy that could not be written back is refused before anything else is.
+// TestCopyOutsideTheAreas: a copy that could not be written back is refused before anything is written.
 func TestCopyOutsideTheAreas(t *testing.T) {
 	areas := fresh(t)
 	m := boottest.NewMedium(areas[0], areas[1][16384:])
@@ -436,7 +436,7 @@ func TestNothingInTheAreas(t *testing.T) {
 	}
 }
 
-// TestLayouts changes tables with other numbers of entries, and with the entries behind a boot loader, which stays as it is.
+// TestLayouts changes tables with other numbers of entries, and with the entries behind a boot loader, which is left unchanged.
 func TestLayouts(t *testing.T) {
 	for _, layout := range []string{"--resize-table=56", "--resize-table=256", "--move-main-table=2048"} {
 		t.Run(layout, func(t *testing.T) {

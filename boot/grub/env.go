@@ -36,7 +36,7 @@ func parseBlock(data []byte) (*block, error) {
 	for strings.Trim(rest, "#") != "" {
 		end := lineEnd(rest)
 		if end < 0 {
-			// GRUB still loads the lines before, but grub_envblk_set takes the block as broken.
+			// GRUB still loads the lines before, but grub_envblk_set treats the block as broken.
 			return nil, fmt.Errorf("ends inside a line: %.40q", rest)
 		}
 		b.lines, rest = append(b.lines, rest[:end]), rest[end+1:]
@@ -57,7 +57,7 @@ func lineEnd(s string) int {
 	return -1
 }
 
-// loaded returns the index of the line from which load_env takes a variable, -1 for none. It runs through the lines as
+// loaded returns the index of the line from which load_env reads a variable, -1 for none. It runs through the lines as
 // grub_envblk_iterate does: a line without = becomes a part of the next variable's name, and the last assignment counts.
 // Names and values are C strings.
 func (b *block) loaded(name string) int {
@@ -87,7 +87,7 @@ func (b *block) saved(name string) int {
 
 var errAmbiguous = errors.New("ambiguously")
 
-// check refuses a variable that load_env and save_env find in different lines: what GRUB saves, it would not load.
+// check refuses a variable that load_env and save_env find in different lines: GRUB would not load the value that it saves.
 func (b *block) check(name string) error {
 	if load, save := b.loaded(name), b.saved(name); load != save {
 		return fmt.Errorf("sets %s %w: GRUB's load_env reads %s, its save_env changes %s", name, errAmbiguous, lineNumber(load), lineNumber(save))

@@ -394,7 +394,7 @@ func (u unreadable) ReadBackAt(p []byte, off int64) (int, error) {
 	return u.Area.ReadBackAt(p, off)
 }
 
-// A slot in ORDER is bad by its x_OK, as RAUC and the first state of a device with one filled slot have it.
+// A slot in ORDER can be bad by its x_OK, as RAUC writes it and as in the first state of a device with one filled slot.
 func TestBadInOrder(t *testing.T) {
 	for ok, want := range map[string]int{"B_OK=1": 0, "B_OK=0": 0, "other=1": 1} {
 		b, err := open(boottest.NewMedium(env(512, "ORDER=A B", "A_OK=1", "A_TRY=0", ok, "B_TRY=0")).Areas()[0], "A")
@@ -407,7 +407,7 @@ func TestBadInOrder(t *testing.T) {
 	}
 }
 
-// Of a repeated variable Repair keeps what GRUB loads. A block whose variables are hidden is rebuilt.
+// Repair keeps only the line that GRUB loads of a repeated variable. A block whose variables are hidden is rebuilt.
 func TestRepairAmbiguous(t *testing.T) {
 	marks := []string{"x=y", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0"}
 	for _, c := range []struct {
@@ -454,7 +454,7 @@ func TestHiddenRequest(t *testing.T) {
 	}
 }
 
-// A script may take a variable that is not set for anything, so a slot that is marked bad has its own. What is bad already is not written.
+// Scripts may have any default for an unset variable, so the variable of a slot that is marked bad is set. A bad slot is not written again.
 func TestBadIsExplicit(t *testing.T) {
 	for _, c := range []struct {
 		dialect grub.Dialect
@@ -499,7 +499,7 @@ func TestForecastNotOK(t *testing.T) {
 	}
 }
 
-// written is an area that notes what is written to it.
+// written is an area that records its writes.
 type written struct {
 	boot.Area
 	spans *[][2]int64
@@ -553,7 +553,7 @@ func TestRepairEscapes(t *testing.T) {
 	}
 }
 
-// TestTriesOfScript: what the script does not take for a number of tries is none.
+// TestTriesOfScript: a value that the script does not read as a number of tries counts as none.
 func TestTriesOfScript(t *testing.T) {
 	for value, want := range map[string]int{"9": 9, "9\x00x": 9, `\9`: 9, `\\9`: 0, "0": 0, "10": 0, "15": 0, "99": 0, "-1": 0, "x": 0, "": 0} {
 		m := boottest.NewMedium(env(512, "ORDER=B A", "A_LEFT=g", "B_LEFT="+value))
@@ -567,7 +567,7 @@ func TestTriesOfScript(t *testing.T) {
 	}
 }
 
-// TestFindings: each doubt about a block has its finding.
+// TestFindings: each problem of a block has its finding.
 func TestFindings(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -10,7 +10,7 @@ import (
 )
 
 // TestOneSlot: the recovery may invalidate the only slot where the script boots the recovery without one. At every power cut the slot boots, or
-// the recovery does, and once InvalidateLast has returned nothing but the recovery does.
+// the recovery does, and once InvalidateLast has returned only the recovery does.
 func TestOneSlot(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -11,7 +11,7 @@ import (
 const Recovery = "recovery"
 
 // NoSlotIsRecovery reports whether the script boots the recovery when no slot has a boot left, as examples/boot/grub/tries.cfg and grub.cfg
-// do. That of RAUC gives all slots their tries back instead.
+// do. RAUC's script gives all slots their tries back instead.
 func (s *store) NoSlotIsRecovery() bool { return s.Dialect == Tries }
 
 // RequestRecovery sets next_entry.

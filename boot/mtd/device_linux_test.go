@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestDeviceWithoutRequests: a device that knows no request for bad blocks has none, as NOR; one that cannot erase says so. Flash itself is in
-// test/loaders.
+// TestDeviceWithoutRequests: a device without a request for bad blocks has none, like NOR; one that cannot erase returns an error. Flash
+// itself is tested in test/loaders.
 func TestDeviceWithoutRequests(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "flash"))
 	if err != nil {

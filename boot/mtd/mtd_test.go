@@ -155,7 +155,7 @@ func (f badPage) Erase(off int64) error {
 	return f.flash.Erase(off)
 }
 
-// A page that cannot be read is rewritten by a write that covers it; what lies beside it in the block survives.
+// A page that cannot be read is rewritten by a write that covers it; the rest of the block survives.
 func TestUnreadablePage(t *testing.T) {
 	m := boottest.NewMedium(bytes.Repeat([]byte{0xf0}, 2*block))
 	f := badPage{flash{Area: m.Areas()[0], erased: new(int)}, block + 512, new(bool)}
@@ -218,7 +218,7 @@ func TestErasesOnlyWhatItMust(t *testing.T) {
 	}
 }
 
-// A file that is no flash is refused, and missing flash is an error.
+// A file that is not flash is refused, and missing flash is an error.
 func TestOpenOtherDevice(t *testing.T) {
 	var open [5]int
 	for i := range open {
@@ -234,7 +234,7 @@ func TestOpenOtherDevice(t *testing.T) {
 	}
 }
 
-// questionable is flash whose blocks cannot be asked for.
+// questionable is flash that cannot report its bad blocks.
 type questionable struct{ flash }
 
 func (questionable) Bad(int64) (bool, error) { return false, unix.EIO }
@@ -254,7 +254,7 @@ func TestAreaFailures(t *testing.T) {
 		_, err = a.WriteAt(bytes.Repeat([]byte{0xf0}, block), block/2)
 		ended := m.Operations() < m.FailAt
 		m.FailAt = 0
-		if got := m.Snapshot()[0]; err == nil { // what is written need not be readable before
+		if got := m.Snapshot()[0]; err == nil { // the overwritten bytes need not be readable
 			want := slices.Concat(bytes.Repeat([]byte{0x0f}, block/2), bytes.Repeat([]byte{0xf0}, block), bytes.Repeat([]byte{0x0f}, 3*block/2))
 			if !bytes.Equal(got, want) {
 				t.Errorf("operation %d failed: WriteAt = nil, but the flash does not hold what was written", n)

@@ -62,7 +62,7 @@ func open(t *testing.T, m *memory) *scheme.Backend {
 	return b
 }
 
-// TestChangeIsLoadedAgain: a store whose changes have no effect, or that cannot be read, before or after it, is an error of every change.
+// TestChangeIsLoadedAgain: every change fails if the store ignores it, or cannot be read before or after it.
 func TestChangeIsLoadedAgain(t *testing.T) {
 	for _, bad := range []memory{{ignores: true}, {fails: errors.New("EIO")}, {fails: errors.New("EIO"), sound: 1}} {
 		for name, change := range map[string]func(b *scheme.Backend) error{

@@ -6,7 +6,7 @@ import (
 	"updater/boot"
 )
 
-// InvalidateLast implements [boot.LastInvalidator] if the store says that its boot loader starts the recovery without a slot.
+// InvalidateLast implements [boot.LastInvalidator] if the store reports that its boot loader starts the recovery without a slot.
 func (b *Backend) InvalidateLast(_ context.Context, slot string) error {
 	s, ok := b.store.(interface{ NoSlotIsRecovery() bool })
 	if !ok || !s.NoSlotIsRecovery() || len(b.slots) != 1 {

@@ -54,7 +54,7 @@ type Options struct {
 	Dir    Dir
 	Slots  []string
 	Prefix string // prefix of entry names, and the sort key of Type #1 entries; "" means "updater"
-	// Beside is the ending of a template that an install writes, before it replaces the old one; "" if none does.
+	// Beside is the suffix of a template that an install writes before it replaces the old one; "" if no install does.
 	Beside string
 	// Default returns the EFI variable LoaderEntryDefault, "" if it is not set. It is nil without EFI variables.
 	Default func() (string, error)
@@ -119,8 +119,8 @@ func (b *Backend) Caps() boot.Caps { return boot.Caps{MaxTries: maxTries, Switch
 func (b *Backend) Booted(context.Context) (string, error) { return b.booted, nil }
 
 // Invalidate implements [boot.Backend]. It refuses if the ESP has no room for the slot's unified kernel image, or if the
-// boot loader would not order the image by generation, so that Activate does not fail for these reasons later. Of a template that
-// an install is about to replace only the new size counts.
+// boot loader would not order the image by generation, so that Activate does not fail for these reasons later. If an install is
+// about to replace the template, only the new size counts.
 func (b *Backend) Invalidate(_ context.Context, slot string) error {
 	if err := boot.RefuseRunning(slot, b.booted); err != nil {
 		return err

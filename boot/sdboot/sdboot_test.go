@@ -220,7 +220,7 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-// TestNoFindings: what the boot loader does not take for an entry, or boots behind the slots, is not found.
+// TestNoFindings: a file that the boot loader does not list as an entry, or boots after the slots, is not a finding.
 func TestNoFindings(t *testing.T) {
 	const first = "sort-key a\nlinux /x\n"
 	for name, text := range map[string]string{
@@ -541,7 +541,7 @@ func openFolder(t *testing.T, dir string) (*sdboot.Folder, *sdboot.Backend) {
 	return f, b
 }
 
-// TestNewFolder: the first entry is written where no folder for entries is.
+// TestNewFolder: the first entry is written where there is no folder for entries.
 func TestNewFolder(t *testing.T) {
 	dir := t.TempDir()
 	if err := boottest.WriteFiles(dir, map[string]string{"loader/updater/A.conf": template}); err != nil {
@@ -587,7 +587,7 @@ func takes(t *testing.T, name, text string) bool {
 	return slices.ContainsFunc(before.Findings, func(f boot.Finding) bool { return strings.Contains(f.Evidence, "entries") }) || before.Next == "B"
 }
 
-// watched is a folder that notes its operations, and may store another byte than it is given.
+// watched is a folder that records its operations and can store a wrong byte.
 type watched struct {
 	boottest.Files
 	log   *[]string
@@ -639,7 +639,7 @@ func TestEntryIsDurable(t *testing.T) {
 	}
 }
 
-// broken is a folder in which the files of one name cannot be read, how says from when on.
+// broken is a folder in which the file of one name cannot be read; how is the operation that fails first.
 type broken struct {
 	boottest.Files
 	name, how string

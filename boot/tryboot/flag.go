@@ -6,7 +6,8 @@ import (
 	"os"
 )
 
-// File is the [Flag] of a disk image: a file that exists while the flag is set. What plays the firmware removes it before it boots a slot.
+// File is the [Flag] of a disk image: a file that exists while the flag is set. The program that acts as the firmware removes it before it boots a
+// slot.
 type File struct{ Path string }
 
 // Get implements [Flag].

@@ -132,7 +132,7 @@ func TestNoMailbox(t *testing.T) {
 	}
 }
 
-// TestOtherDevice: a device that is no mailbox is an error, and is closed.
+// TestOtherDevice: a device that is not a mailbox is an error, and is closed.
 func TestOtherDevice(t *testing.T) {
 	var open [5]int
 	for i := range open {
@@ -233,7 +233,7 @@ func autoboot(all, try byte, pending bool) boottest.Disk {
 	return d
 }
 
-// TestState: what both sections and the flag mean for each slot.
+// TestState: the meaning of both sections and the flag for each slot.
 func TestState(t *testing.T) {
 	for _, c := range []struct {
 		disk           boottest.Disk

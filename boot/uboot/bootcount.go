@@ -58,7 +58,7 @@ func (r *countRecord) number(name string) int { return leading(r.env.get(name), 
 // trying reports whether U-Boot counts the boots of the active slot (drivers/bootcount/bootcount_env.c).
 func (r *countRecord) trying() bool { return r.number(r.Names.Available) != 0 }
 
-// left returns the boots of the active slot before U-Boot runs altbootcmd. A limit of 0 is none (common/autoboot.c).
+// left returns the boots of the active slot before U-Boot runs altbootcmd. A limit of 0 is no limit (common/autoboot.c).
 func (r *countRecord) left() int {
 	limit := r.number(r.Names.Limit)
 	if limit == 0 {

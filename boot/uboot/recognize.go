@@ -15,14 +15,14 @@ type Found struct {
 	Text      string // its entries as stored, a line each
 }
 
-// Recognize looks for an environment at the beginning of data. Its size is a power of two, or all of data: the one with the right checksum.
+// Recognize looks for an environment at the beginning of data. Its size is the power of two, or the length of data, for which the checksum is right.
 func Recognize(data []byte) (Found, bool) {
 	for _, redundant := range []bool{true, false} {
 		head := headerSize(redundant)
 		if len(data) <= head+256 {
 			return Found{}, false
 		}
-		// An entry is NAME=VALUE, which spares the checksums of nearly all blocks.
+		// An entry is NAME=VALUE: this check avoids the checksums of nearly all blocks.
 		if first, _, _ := bytes.Cut(data[head:head+256], []byte("=")); len(first) == 0 || len(first) > 64 || bytes.ContainsFunc(first, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			continue
 		}

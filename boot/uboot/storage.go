@@ -102,7 +102,7 @@ func (s *storage) load() (*loaded, error) {
 	return l, nil
 }
 
-// lost is the error of an environment without a valid copy. It only advises to restore the environment if no other size or
+// lost is the error of an environment without a valid copy. It advises restoring the environment only if no other size or
 // number of copies makes a checksum valid.
 func (s *storage) lost(raws [][]byte, errs []error) error {
 	err := fmt.Errorf("%w: %w", boot.ErrState, errors.Join(errs...))
@@ -180,7 +180,7 @@ func tool(a, b byte) int {
 	return 0
 }
 
-// save writes e, into the copy that is not in use, or, of a single copy, the sectors that differ. Then it loads the
+// save writes e into the copy that is not in use, or the changed sectors of a single copy. Then it loads the
 // environment as U-Boot does and compares every entry.
 func (l *loaded) save(e *env) error {
 	if err := l.write(e.clone()); err != nil {

@@ -788,7 +788,7 @@ func TestUnreadableSectors(t *testing.T) {
 	})
 }
 
-// Of repeated entries U-Boot uses the last: State says so, a change applies to it, and Repair removes the others.
+// U-Boot uses the last of repeated entries: State reports them, a change applies to the last, and Repair removes the others.
 func TestRepeatedEntries(t *testing.T) {
 	vars := []string{"BOOT_ORDER=A B", "BOOT_A_LEFT=3", "BOOT_B_LEFT=3", "BOOT_ORDER=B A", "BOOT_B_LEFT=2"}
 	fresh := func() (*boottest.Medium, boot.Backend) {
@@ -837,7 +837,7 @@ func TestBooleanFlags(t *testing.T) {
 	}
 }
 
-// Nothing advises to discard an environment whose checksum is valid.
+// No error advises discarding an environment whose checksum is valid.
 func TestValidEnvironmentIsNotDiscarded(t *testing.T) {
 	for _, vars := range [][]string{{"=x"}, {"BOOT_ORDER=A", " BOOT_ORDER=B"}, {"BOOT_ORDER=A\r"}, {"", "a=b"}, {"BOOT_A_LEFT=a"}} {
 		b, err := open(boottest.NewMedium(env(false, 0, vars...)).Areas(), "A")
@@ -872,7 +872,7 @@ func TestValidEnvironmentIsNotDiscarded(t *testing.T) {
 	}
 }
 
-// A slot whose last try was spent is not tried for ever: a bootlimit of 0 would be no limit.
+// A slot whose last try was spent is not tried forever: a bootlimit of 0 would be no limit.
 func TestSpendLastTry(t *testing.T) {
 	m := boottest.NewMedium(env(true, 1, counted...), env(true, 1, counted...))
 	b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, "A")
@@ -980,7 +980,7 @@ func TestRequestRecovery(t *testing.T) {
 	}
 }
 
-// A bootlimit of 0 is none: State predicts no fall back and says so.
+// A bootlimit of 0 is no limit: State predicts no fallback and reports that.
 func TestNoBootlimit(t *testing.T) {
 	m := boottest.NewMedium(env(true, 1, "altbootcmd=x", "active=B", "upgrade_available=1", "bootcount=7"), make([]byte, size))
 	b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, "A")
@@ -1009,7 +1009,7 @@ func (d *dying) WriteAt(p []byte, off int64) (int, error) {
 
 func (d *dying) ReadBackAt(p []byte, off int64) (int, error) {
 	if d.left--; d.left == -1 {
-		d.left = 0 // for ever
+		d.left = 0 // forever
 		return 0, boottest.ErrInjected
 	}
 	return d.Area.ReadBackAt(p, off)
@@ -1121,7 +1121,7 @@ func (f flaky) ReadBackAt(p []byte, off int64) (int, error) {
 	return f.Area.ReadBackAt(p, off)
 }
 
-// TestReadIsTriedAgain: a copy that cannot be read once is no reason to take the older one.
+// TestReadIsTriedAgain: a copy that cannot be read once is no reason to use the older one.
 func TestReadIsTriedAgain(t *testing.T) {
 	newer := env(true, 2, "BOOT_ORDER=B A", "BOOT_A_LEFT=3", "BOOT_B_LEFT=3")
 	m := boottest.NewMedium(env(true, 1, good...), newer)
@@ -1154,7 +1154,7 @@ func TestCreateFails(t *testing.T) {
 	}
 }
 
-// TestBootcountVariables: what U-Boot counts after each change; a good slot needs no count.
+// TestBootcountVariables: the variables of boot counting after each change; a good slot needs no count.
 func TestBootcountVariables(t *testing.T) {
 	m := boottest.NewMedium(env(true, 1, "active=A", "altbootcmd=x"), make([]byte, size))
 	b, err := uboot.New(uboot.Options{Areas: m.Areas(), Slots: []string{"A", "B"}, Dialect: uboot.Bootcount}, "A")
@@ -1196,7 +1196,7 @@ func TestBootcountVariables(t *testing.T) {
 	}
 }
 
-// TestFindings: each doubt about an environment has its finding, and a sound one has none.
+// TestFindings: each problem of an environment has its finding, and a sound one has none.
 func TestFindings(t *testing.T) {
 	replaced := func(vars []string, old, now string) []string {
 		return strings.Split(strings.Replace(strings.Join(vars, "\n"), old, now, 1), "\n")
@@ -1307,7 +1307,7 @@ func TestStaleFlag(t *testing.T) {
 	}
 }
 
-// TestRecognize: an environment is found at any usual size, and nothing else is one.
+// TestRecognize: an environment is found at any usual size, and nothing else is.
 func TestRecognize(t *testing.T) {
 	long := strings.Repeat("n", 64)
 	for _, c := range []struct {

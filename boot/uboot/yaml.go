@@ -25,7 +25,7 @@ type yamlConfig struct {
 	seen      map[string]bool // keys of the namespace, or of the device
 }
 
-// parseYAML parses the YAML form (libubootenv, src/extended_config.c, consume_event). It takes block style alone, one
+// parseYAML parses the YAML form (libubootenv, src/extended_config.c, consume_event). It accepts only block style, one
 // namespace, and each key once. Numbers are those of strtoull(3) with base 0.
 func parseYAML(text string) ([]AreaConfig, error) {
 	c, n := yamlConfig{}, 0
