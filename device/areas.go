@@ -20,7 +20,7 @@ import (
 	"updater/internal/atomicfile"
 )
 
-// syncFiles syncs the file systems that the boot loader reads files of.
+// syncFiles syncs the file systems that the boot loader reads files from.
 func (d *Device) syncFiles() error {
 	for _, dir := range d.folders {
 		if err := syncFS(dir); err != nil {

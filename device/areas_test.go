@@ -10,8 +10,8 @@ import (
 	"updater/device/config"
 )
 
-// GRUB replays no journal: a new file on a mounted ext4 that was written, fsynced and renamed is not there for
-// it until syncfs. What createFile makes is seen by GRUB's own file system code at once, as after a power cut.
+// GRUB replays no journal: a new file on a mounted ext4 that was written, fsynced and renamed is not visible to it
+// until syncfs. GRUB's own file system code sees a file of createFile at once, as after a power cut.
 func TestFilesAreThereForTheBootLoader(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting needs root")
@@ -28,7 +28,7 @@ func TestFilesAreThereForTheBootLoader(t *testing.T) {
 		t.Skipf("no loop mount: %s", out)
 	}
 	t.Cleanup(func() { _ = exec.Command("umount", filepath.Join(dir, "mnt")).Run() })
-	grub := func() string { // what GRUB would read if the power failed now
+	grub := func() string { // the block that GRUB would read if the power failed now
 		return strings.TrimSpace(sh(`cp --sparse=always fs.img cut.img; grub-fstest cut.img cat '(loop0)/grubenv'`))
 	}
 	path := filepath.Join(dir, "mnt/grubenv")

@@ -9,8 +9,8 @@ import (
 	"updater/device/config"
 )
 
-// Problems lists everything that is wrong with a configuration file, without touching a device: also what an open of the device would find,
-// such as a key that the boot loader needs.
+// Problems lists everything that is wrong with a configuration file, without touching a device. It includes errors that opening the device
+// would report, such as a missing key that the boot loader needs.
 func Problems(path string) []config.Problem { return config.Problems(path, Backends(), needs) }
 
 // dialects are the values of boot.dialect.

@@ -18,7 +18,7 @@ import (
 	"updater/update"
 )
 
-// installPatience outlasts udev's probing, and refuses a second install at once for a person.
+// installPatience outlasts udev's probing; to a person, a second install is still refused at once.
 const installPatience = 50 * time.Millisecond
 
 // Purpose is what a device is opened for.
@@ -31,15 +31,15 @@ const (
 	Install                // holds the install lock, too
 )
 
-// Facts are what the kernel says of the medium that is written.
+// Facts are the kernel's facts about the medium that is written.
 type Facts = blockdev.Facts
 
 // Device is the configured device. It implements update.Boot, update.Disk and update.State. Not safe for concurrent use.
 type Device struct {
 	Config *config.Config
-	Opened func(Facts) // is told of a slot's partition before it is written; may be nil
-	Source string      // where the image comes from that is being installed, for the record
-	// Attempt is that of the channel by which a release is installed; 0 for a person.
+	Opened func(Facts) // is called with the facts of a slot's partition before it is written; may be nil
+	Source string      // origin of the image that is being installed, for the record
+	// Attempt is the channel's attempt that installs a release; 0 for a person.
 	Attempt int64
 	// Progress counts what Intact reads; may be nil.
 	Progress *update.Progress
@@ -62,9 +62,9 @@ type Device struct {
 // Options say how a device is opened.
 type Options struct {
 	Purpose Purpose
-	// Recovery says that this is the recovery, which alone may invalidate the only slot.
+	// Recovery is set in the recovery, which alone may invalidate the only slot.
 	Recovery bool
-	Booted   string // slot that counts as running, for a disk that no kernel booted from; "" is what the configuration says
+	Booted   string // slot that counts as running, for a disk that no kernel booted from; "" is boot.booted
 }
 
 // Open opens the disk and reads the boot state and the state store. Errors: [config.RequestError], [config.Error], [LockedError] when another
@@ -134,7 +134,7 @@ func FindDisk(c *config.Config) (string, error) { return blockdev.FindDisk(c.Dis
 // Close releases the disk and its lock.
 func (d *Device) Close() error { return d.disk.Close() }
 
-// running is the booted slot: on a device what the kernel command line, the root file system and the firmware say, never the stored
+// running is the booted slot: on a device by the kernel command line, the root file system and the firmware, never by the stored
 // choice. For a disk that no kernel booted from it is the slot asked for, or boot.booted; "" is none.
 func (d *Device) running(asked string) (string, error) {
 	if asked != "" && !slices.Contains(d.Config.SlotNames(), asked) {
@@ -282,7 +282,7 @@ func (d *Device) Seed(slot, role string) (update.Seed, error) {
 	return s, nil
 }
 
-// seed is what a slot holds for a role, as far as the state store knows.
+// seed is the content of a slot for a role, as far as the state store knows it.
 type seed struct {
 	held
 	checksum string
@@ -291,7 +291,7 @@ type seed struct {
 // Map implements update.Seed.
 func (s seed) Map() string { return s.checksum }
 
-// held is what a slot holds for a role, open for reading.
+// held is the content of a slot for a role, open for reading.
 type held interface {
 	io.ReaderAt
 	io.Closer

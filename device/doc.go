@@ -1,5 +1,5 @@
-// Package device is the configured device: its disk with the slots, the boot loader's state, and the state store. It gives package
-// update, the recovery, the factory and the commands the one view of them that they share.
+// Package device is the configured device: its disk with the slots, the boot loader's state, and the state store. Package update,
+// the recovery, the factory and the commands share this one view of them.
 //
 // # Locks
 //
@@ -10,9 +10,9 @@
 //   - The boot lock, for one change of the boot state and the state store, and never across network or image I/O. Every change first reads
 //     the state store again, so that the changes of several processes add up.
 //
-// So status, mark and rollback answer while an install waits or writes. An install compares what it saw at its start before it
-// invalidates its slot and before it activates it: a higher floor, another booted or next slot, or another record of its slot ends it
-// without a switch.
+// So status, mark and rollback answer while an install waits or writes. Before an install invalidates its slot and before it
+// activates it, it compares the device with what it saw at its start: a higher floor, another booted or next slot, or another record
+// of its slot ends it without a switch.
 //
 // # Backends
 //

@@ -115,8 +115,8 @@ func (d *Device) openTryboot(booted string, mode blockdev.Mode) (boot.Backend, e
 	return tryboot.New(tryboot.Options{Area: area, Flag: d.trybootFlag(), Slots: d.Config.SlotNames(), Partition: d.bootPartitions()}, booted)
 }
 
-// trybootFlag is that of this machine's firmware, unless the disk is another machine's: that of a disk image is a file beside it, and the disk
-// of a target has none that lasts.
+// trybootFlag is the flag of this machine's firmware, unless the disk is another machine's: the flag of a disk image is a file beside it, and
+// that of a target's disk does not last.
 func (d *Device) trybootFlag() tryboot.Flag {
 	switch {
 	case d.disk.IsFile():

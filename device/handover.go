@@ -16,8 +16,8 @@ func (d *Device) OnlySlot() string {
 	return d.Config.Slot[0].Name
 }
 
-// HandOver has the recovery install a release into the only slot: the request is durable in the state store before the boot loader is told
-// to start the recovery at the next boot, once. No slot changes. Errors: [StoreError], update.BootError.
+// HandOver has the recovery install a release into the only slot: the request is durable in the state store before the boot loader is
+// asked to start the recovery at the next boot, once. No slot changes. Errors: [StoreError], update.BootError.
 func (d *Device) HandOver(ctx context.Context, r state.Request) error {
 	return d.locked(func() error {
 		if d.store == nil {

@@ -10,7 +10,7 @@ import (
 	"updater/state"
 )
 
-// History is what the state store remembers of installs.
+// History is the record of installs in the state store.
 type History struct {
 	Events []state.Event `json:"events"` // the newest last
 }

@@ -12,7 +12,7 @@ import (
 	"updater/verify"
 )
 
-// BestLast orders the slots by what is remembered of them: the ones that were marked good last, and of those the newest.
+// BestLast orders the slots by their records: the ones that were marked good come last, the newest at the very end.
 func (d *Device) BestLast() []string {
 	rank := func(name string) (good int, index, at int64) {
 		for _, image := range d.known.Slots[name] {
@@ -32,14 +32,14 @@ func (d *Device) BestLast() []string {
 	return names
 }
 
-// Intact compares all roles of a slot with the signed documents that are kept of them. Nothing of those is trusted before their
-// signature is checked again. It returns nil when every one of them matches and all are of one release. Errors: state.ErrNoDocument, those of update.Accept and of
+// Intact compares all roles of a slot with the signed documents that are kept of them. None of them is trusted before its signature is
+// checked again. It returns nil when all of them match and are of one release. Errors: state.ErrNoDocument, those of update.Accept and of
 // update.CheckSlot.
 func (d *Device) Intact(ctx context.Context, slot string, trust verify.Policy) error {
 	return d.compare(ctx, slot, d.conditions(trust))
 }
 
-// conditions are those of a kept document, whose role is still open.
+// conditions are those of a kept document; the role is not set yet.
 func (d *Device) conditions(trust verify.Policy) update.Conditions {
 	return update.Conditions{Policy: trust, Product: d.Config.Product, Floor: d.Floor(), Require: d.Config.Trust.Required(), Held: true}
 }
@@ -78,7 +78,7 @@ func (d *Device) ActivateIntact(ctx context.Context, slot string, tries int) err
 	})
 }
 
-// holds compares one role, and returns the identity of the release that its document is of, "" for a bare map.
+// holds compares one role, and returns the identity of its document's release, "" for a bare map.
 func (d *Device) holds(ctx context.Context, slot string, c update.Conditions) (identity string, err error) {
 	role := c.Role
 	var unverifiedBmap, unverifiedSig []byte

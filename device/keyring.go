@@ -8,15 +8,15 @@ import (
 	"updater/release"
 )
 
-// Trust is what a device trusts: its configured keyring, and the keyrings that followed it in the field.
+// Trust holds the keys that a device trusts: its configured keyring, and the keyrings that followed it in the field.
 type Trust struct {
 	release.Trust
 	Number  int64  // of the keyring that counts; 0 is a configured one without a number
 	Warning string // why a certificate, or a keyring of the state store, does not count; "" when all do
 }
 
-// TrustOf follows the kept keyrings from the configured one. One that does not follow costs a warning: the state store may be of another
-// configuration, and without it the configured keyring is all there is. A keyring that is given, instead of the configured one, has no
+// TrustOf follows the kept keyrings from the configured one. One that does not follow adds a warning: the state store may be of another
+// configuration, and without it only the configured keyring counts. A keyring that is given instead of the configured one has no
 // followers. Errors: those of [config.Config.Policy].
 func TrustOf(c *config.Config, given []string, known Known) (Trust, error) {
 	policy, err := c.Policy(given, known.Time)
@@ -34,7 +34,7 @@ func TrustOf(c *config.Config, given []string, known Known) (Trust, error) {
 	return t, nil
 }
 
-// Trust is that of the device, as it was read last. Errors: those of [config.Config.Policy].
+// Trust is the trust of the device, as it was read last. Errors: those of [config.Config.Policy].
 func (d *Device) Trust(given []string) (Trust, error) {
 	return TrustOf(d.Config, given, Known{State: d.known, Keyrings: d.keyrings})
 }

@@ -28,7 +28,7 @@ func TestBootLoaders(t *testing.T) {
 		tools               []string
 		files               map[string]string // of the ESP
 		tries               int               // that the boot loader counts; 0 is 2
-		restart             string            // what the firmware does before it boots a slot
+		restart             string            // action of the firmware before it boots a slot
 	}{
 		{
 			name: "gpt", tools: []string{"cgpt"},
@@ -157,7 +157,7 @@ commands = { state = ["DIR/loader", "state"], invalidate = ["DIR/loader", "inval
 			run(0, "mark", "good", "--booted", "B")
 			state("B", "B", "good")
 			run(16, "mark", "good", "A", "--booted", "B")
-			// There is no keyring here; of the boot state nothing is wrong.
+			// There is no keyring here; nothing is wrong with the boot state.
 			if out := run(10, "doctor", "--booted", "B"); strings.Count(out, "failure: ") != 1 || !strings.Contains(out, "failure: no keyring") {
 				t.Errorf("doctor: %s", out)
 			}

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 
 const recordsEach = 3
 
-// recordSome is what one of many processes does: it opens the device and records some installs.
+// recordSome is the work of one of many processes: it opens the device and records some installs.
 func recordSome(path, name string) error {
 	c, err := device.LoadConfig(path, config.Build{})
 	if err != nil {
@@ -120,7 +120,7 @@ func TestSecondInstall(t *testing.T) {
 	}
 }
 
-// TestInstallOutlastsUdev: udev, which probes the disk, has its shared lock for two seconds; an install waits for that.
+// TestInstallOutlastsUdev: udev, which probes the disk, holds its shared lock for two seconds; an install waits for that.
 func TestInstallOutlastsUdev(t *testing.T) {
 	r := rig.New(t)
 	c := load(t, r)

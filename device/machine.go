@@ -18,8 +18,8 @@ var serialFiles = map[string][]string{
 	"dmi":         {"sys/class/dmi/id/product_serial", "sys/class/dmi/id/board_serial"},
 }
 
-// Hardware lists the names of the hardware that a configuration is for: the configured revision, else what the device tree calls the
-// machine, its compatible strings (Devicetree Specification, 2.3.1), below root, which is / on a device. It is empty where both are missing.
+// Hardware lists the names of the hardware that a configuration is for: the configured revision, else the machine's compatible strings in
+// the device tree (Devicetree Specification, 2.3.1), below root, which is / on a device. It is empty where both are missing.
 func Hardware(root string, c *config.Config) []string {
 	if c.Hardware != "" {
 		return []string{c.Hardware}
@@ -31,7 +31,7 @@ func Hardware(root string, c *config.Config) []string {
 	return slices.DeleteFunc(strings.Split(string(data), "\x00"), func(s string) bool { return s == "" })
 }
 
-// MachineSerial is the serial of this machine from the firmware below root, which is / on a device. kind is device-tree or dmi; "" takes the
+// MachineSerial is the serial of this machine from the firmware below root, which is / on a device. kind is device-tree or dmi; "" means the
 // first that has one.
 func MachineSerial(root, kind string) (string, error) {
 	files := serialFiles[kind]
@@ -49,7 +49,7 @@ func MachineSerial(root, kind string) (string, error) {
 	return "", fmt.Errorf("this machine has no serial in its %s: %w", kind, errors.Join(errs...))
 }
 
-// Identifier is what places this machine in rollouts and names it in reports: the configured identifier, else the machine-id below root,
+// Identifier places this machine in rollouts and names it in reports. It is the configured identifier, else the machine-id below root,
 // which is / on a device, else the serial of the firmware. Errors: [config.Error].
 func Identifier(root string, c *config.Config) (string, error) {
 	if c.Channel.Identifier != "" {

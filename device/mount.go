@@ -27,7 +27,7 @@ func (d *Device) mountFor(p blockdev.Partition, kind, name string, mode blockdev
 }
 
 // mountAt mounts a partition at a name below [bootMounts]. For reading, the journal of ext4 is not replayed: that would write, and boot
-// loaders do not replay it either, so the files are what they see.
+// loaders do not replay it either, so the files are as they see them.
 func mountAt(p blockdev.Partition, kind, name string, mode blockdev.Mode) (dir string, unmount func() error, err error) {
 	dir = filepath.Join(bootMounts, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -35,7 +35,7 @@ func mountAt(p blockdev.Partition, kind, name string, mode blockdev.Mode) (dir s
 	}
 	flags, data := uintptr(unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC), ""
 	if kind == "ext4" {
-		data = "errors=remount-ro" // whatever the superblock asks for, such as a panic
+		data = "errors=remount-ro" // overrides the superblock, which may ask for a panic
 	}
 	if mode == blockdev.ReadOnly {
 		flags |= unix.MS_RDONLY

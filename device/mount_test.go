@@ -59,8 +59,8 @@ func envConfig(t *testing.T, dir, disk, env string) string {
 	return name
 }
 
-// The boot state is a file on an ext4 partition that nobody has mounted: it is changed there, in its own block, GRUB's
-// code sees the change without replaying the journal, reading writes nothing, and nothing stays mounted.
+// The boot state is a file on an ext4 partition that is not mounted: it is changed there, in its own block, GRUB's code
+// sees the change without replaying the journal, reading writes nothing, and nothing stays mounted.
 func TestStateOnUnmountedExt4(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting needs root")
@@ -167,7 +167,7 @@ name = "B"
 partitions = { rootfs = "PARTLABEL=rootfs_b" }
 `
 
-// Two roles share the mount of a partition that nobody has mounted; what does not fit leaves nothing behind, and nothing stays mounted.
+// Two roles share the mount of a partition that was not mounted; a file that does not fit leaves nothing behind, and nothing stays mounted.
 func TestFilesOnUnmountedPartition(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting needs root")

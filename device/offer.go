@@ -75,7 +75,7 @@ func (d *Device) offer(o *Offer, c update.Conditions) error {
 	return nil
 }
 
-// ReadOffered calls read with what a slot holds for a role. Errors: those of read, and of opening it.
+// ReadOffered calls read with the content of a slot for a role. Errors: those of read, and of opening it.
 func (d *Device) ReadOffered(slot, role string, read func(update.ReadBacker) error) (err error) {
 	dev, err := d.openHeld(slot, role)
 	if err != nil {

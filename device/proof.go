@@ -6,7 +6,7 @@ import (
 	"errors"
 )
 
-// proofMagic begins what is kept in place of a block map's own signature: the release that pins the map.
+// proofMagic begins the entry kept in place of a block map's own signature: the release that pins the map.
 const proofMagic = "UPDREL1\x00"
 
 // encodeProof packs a release document and its signature, which is nil for a clearsigned one.
@@ -32,14 +32,14 @@ func decodeProof(b []byte) (doc, signature []byte, ok bool, err error) {
 	return doc, signature, true, nil
 }
 
-// Kept is what is kept of the release of a slot. Nothing of it is trusted before its signature is checked again.
+// Kept holds the documents kept of the release of a slot. None is trusted before its signature is checked again.
 type Kept struct {
 	Document, Signature []byte            // of the release, or of the block map of the only role
 	Maps                map[string][]byte // block maps of a release, by role; nil for a bare map
 	Source              string            // where it was installed from: a path, or an address without secrets
 }
 
-// Kept reads what is kept of the release of a slot. Errors wrap state.ErrNoDocument.
+// Kept reads the documents kept of the release of a slot. Errors wrap state.ErrNoDocument.
 func (d *Device) Kept(slot string) (k Kept, err error) {
 	err = d.reading(func() error {
 		for _, role := range d.Config.Slot[0].Roles() {

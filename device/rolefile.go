@@ -19,7 +19,7 @@ import (
 )
 
 // roleFile is a role that is a file, written beside its name. It implements update.FileTarget. A file that an interrupted install left
-// is written on, where it differs.
+// is reused: only ranges that differ are written.
 type roleFile struct {
 	*blockdev.Writer // nil before Reserve
 	d                *Device
@@ -139,7 +139,7 @@ func (d *Device) ReadPlace(p config.Place, limit int64) (data []byte, err error)
 // maxFATFile is the longest file on FAT, in bytes.
 const maxFATFile = math.MaxUint32
 
-// fileRoom is how long a file role may become: the free space, and what an unfinished file takes already.
+// fileRoom is how long a file role may become: the free space plus the size of an unfinished file.
 func (d *Device) fileRoom(slot, role string, p config.Place) (room int64, err error) {
 	if err := d.checkPlace(slot, role, p); err != nil {
 		return 0, err

@@ -33,7 +33,7 @@ func fileConfig(r *rig.Rig, boot, file string) {
 
 const grubBoot = "backend = \"grub\"\nenv = \"PARTLABEL=esp:/grub/grubenv\"\ntries = 1\nbooted = \"A\""
 
-// A file role keeps away from what the boot loader, the other slot and the state store own, in any letter case.
+// A file role must not be a file of the boot loader, the other slot or the state store, in any letter case.
 func TestPlacesOfOthers(t *testing.T) {
 	r := fileRig(t, "", "")
 	r.Sh(`mkdir -p esp/grub esp/EFI/updater esp/loader/entries
@@ -94,7 +94,7 @@ func target(t *testing.T, r *rig.Rig) (*device.Device, update.FileTarget) {
 	return d, f.(update.FileTarget)
 }
 
-// What lies under the fixed name is written on, unless it is a link; nothing but the file changes, and it gets its name last.
+// A file under the fixed name is reused, unless it is a link; nothing but the file changes, and it gets its name last.
 func TestFileTarget(t *testing.T) {
 	r := fileRig(t, grubBoot, "DIR/esp:/EFI/{slot}.efi")
 	old := bytes.Repeat([]byte("old"), 5000)
@@ -134,7 +134,7 @@ func TestFileTarget(t *testing.T) {
 	}
 }
 
-// A file of a role counts as held when all of it is what was signed, and nothing more.
+// A file of a role counts as held when its content is exactly the signed one.
 func TestIntactFile(t *testing.T) {
 	r := fileRig(t, grubBoot, "DIR/esp:/EFI/{slot}.efi")
 	r.Sh("head -c 300000 image.img >uki")
@@ -165,7 +165,7 @@ func TestIntactFile(t *testing.T) {
 	}
 }
 
-// A bare map is of no release: a slot of which version 0.1 has installed one role since is not intact, whichever role it is.
+// A bare map belongs to no release: a slot into which version 0.1 has since installed one role is not intact, whichever role it is.
 func TestIntactWithABareMap(t *testing.T) {
 	r := fileRig(t, grubBoot, "DIR/esp:/EFI/{slot}.efi")
 	r.Sh("cp image.img uki; cp image.img.bmap bare.bmap; cp image.img.bmap.asc bare.bmap.asc")

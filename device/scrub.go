@@ -13,7 +13,7 @@ import (
 	"updater/update"
 )
 
-// Scrubbed is what a scrub found of a slot.
+// Scrubbed is the result of a scrub for a slot.
 type Scrubbed struct {
 	Slot   string `json:"slot"`
 	Result string `json:"result"` // intact, damaged, repaired, or unknown: it cannot be compared
@@ -66,7 +66,7 @@ func (d *Device) scrub(ctx context.Context, slot string, c update.Conditions) (S
 	return Scrubbed{slot, "unknown", err.Error()}, nil
 }
 
-// restore makes a slot the fallback again that this scrub or an earlier one found damaged. A slot that was chosen since needs none: it runs or
+// restore makes a slot that this scrub or an earlier one found damaged the fallback again. A slot that was chosen since needs none: it runs or
 // boots next.
 func (d *Device) restore(ctx context.Context, s *Scrubbed, damage error, repair func(ctx context.Context, d *Device, slot string) error) error {
 	if _, noted := d.known.Damaged[s.Slot]; !noted {
@@ -88,7 +88,7 @@ func (d *Device) restore(ctx context.Context, s *Scrubbed, damage error, repair 
 	return nil
 }
 
-// comparable refuses a slot that differs from its documents for good reason: one that is not whole, or is mounted read-write.
+// comparable refuses a slot that differs from its documents for a good reason: one that is not whole, or is mounted read-write.
 func (d *Device) comparable(slot string) error {
 	if err := d.oneRelease(slot); err != nil {
 		return err

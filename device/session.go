@@ -10,12 +10,12 @@ import (
 	"updater/state"
 )
 
-// bootPatience is how long one change waits for those of other processes, which a slow medium may hold up: a mark-good that gives up before
-// costs the slot one of its tries. The kernel gives a command of a SCSI disk up after 6 attempts of 30 s (drivers/scsi/sd.h).
+// bootPatience is how long one change waits for those of other processes, which a slow medium may hold up: a mark-good that gives up
+// earlier costs the slot one of its tries. The kernel gives a command of a SCSI disk up after 6 attempts of 30 s (drivers/scsi/sd.h).
 const bootPatience = 3 * time.Minute
 
-// session is what is open for one reading or one change of the boot state and the state store, and for no longer: so that other processes can
-// open it in turn, and every change begins by reading what they left.
+// session holds the handles open for one read or one change of the boot state and the state store, and no longer, so that other processes
+// can open them in turn and every change begins by reading what they left.
 type session struct {
 	backend  boot.Backend
 	store    *state.Store // nil: nothing is remembered

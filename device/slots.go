@@ -85,13 +85,13 @@ func (d *Device) RestoreFallback(ctx context.Context, slot string) error {
 	})
 }
 
-// view is what an install knows of the device: what it saw at its start, and its own changes since.
+// view is the device as an install knows it: as it was at the start, with the install's own changes since.
 type view struct {
 	booted, next string
 	slots        map[string]state.Slot
 }
 
-// ChangedError says that somebody else changed the device during an install. No slot was switched.
+// ChangedError reports that another process changed the device during an install. No slot was switched.
 type ChangedError struct{ What string }
 
 func (e *ChangedError) Error() string { return "the device was changed during the install: " + e.What }
@@ -132,7 +132,7 @@ func orNone(slot string) string {
 	return "slot " + slot
 }
 
-// Tries is how many boots a new slot gets: what the configuration asks for, bounded by what the backend can count.
+// Tries is how many boots a new slot gets: the configured number, bounded by the most that the backend can count.
 func (d *Device) Tries() int { return min(d.Config.Boot.Tries, d.caps.MaxTries) }
 
 // MaxTries is the most tries that the boot loader can count.
@@ -166,8 +166,8 @@ func (d *Device) Known(slot string) error {
 	return d.Config.UnknownSlot(slot)
 }
 
-// check is the one check before a slot may boot: by the state store it holds one whole release, at or above the floor. Errors wrap
-// [ErrRefused] or are an update.RollbackError.
+// check is the only check before a slot may boot: by the state store it holds one whole release, at or above the floor. Errors
+// wrap [ErrRefused] or are an update.RollbackError.
 func (d *Device) check(slot string) error {
 	if err := d.oneRelease(slot); err != nil {
 		return err
@@ -240,7 +240,7 @@ func (d *Device) SwitchTo(ctx context.Context, slot string, tries int) error {
 	return d.switchTo(ctx, slot, tries, "")
 }
 
-// switchTo is SwitchTo; the release of the slot that is left by a rollback is not tried again by itself.
+// switchTo is SwitchTo; the release of the slot that is left by a rollback is not retried automatically.
 func (d *Device) switchTo(ctx context.Context, slot string, tries int, left string) error {
 	return d.locked(func() error {
 		err := d.check(slot)
@@ -286,8 +286,8 @@ func (d *Device) Rollback(ctx context.Context) (slot string, err error) {
 	return "", bootError("", "rolling back", errors.New("no other slot is bootable"))
 }
 
-// Repair restores the redundancy of the boot state and of the disk's partition table. A slot that does not hold one whole release is no
-// choice then, unless it is the last one. All copies are whole when it returns nil. Errors: update.BootError.
+// Repair restores the redundancy of the boot state and of the disk's partition table. It makes a slot that does not hold one whole
+// release unbootable, unless it is the last one. All copies are whole when it returns nil. Errors: update.BootError.
 func (d *Device) Repair(ctx context.Context) error {
 	return d.locked(func() error {
 		err := d.backend.Repair(ctx)
@@ -299,8 +299,8 @@ func (d *Device) Repair(ctx context.Context) error {
 	})
 }
 
-// FirstState makes the slot that is running, or runs by [Options.Booted], the choice of a boot loader without one, and every other slot no
-// choice. A state in which a slot boots next is left as it is. Errors: [config.RequestError], update.BootError.
+// FirstState makes the slot that is running, or runs by [Options.Booted], the choice of a boot loader without one, and marks every other
+// slot bad. A state in which a slot boots next is left as it is. Errors: [config.RequestError], update.BootError.
 func (d *Device) FirstState(ctx context.Context) error {
 	st, err := d.bootState(ctx)
 	if err == nil && st.Next != "" {
@@ -323,7 +323,7 @@ func (d *Device) FirstState(ctx context.Context) error {
 	return err
 }
 
-// dropPartial marks bootable slots bad that do not hold one whole release.
+// dropPartial marks bootable slots that do not hold one whole release bad.
 func (d *Device) dropPartial(ctx context.Context) error {
 	st, err := d.backend.State(ctx)
 	if err != nil {
@@ -345,7 +345,7 @@ func (d *Device) RequestRecovery(ctx context.Context) error {
 	return d.locked(func() error { return bootError("", "requesting the recovery", boot.RequestRecovery(ctx, d.backend)) })
 }
 
-// SpendTry takes one try from a slot, as the boot loader would when it starts it. What SwitchTo refuses is refused. Errors:
+// SpendTry takes one try from a slot, as the boot loader would when it starts it. It refuses what SwitchTo refuses. Errors:
 // update.BootError, update.RollbackError.
 func (d *Device) SpendTry(ctx context.Context, slot string) error {
 	return d.locked(func() error {

@@ -9,7 +9,7 @@ import (
 	"updater/state"
 )
 
-// Finding is something that a person should know of the boot state, with its severity and what to do about it.
+// Finding is something that a person should know about the boot state, with its severity and remedy.
 type Finding = boot.Finding
 
 // The severities of a finding.
@@ -19,7 +19,7 @@ const (
 	Failure = boot.Failure
 )
 
-// Status is what a device holds and what its boot loader does next.
+// Status is the content of a device's slots and the next choices of its boot loader.
 type Status struct {
 	Product  string          `json:"product,omitempty"`
 	Disk     string          `json:"disk"`
@@ -42,7 +42,7 @@ type SlotStatus struct {
 	Primary    bool              `json:"primary"`
 	Partitions map[string]string `json:"partitions"`        // role to partition or file
 	Version    string            `json:"version,omitempty"` // of its release
-	Images     state.Slot        `json:"images,omitempty"`  // what was installed, by role, where a state store knows it
+	Images     state.Slot        `json:"images,omitempty"`  // installed images by role, where a state store knows them
 }
 
 // ReadStatus opens a device for reading and returns its status. booted is as in [Options].

@@ -20,7 +20,7 @@ import (
 	"updater/verify"
 )
 
-// Warning is what weakens a promise and stops nothing.
+// Warning is a problem that weakens a guarantee and stops nothing.
 type Warning struct {
 	Text string
 	New  bool // it is about a state store before its first install
@@ -58,7 +58,7 @@ func (d *Device) openStore(mode blockdev.Mode) error {
 	case lost != "" && d.store.New():
 		d.warn(true, "the state store %s is new: nothing was installed by this program yet, and the floor is %d", area, fallback.Floor)
 	case lost != "":
-		d.warn(false, "the state store %s: %s; what was installed is not known, and the floor is %d, that of the running system's configuration",
+		d.warn(false, "the state store %s: %s; the installed images are not known, and the floor is %d, that of the running system's configuration",
 			area, lost, fallback.Floor)
 	}
 	if bad := d.store.Degraded(); bad != "" {
@@ -77,7 +77,7 @@ func (d *Device) Warnings() []Warning { return d.warnings }
 // Remembers reports whether a state store is configured.
 func (d *Device) Remembers() bool { return d.Config.State.Device != "" }
 
-// Known is what the state store of a device held when it was read.
+// Known is the content of a device's state store when it was read.
 type Known struct {
 	state.State
 	Warnings []Warning
@@ -125,7 +125,7 @@ func (d *Device) openStateArea(mode blockdev.Mode) (*blockdev.Device, error) {
 	return d.keep(blockdev.OpenPath(spec.Device, 0, 0, mode))
 }
 
-// State is what was remembered when the state store was read last. Without one it is what the configuration says.
+// State is the content of the state store when it was read last. Without a store it is that of the configuration.
 func (d *Device) State() state.State { return d.known }
 
 // Floor implements update.State.
@@ -195,7 +195,7 @@ func (d *Device) imageOf(r update.Record) state.Image {
 	}
 }
 
-// rounded are times to the millisecond: more would only fill the store.
+// rounded returns the times to the millisecond: more digits would only fill the store.
 func rounded(t update.Timings) map[string]float64 {
 	if t == nil {
 		return nil
@@ -213,7 +213,7 @@ func (d *Device) Now() time.Time {
 	return t.UTC().Truncate(time.Second)
 }
 
-// timeStep is how much later it must be for the time alone to be worth a write.
+// timeStep is how far the clock must advance for the time alone to be worth a write.
 const timeStep = 24 * time.Hour
 
 // change makes a change of the store, and records the time with it. The caller holds the boot lock.
@@ -239,8 +239,8 @@ func (d *Device) change(now time.Time, change func(*state.State), signed ...time
 	return err
 }
 
-// KeepDocument keeps the signed document of what a slot's role holds, for the recovery. The signature is nil for a clearsigned one.
-// Without a state store nothing is kept. Errors: [state.Error].
+// KeepDocument keeps the signed document of the content of a slot's role, for the recovery. The signature is nil for a clearsigned
+// one. Without a state store nothing is kept. Errors: [state.Error].
 func (d *Device) KeepDocument(slot, role string, doc, signature []byte) error {
 	return d.locked(func() error { return d.maps.Put(slot+"/"+role, doc, signature) })
 }

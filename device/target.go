@@ -16,11 +16,11 @@ import (
 	"updater/state"
 )
 
-// targetPatience outlasts udev, which looks at every new partition.
+// targetPatience outlasts udev, which probes every new partition.
 const targetPatience = 10 * time.Second
 
 // OpenTarget opens a disk as the device that a configuration is for, to set it up: the boot state is that of the target, never one of the
-// station. inside says that this program runs on the device itself, whose firmware and flash then count as well. It holds the install lock
+// station. inside is set if this program runs on the device itself, whose firmware and flash then count as well. It holds the install lock
 // until it is closed; the boot state is opened by [Device.SetChoice]. Errors: [config.RequestError], [blockdev.LockedError].
 func OpenTarget(c *config.Config, disk string, inside bool) (*Device, error) {
 	if err := onTarget(c, disk, inside); err != nil {
@@ -36,7 +36,7 @@ func OpenTarget(c *config.Config, disk string, inside bool) (*Device, error) {
 	return &Device{Config: c, disk: opened, target: true}, nil
 }
 
-// ofDisk matches what follows a disk's node in the nodes of its partitions and of an eMMC's boot partitions.
+// ofDisk matches the suffixes of a disk's node in the nodes of its partitions and of an eMMC's boot partitions.
 var ofDisk = regexp.MustCompile(`^(p?[0-9]+|boot[01])?$`)
 
 // onTarget turns the configuration of a device into one for the disk of a target.
@@ -96,8 +96,8 @@ func (d *Device) createUBoot(text string) error {
 // MaxEnvironment bounds the text of [Device.CreateEnvironment], in bytes.
 const MaxEnvironment = uboot.MaxEnvironment
 
-// SetChoice makes the first slot the boot loader's choice, the others the next ones in their order, and the empty ones no choice at all. Nothing
-// of the disk is running. Every change is durable and the choice was read back when it returns nil.
+// SetChoice makes the first slot the boot loader's choice, the others the next ones in their order, and marks the empty ones bad. No slot of the
+// disk is running. Every change is durable and the choice was read back when it returns nil.
 func (d *Device) SetChoice(ctx context.Context, first string, others []string, empty []config.Slot) error {
 	return d.locked(func() error {
 		for _, slot := range append(slices.Clone(others), first) { // the last one becomes the first choice

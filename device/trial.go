@@ -11,13 +11,13 @@ import (
 	"updater/update"
 )
 
-// follows reports whether the device remembers how its releases prove themselves: it has a state store, and somebody asks.
+// follows reports whether the device remembers how its releases prove themselves: it has a state store, and a channel or a report server.
 func (d *Device) follows() bool {
 	return d.store != nil && !d.target && (d.Config.Follows() || d.Config.Reports())
 }
 
-// onTrial notes, before its activation, that a slot is to prove itself, and which slot a rollback leaves; "" is no rollback. A switch back to
-// the running slot ends the trial of another one. The caller holds the boot lock.
+// onTrial records, before its activation, that a slot is on trial, and which slot a rollback leaves; "" is no rollback. A switch back to the
+// running slot ends the trial of another one. The caller holds the boot lock.
 func (d *Device) onTrial(slot, left string) error {
 	if !d.follows() {
 		return nil
@@ -46,9 +46,9 @@ func (d *Device) onTrial(slot, left string) error {
 }
 
 // settle finds out whether the slot on trial was given up. A slot whose tries are spent has failed. Otherwise the boot loader's state does not
-// tell why the slot is no choice any more: some leave no trace of a try (tryboot, EFI), a power cut may have come before the activation,
-// or another program has put it back. Such a loss counts, and the release has failed after boot.tries of them, or 2. The caller holds the
-// boot lock.
+// show why the slot is no longer a choice: some loaders leave no trace of a try (tryboot, EFI), a power cut may have come before the
+// activation, or another program has put it back. Such a loss counts, and the release has failed after boot.tries of them, or 2. The caller
+// holds the boot lock.
 func (d *Device) settle(ctx context.Context) error {
 	t, rollback := d.known.Fleet.Trial, d.known.Fleet.Rollback.To
 	if !d.follows() || (t.Release == "" || t.Ended) && rollback == "" {
@@ -56,7 +56,7 @@ func (d *Device) settle(ctx context.Context) error {
 	}
 	st, err := d.backend.State(ctx)
 	if err != nil {
-		return nil // what comes next reports it; the trial is judged once it can be read
+		return nil // the next operation reports it; the trial is judged once the state can be read
 	}
 	if rollback != "" {
 		if err := d.rolledBack(rollback == st.Next || rollback == d.booted); err != nil || t.Release == "" || t.Ended {
@@ -133,7 +133,7 @@ func (d *Device) proved(s *state.State, now time.Time, slot string) {
 	d.queue(s, now, rec, state.Report{Outcome: state.ReportGood, Install: s.Fleet.Installs, Attempt: attempt})
 }
 
-// queue queues a report of a release, when somebody wants it.
+// queue queues a report of a release if reports are configured.
 func (d *Device) queue(s *state.State, now time.Time, rec update.Record, r state.Report) {
 	if !d.Config.Reports() || rec.Release == "" {
 		return
@@ -171,7 +171,7 @@ func (d *Device) See(seen state.Seen, signed time.Time, accept func(before state
 	})
 }
 
-// Delivered forgets a report that the server has taken, durably. Errors: [StoreError].
+// Delivered forgets a report that the server has accepted, durably. Errors: [StoreError].
 func (d *Device) Delivered(r state.Report) error {
 	return d.locked(func() error {
 		return d.change(d.Now(), func(s *state.State) { s.Fleet.Delivered(r) })

@@ -87,7 +87,7 @@ func words(f state.Fleet) string {
 	return strings.Join(list, "; ")
 }
 
-// What became of a slot is told by the boot loader's state, and by nothing else.
+// Only the boot loader's state decides what became of a slot.
 func TestTrial(t *testing.T) {
 	const failed = "r failed at attempt 1: its tries are spent; report fell-back of install 1"
 	for _, c := range []struct{ name, boot, want string }{
@@ -109,7 +109,7 @@ func TestTrial(t *testing.T) {
 	}
 }
 
-// Where the boot loader tells nothing of a try, a release fails after boot.tries activations, and another one begins anew.
+// Where the boot loader leaves no trace of a try, a release fails after boot.tries activations, and another one begins anew.
 func TestTrialWithoutATrace(t *testing.T) {
 	r := newTrial(t)
 	for n, step := range []struct{ identity, want string }{
@@ -152,7 +152,7 @@ func TestTrialEnds(t *testing.T) {
 	}
 }
 
-// A rollback that ended before its activation is none: nothing failed, and no report waits.
+// A rollback that ended before its activation does not count: nothing failed, and no report waits.
 func TestRollbackWithoutASwitch(t *testing.T) {
 	for _, c := range []struct{ name, boot, want string }{
 		{"the activation never came", "A good\nB good next\n", "report good of install 1"},

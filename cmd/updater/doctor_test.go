@@ -188,7 +188,7 @@ var planted = []struct {
 	{"wrong partition", func(p *patient) { p.edit("PARTLABEL=rootfs_b", "PARTLABEL=rootfs_c") }, boot.Failure, "PARTLABEL=rootfs_c is not on disk", ExitIncompatible},
 	{"ambiguous partition", func(p *patient) { p.Sh("sgdisk -c4:rootfs_b disk.img"); p.edit(`"PARTLABEL=state"`, `"st"`) }, boot.Failure, "partitions 3 and 4 both match", ExitIncompatible},
 	{"one partition for both", func(p *patient) { p.edit("PARTLABEL=rootfs_b", "/dev/vda2") }, boot.Failure, "both have partition 2", ExitIncompatible},
-	{"sizes differ", func(p *patient) { p.Sh("sgdisk -d3 -n3:0:+12M -c3:rootfs_b disk.img") }, boot.Warning, "what fits one may not fit the other", 0},
+	{"sizes differ", func(p *patient) { p.Sh("sgdisk -d3 -n3:0:+12M -c3:rootfs_b disk.img") }, boot.Warning, "an image that fits one may not fit the other", 0},
 	{"slot too small", func(p *patient) {
 		p.remember(func(s *state.State) {
 			s.Put("A", "rootfs", state.Image{Size: rig.SlotBytes + 1, At: day, Result: state.Good}, "")

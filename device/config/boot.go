@@ -26,7 +26,7 @@ type Boot struct {
 	Commands map[string][]string `toml:"commands"` // custom: state, invalidate, activate, good, bad
 }
 
-// Barebox repeats what the device tree says of barebox' state.
+// Barebox repeats the properties of barebox's state from the device tree.
 type Barebox struct {
 	Magic    int64 `toml:"magic"`
 	Stride   int64 `toml:"stride"`   // bytes from one bucket to the next

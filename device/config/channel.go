@@ -10,7 +10,7 @@ import (
 // Channel is [channel]: where the device learns which releases there are.
 type Channel struct {
 	URL        string   `toml:"url"`        // of the channel document: an address, or a path
-	Mirrors    []string `toml:"mirrors"`    // of the same document, asked in turn when the one before cannot be had or is old
+	Mirrors    []string `toml:"mirrors"`    // of the same document, tried in turn when the one before is unavailable or old
 	Name       string   `toml:"name"`       // that the document must have; "" is stable
 	Identifier string   `toml:"identifier"` // places the device in rollouts; "" is the machine-id, else the serial of the firmware
 	Hawkbit    Hawkbit  `toml:"hawkbit"`    // instead of a document
@@ -23,24 +23,25 @@ type Hawkbit struct {
 	Controller string `toml:"controller"` // the name of the device there; "" is the identifier
 }
 
-// Follows reports whether somebody says which releases there are.
+// Follows reports whether a channel or a hawkBit server is configured.
 func (c *Config) Follows() bool { return c.Channel.URL != "" || c.Channel.Hawkbit.URL != "" }
 
-// Reports reports whether somebody is told what became of installs.
+// Reports reports whether the results of installs are sent to a server.
 func (c *Config) Reports() bool { return c.Report.URL != "" || c.Channel.Hawkbit.URL != "" }
 
-// Report is [report]: who is told what became of installs.
+// Report is [report]: the server that gets the results of installs.
 type Report struct {
-	URL string `toml:"url"` // takes one JSON document by POST
+	URL string `toml:"url"` // receives one JSON document by POST
 }
 
-// Serve is [serve]: what other devices may fetch from this one.
+// Serve is [serve]: how this device serves its releases to other devices.
 type Serve struct {
 	Listen    string   `toml:"listen"`     // address and port, such as ":8407"; "" serves nothing
 	RateLimit ByteSize `toml:"rate_limit"` // of all together, per second; 0 is 1M
 }
 
-// minServing brings the longest range, which leaves after all of it was compared, within the stall time of a client, in bytes per second.
+// minServing is the rate at which the longest range, sent only after all of it was compared, still meets the stall time of a client, in bytes per
+// second.
 const minServing = 256 << 10
 
 // address parses an http:// or https:// address.

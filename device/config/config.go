@@ -27,7 +27,7 @@ const maxConfig = 1 << 20
 // Config is the configuration of a device. The zero value is that of a host without one: no keyring, no slots, every default.
 type Config struct {
 	Product  string   `toml:"product"`  // must equal a signed <Product>
-	Hardware string   `toml:"hardware"` // revision of the device, which a release may be limited to; "" is what the device tree says
+	Hardware string   `toml:"hardware"` // revision of the device, which a release may be limited to; "" is that of the device tree
 	Keyring  []string `toml:"keyring"`  // files or folders of OpenPGP certificates
 	State    State    `toml:"state"`    // where the state store is; empty: nothing is remembered
 	Disk     Disk     `toml:"disk"`
@@ -51,7 +51,7 @@ type Config struct {
 type Disk struct {
 	Path     string `toml:"path"`     // block device or disk image file; "" is the disk that booted
 	Engine   string `toml:"engine"`   // how slots are written: auto, paced or direct; "" is auto
-	Unmapped string `toml:"unmapped"` // what unmapped blocks become when the image does not say: zero, keep or discard; "" is zero
+	Unmapped string `toml:"unmapped"` // treatment of unmapped blocks when the image sets none: zero, keep or discard; "" is zero
 }
 
 // Slot is one [[slot]]: its name to the boot loader, and its partitions and files by role.
@@ -73,8 +73,8 @@ func (s Slot) Roles() []string {
 	return roles
 }
 
-// Release is [release]: what the image that contains this configuration calls itself. It counts where the state store cannot
-// be read.
+// Release is [release]: version and index of the image that contains this configuration. It counts where the state store
+// cannot be read.
 type Release struct {
 	Version       string `toml:"version"`
 	RollbackIndex int64  `toml:"rollback_index"`
@@ -146,7 +146,7 @@ func read(path string) (*Config, error) {
 	return c, nil
 }
 
-// parse reads the file strictly, and returns its text for the lines of what is wrong.
+// parse reads the file strictly, and returns its text, which has the lines of the errors.
 func parse(path string) (*Config, string, []error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -172,7 +172,7 @@ func parse(path string) (*Config, string, []error) {
 		}
 		errs = append(errs, fmt.Errorf("unknown key %q", key))
 	}
-	// A value that is no table is silently left out where a map belongs.
+	// A value that is not a table is silently dropped where a map is expected.
 	keys := meta.Keys()
 	for i, key := range keys {
 		if !slices.Contains(tables, key.String()) || i+1 < len(keys) && slices.Equal(keys[i+1][:min(len(key), len(keys[i+1]))], key) {
@@ -241,7 +241,7 @@ func (c *Config) check(backends []string) (errs []error) {
 	return flatten(errs)
 }
 
-// flatten lists errors that are not nil; of a join each of its own.
+// flatten lists the errors that are not nil, and each error of a join.
 func flatten(errs []error) (list []error) {
 	for _, err := range errs {
 		if join, ok := err.(interface{ Unwrap() []error }); ok {
@@ -286,8 +286,8 @@ func (c *Config) checkSlots() error {
 	return errors.Join(errs...)
 }
 
-// CheckInstallable refuses slots of several roles without a state store, which nothing may be installed into: only the store knows whether
-// the roles of a slot are of one release. Reading such a device is allowed. Errors: [Error].
+// CheckInstallable refuses installs into slots of several roles without a state store: only the store knows whether the roles of a slot
+// are of one release. Reading such a device is allowed. Errors: [Error].
 func (c *Config) CheckInstallable() error {
 	if roles := c.Slot[0].Roles(); c.State.Device == "" && len(roles) > 1 {
 		return &Error{

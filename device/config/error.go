@@ -5,7 +5,7 @@ import "fmt"
 // Error is a configuration that cannot be used. Nothing was opened or written.
 type Error struct {
 	Err    error
-	Advice string // what to do next; "" points to the documentation
+	Advice string // next step; "" points to the documentation
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
@@ -26,7 +26,7 @@ func Errorf(format string, a ...any) error { return &Error{Err: fmt.Errorf(forma
 // opened or written.
 type RequestError struct {
 	Err    error
-	Advice string // what to do next; may be empty
+	Advice string // next step; may be empty
 }
 
 func (e *RequestError) Error() string { return e.Err.Error() }

@@ -9,7 +9,7 @@ import (
 	"updater/device/config"
 )
 
-// TestKexecOf: with several roles the configuration says which partition has the kernel, and the command line may name the others.
+// TestKexecOf: with several roles the configuration names the partition with the kernel, and the command line may name the others.
 func TestKexecOf(t *testing.T) {
 	const slots = `keyring = ["keys"]
 state = "PARTLABEL=state"

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Beside is the ending of the fixed name under which a file role is written until it was read back.
+// Beside is the suffix of the fixed name under which a file role is written until it was read back.
 const Beside = ".new"
 
 // Place is a file that is a role of a slot: a path in the file system of a partition, mounted or not, or below a mount point.

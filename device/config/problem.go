@@ -44,7 +44,7 @@ func Problems(path string, backends []string, more func(*Config) error) []Proble
 	return list
 }
 
-// slotWords begin what is wrong with a slot.
+// slotWords begin the errors of a slot.
 const slotWords = `name|partitions|files|partition|file|loader|boot_partition|attempts|priority|role \w+ is a file`
 
 var (

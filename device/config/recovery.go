@@ -11,7 +11,7 @@ import (
 	"updater/initramfs/network"
 )
 
-// Recovery is [recovery]: what the initramfs does.
+// Recovery is [recovery]: the settings of the initramfs.
 type Recovery struct {
 	Mode string `toml:"mode"` // install | recover | status, when the kernel command line has none; "" is install
 	// Provision allows updater.mode=provision: a signed plan may then write the disk of this device from its first byte.
@@ -51,8 +51,8 @@ type GPIO struct {
 	Pull      string `toml:"pull"` // up, down or ""
 }
 
-// Kexec says how a freshly written slot is started without the firmware. In the command line, {slot} is the name of the slot,
-// {partition} what the configuration calls its partition of Role, and {partition:ROLE} that of another role.
+// Kexec configures how a freshly written slot is started without the firmware. In the command line, {slot} is the name of the
+// slot, {partition} the configured name of its partition of Role, and {partition:ROLE} that of another role.
 type Kexec struct {
 	Role    string `toml:"role"`   // whose partition holds kernel and initrd; "" is the only one
 	Kernel  string `toml:"kernel"` // path in the slot; "" is a restart through firmware and boot loader

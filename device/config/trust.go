@@ -12,14 +12,14 @@ import (
 	"updater/verify"
 )
 
-// Trust is [trust]: what a signed document must satisfy. The defaults are the strictest that a plain, signed bmap passes; every
-// key but allow_rsa2048 only tightens them.
+// Trust is [trust]: the requirements for a signed document. The defaults are the strictest that a plain, signed bmap passes;
+// every key but allow_rsa2048 only tightens them.
 type Trust struct {
 	MinSigners        int      `toml:"min_signers"`         // distinct primary keys; 0 is 1
 	MinRSABits        int      `toml:"min_rsa_bits"`        // 3072 or more; 0 is 3072
 	AllowRSA2048      bool     `toml:"allow_rsa2048"`       // the one key that lowers a floor
 	MinHashBits       int      `toml:"min_hash_bits"`       // 256, 384 or 512; 0 is 256
-	RefuseExpiredKeys bool     `toml:"refuse_expired_keys"` // also for what they signed before
+	RefuseExpiredKeys bool     `toml:"refuse_expired_keys"` // also for earlier signatures
 	RequireMetadata   bool     `toml:"require_metadata"`    // product and rollback index must be signed
 	Require           []string `toml:"require"`             // further fields of <Update> that must be there
 	Key               []Key    `toml:"key"`                 // pinned keys; none: every key of the keyring
@@ -32,7 +32,7 @@ type Trust struct {
 // Key is one [[trust.key]].
 type Key struct {
 	Fingerprint string   `toml:"fingerprint"` // of the primary key, in full
-	Roles       []string `toml:"roles"`       // what it may sign for; none: every role
+	Roles       []string `toml:"roles"`       // roles it may sign for; none: every role
 	Documents   []string `toml:"documents"`   // types of document that it may sign; none: releases and bare block maps
 }
 
@@ -114,9 +114,9 @@ func (c *Config) Policy(keyring []string, recorded time.Time) (verify.Policy, er
 	case !given && len(c.Keyring) == 0:
 		return p, &verify.SignatureError{Reason: "no keyring is configured, so nothing can be trusted", Advice: "set keyring in the configuration"}
 	}
-	advice := "correct the certificates that --keyring names; what is signed was not looked at"
+	advice := "correct the certificates that --keyring names; the signed document was not looked at"
 	if !given {
-		keyring, advice = c.Keyring, "correct keyring in "+c.File+", or the certificate; what is signed was not looked at"
+		keyring, advice = c.Keyring, "correct keyring in "+c.File+", or the certificate; the signed document was not looked at"
 	}
 	k, err := verify.LoadKeyring(keyring...)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// When is [when]: when an update by a channel may begin. A person may always.
+// When is [when]: when an update by a channel may begin. A person may always start one.
 type When struct {
 	Windows []Window `toml:"windows"` // of local time; empty is always
 	Mains   bool     `toml:"mains"`   // not while the machine runs on a battery

@@ -111,7 +111,7 @@ func (d *doctor) sizes(parts []slotPart) {
 	for i, p := range parts {
 		for _, o := range parts[:i] {
 			if o.role == p.role && o.Size != p.Size {
-				d.warn("give both the same size", "%s has %s, %s has %s: what fits one may not fit the other", o.what(), sizeText(o.Size), p.what(), sizeText(p.Size))
+				d.warn("give both the same size", "%s has %s, %s has %s: an image that fits one may not fit the other", o.what(), sizeText(o.Size), p.what(), sizeText(p.Size))
 			}
 		}
 		for name, roles := range known.Slots {

@@ -1,6 +1,6 @@
 // Package doctor looks at everything that an install needs and changes nothing: the configuration, the keys and the clock, the disk and the
-// slots, the medium and the kernel, the state store, and the boot loader's state. Each check adds its findings; one that cannot go on says
-// why, and the others go on without it.
+// slots, the medium and the kernel, the state store, and the boot loader's state. Each check adds its findings; one that cannot go on
+// reports why, and the others go on without it.
 package doctor
 
 import (
@@ -25,7 +25,7 @@ type Finding struct {
 	Err error `json:"-"` // whose text is the evidence; nil where the check itself judged
 }
 
-// Machine is what the checks ask of the running system. Tests plant faults in it that a file cannot have.
+// Machine is the part of the running system that the checks query. Tests plant faults in it that a file cannot have.
 type Machine struct {
 	Now    func() time.Time
 	Medium func(p blockdev.Partition) (blockdev.Facts, blockdev.Features, error)
@@ -79,7 +79,7 @@ func Examine(ctx context.Context, c *config.Config, booted string, m Machine) []
 	return d.found
 }
 
-// add notes findings, each only once: two checks may meet the same fault.
+// add adds findings, each only once: two checks may meet the same fault.
 func (d *doctor) add(findings ...boot.Finding) {
 	for _, f := range findings {
 		d.note(Finding{Check: d.check, Finding: f})

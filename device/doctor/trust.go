@@ -18,7 +18,7 @@ import (
 // expirySoon is how early the end of a key is reported: time to sign a new one and to distribute it to a fleet.
 const expirySoon = 90 * 24 * time.Hour
 
-// unstableNode are device nodes whose letter depends on the order in which disks are found.
+// unstableNode matches device nodes whose letter depends on the order in which disks are found.
 var unstableNode = regexp.MustCompile(`^/dev/(sd|hd)[a-z]+\d*$`)
 
 // checkConfig reports settings that are valid but probably mistakes.

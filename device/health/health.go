@@ -39,7 +39,7 @@ type Check struct {
 	Healthy bool    `json:"healthy"`
 	Seconds float64 `json:"seconds"`
 	Error   string  `json:"error,omitempty"`
-	Output  string  `json:"said,omitempty"` // the first of what it has printed
+	Output  string  `json:"said,omitempty"` // the beginning of its output
 }
 
 // UnhealthyError names the checks that failed.

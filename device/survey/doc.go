@@ -2,5 +2,5 @@
 // the boot loader by what it leaves on the disk, and the first state that the loader needs.
 //
 // It only reads. [Survey.Unknown] lists the facts that it could not determine, and the draft marks them. Input is hostile: labels that a
-// configuration cannot hold are replaced by PARTUUIDs, and of a file system at most [maxNames] names are looked at.
+// configuration cannot hold are replaced by PARTUUIDs, and at most [maxNames] names of a file system are looked at.
 package survey

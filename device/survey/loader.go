@@ -38,7 +38,7 @@ func (l *look) loader() {
 		}
 	}
 	if l.Backend != "" && l.Backend != "custom" {
-		l.unknown("no trace of %s was found: what [boot] names is a guess", l.Backend)
+		l.unknown("no trace of %s was found: the values of [boot] are a guess", l.Backend)
 		l.guess()
 		return
 	}

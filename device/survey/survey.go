@@ -13,7 +13,7 @@ import (
 	"updater/device/config"
 )
 
-// Options say what is looked at.
+// Options select the disk and the machine.
 type Options struct {
 	Disk    string // node of a whole disk, or a disk image file; "" is this machine and the disk that it booted from
 	Root    string // of the running system, "/" on a device; "" where only the disk counts, as for a disk image
@@ -21,7 +21,7 @@ type Options struct {
 	Product string // for the configuration; "" leaves it open
 }
 
-// Survey is what was found.
+// Survey is the result of [Look].
 type Survey struct {
 	Options
 	Boot    []string // lines of [boot] besides backend and tries
@@ -29,7 +29,7 @@ type Survey struct {
 	Slots   []Slot
 	State   string   // partition for the state store; "" for none
 	Found   []string // evidence, a sentence each
-	Unknown []string // what could not be determined, and what to do about it
+	Unknown []string // facts that could not be determined, with the next step
 	Has     bool     // the boot loader's state names the slots already
 	dialect string
 }
@@ -148,7 +148,7 @@ func (l *look) pair(role string, two ...blockdev.Partition) {
 	}
 }
 
-// role names what the partitions of a label hold.
+// role names the content of the partitions of a label.
 func (l *look) role(base string) string {
 	name := strings.Trim(strings.ToLower(base), "_-. ")
 	role := map[string]string{"kern": "kernel", "root": "rootfs", "system": "rootfs", "rootfs": "rootfs"}[name]
@@ -171,7 +171,7 @@ func (l *look) store() {
 		"make one of 1 to 8 MiB, or name a file on the data partition")
 }
 
-// machine adds what only a running system knows.
+// machine adds facts that only a running system knows.
 func (l *look) machine() {
 	if l.Root == "" {
 		l.unknown("the machine that this disk is for: product, hardware revision and firmware")

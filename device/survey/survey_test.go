@@ -86,7 +86,7 @@ P`, ""},
 	{"custom/config.toml", ``, ""},
 }
 
-// TestExamples: what is drafted from a disk of every example in examples/boot loads, and has the boot loader, the slots and the roles of the example.
+// TestExamples: the draft from a disk of every example in examples/boot loads, and has the boot loader, the slots and the roles of the example.
 func TestExamples(t *testing.T) {
 	seen, err := filepath.Glob("../../examples/boot/*/*.toml")
 	if err != nil || len(seen) != len(examples) {
@@ -130,7 +130,7 @@ func TestExamples(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(filepath.Dir(image), "grubenv")); (err == nil) != (e.state == "grubenv") {
 				t.Errorf("grubenv beside the draft: %v; want %q", err, e.state)
 			}
-			// Given again, nothing is overwritten.
+			// A second run overwrites nothing.
 			before, _ := os.ReadFile(draft)
 			if _, _, err := survey.Draft(o, draft); !errors.Is(err, fs.ErrExist) {
 				t.Errorf("written over a file: %v", err)
