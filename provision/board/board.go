@@ -1,4 +1,4 @@
-// Package board is what an operator sees of a factory line while it runs.
+// Package board shows a running factory line to its operator.
 package board
 
 import (

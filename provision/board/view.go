@@ -31,7 +31,7 @@ type View struct {
 	mu      sync.Mutex
 	last    map[string]int64 // tenth of the step that was printed, by unit
 	size    [2]int           // of the screen at the last frame
-	ask     string           // what the next key answers: "" (nothing), "quit" or "again"
+	ask     string           // question that the next key answers: "" (none), "quit" or "again"
 	answer  chan bool        // to "again"
 	restore func()
 }
@@ -39,7 +39,7 @@ type View struct {
 // Options say how a board is shown.
 type Options struct {
 	Out   io.Writer
-	Keys  io.Reader // a terminal takes keys from it; may be nil
+	Keys  io.Reader // keys are read from it if it is a terminal; may be nil
 	Plain bool      // lines, also on a terminal
 	Quit  func()    // the operator ends the run
 }
@@ -120,7 +120,7 @@ func (v *View) raw(r io.Reader) {
 
 func (v *View) write(s string) { _, _ = io.WriteString(terminal.Direct(v.out), s) }
 
-// leave goes back to the screen as it was; what follows are lines.
+// leave restores the screen as it was; the later output is lines.
 func (v *View) leave() {
 	if v.screen.Swap(false) {
 		v.write(leaveScreen)

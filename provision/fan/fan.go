@@ -14,7 +14,7 @@ import (
 // pieces is the shared window: 16 pieces of at most 512 KiB, see update.Pieces.
 const pieces = 16
 
-// Sink takes the bytes of an image, ascending, from one goroutine.
+// Sink receives the bytes of an image, ascending, from one goroutine.
 type Sink interface {
 	io.WriterAt
 	Zero(off, length int64) error
@@ -169,7 +169,7 @@ func (f *fan) slowest() (slowest *Out) {
 	return slowest
 }
 
-// drop takes a target out of the fan and frees what it did not write. The piece that it may hang on is replaced.
+// drop removes a target from the fan and frees the pieces that it did not write. The piece that it may hang on is replaced.
 func (f *fan) drop(out *Out) {
 	if out.left.Swap(true) {
 		return
@@ -192,7 +192,7 @@ func (f *fan) drop(out *Out) {
 	}
 }
 
-// wait waits until the targets have written what they have, but for the slow ones no longer than the options allow.
+// wait waits until the targets have written their pieces, but for the slow ones no longer than the options allow.
 func (f *fan) wait(ctx context.Context) {
 	deadline := time.Time{}
 	for {
@@ -226,7 +226,7 @@ func (f *fan) wait(ctx context.Context) {
 	}
 }
 
-// run writes what the fan sends. After an error, and after it was dropped, it frees what comes.
+// run writes the pieces that the fan sends. After an error, and after it was dropped, it only frees them.
 func (out *Out) run(free chan<- *piece, end int64) {
 	defer close(out.finished)
 	for pc := range out.queue {

@@ -2,7 +2,7 @@
 //
 // It guarantees that nothing outside the partition is read or written and that reads go past the page cache. The content of the medium
 // is hostile: only [updater/blockdev/fat] parses it, in bounded time and memory. A file system is made in memory, and the sectors that differ
-// are written, so the library that makes it never sees a byte of the medium. A power cut during [Write] may leave anything but in the
+// are written, so the library that makes it never sees a byte of the medium. A power cut during [Write] can damage everything except the
 // files whose place and content do not change.
 package fat
 

@@ -84,7 +84,7 @@ func (m *image) geometry() geometry {
 // roomy reports whether the FAT has an entry for every cluster after the two reserved ones.
 func (g geometry) roomy() bool { return (g.total-g.root)/g.cluster+2 <= g.fatSize/4 }
 
-// Of the boot sector: what decides where everything lies, and the volume's serial number.
+// Ranges of the boot sector: the fields that decide where everything lies, and the volume's serial number.
 const (
 	bpbAt, bpbEnd = 11, 64
 	idAt, idEnd   = 67, 71
@@ -127,8 +127,8 @@ func (m *image) write(w Window) error {
 	return m.writePart(w, 0, g.fat)
 }
 
-// directory is where the clusters of the root directory lie that the medium has in its directory, too. What is in them appears at once; a
-// cluster that is new appears with its entry in the FAT.
+// directory lists where the clusters of the root directory lie that are also in the directory on the medium. Their entries appear at
+// once; a new cluster appears with its entry in the FAT.
 func (m *image) directory(w Window, g geometry) (at []int64) {
 	next := func(read func(p []byte, off int64) (int, error), cluster int64) int64 {
 		b := make([]byte, m.sector)
@@ -169,7 +169,7 @@ func (m *image) writePart(w Window, begin, end int64) error {
 		_, _ = m.ReadAt(want, from) // of memory
 		_, err := w.ReadBackAt(got, from)
 		for at := 0; at < len(want); {
-			run := m.differing(want[at:], got[at:], err != nil) // what cannot be read is written
+			run := m.differing(want[at:], got[at:], err != nil) // sectors that cannot be read are written
 			if run > 0 {
 				if _, err := w.Medium.WriteAt(want[at:at+run], w.Offset+from+int64(at)); err != nil {
 					return err
@@ -233,7 +233,7 @@ func (m *image) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// What else the library asks of a file.
+// Further methods that the library requires of a file.
 
 func (*image) Stat() (fs.FileInfo, error)                { return nil, backend.ErrNotSuitable }
 func (*image) Read([]byte) (int, error)                  { return 0, backend.ErrNotSuitable }

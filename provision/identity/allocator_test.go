@@ -87,8 +87,8 @@ func allocatorLife(t *testing.T, open func(*testing.T, string) identity.Allocato
 	do(func(a identity.Allocator) error { return a.Release(ctx, two, "AG001") })
 	reserve(two, "AG001") // a failed one gets it again while it is free
 	do(func(a identity.Allocator) error { return a.Release(ctx, two, "AG001") })
-	reserve(place, "AG002") // it had nothing; what another had is left for that one where possible
-	reserve(three, "AG001") // but consumed is nothing
+	reserve(place, "AG002") // it had nothing; a serial that another unit had is left for that unit where possible
+	reserve(three, "AG001") // but it is not consumed
 	if _, err := open(t, path).Reserve(ctx, two); !errors.Is(err, identity.ErrNoSerial) {
 		t.Fatalf("Reserve with none left: %v", err)
 	}
@@ -123,8 +123,8 @@ func allocatorRace(t *testing.T, open func(*testing.T, string) identity.Allocato
 	wg.Wait()
 }
 
-// TestTornJournal cuts the journal of serials at every byte: what was confirmed stays, what was not is as if it had
-// never been asked for.
+// TestTornJournal cuts the journal of serials at every byte: a confirmed serial stays, and one that was not confirmed
+// is as if it had never been requested.
 func TestTornJournal(t *testing.T) {
 	path, ctx := writeSerials(t, 4), t.Context()
 	a := identity.NewCSV(path)
@@ -176,7 +176,7 @@ func TestHTTPAllocatorRetries(t *testing.T) {
 	}
 }
 
-// TestAnswerIsARefusal: an answer of the server that says no is not tried again.
+// TestAnswerIsARefusal: a request that the server refuses is not retried.
 func TestAnswerIsARefusal(t *testing.T) {
 	tries := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -5,5 +5,5 @@
 // key is made on the device's own disk and goes nowhere else; that a key is on stable storage before it is certified; and that an
 // interrupted run finds serial, key and certificate again and keeps them. Everything is read back from the medium.
 //
-// It does not decide which units may be provisioned, and it does not know what else is on the disk.
+// The package does not decide which units may be provisioned, and does not know the rest of the disk.
 package identity

@@ -20,7 +20,7 @@ type HTTPAllocator struct {
 	Web     *Web
 }
 
-// Request is what an HTTPAllocator sends.
+// Request is the body that an HTTPAllocator sends.
 type Request struct {
 	Station string `json:"station"`
 	Claim

@@ -19,7 +19,7 @@ import (
 
 // Witness knows what this station made for one unit. [updater/provision/record.Witness] is one.
 type Witness interface {
-	// Attest notes durably that this station made an object of the identity with a serial, by its sha256 (hex), "" for the serial alone.
+	// Attest records durably that this station made an object of the identity with a serial, by its sha256 (hex), "" for the serial alone.
 	Attest(serial, sum string) error
 	Attested(serial, sum string) bool
 }
@@ -28,7 +28,7 @@ type Witness interface {
 type Held struct {
 	Latch   []byte // nil is none, empty is one that cannot be read
 	Claimed string // the serial, made by this station or not
-	Foreign Found  // what this station did not make
+	Foreign Found  // identity that this station did not make
 
 	// Made by this station for this unit, as the witness attests.
 	Serial string
@@ -43,8 +43,8 @@ type Found struct {
 	Certificate string // sha256 of the file, hex
 }
 
-// Read returns what an identity partition holds. Serial, key and certificate count only if the witness attests them: someone may have
-// prepared the medium. Anything unreadable but the latch counts as missing: a blank medium is the usual case.
+// Read returns the content of an identity partition. Serial, key and certificate count only if the witness attests them: someone may
+// have prepared the medium. Anything unreadable but the latch counts as missing: a blank medium is the usual case.
 func Read(rule *plan.Identity, w fat.Window, witness Witness) (h Held) {
 	from, err := fat.Open(w)
 	if err != nil {
@@ -218,7 +218,7 @@ func (w *writer) place(latch []byte) error {
 }
 
 // files are those of the identity partition in an order in which a power cut does not lose the key: key and serial, which are the same in
-// every run, then the others, the request, whose length varies, and what comes later: certificate and latch.
+// every run, then the others, the request, whose length varies, and the later files: certificate and latch.
 func (id *Identity) files(latch []byte) []fat.File {
 	rank := func(name string) int {
 		switch name {

@@ -190,7 +190,7 @@ func testIdentity(t *testing.T, size int64) {
 		t.Fatalf("identity is %+v after %d certificates", first, *signed)
 	}
 	fsck(t, path, w)
-	// What an outside reader finds is what was planned.
+	// An outside reader finds the planned content.
 	got := provisiontest.Tool(t, "mtype", "-i", cutOut(t, path, w), "::/mac")
 	if got != "02:00:00:00:00:01 7" {
 		t.Errorf("mac is %q", got)
@@ -334,7 +334,7 @@ func TestLatchIsRead(t *testing.T) {
 	}
 }
 
-// TestRead: what a medium holds counts as far as the witness attests it.
+// TestRead: the content of a medium counts as far as the witness attests it.
 func TestRead(t *testing.T) {
 	_, w := window(t, 40<<20)
 	rule := &plan.Identity{Key: &plan.Key{Type: "ed25519", File: "k", Certificate: "c"}}

@@ -13,7 +13,7 @@ type Claim struct {
 	Held   string `json:"held,omitempty"` // serial that an interrupted run left on the medium
 }
 
-// Reservation is what a unit gets.
+// Reservation is the serial of a unit and its variables.
 type Reservation struct {
 	Serial    string            `json:"serial"`
 	Variables map[string]string `json:"variables,omitempty"`

@@ -38,7 +38,7 @@ func (r *run) verify(ctx context.Context, u *unit) error {
 	return nil
 }
 
-// repair writes what differs again and reads it back.
+// repair rewrites the ranges that differ and reads them back.
 func (r *run) repair(ctx context.Context, u *unit) error {
 	u.step("repair", 0)
 	if err := u.device().Repair(ctx, r.Payloads, u.bad); err != nil {
@@ -71,7 +71,7 @@ func (r *run) complete(ctx context.Context, u *unit) error {
 	return r.pass(ctx, u)
 }
 
-// fill writes what is not in an image: the table of a whole-disk image, empty file systems, the identity.
+// fill writes the parts that are in no image: the table of a whole-disk image, empty file systems, the identity.
 func (r *run) fill(ctx context.Context, u *unit) error {
 	dev := u.device()
 	if r.Plan.Image != nil {
@@ -128,7 +128,7 @@ func (r *run) latch(ctx context.Context, u *unit) error {
 	return u.close()
 }
 
-// finishCheck compares what is in no image: the partition table, and the identity with the record of the pass.
+// finishCheck compares the parts that are in no image: the partition table, and the identity with the record of the pass.
 func (r *run) finishCheck(ctx context.Context, u *unit) error {
 	u.step("identity", 0)
 	err := u.device().CheckTable(r.Plan)

@@ -17,9 +17,9 @@
 //  11. Latch, record, commit: the latch is written to the device, the signed record to the spool, and only then is the serial spent.
 //
 // A unit that ends before step 11 is not provisioned, whatever is on it: its record names the step, its serial is free again, and a new run
-// keeps the identity on the medium if the spool attests that this station made it for this unit. A program that fails ends its unit alone,
+// keeps the identity on the medium if the spool attests that this station made it for this unit. A program that fails ends only its unit,
 // which is not quarantined. Each unit has one stage at a time, one verdict and one record. An error of the medium restarts a unit once, on a
 // disk that is opened again; a second one quarantines it. A disk that does not answer is given up without harm to the others.
 //
-// What this does not do: it does not choose targets, it does not load a first-stage boot ROM over USB, and it does not lock fuses.
+// The package does not choose targets, load a first-stage boot ROM over USB, or lock fuses.
 package line

@@ -15,8 +15,8 @@ const (
 	preparing  stage = iota // opening the disk, reserving the serial, writing the partition table
 	writing                 // the images, in a fan with others
 	behind                  // it left the fan; it goes on in another one once the others are done
-	verifying               // flushing and reading back, or, in a check, comparing what is in no image
-	repairing               // writing again what read back wrong
+	verifying               // flushing and reading back, or, in a check, comparing the parts in no image
+	repairing               // rewriting ranges that read back wrong
 	completing              // file systems, identity, boot state, latch
 	settled                 // it has its verdict; nothing changes any more
 )
@@ -29,11 +29,11 @@ type life struct {
 	facts
 }
 
-// facts are what the record of a unit is made of.
+// facts are the data for the record of a unit.
 type facts struct {
 	dev     *medium.Medium  // nil while it is closed
 	held    string          // serial that the medium claims
-	foreign *identity.Found // what it held and this station did not make
+	foreign *identity.Found // identity on it that this station did not make
 	got     *identity.Reservation
 	id      *identity.Identity
 	latch   []byte
@@ -85,7 +85,7 @@ func (l *life) note(change func(*facts)) {
 	change(&l.facts)
 }
 
-// retry notes what is tried again, and why.
+// retry records a retry and its reason.
 func (l *life) retry(step string, off int64, why error) {
 	l.note(func(f *facts) { f.log.Retry(step, off, why) })
 }

@@ -24,12 +24,12 @@ import (
 type Host interface {
 	// Open opens a target exclusively, if it is still the disk that was selected.
 	Open(ctx context.Context, d *target.Disk) (medium.Device, error)
-	// Earlier tells which device a target is already, by the partitions of its table. It refuses a target that must not become what the plan
-	// says: what the plan writes is for another product, or below the floor of the device. floor is one that is known otherwise. Nothing of the
-	// target has been written by then.
+	// Earlier returns the device that a target is already, by the partitions of its table. It refuses a target that the plan must not change:
+	// the plan is for another product, or below the floor of the device. floor is a floor known from elsewhere. Nothing on the target has been
+	// written by then.
 	Earlier(m target.Medium, old []plan.Placed, floor int64) (Earlier, error)
-	// Boot makes a written target bootable, which is closed then: the kernel reads its partition table again and must find parts
-	// (none if the disk has no GPT), and the boot state gets its first slot. The state store of the device gets the floor.
+	// Boot makes a written target, which is closed by then, bootable: the kernel reads its partition table again and must find
+	// parts (none if the disk has no GPT), and the boot state gets its first slot. The state store of the device gets the floor.
 	Boot(ctx context.Context, d *target.Disk, parts []plan.Placed, floor int64) error
 }
 
@@ -59,11 +59,11 @@ type Job struct {
 	Board     *board.Board    // may be nil
 
 	Fan   fan.Options
-	Stall time.Duration // after which a device is given up that does not complete an operation; 0 is 2 minutes
+	Stall time.Duration // after which a device that does not complete an operation is given up; 0 is 2 minutes
 	Check bool          // compare only: nothing is written but the record
 }
 
-// Result is how one unit ended.
+// Result is the outcome of one unit.
 type Result struct {
 	Name    string         `json:"name"`
 	Serial  string         `json:"serial,omitempty"`
@@ -162,7 +162,7 @@ func (r *run) at(s stage) []*unit {
 	return slices.DeleteFunc(slices.Clone(r.units), func(u *unit) bool { return !u.is(s) })
 }
 
-// round takes the units as far as they get together. The remaining units are behind, or begin again.
+// round advances the units as far as they get together. The remaining units are behind, or begin again.
 func (r *run) round(ctx context.Context) {
 	r.each(ctx, r.at(preparing), r.prepare)
 	r.each(ctx, r.at(behind), r.resume)
@@ -176,7 +176,7 @@ func (r *run) round(ctx context.Context) {
 	r.each(ctx, r.at(completing), r.complete)
 }
 
-// each does something with all units at a time, and gives up those whose device does not answer.
+// each calls do for all units at the same time, and gives up those whose device does not answer.
 func (r *run) each(ctx context.Context, units []*unit, do func(ctx context.Context, u *unit) error) {
 	type end struct {
 		u   *unit
@@ -257,7 +257,7 @@ func (r *run) write(ctx context.Context, i int) {
 	}
 }
 
-// streaming is what a run does with the stream of an image.
+// streaming names the use of an image's stream.
 func (r *run) streaming() string {
 	if r.Check {
 		return "comparing"

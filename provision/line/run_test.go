@@ -135,7 +135,7 @@ type station struct {
 	stall    time.Duration
 	earlier  line.Earlier // of a target that has a partition table
 	mu       sync.Mutex
-	floors   []int64 // that Earlier was told
+	floors   []int64 // that Earlier was called with
 }
 
 const linePlan = `name = "gateway"
@@ -564,7 +564,7 @@ size = "34M"
 	provisiontest.CheckSchema(t, filepath.Join(l.dir, "spool"))
 }
 
-// TestFanReadsOnce holds that eight targets cost one reading of the image.
+// TestFanReadsOnce checks that eight targets cost one read of the image.
 func TestFanReadsOnce(t *testing.T) {
 	l := newLine(t, linePlan, 8<<20)
 	var targets []target.Target
@@ -926,8 +926,8 @@ func TestLatchWithoutToken(t *testing.T) {
 	}
 }
 
-// TestPreparedMedium: serial and key that someone put on a medium do not become those of a device, and the record reports them. Nor does
-// what this station made for another unit, or what it can no longer attest.
+// TestPreparedMedium: serial and key that someone put on a medium do not become those of a device, and the record reports them. Nor do
+// those that this station made for another unit, or can no longer attest.
 func TestPreparedMedium(t *testing.T) {
 	l := newLine(t, linePlan, 2<<20)
 	tg := l.target("disk", diskSize, &fault{})
@@ -980,7 +980,7 @@ func TestPreparedMedium(t *testing.T) {
 	if err != nil || len(attested) != 2 {
 		t.Fatalf("attestations are %v, %v", attested, err)
 	}
-	for _, name := range attested { // an attestation without a signature is none
+	for _, name := range attested { // an attestation without a signature does not count
 		if err := os.WriteFile(name, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -74,7 +74,7 @@ func (r *run) end(ctx context.Context, u *unit, v record.Verdict, cause error) (
 		return f, false
 	}
 	if f.dev != nil {
-		_ = f.dev.Close() // what matters was flushed and read back by then
+		_ = f.dev.Close() // the content was flushed and read back by then
 	}
 	if v != record.Pass && f.got != nil {
 		if err := r.Allocator.Release(context.WithoutCancel(ctx), u.claim, f.got.Serial); err != nil {
@@ -106,7 +106,7 @@ func (r *run) end(ctx context.Context, u *unit, v record.Verdict, cause error) (
 	return f, err == nil
 }
 
-// record is what is kept of a unit, but for the error.
+// record is the record of a unit, without the error.
 func (r *run) record(u *unit, f facts, v record.Verdict) *record.Record {
 	rec := &record.Record{
 		Time: time.Now().UTC(), Station: r.Plan.Record.Station, Operator: r.Operator, Updater: r.Version, Run: "provision",

@@ -23,7 +23,7 @@ func (r *run) steps(ctx context.Context, u *unit, when string) error {
 	return nil
 }
 
-// program runs a step and notes how it ended.
+// program runs a step and records how it ended.
 func (r *run) program(ctx context.Context, u *unit, s plan.Step) error {
 	vars := map[string]string{}
 	if u.got != nil {

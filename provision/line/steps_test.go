@@ -15,8 +15,8 @@ import (
 	"updater/provision/target"
 )
 
-// TestSteps: programs run before the first byte and after the last one, with the unit's serial; what they print and how they end is in the signed
-// record. One that fails, hangs or must not be started fails its unit alone, which keeps its serial for the next run. One that prints too much does not fail.
+// TestSteps: programs run before the first byte and after the last one, with the unit's serial; their output and result are in the signed record. One
+// that fails, hangs or must not be started fails only its unit, which keeps its serial for the next run. One that prints too much does not fail.
 func TestSteps(t *testing.T) {
 	for _, c := range []struct {
 		name   string

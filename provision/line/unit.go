@@ -13,7 +13,7 @@ import (
 	"updater/provision/target"
 )
 
-// unit is one target on its way. Its fields belong to the goroutine that works on it, but for its life, which is guarded.
+// unit is one target on its way. Its fields belong to the goroutine that works on it, except its life, which is guarded.
 type unit struct {
 	target.Target
 	life
@@ -21,7 +21,7 @@ type unit struct {
 	claim identity.Claim // without Held
 
 	parts   []plan.Placed
-	earlier identity.Held     // what an earlier run left
+	earlier identity.Held     // identity that an earlier run left
 	table   string            // GUID of the partition table that it gets; "" is one that others have too
 	floor   int64             // of the device that it was
 	payload int               // the image that it needs next

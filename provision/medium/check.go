@@ -11,11 +11,11 @@ import (
 	"updater/update"
 )
 
-// gptEntries is what the 128 entries of a partition table take, bytes.
+// gptEntries is the size of the 128 entries of a partition table, in bytes.
 const gptEntries = 16384
 
-// Checker is a sink that compares an image with the medium and writes nothing. It skips what differs once a device is provisioned: the
-// copies of a GPT, the identity, and what the plan lists.
+// Checker is a sink that compares an image with the medium and writes nothing. It skips the ranges that differ once a device is
+// provisioned: the copies of a GPT, the identity, and the partitions that the plan lists.
 func (m *Medium) Checker(p *plan.Plan, pl *Payload) (fan.Sink, error) {
 	base, _, err := m.place(pl.Partition)
 	c := &checker{m: m, base: base, buf: make([]byte, readBackBuffer)}
@@ -60,7 +60,7 @@ func (c *checker) Zero(off, length int64) error {
 	})
 }
 
-// each reads a part of the medium in pieces, without what may differ.
+// each reads a part of the medium in pieces, without the ranges that may differ.
 func (c *checker) each(off, length int64, take func(got []byte, at int64) error) error {
 	for at, end := off, off+length; at < end; {
 		n, skip := c.next(at, end)

@@ -21,7 +21,7 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s: %s: %v", e.Unit, e.Step, e.Err) }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Medium is the open disk of one unit. Close closes it. Its methods are called from one goroutine, but for Stalled and GiveUp.
+// Medium is the open disk of one unit. Close closes it. Its methods are called from one goroutine, except Stalled and GiveUp.
 type Medium struct {
 	*watched
 	unit   string
@@ -150,7 +150,7 @@ func (m *Medium) WriteTable(guid, keep string) error {
 	return m.Fail("writing the partition table", m.layout(guid).Write(m, keep))
 }
 
-// CheckTable compares the table of a layout with what is on the disk; that of a whole-disk image only in itself.
+// CheckTable compares the table of a layout with the disk, and the two copies of a whole-disk image's table with each other.
 func (m *Medium) CheckTable(p *plan.Plan) error {
 	if p.Image == nil {
 		return m.layout("").Check(m)
@@ -208,5 +208,5 @@ func (m *Medium) Sink(pl *Payload) (fan.Sink, error) {
 	return bulk{m.watched, m.writer, base}, err
 }
 
-// Flush makes durable what the sinks wrote.
+// Flush makes the writes of the sinks durable.
 func (m *Medium) Flush() error { return m.Fail("flushing", m.do(m.writer.Flush)) }

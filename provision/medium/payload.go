@@ -18,7 +18,7 @@ type Payload struct {
 	Open      func(ctx context.Context) (update.ImageCloser, error)
 }
 
-// KeepsHoles reports whether the signed document says that holes keep what is there.
+// KeepsHoles reports whether holes keep the old content, by the signed document.
 func (pl *Payload) KeepsHoles() bool {
 	u := pl.Doc.Map.Update()
 	return u != nil && u.Unmapped == bmap.UnmappedKeep
@@ -39,7 +39,7 @@ func (pl *Payload) Record() record.Image {
 	return r
 }
 
-// readBackBuffer is the memory that a read-back takes for each disk.
+// readBackBuffer is the memory of a read-back for each disk.
 const readBackBuffer = 256 << 10
 
 func (m *Medium) readBack(pl *Payload, progress func(n int64)) (update.ReadBack, error) {
@@ -51,7 +51,7 @@ func (m *Medium) readBack(pl *Payload, progress func(n int64)) (update.ReadBack,
 	return b, err
 }
 
-// ReadBackBytes is what [Medium.Compare] reads for the images.
+// ReadBackBytes is the number of bytes that [Medium.Compare] reads for the images.
 func ReadBackBytes(images []*Payload) (total int64) {
 	for _, pl := range images {
 		if pl.KeepsHoles() {
@@ -63,11 +63,11 @@ func ReadBackBytes(images []*Payload) (total int64) {
 	return total
 }
 
-// Mismatches are what differs of each image.
+// Mismatches are the ranges of each image that differ.
 type Mismatches [][]update.Mismatch
 
-// Compare compares all images with what the medium has, past the page cache. It returns nil if nothing differs. Errors: [Error] also if
-// more than update.MaxRepair ranges differ; the cause of a cancelled context.
+// Compare compares all images with the medium, past the page cache. It returns nil if nothing differs. Errors: [Error] also if more
+// than update.MaxRepair ranges differ; the cause of a cancelled context.
 func (m *Medium) Compare(ctx context.Context, images []*Payload, progress func(n int64)) (Mismatches, error) {
 	all, n := make(Mismatches, len(images)), 0
 	for i, pl := range images {
@@ -88,7 +88,7 @@ func (m *Medium) Compare(ctx context.Context, images []*Payload, progress func(n
 	return all, nil
 }
 
-// Repair writes what differs again, flushes, and reads it back, see update.ReadBack.
+// Repair rewrites the mismatches, flushes, and reads them back, see update.ReadBack.
 func (m *Medium) Repair(ctx context.Context, images []*Payload, bad Mismatches) error {
 	for i, pl := range images {
 		if len(bad[i]) == 0 {

@@ -120,8 +120,8 @@ func (p *Plan) checkRelease() error {
 // maxSkew is how much later than its signature a plan may claim to be created.
 const maxSkew = 24 * time.Hour
 
-// CheckSigned refuses a plan that must be signed and does not say for which product it is, from when, until when, and below which floor no
-// device takes it. signed is the time of its newest signature.
+// CheckSigned refuses a plan that must be signed and lacks its product, rollback index, or times of creation and expiry. signed is the
+// time of its newest signature.
 func (p *Plan) CheckSigned(signed time.Time) error {
 	for _, need := range []struct {
 		key     string

@@ -8,8 +8,8 @@ import (
 // Align is the alignment of partitions in bytes: a multiple of every erase block and sector size in use.
 const Align = 1 << 20
 
-// tableBytes is what a partition table of 128 entries takes at either end of the disk, for any sector size: protective MBR,
-// header and entries with sectors of 4096 bytes.
+// tableBytes is the space of a partition table of 128 entries at either end of the disk, for any sector size: protective
+// MBR, header and entries with sectors of 4096 bytes.
 const tableBytes = 6 * 4096
 
 // partitionTypes are the short names of partition types (UEFI specification, section 5.3.3; Discoverable Partitions).
@@ -58,8 +58,8 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return fmt.Sprintf("%s is refused: %s", e.Target, e.Reason) }
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// Place lays the plan's partitions out on a disk of size bytes, in their order, aligned to [Align]. A percentage is of what
-// the tables at both ends leave. Errors: [TooSmallError], [RefusedError] for a disk above disk.max.
+// Place lays the plan's partitions out on a disk of size bytes, in their order, aligned to [Align]. A percentage is of the
+// space between the tables at both ends. Errors: [TooSmallError], [RefusedError] for a disk above disk.max.
 func (p *Plan) Place(disk string, size int64) ([]Placed, error) {
 	if err := p.Disk.Admit(disk, size); err != nil {
 		return nil, err
@@ -92,7 +92,7 @@ func (p *Plan) Place(disk string, size int64) ([]Placed, error) {
 	return placed, nil
 }
 
-// length is what the partition takes at least, in bytes.
+// length is the minimum size of the partition, in bytes.
 func (p Partition) length(disk string, size, usable int64) (int64, error) {
 	switch {
 	case p.Size.Rest:
@@ -111,7 +111,7 @@ func (p Partition) length(disk string, size, usable int64) (int64, error) {
 	return (p.Size.Bytes + Align - 1) / Align * Align, nil
 }
 
-// sizes lists what the partitions take, for an error.
+// sizes lists the sizes of the partitions, for an error.
 func (p *Plan) sizes(lengths []int64) string {
 	var list []string
 	for i, n := range lengths {

@@ -18,7 +18,7 @@ const (
 	LatchFile  = "latch.json" // the signed latch
 )
 
-// Plan says what a device becomes. [Parse] makes a complete and consistent one.
+// Plan defines a device. [Parse] makes a complete and consistent one.
 type Plan struct {
 	Type    string   `toml:"type"`    // plan; required of a plan that must be signed, as the first key
 	Name    string   `toml:"name"`    // for the record
@@ -88,7 +88,7 @@ type Partition struct {
 	Filesystem string `toml:"filesystem"` // an empty one is made: fat
 }
 
-// Identity is what distinguishes a device from the others.
+// Identity is the data that distinguishes a device from the others.
 type Identity struct {
 	Partition string            `toml:"partition"` // name of the partition that holds it: FAT32
 	Serial    Serial            `toml:"serial"`
@@ -124,7 +124,7 @@ type File struct {
 	Content string `toml:"content"` // with {serial} and {VARIABLE}, see [Expand]
 }
 
-// Record is where the records of the units go.
+// Record is the destination of the records of the units.
 type Record struct {
 	Spool   string `toml:"spool"` // folder
 	URL     string `toml:"url"`   // "" sends nothing
@@ -132,7 +132,7 @@ type Record struct {
 	Key     string `toml:"key"` // PKCS #8 PEM of the station: Ed25519 or P-256
 }
 
-// Server is how this station talks to the servers of the line: of serials, certificates and records. The keys are those of [source] in a
+// Server configures the connection to the servers of the line: of serials, certificates and records. The keys are those of [source] in a
 // device's configuration.
 type Server struct {
 	HTTP       bool   `toml:"http"` // allows http: addresses, over which anybody on the line's network reads and answers
@@ -173,8 +173,8 @@ func Parse(data []byte) (*Plan, error) {
 	return p, p.check()
 }
 
-// Sources lists the files and addresses of what needs no trust or carries its own signature: images, serials, certificates
-// and the server of the records. Some are "".
+// Sources lists the files and addresses of inputs that need no trust or carry their own signature: images, serials,
+// certificates and the server of the records. Some are "".
 func (p *Plan) Sources() []string {
 	list := p.servers()
 	if p.Release != nil {

@@ -175,8 +175,8 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-// FuzzPlan holds that a plan from elsewhere never breaks the parser, and that what is accepted can be laid out or is
-// refused, inside the disk and without overlap.
+// FuzzPlan checks that a plan from elsewhere never breaks the parser, and that an accepted plan is refused or laid out
+// inside the disk without overlap.
 func FuzzPlan(f *testing.F) {
 	seeds, _ := os.ReadDir("testdata/fuzz/FuzzPlan")
 	if len(seeds) == 0 {

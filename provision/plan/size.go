@@ -29,7 +29,7 @@ func (s *Size) UnmarshalTOML(v any) error {
 	return fmt.Errorf("%v is not a size", v)
 }
 
-// Share is the size of a partition: bytes, per cent of the usable disk, or what the others leave.
+// Share is the size of a partition: bytes, per cent of the usable disk, or the rest that the others leave.
 type Share struct {
 	Bytes   int64
 	Percent int64

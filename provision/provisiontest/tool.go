@@ -1,4 +1,4 @@
-// Package provisiontest has what the tests of a factory line share: a server of serials, keys made by openssl, and the record schema.
+// Package provisiontest holds helpers that the tests of a factory line share: a server of serials, keys made by openssl, and the record schema.
 package provisiontest
 
 import (

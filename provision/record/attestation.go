@@ -8,7 +8,7 @@ import (
 	"updater/internal/atomicfile"
 )
 
-// attestation says that this station made an object of a unit's identity. The station seals it. It lies in the spool, in a file of its own.
+// attestation states that this station made an object of a unit's identity. The station seals it. It lies in the spool, in a file of its own.
 type attestation struct {
 	Kind   string    `json:"kind"` // attestation
 	Unit   string    `json:"unit"`
@@ -17,7 +17,7 @@ type attestation struct {
 	Time   time.Time `json:"time"`
 }
 
-// Witness attests the objects of one unit's identity: what lies on a medium was made by this station only if the spool says so.
+// Witness attests the objects of one unit's identity: an object on a medium was made by this station only if the spool attests it.
 type Witness struct {
 	s    *Spool
 	unit string
@@ -30,7 +30,7 @@ func (w Witness) path(serial, sum string) string {
 	return filepath.Join(w.s.dir, "attested-"+Digest([]byte(w.unit+"\x00"+serial+"\x00"+sum)))
 }
 
-// Attest notes durably that this station made the object with a sha256 for the unit with a serial. It comes before the object is used.
+// Attest records durably that this station made the object with a sha256 for the unit with a serial. It comes before the object is used.
 func (w Witness) Attest(serial, sum string) error {
 	if w.Attested(serial, sum) {
 		return nil
@@ -42,7 +42,7 @@ func (w Witness) Attest(serial, sum string) error {
 	return atomicfile.Write(w.path(serial, sum), line, 0o644)
 }
 
-// Attested reports whether [Witness.Attest] has noted this. An attestation that is damaged or signed by another key does not count.
+// Attested reports whether [Witness.Attest] has recorded this. An attestation that is damaged or signed by another key does not count.
 func (w Witness) Attested(serial, sum string) bool {
 	line, err := os.ReadFile(w.path(serial, sum))
 	if err != nil {

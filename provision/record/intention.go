@@ -9,7 +9,7 @@ import (
 	"updater/internal/atomicfile"
 )
 
-// intention says that a unit, or its latch, is about to be written. The station seals it. It lies in the spool, in a file of its own.
+// intention states that a unit, or its latch, is about to be written. The station seals it. It lies in the spool, in a file of its own.
 type intention struct {
 	Kind     string    `json:"kind"`     // intention of a latch, or beginning of a unit
 	Latch    string    `json:"latch"`    // sha256 of the latch
@@ -28,7 +28,7 @@ func (s *Spool) intention(latch []byte) string {
 	return filepath.Join(s.dir, "latching-"+Digest(latch))
 }
 
-// Intend notes durably that a latch will be written to a unit before its record.
+// Intend records durably that a latch will be written to a unit before its record.
 func (s *Spool) Intend(latch []byte, unit string) error {
 	return s.intend(s.intention(latch), intention{Kind: "intention", Latch: Digest(latch), Unit: unit})
 }
@@ -81,8 +81,8 @@ func (s *Spool) beginning(unit string) string {
 	return filepath.Join(s.dir, "begun-"+Digest([]byte(unit)))
 }
 
-// Begin notes durably, before the first byte is written, that a unit gets the partition table with this GUID, and the floor of the device that
-// it was before. An empty GUID is one that other disks have too.
+// Begin records durably, before the first byte is written, that a unit gets the partition table with this GUID, and the floor of the device
+// that it was before. An empty GUID is one that other disks have too.
 func (s *Spool) Begin(unit, table string, floor int64) error {
 	return s.intend(s.beginning(unit), intention{Kind: "beginning", Unit: unit, Table: table, Floor: floor})
 }
@@ -113,7 +113,7 @@ func (s *Spool) has(n int64, digest string) bool {
 	return err == nil && Digest(line) == digest
 }
 
-// Completed forgets what was intended.
+// Completed forgets the intention of a latch.
 func (s *Spool) Completed(latch []byte) {
 	_ = os.Remove(s.intention(latch)) // one that stays is harmless: its record exists
 }

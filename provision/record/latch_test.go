@@ -69,7 +69,7 @@ func TestLatch(t *testing.T) {
 	}
 }
 
-// TestIntention: only what this station signed for this unit, not long ago, in this chain of records, opens a latch.
+// TestIntention: only an intention that this station signed for this unit, not long ago, in this chain of records, opens a latch.
 func TestIntention(t *testing.T) {
 	key, now := provisiontest.Ed25519Key(t), time.Now()
 	dir := filepath.Join(t.TempDir(), "spool")

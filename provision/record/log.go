@@ -36,7 +36,7 @@ func (l *Log) End(done int64) {
 // maxOutput is how much of a program's output is kept, in bytes.
 const maxOutput = 4096
 
-// Program notes what the current step ran, what it printed and how it ended.
+// Program records the program of the current step, its output and its result.
 func (l *Log) Program(argv, lines []string, err error) {
 	s := &l.Steps[len(l.Steps)-1]
 	s.Argv, s.Verdict = argv, Pass
@@ -48,7 +48,7 @@ func (l *Log) Program(argv, lines []string, err error) {
 	s.Output = strings.ToValidUTF8(text[:min(len(text), maxOutput)], "?")
 }
 
-// Retry notes what is tried again, and why. off is in bytes, 0 if it is unknown.
+// Retry records a retry and its reason. off is in bytes, 0 if it is unknown.
 func (l *Log) Retry(step string, off int64, why error) {
 	l.Retries = append(l.Retries, Retry{Step: step, Offset: off, Error: why.Error()})
 }

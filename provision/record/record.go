@@ -13,7 +13,7 @@ import (
 //go:embed record.schema.json
 var Schema []byte
 
-// Verdict is how a unit ended.
+// Verdict is the outcome of a unit.
 type Verdict string
 
 // The verdicts. Only a device that passed may be shipped.
@@ -24,7 +24,7 @@ const (
 	Refused    Verdict = "refused"    // nothing was written
 )
 
-// Record is what is kept of a unit. Times are UTC. See docs/factory.md.
+// Record is the permanent record of a unit. Times are UTC. See docs/factory.md.
 type Record struct {
 	Kind     string    `json:"kind"`     // record
 	Format   int       `json:"format"`   // 1
@@ -44,7 +44,7 @@ type Record struct {
 	Unit     Unit      `json:"unit"`
 	Images   []Image   `json:"images"`
 	Identity *Identity `json:"identity,omitempty"`
-	// Discarded is what the medium held though this station did not make it: another identity was made in its place.
+	// Discarded is an identity that the medium held though this station did not make it; another was made in its place.
 	Discarded *Discarded `json:"discarded,omitempty"`
 	Steps     []Step     `json:"steps"`
 	Retries   []Retry    `json:"retries"`
@@ -136,7 +136,7 @@ type Step struct {
 	Cut     bool     `json:"output_cut,omitempty"`
 }
 
-// Retry is what was tried again, and why.
+// Retry is one retry and its reason.
 type Retry struct {
 	Step   string `json:"step"`
 	Offset int64  `json:"offset,omitempty"` // bytes

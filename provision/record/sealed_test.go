@@ -190,9 +190,9 @@ func TestDeliver(t *testing.T) {
 	}
 	calls = 0
 	if err := spool.Deliver(t.Context(), send); err != nil || calls != 0 {
-		t.Errorf("what was sent is sent again: %v, %d calls", err, calls)
+		t.Errorf("sent records are sent again: %v, %d calls", err, calls)
 	}
-	// What arrived is what is on disk, and can be verified by the server.
+	// The lines that arrived are those on disk, and the server can verify them.
 	i := 0
 	for line := range record.Lines(dir) {
 		var r record.Record
@@ -227,7 +227,7 @@ func TestKeysOfOpenSSL(t *testing.T) {
 	}
 }
 
-// TestInterruptedSpool: what a power cut leaves behind in the folder is not a record, and the next record follows.
+// TestInterruptedSpool: files that a power cut leaves behind in the folder are not records, and the next record follows.
 func TestInterruptedSpool(t *testing.T) {
 	dir, key := t.TempDir(), provisiontest.Ed25519Key(t)
 	spool, err := record.OpenSpool(dir, key)

@@ -8,7 +8,7 @@ import (
 	"updater/install"
 )
 
-// Asker returns what asks a person one question after the other. prompt shows it; an answer is a line, as a barcode scanner types it.
+// Asker returns a function that asks a person one question after the other. prompt shows it; an answer is a line, as a barcode scanner types it.
 func Asker(from io.Reader, prompt func(question string)) func(ctx context.Context, question string) (string, error) {
 	var in *bufio.Reader
 	return func(ctx context.Context, question string) (string, error) {

@@ -15,11 +15,11 @@ import (
 	"updater/update"
 )
 
-// accepts checks one document of the plan by what a device requires, with the one function that an install uses.
+// accepts checks one document of the plan by the conditions of a device, with the function that an install uses.
 type accepts func(c update.Conditions) error
 
-// Earlier implements line.Host. The configurations that say where a device has its slots and its state store are those of this program and of
-// the plan.
+// Earlier implements line.Host. The configurations that locate the slots and the state store of a device are those of this program and of the
+// plan.
 func (h host) Earlier(m target.Medium, old []plan.Placed, floor int64) (line.Earlier, error) {
 	s, was := h.s, line.Earlier{}
 	for _, c := range []*config.Config{s.config, s.device} {
@@ -36,7 +36,7 @@ func (h host) Earlier(m target.Medium, old []plan.Placed, floor int64) (line.Ear
 	return was, s.admits(was.Floor)
 }
 
-// admits refuses what is below a floor, and a plan that would lose it.
+// admits refuses documents below a floor, and a plan that would lose the floor.
 func (s *Station) admits(floor int64) error {
 	if index := s.plan.RollbackIndex; index != nil && *index < floor {
 		return fmt.Errorf("the plan: %w", &update.RollbackError{Index: *index, Floor: floor})

@@ -23,7 +23,7 @@ import (
 
 const (
 	lockPatience   = 2 * time.Second  // udev holds the lock while it probes
-	rereadPatience = 10 * time.Second // udev looks at every new partition
+	rereadPatience = 10 * time.Second // udev probes every new partition
 )
 
 // host implements line.Host.
@@ -101,8 +101,8 @@ func checkKernel(t *target.Disk, parts []plan.Placed) error {
 	return target.Host{}.CheckKernel(t, parts)
 }
 
-// setBoot makes the plan's slot the first choice of the boot loader, the other slots that the plan writes the next ones, and those that
-// hold no image no choice at all. A whole-disk image keeps its own state for the others.
+// setBoot makes the plan's slot the first choice of the boot loader, the other slots that the plan writes the next ones, and marks
+// those without an image bad. A whole-disk image keeps its own state for the others.
 func (s *Station) setBoot(ctx context.Context, path string, floor int64) error {
 	c, err := s.loadDevice() // OpenTarget changes it
 	if err != nil {
@@ -183,7 +183,7 @@ func (s *Station) payloadOf(spec string) *medium.Payload {
 	return s.payloads[i]
 }
 
-// remember records in the device's state store what the slots of a layout hold, if the store is on the target.
+// remember records the content of a layout's slots in the device's state store, if the store is on the target.
 func (s *Station) remember(dev *device.Device) error {
 	if s.plan.Image != nil || !dev.HasStore() {
 		return nil
@@ -213,7 +213,7 @@ func (s *Station) remember(dev *device.Device) error {
 	return nil
 }
 
-// record is what the state store keeps of a role of a slot.
+// record is the state store's record of a role of a slot.
 func (s *Station) record(slot config.Slot, role string, at time.Time) (update.Record, error) {
 	doc := s.payloadOf(slot.Partitions[role]).Doc
 	r := doc.Record(slot.Name, role, update.OutcomeInstalled, at)

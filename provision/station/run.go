@@ -29,7 +29,7 @@ const (
 	maxToken     = 64 << 10
 )
 
-// Job finds the targets, verifies the signed bmap of every image and asks for what a person has to enter. Nothing is opened for writing. The
+// Job finds the targets, verifies the signed bmap of every image and asks for the input of a person. Nothing is opened for writing. The
 // board shows the run. Errors: [config.RequestError], [update.Accept]'s.
 func (s *Station) Job(ctx context.Context, b *board.Board) (*Job, error) {
 	j := &Job{station: s, targets: s.find(ctx)}

@@ -98,7 +98,7 @@ func Open(ctx context.Context, o Options) (_ *Station, err error) {
 // Close closes the connections to servers.
 func (s *Station) Close() { s.from.Close() }
 
-// load reads the plan and what it names.
+// load reads the plan and the files that it names.
 func (s *Station) load(ctx context.Context, mustSign bool) error {
 	data, err := s.from.Read(ctx, s.o.Plan, plan.MaxSize)
 	if err != nil {

@@ -213,7 +213,7 @@ func TestPrivateKey(t *testing.T) {
 	}
 }
 
-// TestNetwork: the network comes up only for what needs it.
+// TestNetwork: the network comes up only for sources that need it.
 func TestNetwork(t *testing.T) {
 	b := newBench(t)
 	for url, want := range map[string]int{"": 0, "url = \"https://line.example/records\"\n": 1} {
@@ -231,8 +231,7 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// TestJob: without a target there is no run, a target that may not be written is not asked for, and what a person must enter is asked before
-// the run.
+// TestJob: without a target there is no run, nothing is asked for a target that may not be written, and a person is asked before the run.
 func TestJob(t *testing.T) {
 	b := newBench(t)
 	s, err := station.Open(t.Context(), b.options())

@@ -22,7 +22,7 @@ type Disk struct {
 	name     string // in sysfs; "" is a disk image
 	devno    string // major:minor, or the path of a disk image
 	readOnly bool
-	reader   bool              // its medium can be taken out: what identifies the disk may be the card reader's
+	reader   bool              // its medium can be taken out: its identity may be the card reader's
 	parts    map[string]string // name in sysfs to major:minor, of the partitions
 }
 

@@ -2,8 +2,8 @@
 // tables.
 //
 // It guarantees that [Select] returns only disks that were named by path or by port and refuses, by name, the system disk and
-// whatever is mounted, held, swapped on, read-only or not listed in the plan. Selecting opens nothing. [Layout.Write] is
-// durable and read back when it returns.
+// every disk that is mounted, held, swapped on, read-only or not listed in the plan. Selecting opens nothing. [Layout.Write]
+// is durable and read back when it returns.
 //
 // A disk may come into use after it was selected: opening it exclusively is the caller's part.
 package target

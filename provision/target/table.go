@@ -29,7 +29,7 @@ type Layout struct {
 	Sector int // logical sector size, bytes
 }
 
-// Write writes the table, the backup before the primary one, and compares both with what the medium has then. The first MiB of every
+// Write writes the table, the backup before the primary one, and compares both with the medium afterwards. The first MiB of every
 // partition but keep is zeroed, so that no old file system shows through. The table is on stable storage once it returns nil.
 func (l Layout) Write(m Medium, keep string) error {
 	table, err := l.table(m.Size())
