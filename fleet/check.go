@@ -16,7 +16,7 @@ import (
 	"updater/update"
 )
 
-// Verdict is what the channel of a device has for it now.
+// Verdict is the offer of a device's channel now.
 type Verdict struct {
 	Choice
 	Channel   string

@@ -14,7 +14,7 @@ type Device struct {
 	Identifier string
 	Floor      int64
 	Running    Held              // the zero value is unknown
-	Next       Held              // what boots next, if that is another slot
+	Next       Held              // of the slot that boots next, if that is another one
 	Failed     map[string]int64  // identities of releases that failed here, with the attempt
 	Refused    map[string]string // identities of releases that their own documents exclude, with the reason
 	Now        time.Time         // of the trusted clock
@@ -49,16 +49,16 @@ type Skipped struct {
 	Text     string    `json:"text"`
 }
 
-// Choice is what a channel has for a device.
+// Choice is the offer of a channel for a device.
 type Choice struct {
 	Entry   *release.Entry // nil: nothing
-	Reason  string         // one sentence without a period: what is chosen, or why nothing is
+	Reason  string         // one sentence without a period: the choice, or why there is none
 	Waiting bool           // nothing, because the newest release is installed and boots next
 	Skipped []Skipped      // newer releases that are not for the device now, the newest first
 }
 
 // Choose picks the release of a channel that a device should install: the highest rollback index, then the later entry, among those that
-// are newer than what runs and what boots next, not withdrawn, not below the floor, not failed here at this attempt, reachable from the
+// are newer than the running and the next release, not withdrawn, not below the floor, not failed here at this attempt, reachable from the
 // running index, and in turn. The time of a rollout is the later of d.Now and the time at which the channel was created. It is a pure function.
 func Choose(c release.ChannelContents, d Device) Choice {
 	if c.Created.After(d.Now) {
@@ -138,7 +138,7 @@ func (d Device) skip(e release.Entry) (s Skipped, skip bool) {
 	return s, false
 }
 
-// nothing says why nothing was chosen, and whether the newest release only waits for a restart.
+// nothing returns why nothing was chosen, and whether the newest release only waits for a restart.
 func (d Device) nothing(c release.ChannelContents, skipped []Skipped) (reason string, waiting bool) {
 	next := slices.IndexFunc(c.Releases, func(e release.Entry) bool { return d.Next.Identity != "" && e.Identity == d.Next.Identity })
 	switch {

@@ -197,7 +197,7 @@ func TestRolloutCurve(t *testing.T) {
 	}
 }
 
-// Whatever a channel lists and a device holds, the choice keeps the rules.
+// The choice keeps the rules for any channel and any device.
 func TestChooseProperties(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 20_000 {

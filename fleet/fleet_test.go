@@ -34,7 +34,7 @@ type line struct {
 	anyone   bool             // reports come from other devices too
 	gone     bool             // the server answers nothing but 503
 	status   int              // of its answer to a report
-	reports  []fleet.Report   // that it has taken
+	reports  []fleet.Report   // that it has accepted
 	keys     []string         // of all deliveries
 	onImage  func()           // called once, when an image is fetched
 	requests map[string]int64 // by path
@@ -253,14 +253,14 @@ func (l *line) Pristine0() {
 	}
 }
 
-// A device that follows a channel installs a release from a folder too.
+// A device that follows a channel also installs a release from a folder.
 func TestInstallFromFolder(t *testing.T) {
 	l := newLine(t)
 	l.publish("2", 2)
 	l.run(0, "slot B boots next", "install", "pub/2/release.toml")
 }
 
-// What was only downloaded is compared and activated, unless it was withdrawn or changed in between.
+// A release that was only downloaded is compared and activated, unless it was withdrawn or changed in between.
 func TestDownloadOnly(t *testing.T) {
 	l := newLine(t)
 	l.publish("1", 1)
@@ -319,7 +319,7 @@ func TestWithdrawnWhileDownloading(t *testing.T) {
 	}
 }
 
-// A channel that is not for the device, old, replayed, expired or not signed by its key.
+// A channel is refused if it is not for the device, old, replayed, expired or not signed by its key.
 func TestChannelRefused(t *testing.T) {
 	l := newLine(t)
 	l.publish("1", 1)
@@ -349,7 +349,7 @@ func TestChannelRefused(t *testing.T) {
 	l.Pristine0()
 }
 
-// The report is kept until the server takes it, and has the same key each time.
+// The report is kept until the server accepts it, and has the same key each time.
 func TestReportIsKept(t *testing.T) {
 	l := newLine(t)
 	l.publish("1", 1)
@@ -370,7 +370,7 @@ func TestReportIsKept(t *testing.T) {
 	}
 }
 
-// A release that was rolled back by a person is not installed again by itself.
+// A release that was rolled back by a person is not installed again automatically.
 func TestRollbackIsRemembered(t *testing.T) {
 	l := newLine(t)
 	l.publish("1", 1)
@@ -386,7 +386,7 @@ func TestRollbackIsRemembered(t *testing.T) {
 	l.run(3, "version 1a failed here", "update")
 }
 
-// A scrub finds a damaged slot that nobody runs, takes it out of the choice and reports it; an install writes it again.
+// A scrub finds a damaged slot that is not running, marks it bad and reports it; an install writes it again.
 func TestScrub(t *testing.T) {
 	l := newLine(t)
 	l.run(0, "slot B: unknown", "scrub")
@@ -430,8 +430,8 @@ func (l *line) damage(slot string, block int64) {
 	l.Sh(`dd if=/dev/urandom of=disk.img bs=4096 count=1 conv=notrunc status=none seek="$0"`, fmt.Sprint(rig.SlotOffset("grub", slot)/4096+block))
 }
 
-// A damaged slot that was good is written again, out of the running slot or from where it came, and is the fallback again without a switch.
-// What was not good, what runs and what cannot be fetched is not restored.
+// A damaged slot that was good is written again, from the running slot or its source, and is the fallback again without a switch. A slot
+// that was not good, that runs, or whose image cannot be fetched is not restored.
 func TestScrubRepairs(t *testing.T) {
 	l := newLine(t)
 	l.both()
@@ -488,7 +488,7 @@ func (l *line) slot(name string) []byte {
 	return l.Read("disk.img")[at : at+rig.SlotBytes]
 }
 
-// What docs/ota.md says of the requests of a check and of an update. Here the signatures are .sig files, so that each is looked for as .asc before.
+// The requests of a check and of an update are those of docs/ota.md. Here the signatures are .sig files, so that each is looked for as .asc before.
 func TestRequests(t *testing.T) {
 	l := newLine(t)
 	count := func() (n int64) {
@@ -516,7 +516,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// A mirror is asked when the server before is gone, or has an old channel, and has what the channel names beside it.
+// A mirror is asked when the server before is gone, or has an old channel, and has the files that the channel names beside it.
 func TestMirrors(t *testing.T) {
 	l := newLine(t)
 	l.follow = fmt.Sprintf("[channel]\nurl = \"%[1]s/old/channel.toml\"\nmirrors = [\"http://127.0.0.1:9/channel.toml\", \"%[1]s/channel.toml\"]\nidentifier = \"unit-1\"\n"+

@@ -14,7 +14,7 @@ type StaleError struct{ Reason string }
 
 func (e *StaleError) Error() string { return e.Reason }
 
-// Freshness is what is known of the age of a channel.
+// Freshness is the judged age of a channel.
 type Freshness string
 
 // The values.

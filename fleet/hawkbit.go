@@ -45,10 +45,10 @@ type links map[string]struct {
 	Href string `json:"href"`
 }
 
-// action is what the server asks a device to do.
+// action is a task of the server for a device.
 type action struct {
 	id        int64
-	cancelled bool   // the server takes it back
+	cancelled bool   // the server cancels it
 	document  string // address of the release document; "" if it has none
 	mayUpdate bool   // the switch is allowed now
 	mayFetch  bool   // the download is allowed now
@@ -96,7 +96,7 @@ func (h *hawkbit) poll(ctx context.Context, attributes map[string]string) (*acti
 	return h.action(d)
 }
 
-// links asks what the server has for the device.
+// links fetches the links that the server has for the device.
 func (h *hawkbit) links(ctx context.Context) (links, error) {
 	var answer struct {
 		Links links `json:"_links"`
@@ -105,7 +105,7 @@ func (h *hawkbit) links(ctx context.Context) (links, error) {
 	return answer.Links, err
 }
 
-// cancelled is the action that the server takes back; nil is none.
+// cancelled is the action that the server cancels; nil is none.
 func (h *hawkbit) cancelled(ctx context.Context, l links) (*action, error) {
 	link, ok := l["cancelAction"]
 	if !ok {
@@ -219,7 +219,7 @@ func (h *hawkbit) send(ctx context.Context, method, address string, message any)
 	}
 }
 
-// What hawkBit is told of an action.
+// outcome is the result of an action for hawkBit.
 type outcome struct{ execution, result, detail string }
 
 // An action ends with "closed".
@@ -231,7 +231,7 @@ var (
 	failed     = outcome{"closed", "failure", ""}
 )
 
-// feedback tells the outcome of an action.
+// feedback reports the outcome of an action.
 func (h *hawkbit) feedback(ctx context.Context, a action, o outcome, detail string) error {
 	kind := "deploymentBase"
 	if a.cancelled {
@@ -256,7 +256,7 @@ func clip(s string, n int) string {
 	return s
 }
 
-// deliver closes the action of a report. An action that the server does not know any more is done with.
+// deliver closes the action of a report. An action that the server no longer knows counts as closed.
 func (h *hawkbit) deliver(ctx context.Context, r state.Report) error {
 	if r.Attempt == 0 {
 		return nil // installed by a person

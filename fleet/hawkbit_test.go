@@ -210,7 +210,7 @@ func (h *hawk) said(want ...string) {
 	}
 }
 
-// The life of a target: nothing, an action that is closed after the boot, one that falls back, and what the server gets to hear.
+// The life of a target: nothing, an action that is closed after the boot, one that falls back, and the messages that the server gets.
 func TestHawkbit(t *testing.T) {
 	h := newHawk(t)
 	h.run(3, "the server has nothing for this device", "check")
@@ -234,7 +234,7 @@ func TestHawkbit(t *testing.T) {
 	h.said("GET /deploymentBase/5", "POST /deploymentBase/5/feedback closed success: version 1: good  -> 429",
 		"POST /deploymentBase/5/feedback closed success: version 1: good ")
 
-	// What runs already closes its action.
+	// A release that runs already closes its action.
 	h.assign(6, "1")
 	h.run(3, "version 1 runs", "update")
 	h.said("GET /deploymentBase/6", "POST /deploymentBase/6/feedback closed success: version 1 runs")
@@ -256,7 +256,7 @@ func TestHawkbit(t *testing.T) {
 	}
 }
 
-// Cancels, windows, downloads without a switch, and releases that the device never takes.
+// Cancels, windows, downloads without a switch, and releases that the device never accepts.
 func TestHawkbitActions(t *testing.T) {
 	h := newHawk(t)
 	h.publish("1", 1)

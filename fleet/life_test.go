@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// world is a device whose releases work or not, driven at random, and what was seen of it.
+// world is a device whose releases work or not, driven at random, and the observations of it.
 type world struct {
 	*line
 	random   *rand.Rand
@@ -106,7 +106,7 @@ func (w *world) update() (code int) {
 	return code
 }
 
-// rollback goes back to the other slot, and is ended at any moment. What runs is left if the other slot is the next choice.
+// rollback goes back to the other slot, and is ended at any moment. The running version is left if the other slot is the next choice.
 func (w *world) rollback() {
 	w.Helper()
 	before := w.Next()
@@ -148,7 +148,7 @@ func (w *world) start() {
 	w.Fatal("no slot comes up")
 }
 
-// version is what a slot holds.
+// version is the version that a slot holds.
 func (w *world) version(slot string) string {
 	w.Helper()
 	_, out, _ := w.Run("status", "--config", "config.toml")

@@ -16,8 +16,8 @@ const (
 	notifyMore  = 10 * time.Minute // that the manager waits for the next progress; longer than source.give_up by default
 )
 
-// notifying tells the service manager how an install goes: sd_notify(3), STATUS and EXTEND_TIMEOUT_USEC. An install that makes no progress
-// asks for no more time.
+// notifying reports the progress of an install to the service manager: sd_notify(3), STATUS and EXTEND_TIMEOUT_USEC. An install that makes
+// no progress asks for no more time.
 type notifying struct {
 	install.Events
 	every time.Duration
@@ -54,7 +54,7 @@ func (n notifying) Progress() (*update.Progress, func()) {
 	}
 }
 
-// notify sends one message. A manager that cannot be reached hears nothing.
+// notify sends one message. A manager that cannot be reached is ignored.
 func notify(socket string, p *update.Progress) {
 	c, err := net.Dial("unixgram", socket)
 	if err != nil {

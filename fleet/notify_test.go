@@ -18,7 +18,7 @@ type quiet struct {
 
 func (q *quiet) Progress() (*update.Progress, func()) { return &q.p, func() {} }
 
-// The service manager hears of progress, and nothing while there is none.
+// The service manager gets progress, and nothing while there is none.
 func TestNotify(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "notify")
 	c, err := net.ListenPacket("unixgram", socket)

@@ -78,7 +78,7 @@ func (f *follower) attributes() map[string]string {
 	return list
 }
 
-// refuse opens the release of an action. One that this device never takes ends the action.
+// refuse opens the release of an action. One that this device never accepts ends the action.
 func (f *follower) refuse(ctx context.Context, a action) (release.Entry, error) {
 	var rel *release.Release
 	err := error(&update.IncompatibleError{Reason: fmt.Sprintf("action %d has no artifact %s", a.id, release.DocumentName)})
@@ -103,7 +103,7 @@ func (f *follower) known(id int64) bool {
 	return slices.ContainsFunc(f.dev.State().Fleet.Reports, func(r state.Report) bool { return r.Attempt == id && r.Outcome != state.ReportFailed })
 }
 
-// cancel accepts that the server takes an action back, unless the slot was switched: its outcome follows.
+// cancel accepts that the server cancels an action, unless the slot was switched: its outcome follows.
 func (f *follower) cancel(ctx context.Context, a action) error {
 	if t := f.dev.State().Fleet.Trial; t.Attempt == a.id && !t.Ended || f.known(a.id) {
 		return f.server.feedback(ctx, a, rejected, "the release boots next or runs already")
@@ -111,7 +111,7 @@ func (f *follower) cancel(ctx context.Context, a action) error {
 	return f.server.feedback(ctx, a, succeeded, "cancelled before the switch")
 }
 
-// stands asks before a switch whether the server takes the action back.
+// stands asks before a switch whether the server has cancelled the action.
 func (f *follower) stands(ctx context.Context) error {
 	l, err := f.server.links(ctx)
 	if err != nil {
@@ -127,7 +127,7 @@ func (f *follower) stands(ctx context.Context) error {
 	return nil
 }
 
-// tell tells a hawkBit server how an install goes; a channel is not told.
+// tell reports the progress of an install to a hawkBit server; a channel gets no report.
 func tell(ctx context.Context, c *config.Config, in install.Inputs, e release.Entry, o outcome) error {
 	if c.Channel.Hawkbit.URL == "" {
 		return nil

@@ -16,7 +16,7 @@ func Place(identifier, identity string) float64 {
 	return float64(binary.BigEndian.Uint64(sum[:8])>>11) / (1 << 53)
 }
 
-// Turn is from when on a device at a place may take the release. ok is false when the rollout is held below that place.
+// Turn is the time from which a device at a place may install the release. ok is false when the rollout is held below that place.
 func Turn(r *release.Rollout, place float64) (from time.Time, ok bool) {
 	first := float64(r.Percent) / 100
 	switch {

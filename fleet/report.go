@@ -17,7 +17,7 @@ import (
 	"updater/state"
 )
 
-// Report is the document that a server gets: what became of one install. docs/report.schema.json describes it.
+// Report is the document that a server gets: the outcome of one install. docs/report.schema.json describes it.
 type Report struct {
 	Type          string        `json:"type"`   // report
 	Format        int           `json:"format"` // 1
@@ -35,7 +35,7 @@ type Report struct {
 	Updater       string        `json:"updater"`       // version of the program
 }
 
-// ErrNoReports says that no report waits.
+// ErrNoReports means that no report waits.
 var ErrNoReports = errors.New("nothing to do: no report waits")
 
 // Pending lists the reports of a device that are not delivered yet, the oldest first. Errors: [ErrNoReports], [config.Error], those of the
@@ -83,7 +83,7 @@ func Key(identifier string, r state.Report) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// RefusedError is a server that did not take a report, or a hawkBit server that did not answer.
+// RefusedError is a server that did not accept a report, or a hawkBit server that did not answer.
 type RefusedError struct {
 	URL    string // without secrets
 	Status int    // of HTTP
@@ -93,9 +93,9 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("%s: the server answered %d, expected 200 to 299", e.URL, e.Status)
 }
 
-// Deliver sends every report that waits, the oldest first, and forgets those that the server has taken (2xx), each durably before the next
-// is sent. One that the server refuses stays, and the others are sent; a server that does not answer ends it. sent is how many were taken.
-// Errors: [ErrNoReports], [RefusedError], source.FetchError, [config.Error], those of the device.
+// Deliver sends every report that waits, the oldest first, and forgets those that the server has accepted (2xx), each durably before the
+// next is sent. One that the server refuses stays, and the others are sent; a server that does not answer ends it. sent is how many were
+// accepted. Errors: [ErrNoReports], [RefusedError], source.FetchError, [config.Error], those of the device.
 func Deliver(ctx context.Context, c *config.Config, in install.Inputs) (sent int, err error) {
 	identifier, err := reporter(c)
 	if err != nil {

@@ -27,9 +27,9 @@ const (
 	defaultServing = 1 << 20  // bytes per second
 )
 
-// Serve offers the releases of the good slots to other devices, on serve.listen of the configuration, until ctx ends. A range leaves only after it
-// was hashed and equals its signed checksum: a mounted file system may hold secrets where the image had none. Unmapped blocks are sent as zeros.
-// Nothing is written, and no name of a request opens a file. Errors: [config.Error], those of listening, the cause of ctx.
+// Serve offers the releases of the good slots to other devices, on serve.listen of the configuration, until ctx ends. A range is sent only after
+// it was hashed and equals its signed checksum: a mounted file system may hold secrets where the image had none. Unmapped blocks are sent as
+// zeros. Nothing is written, and no name of a request opens a file. Errors: [config.Error], those of listening, the cause of ctx.
 func Serve(ctx context.Context, c *config.Config, say func(format string, a ...any)) error {
 	if c.Serve.Listen == "" {
 		return config.Errorf("serve.listen is not set: this device offers nothing to others")
@@ -176,7 +176,7 @@ func (a *answer) begin(code int, length int64) {
 
 var zeros [piece]byte
 
-// send writes the bytes from one offset of an image to another one. Each range is read whole and compared before a byte of it leaves.
+// send writes the bytes from one offset of an image to another one. Each range is read whole and compared before a byte of it is sent.
 func (a *answer) send(m *bmap.Map, held update.ReadBacker, from, end int64) error {
 	hole := func(to int64) error {
 		for from < to {
@@ -211,7 +211,7 @@ func (a *answer) send(m *bmap.Map, held update.ReadBacker, from, end int64) erro
 			return fmt.Errorf("range %d at %d differs from its signed checksum", i, rng.Offset)
 		}
 		p = p[from-rng.Offset : min(end, to)-rng.Offset]
-		a.pace.Spend(a.ctx, int(rng.Length)-len(p)) // what was read for nothing counts too
+		a.pace.Spend(a.ctx, int(rng.Length)-len(p)) // bytes read for nothing count too
 		if err := a.write(p); err != nil {
 			return err
 		}

@@ -54,7 +54,7 @@ func (l *line) serves(slot string) (address, identity string) {
 	return strings.TrimSpace(strings.TrimPrefix(text, "serving on ")), identity
 }
 
-// A device updates from another one: the documents with their signatures, and the image out of its running slot, at the rate that is set.
+// A device updates from another one: the documents with their signatures, and the image from its running slot, at the rate that is set.
 func TestServe(t *testing.T) {
 	l := newLine(t)
 	l.run(2, "serve.listen is not set", "serve")
@@ -74,8 +74,8 @@ func TestServe(t *testing.T) {
 	stranger.Refused(11, "", "http://"+address+"/"+identity+"/release.toml")
 }
 
-// What a slot holds leaves it only as it was signed, and a client that sends nonsense, too much or nothing gets no more and does not keep others
-// from being served.
+// The content of a slot is sent only as it was signed, and a client that sends nonsense, too much or nothing gets no more and does not keep
+// others from being served.
 func TestServeHostile(t *testing.T) {
 	l := newLine(t)
 	l.both()

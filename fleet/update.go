@@ -14,12 +14,12 @@ import (
 	"updater/update"
 )
 
-// NothingError says that the channel has nothing for this device now. Nothing was changed.
+// NothingError reports that the channel has nothing for this device now. Nothing was changed.
 type NothingError struct{ Verdict *Verdict }
 
 func (e *NothingError) Error() string { return "nothing to do: " + e.Verdict.Reason }
 
-// WithdrawnError says that a release was withdrawn between its choice and the switch. No slot was switched.
+// WithdrawnError reports that a release was withdrawn between its choice and the switch. No slot was switched.
 type WithdrawnError struct{ Version string }
 
 func (e *WithdrawnError) Error() string {
@@ -32,9 +32,9 @@ type Request struct {
 	DownloadOnly bool // write the slot and leave the switch to an activation
 }
 
-// Update checks the channel and installs what it has for the device, unless [when] of the configuration puts it off. It may be called at any moment and after any interruption: an install
-// goes on from what the slot holds. The channel is asked again for a withdrawal before the switch. An install that fails is queued for the
-// report. Errors: [NothingError], [WithdrawnError], those of [Check] and of [install.Run].
+// Update checks the channel and installs the release that it has for the device, unless [when] of the configuration puts it off. It may be called at
+// any moment and after any interruption: an install resumes from the content of the slot. The channel is asked again for a withdrawal before the
+// switch. An install that fails is queued for the report. Errors: [NothingError], [WithdrawnError], those of [Check] and of [install.Run].
 func Update(ctx context.Context, r Request, in install.Inputs, events install.Events) (*update.Result, error) {
 	v, err := Check(ctx, r.Config, in)
 	if err != nil {
@@ -63,7 +63,7 @@ func Update(ctx context.Context, r Request, in install.Inputs, events install.Ev
 	return res, err
 }
 
-// confirm refuses a release that the channel does not offer any more.
+// confirm refuses a release that the channel no longer offers.
 func confirm(ctx context.Context, c *config.Config, identity string, in install.Inputs) error {
 	f, err := follow(c, in)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"updater/device/config"
 )
 
-// notNow says why no update may begin, "" if it may. root is / on a device.
+// notNow returns why no update may begin, "" if it may. root is / on a device.
 func notNow(root string, w config.When, clock Clock, switches bool) string {
 	for _, path := range w.Inhibit {
 		if _, err := os.Lstat(filepath.Join(root, path)); err == nil {

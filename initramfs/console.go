@@ -15,7 +15,7 @@ type Console struct {
 	lines    []*line
 	fallback io.Writer
 	view     screen // of a recovery
-	shown    bool   // the view is what screens show, not the log
+	shown    bool   // screens show the view, not the log
 }
 
 // line is one console. Its reading goroutine runs until the process ends.
@@ -94,7 +94,7 @@ func (c *Console) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// change changes what the view has.
+// change changes the content of the view.
 func (c *Console) change(do func(s *screen)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

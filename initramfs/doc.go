@@ -10,7 +10,7 @@
 //     change the boot state itself.
 //   - [Supervisor] restarts the machine if the worker exits, panics or hangs.
 //
-// # What it does not do
+// # Limits
 //
 // It verifies no signature and writes no slot; the Device does. Package build packs the archive on the host; package network
 // configures interfaces.

@@ -45,7 +45,7 @@ func TestVolumeLabel(t *testing.T) {
 			}
 			want := "UPDATER"
 			if c.name == "no label" {
-				want = "NO NAME" // what FAT has then
+				want = "NO NAME" // the default of FAT
 			}
 			if got := volumeLabel(image); got != want {
 				t.Errorf("label = %q; want %q", got, want)

@@ -17,7 +17,7 @@ import (
 )
 
 // KernelLog copies each line written to a console into the kernel log as well, which adds a time stamp and survives a crash
-// (pstore). What is not printable reaches neither, since file names, labels and disk models are in the lines: see package printable. It is safe
+// (pstore). Unprintable characters reach neither, since the lines contain file names, labels and disk models: see package printable. It is safe
 // for concurrent use.
 type KernelLog struct {
 	console io.Writer

@@ -22,7 +22,7 @@ type menu struct {
 	text  string                            // typed so far
 }
 
-// add appends a choice. Labels hold file names of media, so what is not printable is replaced.
+// add appends a choice. Labels hold file names of media, so unprintable characters are replaced.
 func (m *menu) add(label string, do choice) {
 	m.labels, m.do = append(m.labels, printable.Line(label)), append(m.do, do)
 }
@@ -70,17 +70,17 @@ type keys struct {
 	escape []byte
 }
 
-// mostText bounds an address that is typed, mostAnswered the input that gets an answer: what answers itself, such as a line that echoes, must
-// not be answered again.
+// mostText bounds an address that is typed, mostAnswered the input that gets an answer: a device that answers itself, such as a line that
+// echoes, must not be answered again.
 const (
 	mostText     = 1000
 	mostAnswered = 12
 )
 
-// pressed is what a byte of input has done.
+// pressed is the effect of a byte of input.
 type pressed struct {
 	changed bool   // the menu has to be drawn again
-	do      choice // what was chosen; nil is nothing
+	do      choice // choice that was made; nil is none
 	echo    string // for a serial line
 	wrong   string // the answer to input that is no choice
 }

@@ -17,8 +17,8 @@ import (
 // inNamespace is set in a test binary that has mounts of its own.
 const inNamespace = "UPDATER_TEST_NAMESPACE"
 
-// again runs the test binary once more, with mounts of its own: what the initramfs mounts stays in there. It returns its exit status, or
-// -1 if this system has no such namespaces.
+// again runs the test binary once more, with mounts of its own: those of the initramfs stay in there. It returns its exit status, or -1
+// if this system has no such namespaces.
 func again() int {
 	runtime.LockOSThread() // Pdeathsig follows the thread
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)

@@ -86,7 +86,7 @@ func (r *runner) round(ctx context.Context, disk string) (done bool) {
 		}
 	}
 	if requested != "" && r.untouched(ctx) {
-		r.log("recovery: what the running system asked for was not installed; its slot is unchanged and boots again")
+		r.log("recovery: the update that the running system asked for was not installed; its slot is unchanged and boots again")
 		return true
 	}
 	return !bootable && r.reactivate(ctx)

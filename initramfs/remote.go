@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A Choice was made elsewhere than at the console.
+// A Choice is one that was not made at the console.
 type Choice struct {
 	Doing    string // for the log
 	Do       func(ctx context.Context) error

@@ -22,8 +22,8 @@ type Options struct {
 	Console  *Console                        // shows the recovery
 	About    string                          // product, serial and version, for its header
 	Log      func(format string, a ...any)   // prints one line; the format has no newline
-	Hint     func(err error) string          // what to do next about an error, "" is nothing; may be nil
-	Work     *Work                           // is told of progress
+	Hint     func(err error) string          // next step after an error, "" is none; may be nil
+	Work     *Work                           // receives progress
 	// OpenRemote opens the place of remote choices of a recovery; nil is none. It is called until it succeeds, then the machine restarts.
 	OpenRemote func(ctx context.Context) (*Remote, error)
 }
@@ -49,7 +49,7 @@ type Device interface {
 	Kexec(ctx context.Context) (ready bool, err error)
 }
 
-// Status is what a person has to know of the slots.
+// Status is the state of the slots for a person.
 type Status struct {
 	Bootable bool     // the boot loader has a slot to boot
 	Slots    []string // a line for each
@@ -57,7 +57,7 @@ type Status struct {
 
 // Requester is a [Device] whose running system can ask the recovery to install something: it has one slot.
 type Requester interface {
-	// Requested returns the address of what is still to be installed, "" for nothing.
+	// Requested returns the address of the release still to be installed, "" for none.
 	Requested() (url string)
 }
 
@@ -296,14 +296,14 @@ func end(how string) error {
 // Reboot flushes the file systems and restarts the machine at once, without stopping services. It returns only on error.
 func Reboot() error { return restart(unix.LINUX_REBOOT_CMD_RESTART) }
 
-// Bounds of the steps of a restart. A device that does not answer stops sync(2) for ever, and the kernel while it shuts devices down.
+// Bounds of the steps of a restart. A device that does not answer stops sync(2) forever, and the kernel while it shuts devices down.
 const (
 	syncPatience    = 60 * time.Second
 	restartPatience = 60 * time.Second
 )
 
 // restart flushes the file systems and restarts. A kernel that does not get there is restarted at once, by its SysRq
-// (Documentation/admin-guide/sysrq.rst): what this program promised was flushed, and read back, before.
+// (Documentation/admin-guide/sysrq.rst): the data that this program promised was flushed and read back before.
 func restart(cmd uint32) error {
 	within(syncPatience, unix.Sync)
 	failed := make(chan error, 1)

@@ -95,7 +95,7 @@ func runIn(ctx context.Context, t *testing.T, d Device, cmdline string, o Option
 	return r, log.String(), err
 }
 
-// TestRun: each mode with media and addresses of every kind. The device's own disk is never taken for a medium, a disk with partitions only
+// TestRun: each mode with media and addresses of every kind. The device's own disk is never used as a medium, a disk with partitions only
 // by them, and a medium that is damaged ends nothing.
 func TestRun(t *testing.T) {
 	m := newMachine(t)
@@ -182,7 +182,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestRequested: what the running system asked for comes first; if it cannot be had, and the slot still boots, the recovery ends.
+// TestRequested: the update that the running system asked for comes first; if it is unavailable, and the slot still boots, the recovery ends.
 func TestRequested(t *testing.T) {
 	m := newMachine(t)
 	own := m.disk("sda", "", "")

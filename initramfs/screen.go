@@ -11,8 +11,8 @@ import (
 	"updater/internal/terminal"
 )
 
-// screen is what a person sees of a recovery: the device, its slots, what was tried and why it failed, what can be done, and on screens the
-// last lines of the log.
+// screen is the view of a recovery: the device, its slots, the failed tries with their reasons, the menu, and on screens the last lines of
+// the log.
 type screen struct {
 	about  string // product, serial and version
 	more   func() []string
@@ -53,7 +53,7 @@ func (s *screen) failed(words ...string) {
 	s.tried = s.tried[max(0, len(s.tried)-keptTried):]
 }
 
-// head is the header: who this is, where it can be reached, what time it believes it is.
+// head is the header: the device, its addresses and its clock.
 func (s *screen) head() []string {
 	now, heard := time.Now, addresses
 	if s.now != nil {

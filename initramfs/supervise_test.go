@@ -14,7 +14,7 @@ import (
 	"updater/internal/steppedclock"
 )
 
-// TestMain is also the worker that the supervisor starts: its last argument says how it goes wrong.
+// TestMain is also the worker that the supervisor starts: its last argument selects how it fails.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[0] == "worker" && os.Args[1] == "end" {
 		endHere(os.Args[2])
@@ -63,7 +63,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Whatever becomes of the worker, a person reads it and the machine ends as asked; the hardware is fed only while the worker lives.
+// However the worker ends, the reason is logged and the machine ends as asked; the watchdog is fed only while the worker lives.
 func TestSupervisor(t *testing.T) {
 	for _, c := range []struct{ how, want string }{
 		{"panics", "ended unexpectedly: exit status 2"},

@@ -25,15 +25,15 @@ type Work struct {
 	now   func() time.Time // replaced in tests
 }
 
-// Begin begins a step whose progress is due within bound, again and again; 0 is no bound, for what watches itself or waits for a
-// person. doing is for messages.
+// Begin begins a step whose progress is due within bound, again and again; 0 is no bound, for a step that watches itself or
+// waits for a person. doing is for messages.
 func (w *Work) Begin(doing string, bound time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.doing, w.bound, w.since = doing, bound, w.clock()
 }
 
-// Progress notes progress of the current step.
+// Progress records progress of the current step.
 func (w *Work) Progress() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

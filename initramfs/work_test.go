@@ -42,7 +42,7 @@ func TestWork(t *testing.T) {
 	}
 }
 
-// TestWithin: what takes too long before a restart is left behind.
+// TestWithin: a step that takes too long before a restart is left behind.
 func TestWithin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

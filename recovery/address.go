@@ -9,7 +9,7 @@ import (
 )
 
 // deviceURL fills the device into a configured address: {serial}, as its device tree or DMI table has it, and {mac}, that of its first
-// interface with a link, such as 02-00-5e-10-00-01. What is unknown leaves nothing.
+// interface with a link, such as 02-00-5e-10-00-01. An unknown value becomes empty.
 func deviceURL(address string) string {
 	if !strings.Contains(address, "{serial}") && !strings.Contains(address, "{mac}") {
 		return address

@@ -43,8 +43,8 @@ func TestAddressesObeyTheMemory(t *testing.T) {
 	}
 }
 
-// TestMirrors: the recovery asks the mirrors of the channel when the server of one of its addresses is gone. What is signed by nobody is refused
-// from a mirror, too.
+// TestMirrors: the recovery asks the mirrors of the channel when the server of one of its addresses is gone. A release without a valid signature
+// is refused from a mirror, too.
 func TestMirrors(t *testing.T) {
 	r := rig.New(t)
 	server := httptest.NewServer(http.FileServer(http.Dir(r.Dir)))

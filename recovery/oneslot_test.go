@@ -19,7 +19,7 @@ import (
 	"updater/update"
 )
 
-// events ignores how an install goes.
+// events ignores the progress of an install.
 type events struct{}
 
 func (events) Device(device.Facts)                       {}
@@ -127,7 +127,7 @@ func TestOneSlot(t *testing.T) {
 	if err != nil || s.Slots[0].Version != "7" || s.Slots[0].State != "trying" {
 		t.Errorf("after the install the status is %+v, %v", s, err)
 	}
-	// The running system does not ask for what it runs.
+	// The running system does not request the release that it runs.
 	_, err = install.Run(t.Context(), install.Request{Config: conf, Image: url, Booted: "A"}, install.Inputs{Warn: t.Logf}, events{})
 	if _, ok := errors.AsType[*update.NothingError](err); !ok {
 		t.Errorf("the same release again: %v", err)

@@ -22,7 +22,7 @@ type Network struct {
 }
 
 // NewNetwork takes its settings from the kernel command line, else from the configuration. The command line is untrusted: invalid entries are
-// logged and skipped. hint is told what time a server of the network says it is.
+// logged and skipped. hint gets the time of a server in the network.
 func NewNetwork(p initramfs.Params, c config.Recovery, hint *TimeHint, log func(format string, a ...any)) *Network {
 	o := &Network{log: log, hint: hint}
 	words, names := p.IP, p.Nameservers

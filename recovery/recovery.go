@@ -18,26 +18,26 @@ import (
 type Device struct {
 	Config *config.Config
 	Inputs install.Inputs
-	// Events creates what one install is reported to.
+	// Events creates the sink for the events of one install.
 	Events     func() Events
 	ShowStatus func(s *device.Status) error // prints it for people
 	Say        func(format string, a ...any)
-	Work       *initramfs.Work // is told of progress
+	Work       *initramfs.Work // receives progress
 	// Line runs a factory plan.
 	Line func(ctx context.Context, plan string) error
 
 	request *state.Request // that was read last
 }
 
-// Events are told how an install goes, and its result; err is the error of the last hook.
+// Events receive the progress of an install and its result; err is the error of the last hook.
 type Events interface {
 	install.Events
 	Installed(res *update.Result, err error) error
-	// Failed is told why nothing was installed, also when nothing was to be installed.
+	// Failed receives the reason why nothing was installed, also when nothing was to be installed.
 	Failed(err error)
 }
 
-// Trigger is what a person holds down at boot to request the recovery.
+// Trigger is the key or GPIO line that a person holds at boot to request the recovery.
 func Trigger(r config.Recovery) initramfs.Trigger {
 	g := r.GPIO
 	return initramfs.Trigger{Key: initramfs.KeyCode(r.Key), GPIO: initramfs.GPIO{Chip: g.Chip, Line: g.Line, Low: g.ActiveLow, Pull: g.Pull}}
@@ -68,7 +68,7 @@ func (d *Device) Requested() (url string) {
 	}
 	known, err := device.ReadState(d.Config)
 	if err != nil {
-		return "" // the status says what is wrong with the state store
+		return "" // the status reports what is wrong with the state store
 	}
 	if d.request = known.Pending(); d.request == nil {
 		return ""
@@ -87,7 +87,7 @@ func (d *Device) install(ctx context.Context, r install.Request) error {
 	if res == nil {
 		events.Failed(err)
 	}
-	if nothing, ok := errors.AsType[*update.NothingError](err); ok { // what is there was read back, and boots next
+	if nothing, ok := errors.AsType[*update.NothingError](err); ok { // the slot's content was read back, and boots next
 		d.Say("%v", nothing)
 		return nil
 	}

@@ -47,7 +47,7 @@ func (e watchedEvents) Hook(name, line string) {
 	e.Events.Hook(name, line)
 }
 
-// watch samples the counters of a job until stop, and tells the work of progress.
+// watch samples the counters of a job until stop, and reports progress to the work.
 func (d *Device) watch(p *update.Progress) (stop func()) {
 	ended := make(chan struct{})
 	var done sync.WaitGroup

@@ -4,6 +4,6 @@
 // Guarantees: a message is bounded, an unknown method or parameter is refused, and a client that does not read delays no install. Every
 // method does what the verb of its name does, behind the same locks and checks, with the same events.
 //
-// It does not ask who calls: the mode of the socket does. It is no daemon: [Service.Serve] ends when nobody has been connected for a while,
-// and the socket's unit starts the program again.
+// The package does not check who calls: the mode of the socket decides. It is not a daemon: [Service.Serve] ends when nobody has been
+// connected for a while, and the socket's unit starts the program again.
 package service

@@ -20,17 +20,17 @@ import (
 type Options struct {
 	Config   func() (*config.Config, error) // is called for every method, so that a change counts at once
 	Inputs   install.Inputs
-	Events   func(w io.Writer) Events // what one install is reported to: it writes JSON lines
+	Events   func(w io.Writer) Events // sink for the events of one install: it writes JSON lines
 	Describe func(err error) (code int, hint string)
 	Version  string
 }
 
-// Events write how an install goes; the last event is the result.
+// Events write the progress of an install; the last event is the result.
 type Events interface {
 	install.Events
 	Installed(res *update.Result, late error) error
 	Failed(err error)
-	// Handed is told that another program goes on: the recovery.
+	// Handed reports that another program continues: the recovery.
 	Handed(what error)
 }
 

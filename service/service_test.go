@@ -88,7 +88,7 @@ func (c client) receive() (string, error) {
 	return strings.TrimSuffix(text, "\x00"), err
 }
 
-// masks replace what differs from run to run.
+// masks replace the parts that differ from run to run.
 var masks = []struct {
 	what *regexp.Regexp
 	by   string
@@ -110,7 +110,7 @@ func (s *started) masked(text string) string {
 	return text
 }
 
-// TestTranscripts holds the protocol against transcripts: lines with ">" are sent, and everything that is answered is a line with "<".
+// TestTranscripts compares the protocol with transcripts: lines with ">" are sent, and every answer is a line with "<".
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.transcript")
 	if err != nil || len(files) == 0 {
@@ -147,7 +147,7 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
-// answers writes all replies to a message but progress.
+// answers writes all replies to a message except progress.
 func (s *started) answers(c client, to *strings.Builder, message string) {
 	if strings.Contains(message, `"oneway":true`) {
 		return

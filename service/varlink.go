@@ -143,7 +143,7 @@ func Inherited() (*net.UnixListener, error) {
 	return u, nil
 }
 
-// Serve answers on a listener until ctx ends, or until nobody has been connected for the time idle. Both are no error.
+// Serve answers on a listener until ctx ends, or until nobody has been connected for the time idle. Neither is an error.
 func (s *Service) Serve(ctx context.Context, l *net.UnixListener, idle time.Duration) error {
 	var clients sync.WaitGroup
 	ctx, stop := context.WithCancel(ctx)
@@ -174,7 +174,7 @@ func (s *Service) Serve(ctx context.Context, l *net.UnixListener, idle time.Dura
 	}
 }
 
-// converse answers the messages of one client in turn. A message that cannot be read ends the connection, as the protocol has it.
+// converse answers the messages of one client in turn. A message that cannot be read ends the connection, as the protocol requires.
 func (s *Service) converse(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()

@@ -21,7 +21,7 @@ import (
 	"updater/internal/terminal"
 )
 
-// Env is what a run of the program may touch besides its arguments.
+// Env is the environment of a run of the program besides its arguments.
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -85,7 +85,7 @@ func (e Env) answering() (stop func() bool) {
 	}).Stop
 }
 
-// build is what the linker stamped into the program.
+// build holds the values that the linker stamped into the program.
 func (e Env) build() config.Build {
 	t, _ := time.Parse(time.RFC3339, strings.TrimSpace(stampTime)) // zero when it was not stamped
 	return config.Build{Version: buildVersion(), Time: t}
@@ -107,7 +107,7 @@ func (e Env) bench() *config.Config {
 // config reads the configuration of this device.
 func (e Env) config(path string) (*config.Config, error) { return device.LoadConfig(path, e.build()) }
 
-// inputs are what a job may read besides files and servers.
+// inputs are the inputs of a job besides files and servers.
 func (e Env) inputs(warn func(format string, a ...any)) install.Inputs {
 	return install.Inputs{Stdin: e.Stdin, Warn: warn, Clock: e.clock}
 }

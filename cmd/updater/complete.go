@@ -10,7 +10,7 @@ import (
 	"updater/device/config"
 )
 
-// addCompletion lets the shell complete what only the configuration of this device knows: slots and roles, and the boot loaders.
+// addCompletion lets the shell complete names that only the configuration of this device knows, slots and roles, and the boot loaders.
 func addCompletion(env Env, cmd *cobra.Command) {
 	names := func(list func(c *config.Config) []string) cobra.CompletionFunc {
 		return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -18,7 +18,7 @@ import (
 func newDelta(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delta",
-		Short: "Make and show deltas: what a device needs that has an older image",
+		Short: "Make and show deltas, which update a device that has an older image",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -32,8 +32,8 @@ func docPages(t *testing.T) []docs.Page {
 	return pages
 }
 
-// TestDocumentedCommands: every command line of the pages has verbs and options that there are, and as many arguments
-// as the verb takes. Within a sentence arguments may be left out.
+// TestDocumentedCommands: every command line of the pages has existing verbs and options, and as many arguments as the
+// verb takes. Within a sentence arguments may be left out.
 func TestDocumentedCommands(t *testing.T) {
 	verbs := map[string]bool{}
 	for _, p := range docPages(t) {
@@ -105,7 +105,7 @@ func parsed(args []string, whole bool) (*cobra.Command, error) {
 	return cmd, cmd.ValidateArgs(words)
 }
 
-// The check itself finds what is wrong.
+// The check itself finds errors.
 func TestDocumentedCommandsCheck(t *testing.T) {
 	for _, line := range []string{"instal x.img", "install --nosuch x.img", "install", "mark fine", "bmap copy x", "bmap nosuch", "status x"} {
 		if _, err := parsed(strings.Fields(line), true); err == nil {
@@ -154,7 +154,7 @@ func TestDocumentedTOML(t *testing.T) {
 	}
 }
 
-// TestFactoryExample: examples/factory has the plan of docs/factory.md, which TestProvisionSample works off, and a
+// TestFactoryExample: examples/factory has the plan of docs/factory.md, which TestProvisionSample carries out, and a
 // configuration that has the partitions of the plan.
 func TestFactoryExample(t *testing.T) {
 	text, err := os.ReadFile("../../docs/factory.md")
@@ -239,8 +239,8 @@ func configKeys() []string {
 	return keys
 }
 
-// TestDocumentedExits: the tables of exit codes are that of exit.go, and docs/operation.md says for every code whatever
-// next step the program may name.
+// TestDocumentedExits: the tables of exit codes are that of exit.go, and docs/operation.md has every next step that the
+// program may name for a code.
 func TestDocumentedExits(t *testing.T) {
 	operation, err := os.ReadFile("../../docs/operation.md")
 	if err != nil {

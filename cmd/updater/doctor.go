@@ -11,7 +11,7 @@ import (
 	"updater/internal/printable"
 )
 
-// newDoctor finds what is wrong and says what to do about it.
+// newDoctor finds problems and names their remedies.
 func newDoctor(env Env) *cobra.Command {
 	var o bootOptions
 	var repair bool
@@ -78,7 +78,7 @@ func examine(ctx context.Context, o bootOptions, m doctor.Machine, env Env) erro
 	return err
 }
 
-// findings is what doctor has found.
+// findings is the result of doctor.
 type findings struct {
 	Findings []doctor.Finding `json:"findings"`
 }

@@ -98,7 +98,7 @@ func (p *patient) remember(change func(s *state.State)) {
 	}
 }
 
-// facts changes what the kernel says of every partition's device.
+// facts changes the kernel's facts about every partition's device.
 func (p *patient) facts(change func(f *blockdev.Facts, has *blockdev.Features)) {
 	p.machine.Medium = func(part blockdev.Partition) (blockdev.Facts, blockdev.Features, error) {
 		f, has, err := doctor.ThisMachine().Medium(part)
@@ -290,8 +290,8 @@ var planted = []struct {
 	}, boot.Warning, "does not consist of whole sectors", -1},
 }
 
-// TestDoctor plants every fault by itself. Each is reported with its severity, and with what to do about it unless it is
-// only worth knowing; the device without one has no finding.
+// TestDoctor plants every fault by itself. Each is reported with its severity, and with a remedy unless it is only worth
+// knowing; the device without one has no finding.
 func TestDoctor(t *testing.T) {
 	for _, uboot := range []bool{false, true} {
 		p := newPatient(t)

@@ -100,7 +100,7 @@ func classify(err error) (code int, hint string) {
 	case isEarly(err):
 		return ExitInterrupted, "nothing was written; run it again"
 	case is[*interruptedError](err):
-		return ExitInterrupted, "run it again; what was being written is not whole, and a slot stays marked bad until then"
+		return ExitInterrupted, "run it again; the data written so far is incomplete, and a slot stays marked bad until then"
 	case is[*install.CopyError](err):
 		return copyCode(err)
 	case is[*source.SchemeError](err):
@@ -298,7 +298,7 @@ func isUsage(err error) bool {
 	return is[*usageError](err) || is[*config.Error](err) || is[*config.RequestError](err)
 }
 
-// copyCode adds what a copy left behind to what to do next. There is no slot, so errors of the medium have another hint.
+// copyCode adds the state that a copy left behind to the next step. There is no slot, so errors of the medium have another hint.
 func copyCode(err error) (code int, hint string) {
 	e, _ := errors.AsType[*install.CopyError](err)
 	code, hint = classify(e.Err)

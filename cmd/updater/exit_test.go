@@ -209,7 +209,7 @@ func dotted(e ast.Expr) string {
 	return ""
 }
 
-// TestInterruptedEarly: an install that waits for a server has written nothing, and says so.
+// TestInterruptedEarly: an install that waits for a server has written nothing, and reports that.
 func TestInterruptedEarly(t *testing.T) {
 	r := rig.New(t)
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -79,7 +79,7 @@ func healthRound(ctx context.Context, o healthOptions, checks health.Options, en
 	return r.Err()
 }
 
-// printHealth prints a report. What follows from the report does not depend on standard output.
+// printHealth prints a report. The consequences of the report do not depend on standard output.
 func printHealth(env Env, r *health.Report, asJSON bool) {
 	if asJSON {
 		env.doneJSON(r)

@@ -19,7 +19,7 @@ import (
 	"updater/update"
 )
 
-// hostile is what a server, a medium, a disk or a key may be named: it clears a terminal, begins a line of its own, reverses what follows.
+// hostile is a possible name of a server, a medium, a disk or a key: it clears a terminal, begins a line of its own, reverses what follows.
 const hostile = "x\x1b[2J\x1b]0;owned\x07\r\nupdater: installed, slot B boots next\t\x7f\u009b2J\u202egnp\u2066\u2028\u2029\xff"
 
 // fill sets every string below v to hostile text, and makes one element of each list and map.
@@ -140,7 +140,7 @@ func showResult(r *report, value any) error {
 	return nil
 }
 
-// TestHostileArguments: what was typed or pasted is repeated harmlessly, by the parser of the command line too.
+// TestHostileArguments: text that was typed or pasted is repeated harmlessly, by the parser of the command line too.
 func TestHostileArguments(t *testing.T) {
 	for _, args := range [][]string{{hostile}, {"--" + hostile}, {"install", "--progress", hostile, "x"}, {"status", "--config", hostile}, {"verify", "--keyring", hostile, hostile}} {
 		var out, errs bytes.Buffer

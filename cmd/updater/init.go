@@ -9,7 +9,7 @@ import (
 // drafted is a configuration that was written.
 type drafted struct {
 	File  string   `json:"file"`
-	Notes []string `json:"notes"` // what was found, and what could not be known
+	Notes []string `json:"notes"` // findings, and facts that could not be known
 }
 
 func newInit(env Env) *cobra.Command {

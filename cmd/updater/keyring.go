@@ -170,7 +170,7 @@ func newKeyringInfo(env Env) *cobra.Command {
 	return cmd
 }
 
-// keyringView is a keyring document, or what a device trusts, for people and machines.
+// keyringView is a keyring document, or the trust of a device, for people and machines.
 type keyringView struct {
 	Number     int64            `json:"number"`
 	At         string           `json:"at"` // when it was created; of a device, its trusted time

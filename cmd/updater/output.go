@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// output says how much is shown, and where.
+// output configures how much is shown, and where.
 type output struct {
 	quiet, verbose bool
 	progress       string // auto, plain, json or none; "" is auto
@@ -16,7 +16,7 @@ type output struct {
 	began atomic.Bool // something is being written
 }
 
-// begin notes that something is being written, for the hint of an interruption.
+// begin records that something is being written, for the hint of an interruption.
 func (o *output) begin() {
 	if o != nil {
 		o.began.Store(true)

@@ -21,7 +21,7 @@ import (
 	"updater/update"
 )
 
-// TestEventSchema: every event of installs that succeed, fail and are refused is what the schema says.
+// TestEventSchema: every event of installs that succeed, fail and are refused matches the schema.
 func TestEventSchema(t *testing.T) {
 	schema, err := jsonschema.NewCompiler().Compile("../../docs/events.schema.json")
 	if err != nil {
@@ -92,7 +92,7 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// TestSplash: psplash hears of an install, in its words; one that does not read does not stop it.
+// TestSplash: psplash gets the progress of an install, in its words; one that does not read does not stop it.
 func TestSplash(t *testing.T) {
 	r := rig.New(t)
 	if err := unix.Mkfifo(r.Path("fifo"), 0o600); err != nil {
@@ -176,7 +176,7 @@ func TestClosedOutput(t *testing.T) {
 			}
 		})
 	}
-	// Where printing is the work, its failure is one.
+	// Where printing is the work, a failure to print is an error.
 	r := rig.New(t)
 	cmd := exec.Command(r.Program, "status", "--config", "config.toml")
 	var errs bytes.Buffer

@@ -92,7 +92,7 @@ type bench struct {
 	got *received
 }
 
-// received is what the server of the line got.
+// received holds the requests that the server of the line got.
 type received struct {
 	mu    sync.Mutex
 	lines [][]byte
@@ -363,7 +363,7 @@ func samplePlan(t *testing.T, server, loop string) string {
 	return text
 }
 
-// TestProvisionSample works off the plan of the documentation, as it stands there.
+// TestProvisionSample carries out the plan of the documentation, as it stands there.
 func TestProvisionSample(t *testing.T) {
 	b := newBench(t)
 	b.sh(`mv rootfs.img rootfs.ext4; zstd -q esp.img
@@ -602,7 +602,7 @@ func TestProvisionRelease(t *testing.T) {
 	}
 }
 
-// TestProvisionPlan: what is wrong with a plan or its trust ends a run before anything is opened.
+// TestProvisionPlan: an error in a plan or its trust ends a run before anything is opened.
 func TestProvisionPlan(t *testing.T) {
 	b := newBench(t)
 	plan, err := os.ReadFile(b.path("plan.toml"))
@@ -633,7 +633,7 @@ func TestProvisionPlan(t *testing.T) {
 			}
 		})
 	}
-	// Over HTTP a plan is only taken when it is signed, and its local paths are absolute.
+	// Over HTTP a plan is accepted only when it is signed and its local paths are absolute.
 	unsigned := strings.Replace(string(plan), `keyring = ["release.asc"]`, "", 1)
 	b.write("plan.toml", signedHead+strings.ReplaceAll(unsigned, `"station.pem"`, `"`+b.path("station.pem")+`"`))
 	b.write("device.toml", benchDevice+b.plansToo())

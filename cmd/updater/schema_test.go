@@ -26,7 +26,7 @@ import (
 	"updater/release"
 )
 
-// results are what the verbs print with --json, one object, or one for each line.
+// results are the outputs of the verbs with --json, one object, or one for each line.
 var results = map[string]any{
 	"activate": changed{}, "bmap create": bmapInfo{}, "bmap info": bmapInfo{}, "bmap verify": bmapVerdict{}, "channel add": release.ChannelContents{},
 	"channel create": release.ChannelContents{}, "channel info": release.ChannelContents{}, "channel renew": release.ChannelContents{},
@@ -44,7 +44,7 @@ var elsewhere = map[string]string{
 	"release tar": "the archive itself", "provision token": "the token itself", "provision records send": "nothing", "varlink": "service/io.updater.varlink", "serve": "nothing",
 }
 
-// TestJSONOfEveryVerb: every verb has --json, and a schema of what it prints then.
+// TestJSONOfEveryVerb: every verb has --json, and a schema of that output.
 func TestJSONOfEveryVerb(t *testing.T) {
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
@@ -66,7 +66,7 @@ func TestJSONOfEveryVerb(t *testing.T) {
 
 const resultsFile = "../../docs/results.schema.json"
 
-// TestResultSchema: docs/results.schema.json is what the types of the results are; UPDATER_WRITE_SCHEMA=1 writes it.
+// TestResultSchema: docs/results.schema.json describes the types of the results; UPDATER_WRITE_SCHEMA=1 writes it.
 func TestResultSchema(t *testing.T) {
 	defs := map[string]map[string]any{}
 	verbs := map[string]map[string]any{}
@@ -163,7 +163,7 @@ func fieldsOf(t reflect.Type, defs map[string]map[string]any, properties map[str
 	}
 }
 
-// TestResultsFit: what the verbs print is what their schema says.
+// TestResultsFit: the output of the verbs matches their schema.
 func TestResultsFit(t *testing.T) {
 	c := jsonschema.NewCompiler()
 	r := rig.New(t)
@@ -193,7 +193,7 @@ func TestResultsFit(t *testing.T) {
 	}
 }
 
-// TestCompletion: the shell completes what the configuration of the device knows.
+// TestCompletion: the shell completes the names that the configuration of the device knows.
 func TestCompletion(t *testing.T) {
 	r := rig.New(t)
 	for _, c := range []struct{ line, want string }{

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(rig.Cleanly(m), map[string]func(){"updater": func() {
-		if at := os.Getenv("TEST_BUILD_TIME"); at != "" { // only of this test binary: what the linker stamps into a real one
+		if at := os.Getenv("TEST_BUILD_TIME"); at != "" { // only of this test binary: the linker stamps it into a real one
 			stampTime = at
 		}
 		main()

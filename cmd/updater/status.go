@@ -83,7 +83,7 @@ func printStatus(env Env, s *device.Status) error {
 	return w.Flush()
 }
 
-// stateColours are what a person looks for first.
+// stateColours highlight the states that a person looks for first.
 var stateColours = map[string]string{"good": terminal.Green, "trying": terminal.Amber, "bad": terminal.Red}
 
 // imageWords is the image of a partition: " 2026.11.1 (installed 2026-11-28)".

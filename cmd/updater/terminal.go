@@ -30,7 +30,7 @@ func (r *report) failed(err error) error {
 	return &reportedError{err: err}
 }
 
-// installed reports a slot that boots next, and passes on late, the error of what came after the switch.
+// installed reports a slot that boots next, and passes on late, the error of a step after the switch.
 func (r *report) installed(res *update.Result, late error) error {
 	code := ExitDone
 	e := event{Code: &code, Result: res}
@@ -78,7 +78,7 @@ func (r *report) waits(what error) {
 	r.env.done("%v\n", what)
 }
 
-// unmappedWords say what became of unmapped blocks.
+// unmappedWords name the treatment of unmapped blocks.
 var unmappedWords = map[string]string{update.UnmappedZero: "zeroed", update.UnmappedKeep: "kept", update.UnmappedDiscard: "discarded"}
 
 func (r *report) copied(args []string, res *install.CopyResult) error {

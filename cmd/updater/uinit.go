@@ -14,7 +14,7 @@ import (
 	"updater/recovery/web"
 )
 
-// workerName is what the supervisor of the initramfs calls the program that does the work.
+// workerName is the name of the worker, which the supervisor of the initramfs starts.
 const workerName = "uinit-worker"
 
 // supervise is the program that u-root's init starts: it starts the worker, and restarts the machine when the worker ends or hangs.

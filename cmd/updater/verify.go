@@ -19,7 +19,7 @@ type verifyOptions struct {
 	json bool
 }
 
-// refusal says why a document is not trusted or must not be installed, and which signature that is about.
+// refusal states why a document is not trusted or must not be installed, and which signature that is about.
 type refusal struct {
 	Code   int       `json:"code"` // exit code
 	Reason string    `json:"reason"`
@@ -68,7 +68,7 @@ func newVerify(env Env) *cobra.Command {
 	return cmd
 }
 
-// benchError adds to a missing configuration, which was not named, what serves without one.
+// benchError adds advice for a run without a configuration to the error of a missing one, unless it was named.
 func benchError(err error, configNamed bool) error {
 	if configNamed || !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -53,7 +53,7 @@ func object(interp bool, info ...string) []byte {
 
 const release = "6.1.0-test"
 
-// sealPlace is what a real updater has in it (TestRealSeal).
+// sealPlace is the placeholder in a real updater (TestRealSeal).
 const sealPlace = "updater-policy-seal:0000000000000000000000000000000000000000000000000000000000000000"
 
 // inputs writes everything that is packed below dir and returns the options.
@@ -124,7 +124,7 @@ func TestReproducible(t *testing.T) {
 	}
 }
 
-// What cpio(1) and the kernel see: parents before their files, fixed modes and times, and the module indexes.
+// The archive as cpio(1) and the kernel see it: parents before their files, fixed modes and times, and the module indexes.
 func TestContent(t *testing.T) {
 	o := inputs(t, t.TempDir())
 	o.Compress = "none"
@@ -272,7 +272,8 @@ func bzImage(dir, version string) string {
 	return name
 }
 
-// A kernel image names the release whose modules are packed; of a set is taken what the kernel has; the report says what came why.
+// A kernel image names the release whose modules are packed; the members of a set that the kernel has are packed; the report gives the reason for
+// each.
 func TestReport(t *testing.T) {
 	o := inputs(t, t.TempDir())
 	o.Kernel, o.KernelVersion = bzImage(t.TempDir(), release+" (gcc) #1"), ""
@@ -343,7 +344,7 @@ func TestXZ(t *testing.T) {
 	}
 }
 
-// Every byte of keyring and configuration decides over the seal, and so does every name.
+// Every byte of keyring and configuration changes the seal, and so does every name.
 func TestSeal(t *testing.T) {
 	seal := func(change func(o *build.Options)) string {
 		t.Helper()

@@ -125,7 +125,7 @@ func normal(name string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// choose packs modules and sets by name. A named module has to exist; of a set, the existing members are packed.
+// choose packs modules and sets by name. A named module has to exist; the existing members of a set are packed.
 func (c *catalogue) choose(wanted []string) error {
 	for _, name := range wanted {
 		name = strings.TrimSpace(name)

@@ -29,7 +29,7 @@ type Part struct {
 type Module struct {
 	Name  string
 	Bytes int64  // uncompressed
-	Why   string // what requested it
+	Why   string // reason for which it was packed
 }
 
 // Firmware is a file listed by a packed module.
@@ -62,7 +62,7 @@ func (r *Report) PrintParts(w io.Writer) error {
 	return t.Flush()
 }
 
-// budget is what an initramfs may take without modules and firmware, in bytes.
+// budget is the largest size of an initramfs without modules and firmware, in bytes.
 const budget = 6<<20 + 512<<10
 
 // Print writes a table of modules and firmware.

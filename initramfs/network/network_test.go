@@ -63,7 +63,7 @@ func TestParseIP(t *testing.T) {
 	}
 }
 
-// The kernel command line is anybody's.
+// The kernel command line is untrusted.
 func FuzzParseIP(f *testing.F) {
 	for _, s := range []string{"dhcp", "10.0.0.2::10.0.0.1:255.0.0.0::eth0:off", "[fd00::2]::[fd00::1]:64", "[[]]::", ":::"} {
 		f.Add(s)
@@ -169,7 +169,7 @@ func TestAskTime(t *testing.T) {
 	}
 }
 
-// A real server, dnsmasq, at the other end of a cable: the carrier comes late, both families get an address, and the lease is told.
+// A real server, dnsmasq, at the other end of a cable: the carrier comes late, both families get an address, and the lease is reported.
 func TestUp(t *testing.T) {
 	if os.Getenv("NETWORK_TEST_INSIDE") != "" {
 		inside(t)

@@ -1,5 +1,5 @@
-// Package web is the web page of the recovery: one page that shows the slots and the progress, takes a release or an address, boots a slot
-// once and restarts.
+// Package web is the web page of the recovery: one page that shows the slots and the progress, accepts a release or an address, boots a
+// slot once and restarts.
 //
 // Guarantees:
 //
@@ -8,6 +8,6 @@
 //   - An upload is streamed into the install. Memory is bounded, whatever a client sends, and no name that it sends opens a file.
 //   - A slow client is cut off: in its headers after seconds, in an upload when 64 KiB take longer than half a minute.
 //
-// What it does not do: HTTP is not encrypted. A listener in the network learns the code and can do what the page can, which is never to
-// install what nobody signed.
+// The package does not encrypt HTTP. A listener in the network learns the code and can do what the page can, which is never to install
+// an unsigned release.
 package web

@@ -22,12 +22,12 @@ import (
 // Options configure a [Server]. Every field is required.
 type Options struct {
 	Events *broadcast.Events      // lines of JSON
-	Hint   func(err error) string // what to do next about an error, "" is nothing
+	Hint   func(err error) string // next step after an error, "" is none
 	Log    func(format string, a ...any)
 	Device Device
 }
 
-// Device carries choices out. Its methods but Current are called one at a time, by the receiver of the choices.
+// Device carries choices out. Its methods except Current are called one at a time, by the receiver of the choices.
 type Device interface {
 	InstallStream(ctx context.Context, archive io.Reader) error
 	InstallURL(ctx context.Context, url string) error
@@ -109,9 +109,9 @@ var style []byte
 //go:embed page.js
 var script []byte
 
-// Server is the page and what it asks for.
+// Server is the page and the choices made on it.
 type Server struct {
-	// Choices are what people chose. Nobody needs to receive: a choice that is not taken within seconds is refused.
+	// Choices are the choices of people. Nobody needs to receive: a choice that is not received within seconds is refused.
 	Choices  chan initramfs.Choice
 	o        Options
 	sessions sessions
@@ -164,7 +164,7 @@ func (s *Server) route(w *httpd.Response, r *http.Request) {
 }
 
 // foreign answers a request that does not come from the page. Only an address may be asked: a name may lead here from the page of someone
-// else, by a DNS that changes its answer. What a browser sends on behalf of another page is refused.
+// else, by a DNS that changes its answer. A request that a browser sends on behalf of another page is refused.
 func foreign(w *httpd.Response, r *http.Request) bool {
 	origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
 	switch {

@@ -86,7 +86,7 @@ func newClient(t *testing.T) *http.Client {
 	return &http.Client{Jar: jar, Timeout: 2 * time.Minute}
 }
 
-// carryOut plays the recovery, which carries out one choice after the other.
+// carryOut acts as the recovery, which carries out one choice after the other.
 func (s *served) carryOut() {
 	done := make(chan struct{})
 	s.t.Cleanup(func() { close(done) })
@@ -170,8 +170,8 @@ func archive(r *rig.Rig, names ...string) []byte {
 	return b.Bytes()
 }
 
-// TestUpload: what nobody signed, what is cut and what is not a release is refused with its reason; then the same device takes a good one,
-// also after an upload that broke in the middle of the image.
+// TestUpload: an upload that is unsigned, cut or not a release is refused with its reason; then the same device accepts a good one, also
+// after an upload that broke in the middle of the image.
 func TestUpload(t *testing.T) {
 	r, d := newDevice(t)
 	r.Bmap("image.img.bmap", rig.Release, "--product", "demo", "--version", "7", "--rollback-index", "7")
@@ -430,7 +430,7 @@ func TestSlowClients(t *testing.T) {
 	s.want(200, "{}", "GET", "/status", "")
 	body, send := io.Pipe()
 	go func() {
-		for { // one byte at a time, for ever
+		for { // one byte at a time, forever
 			if _, err := send.Write([]byte("x")); err != nil {
 				return
 			}
