@@ -24,7 +24,7 @@ func TestBooted(t *testing.T) {
 		{cmdline: "root=PARTLABEL=rootfs_b", want: "B"},
 		{cmdline: "root=PARTUUID=BBBB-02", want: "B"},
 		{cmdline: "root=/dev/vda2 ro", want: "A"},
-		{cmdline: "root=/dev/vda2 root=/dev/vda3", want: "B"}, // the kernel takes the last
+		{cmdline: "root=/dev/vda2 root=/dev/vda3", want: "B"}, // the kernel uses the last
 		{cmdline: "root=/dev/sda1 console=ttyS0", want: ""},
 		{cmdline: "root=PARTLABEL=ROOTFS_A", want: ""},
 		{cmdline: "root=partuuid=aaaa-01", want: ""}, // the kernel compares the word as it is

@@ -21,7 +21,7 @@ import (
 // installPatience outlasts udev's probing; to a person, a second install is still refused at once.
 const installPatience = 50 * time.Millisecond
 
-// Purpose is what a device is opened for.
+// Purpose is the purpose for which a device is opened.
 type Purpose int
 
 // The purposes.
@@ -41,7 +41,7 @@ type Device struct {
 	Source string      // origin of the image that is being installed, for the record
 	// Attempt is the channel's attempt that installs a release; 0 for a person.
 	Attempt int64
-	// Progress counts what Intact reads; may be nil.
+	// Progress counts the bytes that Intact reads; may be nil.
 	Progress *update.Progress
 
 	disk      *blockdev.Disk
@@ -171,7 +171,7 @@ func (d *Device) running(asked string) (string, error) {
 	return running, nil
 }
 
-// rootWitness is the slot of the root file system; none in an initramfs, or on a root that is no partition of the disk.
+// rootWitness is the slot of the root file system; none in an initramfs, or on a root that is not a partition of the disk.
 func (d *Device) rootWitness() boot.Witness {
 	w := boot.Witness{Source: "the root file system"}
 	if node, err := blockdev.RootPartition(); err == nil {

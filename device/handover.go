@@ -30,7 +30,7 @@ func (d *Device) HandOver(ctx context.Context, r state.Request) error {
 	})
 }
 
-// Pending is the request that the recovery has still to carry out, nil if there is none.
+// Pending is the request that the recovery still has to carry out, nil if there is none.
 func (k *Known) Pending() *state.Request { return pending(k.State) }
 
 func pending(s state.State) *state.Request {

@@ -124,7 +124,7 @@ func TestStateOnUnmountedExt4(t *testing.T) {
 	sh("e2fsck -fn ext4 >/dev/null")
 }
 
-// Where the kernel cannot mount it, the refusal says what to do, and nothing was written.
+// Where the kernel cannot mount it, the refusal has a next step, and nothing was written.
 func TestStateOnExt4InAnImage(t *testing.T) {
 	dir, sh := envDisk(t)
 	before := sh("sha256sum <disk.img")
@@ -140,7 +140,7 @@ func TestStateOnExt4InAnImage(t *testing.T) {
 	}
 }
 
-// A UBI volume is refused by name, with what to do.
+// A UBI volume is refused by name, with a next step.
 func TestUBIVolume(t *testing.T) {
 	for device, refused := range map[string]bool{"/dev/ubi0_1": true, "/dev/ubi0:env": true, "/dev/ubi0": false, "/dev/mtd1": false} {
 		if got := ubiNode.MatchString(device); got != refused {

@@ -303,7 +303,7 @@ func (f *filesystem) reserve(name string, size int64) error {
 	if err == nil {
 		err = file.Sync()
 	}
-	if errors.Is(err, unix.ENOSPC) { // give back what was taken
+	if errors.Is(err, unix.ENOSPC) { // give back the allocated blocks
 		err = errors.Join(err, file.Truncate(0))
 	}
 	return err

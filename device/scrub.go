@@ -20,10 +20,10 @@ type Scrubbed struct {
 	Detail string `json:"detail,omitempty"`
 }
 
-// Scrub compares the slots with the signed documents that are kept of them, past the page cache. A damaged slot that does not run is no release to
-// fall back to: it is marked bad, and a report is queued. If it was good before, repair, unless nil, writes it again and makes it the fallback;
-// it may use the device, whose install lock is held. No install may run meanwhile. Errors: those of [Open] and of repair, the update.ReadBackErrors of
-// slots that stay damaged, those of [Device.MarkBad], the cause of a cancelled context.
+// Scrub compares the slots with the signed documents that are kept of them, past the page cache. A damaged slot that does not run cannot be the
+// fallback: it is marked bad, and a report is queued. If it was good before, repair, unless nil, writes it again and makes it the fallback; it may
+// use the device, whose install lock is held. No install may run meanwhile. Errors: those of [Open] and of repair, the update.ReadBackErrors of slots
+// that stay damaged, those of [Device.MarkBad], the cause of a cancelled context.
 func Scrub(ctx context.Context, c *config.Config, repair func(ctx context.Context, d *Device, slot string) error) (list []Scrubbed, err error) {
 	d, err := Open(c, Options{Purpose: Install})
 	if err != nil {
@@ -113,7 +113,7 @@ func (d *Device) comparable(slot string) error {
 	return nil
 }
 
-// damaged takes a slot out of the choice and queues the report.
+// damaged marks a slot bad and queues the report.
 func (d *Device) damaged(ctx context.Context, slot string, cause error) error {
 	rec := d.Release(slot)
 	err := d.note(rec, state.Report{Outcome: state.ReportDamaged, Install: d.known.Fleet.Installs, Detail: cause.Error()})

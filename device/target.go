@@ -74,7 +74,7 @@ func onTarget(c *config.Config, disk string, inside bool) error {
 	return nil
 }
 
-// CreateEnvironment writes the environment of a new device, whatever an earlier life of the disk left there. text is one NAME=VALUE a
+// CreateEnvironment writes the environment of a new device, whatever an earlier use of the disk left there. text is one NAME=VALUE a
 // line. Errors: [config.RequestError] when the boot loader has none.
 func (d *Device) CreateEnvironment(text string) error {
 	create := backends[d.Config.Boot.Backend].create

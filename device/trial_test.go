@@ -66,7 +66,7 @@ func (r *trial) activate(identity string) {
 	}
 }
 
-// settled is what the device remembers of its releases once the boot loader's state is text.
+// settled is the device's memory of its releases once the boot loader's state is text.
 func (r *trial) settled(text string) string {
 	r.t.Helper()
 	r.Write("boot", []byte(text))
@@ -179,7 +179,7 @@ func TestRollbackWithoutASwitch(t *testing.T) {
 	}
 }
 
-// The identifier is the configured one, else the machine-id, else the serial; "uninitialized" is none.
+// The identifier is the configured one, else the machine-id, else the serial; "uninitialized" does not count.
 func TestIdentifier(t *testing.T) {
 	root := t.TempDir()
 	write := func(name, text string) {

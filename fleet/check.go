@@ -25,7 +25,7 @@ type Verdict struct {
 	Freshness Freshness
 
 	clock        Clock
-	document     string // path or address of the channel, or of what is beside the release
+	document     string // path or address of the channel, or of the document beside the release
 	downloadOnly bool   // the server allows no switch now
 	closes       bool   // the server counts the download as the end
 }

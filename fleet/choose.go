@@ -9,7 +9,7 @@ import (
 	"updater/release"
 )
 
-// Device is what the choice depends on besides the channel.
+// Device is the input of the choice besides the channel.
 type Device struct {
 	Identifier string
 	Floor      int64

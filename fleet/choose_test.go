@@ -258,7 +258,7 @@ func checkChoice(t *testing.T, c release.ChannelContents, d fleet.Device, got fl
 		e.RollbackIndex < d.Running.RollbackIndex, e.RollbackIndex < d.Next.RollbackIndex:
 		fail("an old release is chosen")
 	}
-	// A later moment never takes the release away in favour of an older one.
+	// A later moment never replaces the release by an older one.
 	later := d
 	later.Now = d.Now.Add(1000 * time.Hour)
 	if l := fleet.Choose(c, later); l.Entry == nil || l.Entry.RollbackIndex < e.RollbackIndex {

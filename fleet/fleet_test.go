@@ -297,7 +297,7 @@ func TestDownloadOnly(t *testing.T) {
 	l.run(0, "good  version 2", "report")
 }
 
-// A withdrawal that comes while the image is fetched is no switch; the server that goes away is no switch, and the update goes on later.
+// A withdrawal while the image is fetched prevents the switch; so does a server that goes away, and the update goes on later.
 func TestWithdrawnWhileDownloading(t *testing.T) {
 	l := newLine(t)
 	l.publish("1", 1)

@@ -135,7 +135,7 @@ func (c *console) call(method, path string, body, into any) {
 	}
 }
 
-// form is a body that is no JSON.
+// form is a body that is not JSON.
 type form struct {
 	kind string
 	data []byte

@@ -117,7 +117,7 @@ func (w *world) rollback() {
 	w.Run("report", "--now", "--config", "config.toml")
 }
 
-// killed ends a command at any moment, by itself or at once.
+// killed ends a command at any moment, by SIGINT or SIGKILL.
 func (w *world) killed(verb string) {
 	w.Helper()
 	cmd := w.Command(verb, "--config", "config.toml")

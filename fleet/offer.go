@@ -24,8 +24,9 @@ func (f *follower) hawkbit() (*hawkbit, error) {
 	return newHawkbit(f.dev.Config, f.from, identifier)
 }
 
-// offer asks the hawkBit server and judges what it offers. The server decides which release it is; only the signature, the product, the
-// hardware and the floor hold here. The action's number is the attempt of the release, so that one that failed here needs a new action.
+// offer asks the hawkBit server and judges the release that it offers. The server decides which release it is; only the signature, the
+// product, the hardware and the floor hold here. The action's number is the attempt of the release, so that one that failed here needs
+// a new action.
 func (f *follower) offer(ctx context.Context) (*Verdict, error) {
 	v := &Verdict{Channel: "hawkbit", clock: f.clock()}
 	v.Reason = "the server has nothing for this device"

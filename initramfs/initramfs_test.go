@@ -39,7 +39,7 @@ func TestParseCmdline(t *testing.T) {
 	}
 }
 
-// A medium's folder holds one bmap and its image; all else is refused with what is there.
+// A medium's folder holds one bmap and its image; all else is refused with a list of the files.
 func TestPick(t *testing.T) {
 	for _, c := range []struct {
 		name, files, image, sig, want string
@@ -166,7 +166,7 @@ func TestFnmatch(t *testing.T) {
 	}{
 		{"virtio:d00000002v*", "virtio:d00000002v00001AF4", true},
 		{"virtio:d00000002v*", "virtio:d00000001v00001AF4", false},
-		{"dmi:*:svnACME/West*:*", "dmi:bvn1/2:svnACME/West 3/4:pn5", true}, // path.Match says no
+		{"dmi:*:svnACME/West*:*", "dmi:bvn1/2:svnACME/West 3/4:pn5", true}, // path.Match does not match
 		{"pci:v0000808[67]d*", "pci:v00008087d1", true},
 		{"a?c", "a/c", true},
 		{"[", "[", false},
@@ -177,7 +177,7 @@ func TestFnmatch(t *testing.T) {
 	}
 }
 
-// TestHostileNames: file names of a medium act on no console, begin no line and stay out of the kernel log as they are.
+// TestHostileNames: file names of a medium act on no console, begin no line and do not reach the kernel log unchanged.
 func TestHostileNames(t *testing.T) {
 	root := t.TempDir()
 	dir := filepath.Join(root, "updater")

@@ -108,7 +108,7 @@ func monotonic() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// ReadLog returns what the kernel keeps of its log, which has every line of this program.
+// ReadLog returns the log as far as the kernel keeps it, with every line of this program.
 func ReadLog() ([]byte, error) {
 	const sizeOfBuffer, readAll = 10, 3 // SYSLOG_ACTION_SIZE_BUFFER and READ_ALL, include/linux/syslog.h
 	size, err := unix.Klogctl(sizeOfBuffer, nil)

@@ -82,7 +82,7 @@ type pressed struct {
 	changed bool   // the menu has to be drawn again
 	do      choice // choice that was made; nil is none
 	echo    string // for a serial line
-	wrong   string // the answer to input that is no choice
+	wrong   string // the answer to input that is not a choice
 }
 
 // take handles one byte.

@@ -23,7 +23,7 @@ func TestKeys(t *testing.T) {
 		name, typed string
 		screen      bool
 		want        int // index of the last choice; -1 is none
-		answers     int // to input that is no choice
+		answers     int // to input that is not a choice
 	}{
 		{"number and Enter", "2\r", false, 1, 0},
 		{"a number alone does nothing", "2", false, -1, 0},

@@ -210,7 +210,7 @@ func TestKexec(t *testing.T) {
 	}
 }
 
-// TestEnd: the machine ends as asked. In a PID namespace the kernel tells its parent by a signal, reboot(2).
+// TestEnd: the machine ends as asked. In a PID namespace the kernel notifies its parent by a signal, reboot(2).
 func TestEnd(t *testing.T) {
 	if os.Getenv(inNamespace) == "" {
 		t.Skip("needs root")

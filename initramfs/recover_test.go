@@ -83,7 +83,7 @@ func TestRest(t *testing.T) {
 			go func() {
 				for _, k := range []byte(c.keys) {
 					if k != '\r' {
-						time.Sleep(700 * time.Millisecond) // a menu drops what was typed before it
+						time.Sleep(700 * time.Millisecond) // a menu drops earlier input
 					}
 					typed <- k
 				}
@@ -114,7 +114,7 @@ func TestAddress(t *testing.T) {
 	r.Network = func(context.Context) error { return nil }
 	go func() {
 		seen := 0
-		for _, c := range []struct{ menu, text string }{ // a menu drops what was typed before it
+		for _, c := range []struct{ menu, text string }{ // a menu drops earlier input
 			{"what to do", "2"}, {"install from", "1"}, {"type the http", "ftp://h/i"}, {"install from", "1"}, {"type the http", "http://h/i"},
 			{"overwrite a slot", "1"}, {"install from", "1"}, {"type the http", "http://h/i"}, {"overwrite a slot", "2"},
 		} {

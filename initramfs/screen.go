@@ -27,7 +27,7 @@ type screen struct {
 	heard func() []string  // addresses; replaced in tests
 }
 
-// keptLog and keptTried bound what is kept of the log and of the errors, in lines.
+// keptLog and keptTried bound the kept lines of the log and of the errors.
 const (
 	keptLog   = 50
 	keptTried = 8
@@ -81,7 +81,7 @@ func addresses() []string {
 	return list
 }
 
-// facts are the header, the slots and what was tried, each line at most width cells.
+// facts are the header, the slots and the failed tries, each line at most width cells.
 func (s *screen) facts(width int) []string {
 	lines := append(s.head(), strings.Repeat("-", width))
 	lines = append(lines, s.status.Slots...)
@@ -146,7 +146,7 @@ func (s *screen) frame(width, height int) []string {
 			below = append(below, s.note)
 		}
 	}
-	if room := height - len(below); len(lines) > room { // the menu is never cut by what was tried
+	if room := height - len(below); len(lines) > room { // the menu is never cut by the failed tries
 		lines = lines[:max(room, 1)]
 	}
 	lines = append(lines, below...)

@@ -57,7 +57,7 @@ func start(t *testing.T) *started {
 	return s
 }
 
-// wait expects that the program ends by itself when nobody is connected.
+// wait expects the program to end by itself when nobody is connected.
 func (s *started) wait() {
 	s.Helper()
 	if err := <-s.ended; err != nil {

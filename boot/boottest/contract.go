@@ -24,7 +24,7 @@ type Rig struct {
 	// Others returns the content that does not belong to the backend, in its order. It must survive every change. It may
 	// be nil.
 	Others func(d Disk) []string
-	// AlwaysBoots is set if the boot loader always finds a slot; tests of the case without one are skipped.
+	// AlwaysBoots is set if the boot loader always finds a slot; tests without a bootable slot are skipped.
 	AlwaysBoots bool
 	// Caps are those of the boot loader's format.
 	Caps boot.Caps
@@ -288,7 +288,7 @@ func (r Rig) activateIsOldOrNew(t *testing.T) {
 // repairable reports whether Repair is the remedy of a finding.
 func repairable(f boot.Finding) bool { return strings.HasPrefix(f.Remedy, boot.RemedyRepair) }
 
-// lastActivate checks that Activate of the running slot takes back an earlier one of the other slot.
+// lastActivate checks that Activate of the running slot cancels an earlier one of the other slot.
 func (r Rig) lastActivate(t *testing.T) {
 	m := New(r.Fresh(t))
 	b := r.open(t, m, "A")
@@ -419,7 +419,7 @@ func (r Rig) tryB(t *testing.T, d *Disk) error {
 	return err
 }
 
-// spendTry checks that a spent try is what a boot by the loader would have left, and that only the slot that boots next has one to spend.
+// spendTry checks that a spent try leaves the state that a boot by the loader would leave, and that only the slot that boots next has one to spend.
 func (r Rig) spendTry(t *testing.T) {
 	m := New(r.Fresh(t))
 	b := r.open(t, m, "A")

@@ -90,7 +90,7 @@ func TestReadsAsGrubEditenv(t *testing.T) {
 	t.Logf("%d variables read, %d refused", read, refused)
 }
 
-// Every change is what grub-editenv lists afterwards, and a change of grub-editenv is read.
+// grub-editenv lists every change afterwards, and a change of grub-editenv is read.
 func TestChangesAsGrubEditenv(t *testing.T) {
 	if _, err := exec.LookPath("grub-editenv"); err != nil {
 		t.Skip("grub-editenv is not installed (Debian: grub-common)")

@@ -117,8 +117,8 @@ func (s *store) Load() (scheme.Record, []boot.Finding, error) {
 	return r, r.findings(), nil
 }
 
-// Repair implements [scheme.Store]. It rewrites sectors that cannot be read, and keeps only the line that GRUB loads of
-// a repeated variable. A block that cannot be understood is rebuilt with the running slot good and all others
+// Repair implements [scheme.Store]. It rewrites sectors that cannot be read, and keeps only that line of a repeated
+// variable which GRUB loads. A block that cannot be understood is rebuilt with the running slot good and all others
 // unbootable.
 func (s *store) Repair(booted string) error {
 	r, err := s.load()
@@ -174,7 +174,7 @@ func (r *record) check() error {
 	return nil
 }
 
-// dedupe keeps only the line that GRUB loads of each repeated variable. It reports whether the block is then unambiguous.
+// dedupe keeps only that line of each repeated variable which GRUB loads. It reports whether the block is then unambiguous.
 func (r *record) dedupe() bool {
 	for _, name := range r.own() {
 		if r.env.loaded(name) < 0 || r.env.check(name) == nil {

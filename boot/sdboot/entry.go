@@ -44,7 +44,7 @@ type entry struct {
 
 var entryName = regexp.MustCompile(`^(.+)-(\d{1,9})-([A-Za-z0-9_]+)(?:\+(\d{1,6})(?:-\d{1,6})?)?$`)
 
-// list reports whether the boot loader takes a file for an entry of this kind (boot.c, valid_type1_filename and
+// list reports whether the boot loader treats a file as an entry of this kind (boot.c, valid_type1_filename and
 // config_load_type2_entries): names are not case-sensitive, and some are reserved.
 func (k kind) list(name string) (base string, ok bool) {
 	base, ok = strings.CutPrefix(name, k.entries)
@@ -126,8 +126,8 @@ func field(text, key string) string {
 	return found
 }
 
-// conf returns what the boot loader orders a Type #1 entry by, and why it ignores the entry, nil if it does not (boot.c,
-// boot_entry_add_type1).
+// conf returns the fields by which the boot loader orders a Type #1 entry, and why it ignores the entry, nil if it does
+// not (boot.c, boot_entry_add_type1).
 func conf(text string) (order release, fault error) {
 	order = release{key: field(text, "sort-key"), machineID: field(text, "machine-id"), version: field(text, "version")}
 	programs := 0

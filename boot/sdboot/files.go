@@ -56,7 +56,7 @@ func (b *Backend) files() (files, error) {
 	return f, nil
 }
 
-// inspect reads what the boot loader orders an entry by, and why it does not start.
+// inspect reads the fields by which the boot loader orders an entry, and why it does not start.
 func (b *Backend) inspect(k kind, e *entry) error {
 	if k == uki {
 		t, fault, err := b.image(e.name)
@@ -70,7 +70,7 @@ func (b *Backend) inspect(k kind, e *entry) error {
 	return err
 }
 
-// image reads an image. fault says why it does not start, nil if it does.
+// image reads an image. fault is why it does not start, nil if it does.
 func (b *Backend) image(name string) (t template, fault, err error) {
 	t, err = b.readTemplate(uki, name)
 	if errors.Is(err, errImage) || errors.Is(err, errCut) {

@@ -15,8 +15,8 @@ import (
 	"updater/boot/sdboot"
 )
 
-// TestFolderFails: a failure of the file system is an error with its cause, and leaves no file open. A FIFO takes content, but can neither be
-// flushed nor dropped from a cache; a link that leaves the ESP cannot be opened.
+// TestFolderFails: a failure of the file system is an error with its cause, and leaves no file open. A FIFO accepts content, but can neither
+// be flushed nor dropped from a cache; a link that leaves the ESP cannot be opened.
 func TestFolderFails(t *testing.T) {
 	dir := t.TempDir()
 	if err := boottest.WriteFiles(dir, map[string]string{"loader/updater/A.conf": template, "file": "", "EFI/Linux/x/y": ""}); err != nil {

@@ -70,8 +70,8 @@ func (r *countRecord) left() int {
 // unlimited is more than the tries of any slot.
 const unlimited = 1 << 16
 
-// Entry implements [scheme.Record]: the active slot comes first; the other slot is what altbootcmd goes back to, unless it is
-// bad. U-Boot boots a bad slot that is active, too, as long as it has tries or is not counted.
+// Entry implements [scheme.Record]: the active slot comes first; the other slot is the one to which altbootcmd goes back,
+// unless it is bad. U-Boot boots a bad slot that is active, too, as long as it has tries or is not counted.
 func (r *countRecord) Entry(slot string) scheme.Entry {
 	switch bad := slices.Contains(strings.Fields(r.env.get(r.Names.Bad)), slot); {
 	case bad && (slot != r.env.get(r.Names.Active) || r.trying() && r.left() == 0):

@@ -127,7 +127,7 @@ func TestReadsAsFWPrintenv(t *testing.T) {
 	}
 }
 
-// Every change is what fw_printenv prints afterwards, and a change of fw_setenv is read.
+// fw_printenv prints every change afterwards, and a change of fw_setenv is read.
 func TestChangesAsFWSetenv(t *testing.T) {
 	tools(t)
 	rng, dir := rand.New(rand.NewPCG(19, 2)), t.TempDir()

@@ -24,7 +24,7 @@ type env struct {
 // flagOffset is the offset of the flag byte in a redundant copy.
 const flagOffset = 4
 
-// headerSize is the size of what precedes the data: the checksum, and in a redundant copy a flag byte (U-Boot,
+// headerSize is the size of the bytes before the data: the checksum, and in a redundant copy a flag byte (U-Boot,
 // include/env_internal.h).
 func headerSize(redundant bool) int {
 	if redundant {
@@ -76,7 +76,7 @@ func parse(raw []byte, redundant bool) (*env, error) {
 
 // split returns the name and value of an entry as U-Boot reads them (lib/hashtable.c, himport_r): blanks before the name
 // are skipped, a name that begins with # is a comment. An entry without a value removes the variable. A comment has neither.
-// The value is as stored: U-Boot takes a backslash as a quote, so [env.check] refuses it.
+// The value is as stored: U-Boot treats a backslash as a quote, so [env.check] refuses it.
 func split(entry string) (name, value string) {
 	entry = strings.TrimLeft(entry, " \t")
 	if strings.HasPrefix(entry, "#") {

@@ -1045,7 +1045,7 @@ func TestDyingMedium(t *testing.T) {
 	}
 }
 
-// dead is an area of a medium that cannot be read any more after a number of reads.
+// dead is an area of a medium that can no longer be read after a number of reads.
 type dead struct {
 	boot.Area
 	left *int

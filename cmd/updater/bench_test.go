@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// BenchmarkCopy copies an image into a file, as raw bytes and as zstd: for profiles of the whole way, of which
+// BenchmarkCopy copies an image into a file, as raw bytes and as zstd: for profiles of the whole data path;
 // docs/performance.md has one. UPDATER_BENCH_IMAGE names the image; without it the parts of the go toolchain are one.
 func BenchmarkCopy(b *testing.B) {
 	dir := b.TempDir()

@@ -55,7 +55,7 @@ func TestHealthReboot(t *testing.T) {
 	}
 }
 
-// TestHealthWatchdog: the watchdog is fed while the checks succeed, not any more when they fail, and again when they
+// TestHealthWatchdog: the watchdog is fed while the checks succeed, no longer when they fail, and again when they
 // succeed again.
 func TestHealthWatchdog(t *testing.T) {
 	r := rig.New(t)

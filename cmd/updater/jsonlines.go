@@ -19,7 +19,7 @@ type event struct {
 	Bytes int64        `json:"bytes,omitempty"`
 	Total int64        `json:"total,omitempty"`
 	Rate  int64        `json:"rate,omitempty"` // bytes a second, since the phase began
-	// Of several images: the role of the one that is worked on, and what the phase has done and does for all of them.
+	// With several images: the role of the current one, and the bytes of the phase done and in total for all of them.
 	Image    string `json:"image,omitempty"`
 	AllBytes int64  `json:"all_bytes,omitempty"`
 	AllTotal int64  `json:"all_total,omitempty"`

@@ -455,7 +455,7 @@ env = [{ device = "PARTLABEL=env", offset = 0, size = 8192 }, { device = "PARTLA
 			t.Errorf("the environment has no %q:\n%s", want, got)
 		}
 	}
-	// The device remembers what it was made of, and a recovery can tell that its slots are whole.
+	// The device remembers its images, and a recovery can determine that its slots are whole.
 	b.write("device.toml", "state = \"PARTLABEL=state\"\n"+strings.Replace(deviceText, "[boot]", "[disk]\npath = \""+disk+"\"\n[boot]", 1))
 	if got, _ := b.run(ExitDone, "status", "--config", b.path("device.toml")); strings.Count(got, "rootfs 2026.1 (installed ") != 2 {
 		t.Errorf("the device remembers:\n%s", got)

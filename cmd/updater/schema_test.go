@@ -143,7 +143,7 @@ func schemaOf(t reflect.Type, defs map[string]map[string]any) map[string]any {
 	return typed("integer")
 }
 
-// fieldsOf adds the members of a struct, with those of what it embeds.
+// fieldsOf adds the members of a struct, with those of the structs that it embeds.
 func fieldsOf(t reflect.Type, defs map[string]map[string]any, properties map[string]any, required *[]string) {
 	for f := range t.Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")

@@ -26,7 +26,7 @@ type refusal struct {
 	Hint   string    `json:"hint,omitempty"`
 	KeyID  string    `json:"key_id,omitempty"`
 	UserID string    `json:"user_id,omitempty"`
-	Time   time.Time `json:"time,omitzero"` // when the signature says it was made
+	Time   time.Time `json:"time,omitzero"` // creation time by the signature
 }
 
 // refused is the verdict of an error.

@@ -5,11 +5,11 @@ import (
 	"updater/verify"
 )
 
-// sealedAdvice is the hint for what a sealed program refuses.
+// sealedAdvice is the hint for everything that a sealed program refuses.
 const sealedAdvice = "build the initramfs again with the configuration and keyring that it is to have"
 
-// checkSealed refuses every configuration but the one that a sealed program was packed with, and that one too when anything
-// beside it differs from the seal.
+// checkSealed refuses every configuration except the one that a sealed program was packed with, and also that one when
+// anything beside it differs from the seal.
 func checkSealed(path string) error {
 	if !initramfs.Sealed() {
 		return nil

@@ -49,7 +49,7 @@ func (p slotPart) what() string {
 	return fmt.Sprintf("%s of slot %s (%s)", p.role, p.slot, p.Partition)
 }
 
-// checkDisk looks at the disk, its table, the slots' partitions and what they lie on.
+// checkDisk looks at the disk, its table, the slots' partitions and their devices.
 func (d *doctor) checkDisk(ctx context.Context) {
 	disk, err := openDisk(d.config)
 	if _, bad := errors.AsType[*blockdev.TableError](err); bad {
@@ -170,7 +170,7 @@ func (d *doctor) geometry(disk *blockdev.Disk, parts []slotPart) {
 	}
 }
 
-// inUse finds what holds a partition that an install would write.
+// inUse finds users of a partition that an install would write.
 func (d *doctor) inUse(ctx context.Context, disk *blockdev.Disk, parts []slotPart) {
 	if err := disk.Lock(lockPatience); err != nil {
 		d.add(boot.Finding{Severity: boot.Info, Evidence: err.Error() + ": whether the slots are in use was not checked", Remedy: "run updater doctor again later"})
@@ -194,7 +194,7 @@ func (d *doctor) inUse(ctx context.Context, disk *blockdev.Disk, parts []slotPar
 	}
 }
 
-// mediumFindings judges what the kernel reports of a partition's device.
+// mediumFindings judges the kernel's facts about a partition's device.
 func mediumFindings(p slotPart, f blockdev.Facts) (found []boot.Finding) {
 	bad := func(s boot.Severity, remedy, format string, a ...any) {
 		found = append(found, boot.Finding{Severity: s, Evidence: fmt.Sprintf(format, a...), Remedy: remedy})
@@ -222,7 +222,7 @@ func mediumFindings(p slotPart, f blockdev.Facts) (found []boot.Finding) {
 	return found
 }
 
-// kernelFindings judges what the kernel supports on a partition.
+// kernelFindings judges the kernel's features on a partition.
 func kernelFindings(p slotPart, has blockdev.Features, engine string) (found []boot.Finding) {
 	bad := func(s boot.Severity, remedy, format string, a ...any) {
 		found = append(found, boot.Finding{Severity: s, Evidence: fmt.Sprintf(format, a...), Remedy: remedy})

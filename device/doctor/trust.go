@@ -143,7 +143,7 @@ func (d *doctor) checkClock(context.Context) {
 	}
 }
 
-// checkFirmware checks what the boot loader's backend needs of the kernel.
+// checkFirmware checks that the kernel has what the boot loader's backend needs.
 func (d *doctor) checkFirmware(context.Context) {
 	if !device.NeedsEFI(d.config) {
 		return

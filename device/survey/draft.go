@@ -69,7 +69,7 @@ func table(m map[string]string) string {
 }
 
 // FirstState is the boot loader's first state with the first slot good and the others empty, as a file to ship: its name and bytes. name is
-// "" for a boot loader whose state is no file; advice says how to set it then.
+// "" for a boot loader whose state is not a file; advice is then how to set it.
 func (s *Survey) FirstState() (name string, data []byte, advice string, err error) {
 	a, b := s.Slots[0], s.Slots[1]
 	switch s.Backend {
@@ -157,7 +157,7 @@ func writeNew(files map[string][]byte) (written []string, err error) {
 	return nil, err
 }
 
-// ApplyFirstState makes a slot the boot loader's choice by the configuration that was written, and the other slots no choice. A boot loader
+// ApplyFirstState makes a slot the boot loader's choice by the configuration that was written, and marks the other slots bad. A boot loader
 // that has a choice is left as it is.
 func ApplyFirstState(ctx context.Context, c *config.Config, disk, slot string) error {
 	c.Disk.Path = disk

@@ -320,7 +320,7 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// xz(1) unpacks what the kernel has to: its check is CRC32, the only one that the kernel knows.
+// xz(1) unpacks the archive, as the kernel must: its check is CRC32, the only one that the kernel knows.
 func TestXZ(t *testing.T) {
 	tool, err := exec.LookPath("xz")
 	if err != nil {

@@ -28,7 +28,7 @@ type Out struct {
 	Done *atomic.Int64 // counts the bytes written; may be nil
 
 	Err    error // of the sink
-	Behind bool  // it fell behind the others; it holds what is before At
+	Behind bool  // it fell behind the others; it holds the bytes before At
 
 	queue    chan *piece
 	left     atomic.Bool // it takes nothing more
@@ -192,7 +192,7 @@ func (f *fan) drop(out *Out) {
 	}
 }
 
-// wait waits until the targets have written their pieces, but for the slow ones no longer than the options allow.
+// wait waits until the targets have written their pieces, for slow ones no longer than the options allow.
 func (f *fan) wait(ctx context.Context) {
 	deadline := time.Time{}
 	for {

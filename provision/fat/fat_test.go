@@ -153,7 +153,7 @@ func TestSectors(t *testing.T) {
 			}
 			provisiontest.Tool(t, "fsck.vfat", "-n", name)
 			if sector != 512 {
-				continue // mtools takes a FAT32 of less than 65525 clusters for FAT16, also one of mkfs.vfat
+				continue // mtools treats a FAT32 of less than 65525 clusters as FAT16, also one of mkfs.vfat
 			}
 			if got := provisiontest.Tool(t, "mtype", "-i", name, "::/serial"); got != "AG1" {
 				t.Errorf("mtype reads %q", got)

@@ -87,7 +87,7 @@ func Read(rule *plan.Identity, w fat.Window, witness Witness) (h Held) {
 	return h
 }
 
-// parsed returns a private key and its fingerprint, nothing if it is none.
+// parsed returns a private key and its fingerprint, nothing if pem is not a key.
 func parsed(pem []byte) (key []byte, fingerprint string) {
 	signer, err := keys.Parse(pem)
 	if err != nil {

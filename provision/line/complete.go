@@ -11,7 +11,7 @@ import (
 	"updater/provision/record"
 )
 
-// verify flushes the disk and compares all images with what the medium has. A unit without mismatches is completed at once.
+// verify flushes the disk and compares all images with the medium. A unit without mismatches is completed at once.
 func (r *run) verify(ctx context.Context, u *unit) error {
 	if r.Check {
 		return r.finishCheck(ctx, u)

@@ -66,8 +66,8 @@ func (r *run) begin(ctx context.Context, u *unit) error {
 	return u.device().WriteTable(cmp.Or(r.Plan.Disk.GUID, u.table), keep)
 }
 
-// findEarlier reads what the medium holds and refuses a device that was provisioned before. A medium on which this cannot be determined is not
-// written.
+// findEarlier reads the content of the medium and refuses a device that was provisioned before. A medium on which this cannot be determined is
+// not written.
 func (r *run) findEarlier(u *unit) error {
 	old, table := u.device().Old()
 	floor, begun := r.Spool.Begun(u.claim.Unit, u.claim.Strong, table, r.Now)

@@ -90,7 +90,7 @@ func (r *run) end(ctx context.Context, u *unit, v record.Verdict, cause error) (
 		err = fmt.Errorf("keeping the record of %s: %w", u.Name, err)
 		r.failed(err)
 		rec.Sequence = 0
-		if v == record.Pass { // without a record it is no pass
+		if v == record.Pass { // without a record it is not a pass
 			v, cause = record.Fail, err
 			rec.Code, rec.Error = r.Code(err), err.Error()
 		}

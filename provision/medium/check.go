@@ -40,7 +40,7 @@ type checker struct {
 	buf  []byte
 }
 
-// WriteAt compares p with what the medium has at off.
+// WriteAt compares p with the medium at off.
 func (c *checker) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), c.each(off, int64(len(p)), func(got []byte, at int64) error {
 		if want := p[at-off:][:len(got)]; !bytes.Equal(got, want) {

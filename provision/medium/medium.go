@@ -54,8 +54,8 @@ func (m *Medium) Blame(step string, err error) error {
 	return m.Fail(step, err)
 }
 
-// Fit lays a plan out on the disk, or, if written is set, finds what a run has laid out. It writes nothing. It refuses a disk on which the
-// plan or an image does not fit. Errors: [plan.TooSmallError], [plan.RefusedError].
+// Fit lays a plan out on the disk, or, if written is set, finds the partitions that a run has laid out. It writes nothing. It refuses a
+// disk on which the plan or an image does not fit. Errors: [plan.TooSmallError], [plan.RefusedError].
 func (m *Medium) Fit(p *plan.Plan, images []*Payload, written bool) (err error) {
 	switch {
 	case p.Image == nil:

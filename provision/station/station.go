@@ -201,7 +201,7 @@ func (s *Station) oneProduct() error {
 	return nil
 }
 
-// conditions are what every signed document of the plan must meet, for a device without a floor.
+// conditions are those that every signed document of the plan must meet, for a device without a floor.
 func (s *Station) conditions() update.Conditions {
 	product := cmp.Or(s.config.Product, s.plan.Product)
 	if s.device != nil {

@@ -13,7 +13,7 @@ import (
 	"updater/provision/target"
 )
 
-// openFile makes a disk image file of size bytes, full of what an earlier use left, and opens it.
+// openFile makes a disk image file of size bytes, full of old data, and opens it.
 func openFile(t *testing.T, size int64) (string, *blockdev.Device) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk.img")

@@ -13,7 +13,7 @@ import (
 // systemDirs are where a system mounts its own disk.
 var systemDirs = []string{"/", "/usr", "/boot", "/boot/efi"}
 
-// use is what a disk or one of its partitions is used for, "" for nothing. Devices on top of it, such as a volume or an array, are
+// use is the use of a disk or of one of its partitions, "" for none. Devices on top of it, such as a volume or an array, are
 // followed.
 func (h Host) use(d *Disk) (string, error) {
 	if d.name == "" {

@@ -95,7 +95,7 @@ func hostOf(ip net.IP) string {
 // Limits of a client.
 const (
 	maxClients = 32            // connections
-	maxForm    = httpd.MaxHead // bytes of a body that is no upload
+	maxForm    = httpd.MaxHead // bytes of a body that is not an upload
 	handOver   = 5 * time.Second
 	ping       = 15 * time.Second // between two signs of life on the stream of events
 )

@@ -44,7 +44,7 @@ func (e events) Installed(_ *update.Result, err error) error {
 	return err
 }
 
-// served is the page of a device that is not carried out by anybody yet.
+// served is the page of a device whose choices nobody carries out yet.
 type served struct {
 	t      *testing.T
 	url    string
@@ -227,7 +227,7 @@ func TestUpload(t *testing.T) {
 	s.want(200, "restarts", "POST", "/restart", `{}`)
 }
 
-// breakOff sends half of an upload and closes the connection; the event stream tells another client why it ended.
+// breakOff sends half of an upload and closes the connection; the event stream reports to another client why it ended.
 func (s *served) breakOff(body []byte) {
 	s.t.Helper()
 	q, err := http.NewRequest("GET", s.url+"/events", nil)
@@ -305,7 +305,7 @@ func TestSession(t *testing.T) {
 	s.want(200, "restarts", "POST", "/address", `{"address":"http://127.0.0.1/i.img"}`)
 }
 
-// TestConfiguredCode: web_code is the code of the page, unless the file is missing, has a code that is easy to guess, or is no such file.
+// TestConfiguredCode: web_code is the code of the page, unless the file is missing, has a code that is easy to guess, or is not a file with a code.
 func TestConfiguredCode(t *testing.T) {
 	r, d := newDevice(t)
 	if os.Getuid() != 0 {
