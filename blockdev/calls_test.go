@@ -312,7 +312,7 @@ func TestDirectInFlight(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := w.WriteAt(make([]byte, 8<<20), 0); err != nil {
+			if _, err := w.WriteAt(make([]byte, 7<<20), 0); err != nil {
 				t.Fatal(err)
 			}
 			if err := w.Close(); err != nil {
@@ -324,8 +324,8 @@ func TestDirectInFlight(t *testing.T) {
 			if direct.most != n+1 { // and the buffer that is being filled
 				t.Errorf("%d writes were in flight; want %d", direct.most, n+1)
 			}
-			if len(c.log) != 1+16+3 { // the probe, 512 KiB each
-				t.Errorf("%d calls for 8 MiB: %q", len(c.log), c.log)
+			if len(c.log) != 1+14+3 { // the probe, 512 KiB each
+				t.Errorf("%d calls for 7 MiB: %q", len(c.log), c.log)
 			}
 			c.log = c.log[len(c.log)-3:]
 			c.want(t, "Close", "direct close, 0 in flight", "main close, 0 in flight", "sentinel close, 0 in flight")
