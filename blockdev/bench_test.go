@@ -134,14 +134,14 @@ func BenchmarkReadBack(b *testing.B) {
 	b.ReportMetric(rate["read-back"]/min(rate["dd"], rate["hash"]), "x/slower_limit")
 }
 
-// compareDevice is the read-back of an install, which has three readers.
+// compareDevice is the read-back of an install once everything was written, with six readers.
 func compareDevice(b *testing.B, node string, m *bmap.Map) error {
 	d, err := blockdev.OpenPath(node, 0, 0, blockdev.ReadOnly)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	bad, err := update.ReadBack{Map: m, Readers: 3}.Compare(b.Context(), d)
+	bad, err := update.ReadBack{Map: m, Readers: 6}.Compare(b.Context(), d)
 	if err == nil && len(bad) > 0 {
 		err = bad[0].Err
 	}

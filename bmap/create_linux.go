@@ -44,7 +44,7 @@ type CreateOptions struct {
 }
 
 // Create makes the map of an image, a regular file or a block device. It syncs the file, queries the file system for data (or
-// scans, see ScanZeros), hashes the data on GOMAXPROCS goroutines, and reads the rest to check that it is zero: a nonzero byte
+// scans, see ScanZeros), hashes the data on every CPU, and reads the rest to check that it is zero: a nonzero byte
 // is a [NotZeroError] with its offset. It only reads. f must not be used meanwhile: Create moves the file offset and restores
 // it.
 //

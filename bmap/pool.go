@@ -18,15 +18,15 @@ type worker struct {
 	hash hash.Hash
 }
 
-// forEach calls do for every index below n, in ascending order of start, on as many goroutines as GOMAXPROCS allows. It
-// returns when all have returned: with the first error, or with the cause of ctx's end, even if that came last. Without
-// newHash the workers have no hash.
+// forEach calls do for every index below n, in ascending order of start, on three goroutines for each CPU: some hash while
+// others wait for the medium. It returns when all have returned: with the first error, or with the cause of ctx's end, even if that came
+// last. Without newHash the workers have no hash.
 func forEach(ctx context.Context, n int, newHash func() hash.Hash, do func(ctx context.Context, w *worker, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), n) {
+	for range min(3*runtime.GOMAXPROCS(0), n) {
 		wg.Go(func() {
 			w := worker{buf: make([]byte, chunkSize)}
 			if newHash != nil {

@@ -60,7 +60,7 @@ func (e *MismatchesError) Unwrap() []error {
 	return errs
 }
 
-// Verify reads every range of the map from r, on GOMAXPROCS goroutines at once, and compares checksums. It continues after
+// Verify reads every range of the map from r, on three goroutines for each CPU, and compares checksums. It continues after
 // a bad range: the error is a *MismatchError, or a *MismatchesError for several. An input
 // shorter than ImageSize is an error that wraps io.ErrUnexpectedEOF, a range without a checksum one that wraps
 // ErrNoChecksum; these, a read error and the end of ctx stop the run, and precede mismatches found before.

@@ -3,6 +3,7 @@ package update
 import (
 	"context"
 	"math"
+	"runtime"
 	"slices"
 	"sort"
 	"sync"
@@ -15,7 +16,7 @@ import (
 type behind struct {
 	cancel context.CancelFunc
 	read   atomic.Int64  // bytes
-	late   atomic.Bool   // everything was flushed
+	late   chan struct{} // closed once everything was flushed
 	ended  chan struct{} // closed once bad and err are set
 	bad    []Mismatch
 	err    error
@@ -31,19 +32,21 @@ type behind struct {
 
 // follow starts the read-back. It ends with differing or stop.
 func (p *part) follow(ctx context.Context) {
-	b := &behind{ended: make(chan struct{}), moved: make(chan struct{})}
+	b := &behind{late: make(chan struct{}), ended: make(chan struct{}), moved: make(chan struct{})}
 	ctx, b.cancel = context.WithCancel(ctx)
 	p.behind = b
 	compare := p.readBackWith(func(n int64) {
-		if read := b.read.Add(n); b.late.Load() {
+		read := b.read.Add(n)
+		select {
+		case <-b.late:
 			p.progress.set(read)
-		} else {
+		default:
 			p.progress.move()
 		}
 	})
 	go func() {
 		defer close(b.ended)
-		b.bad, b.err = compare.compare(ctx, p.target, b.wait)
+		b.bad, b.err = compare.compare(ctx, p.target, b.late, b.wait)
 	}()
 }
 
@@ -97,7 +100,8 @@ func (b *behind) wait(ctx context.Context, end int64) error {
 func (p *part) differing(ctx context.Context) ([]Mismatch, error) {
 	b := p.behind
 	p.overlap = b.read.Load()
-	b.late.Store(true)
+	runtime.GC() // the readers that begin now get the memory of the image stream
+	close(b.late)
 	b.allow(math.MaxInt64)
 	<-b.ended
 	if b.err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"updater/bmap"
@@ -29,6 +30,7 @@ type followed struct {
 	slow    bool          // a read takes its time
 	yields  bool          // every allowed read ends before the next write
 	reading int           // reads under way
+	most    [2]int        // of these at a time, before the last flush and after it
 }
 
 func (f *followed) note(off, n int64) {
@@ -81,6 +83,11 @@ func (f *followed) ReadBackAt(p []byte, off int64) (int, error) {
 	}
 	err := f.fail
 	f.reading++
+	late := 0
+	if f.flushed {
+		late = 1
+	}
+	f.most[late] = max(f.most[late], f.reading)
 	f.mu.Unlock()
 	if f.slow {
 		time.Sleep(20 * time.Millisecond)
@@ -170,6 +177,21 @@ func TestReadBackOverlaps(t *testing.T) {
 	if moves[0] != moves[2] || moves[1] != moves[2] {
 		t.Errorf("Moves grew by %d and %d with overlapped read-back, by %d without", moves[0], moves[1], moves[2])
 	}
+}
+
+// Three ranges are read at a time while the image is written, and six afterwards.
+func TestReadersAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKit(t, bmap.CreateOptions{MaxRange: 8192})
+		job, f := followedJob(t, k)
+		f.slow = true
+		if _, err := update.Install(t.Context(), job); err != nil {
+			t.Fatal(err)
+		}
+		if f.most != [2]int{3, 6} {
+			t.Errorf("%d reads at a time before and after the last flush; want 3 and 6", f.most)
+		}
+	})
 }
 
 // Mismatches that the overlapped read-back finds are repaired once everything was written.

@@ -21,6 +21,7 @@ func CheckImage(ctx context.Context, m *bmap.Map, image Image) error {
 func CheckSlot(ctx context.Context, doc *Document, slot ReadBacker, progress *Progress) error {
 	p := &part{run: &run{timer: newTimer(progress)}, Document: doc}
 	b := p.readBackOf()
+	b.Readers = earlyReaders // the system is running
 	bad, err := b.Compare(ctx, slot)
 	if err == nil && len(bad) > 0 {
 		err = b.mismatch(bad)

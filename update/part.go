@@ -198,7 +198,7 @@ func (p *part) amount(phase Phase) int64 {
 }
 
 func (p *part) readBackWith(progress func(n int64)) ReadBack {
-	return ReadBack{Map: p.Map, Unmapped: p.Unmapped, Readers: readers, Sizes: p.Sizes, Progress: progress}
+	return ReadBack{Map: p.Map, Unmapped: p.Unmapped, Readers: lateReaders, Sizes: p.Sizes, Progress: progress}
 }
 
 // readBackOf begins the read-back phase.

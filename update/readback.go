@@ -15,8 +15,12 @@ import (
 // MaxRepair is the largest number of mismatches that are repaired. More are not an accident of the medium.
 const MaxRepair = 64
 
-// readers is the number of readers of an install: two hash while the third waits for the medium.
-const readers = 3
+// The readers of an install: while it writes, two hash while the third waits for the medium. Once the buffers of the image stream are free, as
+// many read as keep a fast medium busy.
+const (
+	earlyReaders = 3
+	lateReaders  = 6
+)
 
 // ReadBacker reads from the medium, past the page cache. It is called from several goroutines at a time, also while the medium is written
 // elsewhere.
@@ -60,17 +64,27 @@ func (b ReadBack) Bytes() int64 {
 // Compare reads the image back from the medium and returns the mismatches, in ascending order. The error is a [ReadBackError] if
 // the medium cannot be read, or the cause of a cancelled context.
 func (b ReadBack) Compare(ctx context.Context, medium ReadBacker) ([]Mismatch, error) {
-	return b.compare(ctx, medium, func(context.Context, int64) error { return nil })
+	late := make(chan struct{})
+	close(late)
+	return b.compare(ctx, medium, late, func(context.Context, int64) error { return nil })
 }
 
 // compare is Compare that waits until ready returns nil before it reads up to an offset of the image. ready fails only when the context ends.
-func (b ReadBack) compare(ctx context.Context, medium ReadBacker, ready func(ctx context.Context, end int64) error) ([]Mismatch, error) {
+// Readers beyond earlyReaders begin once late is closed, which it is before ready lets the last range pass.
+func (b ReadBack) compare(ctx context.Context, medium ReadBacker, late <-chan struct{}, ready func(ctx context.Context, end int64) error) ([]Mismatch, error) {
 	var mu sync.Mutex
 	var bad []Mismatch
 	work := make(chan Mismatch)
 	group, gctx := errgroup.WithContext(ctx)
-	for range max(b.Readers, 1) {
+	for i := range max(b.Readers, 1) {
 		group.Go(func() error {
+			if i >= earlyReaders {
+				select {
+				case <-late:
+				case <-gctx.Done():
+					return nil
+				}
+			}
 			var buf []byte
 			for m := range work {
 				if buf == nil {
