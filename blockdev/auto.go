@@ -60,6 +60,7 @@ func (a *auto) judge() {
 
 func (a *auto) settle(off, length int64) error { return a.engines[a.now].settle(off, length) }
 func (a *auto) drain() error                   { return a.engines[a.now].drain() }
+func (a *auto) refill() int64                  { return a.engines[a.now].refill() }
 
 func (a *auto) name() string {
 	if !a.chosen {

@@ -16,6 +16,7 @@ type drain struct {
 	syncs  *int
 }
 
+func (d drain) Pread(p []byte, _ int64) (int, error)             { return len(p), nil }
 func (d drain) Pwrite(p []byte, _ int64) (int, error)            { return len(p), nil }
 func (d drain) SyncRange(int64, int64, blockdev.SyncFlags) error { return nil }
 func (d drain) DropCache(int64, int64)                           {}
@@ -28,31 +29,34 @@ func (d drain) Datasync() error {
 }
 
 // A checkpoint has 8 MiB on a slow device and 32 MiB on a fast one, more where two flushes in a row take a larger share of the time than it has of
-// 256 MiB, and at most 128 MiB. A given one stays.
+// 256 MiB, and at most 128 MiB. Paced, which
+// needs a whole window after a flush, has at least 32 MiB. A given one stays.
 func TestCheckpointAdapts(t *testing.T) {
 	for _, c := range []struct {
 		write, flush time.Duration // of 1 MiB; of a flush
 		second       bool
+		engine       string
 		checkpoint   int64
 		barriers     int // in 512 MiB
 	}{
-		{25 * time.Millisecond, time.Millisecond, false, 0, 64},
-		{12500 * time.Microsecond, 0, false, 0, 64},
-		{12 * time.Millisecond, 0, false, 0, 2 + 31}, // after 8 and 16 MiB, then every 16
-		{25 * time.Millisecond, 10 * time.Millisecond, false, 0, 2 + 31},
-		{25 * time.Millisecond, 30 * time.Millisecond, false, 0, 4 + 14}, // after 8, 16, 32 and 48 MiB, then every 32
-		{time.Millisecond, 0, false, 0, 4 + 14},
-		{7 * time.Millisecond, 32 * time.Millisecond, false, 0, 4 + 14},  // an eighth, not more
-		{10 * time.Millisecond, 60 * time.Millisecond, false, 0, 6 + 6},  // two each of 8, 16 and 32, then every 64 MiB
-		{10 * time.Millisecond, 300 * time.Millisecond, false, 0, 8 + 2}, // two each of 8, 16, 32 and 64, then every 128 MiB
-		{10 * time.Millisecond, 100 * time.Millisecond, false, 64 << 20, 8},
-		{25 * time.Millisecond, 150 * time.Millisecond, true, 0, 64},
+		{25 * time.Millisecond, time.Millisecond, false, blockdev.Direct, 0, 64},
+		{25 * time.Millisecond, time.Millisecond, false, blockdev.Paced, 0, 4 + 14},
+		{12500 * time.Microsecond, 0, false, blockdev.Direct, 0, 64},
+		{12 * time.Millisecond, 0, false, blockdev.Direct, 0, 2 + 31}, // after 8 and 16 MiB, then every 16
+		{25 * time.Millisecond, 10 * time.Millisecond, false, blockdev.Direct, 0, 2 + 31},
+		{25 * time.Millisecond, 30 * time.Millisecond, false, blockdev.Direct, 0, 4 + 14}, // after 8, 16, 32 and 48 MiB, then every 32
+		{time.Millisecond, 0, false, blockdev.Direct, 0, 4 + 14},
+		{7 * time.Millisecond, 32 * time.Millisecond, false, blockdev.Direct, 0, 4 + 14},  // an eighth, not more
+		{10 * time.Millisecond, 60 * time.Millisecond, false, blockdev.Direct, 0, 6 + 6},  // two each of 8, 16 and 32, then every 64 MiB
+		{10 * time.Millisecond, 300 * time.Millisecond, false, blockdev.Direct, 0, 8 + 2}, // two each of 8, 16, 32 and 64, then every 128 MiB
+		{10 * time.Millisecond, 100 * time.Millisecond, false, blockdev.Direct, 64 << 20, 8},
+		{25 * time.Millisecond, 150 * time.Millisecond, true, blockdev.Direct, 0, 64},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			syncs := 0
 			d := drain{flush: c.flush, second: c.second, syncs: &syncs}
 			w, err := blockdev.New("slot", blockdev.Files{Main: d, Sentinel: d, Direct: d, Size: 1 << 30, Fixed: true}).NewWriter(
-				blockdev.WriterOptions{Engine: blockdev.Paced, Checkpoint: c.checkpoint})
+				blockdev.WriterOptions{Engine: c.engine, Checkpoint: c.checkpoint})
 			if err != nil {
 				t.Fatal(err)
 			}

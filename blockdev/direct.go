@@ -137,4 +137,5 @@ func (e *direct) drain() error {
 	return cmp.Or(e.d.failure(), err)
 }
 
-func (e *direct) name() string { return Direct }
+func (e *direct) refill() int64 { return e.size }
+func (e *direct) name() string  { return Direct }

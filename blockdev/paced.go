@@ -94,6 +94,8 @@ func (e *paced) drain() error {
 	return e.wait()
 }
 
+func (e *paced) refill() int64 { return e.window }
+
 func (e *paced) name() string {
 	if e.d.paced {
 		return Paced

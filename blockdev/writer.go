@@ -26,7 +26,7 @@ const (
 
 // The checkpoint adapts: a flush takes 1 to 90 ms, longer where it queues behind reads, and the read-back, two checkpoints behind, reads the
 // last two when everything was written. It begins with 8 MiB and is doubled, up to 32 MiB, on a fast device, where each stop to flush
-// counts. It is doubled, up to 128 MiB, while its flush takes a larger share of the time than it has of 256 MiB: near this size both costs
+// counts, or to eight times what the engine needs to go on after one. It is doubled, up to 128 MiB, while its flush takes a larger share of the time than it has of 256 MiB: near this size both costs
 // together are least for an image of 700 MiB. One slow flush is an accident, two in a row are the device.
 const (
 	minCheckpoint  = 8 << 20
@@ -70,6 +70,8 @@ type engine interface {
 	settle(off, length int64) error
 	// drain waits until all data was written out. It returns the first error.
 	drain() error
+	// refill is how many bytes have to be written after drain before the device has work again.
+	refill() int64
 	name() string
 }
 
@@ -168,7 +170,8 @@ func (w *Writer) Flush() error {
 // grow doubles the checkpoint after two that were too small, by the time of the last one and of its flush.
 func (w *Writer) grow(took, flush time.Duration) {
 	size := w.o.Checkpoint
-	if size >= maxCheckpoint || (size >= fastCheckpoint || took >= fast) && flush*time.Duration(flushShare/size) <= took {
+	idle := size < 8*w.engine.refill() || size < fastCheckpoint && took < fast
+	if size >= maxCheckpoint || !idle && flush*time.Duration(flushShare/size) <= took {
 		w.outgrown = 0
 		return
 	}
