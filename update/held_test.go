@@ -390,8 +390,8 @@ func TestRepairEveryFailure(t *testing.T) {
 				t.Fatalf("operation %d (%s) failed, or cancelled: Install = %T %v, next %s, %d streams open", at, op, err, err, d.next(), open)
 			}
 			zero := cancels && strings.HasPrefix(op, "zero") // a chunk may follow
-			if i := slices.IndexFunc(d.journal[at:], func(s string) bool { return s != "read back" }); i >= 0 && !zero {
-				t.Fatalf("operation %d (%s) failed, or cancelled, and %q follows", at, op, d.journal[at+i])
+			if again := following(d.journal, at); len(again) > 0 && !zero {
+				t.Fatalf("operation %d (%s) failed, or cancelled, and %q follow", at, op, again)
 			}
 		}
 	}

@@ -301,6 +301,8 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 		finish = func(ctx context.Context) error { return job.Restore(ctx, run.Slot) }
 	}
 	if err := finish(context.WithoutCancel(ctx)); err != nil {
+		// One copy of the boot state may choose the slot already, and the drive may have written the other one into the slot.
+		_ = job.Boot.Invalidate(context.WithoutCancel(ctx), run.Slot)
 		return nil, err
 	}
 	return run.result(), nil

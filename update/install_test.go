@@ -2,6 +2,7 @@ package update_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -86,6 +87,8 @@ func (d *device) Invalidate(_ context.Context, slot string) error {
 	for i := range d.slots {
 		if d.slots[i].Name == slot {
 			d.slots[i].Bootable, d.slots[i].Next = false, false
+		} else if d.next() == slot {
+			d.slots[i].Next = true
 		}
 	}
 	return nil
@@ -368,6 +371,35 @@ func TestLongRanges(t *testing.T) {
 	}
 }
 
+// following returns the operations after the one numbered n, which failed. Reads and the record of the failure do not count, nor does the
+// slot that is no choice again after an activation that failed.
+func following(journal []string, n int) []string {
+	list := slices.DeleteFunc(slices.Clone(journal[n:]), func(op string) bool { return op == "record failed" || strings.HasPrefix(op, "read back") })
+	if strings.HasPrefix(journal[n-1], "activate") && slices.Equal(list, []string{"invalidate B"}) {
+		return nil
+	}
+	return list
+}
+
+// lateFailure is a boot state that reports an error after it has switched.
+type lateFailure struct{ update.Boot }
+
+func (l lateFailure) Activate(ctx context.Context, slot string, tries int) error {
+	return cmp.Or(l.Boot.Activate(ctx, slot, tries), errInjected)
+}
+
+// An activation that reports an error is taken back, also where it has switched.
+func TestFailedActivationIsTakenBack(t *testing.T) {
+	k := newKit(t, bmap.CreateOptions{MaxRange: 65536})
+	d := newDevice(1 << 20)
+	job := k.job(d)
+	job.Boot = lateFailure{job.Boot}
+	_, err := update.Install(t.Context(), job)
+	if b, ok := errors.AsType[*update.BootError](err); !ok || !errors.Is(err, errInjected) || b.Doing != "activating it" || d.next() != "A" || d.slots[1].Bootable {
+		t.Errorf("Install = %v; %s boots next, B is bootable: %v", err, d.next(), d.slots[1].Bootable)
+	}
+}
+
 // If any operation fails, the error names its class, nothing after it changes anything, the old choice stays, and the new slot cannot boot
 // once it was touched.
 func TestEveryFailure(t *testing.T) {
@@ -402,8 +434,8 @@ func TestEveryFailure(t *testing.T) {
 			if !errors.Is(err, errInjected) || !classOf(op, err) {
 				t.Fatalf("operation %d (%s) failed; Install = %T %v", n, op, err, err)
 			}
-			if i := slices.IndexFunc(d.journal[n:], func(s string) bool { return s != "read back" }); i >= 0 {
-				t.Fatalf("operation %d (%s) failed and %q follows", n, op, d.journal[n+i])
+			if again := following(d.journal, n); len(again) > 0 {
+				t.Fatalf("operation %d (%s) failed and %q follow", n, op, again)
 			}
 			if d.next() != "A" {
 				t.Fatalf("operation %d (%s) failed and slot %s is the next choice", n, op, d.next())

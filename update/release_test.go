@@ -407,8 +407,8 @@ func everyFailure(t *testing.T, file string) {
 		if op := s.journal[n-1]; !errors.Is(err, errInjected) || !classOf(op, err) {
 			t.Fatalf("operation %d (%s) failed; Install = %T %v", n, op, err, err)
 		}
-		if i := slices.IndexFunc(s.journal[n:], func(op string) bool { return op != "record failed" && !strings.HasPrefix(op, "read back") }); i >= 0 {
-			t.Fatalf("operation %d (%s) failed and %q follows", n, s.journal[n-1], s.journal[n+i])
+		if again := following(s.journal, n); len(again) > 0 {
+			t.Fatalf("operation %d (%s) failed and %q follow", n, s.journal[n-1], again)
 		}
 	}
 }

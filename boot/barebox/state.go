@@ -178,6 +178,11 @@ func (s *store) Repair(string) error {
 	return nil
 }
 
+// Settle implements [scheme.Settler].
+func (s *store) Settle(changed func(scheme.Record) bool) error {
+	return scheme.SettleByRepair(s, changed)
+}
+
 type record struct {
 	*store
 	data    []byte

@@ -97,6 +97,11 @@ func (s *store) Repair(string) error {
 	return rec.(*record).repair()
 }
 
+// Settle implements [scheme.Settler].
+func (s *store) Settle(changed func(scheme.Record) bool) error {
+	return scheme.SettleByRepair(s, changed)
+}
+
 type record struct {
 	*store
 	primary, backup *gpt.Table // as they are on the disk, or will be after repair

@@ -18,7 +18,7 @@ type Store interface {
 	Repair(booted string) error
 }
 
-// Settler is a [Store] whose save leaves an older copy. The boot loader uses it if the newer copy becomes unreadable.
+// Settler is a [Store] whose save may leave an older copy. The boot loader uses it if the newer copy becomes unreadable.
 type Settler interface {
 	// Settle replaces the older copy, or one that is bad, by the one in use. Invalidate calls it, so that no copy allows the slot to boot
 	// while it is written. It changes nothing and fails when the copy in use is not the changed one, as changed reports: the newer copy
@@ -39,6 +39,19 @@ type Backend struct {
 	store  Store
 	slots  []string
 	booted string
+}
+
+// SettleByRepair is the Settle of a store whose save writes every copy, and whose Repair makes them alike: a save that failed may have left an
+// older copy.
+func SettleByRepair(s Store, changed func(Record) bool) error {
+	rec, _, err := s.Load()
+	if err != nil {
+		return err
+	}
+	if !changed(rec) {
+		return fmt.Errorf("%w: the copy in use does not hold the change", boot.ErrState)
+	}
+	return s.Repair("")
 }
 
 // New returns a backend on store. booted is the running slot, "" outside every slot.

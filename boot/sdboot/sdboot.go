@@ -284,17 +284,23 @@ func (b *Backend) RestoreFallback(_ context.Context, slot string) error {
 	})
 }
 
-// Repair implements [boot.Backend]. It keeps the newest entry of each slot and creates a missing entry of the running slot.
+// Repair implements [boot.Backend]. It keeps the newest entry of each slot, but no entry without tries left instead of one that boots: several
+// are left by an activation that was cut off, and the older one may be the only fallback. If such a slot is running, it is marked good: the
+// older entry has no counter. It creates a missing entry of the running slot.
 func (b *Backend) Repair(ctx context.Context) error {
 	f, err := b.files()
 	if err != nil {
 		return err
 	}
-	keep := newest(f.own)
-	if err := b.remove(f.own, func(e entry) bool { return keep[e.slot].name != e.name }); err != nil {
+	keep := newest(slices.DeleteFunc(slices.Clone(f.own), func(e entry) bool {
+		return e.bad() && slices.ContainsFunc(f.own, func(o entry) bool { return o.slot == e.slot && o.bootable() })
+	}))
+	e, ok := keep[b.booted]
+	spent := ok && newest(f.own)[b.booted].name != e.name // MarkGood takes its generation
+	if err := b.remove(f.own, func(e entry) bool { return keep[e.slot].name != e.name && !(spent && e.slot == b.booted) }); err != nil {
 		return err
 	}
-	if e, ok := keep[b.booted]; ok && e.fault == nil || b.booted == "" {
+	if b.booted == "" || ok && e.fault == nil && !spent {
 		return nil
 	}
 	return b.MarkGood(ctx, b.booted)

@@ -331,6 +331,28 @@ func TestRest(t *testing.T) {
 	}
 }
 
+// TestRepairKeepsFallback: of the entries that an activation left when it was cut off, Repair keeps the one that boots.
+func TestRepairKeepsFallback(t *testing.T) {
+	for booted, want := range map[string][]string{"A": {"updater-1-B", "updater-2-A"}, "B": {"updater-2-A", "updater-3-B"}} {
+		files := fresh()
+		files["loader/entries/updater-3-B+0-1.conf"] = template + "sort-key updater\nversion 3\n"
+		m, b := onMedium(t, files, booted)
+		if err := b.Repair(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for name := range m.Disk().Files {
+			if entry, ok := strings.CutPrefix(name, "loader/entries/updater-"); ok {
+				got = append(got, "updater-"+strings.TrimSuffix(entry, ".conf"))
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s runs: after Repair the entries are %q; want %q", booted, got, want)
+		}
+	}
+}
+
 // TestRestoreGeneration: the restored slot gets a generation before every other bootable slot, and is refused where there is none.
 func TestRestoreGeneration(t *testing.T) {
 	for _, c := range []struct {

@@ -55,6 +55,14 @@ var survives = map[string][]string{
 	"gpt":              {"torn sector", "decayed sector", "4 KiB", "erase block"},
 }
 
+// bothCopies is the damage by which two faults, each in another copy, leave none. A cut while one copy of a GPT is written makes it invalid, and
+// so does the next one in the boot loader's own write of the other.
+var bothCopies = map[string][]string{
+	"uboot":            {"decayed sector"},
+	"uboot, bootcount": {"decayed sector"},
+	"gpt":              {"none", "torn sector", "decayed sector", "4 KiB", "erase block"},
+}
+
 // protocol explores the states of one boot loader.
 type protocol struct {
 	t      *testing.T
@@ -684,8 +692,9 @@ func TestModel(t *testing.T) {
 				start := time.Now()
 				p := &protocol{t: t, l: l, damage: damage, long: faults > 1, image: list[0], d: &device{policy: policy}, known: map[[32]byte]bool{}}
 				err := p.explore(faults)
-				if want := damage.unit == 0 || slices.Contains(survives[l.name], damage.name); want != (err == nil) {
-					t.Fatalf("damage %s is survived: %v; want %v: %v", damage.name, err == nil, want, err)
+				want := damage.unit == 0 || slices.Contains(survives[l.name], damage.name)
+				if want = want && (faults < 2 || !slices.Contains(bothCopies[l.name], damage.name)); want != (err == nil) {
+					t.Errorf("damage %s is survived: %v; want %v: %v", damage.name, err == nil, want, err)
 				}
 				if err == nil {
 					count(t, fmt.Sprintf("states of the switch protocol, %s, damage: %s, %d transitions", l.name, damage.name, p.moves), int64(len(p.known)), start)
