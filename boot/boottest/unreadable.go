@@ -51,8 +51,9 @@ func (u *unreadable) WriteAt(p []byte, off int64) (int, error) {
 
 // UnreadableSectors makes each sector of the rig's areas unreadable in turn. Where the boot loader still boots, the backend
 // must read the state and report the sector, every mutation must work and make the sector readable, and so must Repair.
-// Elsewhere nothing is changed.
+// Elsewhere nothing is changed. After a MarkBad that failed anywhere, Invalidate leaves redundant copies, none of which lets the slot boot.
 func UnreadableSectors(t *testing.T, r Rig) {
+	r.settles(t)
 	tried := 0
 	for i, a := range r.Fresh(t).Areas {
 		for off := int64(0); off < int64(len(a)); off += boot.Sector {
@@ -72,6 +73,39 @@ func UnreadableSectors(t *testing.T, r Rig) {
 		t.Error("the boot loader needs every sector: this tests nothing")
 	}
 	t.Logf("%d sectors", tried)
+}
+
+// settles invalidates slot B after a MarkBad of which each operation fails in turn, and damages each sector of the result.
+func (r Rig) settles(t *testing.T) {
+	t.Helper()
+	for n := 1; ; n++ {
+		m := New(r.Fresh(t))
+		m.FailAt = n
+		err := r.open(t, m, "A").MarkBad(t.Context(), "B")
+		if m.Operations() < n {
+			if err != nil || n < 4 {
+				t.Errorf("MarkBad = %v, and has %d operations", err, m.Operations())
+			}
+			return
+		}
+		m.FailAt = 0
+		if err := r.open(t, m, "A").Invalidate(t.Context(), "B"); err != nil {
+			t.Fatal(err)
+		}
+		for i, a := range m.Disk().Areas {
+			for off := 0; off < len(a); off += boot.Sector {
+				d, fresh := m.Disk().Clone(), r.Fresh(t).Clone()
+				for k := off; k < min(off+boot.Sector, len(a)); k++ {
+					d.Areas[i][k] ^= 0xee
+					fresh.Areas[i][k] ^= 0xee
+				}
+				chain := r.boots(d, 12)
+				if slices.Contains(chain, "B") || r.boots(fresh, 1)[0] == "A" && chain[0] != "A" {
+					t.Errorf("operation %d of MarkBad failed: after Invalidate the boot loader tries %q without the sector at %d of area %d", n, chain, off, i+1)
+				}
+			}
+		}
+	}
 }
 
 // openBad opens the backend with slot A running and one unreadable sector.

@@ -297,7 +297,7 @@ func (b *Backend) Repair(ctx context.Context) error {
 	}))
 	e, ok := keep[b.booted]
 	spent := ok && newest(f.own)[b.booted].name != e.name // MarkGood takes its generation
-	if err := b.remove(f.own, func(e entry) bool { return keep[e.slot].name != e.name && !(spent && e.slot == b.booted) }); err != nil {
+	if err := b.remove(f.own, func(e entry) bool { return keep[e.slot].name != e.name && (!spent || e.slot != b.booted) }); err != nil {
 		return err
 	}
 	if b.booted == "" || ok && e.fault == nil && !spent {
