@@ -21,7 +21,7 @@
 //     Ranges and holes that differ are written again from the source, flushed and read back, once. If the target counts its barriers,
 //     step 6 begins during step 4 with the bytes that two barriers have covered.
 //  7. Give the files of the slot their names, durably; record that the slot holds the release; then activate it: one atomic, durable
-//     change of the boot state, which is read back.
+//     change of the boot state, which is read back. If that fails, mark the slot bad again.
 //
 // # Guarantees
 //
