@@ -37,11 +37,8 @@ func TestEveryFault(t *testing.T) {
 		t.Run(l.name, func(t *testing.T) {
 			engines, step := []string{blockdev.Paced, blockdev.Direct}, 1
 			short := scale("UPDATER_PROOF_SEEDS", 200) <= 200
-			if k >= 2 { // the data path is the same with every loader
-				engines = engines[:1]
-				if short {
-					step = 3
-				}
+			if k >= 2 && short { // the data path is the same with every loader
+				engines, step = engines[:1], 3
 			}
 			if l.long && short {
 				step = 6
