@@ -171,12 +171,12 @@ func (w *Writer) Flush() error {
 func (w *Writer) grow(took, flush time.Duration) {
 	size := w.o.Checkpoint
 	idle := size < 8*w.engine.refill() || size < fastCheckpoint && took < fast
-	if size >= maxCheckpoint || !idle && flush*time.Duration(flushShare/size) <= took {
+	if !idle && flush*time.Duration(flushShare/size) <= took {
 		w.outgrown = 0
 		return
 	}
 	if w.outgrown++; w.outgrown == 2 {
-		w.o.Checkpoint, w.outgrown = 2*size, 0
+		w.o.Checkpoint, w.outgrown = min(2*size, maxCheckpoint), 0
 	}
 }
 

@@ -20,6 +20,7 @@ type memory struct {
 	fails   error
 	sound   int // loads before Load fails
 	settled int
+	repairs int
 }
 
 func (m *memory) Rules() scheme.Rules { return m.rules }
@@ -31,7 +32,7 @@ func (m *memory) Load() (scheme.Record, []boot.Finding, error) {
 	return m, nil, m.fails
 }
 
-func (m *memory) Repair(string) error { return nil }
+func (m *memory) Repair(string) error { m.repairs++; return nil }
 
 func (m *memory) Entry(slot string) scheme.Entry { return m.table[slot] }
 
@@ -47,10 +48,23 @@ func (m *memory) Save(t *scheme.Table) error {
 
 func (m *memory) Settle(changed func(scheme.Record) bool) error {
 	m.settled++
-	if !changed(m) {
-		return errors.New("it is not changed")
+	return scheme.SettleByRepair(m, changed)
+}
+
+// TestSettleByRepair: Invalidate repairs the copies, unless the state cannot be read or is not the changed one.
+func TestSettleByRepair(t *testing.T) {
+	eio := errors.New("EIO")
+	for _, sound := range []int{2, 3} { // loads before and after the change, and one to settle
+		m := memory{table: map[string]scheme.Entry{"A": {Priority: 2, Tries: 3, Good: true}, "B": {Priority: 1, Tries: 3, Good: true}}, fails: eio, sound: sound}
+		m.rules.MaxTries = 3
+		if err := open(t, &m).Invalidate(t.Context(), "B"); errors.Is(err, eio) != (sound == 2) || (err == nil) != (m.repairs == 1) || sound == 3 && err != nil {
+			t.Errorf("with %d loads Invalidate = %v after %d repairs", sound, err, m.repairs)
+		}
 	}
-	return nil
+	m := memory{table: map[string]scheme.Entry{}}
+	if err := scheme.SettleByRepair(&m, func(scheme.Record) bool { return false }); !errors.Is(err, boot.ErrState) || m.repairs > 0 {
+		t.Errorf("without the change Settle = %v after %d repairs", err, m.repairs)
+	}
 }
 
 func open(t *testing.T, m *memory) *scheme.Backend {
