@@ -16,7 +16,7 @@ import (
 type behind struct {
 	cancel context.CancelFunc
 	read   atomic.Int64  // bytes
-	late   chan struct{} // closed once everything was flushed
+	late   atomic.Bool   // everything was flushed
 	ended  chan struct{} // closed once bad and err are set
 	bad    []Mismatch
 	err    error
@@ -32,21 +32,19 @@ type behind struct {
 
 // follow starts the read-back. It ends with differing or stop.
 func (p *part) follow(ctx context.Context) {
-	b := &behind{late: make(chan struct{}), ended: make(chan struct{}), moved: make(chan struct{})}
+	b := &behind{ended: make(chan struct{}), moved: make(chan struct{})}
 	ctx, b.cancel = context.WithCancel(ctx)
 	p.behind = b
 	compare := p.readBackWith(func(n int64) {
-		read := b.read.Add(n)
-		select {
-		case <-b.late:
+		if read := b.read.Add(n); b.late.Load() {
 			p.progress.set(read)
-		default:
+		} else {
 			p.progress.move()
 		}
 	})
 	go func() {
 		defer close(b.ended)
-		b.bad, b.err = compare.compare(ctx, p.target, b.late, b.wait)
+		b.bad, b.err = compare.compare(ctx, p.target, b.wait)
 	}()
 }
 
@@ -100,8 +98,8 @@ func (b *behind) wait(ctx context.Context, end int64) error {
 func (p *part) differing(ctx context.Context) ([]Mismatch, error) {
 	b := p.behind
 	p.overlap = b.read.Load()
-	runtime.GC() // the readers that begin now get the memory of the image stream
-	close(b.late)
+	runtime.GC() // frees the memory of the image stream for the late readers
+	b.late.Store(true)
 	b.allow(math.MaxInt64)
 	<-b.ended
 	if b.err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"sort"
 	"sync"
 
@@ -15,8 +16,8 @@ import (
 // MaxRepair is the largest number of mismatches that are repaired. More are not an accident of the medium.
 const MaxRepair = 64
 
-// The readers of an install: while it writes, two hash while the third waits for the medium. Once the buffers of the image stream are free, as
-// many read as keep a fast medium busy.
+// Readers of an install. During the writing, two hash while the third waits for the medium. Afterwards the memory of the image stream is free
+// for more, which keep a fast medium busy.
 const (
 	earlyReaders = 3
 	lateReaders  = 6
@@ -64,26 +65,20 @@ func (b ReadBack) Bytes() int64 {
 // Compare reads the image back from the medium and returns the mismatches, in ascending order. The error is a [ReadBackError] if
 // the medium cannot be read, or the cause of a cancelled context.
 func (b ReadBack) Compare(ctx context.Context, medium ReadBacker) ([]Mismatch, error) {
-	late := make(chan struct{})
-	close(late)
-	return b.compare(ctx, medium, late, func(context.Context, int64) error { return nil })
+	return b.compare(ctx, medium, func(context.Context, int64) error { return nil })
 }
 
 // compare is Compare that waits until ready returns nil before it reads up to an offset of the image. ready fails only when the context ends.
-// Readers beyond earlyReaders begin once late is closed, which it is before ready lets the last range pass.
-func (b ReadBack) compare(ctx context.Context, medium ReadBacker, late <-chan struct{}, ready func(ctx context.Context, end int64) error) ([]Mismatch, error) {
+// Readers beyond earlyReaders begin once everything is ready.
+func (b ReadBack) compare(ctx context.Context, medium ReadBacker, ready func(ctx context.Context, end int64) error) ([]Mismatch, error) {
 	var mu sync.Mutex
 	var bad []Mismatch
 	work := make(chan Mismatch)
 	group, gctx := errgroup.WithContext(ctx)
 	for i := range max(b.Readers, 1) {
 		group.Go(func() error {
-			if i >= earlyReaders {
-				select {
-				case <-late:
-				case <-gctx.Done():
-					return nil
-				}
+			if i >= earlyReaders && ready(gctx, math.MaxInt64) != nil {
+				return nil
 			}
 			var buf []byte
 			for m := range work {

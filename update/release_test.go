@@ -407,9 +407,7 @@ func everyFailure(t *testing.T, file string) {
 		if op := s.journal[n-1]; !errors.Is(err, errInjected) || !classOf(op, err) {
 			t.Fatalf("operation %d (%s) failed; Install = %T %v", n, op, err, err)
 		}
-		if again := following(s.journal, n); len(again) > 0 {
-			t.Fatalf("operation %d (%s) failed and %q follow", n, s.journal[n-1], again)
-		}
+		wantNothingAfter(t, s.journal, n, "record failed")
 	}
 }
 
