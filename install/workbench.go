@@ -67,34 +67,39 @@ func packMap(ctx context.Context, name string, image *os.File) (*bmap.Map, error
 	if err != nil {
 		return nil, err
 	}
-	if err := sameSize(image, m.Map); err != nil {
+	if info, err := image.Stat(); err != nil {
+		return nil, err
+	} else if err := sameSize(info, image.Name(), m.Map); err != nil {
 		return nil, err
 	}
 	return m.Map, bmap.Verify(ctx, m.Map, image, nil)
 }
 
 // sameSize compares the size of a regular file with the map.
-func sameSize(image *os.File, m *bmap.Map) error {
-	info, err := image.Stat()
-	if err == nil && info.Mode().IsRegular() && info.Size() != m.ImageSize() {
-		err = &update.ImageError{Err: fmt.Errorf("%s has %d bytes, the bmap says %d", image.Name(), info.Size(), m.ImageSize())}
+func sameSize(info fs.FileInfo, name string, m *bmap.Map) error {
+	if info.Mode().IsRegular() && info.Size() != m.ImageSize() {
+		return &update.ImageError{Err: fmt.Errorf("%s has %d bytes, the bmap says %d", name, info.Size(), m.ImageSize())}
 	}
-	return err
+	return nil
 }
 
-// CompareRaw compares a raw image, or a device that it was written to, with a map. A device is read from its medium, past the page cache, which
-// may hold bytes that the medium lost. The errors are those of [bmap.Verify], and an *update.ImageError for a file of another size.
+// CompareRaw compares a raw image or a device with a map. It reads a device past the page cache, which may hold bytes that the medium lost.
+// Errors: those of [bmap.Verify]; [update.ImageError] for a file of the wrong size.
 func CompareRaw(ctx context.Context, m *bmap.Map, path string, progress func(done, total int64)) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := sameSize(f, m); err != nil {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := sameSize(info, path, m); err != nil {
 		return err
 	}
 	var image io.ReaderAt = f
-	if info, err := f.Stat(); err == nil && info.Mode()&fs.ModeType == fs.ModeDevice {
+	if info.Mode()&fs.ModeType == fs.ModeDevice {
 		d, err := blockdev.OpenPath(path, 0, 0, blockdev.ReadOnly)
 		if err != nil {
 			return err
