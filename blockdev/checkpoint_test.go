@@ -8,7 +8,7 @@ import (
 	"updater/blockdev"
 )
 
-// drain takes everything at once; every flush, or every second one, takes a time.
+// drain accepts writes at once and delays every flush, or every second one.
 type drain struct {
 	blockdev.File
 	flush  time.Duration
@@ -28,9 +28,8 @@ func (d drain) Datasync() error {
 	return nil
 }
 
-// A checkpoint has 8 MiB on a slow device and 32 MiB on a fast one, more where two flushes in a row take a larger share of the time than it has of
-// 256 MiB, and at most 128 MiB. Paced, which
-// needs a whole window after a flush, has at least 32 MiB. A given one stays.
+// TestCheckpointAdapts: a checkpoint is 8 MiB on a slow device, 32 MiB on a fast one and for Paced, and up to 128 MiB if flushes are slow. One
+// slow flush changes nothing. A configured checkpoint stays.
 func TestCheckpointAdapts(t *testing.T) {
 	for _, c := range []struct {
 		write, flush time.Duration // of 1 MiB; of a flush

@@ -24,16 +24,18 @@ const (
 	DefaultInFlight = 3
 )
 
-// The checkpoint adapts: a flush takes 1 to 90 ms, longer where it queues behind reads, and the read-back, two checkpoints behind, reads the
-// last two when everything was written. It begins with 8 MiB and is doubled, up to 32 MiB, on a fast device, where each stop to flush
-// counts, or to eight times what the engine needs to go on after one. It is doubled, up to 128 MiB, while its flush takes a larger share of the time than it has of 256 MiB: near this size both costs
-// together are least for an image of 700 MiB. One slow flush is an accident, two in a row are the device.
+// The checkpoint balances two costs. Each flush takes 1 to 90 ms, more behind queued reads. The read-back lags two checkpoints, which remain to
+// be read after the last write. The checkpoint starts at minCheckpoint and doubles, at most to maxCheckpoint, after two checkpoints in a row
+// that were too small:
+//   - smaller than eight times the bytes that the engine needs to restart after a flush;
+//   - smaller than fastCheckpoint and written within fast;
+//   - the flush took more than size/flushShare of the time. Near that size the sum of both costs is minimal for an image of 700 MiB.
 const (
 	minCheckpoint  = 8 << 20
 	fastCheckpoint = 32 << 20
 	maxCheckpoint  = 128 << 20
 	flushShare     = 256 << 20
-	fast           = 100 * time.Millisecond // a device that takes less for a checkpoint
+	fast           = 100 * time.Millisecond
 )
 
 // dirtyLimit bounds the dirty bytes of the disk in the kernel. It is large enough not to slow two windows down.
@@ -70,7 +72,7 @@ type engine interface {
 	settle(off, length int64) error
 	// drain waits until all data was written out. It returns the first error.
 	drain() error
-	// refill is how many bytes have to be written after drain before the device has work again.
+	// refill returns the number of bytes that the engine buffers after drain before the device has work again.
 	refill() int64
 	name() string
 }
@@ -167,11 +169,11 @@ func (w *Writer) Flush() error {
 	return nil
 }
 
-// grow doubles the checkpoint after two that were too small, by the time of the last one and of its flush.
+// grow doubles the checkpoint after the second in a row that was too small. took is the time of the last checkpoint with its flush.
 func (w *Writer) grow(took, flush time.Duration) {
 	size := w.o.Checkpoint
-	idle := size < 8*w.engine.refill() || size < fastCheckpoint && took < fast
-	if !idle && flush*time.Duration(flushShare/size) <= took {
+	stops := size < 8*w.engine.refill() || size < fastCheckpoint && took < fast
+	if !stops && flush*time.Duration(flushShare/size) <= took {
 		w.outgrown = 0
 		return
 	}

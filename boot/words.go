@@ -5,7 +5,7 @@ import "fmt"
 // Forecast is one boot that is to come.
 type Forecast struct {
 	Boot      int    `json:"boot"`              // 1 is the next
-	Slot      string `json:"slot"`              // "" is none: the boot loader's own fallback
+	Slot      string `json:"slot"`              // "" means none: the boot loader's own fallback
 	TriesLeft int    `json:"tries_left"`        // of the slot after it; -1 is not counted
 	Because   string `json:"because,omitempty"` // slot that was not marked good, so that this one follows
 }

@@ -53,7 +53,7 @@ type Device struct {
 	seen      *view                // by an install; nil before it listed the slots
 	target    bool                 // another device than the running one
 	recovery  bool                 // see [Options]
-	restoring string               // slot that a repair writes; "" is none
+	restoring string               // slot that a repair writes; "" means none
 	mounts    map[string]*mounting // by the node of the partition, for file roles
 
 	session
@@ -135,7 +135,7 @@ func FindDisk(c *config.Config) (string, error) { return blockdev.FindDisk(c.Dis
 func (d *Device) Close() error { return d.disk.Close() }
 
 // running is the booted slot: on a device by the kernel command line, the root file system and the firmware, never by the stored
-// choice. For a disk that no kernel booted from it is the slot asked for, or boot.booted; "" is none.
+// choice. For a disk that no kernel booted from it is the slot asked for, or boot.booted; "" means none.
 func (d *Device) running(asked string) (string, error) {
 	if asked != "" && !slices.Contains(d.Config.SlotNames(), asked) {
 		return "", config.Requestf("--booted %s: no such slot; the slots are %s", asked, strings.Join(d.Config.SlotNames(), ", "))

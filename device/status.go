@@ -25,7 +25,7 @@ type Status struct {
 	Disk     string          `json:"disk"`
 	Backend  string          `json:"backend"`
 	Booted   string          `json:"booted"`  // "" outside every slot
-	Primary  string          `json:"primary"` // boots next; "" is none
+	Primary  string          `json:"primary"` // boots next; "" means none
 	Slots    []SlotStatus    `json:"slots"`
 	Floor    int64           `json:"rollback_floor"`        // lowest rollback index that may be installed
 	Time     time.Time       `json:"trusted_time,omitzero"` // the last that was recorded

@@ -100,7 +100,7 @@ type follower struct {
 	from     *install.Origins
 	warn     func(format string, a ...any)
 	document string   // of the channel
-	server   *hawkbit // instead of it; nil is none
+	server   *hawkbit // instead of it; nil means none
 }
 
 func follow(c *config.Config, in install.Inputs) (_ *follower, err error) {

@@ -71,7 +71,7 @@ type deployment struct {
 	} `json:"deployment"`
 }
 
-// poll asks for the action of the device; nil is none. attributes are sent when the server asks for them.
+// poll asks for the action of the device; nil means none. attributes are sent when the server asks for them.
 func (h *hawkbit) poll(ctx context.Context, attributes map[string]string) (*action, error) {
 	l, err := h.links(ctx)
 	if err != nil {
@@ -105,7 +105,7 @@ func (h *hawkbit) links(ctx context.Context) (links, error) {
 	return answer.Links, err
 }
 
-// cancelled is the action that the server cancels; nil is none.
+// cancelled is the action that the server cancels; nil means none.
 func (h *hawkbit) cancelled(ctx context.Context, l links) (*action, error) {
 	link, ok := l["cancelAction"]
 	if !ok {

@@ -17,7 +17,7 @@ import (
 // hawk is a hawkBit server with one target, by the documentation of its Direct Device Integration API.
 type hawk struct {
 	*line
-	id                       int // of the action; 0 is none
+	id                       int // of the action; 0 means none
 	closed, canceling        bool
 	download, update, window string
 	dir                      string            // of the artifacts, below pub

@@ -80,7 +80,7 @@ const (
 // pressed is the effect of a byte of input.
 type pressed struct {
 	changed bool   // the menu has to be drawn again
-	do      choice // choice that was made; nil is none
+	do      choice // choice that was made; nil means none
 	echo    string // for a serial line
 	wrong   string // the answer to input that is not a choice
 }

@@ -22,7 +22,7 @@ func TestKeys(t *testing.T) {
 	for _, c := range []struct {
 		name, typed string
 		screen      bool
-		want        int // index of the last choice; -1 is none
+		want        int // index of the last choice; -1 means none
 		answers     int // to input that is not a choice
 	}{
 		{"number and Enter", "2\r", false, 1, 0},

@@ -22,9 +22,9 @@ type Options struct {
 	Console  *Console                        // shows the recovery
 	About    string                          // product, serial and version, for its header
 	Log      func(format string, a ...any)   // prints one line; the format has no newline
-	Hint     func(err error) string          // next step after an error, "" is none; may be nil
+	Hint     func(err error) string          // next step after an error, "" means none; may be nil
 	Work     *Work                           // receives progress
-	// OpenRemote opens the place of remote choices of a recovery; nil is none. It is called until it succeeds, then the machine restarts.
+	// OpenRemote opens the place of remote choices of a recovery; nil means none. It is called until it succeeds, then the machine restarts.
 	OpenRemote func(ctx context.Context) (*Remote, error)
 }
 
@@ -75,7 +75,7 @@ type runner struct {
 	device Device
 
 	installed bool    // an update was installed
-	medium    *Block  // that it came from; nil is none
+	medium    *Block  // that it came from; nil means none
 	looked    bool    // reactivate was tried
 	remote    *Remote // nil until it was opened
 	loader    *Loader

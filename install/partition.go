@@ -177,7 +177,7 @@ func (p *partition) Close() error {
 	return p.img.Close()
 }
 
-// checkPartition checks the value of --from-partition; "" is none.
+// checkPartition checks the value of --from-partition; "" means none.
 func checkPartition(spec, image string) error {
 	switch {
 	case spec == "":

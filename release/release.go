@@ -32,7 +32,7 @@ type Image struct {
 
 // KeyringRef names the keyring that a release or a channel was published with.
 type KeyringRef struct {
-	Number int64  `json:"number"` // from 1; 0 is none
+	Number int64  `json:"number"` // from 1; 0 means none
 	Path   string `json:"path"`   // relative to the document that names it
 	SHA256 string `json:"sha256"` // of the keyring's file, lower-case hex
 }

@@ -17,11 +17,11 @@ import (
 
 // HTTPOptions configure a [Client]. The zero value is the default. The environment is ignored.
 type HTTPOptions struct {
-	Proxy      string        // URL of an HTTP proxy; "" is none
+	Proxy      string        // URL of an HTTP proxy; "" means none
 	CA         string        // PEM file of the only roots to trust; "" is the system's
-	ClientCert string        // PEM file of a client certificate and its chain; "" is none
+	ClientCert string        // PEM file of a client certificate and its chain; "" means none
 	ClientKey  string        // PEM file of its key
-	TokenFile  string        // file with a token; "" is none
+	TokenFile  string        // file with a token; "" means none
 	TokenType  string        // of the Authorization header; "" is Bearer
 	TokenHost  string        // the only host (and port, unless 443) to receive the token, over https only
 	Stall      time.Duration // abandons a request without a byte for so long, and retries; 0 is 30 s

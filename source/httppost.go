@@ -13,7 +13,7 @@ import (
 type Message struct {
 	Method string            // "" is POST
 	URL    string            // http:// or https://
-	Type   string            // Content-Type, such as "application/json"; "" is none
+	Type   string            // Content-Type, such as "application/json"; "" means none
 	Body   []byte            //
 	Header map[string]string // further header fields, such as Idempotency-Key; may be nil
 	Limit  int64             // largest answer to accept, in bytes; 0 is 1 MiB

@@ -21,7 +21,7 @@ type State struct {
 	Time    time.Time       // the last trusted time, UTC; zero is none
 	Slots   map[string]Slot // by name
 	History []Event         // the newest last, bounded
-	Request *Request        // the install that the recovery is asked for; nil is none
+	Request *Request        // the install that the recovery is asked for; nil means none
 	Fleet   Fleet           // of a device that follows a channel
 	// Damaged are the slots that were good until a scrub found a range changed, with the identity of the release that makes them the
 	// fallback again.
@@ -53,7 +53,7 @@ func (r Result) Whole() bool { return r == Installed || r == Good }
 // an image, so that the payload has Release and Created outside of it.
 type Image struct {
 	Version       string    `json:"version,omitempty"`
-	RollbackIndex int64     `json:"rollback_index"`           // 0 is none
+	RollbackIndex int64     `json:"rollback_index"`           // 0 means none
 	ImageChecksum string    `json:"image_checksum,omitempty"` // hex, of the whole image, if the document has it
 	BmapChecksum  string    `json:"bmap_checksum,omitempty"`  // hex sha256 of the signed document, which lists every range
 	Release       string    `json:"release,omitempty"`        // identity of the release that it is part of

@@ -25,7 +25,7 @@ func TestCheckImage(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		image stream
-		whole string // "" is none
+		whole string // "" means none
 		is    func(error) bool
 		tail  bool // the map has a hole at its end
 	}{

@@ -165,7 +165,7 @@ type Planned struct {
 	Identity         string // of the release
 	Roles            []string
 	Product, Version string // as signed; may be empty
-	RollbackIndex    int64  // 0 is none
+	RollbackIndex    int64  // 0 means none
 	ImageBytes       int64  // of all images
 }
 
@@ -301,7 +301,7 @@ func Install(ctx context.Context, job Job) (_ *Result, err error) {
 		finish = func(ctx context.Context) error { return job.Restore(ctx, run.Slot) }
 	}
 	if err := finish(context.WithoutCancel(ctx)); err != nil {
-		// One copy of the boot state may choose the slot already, and the drive may have written the other one into the slot.
+		// One copy of the boot state may already choose the slot, and a misdirected write of the other may have damaged it.
 		_ = job.Boot.Invalidate(context.WithoutCancel(ctx), run.Slot)
 		return nil, err
 	}

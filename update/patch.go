@@ -11,8 +11,7 @@ import (
 // Patched is an image that may be made, in part, out of another slot and a delta.
 type Patched interface {
 	Image
-	// Patch opens the delta from the content of the seed to the image of an accepted map with this checksum. A nil Patch without an error
-	// means that there is none.
+	// Patch opens the delta from the seed to the image whose accepted map has this checksum. It returns nil and no error if no delta exists.
 	Patch(ctx context.Context, seed Seed, m *bmap.Map, checksum string) (Patch, error)
 }
 

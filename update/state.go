@@ -30,7 +30,7 @@ type Record struct {
 	Outcome       Outcome
 	Detail        string // the error of a failed one
 	Version       string
-	RollbackIndex int64     // 0 is none
+	RollbackIndex int64     // 0 means none
 	ImageChecksum string    // hex, of the whole image; "" if the document has none
 	BmapChecksum  string    // hex sha256 of the signed document
 	Release       string    // identity of the release, package release

@@ -30,7 +30,7 @@ const (
 // entry is a file or directory.
 type entry struct {
 	directory bool
-	first     int64 // cluster; 0 is none, and the fixed root directory
+	first     int64 // cluster; 0 means none, and the fixed root directory
 	size      int64
 }
 

@@ -573,7 +573,7 @@ func TestFindings(t *testing.T) {
 		name    string
 		dialect grub.Dialect
 		lines   []string
-		want    string // in the evidence of a finding; "" is none beyond those of the state
+		want    string // in the evidence of a finding; "" means none beyond those of the state
 	}{
 		{"sound", grub.RAUC, good, ""},
 		{"sound behind junk", grub.RAUC, append([]string{"junk", "x=y"}, good...), ""},

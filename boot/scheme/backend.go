@@ -41,8 +41,7 @@ type Backend struct {
 	booted string
 }
 
-// SettleByRepair is the Settle of a store whose save writes every copy, and whose Repair makes them alike: a save that failed may have left an
-// older copy.
+// SettleByRepair implements Settle for a store that writes every copy: a failed save may have left an older copy, which Repair replaces.
 func SettleByRepair(s Store, changed func(Record) bool) error {
 	rec, _, err := s.Load()
 	if err != nil {

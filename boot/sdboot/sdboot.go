@@ -284,9 +284,9 @@ func (b *Backend) RestoreFallback(_ context.Context, slot string) error {
 	})
 }
 
-// Repair implements [boot.Backend]. It keeps the newest entry of each slot, but no entry without tries left instead of one that boots: several
-// are left by an activation that was cut off, and the older one may be the only fallback. If such a slot is running, it is marked good: the
-// older entry has no counter. It creates a missing entry of the running slot.
+// Repair implements [boot.Backend]. An interrupted activation leaves two entries of a slot. Repair keeps the newest entry that has tries left,
+// because it may be the only fallback, or else the newest. It marks the running slot good if that slot has no intact entry, or if its newest
+// entry has no tries left and an older one boots.
 func (b *Backend) Repair(ctx context.Context) error {
 	f, err := b.files()
 	if err != nil {

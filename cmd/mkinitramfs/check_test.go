@@ -45,7 +45,7 @@ func TestCheck(t *testing.T) {
 	for _, c := range []struct {
 		name, config string
 		keyring      []string
-		want         string // of the error; "" is none
+		want         string // of the error; "" means none
 	}{
 		{"as it should be", plain, []string{key}, ""},
 		{"by its absolute path", strings.Replace(plain, `"keys"`, `"/etc/updater/keys"`, 1), []string{key}, ""},

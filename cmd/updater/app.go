@@ -28,7 +28,7 @@ type Env struct {
 
 	out    *output                       // of the command line; nil is the default
 	clock  func(now time.Time) time.Time // for TLS, in the initramfs; nil elsewhere
-	events io.Writer                     // also gets the events of a job as JSON lines; nil is none
+	events io.Writer                     // also gets the events of a job as JSON lines; nil means none
 	leds   string                        // folder of the LEDs; "" is /sys/class/leds
 
 	reboot func() error // nil is device.Reboot

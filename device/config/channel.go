@@ -18,7 +18,7 @@ type Channel struct {
 
 // Hawkbit is [channel.hawkbit]: an Eclipse hawkBit server. The token for it is that of [source].
 type Hawkbit struct {
-	URL        string `toml:"url"` // "" is none
+	URL        string `toml:"url"` // "" means none
 	Tenant     string `toml:"tenant"`
 	Controller string `toml:"controller"` // the name of the device there; "" is the identifier
 }

@@ -23,7 +23,7 @@ type Source struct {
 	StallTimeout Duration `toml:"stall_timeout"` // such as "30s"
 	GiveUp       Duration `toml:"give_up"`
 	Timeout      Duration `toml:"timeout"`
-	RateLimit    ByteSize `toml:"rate_limit"`  // of all downloads together, per second; 0 is none
+	RateLimit    ByteSize `toml:"rate_limit"`  // of all downloads together, per second; 0 means none
 	MaxSize      ByteSize `toml:"max_size"`    // such as "2G"
 	MaxBmap      ByteSize `toml:"max_bmap"`    // of a block map, 64M at most; 0 is 4M
 	ZstdWindow   ByteSize `toml:"zstd_window"` //

@@ -26,7 +26,7 @@ type Trust struct {
 
 	RoleSigners map[string]int `toml:"role_signers"` // raises min_signers for a role
 
-	KeyringNumber int64 `toml:"keyring_number"` // of the keyring document that the configured keyring equals; 0 is none
+	KeyringNumber int64 `toml:"keyring_number"` // of the keyring document that the configured keyring equals; 0 means none
 }
 
 // Key is one [[trust.key]].

@@ -22,7 +22,7 @@ type Plan struct {
 	Random     int    // random selections of whole writes at each step beyond that; 0 is 4, -1 none
 	Torn       int    // random selections of sectors, and cuts inside the newest write; 0 is 4, -1 none
 	DropOne    int    // selections that lose a single older write; 0 is 16
-	Limit      int    // stop after so many states; 0 is none
+	Limit      int    // stop after so many states; 0 means none
 	Seed       uint64 // of the random ones
 }
 
@@ -114,7 +114,7 @@ type crasher struct {
 	base, scratch []byte
 	open          []*Write // volatile now
 	damages       func(off int64) bool
-	spoilt        int64 // offset of a sector that the cut made unreadable; -1 is none
+	spoilt        int64 // offset of a sector that the cut made unreadable; -1 means none
 	marks         []string
 	states        int
 	violation     *Violation
@@ -161,7 +161,7 @@ func (c *crasher) step(e event) bool {
 	return c.enumerate(e)
 }
 
-// choice has, for each open write, the sectors that reached the medium; nil is none.
+// choice has, for each open write, the sectors that reached the medium; nil means none.
 type choice [][]bool
 
 // enumerate tries the states of one step.

@@ -55,7 +55,7 @@ const StallNotice = 60 * time.Second
 type Events struct {
 	Sinks  []Sink
 	Begun  func()        // a phase that writes begins; may be nil
-	Splash string        // FIFO of a splash screen, "" is none
+	Splash string        // FIFO of a splash screen, "" means none
 	Facts  *device.Facts // of the device that is written
 
 	mu      sync.Mutex

@@ -41,7 +41,7 @@ func Build(t testing.TB) string {
 	return shared.bin
 }
 
-// BuildStamped builds the program with a build time, RFC 3339; "" is none.
+// BuildStamped builds the program with a build time, RFC 3339; "" means none.
 func BuildStamped(t testing.TB, path, stamp string) {
 	t.Helper()
 	cmd := exec.Command("go", "build", "-ldflags", "-X main.stampTime="+stamp, "-o", path, "updater/cmd/updater")

@@ -26,7 +26,7 @@ type Witness interface {
 
 // Held is the content of an identity partition. The zero value is an empty partition.
 type Held struct {
-	Latch   []byte // nil is none, empty is one that cannot be read
+	Latch   []byte // nil means none, empty is one that cannot be read
 	Claimed string // the serial, made by this station or not
 	Foreign Found  // identity that this station did not make
 

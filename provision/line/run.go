@@ -257,7 +257,7 @@ func (r *run) write(ctx context.Context, i int) {
 	}
 }
 
-// streaming names the use of an image's stream.
+// streaming names the step for errors.
 func (r *run) streaming() string {
 	if r.Check {
 		return "comparing"

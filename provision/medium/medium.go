@@ -62,7 +62,7 @@ func (m *Medium) Fit(p *plan.Plan, images []*Payload, written bool) (err error) 
 		m.parts, err = p.Place(m.unit, m.Size())
 	case written:
 		if m.parts, err = target.ReadTable(m, m.sector); errors.Is(err, target.ErrNoGPT) {
-			err = nil // an MBR or no table; a GPT that is gone differs from the image
+			err = nil // the image may have no GPT; the checker finds a lost one
 		}
 	default:
 		err = p.Disk.Admit(m.unit, m.Size())

@@ -34,7 +34,7 @@ var ErrStalled = errors.New("the device does not answer")
 type watched struct {
 	Device
 	running sync.Mutex                // held by an operation
-	since   atomic.Pointer[time.Time] // nil is none
+	since   atomic.Pointer[time.Time] // nil means none
 	failed  atomic.Pointer[error]
 	dead    atomic.Bool      // it was given up: every operation fails
 	now     func() time.Time // its times have a monotonic reading: the clock of a station may be set

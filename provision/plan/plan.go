@@ -26,7 +26,7 @@ type Plan struct {
 	Keyring []string `toml:"keyring"` // files or folders of OpenPGP certificates that sign the images
 	Config  string   `toml:"config"`  // the device's configuration, which locates its boot state; "" leaves the boot state alone
 	Slot    string   `toml:"slot"`    // boots first; "" is the first slot of the configuration that the plan writes
-	// Environment is a file with U-Boot's initial environment as text, written before the boot state is set up; "" is none.
+	// Environment is a file with U-Boot's initial environment as text, written before the boot state is set up; "" means none.
 	Environment string `toml:"environment"`
 
 	// A plan that must be signed carries these, see [Plan.CheckSigned].

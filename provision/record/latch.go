@@ -40,13 +40,13 @@ func (e *LatchedError) Error() string {
 type Gate struct {
 	Station     crypto.PublicKey
 	Factory     crypto.PublicKey
-	Token       []byte // nil is none
+	Token       []byte // nil means none
 	Now         time.Time
 	Interrupted func(latch []byte) bool // the station wrote this latch to this unit and was interrupted, see [Spool.Interrupted]
 	Device      bool                    // the target has the slots of a device, and this station did not begin to write them, see [Spool.Begun]
 }
 
-// Check decides on a target by the latch that it holds (nil is none) and the serial in its identity partition. Any content in place
+// Check decides on a target by the latch that it holds (nil means none) and the serial in its identity partition. Any content in place
 // of the latch counts as one, also none at all: a latch that is damaged, empty or unreadable does not open the device. The slots of a device
 // count as a latch. Only a run of this station that was interrupted may be completed without a token. Errors: [LatchedError].
 func (g Gate) Check(target string, latch []byte, serial string) error {

@@ -37,7 +37,7 @@ type Options struct {
 
 	Targets  []string // devices
 	Ports    []string // PORT=NAME; with no targets either, the plan names them
-	Token    string   // file; "" is none
+	Token    string   // file; "" means none
 	Operator string
 	Code     func(error) int // exit code of an error
 	Check    bool            // compare only

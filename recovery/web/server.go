@@ -22,7 +22,7 @@ import (
 // Options configure a [Server]. Every field is required.
 type Options struct {
 	Events *broadcast.Events      // lines of JSON
-	Hint   func(err error) string // next step after an error, "" is none
+	Hint   func(err error) string // next step after an error, "" means none
 	Log    func(format string, a ...any)
 	Device Device
 }
@@ -34,7 +34,7 @@ type Device interface {
 	BootOnce(ctx context.Context, slot string) error
 	// Current reads the slots and the boot state, for JSON. It is safe for concurrent use.
 	Current(ctx context.Context) (any, error)
-	// WebCode is the configured code; "" is none.
+	// WebCode is the configured code; "" means none.
 	WebCode() (string, error)
 }
 

@@ -139,7 +139,7 @@ func signedImage(t testing.TB, path, name string, data []byte, maxRange int64) (
 	if _, err := fmt.Sscanf(name, "image %d", &img.index); err != nil {
 		return nil, err
 	}
-	img.index++ // 0 is none
+	img.index++ // 0 means none
 	var sig bytes.Buffer
 	if err := openpgp.DetachSign(&sig, []*openpgp.Entity{images.signer}, bytes.NewReader(img.doc), nil); err != nil {
 		return nil, err

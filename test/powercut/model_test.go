@@ -33,7 +33,7 @@ const (
 // damage is a class of faults that make sectors unreadable, which lasts until they are rewritten.
 type damage struct {
 	name  string
-	unit  int64 // bytes that one fault damages, aligned on the disk; 0 is none
+	unit  int64 // bytes that one fault damages, aligned on the disk; 0 means none
 	decay bool  // at any time, not only in bytes being written when the power fails
 }
 
@@ -55,8 +55,8 @@ var survives = map[string][]string{
 	"gpt":              {"torn sector", "decayed sector", "4 KiB", "erase block"},
 }
 
-// bothCopies is the damage by which two faults, each in another copy, leave none. A cut while one copy of a GPT is written makes it invalid, and
-// so does the next one in the boot loader's own write of the other.
+// bothCopies lists the damage that two faults can do to both copies of a layout. The second copy of a GPT is lost if power fails while the boot
+// loader writes it, before the first one was repaired.
 var bothCopies = map[string][]string{
 	"uboot":            {"decayed sector"},
 	"uboot, bootcount": {"decayed sector"},
@@ -83,7 +83,7 @@ type modelState struct {
 	slots   [2]content
 	running int  // slot; -1 is off
 	marked  bool // the running slot was marked good since it was booted
-	promise int  // slot that boots next, as an operation that succeeded has promised; -1 is none, -2 is the old or the new one
+	promise int  // slot that boots next, as an operation that succeeded has promised; -1 means none, -2 is the old or the new one
 	faults  int  // number that may still happen
 	from    *modelState
 	by      string // the transition that led here
@@ -490,7 +490,7 @@ type record struct {
 	events []step
 	ops    int
 	failAt int
-	target int // slot that is written; -1 is none
+	target int // slot that is written; -1 means none
 }
 
 func newRecord(p *protocol, s *modelState) *record {

@@ -34,7 +34,7 @@ func Available() error {
 // Disk is a crash disk as a file, and perhaps as a block device.
 type Disk struct {
 	File   string
-	Node   string // /dev/loopN; "" is none
+	Node   string // /dev/loopN; "" means none
 	server *fuse.Server
 }
 
