@@ -68,6 +68,9 @@ func TestPackedDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, f := range frames {
+		if i > 3 && i < len(frames)-3 && f.Length == frames[i-1].Length && f.Length == frames[i+1].Length {
+			continue // between frames that are alike
+		}
 		for _, at := range []int64{f.At + 1, f.At + 5, f.At + f.Packed/2, f.At + f.Packed - 1} {
 			got, err := decode(file[:at])
 			if _, ok := errors.AsType[*source.CorruptError](err); !ok || !bytes.HasPrefix(image, got) {
